@@ -1,0 +1,28 @@
+//! The desired state of one host, complete: nothing downstream looks at YAML again.
+
+use crate::inventory::{Check, Connection};
+use crate::problem::Warning;
+use crate::resource::iptables::{Family, Rules};
+use crate::resource::{bridge::Bridge, sysctl};
+use std::collections::BTreeMap;
+
+/// Everything that is declared for one host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// The host's name in the inventory.
+    pub host: String,
+    /// The name under which this inventory manages hosts; recorded on the host.
+    pub inventory: String,
+    /// How to reach it.
+    pub connection: Connection,
+    /// Files of ours in sysctl.d, by name without `.conf`.
+    pub sysctl: BTreeMap<String, sysctl::File>,
+    /// Rules, by family. A family without an entry has nothing declared.
+    pub rules: BTreeMap<Family, Rules>,
+    /// Bridges by name, also those with `manage: false`.
+    pub bridges: BTreeMap<String, Bridge>,
+    /// What must pass before an apply is confirmed.
+    pub checks: Vec<Check>,
+    /// Lints about this host's input.
+    pub warnings: Vec<Warning>,
+}

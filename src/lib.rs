@@ -1,0 +1,11 @@
+//! kvmfw plans and applies three things on fleets of KVM hosts: files in sysctl.d, iptables rules
+//! and bridges. The source reads in the order of the story:
+//!
+//! `inventory` WHO → `desired` WHAT → `observe` IS → `plan` CHANGES → `apply` DO and UNDO.
+
+#![forbid(unsafe_code)]
+
+pub mod desired;
+pub mod inventory;
+pub mod problem;
+pub mod resource;

@@ -1,0 +1,3 @@
+//! The kvmfw command.
+
+fn main() {}

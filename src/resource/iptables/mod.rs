@@ -1,0 +1,132 @@
+//! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
+
+use crate::problem::Origin;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Every chain of ours starts with this.
+pub const PREFIX: &str = "KVMFW-";
+
+/// The comment on the one rule by which a built-in chain enters ours.
+pub const HOOK_COMMENT: &str = "kvmfw:hook";
+
+/// iptables or ip6tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// iptables.
+    #[serde(rename = "ipv4")]
+    V4,
+    /// ip6tables.
+    #[serde(rename = "ipv6")]
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which they are shown.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The YAML key: `iptables` or `ip6tables`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}
+
+/// The tables there are, with their built-in chains.
+pub const TABLES: [(&str, &[&str]); 5] = [
+    ("raw", &["PREROUTING", "OUTPUT"]),
+    ("mangle", &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]),
+    ("nat", &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"]),
+    ("filter", &["INPUT", "FORWARD", "OUTPUT"]),
+    ("security", &["INPUT", "FORWARD", "OUTPUT"]),
+];
+
+/// The built-in chains of a table, `None` if there is no such table.
+pub fn builtin_chains(table: &str) -> Option<&'static [&'static str]> {
+    TABLES.iter().find(|(name, _)| *name == table).map(|(_, chains)| *chains)
+}
+
+/// Whether a chain is a built-in one of a table.
+pub fn is_builtin(table: &str, chain: &str) -> bool {
+    builtin_chains(table).is_some_and(|chains| chains.contains(&chain))
+}
+
+/// The policy of a built-in chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Policy {
+    /// Packets that no rule decides pass.
+    Accept,
+    /// Packets that no rule decides are dropped.
+    Drop,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Policy::Accept => "ACCEPT",
+            Policy::Drop => "DROP",
+        })
+    }
+}
+
+/// Where the hook of a chain has to stand in its built-in chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// Put at position 1 when it is missing, then left where it is.
+    #[default]
+    Any,
+    /// Always at position 1.
+    First,
+    /// Always the last rule.
+    Last,
+}
+
+/// The rules declared for one family of one host: table → chain, by the names on the host
+/// (`FORWARD` has become `KVMFW-FORWARD`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Tables by name, chains by name.
+    pub tables: BTreeMap<String, TableRules>,
+}
+
+/// What is declared in one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableRules {
+    /// Declared policies of built-in chains.
+    pub policies: BTreeMap<String, (Policy, Origin)>,
+    /// Our chains by their full name, `KVMFW-…`.
+    pub chains: BTreeMap<String, Chain>,
+}
+
+/// One chain of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The built-in chain that enters it and where the hook stands; `None` for a user chain.
+    pub hook: Option<(String, Hook)>,
+    /// The rules in order.
+    pub rules: Vec<Rule>,
+    /// Where the chain was first declared.
+    pub origin: Origin,
+}
+
+/// One declared rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The rule as written, less `-A CHAIN`, params put in and chain names made ours. One line.
+    pub text: String,
+    /// Where it was declared.
+    pub origin: Origin,
+    /// The module that loading this rule pulls in, and that may not be loaded by a plan.
+    pub module: Option<&'static str>,
+}

@@ -1,0 +1,33 @@
+//! The kinds of resource: how each is written, compared and rendered. Pure; knows no host and no file.
+
+pub mod bridge;
+pub mod iptables;
+pub mod sysctl;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of thing a change is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A file in sysctl.d and the live values of its keys.
+    Sysctl,
+    /// IPv4 rules.
+    Iptables,
+    /// IPv6 rules.
+    Ip6tables,
+    /// A bridge, its ports and addresses.
+    Bridge,
+}
+
+impl Kind {
+    /// The YAML key and JSON value of this kind.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Sysctl => "sysctl",
+            Kind::Iptables => "iptables",
+            Kind::Ip6tables => "ip6tables",
+            Kind::Bridge => "bridge",
+        }
+    }
+}
