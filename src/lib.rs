@@ -5,7 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod desired;
 pub mod inventory;
+pub mod observe;
+pub mod plan;
 pub mod problem;
+pub mod remote;
 pub mod resource;
+pub mod transport;

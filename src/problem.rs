@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A line of an input file, kept with every value so that a plan can say where it comes from.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Origin {
     /// The file, as the user would name it (relative to the project folder where it lies inside).
     pub file: Arc<str>,

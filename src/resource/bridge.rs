@@ -3,10 +3,11 @@
 
 use crate::problem::Origin;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// A declared bridge; an attribute that is `None` is not managed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bridge {
     /// The link's name, at most 15 characters.
     pub name: String,
@@ -45,7 +46,7 @@ pub struct Bridge {
 }
 
 /// A VLAN on a named port of a bridge.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortVlan {
     /// The port.
     pub port: String,

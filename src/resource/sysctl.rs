@@ -1,6 +1,7 @@
 //! sysctl.d files: keys, values, and how a file of ours is written.
 
 use crate::problem::Origin;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The first words of every sysctl.d file of ours; a file without them is foreign.
@@ -8,7 +9,7 @@ pub const HEADER: &str = "# Managed by kvmfw";
 
 /// A sysctl key in its one canonical form: the path below `/proc/sys`, for example
 /// `net/ipv4/conf/eth0.123/rp_filter`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key(String);
 
 impl Key {
@@ -82,7 +83,7 @@ impl fmt::Display for Key {
 }
 
 /// One key of a file of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The key.
     pub key: Key,
@@ -93,7 +94,7 @@ pub struct Entry {
 }
 
 /// A whole file of ours in `/etc/sysctl.d`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// The name without `.conf`.
     pub name: String,

@@ -1,5 +1,8 @@
 //! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
 
+pub mod own;
+pub mod save;
+
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -94,14 +97,14 @@ pub enum Hook {
 
 /// The rules declared for one family of one host: table → chain, by the names on the host
 /// (`FORWARD` has become `KVMFW-FORWARD`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// Tables by name, chains by name.
     pub tables: BTreeMap<String, TableRules>,
 }
 
 /// What is declared in one table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRules {
     /// Declared policies of built-in chains.
     pub policies: BTreeMap<String, (Policy, Origin)>,
@@ -110,7 +113,7 @@ pub struct TableRules {
 }
 
 /// One chain of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     /// The built-in chain that enters it and where the hook stands; `None` for a user chain.
     pub hook: Option<(String, Hook)>,
@@ -121,12 +124,23 @@ pub struct Chain {
 }
 
 /// One declared rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// The rule as written, less `-A CHAIN`, params put in and chain names made ours. One line.
     pub text: String,
     /// Where it was declared.
     pub origin: Origin,
     /// The module that loading this rule pulls in, and that may not be loaded by a plan.
+    #[serde(skip)]
     pub module: Option<&'static str>,
+}
+
+/// The module that loading a rule pulls in and that may not be loaded by a plan: `physdev` loads
+/// br_netfilter, and with it bridged frames start to pass the host's FORWARD chain.
+pub fn module_of(rule: &str) -> Option<&'static str> {
+    let physdev = rule.split_ascii_whitespace().zip(rule.split_ascii_whitespace().skip(1));
+    physdev
+        .into_iter()
+        .any(|(option, value)| matches!(option, "-m" | "--match") && value == "physdev")
+        .then_some("br_netfilter")
 }

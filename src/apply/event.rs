@@ -1,0 +1,39 @@
+//! What happens while it happens. The engine emits, renderers listen; neither knows the other.
+
+use super::HostOutcome;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// So many hosts are about to be observed.
+    Observing(usize),
+    /// A host was observed, or could not be; the error.
+    Observed(String, Option<String>),
+    /// So many hosts are about to be changed.
+    Applying(usize),
+    /// A host is at a step of its transaction.
+    Step(String, &'static str),
+    /// A host is done with.
+    Done(HostOutcome),
+    /// Something worth a line, about the run.
+    Note(String),
+}
+
+/// Where events go. Nobody listening is not an error: the engine's work is what counts.
+#[derive(Clone, Debug, Default)]
+pub struct Events(Option<UnboundedSender<Event>>);
+
+impl Events {
+    /// Events to a listener.
+    pub fn to(sender: UnboundedSender<Event>) -> Self {
+        Self(Some(sender))
+    }
+
+    /// Tells what happened.
+    pub fn emit(&self, event: Event) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.send(event);
+        }
+    }
+}

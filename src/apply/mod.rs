@@ -1,0 +1,11 @@
+//! DO and UNDO: plans carried out inside the guarded transaction of each host, in batches.
+
+mod engine;
+mod event;
+mod outcome;
+mod rollout;
+
+pub use engine::{Engine, Planned, Settings};
+pub use event::{Event, Events};
+pub use outcome::{HostOutcome, Status, TransactionState};
+pub use rollout::{Budget, Rollout, parse_batches};

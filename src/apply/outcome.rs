@@ -1,0 +1,179 @@
+//! What came of a host: read from the host's own words, never guessed.
+
+use crate::observe::Sections;
+use crate::plan::HostPlan;
+use serde::{Deserialize, Serialize};
+
+/// How it ended for a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// As desired already.
+    Unchanged,
+    /// Changed and confirmed (in a plan: there are changes).
+    Changed,
+    /// Changed, and put back.
+    RolledBack,
+    /// It failed before anything was touched, or the failure was put right.
+    Failed,
+    /// It could not be reached before anything was touched.
+    Unreachable,
+    /// Nobody knows: the host has not told.
+    Unknown,
+    /// The run stopped before its turn.
+    Skipped,
+    /// Left alone on purpose.
+    Refused,
+}
+
+impl Status {
+    /// All, in the order of the summary.
+    pub const ALL: [Status; 8] = [
+        Status::Unchanged,
+        Status::Changed,
+        Status::RolledBack,
+        Status::Failed,
+        Status::Unreachable,
+        Status::Unknown,
+        Status::Skipped,
+        Status::Refused,
+    ];
+
+    /// The JSON value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Unchanged => "unchanged",
+            Status::Changed => "changed",
+            Status::RolledBack => "rolled_back",
+            Status::Failed => "failed",
+            Status::Unreachable => "unreachable",
+            Status::Unknown => "unknown",
+            Status::Skipped => "skipped",
+            Status::Refused => "refused",
+        }
+    }
+
+    /// What a person reads.
+    pub fn words(self) -> &'static str {
+        match self {
+            Status::RolledBack => "rolled back",
+            other => other.as_str(),
+        }
+    }
+
+    /// Whether it counts against `--max-fail`.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Status::RolledBack | Status::Failed | Status::Unknown)
+    }
+}
+
+/// What came of one host.
+#[derive(Clone, Debug)]
+pub struct HostOutcome {
+    /// The host.
+    pub host: String,
+    /// How it ended.
+    pub status: Status,
+    /// A stable word for why, where the status alone does not say it.
+    pub reason: Option<String>,
+    /// The sentence for the user.
+    pub message: Option<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// What was planned for it.
+    pub plan: Option<HostPlan>,
+    /// A rollback was tried and did not succeed yet.
+    pub rollback_failed: bool,
+}
+
+impl HostOutcome {
+    /// An outcome with nothing more to say.
+    pub fn new(host: impl Into<String>, status: Status) -> Self {
+        Self {
+            host: host.into(),
+            status,
+            reason: None,
+            message: None,
+            hint: None,
+            plan: None,
+            rollback_failed: false,
+        }
+    }
+
+    /// The same with a sentence.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// The same with a reason.
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// The same with the next step.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What a host says about a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransactionState {
+    /// It knows no such transaction.
+    None,
+    /// Prepared, nothing touched.
+    Staged,
+    /// The change is under way; its step.
+    Applying(String),
+    /// Changed, waiting for the decision.
+    Applied,
+    /// Decided, being carried out.
+    Deciding,
+    /// It lasts.
+    Committed,
+    /// It was put back; why.
+    RolledBack(String),
+    /// Putting it back has not succeeded so far; the last error.
+    RollbackFailed(String),
+    /// Ended without touching anything; why.
+    Released(String),
+}
+
+impl TransactionState {
+    /// Reads the section `outcome`; `None` if the answer has none.
+    pub fn read(sections: &Sections<'_>) -> Option<Self> {
+        let state = sections.value("outcome", "state")?;
+        let reason = || {
+            let mut reason = sections.value("outcome", "reason").unwrap_or("").to_owned();
+            // What the tool said is worth more than that it failed.
+            if reason.trim_end().ends_with(':')
+                && let Some(error) = sections.values("outcome", "error").last()
+            {
+                reason.push_str(error);
+            }
+            reason
+        };
+        Some(match state {
+            "staged" => Self::Staged,
+            "applying" => Self::Applying(sections.value("outcome", "step").unwrap_or("").to_owned()),
+            "applied" => Self::Applied,
+            "deciding" => Self::Deciding,
+            "committed" => Self::Committed,
+            "rolled_back" => Self::RolledBack(reason()),
+            "rollback failed" => Self::RollbackFailed(reason()),
+            "released" => Self::Released(reason()),
+            _ => Self::None,
+        })
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Committed | Self::RolledBack(_) | Self::Released(_) | Self::None)
+    }
+}

@@ -1,0 +1,140 @@
+//! IS: what one round trip found out about a host.
+
+mod links;
+mod parse;
+mod sections;
+mod sysctl_dirs;
+
+pub use links::{Link, Links};
+pub use parse::{ObserveError, observe};
+pub use sections::Sections;
+pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
+
+use crate::resource::iptables::Family;
+use crate::resource::iptables::save::Save;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Everything that was observed on one host.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Facts about the host.
+    pub facts: Facts,
+    /// What an earlier apply left there.
+    pub state: State,
+    /// Live values by path below `/proc/sys`.
+    pub sysctl: BTreeMap<String, Live>,
+    /// The sysctl.d folders.
+    pub sysctl_dirs: SysctlDirs,
+    /// Live rules, and how they would be.
+    pub rules: BTreeMap<Family, Rules>,
+    /// Who else filters.
+    pub others: Others,
+    /// Links, addresses and routes.
+    pub links: Links,
+}
+
+/// What kind of host this is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Kernel release.
+    pub kernel: String,
+    /// The host's own name.
+    pub hostname: String,
+    /// Changes with every boot.
+    pub boot_id: String,
+    /// systemd runs it.
+    pub systemd: bool,
+    /// There is a place for boot units.
+    pub units: bool,
+    /// The connection that observed it.
+    pub ssh: Option<SshEnds>,
+    /// The login can write to /proc/sys.
+    pub root: bool,
+    /// br_netfilter is there.
+    pub br_netfilter: bool,
+    /// Tools that are not there.
+    pub missing: Vec<String>,
+    /// Where systemd-sysctl lies.
+    pub systemd_sysctl: Option<String>,
+}
+
+/// The two ends of an SSH connection as the host sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshEnds {
+    /// Where it comes from.
+    pub client: IpAddr,
+    /// The port it comes from.
+    pub client_port: u16,
+    /// Where it goes to.
+    pub server: IpAddr,
+    /// The port sshd was reached on.
+    pub server_port: u16,
+}
+
+/// What an earlier apply left on the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// The inventory that manages it.
+    pub inventory: Option<String>,
+    /// The generation that boots; `None` on a host that was never managed.
+    pub generation: Option<u32>,
+    /// A transaction that is open.
+    pub open: Option<String>,
+    /// Why the rules did not load at the last boot.
+    pub boot_failed: Option<String>,
+    /// What the current generation wants, as recorded.
+    pub record: Option<String>,
+    /// sysctl values before we first touched them.
+    pub original_sysctl: BTreeMap<String, String>,
+    /// Policies before we first touched them, by family, table and chain.
+    pub original_policies: BTreeMap<(Family, String, String), String>,
+}
+
+/// A live sysctl value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// As the kernel prints it.
+    Value(String),
+    /// The key does not exist, for example because its module is not loaded.
+    Absent,
+    /// It exists but cannot be read.
+    Unreadable,
+}
+
+/// The rules of one family.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// nft, legacy, old or none.
+    pub backend: String,
+    /// What the tool calls itself.
+    pub version: String,
+    /// What is there.
+    pub live: Save,
+    /// What would be there.
+    pub predicted: Predicted,
+}
+
+/// How the rules would look after an apply, by the host's own iptables.
+#[derive(Clone, Debug)]
+pub enum Predicted {
+    /// Nothing is wanted and nothing of ours is there, or what is wanted was proven before and is there.
+    Same,
+    /// The dry run went well and printed this.
+    Rules(Save),
+    /// The live rules could not be cloned; the reason.
+    CannotClone(String),
+    /// The host refuses the wanted rules; its words.
+    Refused(String),
+}
+
+/// Filters beside the rules that iptables-save shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Rules in the backend that is not used, by name of the backend and family.
+    pub backend_rules: BTreeMap<String, u32>,
+    /// Native nft rules in tables of iptables, which iptables-save shows wrong.
+    pub native: Vec<String>,
+    /// Base chains of native nft tables.
+    pub chains: Vec<String>,
+}

@@ -1,0 +1,165 @@
+//! From the probe's answer to [`Observed`].
+
+use super::{Facts, Links, Live, Observed, Others, Predicted, Rules, Sections, SshEnds, State, SysctlDirs};
+use crate::resource::iptables::Family;
+use crate::resource::iptables::save::Save;
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// Why an answer is no observation.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ObserveError {
+    /// It does not end where it should: cut off, or not from our script.
+    #[error("the host's answer is not complete{0}")]
+    Incomplete(String),
+    /// The host said why it refuses.
+    #[error("{1}")]
+    Refused(String, String),
+    /// The login is not root.
+    #[error("the login is not root; set `ssh: {{ become: sudo }}` or log in as root")]
+    NoPrivilege,
+    /// What iptables-save printed is not what it prints.
+    #[error("cannot read the host's {0}: {1}")]
+    Rules(Family, String),
+}
+
+/// Reads a whole answer.
+pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, ObserveError> {
+    if let Some(refused) = sections.get("refused") {
+        let (reason, message) = refused.split_once('\n').unwrap_or((refused, ""));
+        return Err(ObserveError::Refused(reason.trim().to_owned(), message.trim().to_owned()));
+    }
+    if sections.get("end").is_none() {
+        let hint = stderr.lines().last().map_or_else(String::new, |l| format!(": {l}"));
+        return Err(ObserveError::Incomplete(hint));
+    }
+    let facts = facts(sections);
+    if !facts.root {
+        return Err(ObserveError::NoPrivilege);
+    }
+    let mut rules = BTreeMap::new();
+    for (family, digit) in [(Family::V4, '4'), (Family::V6, '6')] {
+        rules.insert(family, family_rules(sections, family, digit)?);
+    }
+    Ok(Observed {
+        facts,
+        state: state(sections),
+        sysctl: live(sections.get("sysctl").unwrap_or("")),
+        sysctl_dirs: SysctlDirs::parse(sections.get("sysctl.d").unwrap_or("")),
+        rules,
+        others: others(sections),
+        links: Links::parse(
+            sections.get("links").unwrap_or(""),
+            sections.get("routes4").unwrap_or(""),
+            sections.get("routes6").unwrap_or(""),
+        ),
+    })
+}
+
+fn facts(s: &Sections<'_>) -> Facts {
+    let text = |key| s.value("host", key).unwrap_or("").to_owned();
+    let yes = |key| s.value("host", key) == Some("yes");
+    let ssh = s.value("host", "ssh").and_then(|line| {
+        let mut words = line.split(' ');
+        Some(SshEnds {
+            client: words.next()?.parse().ok()?,
+            client_port: words.next()?.parse().ok()?,
+            server: words.next()?.parse().ok()?,
+            server_port: words.next()?.parse().ok()?,
+        })
+    });
+    Facts {
+        kernel: text("kernel"),
+        hostname: text("hostname"),
+        boot_id: text("boot_id"),
+        systemd: yes("systemd"),
+        units: yes("units"),
+        ssh,
+        root: yes("root"),
+        br_netfilter: yes("br_netfilter"),
+        missing: s.values("host", "missing").map(str::to_owned).collect(),
+        systemd_sysctl: s.value("host", "systemd_sysctl").map(str::to_owned),
+    }
+}
+
+fn state(s: &Sections<'_>) -> State {
+    let mut state = State {
+        inventory: s.value("state", "inventory").map(str::to_owned),
+        generation: s.value("state", "generation").and_then(|g| g.parse().ok()),
+        open: s.value("state", "open").map(str::to_owned),
+        boot_failed: s.value("state", "boot_failed").map(str::to_owned),
+        record: s.get("generation").map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned),
+        ..State::default()
+    };
+    for line in s.get("original").unwrap_or("").lines() {
+        if let Some((key, value)) = line.split_once('=') {
+            state.original_sysctl.insert(key.to_owned(), value.to_owned());
+        } else if let [family, table, chain, policy] = line.split(' ').collect::<Vec<_>>()[..] {
+            let family = if family == "6" { Family::V6 } else { Family::V4 };
+            state.original_policies.insert((family, table.to_owned(), chain.to_owned()), policy.to_owned());
+        }
+    }
+    state
+}
+
+fn live(text: &str) -> BTreeMap<String, Live> {
+    text.lines()
+        .filter_map(|line| {
+            if let Some((key, value)) = line.split_once('=') {
+                return Some((key.to_owned(), Live::Value(value.to_owned())));
+            }
+            let (key, what) = line.split_once('!')?;
+            let live = if what == "absent" { Live::Absent } else { Live::Unreadable };
+            Some((key.to_owned(), live))
+        })
+        .collect()
+}
+
+fn family_rules(s: &Sections<'_>, family: Family, digit: char) -> Result<Rules, ObserveError> {
+    let parse = |text: &str| Save::parse(text).map_err(|e| ObserveError::Rules(family, e.to_string()));
+    let about = format!("rules{digit}");
+    let predicted = match s.get(&format!("dry{digit}")) {
+        None => Predicted::Same,
+        Some(text) => {
+            let (rc, text) = text.split_once('\n').unwrap_or((text, ""));
+            match rc {
+                "rc=0" => Predicted::Rules(parse(text)?),
+                "rc=3" => Predicted::CannotClone(words(text)),
+                _ => Predicted::Refused(words(text)),
+            }
+        }
+    };
+    Ok(Rules {
+        backend: s.value(&about, "backend").unwrap_or("none").to_owned(),
+        version: s.value(&about, "version").unwrap_or("").to_owned(),
+        live: parse(s.get(&format!("live{digit}")).unwrap_or(""))?,
+        predicted,
+    })
+}
+
+/// What a tool said, on one line and without the advice to read its manual.
+fn words(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with("Try `") && !l.starts_with("Error occurred"))
+        .collect();
+    lines.join("; ")
+}
+
+fn others(s: &Sections<'_>) -> Others {
+    let mut others = Others::default();
+    for line in s.get("others").unwrap_or("").lines() {
+        match line.split_once('=') {
+            Some(("native", what)) => others.native.push(what.to_owned()),
+            Some(("chain", what)) => others.chains.push(what.to_owned()),
+            Some((backend, count)) => {
+                if let Ok(count @ 1..) = count.parse() {
+                    others.backend_rules.insert(backend.to_owned(), count);
+                }
+            }
+            None => {}
+        }
+    }
+    others
+}

@@ -1,0 +1,128 @@
+//! What a host gets to carry out a plan: the files below its transaction's folder.
+
+use super::rules::RulesPlan;
+use super::sysctl::SysctlPlan;
+use super::{Options, Record};
+use crate::desired::Desired;
+use crate::inventory::{CheckFrom, CheckProbe};
+use crate::observe::Observed;
+use crate::resource::iptables::{Family, own};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+/// Files by path below the transaction's folder, and what they hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bundle {
+    /// The files.
+    pub files: Vec<(String, String)>,
+}
+
+impl Bundle {
+    pub(super) fn of(
+        desired: &Desired,
+        observed: &Observed,
+        sysctl: &SysctlPlan,
+        rules: &[RulesPlan; 2],
+        options: &Options,
+    ) -> Self {
+        let mut files = Vec::new();
+        let mut put = |name: &str, text: String| files.push((format!("new/{name}"), text));
+        for (digit, (family, plan)) in ["4", "6"].into_iter().zip(Family::ALL.into_iter().zip(rules)) {
+            let base = desired.rules.get(&family).map_or_else(String::new, own::render);
+            put(&format!("want{digit}"), with_policies(&base, plan));
+            put(&format!("base{digit}"), base);
+        }
+        put("sysctl.keys", lines(sysctl.keys.iter()));
+        put("sysctl.open", lines(sysctl.open.iter()));
+        put("sysctl.close", lines(sysctl.close.iter()));
+        for file in desired.sysctl.values() {
+            put(&format!("sysctl.d/{}.conf", file.name), file.render());
+        }
+        put("udev.rules", udev_rules(desired, observed));
+        let modules: BTreeSet<&str> = rules.iter().flat_map(|r| r.modules.iter().copied()).collect();
+        put("modules", lines(modules.iter()));
+        put("boot.modules", lines(boot_modules(desired).iter()));
+        put("bridges", String::new());
+        put("boot.bridges", String::new());
+        put("inventory", format!("{}\n", desired.inventory));
+        put("checks", checks(desired));
+        let record = serde_json::to_string(&Record::of(desired)).unwrap_or_default();
+        put("desired.json", record);
+        if options.zero {
+            put("zero", String::new());
+        }
+        Self { files }
+    }
+}
+
+fn lines(items: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    items.fold(String::new(), |mut text, item| {
+        let _ = writeln!(text, "{item}");
+        text
+    })
+}
+
+/// Own text with the policies that go back to what they were before us.
+fn with_policies(base: &str, plan: &RulesPlan) -> String {
+    let mut text = base.to_owned();
+    for (table, chain, policy) in &plan.policies_back {
+        let line = format!(":{chain} {policy}\n");
+        match text.find(&format!("*{table}\n")) {
+            Some(at) => text.insert_str(at + table.len() + 2, &line),
+            None => {
+                let _ = write!(text, "*{table}\n{line}COMMIT\n");
+            }
+        }
+    }
+    text
+}
+
+/// Modules that the rules need when they are loaded at boot.
+fn boot_modules(desired: &Desired) -> BTreeSet<&'static str> {
+    let tables = desired.rules.values().flat_map(|r| r.tables.values());
+    tables.flat_map(|t| t.chains.values()).flat_map(|c| &c.rules).filter_map(|r| r.module).collect()
+}
+
+/// Keys of modules that may be loaded long after sysctl.d was read get their values again the
+/// moment the module appears: without this, whatever loads br_netfilter brings its defaults.
+fn udev_rules(desired: &Desired, observed: &Observed) -> String {
+    let modules: BTreeSet<(&str, &str)> = desired
+        .sysctl
+        .values()
+        .flat_map(|f| &f.entries)
+        .filter_map(|e| Some((e.key.module()?, e.key.path().rsplit_once('/')?.0)))
+        .collect();
+    let mut text = String::new();
+    if modules.is_empty() {
+        return text;
+    }
+    let _ =
+        writeln!(text, "{}: values of keys whose module is loaded late.", crate::resource::sysctl::HEADER);
+    for (module, prefix) in modules {
+        let run = match &observed.facts.systemd_sysctl {
+            Some(path) => format!("{path} --prefix=/{prefix}"),
+            None => "/sbin/sysctl -q --system".to_owned(),
+        };
+        let _ =
+            writeln!(text, "ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"{module}\", RUN+=\"{run}\"");
+    }
+    text
+}
+
+/// The checks that the host does itself: number, seconds, kind, what.
+fn checks(desired: &Desired) -> String {
+    let mut text = String::new();
+    for (number, check) in desired.checks.iter().enumerate() {
+        if check.from != CheckFrom::Host {
+            continue;
+        }
+        let seconds = check.timeout.as_secs().max(1);
+        let what = match &check.probe {
+            CheckProbe::Ping(address) => format!("ping {address}"),
+            CheckProbe::Tcp(address, port) => format!("tcp {address} {port}"),
+            CheckProbe::Command(command) => format!("command {command}"),
+        };
+        let _ = writeln!(text, "{number} {seconds} {what}");
+    }
+    text
+}

@@ -1,0 +1,257 @@
+//! The plan of one host.
+
+use super::{Bundle, Change, Record, Risk, lints, rules, sysctl};
+use crate::desired::Desired;
+use crate::observe::{Observed, Predicted};
+use crate::problem::Warning;
+use crate::resource::iptables::{Family, own};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// What a user allowed beforehand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Take a host over from another inventory.
+    pub take_over: bool,
+    /// Risks that do not refuse.
+    pub accept: BTreeSet<String>,
+    /// Go back to the state before kvmfw.
+    pub zero: bool,
+}
+
+/// What is to be done on one host.
+#[derive(Clone, Debug)]
+pub struct HostPlan {
+    /// The host.
+    pub host: String,
+    /// Whether there is something to do, and whether it may be done.
+    pub verdict: Verdict,
+    /// What changes, in the order in which it is shown.
+    pub changes: Vec<Change>,
+    /// What a user should know.
+    pub warnings: Vec<Warning>,
+    /// What the host gets, if this is applied.
+    pub bundle: Bundle,
+}
+
+/// Whether there is something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The host is as desired.
+    Unchanged,
+    /// There are changes.
+    Changes,
+    /// It is left alone on purpose.
+    Refused(Refusal),
+}
+
+/// Why a host is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// A stable word: `managed_by`, `mixed_backends`, `lockout`, …
+    pub reason: String,
+    /// The sentence for the user, with the way out.
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// What has to be asked of a host: own text wanted of each family, and sysctl keys.
+pub fn question(desired: &Desired) -> ([String; 2], String) {
+    let want = Family::ALL.map(|f| desired.rules.get(&f).map_or_else(String::new, own::render));
+    let mut keys = String::new();
+    for entry in desired.sysctl.values().flat_map(|f| &f.entries) {
+        keys.push_str(entry.key.path());
+        keys.push('\n');
+    }
+    (want, keys)
+}
+
+/// Plans one host.
+pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
+    let mut plan = HostPlan {
+        host: desired.host.clone(),
+        verdict: Verdict::Unchanged,
+        changes: Vec::new(),
+        warnings: desired.warnings.clone(),
+        bundle: Bundle::default(),
+    };
+    let record = match observed.state.record.as_deref().map(Record::parse) {
+        None => Record::default(),
+        Some(Ok(record)) => record,
+        Some(Err(error)) => {
+            plan.verdict = Verdict::Refused(Refusal::new(
+                "unreadable_record",
+                format!("cannot read what the host's generation wants: {error}"),
+            ));
+            return plan;
+        }
+    };
+    let sysctl = sysctl::plan(desired, observed, &record);
+    let rules = Family::ALL.map(|family| rules::plan(family, desired, observed, &record));
+
+    plan.changes.extend(sysctl.changes.iter().cloned());
+    plan.warnings.extend(sysctl.warnings.iter().cloned());
+    for rules in &rules {
+        plan.changes.extend(rules.changes.iter().cloned());
+        plan.warnings.extend(rules.warnings.iter().cloned());
+    }
+    if options.zero && observed.state.generation.is_some() && plan.changes.is_empty() {
+        plan.changes.push(leave());
+    }
+    removes_all(&record, desired, &mut plan.changes);
+    let refusal = refusal(desired, observed, options, &sysctl.foreign)
+        .or_else(|| lints::judge(desired, observed, &rules, options, &mut plan));
+    plan.verdict = match refusal {
+        Some(refusal) => Verdict::Refused(refusal),
+        None if plan.changes.is_empty() => Verdict::Unchanged,
+        None => Verdict::Changes,
+    };
+    plan.warnings.sort();
+    plan.warnings.dedup();
+    plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, options);
+    plan
+}
+
+/// Going back to the original of a host that has nothing of ours but the record of it.
+fn leave() -> Change {
+    Change {
+        kind: crate::resource::Kind::Sysctl,
+        resource: "kvmfw".to_owned(),
+        action: super::Action::Remove,
+        diff: super::Diff {
+            lines: vec![super::DiffLine {
+                sign: '-',
+                text: "/etc/kvmfw and its boot units".to_owned(),
+                origin: None,
+            }],
+        },
+        origin: Vec::new(),
+        risks: Vec::new(),
+    }
+}
+
+/// A plan that takes away every resource of a kind is more often a slip than a wish.
+fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
+    use crate::resource::Kind;
+    let had_rules = |f| record.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
+    let has_rules = |f| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
+    let gone = [
+        (Kind::Sysctl, !record.sysctl.is_empty() && desired.sysctl.is_empty()),
+        (Kind::Iptables, had_rules(Family::V4) && !has_rules(Family::V4)),
+        (Kind::Ip6tables, had_rules(Family::V6) && !has_rules(Family::V6)),
+    ];
+    for (kind, _) in gone.iter().filter(|(_, gone)| *gone) {
+        for change in changes.iter_mut().filter(|c| c.kind == *kind) {
+            change.risks.push(Risk::RemovesAll);
+        }
+    }
+}
+
+/// Why the host must be left alone, whatever the changes are.
+fn refusal(desired: &Desired, observed: &Observed, options: &Options, foreign: &[String]) -> Option<Refusal> {
+    let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
+    if let Some(manager) = &observed.state.inventory
+        && *manager != desired.inventory
+        && !options.take_over
+    {
+        return Some(Refusal::new(
+            "managed_by",
+            format!(
+                "the inventory `{manager}` manages this host, this one is `{}`; take it over with --take-over",
+                desired.inventory
+            ),
+        ));
+    }
+    let needs: BTreeSet<&str> = observed
+        .facts
+        .missing
+        .iter()
+        .map(String::as_str)
+        .filter(|tool| match *tool {
+            "iptables-save" => wants_rules(Family::V4),
+            "ip6tables-save" => wants_rules(Family::V6),
+            "unshare" => Family::ALL.into_iter().any(wants_rules),
+            _ => true,
+        })
+        .collect();
+    if !needs.is_empty() {
+        let list: Vec<&str> = needs.into_iter().collect();
+        return Some(Refusal::new(
+            "missing_tool",
+            format!("the host has no {}; install it there", list.join(", no ")),
+        ));
+    }
+    if !observed.facts.units {
+        return Some(Refusal::new(
+            "no_boot",
+            "there is no /etc/systemd/system, so nothing could be made to last over a reboot",
+        ));
+    }
+    if let Some(path) = foreign.first() {
+        return Some(Refusal::new(
+            "foreign_owner",
+            format!("{path} exists and is not ours; give our file another name, or move that one away"),
+        ));
+    }
+    Family::ALL.into_iter().filter(|f| wants_rules(*f)).find_map(|family| refused_rules(family, observed))
+}
+
+fn refused_rules(family: Family, observed: &Observed) -> Option<Refusal> {
+    let rules = observed.rules.get(&family)?;
+    if rules.backend == "none" {
+        return Some(Refusal::new("missing_tool", format!("the host has no {family}; install it there")));
+    }
+    if rules.backend == "old" {
+        return Some(Refusal::new(
+            "missing_tool",
+            format!("{family} there is too old to tell its backend ({})", rules.version),
+        ));
+    }
+    if !rules.live.incompatible.is_empty() {
+        return Some(Refusal::new(
+            "native_nft",
+            format!(
+                "the nft table `{}` of {family} has native nft rules, which iptables cannot show; move them to a table of their own",
+                rules.live.incompatible.join("`, `")
+            ),
+        ));
+    }
+    let digit = if family == Family::V4 { "4" } else { "6" };
+    if let Some((backend, count)) = observed.others.backend_rules.iter().find(|(b, _)| b.ends_with(digit)) {
+        let other = backend.trim_end_matches(['4', '6']);
+        return Some(Refusal::new(
+            "mixed_backends",
+            format!(
+                "{family} is the {} one there, but {count} rules are loaded in the {other} one, and both decide; \
+                 move them over or flush them with {family}-{other}",
+                rules.backend
+            ),
+        ));
+    }
+    if let Some(native) = observed.others.native.first() {
+        return Some(Refusal::new(
+            "native_nft",
+            format!(
+                "a native nft rule with a set stands in a table of iptables, which iptables-save shows wrong: {native}"
+            ),
+        ));
+    }
+    match &rules.predicted {
+        Predicted::Refused(words) => Some(Refusal::new(
+            "rejected_rule",
+            format!("{family} on the host does not take the rules: {words}"),
+        )),
+        Predicted::CannotClone(words) => Some(Refusal::new(
+            "dry_run_failed",
+            format!(
+                "the live rules of {family} cannot be loaded in a dry run, so nothing can be proven: {words}"
+            ),
+        )),
+        _ => None,
+    }
+}

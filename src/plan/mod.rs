@@ -1,0 +1,76 @@
+//! CHANGES: desired × observed. Pure: the same two always give the same plan.
+
+mod bundle;
+mod diff;
+mod host;
+mod lints;
+mod record;
+mod rules;
+mod sysctl;
+
+pub use bundle::Bundle;
+pub use diff::{Diff, DiffLine};
+pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
+pub use record::Record;
+
+use crate::problem::Origin;
+use crate::resource::Kind;
+use serde::{Deserialize, Serialize};
+
+/// One change of one resource on one host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Change {
+    /// What kind of resource.
+    pub kind: Kind,
+    /// Its name: `filter/FORWARD`, `60-arp`, `br123`.
+    pub resource: String,
+    /// What happens to it.
+    pub action: Action,
+    /// The lines.
+    pub diff: Diff,
+    /// Where what is wanted was declared.
+    pub origin: Vec<Origin>,
+    /// What is dangerous about it.
+    pub risks: Vec<Risk>,
+}
+
+/// What happens to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It was not there.
+    Add,
+    /// It was there, but otherwise.
+    Change,
+    /// It is wanted no more.
+    Remove,
+}
+
+/// What is dangerous about a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Risk {
+    /// It touches what the SSH connection passes.
+    ManagementPath,
+    /// The walk over the rules says that SSH will be cut.
+    Lockout,
+    /// Guests of a bridge will be cut.
+    GuestsDark,
+    /// A part of it cannot be put back by a rollback.
+    OneWay,
+    /// It removes every resource of its kind from the host.
+    RemovesAll,
+}
+
+impl Risk {
+    /// The JSON value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Risk::ManagementPath => "management-path",
+            Risk::Lockout => "lockout",
+            Risk::GuestsDark => "guests-dark",
+            Risk::OneWay => "one-way",
+            Risk::RemovesAll => "removes-all",
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a generation wants, as it is kept on the host: enough to see what is wanted no more, and to
+//! go back to it.
+
+use crate::desired::Desired;
+use crate::resource::iptables::{Family, Rules, module_of};
+use crate::resource::{bridge::Bridge, sysctl};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The resources of one generation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The shape of this record.
+    pub version: u32,
+    /// The inventory that it came from.
+    pub inventory: String,
+    /// Files of sysctl.d.
+    pub sysctl: BTreeMap<String, sysctl::File>,
+    /// Rules by family.
+    pub rules: BTreeMap<Family, Rules>,
+    /// Bridges.
+    pub bridges: BTreeMap<String, Bridge>,
+}
+
+impl Record {
+    /// The version this kvmfw writes.
+    pub const VERSION: u32 = 1;
+
+    /// The record of a desired state.
+    pub fn of(desired: &Desired) -> Self {
+        Self {
+            version: Self::VERSION,
+            inventory: desired.inventory.clone(),
+            sysctl: desired.sysctl.clone(),
+            rules: desired.rules.clone(),
+            bridges: desired.bridges.clone(),
+        }
+    }
+
+    /// Reads a record that a host kept.
+    ///
+    /// Errors: it is no record, or one of a newer kvmfw.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut record: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        if record.version > Self::VERSION {
+            return Err(format!("it was written by a newer kvmfw (record version {})", record.version));
+        }
+        let rules = record.rules.values_mut().flat_map(|r| r.tables.values_mut());
+        for rule in rules.flat_map(|t| t.chains.values_mut()).flat_map(|c| &mut c.rules) {
+            rule.module = module_of(&rule.text);
+        }
+        Ok(record)
+    }
+
+    /// The desired state that goes back to this generation.
+    pub fn restore(self, now: &Desired) -> Desired {
+        Desired {
+            host: now.host.clone(),
+            inventory: now.inventory.clone(),
+            connection: now.connection.clone(),
+            sysctl: self.sysctl,
+            rules: self.rules,
+            bridges: self.bridges,
+            checks: now.checks.clone(),
+            warnings: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! iptables: our chains, their hooks and the declared policies, live against predicted.
+
+use super::diff::Wanted;
+use super::{Action, Change, Diff, Record, Risk};
+use crate::desired::Desired;
+use crate::observe::{Observed, Predicted};
+use crate::problem::{Origin, Warning};
+use crate::resource::Kind;
+use crate::resource::iptables::save::{Save, tokens};
+use crate::resource::iptables::{Chain, Family, HOOK_COMMENT, PREFIX, Policy, Rules};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The comment that stands in a dry run for a rule whose module is not loaded.
+const UNPROVEN: &str = "kvmfw:unproven";
+
+/// What a plan does about the rules of one family.
+#[derive(Default)]
+pub(super) struct RulesPlan {
+    pub changes: Vec<Change>,
+    pub warnings: Vec<Warning>,
+    /// How all rules will look, as far as that is known.
+    pub predicted: Save,
+    /// Policies that are declared no more and go back to what they were.
+    pub policies_back: Vec<(String, String, String)>,
+    /// Modules that the apply will load.
+    pub modules: BTreeSet<&'static str>,
+}
+
+pub(super) fn plan(family: Family, desired: &Desired, observed: &Observed, record: &Record) -> RulesPlan {
+    let mut plan = RulesPlan::default();
+    let Some(rules) = observed.rules.get(&family) else { return plan };
+    let nothing = Rules::default();
+    let wanted = desired.rules.get(&family).unwrap_or(&nothing);
+    let live = &rules.live;
+    plan.predicted = match &rules.predicted {
+        Predicted::Rules(save) => save.clone(),
+        _ => live.clone(),
+    };
+    policies_back(family, wanted, observed, record, &mut plan);
+    unproven(family, wanted, observed, &mut plan);
+
+    let reach = reachable_from_input(&plan.predicted).into_iter().chain(reachable_from_input(live)).collect();
+    for (table, chain) in resources(live, &plan.predicted, wanted) {
+        let declared = wanted.tables.get(&table).and_then(|t| t.chains.get(&full_name(&table, &chain)));
+        let old: Vec<String> =
+            lines(live, &table, &chain, None, wanted, &plan).into_iter().map(|l| l.0).collect();
+        let new = lines(&plan.predicted, &table, &chain, declared, wanted, &plan);
+        let diff = Diff::of(&old, &new);
+        if diff.is_empty() {
+            continue;
+        }
+        let action = if old.is_empty() {
+            Action::Add
+        } else if new.is_empty() {
+            Action::Remove
+        } else {
+            Action::Change
+        };
+        plan.changes.push(change(family, &table, &chain, action, diff, declared, &reach));
+    }
+    plan
+}
+
+fn change(
+    family: Family,
+    table: &str,
+    chain: &str,
+    action: Action,
+    diff: Diff,
+    declared: Option<&Chain>,
+    reach: &BTreeSet<String>,
+) -> Change {
+    let mut origin: Vec<Origin> =
+        diff.lines.iter().filter(|l| l.sign == '+').filter_map(|l| l.origin.clone()).collect();
+    if origin.is_empty() {
+        origin.extend(declared.map(|d| d.origin.clone()));
+    }
+    origin.sort();
+    origin.dedup();
+    let risks = if table == "filter" && reach.contains(&full_name(table, chain)) || chain == "INPUT" {
+        vec![Risk::ManagementPath]
+    } else {
+        Vec::new()
+    };
+    let kind = match family {
+        Family::V4 => Kind::Iptables,
+        Family::V6 => Kind::Ip6tables,
+    };
+    Change { kind, resource: format!("{table}/{chain}"), action, diff, origin, risks }
+}
+
+fn full_name(_table: &str, chain: &str) -> String {
+    format!("{PREFIX}{chain}")
+}
+
+/// Every chain that there is something to say about, by the name that people gave it.
+fn resources(live: &Save, predicted: &Save, wanted: &Rules) -> BTreeSet<(String, String)> {
+    let mut all = BTreeSet::new();
+    for save in [live, predicted] {
+        for (table, chain) in save.own_chains() {
+            all.insert((table.to_owned(), chain.name.trim_start_matches(PREFIX).to_owned()));
+        }
+        for hook in save.hooks() {
+            all.insert((hook.table.to_owned(), hook.target.trim_start_matches(PREFIX).to_owned()));
+        }
+    }
+    for (table, rules) in &wanted.tables {
+        all.extend(rules.policies.keys().map(|c| (table.clone(), c.clone())));
+    }
+    all
+}
+
+/// One chain as lines: its policy where it is managed, its hooks, its rules.
+fn lines(
+    save: &Save,
+    table: &str,
+    chain: &str,
+    declared: Option<&Chain>,
+    wanted: &Rules,
+    plan: &RulesPlan,
+) -> Vec<Wanted> {
+    let mut lines = Vec::new();
+    let managed = wanted.tables.get(table).and_then(|t| t.policies.get(chain));
+    let goes_back = plan.policies_back.iter().any(|(t, c, _)| t == table && c == chain);
+    if managed.is_some() || goes_back {
+        let policy = save.chain(table, chain).and_then(|c| c.policy).unwrap_or(Policy::Accept);
+        lines.push((format!("policy {policy}"), managed.map(|(_, origin)| origin.clone())));
+    }
+    let name = full_name(table, chain);
+    let origin = declared.map(|d| d.origin.clone());
+    for hook in save.hooks().iter().filter(|h| h.table == table && h.target == name) {
+        let text = if hook.rule.contains(HOOK_COMMENT) { "" } else { " (made by hand)" };
+        // Where it stands is only a change when it has to move.
+        let place = match declared.or(wanted.tables.get(table).and_then(|t| t.chains.get(&name))) {
+            Some(Chain { hook: Some((_, crate::resource::iptables::Hook::Any)), .. }) | None => String::new(),
+            Some(_) => format!(", position {}", hook.position),
+        };
+        lines.push((format!("hook in {}{place}{text}", hook.chain), origin.clone()));
+    }
+    if let Some(found) = save.chain(table, &name) {
+        let origins = declared.map_or_else(Vec::new, |d| origins(d, found.rules.len()));
+        for (i, rule) in found.rules.iter().enumerate() {
+            lines.push((rule.clone(), origins.get(i).cloned().flatten()));
+        }
+        if found.rules.is_empty() {
+            lines.push(("(empty chain)".to_owned(), origin));
+        }
+    }
+    lines
+}
+
+/// Which declared rule each canonical one comes from: a list in `-s` or `-d` became several.
+fn origins(declared: &Chain, canonical: usize) -> Vec<Option<Origin>> {
+    let mut all = Vec::with_capacity(canonical);
+    for rule in &declared.rules {
+        for _ in 0..expansion(&rule.text) {
+            all.push(Some(rule.origin.clone()));
+        }
+    }
+    if all.len() == canonical { all } else { vec![Some(declared.origin.clone()); canonical] }
+}
+
+fn expansion(rule: &str) -> usize {
+    let words = tokens(rule).unwrap_or_default();
+    words
+        .windows(2)
+        .filter(|w| matches!(w[0].as_str(), "-s" | "-d" | "--src" | "--dst" | "--source" | "--destination"))
+        .map(|w| w[1].split(',').count())
+        .product()
+}
+
+/// Policies of the generation that boots which are declared no more.
+fn policies_back(family: Family, wanted: &Rules, observed: &Observed, record: &Record, plan: &mut RulesPlan) {
+    for (table, rules) in record.rules.get(&family).map(|r| &r.tables).into_iter().flatten() {
+        for chain in rules.policies.keys() {
+            if wanted.tables.get(table).is_some_and(|t| t.policies.contains_key(chain)) {
+                continue;
+            }
+            let original = observed
+                .state
+                .original_policies
+                .get(&(family, table.clone(), chain.clone()))
+                .map_or("ACCEPT", String::as_str);
+            let policy = if original == "DROP" { Policy::Drop } else { Policy::Accept };
+            if let Some(tables) = plan.predicted.tables.get_mut(table)
+                && let Some(mut found) = tables.chain(chain).cloned()
+            {
+                found.policy = Some(policy);
+                tables.insert(found);
+            }
+            plan.policies_back.push((table.clone(), chain.clone(), policy.to_string()));
+        }
+    }
+}
+
+/// Puts the declared text where the dry run had to leave a mark, and says so.
+fn unproven(family: Family, wanted: &Rules, observed: &Observed, plan: &mut RulesPlan) {
+    if observed.facts.br_netfilter {
+        return;
+    }
+    for (table, rules) in &wanted.tables {
+        for (name, chain) in &rules.chains {
+            let mut marked = chain.rules.iter().filter(|r| r.module.is_some());
+            let Some(found) = plan.predicted.tables.get_mut(table).and_then(|t| t.rules_mut(name)) else {
+                continue;
+            };
+            for text in found.iter_mut().filter(|t| t.contains(UNPROVEN)) {
+                let Some(rule) = marked.next() else { break };
+                *text = rule.text.clone();
+                plan.warnings.push(Warning {
+                    code: "unproven",
+                    message: format!(
+                        "{family} {table}/{}: `{}` is unproven on this host: apply will load {}, and loading it makes \
+                         bridged frames pass the host's FORWARD chain",
+                        name.trim_start_matches(PREFIX),
+                        rule.text,
+                        rule.module.unwrap_or_default()
+                    ),
+                    origin: Some(rule.origin.clone()),
+                });
+                plan.modules.extend(rule.module);
+            }
+        }
+    }
+}
+
+/// Our chains that a packet to the host itself passes.
+fn reachable_from_input(save: &Save) -> BTreeSet<String> {
+    let mut reach = BTreeSet::new();
+    let mut edges: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let Some(filter) = save.tables.get("filter") else { return reach };
+    for chain in filter.chains() {
+        let targets =
+            chain.rules.iter().filter_map(|r| crate::resource::iptables::save::jump(r)).map(|j| j.target);
+        edges.insert(chain.name.as_str(), targets.collect());
+    }
+    let mut todo = vec!["INPUT".to_owned(), "OUTPUT".to_owned()];
+    while let Some(name) = todo.pop() {
+        for target in edges.get(name.as_str()).into_iter().flatten() {
+            if edges.contains_key(target.as_str()) && reach.insert(target.clone()) {
+                todo.push(target.clone());
+            }
+        }
+    }
+    reach
+}

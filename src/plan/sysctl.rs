@@ -1,0 +1,217 @@
+//! sysctl.d files and live values.
+
+use super::diff::Wanted;
+use super::{Action, Change, Diff, Record};
+use crate::desired::Desired;
+use crate::observe::{Live, Observed, Tool};
+use crate::problem::Warning;
+use crate::resource::Kind;
+use crate::resource::sysctl::{File, Key, normal};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a plan does about sysctl.
+#[derive(Default)]
+pub(super) struct SysctlPlan {
+    pub changes: Vec<Change>,
+    pub warnings: Vec<Warning>,
+    /// A file of that name is not ours.
+    pub foreign: Vec<String>,
+    /// `path=value` to write before rules change: what opens.
+    pub open: Vec<String>,
+    /// `path=value` to write after rules changed: what closes.
+    pub close: Vec<String>,
+    /// Every key that is touched.
+    pub keys: BTreeSet<String>,
+}
+
+pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> SysctlPlan {
+    let mut plan = SysctlPlan::default();
+    for file in desired.sysctl.values() {
+        declared(file, observed, record.sysctl.get(&file.name), &mut plan);
+    }
+    let wanted: BTreeSet<&str> =
+        desired.sysctl.values().flat_map(|f| f.entries.iter().map(|e| e.key.path())).collect();
+    for file in record.sysctl.values() {
+        removed(file, desired.sysctl.get(&file.name), &wanted, observed, &mut plan);
+    }
+    plan
+}
+
+fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut SysctlPlan) {
+    let there = observed.sysctl_dirs.files.get(&file.path());
+    if there.is_some_and(|f| !f.is_ours()) {
+        plan.foreign.push(file.path());
+        return;
+    }
+    let in_file: BTreeMap<Key, String> = there
+        .into_iter()
+        .flat_map(|f| &f.lines)
+        .filter_map(|(_, line)| {
+            let (key, value) = line.split_once('=')?;
+            Some((Key::parse(key.trim()).ok()?, normal(value)))
+        })
+        .collect();
+    let mut old = Vec::new();
+    let mut new: Vec<Wanted> = Vec::new();
+    let mut notes = BTreeMap::new();
+    for entry in &file.entries {
+        let key = &entry.key;
+        plan.keys.insert(key.path().to_owned());
+        let wanted = normal(&entry.value);
+        let live = observed.sysctl.get(key.path());
+        let live_value = match live {
+            Some(Live::Value(value)) => Some(normal(value)),
+            _ => None,
+        };
+        let kept = in_file.get(key);
+        let holds = kept == Some(&wanted) && live_value.as_ref().is_none_or(|v| *v == wanted);
+        let line = format!("{key} = {wanted}");
+        if holds {
+            old.push(line.clone());
+        } else if let Some(value) = live_value.as_ref().filter(|v| **v != wanted) {
+            old.push(format!("{key} = {value}"));
+        } else if let Some(value) = kept.filter(|v| **v != wanted) {
+            old.push(format!("{key} = {value}"));
+        }
+        if !matches!(live, Some(Live::Value(_))) {
+            let why = match key.module() {
+                Some(module) => format!("in effect when {module} is loaded"),
+                None => "no such key on this host".to_owned(),
+            };
+            if key.module().is_none() {
+                plan.warnings.push(Warning {
+                    code: "no-such-key",
+                    message: format!(
+                        "{key} does not exist on this kernel; it is only written to {}",
+                        file.path()
+                    ),
+                    origin: Some(entry.origin.clone()),
+                });
+            }
+            notes.insert(line.clone(), why);
+        }
+        new.push((line, Some(entry.origin.clone())));
+        if live_value.as_ref().is_some_and(|v| *v != wanted) {
+            let write = format!("{}={wanted}", key.path());
+            if opens(key, &wanted) { plan.open.push(write) } else { plan.close.push(write) }
+        }
+        overridden(file, key, &wanted, entry, observed, plan);
+    }
+    // Keys that the file has and that are wanted no more.
+    for (key, value) in &in_file {
+        if !file.entries.iter().any(|e| e.key == *key) {
+            old.push(format!("{key} = {value}"));
+        }
+    }
+    let mut diff = Diff::of(&old, &new);
+    for line in &mut diff.lines {
+        if line.sign == '+'
+            && let Some(note) = notes.get(&line.text)
+        {
+            line.text = format!("{}   ({note})", line.text);
+        }
+    }
+    let misplaced = there.is_none() || there.is_some_and(|f| f.lines.len() != file.entries.len());
+    if diff.is_empty() && !misplaced {
+        return;
+    }
+    let action = if there.is_none() && before.is_none() { Action::Add } else { Action::Change };
+    if there.is_none() && diff.is_empty() {
+        diff.lines.push(super::DiffLine { sign: '+', text: file.path(), origin: Some(file.origin.clone()) });
+    }
+    plan.changes.push(Change {
+        kind: Kind::Sysctl,
+        resource: file.name.clone(),
+        action,
+        diff,
+        origin: vec![file.origin.clone()],
+        risks: Vec::new(),
+    });
+}
+
+/// Whether another file would win over ours, in either tool's order.
+fn overridden(
+    file: &File,
+    key: &Key,
+    wanted: &str,
+    entry: &crate::resource::sysctl::Entry,
+    observed: &Observed,
+    plan: &mut SysctlPlan,
+) {
+    let mut dirs = observed.sysctl_dirs.clone();
+    let ours = dirs.files.entry(file.path()).or_default();
+    ours.lines = vec![(1, format!("{key} = {wanted}"))];
+    for tool in [Tool::Systemd, Tool::Procps] {
+        if let Some(winner) = dirs.winner(key, tool, None)
+            && winner.path != file.path()
+            && winner.value != wanted
+        {
+            let who = match tool {
+                Tool::Systemd => "systemd-sysctl",
+                Tool::Procps => "sysctl --system",
+            };
+            plan.warnings.push(Warning {
+                code: "sysctl-overridden",
+                message: format!(
+                    "{}:{} sets {key} to {} and is read after {} by {who}; name the file later, or remove the line there",
+                    winner.path,
+                    winner.line,
+                    winner.value,
+                    file.path()
+                ),
+                origin: Some(entry.origin.clone()),
+            });
+            break;
+        }
+    }
+}
+
+/// A file, or keys of one, that are wanted no more: live keys go back to what the remaining files
+/// say, else to what they were before us.
+fn removed(
+    before: &File,
+    now: Option<&File>,
+    wanted: &BTreeSet<&str>,
+    observed: &Observed,
+    plan: &mut SysctlPlan,
+) {
+    let mut old = Vec::new();
+    let mut new: Vec<Wanted> = Vec::new();
+    for entry in &before.entries {
+        let key = &entry.key;
+        if wanted.contains(key.path()) {
+            continue;
+        }
+        plan.keys.insert(key.path().to_owned());
+        let back = observed
+            .sysctl_dirs
+            .winner(key, Tool::Systemd, Some(&before.path()))
+            .map(|w| w.value)
+            .or_else(|| observed.state.original_sysctl.get(key.path()).map(|v| normal(v)));
+        old.push(format!("{key} = {}", entry.value));
+        if let (Some(back), Some(Live::Value(live))) = (back, observed.sysctl.get(key.path())) {
+            if normal(live) != back {
+                let write = format!("{}={back}", key.path());
+                if opens(key, &back) { plan.open.push(write) } else { plan.close.push(write) }
+            }
+            new.push((format!("{key} = {back}   (live value, as before)"), None));
+        }
+    }
+    if now.is_some() {
+        // The file stays; its own diff shows the line that goes, this adds the live value.
+        return;
+    }
+    plan.changes.push(Change {
+        kind: Kind::Sysctl,
+        resource: before.name.clone(),
+        action: Action::Remove,
+        diff: Diff::of(&old, &new),
+        origin: vec![before.origin.clone()],
+        risks: Vec::new(),
+    });
+}
+
+/// What lets more traffic pass is written before the rules, everything else after them.
+fn opens(key: &Key, value: &str) -> bool {
+    key.path().starts_with("net/bridge/bridge-nf-call-") && value == "0"
+}

@@ -1,0 +1,140 @@
+//! What runs on hosts: plain sh in files of their own, embedded here as they are, and the documents
+//! that carry them there. A document is those files, then data in quoted here-documents, then one
+//! call; no shell text is put together from input.
+
+use std::fmt::Write as _;
+
+const LIB: &str = include_str!("remote/lib.sh");
+const IPTABLES: &str = include_str!("remote/iptables.sh");
+const PROBE: &str = include_str!("remote/probe.sh");
+
+/// The whole script that a transaction leaves on its host.
+pub const KVMFW_SH: &str = concat!(
+    "#!/bin/sh\n",
+    include_str!("remote/lib.sh"),
+    include_str!("remote/iptables.sh"),
+    include_str!("remote/probe.sh"),
+    include_str!("remote/guard.sh"),
+    include_str!("remote/change.sh"),
+    include_str!("remote/main.sh"),
+);
+
+/// The boot units, the same in every generation.
+pub const UNITS: [(&str, &str); 2] = [
+    ("kvmfw-early.service", include_str!("remote/kvmfw-early.service")),
+    ("kvmfw.service", include_str!("remote/kvmfw.service")),
+];
+
+/// Marks sections of an answer and ends here-documents; so random that no content can contain it.
+#[derive(Clone, Debug)]
+pub struct Nonce(String);
+
+impl Nonce {
+    /// A fresh nonce from the operating system's random numbers.
+    pub fn fresh() -> Result<Self, getrandom::Error> {
+        random_hex(12).map(|hex| Self(format!("kvmfw-{hex}")))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So many random bytes, in hexadecimal.
+pub fn random_hex(bytes: usize) -> Result<String, getrandom::Error> {
+    let mut buffer = vec![0; bytes];
+    getrandom::fill(&mut buffer)?;
+    Ok(buffer.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
+}
+
+/// Text with a nonce at the end of it; a here-document always ends in a newline.
+fn here(out: &mut String, nonce: &Nonce, text: &str) {
+    let nonce = nonce.as_str();
+    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let _ = write!(out, " <<'{nonce}'\n{text}{newline}{nonce}\n");
+}
+
+/// What a plan wants to know beyond the facts: how the wanted rules would look, and live values.
+pub struct Question<'a> {
+    /// Own text wanted for iptables and ip6tables; empty where nothing is declared.
+    pub want: [&'a str; 2],
+    /// sysctl keys as paths below `/proc/sys`, one on a line.
+    pub keys: &'a str,
+}
+
+/// The document that observes a host and changes nothing.
+pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
+    let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{PROBE}", nonce.as_str());
+    doc.push_str("want() {\n\tcase $1 in\n\t4) cat");
+    here(&mut doc, nonce, question.want[0]);
+    doc.push_str("\t;;\n\t6) cat");
+    here(&mut doc, nonce, question.want[1]);
+    doc.push_str("\t;;\n\tesac\n}\nwant_keys() {\n\tcat");
+    here(&mut doc, nonce, question.keys);
+    doc.push_str("}\nprobe </dev/null\n");
+    doc
+}
+
+/// The document that uploads a transaction and stages it: up to, not including, the arming.
+///
+/// `files` are paths below the transaction's folder; they are ours, never the user's.
+pub fn stage(nonce: &Nonce, id: &str, files: &[(String, String)]) -> String {
+    let mut doc = format!("NONCE='{}'\n{LIB}", nonce.as_str());
+    let _ = write!(
+        doc,
+        "T=$VAR/txn/{id}\n\
+         mkdir -p \"$T/new/sysctl.d\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
+         put() {{ cat >\"$T/$1\" || refuse no_space \"cannot write to $T\"; }}\n\
+         put kvmfw.sh"
+    );
+    here(&mut doc, nonce, KVMFW_SH);
+    for (name, text) in UNITS.iter().map(|(n, t)| (format!("units/{n}"), *t)) {
+        let _ = write!(doc, "put {name}");
+        here(&mut doc, nonce, text);
+    }
+    for (name, text) in files {
+        let _ = write!(doc, "put '{name}'");
+        here(&mut doc, nonce, text);
+    }
+    let _ = writeln!(doc, "export NONCE SSH_CONNECTION\nexec sh \"$T/kvmfw.sh\" stage {id} </dev/null");
+    doc
+}
+
+/// The document that calls a command of a transaction that is already on the host.
+pub fn call(nonce: &Nonce, command: &str, id: &str, token: &str) -> String {
+    format!(
+        "NONCE='{}' TOKEN='{token}'\nexport NONCE TOKEN\nif [ -e /var/lib/kvmfw/txn/{id}/kvmfw.sh ]; then \
+         exec sh /var/lib/kvmfw/txn/{id}/kvmfw.sh {command} {id} </dev/null\nelse \
+         printf '\\n@%s outcome\\nstate=none\\n\\n@%s end\\n' \"$NONCE\" \"$NONCE\"\nfi\n",
+        nonce.as_str()
+    )
+}
+
+/// The document that asks for every transaction of a host, or releases one.
+pub fn console(nonce: &Nonce, command: &str, reason: &str) -> String {
+    let mut doc = format!("NONCE='{}'\nREASON=$(cat", nonce.as_str());
+    here(&mut doc, nonce, reason);
+    let _ = write!(
+        doc,
+        ")\nexport NONCE REASON\nif [ -e /var/lib/kvmfw/kvmfw.sh ]; then exec sh /var/lib/kvmfw/kvmfw.sh {command} </dev/null\n\
+         else printf '\\n@%s status\\n\\n@%s end\\n' \"$NONCE\" \"$NONCE\"\nfi\n"
+    );
+    doc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_cannot_end_its_here_document() {
+        let nonce = Nonce::fresh().unwrap();
+        let doc = stage(&nonce, "t1", &[("new/want4".into(), "'; reboot #\n$(reboot)\nEOF\n".into())]);
+        assert_eq!(doc.matches(&format!("<<'{}'", nonce.as_str())).count(), 4);
+        assert!(doc.contains("put 'new/want4' <<'"));
+    }
+}

@@ -1,0 +1,320 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# What touches the host: snapshot, apply, rollback, persist.
+
+want() { cat "$T/new/want$1"; }
+want_keys() { cat "$T/new/sysctl.keys"; }
+
+# Keeps of own text $1 the policies only of those chains whose policy own text $2 names: what the
+# transaction does not manage it must not put back either. A chain that is not there yet accepts.
+only_policies_of() {
+	{
+		printf '%s\n=\n' "$2"
+		printf '%s\n' "$1"
+	} | awk '
+		$0 == "=" { rest = 1; table = ""; next }
+		/^\*/ { table = substr($1, 2) }
+		!rest {
+			if (/^:/ && !/^:KVMFW-/) { named[table $1] = 1; list[table] = list[table] $1 "\n" }
+			next
+		}
+		/^\*/ { seen[table] = 1; delete left; n = split(list[table], left, "\n") }
+		/^:/ && !/^:KVMFW-/ { if (!((table $1) in named)) next; for (i = 1; i <= n; i++) if (left[i] == $1) left[i] = "" }
+		{ print }
+		END {
+			for (t in list) if (!(t in seen)) {
+				print "*" t
+				n = split(list[t], left, "\n")
+				for (i = 1; i <= n; i++) if (left[i] != "") print left[i] " ACCEPT"
+				print "COMMIT"
+			}
+		}'
+}
+
+# The goal in the host's own words: chains and rules as the dry run printed them ($2, own text),
+# hooks and policies as they are wanted ($1).
+goal_text() {
+	{
+		printf '%s\n=\n' "$1"
+		printf '%s\n' "$2"
+	} | awk '
+		function out(  i) {
+			print "*" table
+			printf "%s%s%s%s", head[table], chains[table], hooks[table], rules[table]
+			print "COMMIT"
+		}
+		$0 == "=" { rest = 1; next }
+		/^\*/ { table = substr($1, 2); if (!rest) order[++n] = table; next }
+		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $0 "\n"; next }
+		/^:/ { if (!rest) head[table] = head[table] $0 "\n"; next }
+		/^\^/ { if (!rest) hooks[table] = hooks[table] $0 "\n"; next }
+		/^-A / { if (rest) rules[table] = rules[table] $0 "\n" }
+		END { for (k = 1; k <= n; k++) { table = order[k]; out() } }'
+}
+
+# Everything that a rollback puts back, read before anything is touched.
+snapshot() {
+	local family key
+	for family in 4 6; do
+		ipt_family $family || { : >"$T/pre/own$family"; continue; }
+		only_policies_of "$(ipt_save | ipt_own)" "$(want $family)" >"$T/pre/own$family" || return 1
+	done
+	{
+		while read -r key; do
+			[ -e "/proc/sys/$key" ] && IFS= read -r value <"/proc/sys/$key" && printf '%s=%s\n' "$key" "$value"
+		done <"$T/new/sysctl.keys"
+		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
+		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
+		# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
+		if grep -q '^net/ipv[46]/' "$T/new/sysctl.keys"; then
+			cd /proc/sys && grep -rs '' net/ipv4/conf net/ipv6/conf | sed 's/:/=/' | grep -v -e /stable_secret= -e /mc_forwarding=
+			cd /
+		fi
+	} >"$T/pre/sysctl" 2>/dev/null
+}
+
+bridge_keys() {
+	for key in iptables ip6tables arptables; do printf 'net/bridge/bridge-nf-call-%s=%s\n' $key "$1"; done
+}
+
+write_keys() {
+	local key value failed=0
+	while IFS='=' read -r key value; do
+		[ -n "$key" ] || continue
+		if [ ! -e "/proc/sys/$key" ]; then continue; fi
+		IFS= read -r line <"/proc/sys/$key"
+		[ "$line" = "$value" ] && continue
+		if ! printf '%s\n' "$value" >"/proc/sys/$key"; then
+			say "sysctl $key: the kernel refused the value $value"
+			failed=1
+		fi
+	done <"$1" 2>>"${2-/dev/stderr}"
+	return $failed
+}
+
+# Live values that differ from what a file says, keys that do not exist left out.
+keys_differ() {
+	local key value
+	while IFS='=' read -r key value; do
+		[ -e "/proc/sys/$key" ] && IFS= read -r line <"/proc/sys/$key" || continue
+		# shellcheck disable=SC2086
+		[ "$(echo $line)" = "$(echo $value)" ] || { echo "$key is $line, not $value"; return 0; }
+	done <"$1"
+	return 1
+} 2>/dev/null
+
+step() { uptime_cs; printf '%s %s\n' "$now" "$1" >>"$T/journal"; current_step=$1; } 2>/dev/null
+
+failed() {
+	say "$current_step: $1"
+	exit 1
+}
+
+ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
+
+apply_rules() {
+	local goal predicted
+	step "$(ipt_number "$1")"
+	[ -s "$T/new/want$1" ] || grep -q KVMFW- "$T/pre/own$1" || [ -s "$T/pre/own$1" ] || return 0
+	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
+	if grep -q '^?' "$T/new/want$1"; then
+		live=$(ipt_save)
+		predicted=$(ipt_dry "$1" "$live" "$(want_provable "$1")" 2>"$T/dry.err") || failed "$(cat "$T/dry.err")"
+		goal=$(goal_text "$(want "$1")" "$(printf '%s\n' "$predicted" | ipt_own)")
+		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
+		to_disk "$G/rules.v$1"
+	fi
+	goal=$(cat "$G/rules.v$1")
+	error=$(ipt_load "$1" "$goal" 2>&1) || failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')"
+	[ -z "$(ipt_change "$(ipt_save)" "$goal")" ] || failed "the rules were not there after loading them"
+}
+
+# Runs as a process group of its own, so that the guard can end all of it.
+apply() {
+	trap '' HUP
+	ln "$T/apply" "$T/claim" 2>/dev/null || exit 1
+	echo $$ >"$T/apply.pid" || exit 1
+	G=$ETC/generations/$(cat "$T/generation")
+	step modules
+	if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then
+		modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || failed "cannot load br_netfilter"
+		# It comes with 1: no guest may meet the old rules before the new ones are there.
+		bridge_keys 0 >"$T/fresh"
+		write_keys "$T/fresh"
+		bridge_keys 1 >"$T/fresh"
+	fi
+	step "sysctl, opening"
+	write_keys "$T/new/sysctl.open" || failed "see above"
+	apply_rules 4
+	apply_rules 6
+	if [ -s "$T/new/bridges" ]; then
+		step bridges
+		error=$(ip -batch "$T/new/bridges" 2>&1) || failed "$error"
+	fi
+	step "sysctl, closing"
+	# What boots next time comes with 1 too; what is declared otherwise stays as declared.
+	if [ -e "$T/fresh" ]; then
+		while IFS='=' read -r key value; do
+			grep -q "^$key\$" "$T/new/sysctl.keys" || printf '%s\n' "$value" >"/proc/sys/$key"
+		done <"$T/fresh"
+	fi
+	write_keys "$T/new/sysctl.close" || failed "see above"
+	error=$(keys_differ "$T/new/sysctl.open" || keys_differ "$T/new/sysctl.close") && failed "$error"
+	step applied
+	exit 0
+}
+
+# Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
+roll_back() {
+	local family bad=0
+	if [ -s "$T/pre/bridges" ]; then ip -force -batch "$T/pre/bridges" >/dev/null 2>&1; fi
+	for family in 4 6; do
+		ipt_family $family || continue
+		ipt_load $family "$(cat "$T/pre/own$family")" || bad=1
+		[ -z "$(ipt_change "$(ipt_save)" "$(cat "$T/pre/own$family")")" ] || bad=1
+		tidy_tables $family
+	done
+	write_keys "$T/pre/sysctl" /dev/null
+	keys_differ "$T/pre/sysctl" >/dev/null && write_keys "$T/pre/sysctl" /dev/null
+	if error=$(keys_differ "$T/pre/sysctl"); then
+		say "after the rollback $error"
+		bad=1
+	fi
+	return $bad
+}
+
+# iptables-nft leaves empty base chains behind where there was no table before. They decide
+# nothing, but "as it was" means as it was.
+tidy_tables() {
+	[ "$backend" = nft ] && have nft || return 0
+	local table
+	case $1 in 4) fam=ip ;; *) fam=ip6 ;; esac
+	for table in $(sed -n 's/^absent //p' "$T/pre/tables$1" 2>/dev/null); do
+		"$ipt-save" -t "$table" 2>/dev/null | grep -q -e '^-A' -e '^:[^ ]* [D-]' && continue
+		nft delete table $fam "$table" 2>/dev/null
+	done
+	:
+}
+
+link_files() {
+	# Links for what the generation has, none for what it has no more. Redone at boot if cut short.
+	local file name
+	for file in "$ETC"/current/sysctl.d/*.conf; do
+		[ -e "$file" ] || continue
+		name=${file##*/}
+		place_link "$ETC/current/sysctl.d/$name" "/etc/sysctl.d/$name" || return 1
+	done
+	if [ -s $ETC/current/udev.rules ]; then
+		place_link $ETC/current/udev.rules /etc/udev/rules.d/99-kvmfw.rules || return 1
+	elif [ -L /etc/udev/rules.d/99-kvmfw.rules ]; then
+		rm -f /etc/udev/rules.d/99-kvmfw.rules
+	fi
+	for file in /etc/sysctl.d/*.conf; do
+		[ -L "$file" ] && [ ! -e "$file" ] || continue
+		case $(readlink "$file") in "$ETC"/*) unlink_file "$file" ;; esac
+	done
+	to_disk /etc/sysctl.d
+}
+
+place_link() {
+	[ "$(readlink "$2")" = "$1" ] && return 0
+	mkdir -p "${2%/*}" && ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
+}
+
+# A file that was there before us comes back, with its mode and owner.
+unlink_file() {
+	local kept=$VAR/original/files/${1##*/}
+	if [ -e "$kept" ]; then
+		cp -p "$kept" "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
+	else
+		rm -f "$1"
+	fi
+}
+
+# Makes the generation what boots: one rename. All of it can be done again after a power cut.
+persist() {
+	local generation family
+	if [ -e "$T/new/zero" ]; then
+		rm -f $ETC/current
+		link_files_none
+		return
+	fi
+	generation=$(cat "$T/generation")
+	[ -e "$ETC/generations/$generation" ] || return 1
+	keep_originals || return 1
+	ln -sfn "generations/$generation" $ETC/current.new && mv -fT $ETC/current.new $ETC/current || return 1
+	cat "$T/new/inventory" >$ETC/inventory
+	to_disk $ETC $ETC/inventory || return 1
+	link_files
+	prune
+}
+
+# What was there before we first touched it, noted once.
+keep_originals() {
+	mkdir -p $VAR/original/files
+	touch $VAR/original/sysctl $VAR/original/policies
+	while IFS= read -r key; do
+		grep -q "^$key=" $VAR/original/sysctl || grep -m 1 "^$key=" "$T/pre/sysctl" >>$VAR/original/sysctl
+	done <"$T/new/sysctl.keys"
+	for family in 4 6; do
+		awk -v f=$family '/^\*/ { t = substr($1, 2) } /^:/ && !/^:KVMFW-/ { print f, t, substr($1, 2), $2 }' "$T/pre/own$family"
+	done | while read -r f table chain policy; do
+		grep -q "^$f $table $chain " $VAR/original/policies || echo "$f $table $chain $policy" >>$VAR/original/policies
+	done
+	to_disk $VAR/original/sysctl $VAR/original/policies
+}
+
+# Generations beyond the newest twenty, and transactions beyond them, have served.
+prune() {
+	local name
+	# shellcheck disable=SC2012
+	ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
+	# shellcheck disable=SC2012
+	ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
+}
+
+link_files_none() {
+	local file
+	for file in /etc/sysctl.d/*.conf; do
+		[ -L "$file" ] && case $(readlink "$file") in "$ETC"/*) unlink_file "$file" ;; esac
+	done
+	rm -f /etc/udev/rules.d/99-kvmfw.rules
+	remove_boot
+	rm -rf $ETC
+}
+
+UNITS='kvmfw-early.service kvmfw.service'
+
+# The boot units are the same in every generation; installed before anything is armed.
+install_boot() {
+	local unit
+	[ -d /etc/systemd/system ] || return 1
+	mkdir -p $VAR /etc/systemd/system/sysinit.target.wants
+	cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh || { cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
+	for unit in $UNITS; do
+		cmp -s "$T/units/$unit" "/etc/systemd/system/$unit" && [ -L "/etc/systemd/system/sysinit.target.wants/$unit" ] && continue
+		cp "$T/units/$unit" "/etc/systemd/system/$unit.new" && chmod 644 "/etc/systemd/system/$unit.new" &&
+			mv -f "/etc/systemd/system/$unit.new" "/etc/systemd/system/$unit" &&
+			ln -sfn "../$unit" "/etc/systemd/system/sysinit.target.wants/$unit" || return 1
+		reload=yes
+	done
+	if [ "${reload-}" = yes ]; then
+		to_disk $VAR/kvmfw.sh /etc/systemd/system /etc/systemd/system/sysinit.target.wants || return 1
+		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	fi
+	return 0
+}
+
+remove_boot() {
+	local unit
+	for unit in $UNITS; do rm -f "/etc/systemd/system/$unit" "/etc/systemd/system/sysinit.target.wants/$unit"; done
+	rmdir /etc/systemd/system/sysinit.target.wants 2>/dev/null
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	:
+}
+
+# A host that was never managed is left as it was found, but for the record of the attempt.
+forget_if_new() {
+	[ -e $ETC/current ] && return
+	remove_boot
+	rm -rf $ETC
+}

@@ -1,0 +1,233 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# The transaction on the host. Truth is which files exist in its folder; everything else is a hint.
+#
+#   go        the controller wants it          armed     the guard watches: from here on it ends
+#   claim     apply or fence, who was first    result    the apply child ended: ok or bad
+#   decision  commit or rollback, by link(2)   done      what came of it
+#
+# The guard sleeps in read(2) on the fifo `ctl`; whatever happens writes a word there, and the
+# guard looks at the files again. A second guard waits on the lock of the first and takes over the
+# moment it dies.
+
+txn() {
+	ID=$1
+	T=$VAR/txn/$ID
+	[ -d "$T" ]
+}
+
+owner_text() { cat "$T/owner" 2>/dev/null; }
+
+poke() { [ -p "$T/ctl" ] && echo "$1" 1<>"$T/ctl"; }
+
+set_deadline() {
+	uptime_cs
+	echo $((now + $1 * 100)) >"$T/deadline.new" && mv -f "$T/deadline.new" "$T/deadline"
+	start_timer "$1"
+}
+
+stop_timer() { [ -n "${timer-}" ] && kill -KILL -- "-$timer" 2>/dev/null && wait "$timer" 2>/dev/null; timer=; }
+
+start_timer() {
+	stop_timer
+	setsid sh -c 'sleep "$1"; echo tick >&8' sh "$1" 5>&- 7>&- 9>&- &
+	timer=$!
+}
+
+seconds_left() {
+	uptime_cs
+	first_line "$T/deadline"
+	left=$(((${line:-0} - now + 99) / 100))
+}
+
+limit() { sed -n "s/^$1=//p" "$T/limits"; }
+
+# Only one of commit and rollback becomes the decision: link(2) refuses the second.
+decide() {
+	[ -e "$T/decision" ] && return
+	[ "$1" = rollback ] && printf '%s\n' "$2" >"$T/reason"
+	ln "$T/$1" "$T/decision" 2>/dev/null
+	if [ ! -e "$T/decision" ] && [ "$1" = rollback ]; then
+		# A full or read-only disk: what cannot be recorded is not committed.
+		rm -f "$T/commit"
+		undecidable=yes
+	fi
+	to_disk "$T" 2>/dev/null
+}
+
+decision() { first_line "$T/decision"; [ -n "$line" ] || [ -z "${undecidable-}" ] || line=rollback; }
+
+guard() {
+	exec </dev/null >>"$T/log" 2>&1
+	trap '' HUP PIPE INT TERM
+	cd /
+	exec 5<>"$T/ack" 8<>"$T/ctl" 7>>"$T/guard.lock"
+	flock 7
+	[ -e "$T/done" ] && exit 0
+	exec 9>>$VAR/lock
+	if ! flock -n 9; then
+		IFS= read -r line <$VAR/lock
+		echo "busy ${line:-by an unknown holder}" >&5
+		echo "released: the lock was held" >"$T/done"
+		exit 0
+	fi
+	echo "$(owner_text) ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
+	if [ -e "$T/armed" ]; then took_over=yes; elif [ -L $VAR/open ]; then recover 5>/dev/null; fi
+	[ -e "$T/deadline" ] || set_deadline "$(limit stage)"
+	echo locked >&5
+	seconds_left
+	[ "$left" -gt 0 ] && start_timer "$left"
+	while watch; do read -r _ <&8; done
+	stop_timer
+	: >$VAR/lock
+	exit 0
+}
+
+# Looks at the files and does what they call for. Fails when the transaction is over.
+watch() {
+	if [ -e "$T/decision" ] || [ -n "${undecidable-}" ]; then
+		finish
+		return 1
+	fi
+	seconds_left
+	if [ ! -e "$T/armed" ]; then
+		if [ -e "$T/abort" ] || [ "$left" -le 0 ]; then
+			rm -rf "$ETC/generations/$(cat "$T/generation" 2>/dev/null || echo none)"
+			forget_if_new
+			close_txn "released: nothing was touched"
+			return 1
+		fi
+		[ -e "$T/go" ] || return 0
+		if ! arm; then
+			close_txn "released: could not arm, nothing was touched"
+			return 1
+		fi
+		return 0
+	fi
+	if [ -e "$T/result" ]; then
+		first_line "$T/result"
+		if [ "$line" != ok ]; then
+			decide rollback "the change could not be applied: $(tail -n 1 "$T/error" 2>/dev/null)"
+			watch
+			return
+		fi
+		if [ ! -e "$T/applied" ]; then
+			set_deadline "$(limit confirm)"
+			ln "$T/ok" "$T/applied"
+			echo applied >&5
+			return 0
+		fi
+	elif [ ! -e "$T/claim" ] && [ -n "${took_over-}" ]; then
+		decide rollback "the guard died before it started the change"
+		watch
+		return
+	fi
+	[ "$left" -gt 0 ] && { [ -n "${timer-}" ] || start_timer "$left"; return 0; }
+	if [ -e "$T/applied" ]; then
+		decide rollback "nobody confirmed over a new connection within $(limit confirm)s"
+	else
+		decide rollback "the change was not applied within $(limit apply)s"
+	fi
+	watch
+}
+
+arm() {
+	boot_id
+	echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$(limit apply)" &&
+		: >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open; return 1; }
+	echo armed >&5
+	{
+		setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$T/log" 2>"$T/error"
+		if [ $? -eq 0 ]; then ln "$T/ok" "$T/result"; else ln "$T/bad" "$T/result"; fi
+		echo result >&8
+	} 5>&- 7>&- 9>&- &
+}
+
+# Nothing of the apply may run on once the restore begins.
+fence() {
+	ln "$T/fence" "$T/claim" 2>/dev/null
+	first_line "$T/apply.pid"
+	[ -n "$line" ] || return 0
+	first_line "$T/boot_id"
+	local booted=$line tries=0
+	boot_id
+	[ "$booted" = "$boot" ] || return 0
+	first_line "$T/apply.pid"
+	while kill -KILL -- "-$line" 2>/dev/null && [ $tries -lt 100 ]; do
+		tries=$((tries + 1))
+		sleep 0.02
+	done
+	return 0
+}
+
+finish() {
+	stop_timer
+	decision
+	case $line in
+	commit)
+		if persist; then close_txn committed; else
+			echo "persist failed, trying again" >&5
+			until persist; do sleep 1; done
+			close_txn committed
+		fi
+		;;
+	*)
+		fence
+		local tries=0
+		until roll_back; do
+			tries=$((tries + 1))
+			[ $tries -eq 3 ] && shout "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
+			[ $tries -eq 3 ] && echo "rollback_failed $(tail -n 1 "$T/log")" >&5
+			[ $tries -ge 3 ] && echo "rollback failed" >"$T/state"
+			sleep 1
+		done
+		rm -f "$T/state"
+		rm -rf "$ETC/generations/$(cat "$T/generation")"
+		forget_if_new
+		close_txn "rolled_back: $(cat "$T/reason" 2>/dev/null)"
+		;;
+	esac
+}
+
+close_txn() {
+	record "$1"
+	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
+	if ! echo "$1" >"$T/done"; then : >"$T/done"; fi
+	rm -f "$T/token"
+	to_disk "$T/done" "$T" $VAR 2>/dev/null
+	echo "done $1" >&5
+	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then rm -rf $VAR; fi
+}
+
+record() {
+	[ -e "$T/armed" ] || return 0
+	printf '%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat "$T/generation")" "$ID" "$1" "$(owner_text)" >>$VAR/history
+}
+
+shout() {
+	say "$1"
+	echo "kvmfw: $1" >/dev/kmsg 2>/dev/null
+	have wall && wall "kvmfw: $1" 2>/dev/null
+	:
+}
+
+# A transaction that nobody watches any more: both guards dead, or the host was booted since.
+recover() {
+	local mine=$ID
+	txn "$(basename "$(readlink $VAR/open)")" || { rm -f $VAR/open; txn "$mine"; return; }
+	say "recovering $ID, left open"
+	[ -e "$T/decision" ] || decide rollback "its guard is gone"
+	first_line "$T/boot_id"
+	local booted=$line
+	boot_id
+	decision
+	if [ "$booted" != "$boot" ] && [ "$line" != commit ]; then
+		# What was live is gone with the boot, and what boots was never changed.
+		rm -rf "$ETC/generations/$(cat "$T/generation")"
+		forget_if_new
+		close_txn "rolled_back: the host was booted before a decision"
+	else
+		finish
+	fi
+	undecidable=
+	txn "$mine"
+}

@@ -1,0 +1,55 @@
+# shellcheck shell=dash disable=SC3043
+# What every script of ours on a host stands on: a fixed environment, framed output, small helpers.
+# Plain sh: dash, bash and busybox sh run it alike. `local` is not in POSIX, but in all of them.
+
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
+LC_ALL=C
+TMPDIR=/dev/shm
+export PATH LC_ALL TMPDIR
+unset IFS CDPATH ENV BASH_ENV
+umask 077
+set -u
+
+ETC=/etc/kvmfw
+VAR=/var/lib/kvmfw
+
+# Starts a section of the answer. The nonce comes from the controller, so that neither a login
+# banner nor a file's content can pass for one.
+section() { printf '\n@%s %s\n' "$NONCE" "$1"; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# First line of a file, without a fork; empty when it cannot be read.
+first_line() {
+	line=
+	[ -r "$1" ] && IFS= read -r line <"$1"
+	:
+} 2>/dev/null
+
+# Hundredths of a second since boot: no clock jump moves it.
+uptime_cs() {
+	read -r up _ </proc/uptime
+	up_s=${up%.*}
+	up_c=${up#*.}
+	now=$((up_s * 100 + ${up_c#0}))
+}
+
+boot_id() {
+	first_line /proc/sys/kernel/random/boot_id
+	boot=$line
+}
+
+# Writes files and their folders to disk. Never a bare sync: a hypervisor has gigabytes of dirty
+# pages of its guests, and waiting for them would outlast every deadline.
+to_disk() {
+	[ $# -gt 0 ] || return 0
+	sync "$@"
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+refuse() {
+	section refused
+	printf '%s\n%s\n' "$1" "$2"
+	exit 0
+}

@@ -1,0 +1,280 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# The commands: what the controller calls, what boots, and what helps at the console.
+
+# Everything up to the point of no return: lock, look again, record, prove, write down, sync.
+stage() {
+	mkfifo "$T/ctl" "$T/ack" || refuse no_space "cannot make a fifo in $T"
+	printf '%s\n' "${SSH_CONNECTION-}" >"$T/ssh"
+	for mark in ok bad apply fence commit rollback; do echo $mark >"$T/$mark" || refuse no_space "cannot write to $T"; done
+	start_guard
+	answer=$(timeout 15 sh -c 'IFS= read -r line <"$1" && printf "%s\n" "$line"' sh "$T/ack")
+	case $answer in
+	locked) ;;
+	busy*) refuse locked "${answer#busy }" ;;
+	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$T/log" 2>/dev/null)" ;;
+	esac
+	probe
+	[ -e $ETC/current ] || rm -rf $ETC/generations
+	mkdir -p $ETC/generations
+	# shellcheck disable=SC2012
+	generation=$(($(ls -1 $ETC/generations | sort -n | tail -n 1) + 1))
+	echo "$generation" >"$T/generation"
+	G=$ETC/generations/$generation
+	snapshot || give_up no_space "cannot write the snapshot to $T"
+	mkdir "$G" "$G/sysctl.d" || give_up no_space "cannot write to $ETC"
+	for family in 4 6; do
+		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
+		prove $family
+	done
+	cp "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" || give_up no_space "cannot write to $G"
+	for file in "$T"/new/sysctl.d/*.conf; do
+		[ -e "$file" ] || continue
+		cp "$file" "$G/sysctl.d/" && chmod 644 "$G/sysctl.d/${file##*/}" || give_up no_space "cannot write to $G"
+	done
+	chmod 755 $ETC $ETC/generations "$G" "$G/sysctl.d"
+	for family in 4 6; do
+		: >"$T/pre/tables$family"
+		ipt_family $family || continue
+		live=$(ipt_save)
+		for table in raw mangle nat filter security; do
+			case "
+$live
+" in *"
+*$table
+"*) ;; *) echo "absent $table" >>"$T/pre/tables$family" ;; esac
+		done
+	done
+	install_boot || give_up no_boot "there is no /etc/systemd/system to put the boot units into"
+	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G" $ETC/generations $ETC $VAR/txn $VAR 2>/dev/null ||
+		true
+	# sync(1) tells of files that are gone or fifos; what counts is that these arrived.
+	to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" || give_up no_space "cannot sync $T to disk"
+	run_checks before
+	section staged
+	printf 'generation=%s\n' "$generation"
+	section end2
+}
+
+# The very transaction, in a clone of the live rules, before anything is armed.
+prove() {
+	local live predicted goal
+	: >"$G/rules.v$1"
+	ipt_family "$1" || return 0
+	live=$(ipt_save)
+	[ -s "$T/new/want$1" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
+	if grep -q '^?' "$T/new/want$1" && [ ! -d /proc/sys/net/bridge ]; then return 0; fi
+	goal=$(want_provable "$1")
+	predicted=$(ipt_dry "$1" "$live" "$goal" 2>"$T/dry.err") || give_up dry_run "$(ipt_number "$1") refuses the rules: $(grep . "$T/dry.err" | head -n 2 | tr '\n' ' ')"
+	goal_text "$goal" "$(printf '%s\n' "$predicted" | ipt_own)" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
+	[ -z "$(ipt_change "$predicted" "$(cat "$G/rules.v$1")")" ] || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
+}
+
+give_up() {
+	: >"$T/abort"
+	poke abort
+	refuse "$1" "$2"
+}
+
+start_guard() {
+	if [ -d /run/systemd/system ]; then
+		have systemd-run || refuse systemd_unusable "systemd runs this host, but there is no systemd-run"
+		systemd-run --quiet --unit="kvmfw-$ID" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
+			-p StandardInput=null -p TimeoutStopSec=2 sh "$T/kvmfw.sh" guard "$ID" >/dev/null 2>"$T/log" ||
+			refuse systemd_unusable "systemd-run: $(tail -n 1 "$T/log")"
+	else
+		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 &
+		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 &
+	fi
+}
+
+# Reads what the guard says until it is one of the words that end the wait.
+await() {
+	local until=$1 seconds=$2
+	uptime_cs
+	until=$((now + seconds * 100))
+	while uptime_cs && [ "$now" -lt $until ]; do
+		answer=$(timeout $(((until - now + 99) / 100)) sh -c 'IFS= read -r line <"$1" && printf "%s\n" "$line"' sh "$T/ack")
+		case $answer in
+		applied | done* | rollback_failed*) return 0 ;;
+		esac
+		[ -e "$T/done" ] && return 0
+	done
+	return 1
+}
+
+# Arms the guard and tells how the change went.
+go() {
+	: >"$T/go" || refuse no_space "cannot write to $T"
+	poke go
+	await "" $(($(limit apply) + 10))
+	outcome
+}
+
+# What is so, from the files.
+outcome() {
+	section outcome
+	if [ -e "$T/done" ]; then
+		first_line "$T/done"
+		printf 'state=%s\n' "${line%%:*}"
+		printf 'reason=%s\n' "$(cat "$T/reason" 2>/dev/null)"
+	elif [ -e "$T/state" ]; then
+		first_line "$T/state"
+		printf 'state=%s\n' "$line"
+		printf 'reason=%s\n' "$(tail -n 1 "$T/log")"
+	elif [ -e "$T/decision" ]; then
+		first_line "$T/decision"
+		printf 'state=deciding\ndecision=%s\n' "$line"
+	elif [ -e "$T/applied" ]; then
+		seconds_left
+		printf 'state=applied\nleft=%s\n' "$left"
+	elif [ -e "$T/armed" ]; then
+		printf 'state=applying\nstep=%s\n' "$(tail -n 1 "$T/journal" 2>/dev/null)"
+	else
+		printf 'state=staged\n'
+	fi
+	[ -s "$T/error" ] && sed 's/^/error=/' "$T/error"
+	section end
+}
+
+# One line of new/checks: number, from host or not, timeout, kind, argument, port.
+run_checks() {
+	local n seconds kind what port
+	section "checks"
+	while read -r n seconds kind what; do
+		case $kind in
+		ping) timeout "$seconds" ping -n -c 1 -W "$seconds" "$what" >/dev/null 2>&1 ;;
+		tcp)
+			port=${what##* }
+			what=${what% *}
+			if have bash; then timeout "$seconds" bash -c 'exec 3<>"/dev/tcp/$1/$2"' bash "$what" "$port" 2>/dev/null
+			else timeout "$seconds" nc -z "$what" "$port" >/dev/null 2>&1; fi
+			;;
+		command) timeout "$seconds" sh -c "$what" >/dev/null 2>&1 </dev/null ;;
+		esac
+		printf '%s=%s %s\n' "$n" "$?" "$1"
+	done <"$T/new/checks"
+}
+
+# Comes over a new connection, proves by the token that it is the controller, and decides.
+confirm() {
+	section confirm
+	if [ "${TOKEN-}" = "" ] || [ "$TOKEN" != "$(cat "$T/token" 2>/dev/null)" ]; then
+		[ -e "$T/done" ] || { echo "refused=the token is wrong"; outcome; return; }
+	fi
+	if [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$(cat "$T/ssh" 2>/dev/null)" ]; then
+		echo "refused=this is the connection that applied; an old connection proves nothing"
+		outcome
+		return
+	fi
+	run_checks after
+	outcome
+}
+
+commit() {
+	[ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$(cat "$T/token" 2>/dev/null)" ] && [ -e "$T/applied" ] && decide commit
+	settle
+}
+
+settle() {
+	poke decision
+	if [ -e "$T/decision" ]; then
+		won=$(cat "$T/decision" 2>/dev/null)
+		timeout 60 flock "$T/guard.lock" true
+		if [ ! -d "$T" ]; then
+			# The last trace went with the transaction: back to the original.
+			section outcome
+			[ "$won" = commit ] && echo state=committed
+			section end
+			return
+		fi
+	fi
+	outcome
+}
+
+status() {
+	section status
+	for T in "$VAR"/txn/*/; do
+		[ -d "$T" ] || continue
+		T=${T%/}
+		ID=${T##*/}
+		first_line "$T/done"
+		[ -n "$line" ] || line=$(outcome | sed -n 's/^state=//p')
+		printf '%s\t%s\t%s\n' "$ID" "$line" "$(owner_text)"
+	done
+	section lock
+	cat $VAR/lock 2>/dev/null
+	section history
+	tail -n 20 $VAR/history 2>/dev/null
+	section end
+}
+
+# At boot, before the network: end what was open, then files as the generation has them.
+boot_early() {
+	mkdir -p $VAR
+	if [ -L $VAR/open ]; then
+		exec 9>>$VAR/lock 5>/dev/null
+		flock 9
+		ID=none T=$VAR/txn/none
+		recover
+	fi
+	[ -e $ETC/current ] && link_files
+	:
+}
+
+# At boot, the rules of the generation. A host that cannot load them stays open, and says so.
+boot_load() {
+	rm -f $VAR/boot.failed
+	[ -e $ETC/current ] || return 0
+	while read -r module; do modprobe "$module"; done <$ETC/current/boot.modules
+	for family in 4 6; do
+		[ -s $ETC/current/rules.v$family ] || continue
+		error=$(ipt_load $family "$(cat $ETC/current/rules.v$family)" 2>&1) && continue
+		echo "$(ipt_number $family): $(echo "$error" | grep . | head -n 1)" >>$VAR/boot.failed
+		shout "the $(ipt_number $family) rules did not load at boot, the host is open: $error"
+	done
+	if [ -s $ETC/current/boot.bridges ]; then ip -force -batch $ETC/current/boot.bridges; fi
+	:
+}
+
+main() {
+	command=${1-status}
+	: "${NONCE:=-}"
+	case $command in
+	status)
+		status
+		return
+		;;
+	boot-early) boot_early; return ;;
+	boot-load) boot_load; return ;;
+	esac
+	id=${2-}
+	[ -n "$id" ] || id=$(basename "$(readlink $VAR/open 2>/dev/null)" 2>/dev/null)
+	txn "$id" || { section outcome; printf 'state=none\n'; section end; return 1; }
+	case $command in
+	stage | go | guard | apply | outcome | commit) $command ;;
+	probe-confirm) confirm ;;
+	confirm)
+		# At the console: the operator is the proof.
+		TOKEN=$(cat "$T/token") commit
+		;;
+	abort)
+		: >"$T/abort"
+		poke abort
+		timeout 10 flock "$T/guard.lock" true
+		outcome
+		;;
+	rollback | unlock)
+		if [ -e "$T/armed" ]; then decide rollback "${REASON:-asked for by ${SUDO_USER:-root} at the console}"; else : >"$T/abort"; fi
+		poke decision
+		timeout 60 flock "$T/guard.lock" true
+		if [ ! -e "$T/done" ]; then
+			exec 9>>$VAR/lock 5>/dev/null
+			flock -n 9 && if [ -e "$T/armed" ]; then recover; else close_txn "released: unlocked"; fi
+		fi
+		outcome
+		;;
+	*) say "usage: kvmfw.sh status | confirm | rollback | unlock [TRANSACTION]"; return 3 ;;
+	esac
+}
+
+main "$@"

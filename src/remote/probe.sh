@@ -1,0 +1,169 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# Reads what the host is like, in one go and without changing anything. The controller parses the
+# sections; this script decides nothing.
+# Expects: want FAMILY (prints the own text wanted, rules of absent modules marked `?MODULE `),
+# want_keys (prints sysctl keys as paths below /proc/sys).
+
+probe_host() {
+	section host
+	first_line /proc/sys/kernel/osrelease
+	printf 'kernel=%s\n' "$line"
+	first_line /proc/sys/kernel/hostname
+	printf 'hostname=%s\n' "$line"
+	boot_id
+	printf 'boot_id=%s\n' "$boot"
+	if [ -d /run/systemd/system ]; then echo systemd=yes; else echo systemd=no; fi
+	if [ -d /etc/systemd/system ]; then echo units=yes; else echo units=no; fi
+	printf 'ssh=%s\n' "${SSH_CONNECTION-}"
+	printf 'root=%s\n' "$ROOT"
+	if [ -d /proc/sys/net/bridge ]; then echo br_netfilter=yes; else echo br_netfilter=no; fi
+	for tool in ip awk sed flock setsid mkfifo timeout sync ln mv unshare iptables-save ip6tables-save; do
+		have "$tool" || printf 'missing=%s\n' "$tool"
+	done
+	for path in /usr/lib/systemd/systemd-sysctl /lib/systemd/systemd-sysctl; do
+		[ -x $path ] && printf 'systemd_sysctl=%s\n' $path && break
+	done
+}
+
+probe_state() {
+	section state
+	first_line $ETC/inventory
+	printf 'inventory=%s\n' "$line"
+	current=$(readlink $ETC/current) || current=
+	printf 'generation=%s\n' "${current##*/}"
+	if [ -L $VAR/open ]; then
+		open=$(readlink $VAR/open)
+		printf 'open=%s\n' "${open##*/}"
+	fi
+	[ -s $VAR/boot.failed ] && printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
+	section generation
+	if [ -n "$current" ]; then cat "$ETC/$current/desired.json" 2>/dev/null; fi
+	section original
+	cat $VAR/original/sysctl $VAR/original/policies 2>/dev/null
+}
+
+probe_sysctl() {
+	section sysctl
+	{
+		want_keys
+		cat $ETC/current/sysctl.keys 2>/dev/null
+	} | while read -r key; do
+		if [ ! -e "/proc/sys/$key" ]; then
+			printf '%s!absent\n' "$key"
+		elif IFS= read -r value <"/proc/sys/$key"; then
+			printf '%s=%s\n' "$key" "$value"
+		else
+			printf '%s!unreadable\n' "$key"
+		fi
+	done 2>/dev/null
+	section sysctl.d
+	set --
+	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do
+		[ -e "$file" ] || [ -L "$file" ] || continue
+		if [ -L "$file" ]; then printf '>%s %s\n' "$file" "$(readlink "$file")"; else printf '>%s\n' "$file"; fi
+		[ -r "$file" ] && set -- "$@" "$file"
+	done
+	# What is set counts, comments do not; but the first line tells whose the file is.
+	[ $# -eq 0 ] || awk 'FNR == 1 || (!/^[ \t]*[#;]/ && /[^ \t]/) { print FILENAME ":" FNR ":" $0 }' "$@"
+}
+
+# The own text wanted, with rules whose module is not loaded replaced by a mark in their place:
+# a plan must not load a module, and physdev would load br_netfilter.
+want_provable() {
+	if [ -d /proc/sys/net/bridge ]; then
+		want "$1" | sed 's/^?br_netfilter //'
+	else
+		want "$1" | sed 's/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/'
+	fi
+}
+
+probe_rules() {
+	local live goal own
+	section "rules$1"
+	ipt_family "$1"
+	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
+	[ "$backend" = none ] && return
+	live=$(ipt_save)
+	section "live$1"
+	printf '%s\n' "$live"
+	goal=$(want_provable "$1")
+	case "$goal$live" in
+	*KVMFW-* | *:[A-Z]*\ [AD][CR]*) ;;
+	*) return ;;
+	esac
+	[ -n "$goal" ] || case $live in *KVMFW-*) ;; *) return ;; esac
+	# What was proven once and is still there needs no second proof.
+	if [ -e $ETC/current/want"$1" ] && [ "$(cat $ETC/current/want"$1")" = "$(want "$1")" ]; then
+		own=$(cat $ETC/current/rules.v"$1" 2>/dev/null)
+		if [ -n "$own" ] && [ -z "$(ipt_change "$live" "$own")" ]; then
+			section "same$1"
+			return
+		fi
+	fi
+	section "dry$1"
+	predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1)
+	rc=$?
+	printf 'rc=%s\n%s\n' "$rc" "$predicted"
+}
+
+# Rules of the other backend, and native nft rules inside tables of iptables: iptables-save shows
+# neither, or shows them wrong.
+probe_others() {
+	section others
+	case $backend in
+	nft)
+		first_line /proc/net/ip_tables_names
+		names=$line
+		first_line /proc/net/ip6_tables_names
+		if [ -n "$names" ] && have iptables-legacy-save; then
+			iptables-legacy-save 2>/dev/null | grep -c '^-A' | sed 's/^/legacy4=/'
+		fi
+		if [ -n "$line" ] && have ip6tables-legacy-save; then
+			ip6tables-legacy-save 2>/dev/null | grep -c '^-A' | sed 's/^/legacy6=/'
+		fi
+		if have nft; then
+			nft list ruleset 2>/dev/null | awk '
+				/^table / { table = $2 " " $3; next }
+				table ~ /^ip6? (raw|mangle|nat|filter|security)$/ {
+					bare = $0
+					gsub(/"[^"]*"/, "", bare)
+					if (bare !~ /^[ \t]*chain / && bare ~ /\{/) print "native=" table ": " $0
+				}
+				$1 == "type" && $3 == "hook" && table !~ /^ip6? (raw|mangle|nat|filter|security)$/ { print "chain=" table " " $0 }'
+		fi
+		;;
+	legacy)
+		if have iptables-nft-save && { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules ]; }; then
+			iptables-nft-save 2>/dev/null | grep -c '^-A' | sed 's/^/nft4=/'
+			ip6tables-nft-save 2>/dev/null | grep -c '^-A' | sed 's/^/nft6=/'
+		fi
+		;;
+	esac
+}
+
+probe_links() {
+	section links
+	ip -d -j address show 2>/dev/null
+	section routes4
+	ip -j route show table all 2>/dev/null
+	section routes6
+	ip -6 -j route show table all 2>/dev/null
+}
+
+probe() {
+	probe_host
+	if [ "$ROOT" != yes ]; then
+		section end
+		return
+	fi
+	probe_state
+	probe_sysctl
+	probe_rules 4
+	probe_rules 6
+	probe_others
+	probe_links
+	section end
+}
+
+ROOT=no
+[ -w /proc/sys/net/ipv4/ip_forward ] && ROOT=yes

@@ -1,0 +1,42 @@
+//! "Own text": what is wanted of a host's rules, in the form that the host's script takes. What it
+//! means stands at the top of `src/remote/iptables.sh`.
+
+use super::{Hook, Rules};
+use std::fmt::Write as _;
+
+/// The own text of the declared rules of one family; empty when nothing is declared.
+pub fn render(rules: &Rules) -> String {
+    let mut text = String::new();
+    for (name, table) in &rules.tables {
+        if table.chains.is_empty() && table.policies.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "*{name}");
+        for (chain, (policy, _)) in &table.policies {
+            let _ = writeln!(text, ":{chain} {policy}");
+        }
+        for chain in table.chains.keys() {
+            let _ = writeln!(text, ":{chain} -");
+        }
+        for (chain, declared) in &table.chains {
+            if let Some((builtin, hook)) = &declared.hook {
+                let place = match hook {
+                    Hook::Any => "any",
+                    Hook::First => "first",
+                    Hook::Last => "last",
+                };
+                let _ = writeln!(text, "^{builtin} {place} {chain}");
+            }
+        }
+        for (chain, declared) in &table.chains {
+            for rule in &declared.rules {
+                if let Some(module) = rule.module {
+                    let _ = write!(text, "?{module} ");
+                }
+                let _ = writeln!(text, "-A {chain} {}", rule.text);
+            }
+        }
+        text.push_str("COMMIT\n");
+    }
+    text
+}

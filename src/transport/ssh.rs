@@ -1,0 +1,183 @@
+//! Hosts over SSH: the user's own ssh, with its configuration, agent and known hosts.
+
+use super::{Answer, TransportError, exchange};
+use crate::inventory::{Become, Connection};
+use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio};
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A TCP connection of its own, kept by one ssh process; commands are multiplexed over it.
+pub struct SshSession {
+    session: openssh::Session,
+    become_root: Become,
+    /// Options of the inventory as a file for `ssh -F`; goes with the session.
+    _config: Option<ConfigFile>,
+}
+
+struct ConfigFile(PathBuf);
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl SshSession {
+    pub(super) async fn connect(connection: &Connection) -> Result<Self, TransportError> {
+        let folder = control_folder()?;
+        let mut builder = SessionBuilder::default();
+        builder
+            .known_hosts_check(known_hosts_check(connection))
+            .control_directory(&folder)
+            // A controller that is killed leaves its ssh behind; idle, that ends by itself.
+            .control_persist(ControlPersist::IdleFor(NonZeroUsize::MIN.saturating_add(119)))
+            .connect_timeout(connection.connect_timeout)
+            .server_alive_interval(Duration::from_secs(5));
+        if let Some(user) = &connection.user {
+            builder.user(user.clone());
+        }
+        if let Some(port) = connection.port {
+            builder.port(port);
+        }
+        if let Some(key) = &connection.identity_file {
+            builder.keyfile(key);
+        }
+        if let Some(file) = &connection.known_hosts {
+            builder.user_known_hosts_file(file);
+        }
+        if let Some(jump) = &connection.jump {
+            builder.jump_hosts(jump.split(','));
+        }
+        let config = write_config(connection, &folder)?;
+        if let Some(config) = &config {
+            builder.config_file(&config.0);
+        }
+        // ConnectTimeout covers TCP and key exchange; authentication can still hang.
+        let limit = connection.connect_timeout + Duration::from_secs(10);
+        let session = match tokio::time::timeout(limit, builder.connect_mux(&connection.address)).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) => return Err(connect_error(&error)),
+            Err(_) => {
+                return Err(TransportError::Connect(format!(
+                    "the login did not finish within {}s",
+                    limit.as_secs()
+                )));
+            }
+        };
+        Ok(Self { session, become_root: connection.become_root, _config: config })
+    }
+
+    pub(super) async fn run(&self, document: &str) -> Result<Answer, TransportError> {
+        // The login shell may be anything; what it gets means the same in all of them.
+        let command = match self.become_root {
+            Become::No => "exec sh -s",
+            // sudo clears the environment, and the connection's ends are what a confirm is about.
+            Become::Sudo => "exec sudo -n env \"SSH_CONNECTION=$SSH_CONNECTION\" sh -s",
+        };
+        let mut child = self
+            .session
+            .raw_command(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .await
+            .map_err(|e| TransportError::Lost(chain(&e)))?;
+        let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
+        let answer = exchange(stdin, stdout, stderr, document).await?;
+        let ended = child.wait().await;
+        if answer.stdout.is_empty() && self.become_root == Become::Sudo && answer.stderr.contains("sudo") {
+            return Err(TransportError::Privilege(answer.stderr));
+        }
+        match ended {
+            Err(error) if answer.stdout.is_empty() => Err(TransportError::Lost(chain(&error))),
+            _ => Ok(answer),
+        }
+    }
+
+    pub(super) async fn close(self) {
+        // A dead peer cannot answer the farewell.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.session.close()).await;
+    }
+}
+
+/// Where control sockets live: short, because the path of a socket ends at 108 bytes.
+fn control_folder() -> Result<PathBuf, TransportError> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    let uid = nix::unistd::geteuid().as_raw();
+    let folder = base.join(format!("kvmfw-{uid}"));
+    let here = |e: std::io::Error| TransportError::Here(format!("cannot use {}: {e}", folder.display()));
+    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(here(error)),
+        _ => {}
+    }
+    let meta = std::fs::symlink_metadata(&folder).map_err(here)?;
+    if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
+        return Err(TransportError::Here(format!(
+            "{} belongs to somebody else or is open to others; remove it",
+            folder.display()
+        )));
+    }
+    Ok(folder)
+}
+
+fn known_hosts_check(connection: &Connection) -> KnownHosts {
+    let asked = connection.options.iter().find(|(k, _)| k.eq_ignore_ascii_case("StrictHostKeyChecking"));
+    match asked.map(|(_, v)| v.as_str()) {
+        Some("accept-new") => KnownHosts::Add,
+        Some("no" | "off") => KnownHosts::Accept,
+        _ => KnownHosts::Strict,
+    }
+}
+
+/// ssh takes the first value it meets: ours, then the user's configuration, then the machine's.
+fn write_config(connection: &Connection, folder: &Path) -> Result<Option<ConfigFile>, TransportError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if connection.options.is_empty() {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    for (name, value) in &connection.options {
+        let _ = writeln!(text, "{name} {value}");
+    }
+    text.push_str("Match all\nInclude ~/.ssh/config\nMatch all\nInclude /etc/ssh/ssh_config\n");
+    let name = crate::remote::random_hex(8).map_err(|e| TransportError::Here(e.to_string()))?;
+    let path = folder.join(format!("{name}.conf"));
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())
+    };
+    write().map_err(|e| TransportError::Here(format!("cannot write {}: {e}", path.display())))?;
+    Ok(Some(ConfigFile(path)))
+}
+
+fn connect_error(error: &openssh::Error) -> TransportError {
+    match error {
+        openssh::Error::Connect(io) => {
+            let text = io.to_string();
+            let last = text.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or("ssh failed");
+            if text.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
+                return TransportError::Connect(
+                    "the host key has changed; if that is right, remove the old one with ssh-keygen -R"
+                        .into(),
+                );
+            }
+            TransportError::Connect(last.to_owned())
+        }
+        other => TransportError::Connect(chain(other)),
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
