@@ -7,5 +7,6 @@
 
 pub mod desired;
 pub mod inventory;
+pub mod netfilter;
 pub mod problem;
 pub mod resource;

@@ -1,5 +1,7 @@
 //! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
 
+pub mod save;
+
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
