@@ -13,6 +13,8 @@
 //! ebtables, the contents of ipsets, a full conntrack table.
 
 mod dead;
+#[cfg(test)]
+mod fixtures;
 mod guests;
 mod lockout;
 mod matches;
