@@ -2,8 +2,8 @@
 
 use super::packet::{Device, Packet, States, TcpFlags};
 use super::ruleset::Ruleset;
-use super::walk::{Base, Step, Verdict, walk};
-use super::{Pattern, Test};
+use super::walk::{Base, walk};
+use super::{Pattern, Step, Test, Verdict};
 use crate::resource::iptables::Family;
 use std::collections::HashSet;
 

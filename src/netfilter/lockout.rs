@@ -2,7 +2,8 @@
 
 use super::packet::{Device, Packet, States, TcpFlags};
 use super::ruleset::Ruleset;
-use super::walk::{Base, Step, Verdict, Walk, walk};
+use super::walk::{Base, Walk, walk};
+use super::{Step, Verdict};
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 

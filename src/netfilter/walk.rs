@@ -1,11 +1,11 @@
 //! A packet on its way through the tables.
 
+use super::outcome::{Outcomes, Step, Verdict};
 use super::packet::{Device, Packet, States};
 use super::rule::Target;
 use super::ruleset::{End, Ruleset};
 use super::test::Answer;
 use crate::resource::iptables::Policy;
-use std::fmt;
 
 /// How many rules one walk looks at before it gives up; a ruleset of 10 000 rules that is walked
 /// through in several tables stays far below it.
@@ -26,40 +26,6 @@ pub enum Base {
     Forward,
     /// From the host.
     Output,
-}
-
-/// What becomes of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It passes, whatever the answers that are not known.
-    Accept,
-    /// It is dropped or rejected, whatever the answers that are not known.
-    Drop,
-    /// It depends on something that is not known.
-    Unknown,
-}
-
-/// A rule or a policy that a packet meets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// The table.
-    pub table: String,
-    /// The chain.
-    pub chain: String,
-    /// The place of the rule, counted from 1; `None` is the end of the chain.
-    pub index: Option<usize>,
-    /// The text of the rule, less `-A CHAIN`, or `policy DROP`.
-    pub text: String,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.table, self.chain)?;
-        match self.index {
-            Some(index) => write!(f, " rule {index}: {}", self.text),
-            None => write!(f, " {}", self.text),
-        }
-    }
 }
 
 /// What a walk found.
@@ -167,38 +133,6 @@ pub fn walk_chain(rules: &Ruleset, table: &str, chain: &str, packet: &Packet) ->
     walker.finish(verdict, step)
 }
 
-/// What the branches of one built-in chain came to.
-#[derive(Default)]
-struct Outcomes {
-    accept: Option<Step>,
-    drop: Option<Step>,
-    unknown: Option<Step>,
-    /// The first rule without a sure answer that decided on one of its branches.
-    doubt: Option<Step>,
-    /// A RETURN without a sure answer: to blame when there is nothing better.
-    doubtful_return: Option<Step>,
-    /// NAT may have changed the packet.
-    rewritten: bool,
-    /// How many verdicts were noted.
-    noted: usize,
-    /// No rule and no policy was met.
-    untouched: bool,
-}
-
-impl Outcomes {
-    fn verdict(&self) -> (Verdict, Option<Step>) {
-        match (&self.accept, &self.drop, &self.unknown) {
-            (Some(_), None, None) if !self.rewritten => (Verdict::Accept, self.accept.clone()),
-            (None, Some(_), None) => (Verdict::Drop, self.drop.clone()),
-            (None, None, None) if self.untouched => (Verdict::Accept, None),
-            (accept, drop, unknown) => {
-                let step = [&self.doubt, unknown, &self.doubtful_return, drop, accept];
-                (Verdict::Unknown, step.into_iter().flatten().next().cloned())
-            }
-        }
-    }
-}
-
 struct Walker<'a> {
     rules: &'a Ruleset,
     packet: Packet,
@@ -237,8 +171,13 @@ impl<'a> Walker<'a> {
             Place::Post => packet.in_iface = Device::Absent,
         }
         if table == "raw" && packet.state != States::UNTRACKED {
-            // Conntrack comes after raw; xt_conntrack calls what it has not seen INVALID.
-            packet.state = States::INVALID;
+            // Conntrack comes after raw; xt_conntrack calls what it has not seen INVALID. Only what
+            // comes by the loopback has its state already from when it was sent.
+            packet.state = match &packet.in_iface {
+                Device::Named(name) if name == "lo" => packet.state,
+                Device::Named(_) | Device::Absent => States::INVALID,
+                Device::Some | Device::Unknown => packet.state | States::INVALID,
+            };
         }
         packet
     }
@@ -278,20 +217,11 @@ impl<'a> Walker<'a> {
                     Policy::Accept => Verdict::Accept,
                     Policy::Drop => Verdict::Drop,
                 };
-                self.note(verdict, step(format!("policy {policy}")));
+                self.outcomes.note(verdict, step(format!("policy {policy}")));
             }
-            End::Back => self.note(Verdict::Accept, step("end of the chain".to_owned())),
-            End::Odd => self.note(Verdict::Unknown, step("policy that is not understood".to_owned())),
-        }
-    }
-
-    fn note(&mut self, verdict: Verdict, step: Step) {
-        self.outcomes.noted += 1;
-        match verdict {
-            Verdict::Accept => self.outcomes.accept = Some(step),
-            Verdict::Drop => self.outcomes.drop = Some(step),
-            Verdict::Unknown => {
-                self.outcomes.unknown.get_or_insert(step);
+            End::Back => self.outcomes.note(Verdict::Accept, step("end of the chain".to_owned())),
+            End::Odd => {
+                self.outcomes.note(Verdict::Unknown, step("policy that is not understood".to_owned()))
             }
         }
     }
@@ -309,7 +239,7 @@ impl<'a> Walker<'a> {
                 text: rule.text.clone(),
             };
             if self.budget == 0 {
-                self.note(Verdict::Unknown, step());
+                self.outcomes.note(Verdict::Unknown, step());
                 return false;
             }
             self.budget -= 1;
@@ -326,11 +256,11 @@ impl<'a> Walker<'a> {
             // Whether a packet that surely matches goes on with the next rule.
             let goes_on = match &rule.target {
                 Target::Accept => {
-                    self.note(Verdict::Accept, step());
+                    self.outcomes.note(Verdict::Accept, step());
                     false
                 }
                 Target::Drop => {
-                    self.note(Verdict::Drop, step());
+                    self.outcomes.note(Verdict::Drop, step());
                     false
                 }
                 Target::Return => {
@@ -347,11 +277,11 @@ impl<'a> Walker<'a> {
                 }
                 Target::Rewrite => {
                     self.outcomes.rewritten = true;
-                    self.note(Verdict::Unknown, step());
+                    self.outcomes.note(Verdict::Unknown, step());
                     false
                 }
                 Target::Unknown(_) => {
-                    self.note(Verdict::Unknown, step());
+                    self.outcomes.note(Verdict::Unknown, step());
                     // It may as well let the packet go on.
                     true
                 }
@@ -373,7 +303,7 @@ impl<'a> Walker<'a> {
     /// Enters a chain; says whether the packet may come back.
     fn enter(&mut self, table: &str, chain: &str, frame: Frame, step: impl Fn() -> Step) -> bool {
         if frame.depth >= DEPTH || self.rules.chain(table, chain).is_none() {
-            self.note(Verdict::Unknown, step());
+            self.outcomes.note(Verdict::Unknown, step());
             return true;
         }
         self.chain(table, chain, frame)

@@ -26,10 +26,10 @@ fn each_cure_helps() {
     for cure in [
         "-A KVMFW-FORWARD -i br123 -o br123 -j ACCEPT\n",
         "-A KVMFW-FORWARD -i br+ -o br+ -j ACCEPT\n",
-        "-A KVMFW-FORWARD -m physdev  --physdev-is-bridged -j ACCEPT\n",
-        "-A KVMFW-FORWARD -j MINE\n-A MINE -m physdev  --physdev-is-bridged -j ACCEPT\n",
+        "-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n",
+        "-A KVMFW-FORWARD -j MINE\n-A MINE -m physdev --physdev-is-bridged -j ACCEPT\n",
         "-A KVMFW-FORWARD -g MINE\n-A MINE -i br123 -o br123 -j ACCEPT\n",
-        "-A KVMFW-FORWARD -m physdev  --physdev-is-bridged -j RETURN\n",
+        "-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j RETURN\n",
     ] {
         assert_eq!(dark(&classic_v4(cure)), None, "{cure}");
     }
@@ -43,7 +43,7 @@ fn what_looks_like_a_cure_and_is_none() {
         ("-A KVMFW-FORWARD -i br124 -o br124 -j ACCEPT\n", "another bridge"),
         ("-A KVMFW-FORWARD -i vnet0 -j ACCEPT\n", "-i is the bridge, never the port"),
         ("-A KVMFW-FORWARD -m physdev ! --physdev-is-bridged -j ACCEPT\n", "not bridged"),
-        ("-A KVMFW-FORWARD -m physdev  --physdev-is-bridged -j LOG\n", "LOG decides nothing"),
+        ("-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j LOG\n", "LOG decides nothing"),
         ("-A KVMFW-FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT\n", "nothing is ever new"),
         ("-A KVMFW-FORWARD -i br123 -o br123 -p tcp -m tcp --dport 22 -j ACCEPT\n", "one port"),
     ] {
@@ -52,7 +52,7 @@ fn what_looks_like_a_cure_and_is_none() {
     // Appended behind our hook it comes too late.
     let late = filter(
         "-A FORWARD -j KVMFW-FORWARD
--A FORWARD -m physdev  --physdev-is-bridged -j ACCEPT
+-A FORWARD -m physdev --physdev-is-bridged -j ACCEPT
 -A KVMFW-FORWARD -j REJECT --reject-with icmp-port-unreachable",
     );
     assert!(dark(&late).is_some());
@@ -60,11 +60,11 @@ fn what_looks_like_a_cure_and_is_none() {
 
 #[test]
 fn one_port_is_cured_and_another_is_not() {
-    let rules = classic_v4("-A KVMFW-FORWARD -m physdev  --physdev-in vnet0 -j ACCEPT\n");
+    let rules = classic_v4("-A KVMFW-FORWARD -m physdev --physdev-in vnet0 -j ACCEPT\n");
     assert_eq!(dark(&rules).unwrap().sample, "new TCP connection from vnet1 to vnet0");
     let rules = classic_v4(
-        "-A KVMFW-FORWARD -m physdev  --physdev-in vnet+ -j ACCEPT
--A KVMFW-FORWARD -m physdev  --physdev-out vnet+ -j ACCEPT\n",
+        "-A KVMFW-FORWARD -m physdev --physdev-in vnet+ -j ACCEPT
+-A KVMFW-FORWARD -m physdev --physdev-out vnet+ -j ACCEPT\n",
     );
     assert_eq!(dark(&rules), None);
 }
@@ -111,7 +111,7 @@ fn guests_to_come_count() {
     let empty = BridgeView { ports: vec!["eth1".into()], ..br123() };
     let dark = guests_dark(&classic_v4(""), Family::V4, &empty).unwrap();
     assert_eq!(dark.sample, "new TCP connection from eth1 to a guest");
-    let cured = classic_v4("-A KVMFW-FORWARD -m physdev  --physdev-is-bridged -j ACCEPT\n");
+    let cured = classic_v4("-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n");
     assert_eq!(guests_dark(&cured, Family::V4, &empty), None);
 }
 

@@ -14,7 +14,7 @@ const LIVE: &str = "\
 -A FORWARD -m comment --comment \"kvmfw:hook\" -j KVMFW-FORWARD
 -A DOCKER-USER -j KVMFW-FORWARD
 -A DOCKER-USER -m comment --comment \"-j KVMFW-X\" -j RETURN
-[0:0] -A KVMFW-FORWARD -m physdev  --physdev-is-bridged -j ACCEPT
+[0:0] -A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT
 COMMIT
 # Completed on Fri Apr 18 12:00:00 2025
 ";
