@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod desired;
 pub mod inventory;
+pub mod netfilter;
 pub mod observe;
 pub mod plan;
 pub mod problem;

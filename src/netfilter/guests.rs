@@ -1,0 +1,143 @@
+//! Will the guests on a bridge go dark?
+
+use super::packet::{Device, Packet, States, TcpFlags};
+use super::ruleset::Ruleset;
+use super::walk::{Base, walk};
+use super::{Pattern, Step, Test, Verdict};
+use crate::resource::iptables::Family;
+use std::collections::HashSet;
+
+/// A bridge as far as the rules can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeView {
+    /// Its name.
+    pub name: String,
+    /// Its ports, the taps of guests among them.
+    pub ports: Vec<String>,
+    /// Whether its frames go through the rules of the family in question: the global
+    /// `bridge-nf-call-*` or the bridge's own `nf_call_*` is on. Either is enough.
+    pub nf_call: bool,
+}
+
+/// Frames between the ports of a bridge are dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dark {
+    /// The rule or policy that drops the first of them.
+    pub step: Step,
+    /// The first of them: `new TCP connection from vnet0 to eth1`.
+    pub sample: String,
+    /// All kinds of frames that are dropped between those two ports.
+    pub dropped: Vec<&'static str>,
+}
+
+/// The port that the samples go to: one that rulesets hardly name. A range that is opened for
+/// some service is no sign that a guest can talk.
+const DPORT: u16 = 1021;
+
+/// The port that the samples come from.
+const SPORT: u16 = 40_000;
+
+/// Ports that the rules tell apart are tried in pairs, up to so many: with a chain per tap, as
+/// neutron has them, all pairs would be too many, and one that is dark is enough.
+const CLASSES: usize = 8;
+
+/// Says whether new connections between ports of a bridge are dropped for certain, whatever the
+/// addresses of the guests.
+pub fn guests_dark(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Option<Dark> {
+    if !bridge.nf_call {
+        return None;
+    }
+    let ports = representatives(rules, &bridge.ports);
+    for (from_index, from) in ports.iter().enumerate() {
+        for (to_index, to) in ports.iter().enumerate() {
+            if from_index != to_index
+                && let Some(dark) = between(rules, family, bridge, from, to)
+            {
+                return Some(dark);
+            }
+        }
+    }
+    None
+}
+
+fn between(rules: &Ruleset, family: Family, bridge: &BridgeView, from: &Device, to: &Device) -> Option<Dark> {
+    let mut dark: Option<Dark> = None;
+    for (kind, packet) in samples(family) {
+        let frame = Packet {
+            in_iface: Device::named(&bridge.name),
+            out_iface: Device::named(&bridge.name),
+            physin: from.clone(),
+            physout: to.clone(),
+            bridged: true,
+            ..packet
+        };
+        let found = walk(rules, Base::Forward, &frame);
+        let (Verdict::Drop, Some(step)) = (found.verdict, found.decided_by) else { continue };
+        let sample = format!("{kind} from {} to {}", shown(from), shown(to));
+        dark.get_or_insert(Dark { step, sample, dropped: Vec::new() }).dropped.push(kind);
+    }
+    dark
+}
+
+fn shown(port: &Device) -> &str {
+    match port {
+        Device::Named(name) => name,
+        _ => "a guest",
+    }
+}
+
+/// What a guest has to be able to send.
+fn samples(family: Family) -> Vec<(&'static str, Packet)> {
+    let new = |packet| Packet { state: States::NEW, ..packet };
+    let ping = match family {
+        Family::V4 => Packet::icmp(family, 8, 0),
+        Family::V6 => Packet::icmp(family, 128, 0),
+    };
+    let mut samples = vec![
+        ("new TCP connection", new(Packet::tcp(family, SPORT, DPORT, TcpFlags::SYN))),
+        ("new UDP flow", new(Packet::udp(family, SPORT, DPORT))),
+        ("ping", new(ping)),
+    ];
+    if family == Family::V6 {
+        let untracked = |kind| Packet { state: States::UNTRACKED, ..Packet::icmp(family, kind, 0) };
+        samples.push(("neighbour solicitation", untracked(135)));
+        samples.push(("neighbour advertisement", untracked(136)));
+    }
+    samples
+}
+
+/// Two ports of each sort that the rules tell apart; where the bridge has fewer than two ports,
+/// those of guests to come.
+fn representatives(rules: &Ruleset, ports: &[String]) -> Vec<Device> {
+    let mut patterns: Vec<&Pattern> = Vec::new();
+    let mut known = HashSet::new();
+    for rule in rules.all_rules() {
+        for one in &rule.matches {
+            if let Test::PhysIn(pattern) | Test::PhysOut(pattern) = &one.test
+                && known.insert(pattern)
+            {
+                patterns.push(pattern);
+            }
+        }
+    }
+    let mut sorts: Vec<(Vec<bool>, usize)> = Vec::new();
+    let mut chosen = Vec::new();
+    for port in ports {
+        let sort: Vec<bool> = patterns.iter().map(|pattern| pattern.fits(port)).collect();
+        let full = sorts.len() >= CLASSES;
+        match sorts.iter_mut().find(|(known, _)| *known == sort) {
+            Some((_, 2..)) => continue,
+            Some((_, count)) => *count += 1,
+            None if full => continue,
+            None => sorts.push((sort, 1)),
+        }
+        chosen.push(Device::named(port));
+    }
+    while chosen.len() < 2 {
+        chosen.push(Device::Some);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests;

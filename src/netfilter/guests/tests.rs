@@ -1,0 +1,122 @@
+use super::*;
+use crate::netfilter::fixtures::{classic, classic_v4, filter, ruleset};
+
+fn br123() -> BridgeView {
+    let ports = ["vnet0", "vnet1", "eth1.123"].map(String::from).to_vec();
+    BridgeView { name: "br123".into(), ports, nf_call: true }
+}
+
+fn dark(rules: &Ruleset) -> Option<Dark> {
+    guests_dark(rules, Family::V4, &br123())
+}
+
+#[test]
+fn the_classic_ruleset_darkens_the_guests() {
+    let dark = dark(&classic_v4("")).unwrap();
+    assert_eq!(
+        dark.step.to_string(),
+        "filter/KVMFW-RH-Firewall-1-INPUT rule 5: -j REJECT --reject-with icmp-host-prohibited"
+    );
+    assert_eq!(dark.sample, "new TCP connection from vnet0 to vnet1");
+    assert_eq!(dark.dropped, ["new TCP connection", "new UDP flow"]);
+}
+
+#[test]
+fn each_cure_helps() {
+    for cure in [
+        "-A KVMFW-FORWARD -i br123 -o br123 -j ACCEPT\n",
+        "-A KVMFW-FORWARD -i br+ -o br+ -j ACCEPT\n",
+        "-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n",
+        "-A KVMFW-FORWARD -j MINE\n-A MINE -m physdev --physdev-is-bridged -j ACCEPT\n",
+        "-A KVMFW-FORWARD -g MINE\n-A MINE -i br123 -o br123 -j ACCEPT\n",
+        "-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j RETURN\n",
+    ] {
+        assert_eq!(dark(&classic_v4(cure)), None, "{cure}");
+    }
+    let bypassed = BridgeView { nf_call: false, ..br123() };
+    assert_eq!(guests_dark(&classic_v4(""), Family::V4, &bypassed), None);
+}
+
+#[test]
+fn what_looks_like_a_cure_and_is_none() {
+    for (rules, reason) in [
+        ("-A KVMFW-FORWARD -i br124 -o br124 -j ACCEPT\n", "another bridge"),
+        ("-A KVMFW-FORWARD -i vnet0 -j ACCEPT\n", "-i is the bridge, never the port"),
+        ("-A KVMFW-FORWARD -m physdev ! --physdev-is-bridged -j ACCEPT\n", "not bridged"),
+        ("-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j LOG\n", "LOG decides nothing"),
+        ("-A KVMFW-FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT\n", "nothing is ever new"),
+        ("-A KVMFW-FORWARD -i br123 -o br123 -p tcp -m tcp --dport 22 -j ACCEPT\n", "one port"),
+    ] {
+        assert!(dark(&classic_v4(rules)).is_some(), "{reason}: {rules}");
+    }
+    // Appended behind our hook it comes too late.
+    let late = filter(
+        "-A FORWARD -j KVMFW-FORWARD
+-A FORWARD -m physdev --physdev-is-bridged -j ACCEPT
+-A KVMFW-FORWARD -j REJECT --reject-with icmp-port-unreachable",
+    );
+    assert!(dark(&late).is_some());
+}
+
+#[test]
+fn one_port_is_cured_and_another_is_not() {
+    let rules = classic_v4("-A KVMFW-FORWARD -m physdev --physdev-in vnet0 -j ACCEPT\n");
+    assert_eq!(dark(&rules).unwrap().sample, "new TCP connection from vnet1 to vnet0");
+    let rules = classic_v4(
+        "-A KVMFW-FORWARD -m physdev --physdev-in vnet+ -j ACCEPT
+-A KVMFW-FORWARD -m physdev --physdev-out vnet+ -j ACCEPT\n",
+    );
+    assert_eq!(dark(&rules), None);
+}
+
+#[test]
+fn addresses_are_never_guessed() {
+    assert_eq!(dark(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -j ACCEPT\n")), None);
+    assert!(dark(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -j DROP\n")).is_some());
+    assert!(dark(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -o eth0 -j ACCEPT\n")).is_some());
+    assert_eq!(dark(&filter("-A FORWARD -s 192.0.2.0/24 -j DROP")), None);
+}
+
+#[test]
+fn a_policy_and_other_tables_count() {
+    let policy = ruleset("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
+    assert_eq!(dark(&policy).unwrap().step.to_string(), "filter/FORWARD policy DROP");
+    let raw = ruleset("*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i br+ -j DROP\nCOMMIT\n");
+    assert_eq!(dark(&raw).unwrap().step.table, "raw");
+    // In PREROUTING no frame is known to be bridged yet.
+    let early =
+        "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m physdev ! --physdev-is-bridged -j DROP\nCOMMIT\n";
+    assert!(dark(&ruleset(early)).is_some());
+    // Libvirt's rules for its own bridge do not concern this one.
+    let libvirt = filter(
+        "-A FORWARD -j LIBVIRT_FWI
+-A LIBVIRT_FWI -d 192.168.122.0/24 -o virbr0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A LIBVIRT_FWI -o virbr0 -j REJECT --reject-with icmp-port-unreachable",
+    );
+    assert_eq!(dark(&libvirt), None);
+}
+
+#[test]
+fn neighbour_discovery_is_no_connection() {
+    let classic = classic("", "-p ipv6-icmp -m icmp6 --icmpv6-type 128");
+    let dark = guests_dark(&classic, Family::V6, &br123()).unwrap();
+    assert_eq!(
+        dark.dropped,
+        ["new TCP connection", "new UDP flow", "neighbour solicitation", "neighbour advertisement"]
+    );
+}
+
+#[test]
+fn guests_to_come_count() {
+    let empty = BridgeView { ports: vec!["eth1".into()], ..br123() };
+    let dark = guests_dark(&classic_v4(""), Family::V4, &empty).unwrap();
+    assert_eq!(dark.sample, "new TCP connection from eth1 to a guest");
+    let cured = classic_v4("-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n");
+    assert_eq!(guests_dark(&cured, Family::V4, &empty), None);
+}
+
+#[test]
+fn many_ports_are_few_sorts() {
+    let ports: Vec<String> = (0..500).map(|number| format!("vnet{number}")).collect();
+    assert_eq!(representatives(&classic_v4(""), &ports).len(), 2);
+}

@@ -1,0 +1,186 @@
+//! Will these rules cut the SSH connection that the host is managed by?
+
+use super::packet::{Device, Packet, States, TcpFlags};
+use super::ruleset::Ruleset;
+use super::walk::{Base, Walk, walk};
+use super::{Step, Verdict};
+use crate::resource::iptables::Family;
+use std::net::IpAddr;
+
+/// An SSH connection as the host sees it (`SSH_CONNECTION`), not as the controller does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshPath {
+    /// iptables or ip6tables.
+    pub family: Family,
+    /// The address the connection comes from.
+    pub src: IpAddr,
+    /// The address of the host.
+    pub dst: IpAddr,
+    /// The port it comes from. A new connection has another one, taken to be of the same sort.
+    pub sport: u16,
+    /// The port of sshd.
+    pub dport: u16,
+    /// The device it comes in by, if known.
+    pub in_iface: Option<String>,
+    /// The device that answers leave by, if known: mostly the same, but routing decides.
+    pub out_iface: Option<String>,
+    /// Whether conntrack knows this connection already. It does not where no rule has asked for a
+    /// state so far.
+    pub conntrack_active_before: bool,
+    /// `net.netfilter.nf_conntrack_tcp_loose`: conntrack takes the packets of a connection whose
+    /// start it has not seen as NEW, otherwise as INVALID.
+    pub tcp_loose: bool,
+}
+
+/// What happens to each kind of packet that managing the host needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshVerdict {
+    /// A packet of the open connection.
+    pub established: Walk,
+    /// The first packet of the open connection that conntrack ever sees, when it was not active
+    /// before: NEW, but without SYN.
+    pub pickup: Option<Walk>,
+    /// The SYN of a new connection.
+    pub new: Walk,
+    /// The host's answer.
+    pub reply: Walk,
+    /// IPv6 finds nobody without neighbour discovery: the worst of asking and answering, both ways.
+    pub neighbour: Option<Walk>,
+}
+
+/// One of the walks of [`SshVerdict`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SshCase {
+    /// A packet of the open connection.
+    Established,
+    /// The same, when conntrack sees the connection for the first time.
+    Pickup,
+    /// A new connection.
+    New,
+    /// The host's answer.
+    Reply,
+    /// IPv6 neighbour discovery.
+    Neighbour,
+}
+
+/// The verdict in one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SshSummary {
+    /// The open connection lives and new ones can be made.
+    Safe,
+    /// It is cut for certain.
+    LockedOut {
+        /// What is cut first.
+        which: SshCase,
+        /// By what.
+        step: Option<Step>,
+    },
+    /// It may be cut.
+    Unknown {
+        /// What may be cut.
+        which: SshCase,
+        /// The rule that cannot be answered.
+        step: Option<Step>,
+    },
+}
+
+/// Walks everything that an SSH connection to the host needs.
+pub fn ssh_lockout(rules: &Ruleset, path: &SshPath) -> SshVerdict {
+    let inbound = |sport: u16, flags, state| {
+        let packet = Packet {
+            src: Some(path.src),
+            dst: Some(path.dst),
+            dst_local: Some(true),
+            state,
+            ..Packet::tcp(path.family, sport, path.dport, flags)
+        };
+        walk(rules, Base::Input, &inward(packet, path))
+    };
+    let pickup = if path.tcp_loose { States::NEW } else { States::INVALID };
+    let reply = Packet {
+        src: Some(path.dst),
+        dst: Some(path.src),
+        src_local: Some(true),
+        state: States::ESTABLISHED,
+        ..Packet::tcp(path.family, path.dport, path.sport, TcpFlags::REPLY)
+    };
+    SshVerdict {
+        established: inbound(path.sport, TcpFlags::ACK, States::ESTABLISHED),
+        pickup: (!path.conntrack_active_before).then(|| inbound(path.sport, TcpFlags::ACK, pickup)),
+        new: inbound(path.sport, TcpFlags::SYN, States::NEW),
+        reply: walk(rules, Base::Output, &outward(reply, path)),
+        neighbour: (path.family == Family::V6).then(|| neighbour(rules, path)),
+    }
+}
+
+fn inward(packet: Packet, path: &SshPath) -> Packet {
+    let in_iface = path.in_iface.clone().map_or(Device::Some, Device::Named);
+    // Where the device is a bridge the packet has a port too, where it is not there is none.
+    Packet { in_iface, out_iface: Device::Absent, physout: Device::Absent, ..packet }
+}
+
+fn outward(packet: Packet, path: &SshPath) -> Packet {
+    Packet {
+        in_iface: Device::Absent,
+        out_iface: path.out_iface.clone().map_or(Device::Some, Device::Named),
+        physin: Device::Absent,
+        physout: Device::Absent,
+        ..packet
+    }
+}
+
+fn neighbour(rules: &Ruleset, path: &SshPath) -> Walk {
+    // Conntrack leaves neighbour discovery alone. Who asks is the router or the client itself, by
+    // a link-local or a global address.
+    let message = |kind| Packet { state: States::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
+    let mut worst: Option<Walk> = None;
+    for kind in [135, 136] {
+        for found in [
+            walk(rules, Base::Input, &inward(message(kind), path)),
+            walk(rules, Base::Output, &outward(message(kind), path)),
+        ] {
+            if worst.as_ref().is_none_or(|worst| rank(found.verdict) > rank(worst.verdict)) {
+                worst = Some(found);
+            }
+        }
+    }
+    worst.unwrap_or(Walk { verdict: Verdict::Unknown, decided_by: None, path: Vec::new() })
+}
+
+fn rank(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Accept => 0,
+        Verdict::Unknown => 1,
+        Verdict::Drop => 2,
+    }
+}
+
+impl SshVerdict {
+    /// The walks there are, with their names.
+    pub fn cases(&self) -> impl Iterator<Item = (SshCase, &Walk)> {
+        [
+            (SshCase::Established, Some(&self.established)),
+            (SshCase::Pickup, self.pickup.as_ref()),
+            (SshCase::New, Some(&self.new)),
+            (SshCase::Reply, Some(&self.reply)),
+            (SshCase::Neighbour, self.neighbour.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(case, walk)| walk.map(|walk| (case, walk)))
+    }
+
+    /// The verdict in one word: what is cut for certain outranks what may be.
+    pub fn summary(&self) -> SshSummary {
+        let first = |verdict| self.cases().find(|(_, walk)| walk.verdict == verdict);
+        if let Some((which, walk)) = first(Verdict::Drop) {
+            return SshSummary::LockedOut { which, step: walk.decided_by.clone() };
+        }
+        match first(Verdict::Unknown) {
+            Some((which, walk)) => SshSummary::Unknown { which, step: walk.decided_by.clone() },
+            None => SshSummary::Safe,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+use super::*;
+use crate::netfilter::fixtures::{classic, classic_v4, filter, ruleset};
+
+fn path(dport: u16) -> SshPath {
+    SshPath {
+        family: Family::V4,
+        src: "198.51.100.9".parse().unwrap(),
+        dst: "192.0.2.41".parse().unwrap(),
+        sport: 51_234,
+        dport,
+        in_iface: Some("eth0".into()),
+        out_iface: Some("eth0".into()),
+        conntrack_active_before: true,
+        tcp_loose: true,
+    }
+}
+
+fn fresh(dport: u16) -> SshPath {
+    SshPath { conntrack_active_before: false, ..path(dport) }
+}
+
+/// `safe`, `cut NEW by filter/INPUT rule 1: …`, `maybe …`
+fn say(rules: &Ruleset, path: &SshPath) -> String {
+    let by = |step: Option<Step>| step.map_or("nothing".to_owned(), |step| step.to_string());
+    match ssh_lockout(rules, path).summary() {
+        SshSummary::Safe => "safe".into(),
+        SshSummary::LockedOut { which, step } => format!("cut {which:?} by {}", by(step)),
+        SshSummary::Unknown { which, step } => format!("maybe {which:?} by {}", by(step)),
+    }
+}
+
+const REJECT: &str = "filter/KVMFW-RH-Firewall-1-INPUT rule 5: -j REJECT --reject-with icmp-host-prohibited";
+
+#[test]
+fn the_classic_ruleset() {
+    let rules = classic_v4("");
+    assert_eq!(say(&rules, &path(22)), "safe");
+    assert_eq!(say(&rules, &fresh(22)), "safe");
+    assert_eq!(say(&rules, &path(2222)), format!("cut New by {REJECT}"));
+    // Nobody has known the connection before: its next packet is NEW, to a port that is closed.
+    assert_eq!(say(&rules, &fresh(2222)), format!("cut Pickup by {REJECT}"));
+}
+
+#[test]
+fn only_established() {
+    let rules = filter("-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -j DROP");
+    assert_eq!(say(&rules, &path(22)), "cut New by filter/INPUT rule 2: -j DROP");
+    let verdict = ssh_lockout(&rules, &fresh(22));
+    assert_eq!(verdict.established.verdict, Verdict::Accept);
+    assert_eq!(verdict.pickup.unwrap().verdict, Verdict::Drop);
+}
+
+#[test]
+fn what_conntrack_takes_up_has_no_syn() {
+    let syn = filter(
+        "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 22 --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT
+-A INPUT -j DROP",
+    );
+    assert_eq!(say(&syn, &path(22)), "safe");
+    assert_eq!(say(&syn, &fresh(22)), "cut Pickup by filter/INPUT rule 3: -j DROP");
+    let new = filter(
+        "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p tcp -m conntrack --ctstate NEW -m tcp --dport 22 -j ACCEPT
+-A INPUT -j DROP",
+    );
+    assert_eq!(say(&new, &fresh(22)), "safe");
+    let strict = SshPath { tcp_loose: false, ..fresh(22) };
+    assert_eq!(say(&new, &strict), "cut Pickup by filter/INPUT rule 3: -j DROP");
+}
+
+#[test]
+fn table_of_rulesets() {
+    for (rules, expected) in [
+        ("-A INPUT -s 198.51.100.0/24 -j ACCEPT\n-A INPUT -j DROP", "safe"),
+        ("-A INPUT ! -s 198.51.100.0/24 -j DROP", "safe"),
+        ("-A INPUT -s 198.51.0.9/255.255.0.255 -j ACCEPT\n-A INPUT -j DROP", "safe"),
+        ("-A INPUT -m iprange --src-range 198.51.100.1-198.51.100.20 -j ACCEPT\n-A INPUT -j DROP", "safe"),
+        ("-A INPUT -m addrtype --dst-type LOCAL -j ACCEPT\n-A INPUT -j DROP", "safe"),
+        ("-A INPUT -p tcp -m multiport --dports 80,20:25 -j ACCEPT\n-A INPUT -j DROP", "safe"),
+        ("-A INPUT -i eth+ -j ACCEPT\n-A INPUT -j DROP", "safe"),
+        ("-A INPUT -p udp -j DROP\n-A INPUT ! -p tcp -j DROP", "safe"),
+        ("-A INPUT -i br0 -j ACCEPT\n-A INPUT -j DROP", "cut Established by filter/INPUT rule 2: -j DROP"),
+        ("-A INPUT ! -i lo -j DROP", "cut Established by filter/INPUT rule 1: ! -i lo -j DROP"),
+        ("-A OUTPUT -o eth0 -p tcp -j DROP", "cut Reply by filter/OUTPUT rule 1: -o eth0 -p tcp -j DROP"),
+        (
+            "-A INPUT -m recent --update --seconds 60 --name SSH --rsource -j DROP",
+            "maybe Established by filter/INPUT rule 1: -m recent --update --seconds 60 --name SSH --rsource -j DROP",
+        ),
+        ("-A INPUT -m limit --limit 5/min -j LOG", "safe"),
+        ("-A INPUT -m limit --limit 5/min -j ACCEPT\n-A INPUT -p tcp -j ACCEPT", "safe"),
+        (
+            "-A INPUT -m string --string x --algo bm -j DROP\n-A INPUT -j REJECT --reject-with tcp-reset",
+            "cut Established by filter/INPUT rule 2: -j REJECT --reject-with tcp-reset",
+        ),
+        (
+            "-A INPUT -j NFQUEUE --queue-num 1",
+            "maybe Established by filter/INPUT rule 1: -j NFQUEUE --queue-num 1",
+        ),
+        ("-A INPUT -m set --match-set f2b src -j f2b\n-A f2b -j LOG", "safe"),
+        (
+            "-A INPUT -j f2b\n-A f2b -m set --match-set f2b src -j DROP\n-A f2b -j RETURN",
+            "maybe Established by filter/f2b rule 1: -m set --match-set f2b src -j DROP",
+        ),
+        ("-A INPUT -j NOSUCH", "maybe Established by filter/INPUT rule 1: -j NOSUCH"),
+        ("-A INPUT -j A\n-A A -j RETURN\n-A A -j DROP", "safe"),
+        ("-A INPUT -g A\n-A INPUT -j DROP\n-A A -p udp -j DROP", "safe"),
+        ("-A INPUT -j A\n-A A -g B\n-A A -j DROP\n-A B -p udp -j DROP", "safe"),
+        ("-A INPUT -j A\n-A A -j A", "maybe Established by filter/A rule 1: -j A"),
+    ] {
+        assert_eq!(say(&filter(rules), &path(22)), expected, "{rules}");
+    }
+}
+
+#[test]
+fn marks_and_untracked_packets_are_followed() {
+    let marked = |set: &str| {
+        ruleset(&format!(
+            "*mangle\n:PREROUTING ACCEPT [0:0]\n{set}\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n\
+             -A INPUT -m mark --mark 0x1/0x1 -j ACCEPT\nCOMMIT\n"
+        ))
+    };
+    let cut = "cut Established by filter/INPUT policy DROP";
+    assert_eq!(say(&marked("-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff"), &path(22)), "safe");
+    assert_eq!(say(&marked("-A PREROUTING -p udp -j MARK --set-xmark 0x1/0xffffffff"), &path(22)), cut);
+    assert!(
+        say(&marked("-A PREROUTING -m length --length 9 -j MARK --set-xmark 0x1/0x1"), &path(22))
+            .starts_with("maybe Established by filter/INPUT rule 1")
+    );
+    let untracked = ruleset(
+        "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 22 -j CT --notrack\nCOMMIT\n\
+         *filter\n:INPUT DROP [0:0]\n-A INPUT -m state --state NEW,RELATED,ESTABLISHED -j ACCEPT\nCOMMIT\n",
+    );
+    assert_eq!(say(&untracked, &path(22)), cut);
+}
+
+#[test]
+fn nat_leaves_open_what_it_may_rewrite() {
+    let nat = |rule: &str| {
+        ruleset(&format!(
+            "*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n\
+             -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n-A DOCKER {rule}\nCOMMIT\n"
+        ))
+    };
+    let docker = "! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80";
+    assert_eq!(say(&nat(docker), &path(22)), "safe");
+    assert_eq!(say(&nat(docker), &path(8080)), format!("maybe New by nat/DOCKER rule 1: {docker}"));
+}
+
+#[test]
+fn a_table_with_native_rules_says_nothing() {
+    let rules = ruleset("# Table `filter' is incompatible, use 'nft' tool.\n");
+    assert!(say(&rules, &path(22)).starts_with("maybe Established by filter/INPUT native"));
+}
+
+#[test]
+fn ipv6_needs_its_neighbours() {
+    let v6 = SshPath {
+        family: Family::V6,
+        src: "2001:db8::9".parse().unwrap(),
+        dst: "2001:db8::41".parse().unwrap(),
+        ..path(22)
+    };
+    assert_eq!(say(&classic("", "-p ipv6-icmp"), &v6), "safe");
+    let ping_only = classic("", "-p ipv6-icmp -m icmp6 --icmpv6-type 128");
+    assert_eq!(say(&ping_only, &v6), format!("cut Neighbour by {REJECT}"));
+}

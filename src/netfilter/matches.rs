@@ -1,0 +1,263 @@
+//! The conditions of a rule.
+
+use super::names;
+use super::packet::{States, TcpFlags};
+use std::net::IpAddr;
+
+/// One condition of a rule. All of a rule's conditions have to hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Match {
+    /// With `!` in front.
+    pub negated: bool,
+    /// What is asked.
+    pub test: Test,
+}
+
+/// What a condition asks, before any `!`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Test {
+    /// `-s`.
+    Source(Network),
+    /// `-d`.
+    Destination(Network),
+    /// `--src-range`.
+    SourceRange(IpAddr, IpAddr),
+    /// `--dst-range`.
+    DestinationRange(IpAddr, IpAddr),
+    /// `-i`.
+    In(Pattern),
+    /// `-o`.
+    Out(Pattern),
+    /// `-p`.
+    Protocol(u8),
+    /// `-f`: a fragment that is not the first.
+    Fragment,
+    /// `--sport` and `--sports`.
+    SourcePorts(Vec<PortRange>),
+    /// `--dport` and `--dports`.
+    DestinationPorts(Vec<PortRange>),
+    /// `--ports`: either of the two.
+    AnyPorts(Vec<PortRange>),
+    /// `--tcp-flags`: of the flags in `mask`, those in `set` and no other are set.
+    TcpFlags {
+        /// The flags that are looked at.
+        mask: u8,
+        /// Those that have to be set.
+        set: u8,
+    },
+    /// `--icmp-type` and `--icmpv6-type`; without a type it is `any`.
+    Icmp {
+        /// The protocol number of ICMP or ICMPv6.
+        protocol: u8,
+        /// The type, and the code if one is asked for.
+        kind: Option<(u8, Option<u8>)>,
+    },
+    /// `--state` and `--ctstate`.
+    State {
+        /// The states that match.
+        states: States,
+        /// Whether `SNAT` or `DNAT` is among them.
+        nat: bool,
+    },
+    /// `--physdev-in`.
+    PhysIn(Pattern),
+    /// `--physdev-out`.
+    PhysOut(Pattern),
+    /// `--physdev-is-in`.
+    PhysIsIn,
+    /// `--physdev-is-out`.
+    PhysIsOut,
+    /// `--physdev-is-bridged`.
+    PhysIsBridged,
+    /// `--mark`.
+    Mark {
+        /// What the masked mark has to be.
+        value: u32,
+        /// The mask.
+        mask: u32,
+    },
+    /// `-m addrtype --src-type` with `LOCAL` in it; `only` when nothing else is.
+    SourceLocal {
+        /// Whether `LOCAL` stands alone.
+        only: bool,
+    },
+    /// `-m addrtype --dst-type` with `LOCAL` in it; `only` when nothing else is.
+    DestinationLocal {
+        /// Whether `LOCAL` stands alone.
+        only: bool,
+    },
+    /// Anything that is not modelled, as it was written.
+    Unknown(String),
+}
+
+/// An address and a mask, which need not be a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network {
+    v6: bool,
+    address: u128,
+    mask: u128,
+}
+
+/// Both families as a number, which is IPv6's or that of an IPv4 address.
+fn number(address: IpAddr) -> (bool, u128) {
+    match address {
+        IpAddr::V4(address) => (false, u32::from(address).into()),
+        IpAddr::V6(address) => (true, address.into()),
+    }
+}
+
+impl Network {
+    /// `10.0.0.0/8`, `10.0.0.0/255.0.255.0`, `2001:db8::1`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, mask) = match text.split_once('/') {
+            Some((address, mask)) => (address, Some(mask)),
+            None => (text, None),
+        };
+        let (v6, address) = number(address.parse().ok()?);
+        let bits: u32 = if v6 { 128 } else { 32 };
+        let full = u128::MAX >> (128 - bits);
+        let mask = match mask {
+            None => full,
+            Some(mask) => match mask.parse::<u32>() {
+                Ok(length) if length <= bits => full & full.checked_shl(bits - length).unwrap_or(0),
+                Ok(_) => return None,
+                Err(_) => {
+                    let (mask_v6, mask) = number(mask.parse().ok()?);
+                    (mask_v6 == v6).then_some(mask)?
+                }
+            },
+        };
+        Some(Self { v6, address: address & mask, mask })
+    }
+
+    /// Whether an address lies in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (v6, address) = number(address);
+        v6 == self.v6 && address & self.mask == self.address
+    }
+}
+
+/// A device name, where a `+` at the end stands for any rest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern(pub String);
+
+impl Pattern {
+    /// Whether a name fits.
+    pub fn fits(&self, name: &str) -> bool {
+        match self.0.strip_suffix('+') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == self.0,
+        }
+    }
+}
+
+/// Ports from one to the other, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PortRange(pub u16, pub u16);
+
+impl PortRange {
+    fn parse(text: &str) -> Option<Self> {
+        let (from, to) = text.split_once(':').unwrap_or((text, text));
+        Some(Self(from.parse().ok()?, to.parse().ok()?))
+    }
+
+    fn parse_list(text: &str) -> Option<Vec<Self>> {
+        text.split(',').map(Self::parse).collect()
+    }
+
+    /// Whether a port lies in it.
+    pub fn contains(self, port: u16) -> bool {
+        (self.0..=self.1).contains(&port)
+    }
+}
+
+/// The condition of an option that stands before any `-m`.
+pub(super) fn head(option: &str, value: &str) -> Option<Test> {
+    Some(match option {
+        "-s" => Test::Source(Network::parse(value)?),
+        "-d" => Test::Destination(Network::parse(value)?),
+        "-i" => Test::In(Pattern(value.to_owned())),
+        "-o" => Test::Out(Pattern(value.to_owned())),
+        "-p" => Test::Protocol(names::protocol(value)?),
+        _ => return None,
+    })
+}
+
+/// The condition of one option of a match extension.
+pub(super) fn option(extension: &str, option: &str, values: &[String]) -> Option<Test> {
+    let one = || match values {
+        [value] => Some(value.as_str()),
+        _ => None,
+    };
+    let flag = |test: Test| values.is_empty().then_some(test);
+    Some(match (extension, option) {
+        ("tcp" | "udp", "--sport") => Test::SourcePorts(vec![PortRange::parse(one()?)?]),
+        ("tcp" | "udp", "--dport") => Test::DestinationPorts(vec![PortRange::parse(one()?)?]),
+        ("tcp", "--tcp-flags") => {
+            let [mask, set] = values else { return None };
+            Test::TcpFlags { mask: TcpFlags::bits(mask)?, set: TcpFlags::bits(set)? }
+        }
+        ("multiport", "--sports") => Test::SourcePorts(PortRange::parse_list(one()?)?),
+        ("multiport", "--dports") => Test::DestinationPorts(PortRange::parse_list(one()?)?),
+        ("multiport", "--ports") => Test::AnyPorts(PortRange::parse_list(one()?)?),
+        ("icmp", "--icmp-type") => Test::Icmp { protocol: 1, kind: icmp(one()?)? },
+        ("icmp6", "--icmpv6-type") => Test::Icmp { protocol: 58, kind: icmp(one()?)? },
+        ("state", "--state") | ("conntrack", "--ctstate") => states(one()?)?,
+        ("physdev", "--physdev-in") => Test::PhysIn(Pattern(one()?.to_owned())),
+        ("physdev", "--physdev-out") => Test::PhysOut(Pattern(one()?.to_owned())),
+        ("physdev", "--physdev-is-in") => flag(Test::PhysIsIn)?,
+        ("physdev", "--physdev-is-out") => flag(Test::PhysIsOut)?,
+        ("physdev", "--physdev-is-bridged") => flag(Test::PhysIsBridged)?,
+        ("mark", "--mark") => {
+            let (value, mask) = masked(one()?)?;
+            Test::Mark { value, mask }
+        }
+        ("iprange", "--src-range") => range(one()?, Test::SourceRange)?,
+        ("iprange", "--dst-range") => range(one()?, Test::DestinationRange)?,
+        ("addrtype", "--src-type") => Test::SourceLocal { only: local(one()?)? },
+        ("addrtype", "--dst-type") => Test::DestinationLocal { only: local(one()?)? },
+        _ => return None,
+    })
+}
+
+/// `0x10/0xff`, `0x10`: value and mask, in hexadecimal or decimal.
+pub(super) fn masked(text: &str) -> Option<(u32, u32)> {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    match text.split_once('/') {
+        Some((value, mask)) => Some((number(value)?, number(mask)?)),
+        None => Some((number(text)?, u32::MAX)),
+    }
+}
+
+fn icmp(text: &str) -> Option<Option<(u8, Option<u8>)>> {
+    if text == "any" {
+        return Some(None);
+    }
+    Some(Some(match text.split_once('/') {
+        Some((kind, code)) => (kind.parse().ok()?, Some(code.parse().ok()?)),
+        None => (text.parse().ok()?, None),
+    }))
+}
+
+fn states(list: &str) -> Option<Test> {
+    let (mut states, mut nat) = (States::NONE, false);
+    for name in list.split(',') {
+        match name {
+            "SNAT" | "DNAT" => nat = true,
+            name => states = states | States::named(name)?,
+        }
+    }
+    Some(Test::State { states, nat })
+}
+
+fn range(text: &str, test: fn(IpAddr, IpAddr) -> Test) -> Option<Test> {
+    let (from, to) = text.split_once('-')?;
+    Some(test(from.parse().ok()?, to.parse().ok()?))
+}
+
+fn local(list: &str) -> Option<bool> {
+    list.split(',').any(|kind| kind == "LOCAL").then_some(list == "LOCAL")
+}

@@ -1,0 +1,85 @@
+//! What a walk came to, and by which rule.
+
+use std::fmt;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes, whatever the answers that are not known.
+    Accept,
+    /// It is dropped or rejected, whatever the answers that are not known.
+    Drop,
+    /// It depends on something that is not known.
+    Unknown,
+}
+
+/// A rule or a policy that a packet meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The table.
+    pub table: String,
+    /// The chain.
+    pub chain: String,
+    /// The place of the rule, counted from 1; `None` is the end of the chain.
+    pub index: Option<usize>,
+    /// The text of the rule, less `-A CHAIN`, or `policy DROP`.
+    pub text: String,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.table, self.chain)?;
+        match self.index {
+            Some(index) => write!(f, " rule {index}: {}", self.text),
+            None => write!(f, " {}", self.text),
+        }
+    }
+}
+
+/// What the branches of one built-in chain came to.
+#[derive(Default)]
+pub(super) struct Outcomes {
+    /// The latest step by which a branch passes.
+    pub(super) accept: Option<Step>,
+    /// The latest by which one is dropped.
+    pub(super) drop: Option<Step>,
+    /// The first target that is not modelled.
+    pub(super) unknown: Option<Step>,
+    /// The first rule without a sure answer that decided on one of its branches.
+    pub(super) doubt: Option<Step>,
+    /// A RETURN without a sure answer: to blame when there is nothing better.
+    pub(super) doubtful_return: Option<Step>,
+    /// NAT may have changed the packet.
+    pub(super) rewritten: bool,
+    /// How many verdicts were noted.
+    pub(super) noted: usize,
+    /// No rule and no policy was met.
+    pub(super) untouched: bool,
+}
+
+impl Outcomes {
+    /// What all branches agree on, and by which rule; or the rule to blame that they do not.
+    pub(super) fn verdict(&self) -> (Verdict, Option<Step>) {
+        match (&self.accept, &self.drop, &self.unknown) {
+            (Some(_), None, None) if !self.rewritten => (Verdict::Accept, self.accept.clone()),
+            (None, Some(_), None) => (Verdict::Drop, self.drop.clone()),
+            (None, None, None) if self.untouched => (Verdict::Accept, None),
+            (accept, drop, unknown) => {
+                let step = [&self.doubt, unknown, &self.doubtful_return, drop, accept];
+                (Verdict::Unknown, step.into_iter().flatten().next().cloned())
+            }
+        }
+    }
+
+    /// Notes what one branch came to.
+    pub(super) fn note(&mut self, verdict: Verdict, step: Step) {
+        self.noted += 1;
+        match verdict {
+            Verdict::Accept => self.accept = Some(step),
+            Verdict::Drop => self.drop = Some(step),
+            Verdict::Unknown => {
+                self.unknown.get_or_insert(step);
+            }
+        }
+    }
+}

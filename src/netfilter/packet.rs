@@ -1,0 +1,209 @@
+//! What is known of a packet.
+
+use crate::resource::iptables::Family;
+use std::net::IpAddr;
+use std::ops::BitOr;
+
+/// A packet, abstract: `None` is *not known*, and a rule that asks for it gets no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// iptables or ip6tables.
+    pub family: Family,
+    /// Source address.
+    pub src: Option<IpAddr>,
+    /// Destination address.
+    pub dst: Option<IpAddr>,
+    /// Whether the source is an address of this host.
+    pub src_local: Option<bool>,
+    /// Whether the destination is an address of this host.
+    pub dst_local: Option<bool>,
+    /// The number of the protocol.
+    pub protocol: Option<u8>,
+    /// Source port.
+    pub sport: Option<u16>,
+    /// Destination port.
+    pub dport: Option<u16>,
+    /// TCP flags.
+    pub tcp_flags: TcpFlags,
+    /// Type and code of ICMP or ICMPv6.
+    pub icmp: Option<(u8, u8)>,
+    /// `-i`.
+    pub in_iface: Device,
+    /// `-o`.
+    pub out_iface: Device,
+    /// The bridge port it came in by.
+    pub physin: Device,
+    /// The bridge port it goes out by.
+    pub physout: Device,
+    /// A frame that is bridged: it enters and leaves by ports of one bridge.
+    pub bridged: bool,
+    /// What conntrack may say of it.
+    pub state: States,
+    /// The firewall mark it has when it comes in.
+    pub mark: Option<u32>,
+}
+
+/// The protocol numbers that the walk needs by name.
+pub(super) mod protocol {
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ICMPV6: u8 = 58;
+    /// Protocols with ports.
+    pub const PORTS: [u8; 5] = [TCP, UDP, 33, 132, 136];
+}
+
+impl Packet {
+    /// A packet of which nothing is known but its family and that no mark is set.
+    pub fn new(family: Family) -> Self {
+        Self {
+            family,
+            src: None,
+            dst: None,
+            src_local: None,
+            dst_local: None,
+            protocol: None,
+            sport: None,
+            dport: None,
+            tcp_flags: TcpFlags::default(),
+            icmp: None,
+            in_iface: Device::Unknown,
+            out_iface: Device::Unknown,
+            physin: Device::Unknown,
+            physout: Device::Unknown,
+            bridged: false,
+            state: States::ALL,
+            mark: Some(0),
+        }
+    }
+
+    /// A TCP segment between two ports.
+    pub fn tcp(family: Family, sport: u16, dport: u16, tcp_flags: TcpFlags) -> Self {
+        Self {
+            protocol: Some(protocol::TCP),
+            sport: Some(sport),
+            dport: Some(dport),
+            tcp_flags,
+            ..Self::new(family)
+        }
+    }
+
+    /// A UDP datagram between two ports.
+    pub fn udp(family: Family, sport: u16, dport: u16) -> Self {
+        Self { protocol: Some(protocol::UDP), sport: Some(sport), dport: Some(dport), ..Self::new(family) }
+    }
+
+    /// An ICMP or ICMPv6 message.
+    pub fn icmp(family: Family, kind: u8, code: u8) -> Self {
+        let protocol = match family {
+            Family::V4 => protocol::ICMP,
+            Family::V6 => protocol::ICMPV6,
+        };
+        Self { protocol: Some(protocol), icmp: Some((kind, code)), ..Self::new(family) }
+    }
+}
+
+/// A network device of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// Not known, not even whether there is one.
+    Unknown,
+    /// There is none: a packet to the host itself has no `-o`.
+    Absent,
+    /// There is one whose name is not known.
+    Some,
+    /// The one of this name.
+    Named(String),
+}
+
+impl Device {
+    /// The device of this name.
+    pub fn named(name: impl Into<String>) -> Self {
+        Device::Named(name.into())
+    }
+}
+
+/// The states that conntrack may give a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct States(u8);
+
+impl States {
+    /// The first packet of a connection, or one that conntrack picks up.
+    pub const NEW: States = States(1);
+    /// Of a connection that has seen packets both ways.
+    pub const ESTABLISHED: States = States(2);
+    /// The first of a connection that another one expects, or an ICMP error.
+    pub const RELATED: States = States(4);
+    /// Fits no connection.
+    pub const INVALID: States = States(8);
+    /// Taken out of conntrack, by NOTRACK or because it is neighbour discovery.
+    pub const UNTRACKED: States = States(16);
+    /// Nothing is known.
+    pub const ALL: States = States(31);
+    /// No state, the start of a list.
+    pub const NONE: States = States(0);
+
+    /// The state of a name as `--state` and `--ctstate` print it.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "NEW" => Self::NEW,
+            "ESTABLISHED" => Self::ESTABLISHED,
+            "RELATED" => Self::RELATED,
+            "INVALID" => Self::INVALID,
+            "UNTRACKED" => Self::UNTRACKED,
+            _ => return None,
+        })
+    }
+
+    /// Whether all of these states are among the others.
+    pub fn within(self, others: States) -> bool {
+        self.0 & !others.0 == 0
+    }
+
+    /// Whether a state is in both.
+    pub fn meets(self, others: States) -> bool {
+        self.0 & others.0 != 0
+    }
+}
+
+impl BitOr for States {
+    type Output = States;
+
+    fn bitor(self, other: States) -> States {
+        States(self.0 | other.0)
+    }
+}
+
+/// TCP flags, as far as known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags {
+    /// The flags that are known.
+    pub known: u8,
+    /// Those of them that are set.
+    pub set: u8,
+}
+
+impl TcpFlags {
+    /// The names in the order of their bits.
+    const NAMES: [&'static str; 6] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG"];
+
+    /// The first segment of a connection.
+    pub const SYN: TcpFlags = TcpFlags { known: 63, set: 2 };
+    /// A segment of an open connection: ACK, neither SYN nor RST nor FIN.
+    pub const ACK: TcpFlags = TcpFlags { known: 0b10111, set: 0b10000 };
+    /// A segment of a server's side: ACK, with SYN in the first.
+    pub const REPLY: TcpFlags = TcpFlags { known: 0b10101, set: 0b10000 };
+
+    /// The bits of a list such as `FIN,SYN`, `NONE` or `ALL`.
+    pub(super) fn bits(list: &str) -> Option<u8> {
+        match list {
+            "NONE" => return Some(0),
+            "ALL" => return Some(63),
+            _ => {}
+        }
+        list.split(',').try_fold(0, |bits, name| {
+            let bit = Self::NAMES.iter().position(|known| *known == name)?;
+            Some(bits | 1 << bit)
+        })
+    }
+}

@@ -1,0 +1,241 @@
+//! One canonical rule, read.
+
+use super::matches::{self, Match, Test};
+use crate::resource::iptables::save::{takes_value, tokens};
+
+/// A rule as the walk sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its conditions.
+    pub matches: Vec<Match>,
+    /// What happens to a packet that meets them.
+    pub target: Target,
+    /// The canonical text, less `-A CHAIN`.
+    pub text: String,
+}
+
+/// What a rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Lets the packet pass this table.
+    Accept,
+    /// Drops it, with or without saying so to the sender.
+    Drop,
+    /// Back to the rule after the jump, or to the policy.
+    Return,
+    /// Into a chain, and back.
+    Jump(String),
+    /// Into a chain, not back to this one.
+    Goto(String),
+    /// Nothing that decides: no target, LOG, counters.
+    Continue,
+    /// `MARK --set-xmark`: clears the bits of the mask, then flips those of the value.
+    Mark {
+        /// What is xored in.
+        value: u32,
+        /// What is cleared before.
+        mask: u32,
+    },
+    /// Sets the mark to something that is not known here.
+    AnyMark,
+    /// Takes the packet out of conntrack.
+    Untrack,
+    /// Rewrites an address or a port.
+    Rewrite,
+    /// A target that is not modelled, and that may decide.
+    Unknown(String),
+}
+
+/// Targets after which the walk goes on as if nothing had been.
+const HARMLESS: [&str; 22] = [
+    "LOG",
+    "NFLOG",
+    "ULOG",
+    "AUDIT",
+    "TRACE",
+    "TCPMSS",
+    "TCPOPTSTRIP",
+    "CLASSIFY",
+    "CHECKSUM",
+    "DSCP",
+    "TOS",
+    "TTL",
+    "HL",
+    "ECN",
+    "SET",
+    "TEE",
+    "SECMARK",
+    "CONNSECMARK",
+    "IDLETIMER",
+    "LED",
+    "RATEEST",
+    "CT",
+];
+
+impl Rule {
+    /// Reads canonical text. What cannot be read or is not modelled becomes *unknown*.
+    pub fn parse(text: &str) -> Rule {
+        Self::parse_among(text, |_| false)
+    }
+
+    /// Reads canonical text of a table with these chains: a chain may have the name of a target
+    /// that its host does not know.
+    pub fn parse_among(text: &str, is_chain: impl Fn(&str) -> bool) -> Rule {
+        let (matches, target) = match tokens(text) {
+            Ok(words) => Reader { words: &words, at: 0 }.rule(is_chain),
+            Err(_) => (vec![unknown(text.to_owned())], Target::Unknown(text.to_owned())),
+        };
+        Rule { matches, target, text: text.to_owned() }
+    }
+
+    /// Whether every packet meets it.
+    pub fn is_unconditional(&self) -> bool {
+        self.matches.is_empty()
+    }
+}
+
+fn unknown(text: String) -> Match {
+    Match { negated: false, test: Test::Unknown(text) }
+}
+
+struct Reader<'a> {
+    words: &'a [String],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let word = self.words.get(self.at)?;
+        self.at += 1;
+        Some(word)
+    }
+
+    fn rule(mut self, is_chain: impl Fn(&str) -> bool) -> (Vec<Match>, Target) {
+        let mut matches = Vec::new();
+        let mut negated = false;
+        while let Some(word) = self.next() {
+            match word {
+                "!" => {
+                    negated = true;
+                    continue;
+                }
+                "-j" | "-g" => {
+                    let name = self.next().unwrap_or_default();
+                    let arguments = self.words.get(self.at..).unwrap_or_default();
+                    let target = match word {
+                        "-g" => Target::Goto(name.to_owned()),
+                        _ if is_chain(name) => Target::Jump(name.to_owned()),
+                        _ => target(name, arguments),
+                    };
+                    return (matches, target);
+                }
+                "-m" => {
+                    let name = self.next().unwrap_or_default();
+                    let section = self.section();
+                    extension(name, section, &mut matches);
+                }
+                "-f" => matches.push(Match { negated, test: Test::Fragment }),
+                option => {
+                    let value = if takes_value(option) { self.next().unwrap_or_default() } else { "" };
+                    matches.push(match matches::head(option, value) {
+                        Some(test) => Match { negated, test },
+                        None => unknown(format!("{option} {value}")),
+                    });
+                }
+            }
+            negated = false;
+        }
+        (matches, Target::Continue)
+    }
+
+    /// The words up to the next match extension or the target.
+    fn section(&mut self) -> &'a [String] {
+        let start = self.at;
+        while let Some(word) = self.words.get(self.at) {
+            match word.as_str() {
+                "-m" | "-j" | "-g" => break,
+                option if takes_value(option) => self.at += 2,
+                _ => self.at += 1,
+            }
+        }
+        self.at = self.at.min(self.words.len());
+        self.words.get(start..self.at).unwrap_or_default()
+    }
+}
+
+/// The conditions of one `-m NAME …`.
+fn extension(name: &str, words: &[String], matches: &mut Vec<Match>) {
+    // A comment is no condition, and `-m tcp` without options adds nothing to `-p tcp`.
+    if name == "comment" {
+        return;
+    }
+    let known = matches!(
+        name,
+        "tcp"
+            | "udp"
+            | "multiport"
+            | "icmp"
+            | "icmp6"
+            | "state"
+            | "conntrack"
+            | "physdev"
+            | "mark"
+            | "iprange"
+            | "addrtype"
+    );
+    if !known {
+        matches.push(unknown(format!("-m {name} {}", words.join(" ")).trim_end().to_owned()));
+        return;
+    }
+    let mut rest = words;
+    let mut seen = Vec::new();
+    while let [first, after @ ..] = rest {
+        let negated = first == "!";
+        let (option, after) = match (negated, after) {
+            (true, [option, after @ ..]) => (option.as_str(), after),
+            _ => (first.as_str(), after),
+        };
+        // The first word is the value even where it looks like an option.
+        let fixed = usize::from(takes_value(option)).min(after.len());
+        let more =
+            after.iter().skip(fixed).take_while(|word| !word.starts_with("--") && *word != "!").count();
+        let (values, after) = after.split_at(fixed + more);
+        rest = after;
+        seen.push(match matches::option(name, option, values) {
+            Some(test) => Match { negated, test },
+            None => unknown(format!("{option} {}", values.join(" ")).trim_end().to_owned()),
+        });
+    }
+    // --limit-iface-in changes what LOCAL means.
+    if name == "addrtype" && seen.iter().any(|one| matches!(one.test, Test::Unknown(_))) {
+        matches.push(unknown(format!("-m {name} {}", words.join(" "))));
+        return;
+    }
+    matches.append(&mut seen);
+}
+
+fn target(name: &str, arguments: &[String]) -> Target {
+    let has = |option: &str| arguments.iter().any(|word| word == option);
+    match name {
+        "ACCEPT" => Target::Accept,
+        "DROP" | "REJECT" | "TARPIT" => Target::Drop,
+        "RETURN" => Target::Return,
+        "NOTRACK" => Target::Untrack,
+        "CT" if has("--notrack") => Target::Untrack,
+        "MARK" => match arguments {
+            [option, value] if option == "--set-xmark" => match matches::masked(value) {
+                Some((value, mask)) => Target::Mark { value, mask },
+                None => Target::AnyMark,
+            },
+            _ => Target::AnyMark,
+        },
+        "CONNMARK" if has("--restore-mark") => Target::AnyMark,
+        "CONNMARK" => Target::Continue,
+        "SET" if has("--map-set") => Target::AnyMark,
+        "DNAT" | "SNAT" | "REDIRECT" | "MASQUERADE" | "NETMAP" | "DNPT" | "SNPT" => Target::Rewrite,
+        "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "" => Target::Unknown(name.to_owned()),
+        name if HARMLESS.contains(&name) => Target::Continue,
+        // A target that is not a chain of the table is unknown to the walk, which looks.
+        name => Target::Jump(name.to_owned()),
+    }
+}

@@ -1,0 +1,86 @@
+//! The rules of a host, read once for many walks.
+
+use super::rule::Rule;
+use crate::resource::iptables::Policy;
+use crate::resource::iptables::save::Save;
+use std::collections::HashMap;
+
+/// The tables of one family of a host as the walk needs them.
+#[derive(Clone, Debug, Default)]
+pub struct Ruleset {
+    tables: HashMap<String, HashMap<String, Chain>>,
+    incompatible: Vec<String>,
+    rules: usize,
+}
+
+/// One chain, read.
+#[derive(Clone, Debug)]
+pub(super) struct Chain {
+    /// Its rules in order.
+    pub(super) rules: Vec<Rule>,
+    /// What decides at its end.
+    pub(super) end: End,
+}
+
+/// What happens at the end of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A user chain: back to where the packet came from.
+    Back,
+    /// A built-in chain.
+    Policy(Policy),
+    /// A policy word that is not understood.
+    Odd,
+}
+
+impl Ruleset {
+    /// Reads the rules of a save.
+    pub fn new(save: &Save) -> Self {
+        let mut set = Ruleset { incompatible: save.incompatible.clone(), ..Ruleset::default() };
+        for (name, table) in &save.tables {
+            let chains = set.tables.entry(name.clone()).or_default();
+            for chain in table.chains() {
+                let is_chain = |name: &str| table.chain(name).is_some();
+                let rules: Vec<Rule> =
+                    chain.rules.iter().map(|rule| Rule::parse_among(rule, is_chain)).collect();
+                set.rules += rules.len();
+                let end = match (&chain.odd_policy, chain.policy) {
+                    (Some(_), _) => End::Odd,
+                    (None, Some(policy)) => End::Policy(policy),
+                    (None, None) => End::Back,
+                };
+                chains.insert(chain.name.clone(), Chain { rules, end });
+            }
+        }
+        set
+    }
+
+    /// The rules of a chain.
+    pub fn rules(&self, table: &str, chain: &str) -> Option<&[Rule]> {
+        self.chain(table, chain).map(|chain| chain.rules.as_slice())
+    }
+
+    /// Every rule, in no order.
+    pub fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.tables.values().flat_map(|table| table.values()).flat_map(|chain| &chain.rules)
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules
+    }
+
+    /// Whether there is no rule at all.
+    pub fn is_empty(&self) -> bool {
+        self.rules == 0
+    }
+
+    /// Whether a table holds native nft rules, so that nothing can be said of it.
+    pub fn is_incompatible(&self, table: &str) -> bool {
+        self.incompatible.iter().any(|name| name == table)
+    }
+
+    pub(super) fn chain(&self, table: &str, chain: &str) -> Option<&Chain> {
+        self.tables.get(table)?.get(chain)
+    }
+}
