@@ -13,5 +13,6 @@ pub mod observe;
 pub mod plan;
 pub mod problem;
 pub mod remote;
+pub mod report;
 pub mod resource;
 pub mod transport;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 const LIB: &str = include_str!("remote/lib.sh");
 const IPTABLES: &str = include_str!("remote/iptables.sh");
+const TARGET: &str = include_str!("remote/target.sh");
 const PROBE: &str = include_str!("remote/probe.sh");
 
 /// The whole script that a transaction leaves on its host.
@@ -124,6 +125,11 @@ pub fn console(nonce: &Nonce, command: &str, reason: &str) -> String {
          else printf '\\n@%s status\\n\\n@%s end\\n' \"$NONCE\" \"$NONCE\"\nfi\n"
     );
     doc
+}
+
+/// The document that asks which generation an undo goes to: the one before a run's, or by number.
+pub fn target(nonce: &Nonce, run: &str, to: &str) -> String {
+    format!("NONCE='{}'\n{LIB}{TARGET}target '{run}' '{to}' </dev/null\n", nonce.as_str())
 }
 
 #[cfg(test)]

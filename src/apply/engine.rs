@@ -4,7 +4,7 @@ use super::outcome::{HostOutcome, Status, TransactionState};
 use super::rollout::{Budget, Rollout};
 use super::{Event, Events};
 use crate::desired::Desired;
-use crate::inventory::{CheckFrom, CheckProbe};
+use crate::inventory::{CheckFrom, CheckProbe, Connection};
 use crate::observe::{ObserveError, Observed, Sections, observe};
 use crate::plan::{self, HostPlan, Options, Verdict};
 use crate::remote::{self, Nonce, Question};
@@ -42,8 +42,6 @@ pub struct Settings {
     pub confirm_timeout: Duration,
     /// How long after the first confirm a second one follows; zero for none.
     pub soak: Duration,
-    /// What the user allowed.
-    pub options: Options,
     /// Who does this: `user@controller`.
     pub owner: String,
     /// The run's name, the transaction's name on every host.
@@ -55,6 +53,8 @@ pub struct Settings {
 pub struct Planned {
     /// What is desired.
     pub desired: Arc<Desired>,
+    /// What the user allowed for it.
+    pub options: Options,
     /// The plan and what it was made from, or the outcome that stands in its place.
     pub result: Result<(Box<HostPlan>, Box<Observed>), HostOutcome>,
 }
@@ -77,11 +77,11 @@ impl Engine {
 
     /// Observes hosts in one round trip each and plans them. `keep` leaves connections open for an
     /// apply that follows.
-    pub async fn plan(&mut self, hosts: Vec<Desired>, keep: bool) -> Vec<Planned> {
+    pub async fn plan(&mut self, hosts: Vec<(Desired, Options)>, keep: bool) -> Vec<Planned> {
         self.events.emit(Event::Observing(hosts.len()));
         let mut tasks = JoinSet::new();
         let keep = keep && hosts.len() <= self.settings.parallel;
-        for (index, desired) in hosts.into_iter().enumerate() {
+        for (index, (desired, options)) in hosts.into_iter().enumerate() {
             let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
             let desired = Arc::new(desired);
             tasks.spawn(async move {
@@ -97,27 +97,26 @@ impl Engine {
                     }
                     None => None,
                 };
-                (index, desired, result, session)
+                (index, desired, options, result, session)
             });
         }
         let mut done = Vec::new();
         while let Some(joined) = tasks.join_next().await {
             // A panic in a task is a bug of ours; the host's plan is missing and the run says so.
-            let Ok((index, desired, result, session)) = joined else { continue };
+            let Ok((index, desired, options, result, session)) = joined else { continue };
             if let Some(session) = session {
                 self.sessions.insert(desired.host.clone(), session);
             }
-            done.push((index, desired, result));
+            done.push((index, desired, options, result));
         }
         done.sort_by_key(|(index, ..)| *index);
-        let options = &self.settings.options;
         done.into_iter()
-            .map(|(_, desired, result)| {
+            .map(|(_, desired, options, result)| {
                 let result = result.map(|observed| {
-                    let plan = plan::host(&desired, &observed, options);
+                    let plan = plan::host(&desired, &observed, &options);
                     (Box::new(plan), observed)
                 });
-                Planned { desired, result }
+                Planned { desired, options, result }
             })
             .collect()
     }
@@ -148,7 +147,7 @@ impl Engine {
                         outcome.plan = Some(*plan);
                         outcomes.insert(index, outcome);
                     }
-                    None => todo.push((index, planned.desired, plan)),
+                    None => todo.push((index, planned.desired, planned.options, plan)),
                 },
             }
         }
@@ -168,12 +167,12 @@ impl Engine {
             batch.reverse();
             loop {
                 while tasks.len() < self.settings.parallel.max(1) && !rollout.stopped() && !too_many {
-                    let Some((index, desired, plan)) = batch.pop() else { break };
+                    let Some((index, desired, options, plan)) = batch.pop() else { break };
                     let session = self.sessions.remove(&desired.host);
                     let (settings, events) = (self.settings.clone(), self.events.clone());
                     let host = desired.host.clone();
                     let handle = tasks.spawn(async move {
-                        let outcome = apply_host(&settings, &events, &desired, *plan, session).await;
+                        let outcome = apply_host(&settings, &events, &desired, &options, *plan, session).await;
                         (index, outcome)
                     });
                     names.insert(handle.id(), (index, host));
@@ -197,13 +196,63 @@ impl Engine {
                 self.events.emit(Event::Done(outcome.clone()));
                 outcomes.insert(index, outcome);
             }
-            for (index, desired, plan) in batch.into_iter().rev() {
+            for (index, desired, _, plan) in batch.into_iter().rev() {
                 outcomes.insert(index, skipped(&desired.host, *plan, &rollout, too_many));
             }
         }
         self.close().await;
         outcomes.into_values().collect()
     }
+}
+
+impl Engine {
+    /// Asks hosts one question each, in parallel, in one round trip; answers in the order asked.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        hosts: Vec<(Connection, String)>,
+        document: impl Fn(&Nonce) -> String + Send + Sync + 'static,
+        read: impl Fn(&Sections<'_>) -> Option<T> + Send + Sync + 'static,
+    ) -> Vec<(String, Result<T, HostOutcome>)> {
+        self.events.emit(Event::Observing(hosts.len()));
+        let (document, read) = (Arc::new(document), Arc::new(read));
+        let mut tasks = JoinSet::new();
+        for (index, (connection, host)) in hosts.into_iter().enumerate() {
+            let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
+            let (document, read) = (document.clone(), read.clone());
+            tasks.spawn(async move {
+                let _permit = gate.acquire_owned().await;
+                let answer = ask_host(&settings, &connection, &host, &*document, &*read).await;
+                let error = answer.as_ref().err().and_then(|o| o.message.clone());
+                events.emit(Event::Observed(host.clone(), error));
+                (index, host, answer)
+            });
+        }
+        let mut done = Vec::new();
+        while let Some(joined) = tasks.join_next().await {
+            done.extend(joined);
+        }
+        done.sort_by_key(|(index, ..)| *index);
+        done.into_iter().map(|(_, host, answer)| (host, answer)).collect()
+    }
+}
+
+async fn ask_host<T>(
+    settings: &Settings,
+    connection: &Connection,
+    host: &str,
+    document: &(dyn Fn(&Nonce) -> String + Send + Sync),
+    read: &(dyn Fn(&Sections<'_>) -> Option<T> + Send + Sync),
+) -> Result<T, HostOutcome> {
+    let session = transport::connect(settings.via, connection).await.map_err(|e| unreachable(host, &e))?;
+    let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
+    let answer = session.run(&document(&nonce), CALL_LIMIT + GRACE).await;
+    session.close().await;
+    let answer = answer.map_err(|e| unreachable(host, &e))?;
+    let text = String::from_utf8_lossy(&answer.stdout);
+    read(&Sections::split(&text, nonce.as_str())).ok_or_else(|| {
+        let tail = answer.stderr.lines().last().unwrap_or("the host's answer is not complete").to_owned();
+        HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(tail)
+    })
 }
 
 /// The outcome of a host that needs no transaction.
@@ -293,6 +342,7 @@ struct Transaction<'a> {
     settings: &'a Settings,
     events: &'a Events,
     desired: &'a Desired,
+    options: &'a Options,
     token: String,
 }
 
@@ -300,6 +350,7 @@ async fn apply_host(
     settings: &Settings,
     events: &Events,
     desired: &Desired,
+    options: &Options,
     plan: HostPlan,
     session: Option<Session>,
 ) -> HostOutcome {
@@ -307,7 +358,7 @@ async fn apply_host(
         Ok(token) => token,
         Err(error) => return internal(&desired.host, &error.to_string()),
     };
-    let transaction = Transaction { settings, events, desired, token };
+    let transaction = Transaction { settings, events, desired, options, token };
     let mut outcome = transaction.carry_out(&plan, session).await;
     outcome.plan = Some(plan);
     outcome
@@ -378,7 +429,7 @@ impl Transaction<'_> {
             self.abort(session).await;
             return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
         }
-        let again = plan::host(self.desired, &observed, &self.settings.options);
+        let again = plan::host(self.desired, &observed, self.options);
         let same = again.changes == plan.changes && again.verdict == Verdict::Changes;
         if !same {
             self.abort(session).await;

@@ -104,8 +104,8 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.push(leave());
     }
     removes_all(&record, desired, &mut plan.changes);
-    let refusal = refusal(desired, observed, options, &sysctl.foreign)
-        .or_else(|| lints::judge(desired, observed, &rules, options, &mut plan));
+    let refusal = refusal(desired, observed, options, &sysctl.foreign);
+    lints::judge(desired, observed, &rules, &mut plan);
     plan.verdict = match refusal {
         Some(refusal) => Verdict::Refused(refusal),
         None if plan.changes.is_empty() => Verdict::Unchanged,

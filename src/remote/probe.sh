@@ -47,6 +47,10 @@ probe_sysctl() {
 	{
 		want_keys
 		cat $ETC/current/sysctl.keys 2>/dev/null
+		# What a forecast needs whether it is declared or not.
+		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables netfilter/nf_conntrack_tcp_loose; do
+			echo net/$key
+		done
 	} | while read -r key; do
 		if [ ! -e "/proc/sys/$key" ]; then
 			printf '%s!absent\n' "$key"

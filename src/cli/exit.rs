@@ -1,0 +1,41 @@
+//! Exit codes, documented and stable. Several at once: 6 > 4 > 5 > 7 > 2 > 0.
+
+use crate::apply::Status;
+use crate::report::Document;
+
+/// Done.
+pub const DONE: u8 = 0;
+/// An internal error; no host was touched.
+pub const INTERNAL: u8 = 1;
+/// Changes are pending (`--detailed-exitcode`).
+pub const CHANGES: u8 = 2;
+/// Usage or bad input.
+pub const BAD_INPUT: u8 = 3;
+/// Some hosts failed and are as they were.
+pub const FAILED: u8 = 4;
+/// Some hosts could not be reached and were not touched.
+pub const UNREACHABLE: u8 = 5;
+/// Nobody knows how some hosts are, or a rollback failed.
+pub const UNKNOWN: u8 = 6;
+/// Hosts were left alone on purpose.
+pub const LEFT_ALONE: u8 = 7;
+/// Interrupted.
+pub const INTERRUPTED: u8 = 130;
+
+/// The code of a result; `changes` is what pending changes count as.
+pub fn of(document: &Document, changes: u8) -> u8 {
+    let any = |status| document.count(status) > 0;
+    if any(Status::Unknown) {
+        UNKNOWN
+    } else if any(Status::Failed) || any(Status::RolledBack) {
+        FAILED
+    } else if any(Status::Unreachable) {
+        UNREACHABLE
+    } else if any(Status::Refused) || any(Status::Skipped) {
+        LEFT_ALONE
+    } else if any(Status::Changed) {
+        changes
+    } else {
+        DONE
+    }
+}

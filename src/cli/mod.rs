@@ -1,0 +1,166 @@
+//! The command line: one file for each subcommand, each thin.
+
+mod apply;
+mod check;
+mod exit;
+mod inventory;
+mod plan;
+mod runs;
+mod setup;
+mod show;
+mod status;
+mod undo;
+mod unlock;
+
+use crate::report::ProgressMode;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Plan and apply sysctl, iptables and bridges on KVM hosts over SSH. A host that can no longer be
+/// reached puts itself back.
+#[derive(Debug, Parser)]
+#[command(name = "kvmfw", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check inventory and modules without any connection
+    Check,
+    /// Show what apply would change; changes nothing
+    Plan(plan::PlanArgs),
+    /// Change hosts; each rolls back if it cannot be reached afterwards
+    Apply(apply::ApplyArgs),
+    /// Show a saved plan or a past run again
+    Show(show::ShowArgs),
+    /// Show each host's transactions: who won, what is live, what boots
+    Status,
+    /// Go back to the state before a run, or to a generation (0 is the original)
+    Undo(undo::UndoArgs),
+    /// End a transaction that was left open on a host
+    Unlock(unlock::UnlockArgs),
+    /// Look at the inventory
+    Inventory(inventory::InventoryArgs),
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// Project folder, with inventories/ and modules/ [default: here or the nearest parent]
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    dir: Option<PathBuf>,
+    /// Inventory: a name below inventories/, or a path
+    #[arg(short, long, value_name = "NAME", env = "KVMFW_INVENTORY", global = true)]
+    inventory: Option<String>,
+    /// Only these hosts: names, globs, @group, kvm[01-09], &and, !not, separated by commas
+    #[arg(short, long, value_name = "HOSTS", global = true)]
+    limit: Option<String>,
+    /// How results are written
+    #[arg(long, value_enum, default_value_t, global = true)]
+    format: Format,
+    /// When to colour
+    #[arg(long, value_enum, default_value_t, global = true)]
+    color: When,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t, global = true)]
+    progress: ProgressWhen,
+    /// Say more
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Say less: no progress
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Do not ask
+    #[arg(short, long, global = true)]
+    yes: bool,
+    /// How many hosts at once
+    #[arg(short, long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..), global = true)]
+    parallel: u16,
+    /// Exit with 2 when there are changes
+    #[arg(long, global = true)]
+    detailed_exitcode: bool,
+    /// Where runs are kept [default: $XDG_STATE_HOME/kvmfw/runs]
+    #[arg(long, value_name = "DIR", env = "KVMFW_RUN_DIR", global = true)]
+    run_dir: Option<PathBuf>,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// One document.
+    Json,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// On a terminal, unless NO_COLOR or TERM=dumb says no.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ProgressWhen {
+    /// Bars on a terminal, else lines.
+    #[default]
+    Auto,
+    /// Bars.
+    Bar,
+    /// Lines.
+    Plain,
+    /// Nothing.
+    None,
+}
+
+impl ProgressWhen {
+    fn mode(self, quiet: bool, terminal: bool) -> ProgressMode {
+        match self {
+            _ if quiet => ProgressMode::None,
+            ProgressWhen::Auto if terminal => ProgressMode::Bar,
+            ProgressWhen::Auto | ProgressWhen::Plain => ProgressMode::Plain,
+            ProgressWhen::Bar => ProgressMode::Bar,
+            ProgressWhen::None => ProgressMode::None,
+        }
+    }
+}
+
+/// Runs the command line; the whole of `main`.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own code for bad usage is 2, which here means that changes are pending.
+            let code = if error.use_stderr() { exit::BAD_INPUT } else { exit::DONE };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let common = &cli.common;
+    let code = match cli.command {
+        Command::Check => check::run(common),
+        Command::Plan(args) => plan::run(common, &args),
+        Command::Apply(args) => apply::run(common, &args),
+        Command::Show(args) => show::run(common, &args),
+        Command::Status => status::run(common),
+        Command::Undo(args) => undo::run(common, &args),
+        Command::Unlock(args) => unlock::run(common, &args),
+        Command::Inventory(args) => inventory::run(common, &args),
+    };
+    ExitCode::from(code.unwrap_or_else(|code| code))
+}
+
+/// A subcommand's exit code, either way: `Err` only lets `?` leave early.
+type Code = Result<u8, u8>;

@@ -1,0 +1,166 @@
+//! What subcommands share: reading the input, the engine with its progress, writing results.
+
+use super::{Code, Common, Format, When, exit};
+use crate::apply::{Budget, Engine, Events, Settings};
+use crate::desired::{self, Desired};
+use crate::inventory::{self, Locate, Project};
+use crate::problem::Problem;
+use crate::report::{Document, Progress, Style, problems_json, problems_text};
+use crate::transport::Via;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Colour and width for a stream.
+pub fn style(common: &Common, terminal: bool) -> Style {
+    let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    let color = match common.color {
+        When::Always => true,
+        When::Never => false,
+        When::Auto if set("NO_COLOR") => false,
+        When::Auto if std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| !v.is_empty() && v != "0") => true,
+        When::Auto => terminal && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
+    };
+    Style { color, width: terminal.then(columns).flatten() }
+}
+
+fn columns() -> Option<usize> {
+    let from_env = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    from_env.or_else(|| terminal_size::terminal_size().map(|(w, _)| usize::from(w.0)))
+}
+
+/// Writes a result. A reader that went away is not an error.
+pub fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = std::io::stdout().flush();
+}
+
+/// Writes a diagnostic.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Shows problems and gives the code for bad input.
+pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>, Arc<str>>) -> u8 {
+    if common.format == Format::Json {
+        print(&problems_json(problems));
+    } else {
+        let color = style(common, std::io::stderr().is_terminal()).color;
+        let _ = write!(std::io::stderr(), "{}", problems_text(problems, sources, color));
+    }
+    exit::BAD_INPUT
+}
+
+/// The project that the flags name.
+pub fn project(common: &Common) -> Result<Project, u8> {
+    let locate = Locate { dir: common.dir.clone(), inventory: common.inventory.clone() };
+    let project = inventory::load(&locate).map_err(|p| report(common, &p.list, &p.sources))?;
+    if !common.quiet {
+        project.notices.iter().for_each(|n| complain(n));
+    }
+    Ok(project)
+}
+
+/// The names of the hosts that are selected, in the order of the inventory.
+pub fn selected(common: &Common, project: &Project) -> Result<Vec<String>, u8> {
+    let limit = common.limit.as_deref().unwrap_or("*");
+    inventory::select(project, limit).map_err(|p| report(common, &[p], &project.sources))
+}
+
+/// The desired state of every selected host. The whole inventory is checked first: an error in
+/// another host's part is found now, not when its turn comes.
+pub fn desired(common: &Common) -> Result<(Project, Vec<Desired>), u8> {
+    let project = project(common)?;
+    let names = selected(common, &project)?;
+    let desired =
+        desired::compile(&project, &names).map_err(|p| report(common, &p, &project.sources))?;
+    Ok((project, desired))
+}
+
+/// Settings of an engine that only looks.
+pub fn settings(common: &Common, run: &str) -> Settings {
+    Settings {
+        via: Via::Ssh,
+        parallel: usize::from(common.parallel),
+        batches: vec![Budget::Percent(100)],
+        max_fail: Budget::Percent(100),
+        max_unreachable: Budget::Percent(100),
+        apply_timeout: Duration::from_secs(60),
+        confirm_timeout: Duration::from_secs(60),
+        soak: Duration::ZERO,
+        owner: owner(),
+        run: run.to_owned(),
+    }
+}
+
+/// Who runs this, for the host's records: `user@controller`.
+fn owner() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|u| u.name);
+    let user = std::env::var("SUDO_USER").ok().or(user).unwrap_or_else(|| "?".to_owned());
+    let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();
+    let clean = |text: String| text.chars().filter(|c| c.is_ascii_graphic()).take(64).collect::<String>();
+    format!("{}@{}", clean(user), clean(host))
+}
+
+/// Runs a piece of the engine's work with its progress shown.
+pub fn engine<T, F>(common: &Common, settings: Settings, work: impl FnOnce(Engine) -> F) -> Result<T, u8>
+where
+    F: Future<Output = T>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        complain(&format!("cannot start: {error}"));
+        exit::INTERNAL
+    })?;
+    let terminal = std::io::stderr().is_terminal();
+    let progress = Progress::new(common.progress.mode(common.quiet, terminal), style(common, terminal));
+    let result = runtime.block_on(async {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let display = tokio::spawn(progress.run(receiver));
+        let result = work(Engine::new(settings, Events::to(sender))).await;
+        // The engine is gone, so the channel is closed and the display ends by itself.
+        let _ = display.await;
+        result
+    });
+    // Connections that died hold tasks that would only wait for their timeouts.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(result)
+}
+
+/// A plan or recap in the format that was asked for.
+pub fn show(common: &Common, document: &Document, text: impl Fn(&Document, Style) -> String) {
+    match common.format {
+        Format::Json => print(&document.json()),
+        Format::Human => print(&text(document, style(common, std::io::stdout().is_terminal()))),
+    }
+}
+
+/// A name for a run: when, and something that no other run of this second has.
+pub fn run_name() -> Result<String, u8> {
+    let suffix = crate::remote::random_hex(2).map_err(|error| {
+        complain(&format!("no random numbers: {error}"));
+        exit::INTERNAL
+    })?;
+    Ok(format!("{}-{suffix}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
+}
+
+/// Asks before hosts are changed. Without a terminal nobody can answer.
+pub fn ask(common: &Common, question: &str) -> Code {
+    if common.yes {
+        return Ok(exit::DONE);
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        complain("There is no terminal to ask on; nothing was changed. Pass --yes to apply without asking.");
+        return Err(exit::LEFT_ALONE);
+    }
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(exit::DONE);
+    }
+    complain("Declined; nothing was changed.");
+    Err(exit::LEFT_ALONE)
+}

@@ -1,0 +1,26 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# Which generation an undo goes back to, and what that one wants.
+
+# $1 a run (empty: none), $2 a generation (empty: the one before the run's)
+target() {
+	local to=$2 from
+	section target
+	if [ -z "$to" ]; then
+		from=$(awk -F '\t' -v run="$1" '$3 == run && $4 == "committed" { print $2 }' $VAR/history 2>/dev/null)
+		if [ -z "$from" ]; then
+			echo unknown=run
+			section end
+			return
+		fi
+		# shellcheck disable=SC2012
+		to=$(ls -1 $ETC/generations 2>/dev/null | sort -n | awk -v from="$from" '$1 + 0 < from + 0 { last = $1 } END { print last + 0 }')
+	fi
+	if [ "$to" != 0 ] && [ ! -e "$ETC/generations/$to/desired.json" ]; then
+		echo unknown=generation
+	else
+		printf 'to=%s\n' "$to"
+		section record
+		[ "$to" = 0 ] || cat "$ETC/generations/$to/desired.json"
+	fi
+	section end
+}

@@ -1,0 +1,194 @@
+//! The one model of everything that is shown: JSON prints it, text renders it, a run keeps it.
+
+use crate::apply::{HostOutcome, Planned, Status};
+use crate::plan::{Action, Change, DiffLine, HostPlan, Risk, Verdict};
+use crate::resource::Kind;
+use serde::{Deserialize, Serialize};
+
+/// The result of a plan or a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Document {
+    /// The shape of this document; grows when a reader has to change.
+    pub version: u32,
+    /// The run, where hosts were changed or may have been.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub run: Option<String>,
+    /// How many hosts, and how many of each status.
+    pub summary: serde_json::Map<String, serde_json::Value>,
+    /// The hosts in the order of the inventory.
+    pub hosts: Vec<HostEntry>,
+}
+
+/// One host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostEntry {
+    /// Its name.
+    pub name: String,
+    /// How it is, or how it ended.
+    pub status: Status,
+    /// Why, in a stable word.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Why, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+    /// What changes.
+    pub changes: Vec<ChangeEntry>,
+    /// What to know.
+    pub warnings: Vec<WarningEntry>,
+}
+
+/// One change of one host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ChangeEntry {
+    /// The kind of resource.
+    pub kind: Kind,
+    /// Its name.
+    pub resource: String,
+    /// What happens to it.
+    pub action: Action,
+    /// The lines, each with a sign and a space before it.
+    pub diff: String,
+    /// `file:line` of what is wanted.
+    pub origin: Vec<String>,
+    /// What is dangerous about it.
+    pub risks: Vec<Risk>,
+    /// The lines with their origins; only while this kvmfw runs.
+    #[serde(skip)]
+    pub lines: Vec<DiffLine>,
+}
+
+/// One warning.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WarningEntry {
+    /// A stable word.
+    pub code: String,
+    /// The sentence.
+    pub message: String,
+    /// `file:line` of what it is about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub origin: Option<String>,
+}
+
+impl Document {
+    /// The version this kvmfw writes.
+    pub const VERSION: u32 = 1;
+
+    /// A document about these hosts.
+    pub fn new(run: Option<String>, hosts: Vec<HostEntry>) -> Self {
+        let mut summary = serde_json::Map::new();
+        summary.insert("hosts".into(), hosts.len().into());
+        for status in Status::ALL {
+            let count = hosts.iter().filter(|h| h.status == status).count();
+            summary.insert(status.as_str().into(), count.into());
+        }
+        Self { version: Self::VERSION, run, summary, hosts }
+    }
+
+    /// What a plan found.
+    pub fn of_plan(planned: &[Planned]) -> Self {
+        Self::new(None, planned.iter().map(HostEntry::of_planned).collect())
+    }
+
+    /// What a run did.
+    pub fn of_run(run: &str, outcomes: &[HostOutcome]) -> Self {
+        Self::new(Some(run.to_owned()), outcomes.iter().map(HostEntry::of_outcome).collect())
+    }
+
+    /// How many hosts have a status.
+    pub fn count(&self, status: Status) -> usize {
+        self.hosts.iter().filter(|h| h.status == status).count()
+    }
+
+    /// As JSON with a newline at the end.
+    pub fn json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+impl HostEntry {
+    fn of_planned(planned: &Planned) -> Self {
+        match &planned.result {
+            Ok((plan, _)) => Self::of_host_plan(plan),
+            Err(outcome) => Self::of_outcome(outcome),
+        }
+    }
+
+    fn of_host_plan(plan: &HostPlan) -> Self {
+        let (status, reason, message) = match &plan.verdict {
+            Verdict::Unchanged => (Status::Unchanged, None, None),
+            Verdict::Changes => (Status::Changed, None, None),
+            Verdict::Refused(refusal) => {
+                (Status::Refused, Some(refusal.reason.clone()), Some(refusal.message.clone()))
+            }
+        };
+        Self { name: plan.host.clone(), status, reason, message, hint: None, ..Self::details(plan) }
+    }
+
+    fn of_outcome(outcome: &HostOutcome) -> Self {
+        let details = outcome.plan.as_ref().map(Self::details);
+        Self {
+            name: outcome.host.clone(),
+            status: outcome.status,
+            reason: outcome.reason.clone(),
+            message: outcome.message.clone(),
+            hint: outcome.hint.clone(),
+            changes: details.as_ref().map_or_else(Vec::new, |d| d.changes.clone()),
+            warnings: details.map_or_else(Vec::new, |d| d.warnings),
+        }
+    }
+
+    fn details(plan: &HostPlan) -> Self {
+        Self {
+            name: plan.host.clone(),
+            status: Status::Unchanged,
+            reason: None,
+            message: None,
+            hint: None,
+            changes: plan.changes.iter().map(ChangeEntry::of).collect(),
+            warnings: plan
+                .warnings
+                .iter()
+                .map(|w| WarningEntry {
+                    code: w.code.to_owned(),
+                    message: w.message.clone(),
+                    origin: w.origin.as_ref().map(ToString::to_string),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl ChangeEntry {
+    fn of(change: &Change) -> Self {
+        Self {
+            kind: change.kind,
+            resource: change.resource.clone(),
+            action: change.action,
+            diff: change.diff.text(),
+            origin: change.origin.iter().map(ToString::to_string).collect(),
+            risks: change.risks.clone(),
+            lines: change.diff.lines.clone(),
+        }
+    }
+
+    /// The lines; those of a document that was read back have no origins.
+    pub fn lines(&self) -> Vec<DiffLine> {
+        if !self.lines.is_empty() {
+            return self.lines.clone();
+        }
+        self.diff
+            .lines()
+            .filter_map(|line| {
+                let mut chars = line.chars();
+                let sign = chars.next()?;
+                Some(DiffLine { sign, text: chars.as_str().strip_prefix(' ')?.to_owned(), origin: None })
+            })
+            .collect()
+    }
+}

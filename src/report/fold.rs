@@ -1,0 +1,95 @@
+//! Many host names in few words: `kvm[01-39,41].dc1`.
+
+use std::collections::BTreeMap;
+
+/// Folds names that differ in one number. The order is that of first mention.
+pub fn fold_names<S: AsRef<str>>(names: &[S]) -> String {
+    // Around the last run of digits: prefix and suffix make the family, the digits the member.
+    let mut families: Vec<(String, String, Vec<(u64, usize)>)> = Vec::new();
+    let mut index: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut order: Vec<Result<usize, String>> = Vec::new();
+    for name in names.iter().map(AsRef::as_ref) {
+        let Some((prefix, digits, suffix)) = split(name) else {
+            order.push(Err(name.to_owned()));
+            continue;
+        };
+        let Ok(number) = digits.parse() else {
+            order.push(Err(name.to_owned()));
+            continue;
+        };
+        let key = (prefix.to_owned(), suffix.to_owned());
+        let at = *index.entry(key.clone()).or_insert_with(|| {
+            families.push((key.0, key.1, Vec::new()));
+            order.push(Ok(families.len() - 1));
+            families.len() - 1
+        });
+        families[at].2.push((number, digits.len()));
+    }
+    let words: Vec<String> = order
+        .into_iter()
+        .map(|item| match item {
+            Err(name) => name,
+            Ok(at) => fold_family(&mut families[at]),
+        })
+        .collect();
+    words.join(", ")
+}
+
+/// The first run of digits that can tell hosts apart, with what stands around it.
+fn split(name: &str) -> Option<(&str, &str, &str)> {
+    let label_end = name.find('.').unwrap_or(name.len());
+    let is_address = name.chars().all(|c| c.is_ascii_digit() || c == '.' || c == ':');
+    if is_address {
+        return None;
+    }
+    let label = &name[..label_end];
+    let end = label.rfind(|c: char| c.is_ascii_digit())? + 1;
+    let start = label[..end].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |i| i + 1);
+    Some((&name[..start], &name[start..end], &name[end..]))
+}
+
+fn fold_family((prefix, suffix, members): &mut (String, String, Vec<(u64, usize)>)) -> String {
+    members.sort_unstable();
+    members.dedup();
+    let mut ranges: Vec<String> = Vec::new();
+    let mut at = 0;
+    while at < members.len() {
+        let (first, width) = members[at];
+        let mut last = first;
+        while at + 1 < members.len()
+            && members[at + 1].0 == last + 1
+            && (members[at + 1].1 == width
+                || width == members[at].1
+                    && first.to_string().len() == width
+                    && members[at + 1].0.to_string().len() == members[at + 1].1)
+        {
+            at += 1;
+            last = members[at].0;
+        }
+        at += 1;
+        ranges.push(if first == last {
+            format!("{first:0width$}")
+        } else {
+            format!("{first:0width$}-{last:0width$}")
+        });
+    }
+    match ranges.as_slice() {
+        [one] if !one.contains('-') => format!("{prefix}{one}{suffix}"),
+        _ => format!("{prefix}[{}]{suffix}", ranges.join(",")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folds() {
+        assert_eq!(fold_names(&["kvm01", "kvm02", "kvm03", "kvm41"]), "kvm[01-03,41]");
+        assert_eq!(fold_names(&["kvm9", "kvm10", "web", "kvm11"]), "kvm[9-11], web");
+        assert_eq!(fold_names(&["kvm01.dc1", "kvm02.dc1", "kvm01.dc2"]), "kvm[01-02].dc1, kvm01.dc2");
+        assert_eq!(fold_names(&["10.0.0.1", "10.0.0.2"]), "10.0.0.1, 10.0.0.2");
+        let many: Vec<String> = (1..=412).filter(|i| *i != 411).map(|i| format!("kvm{i:03}")).collect();
+        assert_eq!(fold_names(&many), "kvm[001-410,412]");
+    }
+}

@@ -1,0 +1,203 @@
+//! Plans and recaps as people read them. Equal changes of many hosts are one block; hosts without
+//! changes are not mentioned; the summary comes last, where the eye is.
+
+use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
+use super::{Style, fold_names, printable};
+use crate::apply::Status;
+use crate::plan::{Action, Risk};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// A plan: blocks, warnings, hosts that are left alone, one summary line.
+pub fn plan_text(document: &Document, style: Style) -> String {
+    let mut out = String::new();
+    blocks(document, style, &mut out);
+    warnings(document, style, &mut out);
+    hosts_by_message(document, style, &mut out);
+    let changing = document.count(Status::Changed);
+    let of_changing =
+        || document.hosts.iter().filter(|h| h.status == Status::Changed).flat_map(|h| &h.changes);
+    let count = |action| of_changing().filter(|c| c.action == action).count();
+    let risky = of_changing().filter(|c| c.risks.contains(&Risk::ManagementPath)).count();
+    if changing == 0 {
+        let _ = write!(out, "{}", style.strong("No changes."));
+    } else {
+        let line = format!(
+            "Plan: {} to add, {} to change, {} to remove on {changing} of {}.",
+            count(Action::Add),
+            count(Action::Change),
+            count(Action::Remove),
+            hosts(document.hosts.len()),
+        );
+        let _ = write!(out, "{}", style.strong(&line));
+        if risky > 0 {
+            let _ = write!(out, " {}", style.warn(&format!("{risky} on the management path.")));
+        }
+    }
+    let unreachable = document.count(Status::Unreachable);
+    if unreachable > 0 {
+        let _ = write!(out, " {}", style.alarm(&format!("{} unreachable.", hosts(unreachable))));
+    }
+    let refused = document.count(Status::Refused);
+    if refused > 0 {
+        let _ = write!(out, " {}", style.alarm(&format!("{} refused.", hosts(refused))));
+    }
+    out.push('\n');
+    out
+}
+
+/// How a run ended: a line for each outcome, causes, what to do next.
+pub fn recap_text(document: &Document, style: Style) -> String {
+    let mut out = String::new();
+    hosts_by_message(document, style, &mut out);
+    if let Some(run) = &document.run {
+        let _ = writeln!(out, "{}", style.strong(&format!("Run {run}")));
+    }
+    for status in Status::ALL {
+        let names: Vec<&str> =
+            document.hosts.iter().filter(|h| h.status == status).map(|h| h.name.as_str()).collect();
+        if names.is_empty() {
+            continue;
+        }
+        let word = format!("{:<12}", status.words());
+        let word = match status {
+            Status::Unchanged => word,
+            Status::Changed => style.add(&word),
+            Status::Skipped | Status::Refused => style.warn(&word),
+            _ => style.alarm(&word),
+        };
+        let _ = writeln!(out, "  {word} {:>4}   {}", names.len(), printable(&fold_names(&names)));
+    }
+    out
+}
+
+fn hosts(n: usize) -> String {
+    if n == 1 { "1 host".to_owned() } else { format!("{n} hosts") }
+}
+
+/// Equal changes under one heading, in the order of first mention.
+fn blocks(document: &Document, style: Style, out: &mut String) {
+    let mut order: Vec<(&ChangeEntry, Vec<&str>)> = Vec::new();
+    let mut index: BTreeMap<&ChangeEntry, usize> = BTreeMap::new();
+    for host in document.hosts.iter().filter(|h| !h.changes.is_empty()) {
+        for change in &host.changes {
+            let at = *index.entry(change).or_insert_with(|| {
+                order.push((change, Vec::new()));
+                order.len() - 1
+            });
+            order[at].1.push(&host.name);
+        }
+    }
+    for (change, names) in order {
+        block(change, &names, style, out);
+    }
+}
+
+fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
+    let sign = match change.action {
+        Action::Add => style.add("+"),
+        Action::Change => style.warn("~"),
+        Action::Remove => style.remove("-"),
+    };
+    let title = format!("{} {}", change.kind.as_str(), printable(&change.resource));
+    let mut who = printable(&fold_names(names));
+    if names.len() > 1 {
+        let _ = write!(who, " ({})", hosts(names.len()));
+    }
+    let _ = write!(out, "{sign} {}   {who}", style.strong(&format!("{title:<36}")));
+    for risk in &change.risks {
+        let text = match risk {
+            Risk::ManagementPath => "! on the path of SSH",
+            Risk::Lockout => "! LOCKOUT",
+            Risk::GuestsDark => "! guests go dark",
+            Risk::OneWay => "! cannot be rolled back in full",
+            Risk::RemovesAll => "! removes all of its kind",
+        };
+        let text = if matches!(risk, Risk::Lockout | Risk::GuestsDark) {
+            style.alarm(text)
+        } else {
+            style.warn(text)
+        };
+        let _ = write!(out, "   {text}");
+    }
+    out.push('\n');
+    for line in change.lines() {
+        let text = format!("    {} {}", line.sign, printable(&line.text));
+        let shown = match line.sign {
+            '+' => style.add(&text),
+            '-' => style.remove(&text),
+            _ => style.faint(&text),
+        };
+        out.push_str(&shown);
+        if let (Some(origin), '+') = (&line.origin, line.sign) {
+            let note = format!("   # {}", printable(&origin.to_string()));
+            // Where it does not fit, the terminal would wrap it into the next rule.
+            if style.width.is_none_or(|w| text.chars().count() + note.chars().count() <= w) {
+                out.push_str(&style.faint(&note));
+            }
+        }
+        out.push('\n');
+    }
+    out.push('\n');
+}
+
+fn warnings(document: &Document, style: Style, out: &mut String) {
+    let mut order: Vec<(&WarningEntry, Vec<&str>)> = Vec::new();
+    let mut index: BTreeMap<&WarningEntry, usize> = BTreeMap::new();
+    for host in &document.hosts {
+        for warning in &host.warnings {
+            let at = *index.entry(warning).or_insert_with(|| {
+                order.push((warning, Vec::new()));
+                order.len() - 1
+            });
+            order[at].1.push(&host.name);
+        }
+    }
+    let any = !order.is_empty();
+    for (warning, names) in order {
+        let _ = write!(
+            out,
+            "{} {}: {}",
+            style.warn(&format!("! {}", warning.code)),
+            printable(&fold_names(&names)),
+            printable(&warning.message)
+        );
+        if let Some(origin) = &warning.origin {
+            let _ = write!(out, " {}", style.faint(&format!("({})", printable(origin))));
+        }
+        out.push('\n');
+    }
+    if any {
+        out.push('\n');
+    }
+}
+
+/// Hosts with something to say about themselves, equal words together.
+fn hosts_by_message(document: &Document, style: Style, out: &mut String) {
+    let mut groups: Vec<(&HostEntry, Vec<&str>)> = Vec::new();
+    for host in document.hosts.iter().filter(|h| h.message.is_some()) {
+        let same = |(first, _): &&mut (&HostEntry, Vec<&str>)| {
+            first.status == host.status && first.message == host.message && first.hint == host.hint
+        };
+        match groups.iter_mut().find(same) {
+            Some((_, names)) => names.push(&host.name),
+            None => groups.push((host, vec![&host.name])),
+        }
+    }
+    let any = !groups.is_empty();
+    for (host, names) in groups {
+        let words = format!("{} {}", printable(&fold_names(&names)), host.status.words().to_uppercase());
+        let _ = writeln!(
+            out,
+            "{}: {}",
+            style.alarm(&words),
+            printable(host.message.as_deref().unwrap_or_default())
+        );
+        if let Some(hint) = &host.hint {
+            let _ = writeln!(out, "    → {}", printable(hint));
+        }
+    }
+    if any {
+        out.push('\n');
+    }
+}

@@ -1,0 +1,69 @@
+//! Colour, and text from hosts made harmless.
+
+use owo_colors::OwoColorize;
+
+/// Whether to colour; signs carry the meaning, colour only helps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// Colour.
+    pub color: bool,
+    /// Columns of the terminal, if it is one.
+    pub width: Option<usize>,
+}
+
+impl Style {
+    /// What is added.
+    pub fn add(self, text: &str) -> String {
+        if self.color { text.green().to_string() } else { text.to_owned() }
+    }
+
+    /// What is removed.
+    pub fn remove(self, text: &str) -> String {
+        if self.color { text.red().to_string() } else { text.to_owned() }
+    }
+
+    /// What changes or warns.
+    pub fn warn(self, text: &str) -> String {
+        if self.color { text.yellow().to_string() } else { text.to_owned() }
+    }
+
+    /// What alarms.
+    pub fn alarm(self, text: &str) -> String {
+        if self.color { text.red().bold().to_string() } else { text.to_owned() }
+    }
+
+    /// Names and headings.
+    pub fn strong(self, text: &str) -> String {
+        if self.color { text.bold().to_string() } else { text.to_owned() }
+    }
+
+    /// What only explains.
+    pub fn faint(self, text: &str) -> String {
+        if self.color { text.dimmed().to_string() } else { text.to_owned() }
+    }
+}
+
+/// Text with everything escaped that a terminal would obey: a host must not write on the
+/// operator's screen what it likes.
+pub fn printable(text: &str) -> String {
+    let harmless = |c: char| {
+        c == '\n'
+            || !(c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'))
+    };
+    if text.chars().all(harmless) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_shown_not_obeyed() {
+        assert_eq!(printable("a\u{1b}[2Jb\rc\u{202e}d"), "a\\u{1b}[2Jb\\rc\\u{202e}d");
+        assert_eq!(printable("plain\ntext – ok"), "plain\ntext – ok");
+    }
+}
