@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod characters;
 pub mod desired;
 pub mod inventory;
 pub mod problem;
 pub mod resource;
+pub mod yaml;

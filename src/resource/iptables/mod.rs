@@ -1,5 +1,10 @@
 //! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
 
+pub mod address;
+pub mod rule;
+pub mod targets;
+pub mod text;
+
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
