@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// No input file is larger.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// No input nests deeper.
 const MAX_DEPTH: usize = 128;
@@ -72,20 +72,32 @@ pub enum Style {
     Folded,
 }
 
+impl Node {
+    /// What an empty file holds.
+    pub fn null(file: &Arc<str>) -> Self {
+        Self { value: Value::Null, style: Style::Plain, place: place(file, 1, 0, 1) }
+    }
+}
+
 /// Reads a file's bytes as text, or says why they cannot be an input file.
 pub fn text(file: &Arc<str>, bytes: Vec<u8>) -> Result<String, Problem> {
-    if bytes.len() > MAX_BYTES {
+    if bytes.len() as u64 > MAX_BYTES {
         let size = bytes.len();
-        return Err(Problem::new("too-large", format!("is {size} bytes long, more than the 16 MiB of an input file"))
-            .at(file, 1, 1, 1)
-            .help("split it: a folder of files is read as one inventory"));
+        return Err(Problem::new(
+            "too-large",
+            format!("is {size} bytes long, more than the 16 MiB of an input file"),
+        )
+        .at(file, 1, 1, 1)
+        .help("split it: a folder of files is read as one inventory"));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.iter().filter(|b| **b == b'\n').count() as u32 + 1;
         let start = valid.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let column = String::from_utf8_lossy(&valid[start..]).chars().count() as u32 + 1;
-        Problem::new("not-utf8", "is not UTF-8 text").at(file, line, column, 1).help("save it as UTF-8 without BOM")
+        Problem::new("not-utf8", "is not UTF-8 text")
+            .at(file, line, column, 1)
+            .help("save it as UTF-8 without BOM")
     })?;
     Ok(text)
 }
@@ -169,8 +181,12 @@ fn shape(file: &Arc<str>, text: &str) -> Result<Shape, Vec<Problem>> {
                 if error.info().contains("recursion limit") {
                     problems.push(too_deep(&place(file, line, column, 1)));
                 } else {
-                    let problem = Problem::new("yaml-syntax", error.info().to_owned())
-                        .at(file, line as u32, column as u32 + 1, 1);
+                    let problem = Problem::new("yaml-syntax", error.info().to_owned()).at(
+                        file,
+                        line as u32,
+                        column as u32 + 1,
+                        1,
+                    );
                     problems.push(hint(problem, text, line));
                 }
                 return Err(problems);
@@ -252,7 +268,11 @@ fn shape(file: &Arc<str>, text: &str) -> Result<Shape, Vec<Problem>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(root.unwrap_or(Shape::Scalar { text: String::new(), style: Style::Plain, place: place(file, 1, 0, 1) }))
+    Ok(root.unwrap_or(Shape::Scalar {
+        text: String::new(),
+        style: Style::Plain,
+        place: place(file, 1, 0, 1),
+    }))
 }
 
 fn place(file: &Arc<str>, line: usize, column: usize, length: usize) -> Place {

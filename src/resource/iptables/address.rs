@@ -67,7 +67,10 @@ fn no_address(text: &str, address: &str) -> (String, Option<String>) {
 fn is_v4(address: &str, masked: bool) -> bool {
     let parts: Vec<&str> = address.split('.').collect();
     let right = |part: &&str| {
-        !part.is_empty() && part.len() <= 3 && (part.len() == 1 || !part.starts_with('0')) && part.parse::<u8>().is_ok()
+        !part.is_empty()
+            && part.len() <= 3
+            && (part.len() == 1 || !part.starts_with('0'))
+            && part.parse::<u8>().is_ok()
     };
     parts.iter().all(right) && (parts.len() == 4 || masked && parts.len() < 4)
 }
@@ -91,7 +94,9 @@ pub fn check_interface(text: &str) -> Trouble {
         let message = format!("`{text}` is longer than the 15 characters an interface name may have");
         return Some((message, Some("a `+` at the end stands for any ending".into())));
     }
-    let bad = text.is_empty() || text.starts_with('-') || text.contains(|c: char| c.is_whitespace() || "/!*,".contains(c));
+    let bad = text.is_empty()
+        || text.starts_with('-')
+        || text.contains(|c: char| c.is_whitespace() || "/!*,".contains(c));
     bad.then(|| {
         let help = text.ends_with('*').then(|| format!("write `{}+`", text.trim_end_matches('*')));
         (format!("`{text}` is no interface name"), help)
@@ -122,10 +127,14 @@ fn check_port_range(text: &str) -> Trouble {
     let digits = text.chars().all(|c| c.is_ascii_digit() || c == ':');
     if !digits && !text.is_empty() {
         // A service name: only the host knows its /etc/services.
-        let name = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+:".contains(c)) && !text.starts_with('-');
-        let range = text.split_once('-').filter(|(a, b)| a.parse::<u16>().is_ok() && b.parse::<u16>().is_ok());
+        let name =
+            text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+:".contains(c)) && !text.starts_with('-');
+        let range =
+            text.split_once('-').filter(|(a, b)| a.parse::<u16>().is_ok() && b.parse::<u16>().is_ok());
         return match range {
-            Some((a, b)) => Some((format!("`{text}` is no port"), Some(format!("a range is written `{a}:{b}`")))),
+            Some((a, b)) => {
+                Some((format!("`{text}` is no port"), Some(format!("a range is written `{a}:{b}`"))))
+            }
             None => (!name).then(|| (format!("`{text}` is no port"), None)),
         };
     }

@@ -25,6 +25,8 @@ pub struct Checked {
     pub before: String,
     /// The target or chain as the user names it, and where.
     pub target: Option<(String, Place)>,
+    /// Whether the target is one of iptables, not a chain.
+    pub extension: bool,
     /// The text after the target.
     pub after: String,
     /// Where the rule starts.
@@ -57,7 +59,8 @@ impl Checked {
 pub fn check(words: &[Word], context: Context<'_>, problems: &mut Vec<Problem>) -> Option<Checked> {
     let first = words.first()?;
     let before = problems.len();
-    let mut walk = Walk { words, at: 0, context, problems, out: Vec::new(), target: None, seen: Seen::default() };
+    let mut walk =
+        Walk { words, at: 0, context, problems, out: Vec::new(), target: None, seen: Seen::default() };
     walk.run();
     let (out, target, seen) = (walk.out, walk.target, walk.seen);
     if problems.len() > before {
@@ -71,7 +74,14 @@ pub fn check(words: &[Word], context: Context<'_>, problems: &mut Vec<Problem>) 
         return None;
     }
     Some(match target {
-        None => Checked { before: join(&out), target: None, after: String::new(), place: first.place.clone(), module },
+        None => Checked {
+            before: join(&out),
+            target: None,
+            extension: false,
+            after: String::new(),
+            place: first.place.clone(),
+            module,
+        },
         Some(at) => {
             let mut before = join(&out[..at]);
             let mut after = join(&out[at + 1..]);
@@ -80,7 +90,8 @@ pub fn check(words: &[Word], context: Context<'_>, problems: &mut Vec<Problem>) 
                 after.insert(0, ' ');
             }
             let target = Some((out[at].value.clone(), out[at].place.clone()));
-            Checked { before, target, after, place: first.place.clone(), module }
+            let extension = TARGETS.contains(&out[at].value.as_str());
+            Checked { before, target, extension, after, place: first.place.clone(), module }
         }
     })
 }
@@ -133,7 +144,11 @@ impl Walk<'_> {
                     self.wrong(&word, &format!("the option `{}` is in quotes", word.value), Some(help));
                 }
                 let negated = not.take().is_some();
-                if word.value.starts_with("--") { self.long(word, negated) } else { self.short(word, negated) }
+                if word.value.starts_with("--") {
+                    self.long(word, negated)
+                } else {
+                    self.short(word, negated)
+                }
                 continue;
             }
             self.stray(&word);
@@ -183,7 +198,8 @@ impl Walk<'_> {
             let help = self.corrected(at, 1, &format!("! {}", &text[1..]));
             return self.wrong(word, &format!("`{text}` needs a space after `!`"), Some(help));
         }
-        let help = "a comment starts with two spaces and `#`; a value with spaces needs double quotes".to_owned();
+        let help =
+            "a comment starts with two spaces and `#`; a value with spaces needs double quotes".to_owned();
         self.wrong(word, &format!("`{text}` belongs to no option"), Some(help));
     }
 
@@ -196,7 +212,8 @@ impl Walk<'_> {
                 's' | 'd' | 'p' | 'i' | 'o' | 'j' | 'g' | 'm' => {
                     let rest = &word.value[1 + at + letter.len_utf8()..];
                     self.out.push(made(&word, &option));
-                    let value = if rest.is_empty() { self.value(&word, &option) } else { Some(made(&word, rest)) };
+                    let value =
+                        if rest.is_empty() { self.value(&word, &option) } else { Some(made(&word, rest)) };
                     if let Some(value) = value {
                         self.core(&option, value, negated);
                     }
@@ -205,7 +222,10 @@ impl Walk<'_> {
                 'f' => self.out.push(made(&word, "-f")),
                 'A' | 'I' | 'D' | 'R' | 'C' | 'N' | 'X' | 'F' | 'Z' | 'P' | 'E' | 'L' | 'S' | 't' => {
                     let skip = usize::from(word.value.len() == 2);
-                    let mut help = format!("leave it out: the keys above say it; {}", self.corrected(self.at - 1, 1 + skip, ""));
+                    let mut help = format!(
+                        "leave it out: the keys above say it; {}",
+                        self.corrected(self.at - 1, 1 + skip, "")
+                    );
                     if !matches!(letter, 'A' | 't') {
                         help = "a rule is what follows `-A CHAIN`; kvmfw orders the rest".into();
                     }
@@ -214,7 +234,11 @@ impl Walk<'_> {
                     return;
                 }
                 'c' => {
-                    self.wrong(&word, "`-c` sets counters, which is no part of a rule", Some("leave it out".into()));
+                    self.wrong(
+                        &word,
+                        "`-c` sets counters, which is no part of a rule",
+                        Some("leave it out".into()),
+                    );
                     return;
                 }
                 '4' | '6' => {
@@ -223,7 +247,8 @@ impl Walk<'_> {
                     return;
                 }
                 _ => {
-                    let help = (word.value.chars().count() > 2).then(|| format!("did you mean `-{}`?", word.value));
+                    let help =
+                        (word.value.chars().count() > 2).then(|| format!("did you mean `-{}`?", word.value));
                     self.wrong(&word, &format!("there is no option `{option}` in a rule"), help);
                     return;
                 }
@@ -254,15 +279,32 @@ impl Walk<'_> {
             // iptables takes any unambiguous beginning of an option, of a command too.
             let command = COMMANDS.iter().find(|command| {
                 **command == option
-                    || option.len() > 4 && command.starts_with(&option) && !NOT_SHORTENED.contains(&option.as_str())
+                    || option.len() > 4
+                        && command.starts_with(&option)
+                        && !NOT_SHORTENED.contains(&option.as_str())
             });
             if command.is_some() {
                 let help = "a rule is what follows `-A CHAIN`".to_owned();
                 return self.wrong(&word, &format!("`{option}` is no part of a rule"), Some(help));
             }
-            let spelled = ["--jump", "--goto", "--protocol", "--source", "--destination", "--in-interface", "--out-interface", "--match"];
-            if let Some(full) = spelled.iter().find(|full| option.len() > 3 && full.starts_with(&option) && !matches!(option.as_str(), "--mat" | "--mac")) {
-                return self.wrong(&word, &format!("`{option}` is a shortened option"), Some(format!("write `{full}`")));
+            let spelled = [
+                "--jump",
+                "--goto",
+                "--protocol",
+                "--source",
+                "--destination",
+                "--in-interface",
+                "--out-interface",
+                "--match",
+            ];
+            if let Some(full) = spelled.iter().find(|full| {
+                option.len() > 3 && full.starts_with(&option) && !matches!(option.as_str(), "--mat" | "--mac")
+            }) {
+                return self.wrong(
+                    &word,
+                    &format!("`{option}` is a shortened option"),
+                    Some(format!("write `{full}`")),
+                );
             }
         }
         self.out.push(made(&word, &option));
@@ -306,7 +348,11 @@ impl Walk<'_> {
             "-p" => self.seen.protocol = Some(value.value.clone()),
             "-j" | "-g" => {
                 if self.target.replace(index).is_some() {
-                    self.wrong(&value, "has two targets", Some("one rule does one thing: make it two rules".into()));
+                    self.wrong(
+                        &value,
+                        "has two targets",
+                        Some("one rule does one thing: make it two rules".into()),
+                    );
                 }
                 if negated {
                     self.wrong(&value, "a target cannot be negated", None);
@@ -325,7 +371,9 @@ impl Walk<'_> {
             "-s" | "-d" => address::check(text, self.context.family, negated),
             "-p" => address::check_protocol(text),
             "-i" | "-o" => address::check_interface(text).or_else(|| self.wrong_side(option)),
-            "-m" if text.is_empty() || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) => {
+            "-m" if text.is_empty()
+                || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) =>
+            {
                 Some((format!("`{text}` is no match"), None))
             }
             "-j" | "-g" => self.target_trouble(option, text),
@@ -342,14 +390,19 @@ impl Walk<'_> {
             "-i" => matches!(chain, "OUTPUT" | "POSTROUTING"),
             _ => matches!(chain, "INPUT" | "PREROUTING"),
         };
-        (self.context.builtin && no_such)
-            .then(|| (format!("`{option}` never matches in {chain}"), Some("packets have no such interface there".into())))
+        (self.context.builtin && no_such).then(|| {
+            (
+                format!("`{option}` never matches in {chain}"),
+                Some("packets have no such interface there".into()),
+            )
+        })
     }
 
     fn target_trouble(&self, option: &str, text: &str) -> Option<(String, Option<String>)> {
         let Context { chain, table, builtin, family } = self.context;
         if builtin && option == "-g" {
-            let help = format!("use `-j {text}`: from our chain a goto would skip the foreign rules after the hook");
+            let help =
+                format!("use `-j {text}`: from our chain a goto would skip the foreign rules after the hook");
             return Some((format!("goes to `{text}` directly in the built-in chain {chain}"), Some(help)));
         }
         if builtin && text == "RETURN" {
@@ -357,14 +410,20 @@ impl Walk<'_> {
             return Some((format!("RETURN directly in the built-in chain {chain}"), Some(help.into())));
         }
         if option == "-g" && TARGETS.contains(&text) {
-            return Some((format!("`{text}` is a target, not a chain to go to"), Some(format!("use `-j {text}`"))));
+            return Some((
+                format!("`{text}` is a target, not a chain to go to"),
+                Some(format!("use `-j {text}`")),
+            ));
         }
         if builtin_chains(table).is_some_and(|chains| chains.contains(&text)) {
             return Some((format!("`{text}` is a built-in chain, no rule can jump there"), None));
         }
         if text.starts_with(super::PREFIX) {
             let plain = text.trim_start_matches(super::PREFIX);
-            return Some((format!("`{text}` has the prefix that kvmfw adds"), Some(format!("write `{plain}`"))));
+            return Some((
+                format!("`{text}` has the prefix that kvmfw adds"),
+                Some(format!("write `{plain}`")),
+            ));
         }
         if targets::target_family(text).is_some_and(|only| only != family) {
             return Some((format!("{family} has no target `{text}`"), None));
@@ -422,8 +481,12 @@ impl Walk<'_> {
                     "--log-prefix" if text.len() > 29 => {
                         Some((format!("the prefix `{text}` is longer than 29 characters"), None))
                     }
-                    "--comment" if text.len() > 255 => Some(("the comment is longer than 255 characters".into(), None)),
-                    "--mac-source" if !address::is_mac(text) => Some((format!("`{text}` is no MAC address"), None)),
+                    "--comment" if text.len() > 255 => {
+                        Some(("the comment is longer than 255 characters".into(), None))
+                    }
+                    "--mac-source" if !address::is_mac(text) => {
+                        Some((format!("`{text}` is no MAC address"), None))
+                    }
                     _ => None,
                 };
                 if let Some((message, help)) = trouble {
@@ -437,5 +500,11 @@ impl Walk<'_> {
 
 /// A word made out of a part of another one.
 fn made(word: &Word, value: &str) -> Word {
-    Word { value: value.to_owned(), raw: quote(value), quoted: false, pieces: vec![], place: word.place.clone() }
+    Word {
+        value: value.to_owned(),
+        raw: quote(value),
+        quoted: false,
+        pieces: vec![],
+        place: word.place.clone(),
+    }
 }

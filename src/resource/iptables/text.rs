@@ -362,7 +362,8 @@ pub fn expand(template: &Template, scope: &Scope, family: Family) -> Result<Expa
 
 /// The problem of a `$name` that stands for nothing.
 pub fn unknown<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
-    let mut problem = Problem::new("unknown-param", format!("there is no param `${name}`")).at_place(&word.place);
+    let mut problem =
+        Problem::new("unknown-param", format!("there is no param `${name}`")).at_place(&word.place);
     let near = did_you_mean(name, known);
     problem.help = Some(near.unwrap_or_else(|| "write `$$` for a dollar".into()));
     problem
@@ -370,7 +371,8 @@ pub fn unknown<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str>
 
 /// Whether the option that a word belongs to has a `!` before it.
 fn negated(words: &[Word], at: usize) -> bool {
-    let option = words[..=at].iter().rposition(|word| word.value.starts_with('-') && !word.quoted).unwrap_or(at);
+    let option =
+        words[..=at].iter().rposition(|word| word.value.starts_with('-') && !word.quoted).unwrap_or(at);
     words[..at].iter().enumerate().any(|(i, word)| word.value == "!" && (i + 1 == option || i + 1 == at))
 }
 
@@ -389,7 +391,13 @@ fn fill(word: &Word, scope: &Scope, element: Option<&Element>) -> Word {
         }
     }
     let raw = quote(&value);
-    Word { quoted: word.quoted || raw.starts_with('"'), raw, value, pieces: vec![], place: word.place.clone() }
+    Word {
+        quoted: word.quoted || raw.starts_with('"'),
+        raw,
+        value,
+        pieces: vec![],
+        place: word.place.clone(),
+    }
 }
 
 /// Writes a value so that iptables-restore reads it as one word.
