@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod characters;
+pub mod cli;
 pub mod desired;
 pub mod inventory;
 pub mod netfilter;
@@ -16,3 +18,4 @@ pub mod remote;
 pub mod report;
 pub mod resource;
 pub mod transport;
+pub mod yaml;

@@ -1,3 +1,7 @@
 //! The kvmfw command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kvmfw::cli::run()
+}

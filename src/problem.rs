@@ -3,6 +3,7 @@
 //! Every stage that reads what a person wrote collects [`Problem`]s instead of stopping at the
 //! first: a run shows all of them at once.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,6 +61,19 @@ pub struct Place {
     pub length: u32,
 }
 
+impl Place {
+    /// The line as an origin.
+    pub fn origin(&self) -> Origin {
+        Origin { file: self.file.clone(), line: self.line }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
 impl Problem {
     /// A problem without a place.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
@@ -70,6 +84,13 @@ impl Problem {
     #[must_use]
     pub fn at(mut self, file: &Arc<str>, line: u32, column: u32, length: u32) -> Self {
         self.place = Some(Place { file: file.clone(), line, column, length: length.max(1) });
+        self
+    }
+
+    /// The same problem at a place that is already known.
+    #[must_use]
+    pub fn at_place(mut self, place: &Place) -> Self {
+        self.place = Some(place.clone());
         self
     }
 
@@ -103,4 +124,90 @@ pub struct Warning {
     pub message: String,
     /// What it is about, where that has a place.
     pub origin: Option<Origin>,
+}
+
+/// The text of every input file by the name under which problems name it, for snippets.
+pub type Sources = BTreeMap<Arc<str>, Arc<str>>;
+
+/// All that is wrong with an input, and the texts to show it in.
+#[derive(Clone, Debug, Default)]
+pub struct Problems {
+    /// The problems, in the order of the files.
+    pub list: Vec<Problem>,
+    /// The texts of the files that could be read.
+    pub sources: Sources,
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self { list: vec![problem], sources: Sources::new() }
+    }
+}
+
+/// The candidate that a person most probably meant, if one is near enough to say so.
+pub fn closest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (wrong.chars().count() / 3).clamp(1, 4);
+    candidates
+        .into_iter()
+        .filter(|candidate| candidate.len().abs_diff(wrong.len()) <= 2 * limit)
+        .map(|candidate| (distance(&wrong.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// ``did you mean `x`?`` where one candidate is near, else the list of all (where it is short).
+pub fn did_you_mean<'a>(
+    wrong: &str,
+    candidates: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<String> {
+    if let Some(near) = closest(wrong, candidates.clone()) {
+        return Some(format!("did you mean `{near}`?"));
+    }
+    let all: Vec<&str> = candidates.into_iter().collect();
+    match all.len() {
+        0 => None,
+        1..=16 => Some(format!("there is {}", all.join(", "))),
+        _ => None,
+    }
+}
+
+/// How many edits (insert, delete, replace, swap of neighbours) lead from one text to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let mut before = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let same = usize::from(a[i - 1] != b[j - 1]);
+            row[j] = (last[j - 1] + same).min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = last;
+        last = row;
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_name() {
+        let names = ["address", "groups", "modules", "ssh"];
+        for (wrong, meant) in [
+            ("adress", Some("address")),
+            ("gruops", Some("groups")),
+            ("Modules", Some("modules")),
+            ("sh", Some("ssh")),
+            ("firewall", None),
+            ("", None),
+        ] {
+            assert_eq!(closest(wrong, names), meant, "{wrong}");
+        }
+    }
 }

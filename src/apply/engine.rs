@@ -172,7 +172,8 @@ impl Engine {
                     let (settings, events) = (self.settings.clone(), self.events.clone());
                     let host = desired.host.clone();
                     let handle = tasks.spawn(async move {
-                        let outcome = apply_host(&settings, &events, &desired, &options, *plan, session).await;
+                        let outcome =
+                            apply_host(&settings, &events, &desired, &options, *plan, session).await;
                         (index, outcome)
                     });
                     names.insert(handle.id(), (index, host));

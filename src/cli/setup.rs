@@ -4,12 +4,13 @@ use super::{Code, Common, Format, When, exit};
 use crate::apply::{Budget, Engine, Events, Settings};
 use crate::desired::{self, Desired};
 use crate::inventory::{self, Locate, Project};
-use crate::problem::Problem;
+use crate::problem::{Problem, Problems};
 use crate::report::{Document, Progress, Style, problems_json, problems_text};
 use crate::transport::Via;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,10 +54,16 @@ pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>
     exit::BAD_INPUT
 }
 
+/// Reads an inventory with the modules beside it.
+pub fn load(dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, Problems> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    inventory::load(&Locate { dir, inventory, home })
+}
+
 /// The project that the flags name.
 pub fn project(common: &Common) -> Result<Project, u8> {
-    let locate = Locate { dir: common.dir.clone(), inventory: common.inventory.clone() };
-    let project = inventory::load(&locate).map_err(|p| report(common, &p.list, &p.sources))?;
+    let project = load(common.dir.clone(), common.inventory.clone())
+        .map_err(|p| report(common, &p.list, &p.sources))?;
     if !common.quiet {
         project.notices.iter().for_each(|n| complain(n));
     }
@@ -74,8 +81,7 @@ pub fn selected(common: &Common, project: &Project) -> Result<Vec<String>, u8> {
 pub fn desired(common: &Common) -> Result<(Project, Vec<Desired>), u8> {
     let project = project(common)?;
     let names = selected(common, &project)?;
-    let desired =
-        desired::compile(&project, &names).map_err(|p| report(common, &p, &project.sources))?;
+    let desired = desired::compile(&project, &names).map_err(|p| report(common, &p, &project.sources))?;
     Ok((project, desired))
 }
 

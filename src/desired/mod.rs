@@ -1,5 +1,13 @@
 //! WHAT: the desired state of each host, compiled from inventory and modules.
 
+mod bridges;
+mod compile;
+mod connection;
+mod merge;
 mod model;
+mod rules;
+mod sysctl;
 
+pub use compile::{compile, explain_host};
+pub use merge::Fact;
 pub use model::*;

@@ -1,5 +1,28 @@
 //! WHO: hosts, groups and modules as they are written, checked but not yet put together.
 
+mod checks;
 mod connection;
+mod entry;
+mod load;
+mod module;
+mod names;
+mod params;
+mod project;
+mod reader;
+mod resources;
+mod rules;
+mod save_text;
+mod select;
+mod ssh;
 
 pub use connection::*;
+pub use entry::{Entry, Owner, ParamText};
+pub use load::{Locate, load, load_text};
+pub use module::{Module, SHIPPED, Values};
+pub use params::{Base, Declared, Type, shown};
+pub use project::*;
+pub use reader::Spanned;
+pub use resources::{BridgeText, Resources, SysctlText};
+pub use rules::{ChainText, RuleText};
+pub use select::select;
+pub use ssh::SshText;

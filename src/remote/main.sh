@@ -192,14 +192,23 @@ settle() {
 }
 
 status() {
+	local current open state
 	section status
+	current=$(readlink $ETC/current 2>/dev/null)
+	printf 'generation=%s\n' "${current##*/}"
+	first_line $ETC/inventory
+	printf 'inventory=%s\n' "$line"
+	open=$(readlink $VAR/open 2>/dev/null)
+	printf 'open=%s\n' "${open##*/}"
+	[ -s $VAR/boot.failed ] && printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
+	section transactions
 	for T in "$VAR"/txn/*/; do
 		[ -d "$T" ] || continue
 		T=${T%/}
-		ID=${T##*/}
 		first_line "$T/done"
-		[ -n "$line" ] || line=$(outcome | sed -n 's/^state=//p')
-		printf '%s\t%s\t%s\n' "$ID" "$line" "$(owner_text)"
+		state=$line
+		[ -n "$state" ] || state=$(outcome | sed -n 's/^state=//p')
+		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$(owner_text)"
 	done
 	section lock
 	cat $VAR/lock 2>/dev/null

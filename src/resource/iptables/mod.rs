@@ -1,7 +1,11 @@
 //! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
 
+pub mod address;
 pub mod own;
+pub mod rule;
 pub mod save;
+pub mod targets;
+pub mod text;
 
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,103 @@
+//! Characters that come with text pasted from a web page and look like others.
+
+/// Why a character may not stand where a name, an address or a rule is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Looks like `-`.
+    Dash,
+    /// Looks like `"`.
+    Quote,
+    /// Looks like a space.
+    Space,
+    /// Cannot be seen.
+    Invisible,
+}
+
+/// The kind and the Unicode name of a look-alike, `None` for every other character.
+pub fn lookalike(c: char) -> Option<(Kind, &'static str)> {
+    Some(match c {
+        '\u{2010}' => (Kind::Dash, "HYPHEN"),
+        '\u{2011}' => (Kind::Dash, "NON-BREAKING HYPHEN"),
+        '\u{2012}' => (Kind::Dash, "FIGURE DASH"),
+        '\u{2013}' => (Kind::Dash, "EN DASH"),
+        '\u{2014}' => (Kind::Dash, "EM DASH"),
+        '\u{2015}' => (Kind::Dash, "HORIZONTAL BAR"),
+        '\u{2212}' => (Kind::Dash, "MINUS SIGN"),
+        '\u{ff0d}' => (Kind::Dash, "FULLWIDTH HYPHEN-MINUS"),
+        '\u{2018}' => (Kind::Quote, "LEFT SINGLE QUOTATION MARK"),
+        '\u{2019}' => (Kind::Quote, "RIGHT SINGLE QUOTATION MARK"),
+        '\u{201a}' | '\u{201b}' => (Kind::Quote, "SINGLE QUOTATION MARK"),
+        '\u{201c}' => (Kind::Quote, "LEFT DOUBLE QUOTATION MARK"),
+        '\u{201d}' => (Kind::Quote, "RIGHT DOUBLE QUOTATION MARK"),
+        '\u{201e}' | '\u{201f}' => (Kind::Quote, "DOUBLE QUOTATION MARK"),
+        '\u{2032}' => (Kind::Quote, "PRIME"),
+        '\u{2033}' => (Kind::Quote, "DOUBLE PRIME"),
+        '\u{ab}' | '\u{bb}' => (Kind::Quote, "ANGLE QUOTATION MARK"),
+        '\u{a0}' => (Kind::Space, "NO-BREAK SPACE"),
+        '\u{202f}' => (Kind::Space, "NARROW NO-BREAK SPACE"),
+        '\u{2000}'..='\u{200a}' | '\u{205f}' => (Kind::Space, "TYPOGRAPHIC SPACE"),
+        '\u{3000}' => (Kind::Space, "IDEOGRAPHIC SPACE"),
+        '\u{ad}' => (Kind::Invisible, "SOFT HYPHEN"),
+        '\u{200b}' => (Kind::Invisible, "ZERO WIDTH SPACE"),
+        '\u{200c}' => (Kind::Invisible, "ZERO WIDTH NON-JOINER"),
+        '\u{200d}' => (Kind::Invisible, "ZERO WIDTH JOINER"),
+        '\u{200e}' | '\u{200f}' => (Kind::Invisible, "DIRECTION MARK"),
+        '\u{2060}' => (Kind::Invisible, "WORD JOINER"),
+        '\u{feff}' => (Kind::Invisible, "BYTE ORDER MARK"),
+        _ => return None,
+    })
+}
+
+/// How a message names a character: `` EN DASH `–` U+2013 ``; what cannot be seen is not printed.
+pub fn describe(c: char) -> String {
+    let code = c as u32;
+    match lookalike(c) {
+        Some((Kind::Dash | Kind::Quote, name)) => format!("{name} `{c}` U+{code:04X}"),
+        Some((_, name)) => format!("{name} U+{code:04X}"),
+        None if c.is_control() => format!("CONTROL U+{code:04X}"),
+        None => format!("`{c}` U+{code:04X}"),
+    }
+}
+
+/// The line as it was before a word processor or a web page set it nicely.
+pub fn plain(line: &str) -> String {
+    let chars: Vec<char> = line.chars().collect();
+    let mut out = String::with_capacity(line.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let c = chars[at];
+        match lookalike(c).map(|(kind, _)| kind) {
+            None => out.push(c),
+            Some(Kind::Quote) => out.push('"'),
+            Some(Kind::Space) => out.push(' '),
+            Some(Kind::Invisible) => {}
+            Some(Kind::Dash) => {
+                let starts_word = at == 0 || chars[at - 1].is_whitespace();
+                let word = chars[at + 1..].iter().take_while(|c| !c.is_whitespace()).count();
+                // Web pages set `--` as one dash; a single letter was a short option.
+                out.push_str(if starts_word && word > 1 && chars[at + 1] != '-' { "--" } else { "-" });
+            }
+        }
+        at += 1;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pasted_lines_become_plain() {
+        for (pasted, wanted) in [
+            ("-p icmp –icmp-type any", "-p icmp --icmp-type any"),
+            ("–A INPUT", "-A INPUT"),
+            ("−-dport 22", "--dport 22"),
+            (":X – [0:0]", ":X - [0:0]"),
+            ("--log-prefix “Firewall INPUT: ”", "--log-prefix \"Firewall INPUT: \""),
+            ("-p tcp\u{a0}--dport\u{200b} 22", "-p tcp --dport 22"),
+        ] {
+            assert_eq!(plain(pasted), wanted);
+        }
+    }
+}

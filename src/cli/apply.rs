@@ -1,0 +1,175 @@
+//! `kvmfw apply`
+
+use super::{Code, Common, exit, runs, setup};
+use crate::apply::{Budget, Engine, HostOutcome, Planned, Settings, Status, parse_batches};
+use crate::desired::Desired;
+use crate::plan::{Options, Verdict};
+use crate::report::{Document, plan_text, recap_text};
+use clap::Args;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Flags of `apply`.
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// A saved plan: applied exactly, without asking
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    rollout: RolloutArgs,
+    /// Go on although this is predicted: lockout, bypass_wrong, removes-all
+    #[arg(long, value_name = "NAME")]
+    accept_risk: Vec<String>,
+    /// Take hosts over from another inventory
+    #[arg(long)]
+    take_over: bool,
+}
+
+/// How a run goes over the hosts.
+#[derive(Clone, Debug, Args)]
+pub(super) struct RolloutArgs {
+    /// Sizes of batches; the last one repeats
+    #[arg(long, value_name = "N|P%,…", default_value = "1,10%,100%")]
+    batch: String,
+    /// Stop new hosts when so many have failed
+    #[arg(long, value_name = "N|P%", default_value = "1")]
+    max_fail: Budget,
+    /// Change nothing when more hosts than this cannot be reached
+    #[arg(long, value_name = "N|P%", default_value = "10%")]
+    max_unreachable: Budget,
+    /// From armed to applied, else roll back
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    apply_timeout: Duration,
+    /// From applied to confirmed over a new connection, else roll back
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    confirm_timeout: Duration,
+    /// Confirm a second time, that long after the first
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_time)]
+    soak: Duration,
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text).map_err(|_| format!("`{text}` is no time; write 60s or 2m"))
+}
+
+impl RolloutArgs {
+    pub(super) fn settings(&self, common: &Common, run: &str) -> Result<Settings, u8> {
+        let batches = parse_batches(&self.batch).map_err(|error| {
+            setup::complain(&format!("--batch: {error}"));
+            exit::BAD_INPUT
+        })?;
+        if self.apply_timeout.is_zero() || self.confirm_timeout.is_zero() {
+            setup::complain("--apply-timeout and --confirm-timeout must be longer than nothing");
+            return Err(exit::BAD_INPUT);
+        }
+        Ok(Settings {
+            batches,
+            max_fail: self.max_fail,
+            max_unreachable: self.max_unreachable,
+            apply_timeout: self.apply_timeout,
+            confirm_timeout: self.confirm_timeout,
+            soak: self.soak,
+            ..setup::settings(common, run)
+        })
+    }
+}
+
+pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
+    let accept: BTreeSet<String> = args.accept_risk.iter().cloned().collect();
+    if let Some(unknown) =
+        accept.iter().find(|r| !["lockout", "bypass_wrong", "removes-all"].contains(&r.as_str()))
+    {
+        setup::complain(&format!(
+            "--accept-risk {unknown}: there is no such risk; it is lockout, bypass_wrong or removes-all"
+        ));
+        return Err(exit::BAD_INPUT);
+    }
+    let saved = match &args.file {
+        Some(path) => {
+            if common.limit.is_some()
+                || common.inventory.is_some() && std::env::var_os("KVMFW_INVENTORY").is_none()
+            {
+                setup::complain("apply FILE takes no --limit and no --inventory: the plan says which hosts");
+                return Err(exit::BAD_INPUT);
+            }
+            Some(runs::load_plan(path)?)
+        }
+        None => None,
+    };
+    let (_, desired) = match &saved {
+        Some(saved) => saved.desired(common)?,
+        None => setup::desired(common)?,
+    };
+    let options = Options { take_over: args.take_over, accept, ..Options::default() };
+    let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
+    let expected = saved.map(|s| s.expected());
+    carry_out(common, &args.rollout, hosts, expected)
+}
+
+/// What a saved plan says about hosts: the plan of each must come out the same again.
+pub(super) type Expected = std::collections::BTreeMap<String, runs::SavedHost>;
+
+/// Plans, shows, asks, applies, and shows what came of it.
+pub(super) fn carry_out(
+    common: &Common,
+    rollout: &RolloutArgs,
+    hosts: Vec<(Desired, Options)>,
+    expected: Option<Expected>,
+) -> Code {
+    let run = setup::run_name()?;
+    let settings = rollout.settings(common, &run)?;
+    let outcome = setup::engine(common, settings, |engine| work(common, engine, hosts, expected))?;
+    let outcomes = outcome?;
+    let document = Document::of_run(&run, &outcomes);
+    if outcomes.iter().any(|o| o.plan.is_some() && !matches!(o.status, Status::Unchanged | Status::Refused)) {
+        runs::keep(common, &run, &document);
+    }
+    setup::show(common, &document, recap_text);
+    Ok(exit::of(&document, exit::DONE))
+}
+
+async fn work(
+    common: &Common,
+    mut engine: Engine,
+    hosts: Vec<(Desired, Options)>,
+    expected: Option<Expected>,
+) -> Result<Vec<HostOutcome>, u8> {
+    let mut planned = engine.plan(hosts, true).await;
+    if let Some(expected) = &expected {
+        planned.iter_mut().for_each(|p| hold_to(p, expected));
+    }
+    let pending =
+        planned.iter().any(|p| matches!(&p.result, Ok((plan, _)) if plan.verdict == Verdict::Changes));
+    if pending {
+        let document = Document::of_plan(&planned);
+        let style = setup::style(common, std::io::IsTerminal::is_terminal(&std::io::stderr()));
+        if common.format == super::Format::Human {
+            setup::complain(&plan_text(&document, style));
+        }
+        if expected.is_none() {
+            let question =
+                format!("Apply to {} of {} hosts?", document.count(Status::Changed), planned.len());
+            if let Err(code) = tokio::task::block_in_place(|| setup::ask(common, &question)) {
+                engine.close().await;
+                return Err(code);
+            }
+        }
+    }
+    Ok(engine.apply(planned).await)
+}
+
+/// A saved plan is applied exactly or not at all.
+fn hold_to(planned: &mut Planned, expected: &Expected) {
+    let Ok((plan, _)) = &planned.result else { return };
+    let same = expected.get(&plan.host).is_some_and(|saved| saved.is(plan));
+    if !same && !matches!(plan.verdict, Verdict::Refused(_)) {
+        let outcome = HostOutcome::new(&plan.host, Status::Refused)
+            .reason("stale")
+            .message("the host, or the inventory, has changed since the plan was saved")
+            .hint("plan again");
+        planned.result = Err(outcome);
+    }
+}

@@ -1,0 +1,71 @@
+//! `kvmfw inventory`
+
+use super::{Code, Common, Format, exit, setup};
+use crate::desired;
+use clap::{Args, Subcommand};
+
+/// Arguments of `inventory`.
+#[derive(Debug, Args)]
+pub(super) struct InventoryArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List the selected hosts with their groups
+    List,
+    /// Show every value that a host ends up with, and where it comes from
+    Show {
+        /// The host
+        host: String,
+    },
+}
+
+pub(super) fn run(common: &Common, args: &InventoryArgs) -> Code {
+    let project = setup::project(common)?;
+    match &args.what {
+        What::List => {
+            let names = setup::selected(common, &project)?;
+            let hosts: Vec<_> = project.hosts.iter().filter(|h| names.contains(&h.name)).collect();
+            let groups = |h: &crate::inventory::Host| -> Vec<String> {
+                h.lineage.iter().map(|(_, g)| g.name.clone()).collect()
+            };
+            if common.format == Format::Json {
+                let list: Vec<_> =
+                    hosts.iter().map(|h| serde_json::json!({"name": h.name, "groups": groups(h)})).collect();
+                let document = serde_json::json!({"version": 1, "inventory": project.name, "hosts": list});
+                setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+            } else {
+                for host in hosts {
+                    setup::print(&format!("{}  {}\n", host.name, groups(host).join(" ")));
+                }
+            }
+        }
+        What::Show { host } => {
+            let name = crate::inventory::select(&project, host)
+                .map_err(|p| setup::report(common, &[p], &project.sources))?;
+            desired::compile(&project, &name).map_err(|p| setup::report(common, &p, &project.sources))?;
+            for name in name {
+                let facts = desired::explain_host(&project, &name);
+                if common.format == Format::Json {
+                    let list: Vec<_> = facts
+                        .iter()
+                        .map(|f| serde_json::json!({"path": f.0, "value": f.1, "origin": f.2.to_string()}))
+                        .collect();
+                    let document = serde_json::json!({"version": 1, "host": name, "values": list});
+                    setup::print(&format!(
+                        "{}\n",
+                        serde_json::to_string_pretty(&document).unwrap_or_default()
+                    ));
+                } else {
+                    let width = facts.iter().map(|f| f.0.chars().count()).max().unwrap_or(0).min(48);
+                    for fact in facts {
+                        setup::print(&format!("{:<width$}  {}   # {}\n", fact.0, fact.1, fact.2));
+                    }
+                }
+            }
+        }
+    }
+    Ok(exit::DONE)
+}

@@ -1,0 +1,34 @@
+//! `kvmfw plan`
+
+use super::{Code, Common, exit, runs, setup};
+use crate::plan::Options;
+use crate::report::{Document, plan_text};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Flags of `plan`.
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Save the plan, to be applied exactly
+    #[arg(short, long = "out", value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Plan hosts that another inventory manages
+    #[arg(long)]
+    take_over: bool,
+}
+
+pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
+    let (project, desired) = setup::desired(common)?;
+    let options = Options { take_over: args.take_over, ..Options::default() };
+    let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
+    let settings = setup::settings(common, "plan");
+    let planned =
+        setup::engine(common, settings, |mut engine| async move { engine.plan(hosts, false).await })?;
+    let document = Document::of_plan(&planned);
+    if let Some(path) = &args.out {
+        runs::save_plan(path, &project, common, &planned, &document)?;
+        setup::complain(&format!("Saved to {0}. Run `kvmfw apply {0}`.", path.display()));
+    }
+    setup::show(common, &document, plan_text);
+    Ok(exit::of(&document, if common.detailed_exitcode { exit::CHANGES } else { exit::DONE }))
+}

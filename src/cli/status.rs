@@ -1,0 +1,126 @@
+//! `kvmfw status`
+
+use super::{Code, Common, Format, exit, setup};
+use crate::observe::Sections;
+use crate::remote;
+use crate::report::printable;
+use serde::Serialize;
+
+/// What one host says.
+#[derive(Debug, Serialize)]
+struct HostStatus {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    generation: Option<String>,
+    managed_by: Option<String>,
+    open: Option<String>,
+    lock: Option<String>,
+    boot_failed: Option<String>,
+    transactions: Vec<TransactionStatus>,
+}
+
+/// One transaction, the newest last.
+#[derive(Debug, Serialize)]
+struct TransactionStatus {
+    id: String,
+    state: String,
+    owner: String,
+}
+
+pub(super) fn run(common: &Common) -> Code {
+    let (_, desired) = setup::desired(common)?;
+    let hosts = desired.into_iter().map(|d| (d.connection, d.host)).collect();
+    let answers = setup::engine(common, setup::settings(common, "status"), |engine| async move {
+        engine
+            .ask(hosts, |nonce| remote::console(nonce, "status", ""), |s| s.get("end").map(|_| read(s)))
+            .await
+    })?;
+    let mut unreachable = false;
+    let hosts: Vec<HostStatus> = answers
+        .into_iter()
+        .map(|(name, answer)| match answer {
+            Ok(status) => HostStatus { name, ..status },
+            Err(outcome) => {
+                unreachable = true;
+                HostStatus { name, error: outcome.message, ..empty() }
+            }
+        })
+        .collect();
+    match common.format {
+        Format::Json => {
+            let document = serde_json::json!({ "version": 1, "hosts": hosts });
+            setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+        }
+        Format::Human => hosts.iter().for_each(show),
+    }
+    Ok(if unreachable { exit::UNREACHABLE } else { exit::DONE })
+}
+
+fn empty() -> HostStatus {
+    HostStatus {
+        name: String::new(),
+        error: None,
+        generation: None,
+        managed_by: None,
+        open: None,
+        lock: None,
+        boot_failed: None,
+        transactions: Vec::new(),
+    }
+}
+
+fn read(s: &Sections<'_>) -> HostStatus {
+    let text = |key| s.value("status", key).map(str::to_owned);
+    let transactions = s.get("transactions").unwrap_or("").lines().filter_map(|line| {
+        let mut parts = line.split('\t');
+        Some(TransactionStatus {
+            id: parts.next().filter(|p| !p.is_empty())?.to_owned(),
+            state: parts.next()?.to_owned(),
+            owner: parts.next()?.to_owned(),
+        })
+    });
+    HostStatus {
+        generation: text("generation"),
+        managed_by: text("inventory"),
+        open: text("open"),
+        lock: s.get("lock").map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()),
+        boot_failed: text("boot_failed"),
+        transactions: transactions.collect(),
+        ..empty()
+    }
+}
+
+fn show(host: &HostStatus) {
+    let mut text = format!("{}: ", host.name);
+    if let Some(error) = &host.error {
+        text.push_str(&format!("UNREACHABLE {}", printable(error)));
+    } else if let Some(generation) = &host.generation {
+        text.push_str(&format!(
+            "generation {} of inventory {} is live and boots",
+            printable(generation),
+            printable(host.managed_by.as_deref().unwrap_or("?"))
+        ));
+    } else {
+        text.push_str("not managed");
+    }
+    text.push('\n');
+    if let Some(open) = &host.open {
+        text.push_str(&format!("  OPEN transaction {}\n", printable(open)));
+    }
+    if let Some(lock) = &host.lock {
+        text.push_str(&format!("  locked by {}\n", printable(lock)));
+    }
+    if let Some(failed) = &host.boot_failed {
+        text.push_str(&format!("  BOOT FAILED {}\n", printable(failed)));
+    }
+    for t in &host.transactions {
+        text.push_str(&format!(
+            "  {}  {}  by {}\n",
+            printable(&t.id),
+            printable(&t.state),
+            printable(&t.owner)
+        ));
+    }
+    setup::print(&text);
+}

@@ -1,0 +1,81 @@
+//! `kvmfw undo`: an apply of an older generation, guarded like any other.
+
+use super::apply::{RolloutArgs, carry_out};
+use super::{Code, Common, exit, setup};
+use crate::plan::{Options, Record};
+use crate::remote;
+use clap::Args;
+
+/// Arguments of `undo`.
+#[derive(Debug, Args)]
+pub(super) struct UndoArgs {
+    /// The run to go back to before
+    #[arg(required_unless_present = "to", conflicts_with = "to")]
+    run: Option<String>,
+    /// The generation to go to; 0 is the state before kvmfw, and leaves no trace
+    #[arg(long, value_name = "N")]
+    to: Option<u32>,
+    #[command(flatten)]
+    rollout: RolloutArgs,
+}
+
+/// Which generation a host goes to, and what that wants.
+#[derive(Clone, Debug)]
+enum Target {
+    Unknown(String),
+    Original,
+    Generation(Box<Record>),
+}
+
+pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
+    let run = args.run.clone().unwrap_or_default();
+    if !run.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        setup::complain(&format!("`{run}` is no name of a run; they are shown by kvmfw status"));
+        return Err(exit::BAD_INPUT);
+    }
+    let to = args.to.map_or_else(String::new, |n| n.to_string());
+    let (_, desired) = setup::desired(common)?;
+    let hosts = desired.iter().map(|d| (d.connection.clone(), d.host.clone())).collect();
+    let settings = setup::settings(common, "undo");
+    let asked = setup::engine(common, settings, |engine| async move {
+        let document = move |nonce: &remote::Nonce| remote::target(nonce, &run, &to);
+        engine.ask(hosts, document, read).await
+    })?;
+    let mut hosts = Vec::new();
+    let mut worst = exit::DONE;
+    for (desired, (host, target)) in desired.into_iter().zip(asked) {
+        match target {
+            Ok(Target::Original) => {
+                let options = Options { zero: true, ..Options::default() };
+                hosts.push((Record::default().restore(&desired), options));
+            }
+            Ok(Target::Generation(record)) => hosts.push((record.restore(&desired), Options::default())),
+            Ok(Target::Unknown(what)) => {
+                setup::complain(&format!("{host}: knows no such {what}; nothing to undo there"));
+            }
+            Err(outcome) => {
+                setup::complain(&format!("{host}: {}", outcome.message.unwrap_or_default()));
+                worst = exit::UNREACHABLE;
+            }
+        }
+    }
+    if hosts.is_empty() {
+        return Ok(if worst == exit::DONE { exit::LEFT_ALONE } else { worst });
+    }
+    let code = carry_out(common, &args.rollout, hosts, None)?;
+    Ok(if code == exit::DONE { worst } else { code })
+}
+
+fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {
+    s.get("end")?;
+    if let Some(what) = s.value("target", "unknown") {
+        return Some(Target::Unknown(what.to_owned()));
+    }
+    if s.value("target", "to")? == "0" {
+        return Some(Target::Original);
+    }
+    match Record::parse(s.get("record")?.trim()) {
+        Ok(record) => Some(Target::Generation(Box::new(record))),
+        Err(error) => Some(Target::Unknown(format!("generation that can be read ({error})"))),
+    }
+}

@@ -1,0 +1,170 @@
+//! Bridges of a host, merged.
+
+use super::merge::{Outcome, Slot};
+use crate::inventory::{BridgeText, Resources};
+use crate::problem::{Place, Problem};
+use crate::resource::bridge::{Bridge, PortVlan};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+#[derive(Default)]
+struct Merge {
+    place: Option<Place>,
+    manage: Slot<bool>,
+    take_addresses: Slot<bool>,
+    ports: Slot<Vec<String>>,
+    addresses: Slot<Vec<IpNet>>,
+    gateways: Slot<Vec<IpAddr>>,
+    mac: Slot<String>,
+    vlans: Slot<Vec<PortVlan>>,
+    numbers: BTreeMap<&'static str, Slot<u32>>,
+    flags: BTreeMap<&'static str, Slot<bool>>,
+}
+
+impl Merge {
+    fn offer(&mut self, rank: u32, text: &BridgeText) {
+        self.place.get_or_insert_with(|| text.name.place.clone());
+        macro_rules! offer {
+            ($($field:ident)*) => {$(
+                if let Some(stated) = &text.$field {
+                    self.$field.offer(rank, stated.value.clone(), &stated.place);
+                }
+            )*};
+        }
+        offer!(manage take_addresses ports addresses gateways mac vlans);
+        for (key, stated) in &text.numbers {
+            self.numbers.entry(key).or_default().offer(rank, stated.value, &stated.place);
+        }
+        for (key, stated) in &text.flags {
+            self.flags.entry(key).or_default().offer(rank, stated.value, &stated.place);
+        }
+    }
+}
+
+/// Merges the bridges attribute by attribute.
+pub fn bridges(sources: &[(u32, &Resources)], out: &mut Outcome) -> BTreeMap<String, Bridge> {
+    let mut merged: BTreeMap<&str, Merge> = BTreeMap::new();
+    for (rank, resources) in sources {
+        for text in &resources.bridges {
+            merged.entry(&text.name.value).or_default().offer(*rank, text);
+        }
+    }
+    let mut bridges = BTreeMap::new();
+    for (name, merge) in merged {
+        if let Some(bridge) = finish(name, merge, out) {
+            bridges.insert(name.to_owned(), bridge);
+        }
+    }
+    shared_ports(&bridges, out);
+    bridges
+}
+
+fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
+    let place = merge.place?;
+    let mut stated: Vec<(&'static str, Place)> = Vec::new();
+    macro_rules! take {
+        ($slot:expr, $key:expr, $show:expr) => {{
+            let key = $key;
+            $slot.take(|| format!("`bridges.{name}.{key}`"), out).map(|(value, place)| {
+                out.fact(|| format!("bridges.{name}.{key}"), || $show(&value), &place);
+                stated.push((key, place));
+                value
+            })
+        }};
+    }
+    fn list<T: ToString>(items: &[T]) -> String {
+        format!("[{}]", items.iter().map(T::to_string).collect::<Vec<_>>().join(", "))
+    }
+    let ports = take!(merge.ports, "ports", |v: &Vec<String>| list(v)).unwrap_or_default();
+    let addresses = take!(merge.addresses, "addresses", |v: &Vec<IpNet>| list(v)).unwrap_or_default();
+    let gateways = take!(merge.gateways, "gateways", |v: &Vec<IpAddr>| list(v)).unwrap_or_default();
+    let mac = take!(merge.mac, "mac", String::clone);
+    let vlans = take!(merge.vlans, "vlans", |v: &Vec<PortVlan>| {
+        list(&v.iter().map(|v| format!("{} {}", v.port, v.vid)).collect::<Vec<_>>())
+    })
+    .unwrap_or_default();
+    let take_addresses = take!(merge.take_addresses, "take_addresses", bool::to_string).unwrap_or_default();
+    let mut numbers = BTreeMap::new();
+    for (key, slot) in merge.numbers {
+        numbers.extend(take!(slot, key, u32::to_string).map(|value| (key, value)));
+    }
+    let mut flags = BTreeMap::new();
+    for (key, slot) in merge.flags {
+        flags.extend(take!(slot, key, bool::to_string).map(|value| (key, value)));
+    }
+    let manage = merge.manage.take(|| format!("`bridges.{name}.manage`"), out);
+    if let Some((manage, place)) = &manage {
+        out.fact(|| format!("bridges.{name}.manage"), || manage.to_string(), place);
+    }
+    if let Some((false, unmanaged)) = &manage
+        && let Some((key, place)) = stated.first()
+    {
+        out.problems.push(
+            Problem::new(
+                "unmanaged-bridge",
+                format!("bridge `{name}` is not managed, so `{key}` has no effect"),
+            )
+            .at_place(place)
+            .help(format!("`manage: false` is at {unmanaged}")),
+        );
+    }
+    let delay = numbers.get("forward_delay").copied();
+    if flags.get("stp") == Some(&true) && delay.is_some_and(|delay| delay < 2) {
+        let problem = Problem::new(
+            "out-of-range",
+            format!("bridge `{name}` has stp, which needs a forward_delay of 2 to 30"),
+        );
+        out.problems.push(problem.at_place(&place));
+    }
+    if addresses.iter().any(|a| a.addr().is_ipv6()) && numbers.get("mtu").is_some_and(|mtu| *mtu < 1280) {
+        let problem = Problem::new(
+            "out-of-range",
+            format!("bridge `{name}` has an IPv6 address, which needs an mtu of 1280"),
+        );
+        out.problems.push(problem.at_place(&place));
+    }
+    for vlan in &vlans {
+        if !ports.contains(&vlan.port) {
+            let message = format!("`{}` has VLANs but is no port of bridge `{name}`", vlan.port);
+            let problem = Problem::new("unknown-port", message).help("name it in `ports`");
+            out.problems.push(problem.at_place(&place));
+            break;
+        }
+    }
+    Some(Bridge {
+        name: name.to_owned(),
+        manage: manage.is_none_or(|(manage, _)| manage),
+        ports,
+        addresses,
+        gateways,
+        take_addresses,
+        mtu: numbers.get("mtu").copied(),
+        mac,
+        stp: flags.get("stp").copied(),
+        forward_delay: delay,
+        ageing: numbers.get("ageing").copied(),
+        vlan_filtering: flags.get("vlan_filtering").copied(),
+        vlans,
+        nf_call_iptables: flags.get("nf_call_iptables").copied(),
+        nf_call_ip6tables: flags.get("nf_call_ip6tables").copied(),
+        nf_call_arptables: flags.get("nf_call_arptables").copied(),
+        origin: place.origin(),
+    })
+}
+
+/// A link has one master.
+fn shared_ports(bridges: &BTreeMap<String, Bridge>, out: &mut Outcome) {
+    let mut owners: BTreeMap<&str, &Bridge> = BTreeMap::new();
+    for bridge in bridges.values() {
+        for port in &bridge.ports {
+            if let Some(first) = owners.insert(port, bridge) {
+                let message =
+                    format!("`{port}` is a port of two bridges, `{}` and `{}`", first.name, bridge.name);
+                let problem =
+                    Problem::new("shared-port", message).at(&bridge.origin.file, bridge.origin.line, 1, 1);
+                out.problems.push(problem.help(format!("the other one is at {}", first.origin)));
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Connection and checks of a host, merged.
+
+use super::merge::{Outcome, Slot};
+use crate::inventory::{Check, Connection, Entry, Resources};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a connection may take where nobody says.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How to reach a host.
+pub fn connection(host: &str, entries: &[(u32, &Entry)], out: &mut Outcome) -> Connection {
+    let (mut port, mut user, mut become_root, mut jump) =
+        (Slot::default(), Slot::default(), Slot::default(), Slot::default());
+    let (mut identity_file, mut known_hosts, mut timeout) =
+        (Slot::default(), Slot::default(), Slot::default());
+    let mut address = Slot::default();
+    let mut options: BTreeMap<&str, Slot<String>> = BTreeMap::new();
+    for (rank, entry) in entries {
+        let ssh = &entry.ssh;
+        macro_rules! offer {
+            ($($slot:ident = $field:expr;)*) => {$(
+                if let Some(stated) = &$field { $slot.offer(*rank, stated.value.clone(), &stated.place); }
+            )*};
+        }
+        offer! {
+            address = entry.address;
+            port = ssh.port;
+            user = ssh.user;
+            become_root = ssh.become_root;
+            identity_file = ssh.identity_file;
+            known_hosts = ssh.known_hosts;
+            jump = ssh.jump;
+            timeout = ssh.connect_timeout;
+        }
+        for (name, value) in &ssh.options {
+            options.entry(name).or_default().offer(*rank, value.value.clone(), &value.place);
+        }
+    }
+    macro_rules! take {
+        ($slot:ident, $name:literal, $show:expr) => {
+            $slot.take(|| format!("`{}`", $name), out).map(|(value, place)| {
+                let show: fn(&_) -> String = $show;
+                out.fact(|| $name.to_owned(), || show(&value), &place);
+                value
+            })
+        };
+    }
+    Connection {
+        address: take!(address, "address", String::clone).unwrap_or_else(|| host.to_owned()),
+        port: take!(port, "ssh.port", u16::to_string),
+        user: take!(user, "ssh.user", String::clone),
+        become_root: take!(become_root, "ssh.become", |b: &crate::inventory::Become| format!("{b:?}")
+            .to_lowercase())
+        .unwrap_or_default(),
+        identity_file: take!(identity_file, "ssh.identity_file", |p: &std::path::PathBuf| p
+            .display()
+            .to_string()),
+        known_hosts: take!(known_hosts, "ssh.known_hosts", |p: &std::path::PathBuf| p.display().to_string()),
+        jump: take!(jump, "ssh.jump", String::clone),
+        connect_timeout: take!(timeout, "ssh.connect_timeout", |t: &Duration| humantime::format_duration(*t)
+            .to_string())
+        .unwrap_or(CONNECT_TIMEOUT),
+        options: options
+            .into_iter()
+            .filter_map(|(name, slot)| {
+                let (value, place) = slot.take(|| format!("`ssh.options.{name}`"), out)?;
+                out.fact(|| format!("ssh.options.{name}"), || value.clone(), &place);
+                Some((name.to_owned(), value))
+            })
+            .collect(),
+    }
+}
+
+/// All checks of a host; the same one twice is one.
+pub fn checks<'a>(sources: impl Iterator<Item = &'a Resources>, out: &mut Outcome) -> Vec<Check> {
+    let mut checks: Vec<Check> = Vec::new();
+    for check in sources.flat_map(|resources| &resources.checks) {
+        let same = |known: &Check| {
+            (&known.probe, known.from, known.timeout, known.required)
+                == (&check.probe, check.from, check.timeout, check.required)
+        };
+        if checks.iter().any(same) {
+            continue;
+        }
+        if let Some(facts) = &mut out.facts {
+            facts.push((
+                format!("checks[{}]", checks.len() + 1),
+                format!("{:?}", check.probe),
+                check.origin.clone(),
+            ));
+        }
+        checks.push(check.clone());
+    }
+    checks
+}

@@ -1,0 +1,71 @@
+//! How statements about one thing become one value: the most specific wins, equals must agree.
+
+use crate::problem::{Origin, Place, Problem, Warning};
+
+/// One value that several sources may state.
+#[derive(Clone, Debug)]
+pub struct Slot<T> {
+    best: Option<(u32, T, Place)>,
+    /// Another value of the same rank.
+    rival: Option<Place>,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { best: None, rival: None }
+    }
+}
+
+impl<T: PartialEq> Slot<T> {
+    /// Takes a statement into account.
+    pub fn offer(&mut self, rank: u32, value: T, place: &Place) {
+        match &self.best {
+            Some((best, ..)) if *best > rank => {}
+            Some((best, known, _)) if *best == rank => {
+                if *known != value {
+                    self.rival.get_or_insert_with(|| place.clone());
+                }
+            }
+            _ => {
+                self.best = Some((rank, value, place.clone()));
+                self.rival = None;
+            }
+        }
+    }
+
+    /// The value and where it was stated; `what` names it if two of equal rank disagree.
+    pub fn take(self, what: impl FnOnce() -> String, out: &mut Outcome) -> Option<(T, Place)> {
+        let (_, value, place) = self.best?;
+        if let Some(rival) = self.rival {
+            out.problems.push(
+                Problem::new("disagreement", format!("{} has two values of equal rank", what()))
+                    .at_place(&rival)
+                    .help(format!("the other one is at {place}; state it once where it outranks both")),
+            );
+        }
+        Some((value, place))
+    }
+}
+
+/// What comes out of compiling one host besides its desired state.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// Lints.
+    pub warnings: Vec<Warning>,
+    /// Every effective value, if somebody asked.
+    pub facts: Option<Vec<Fact>>,
+}
+
+/// One effective value: its path, itself, and where it was stated.
+pub type Fact = (String, String, Origin);
+
+impl Outcome {
+    /// Notes an effective value, if somebody asked.
+    pub fn fact(&mut self, path: impl FnOnce() -> String, value: impl FnOnce() -> String, place: &Place) {
+        if let Some(facts) = &mut self.facts {
+            facts.push((path(), value(), place.origin()));
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Chains of a host, composed: all `first`, then all `rules`, then all `last`.
+
+use super::merge::{Outcome, Slot};
+use crate::inventory::{ChainText, Resources, RuleText};
+use crate::problem::{Place, Problem, Warning, did_you_mean};
+use crate::resource::iptables::rule::{self, Checked};
+use crate::resource::iptables::targets::TARGETS;
+use crate::resource::iptables::text::{self, Scope, Template};
+use crate::resource::iptables::{Chain, Family, Hook, PREFIX, Policy, Rules, TableRules};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+struct Merge<'a> {
+    text: &'a ChainText,
+    policy: Slot<Policy>,
+    hook: Slot<Hook>,
+    sections: [Vec<&'a ChainText>; 3],
+}
+
+/// The chains of one table by the names that people give them.
+type Table<'a> = BTreeMap<&'a str, Merge<'a>>;
+
+/// Composes the rules of both families; `scope` is what rules of hosts and groups may use.
+pub fn rules(sources: &[(u32, &Resources)], scope: &Scope, out: &mut Outcome) -> BTreeMap<Family, Rules> {
+    let mut merged: BTreeMap<(Family, &str), Table<'_>> = BTreeMap::new();
+    let mut foreign: BTreeMap<&str, &Place> = BTreeMap::new();
+    for (rank, resources) in sources {
+        for name in &resources.foreign_chains {
+            foreign.entry(&name.value).or_insert(&name.place);
+        }
+        for text in &resources.chains {
+            let table = merged.entry((text.family, &text.table)).or_default();
+            let merge = table.entry(&text.name.value).or_insert_with(|| Merge {
+                text,
+                policy: Slot::default(),
+                hook: Slot::default(),
+                sections: Default::default(),
+            });
+            if let Some(policy) = &text.policy {
+                merge.policy.offer(*rank, policy.value, &policy.place);
+            }
+            if let Some(hook) = &text.hook {
+                merge.hook.offer(*rank, hook.value, &hook.place);
+            }
+            for (all, own) in merge.sections.iter_mut().zip(&text.sections) {
+                if !own.is_empty() {
+                    all.push(text);
+                }
+            }
+        }
+    }
+    let mut families: BTreeMap<Family, Rules> = BTreeMap::new();
+    for ((family, name), table) in merged {
+        let done = finish(family, name, table, &foreign, scope, out);
+        if !done.chains.is_empty() || !done.policies.is_empty() {
+            families.entry(family).or_default().tables.insert(name.to_owned(), done);
+        }
+    }
+    for name in foreign.keys() {
+        out.fact(|| "foreign_chains".to_owned(), || (*name).to_owned(), foreign[name]);
+    }
+    one_family(&families, out);
+    families
+}
+
+fn finish(
+    family: Family,
+    table: &str,
+    merged: Table<'_>,
+    foreign: &BTreeMap<&str, &Place>,
+    scope: &Scope,
+    out: &mut Outcome,
+) -> TableRules {
+    let mut done = TableRules::default();
+    let own: BTreeSet<&str> =
+        merged.values().filter(|m| !m.text.builtin()).map(|m| m.text.name.value.as_str()).collect();
+    for name in &own {
+        if let Some(place) = foreign.get(name) {
+            let message = format!("chain `{name}` is declared here and named in `foreign_chains`");
+            let problem = Problem::new("own-foreign-chain", message).at_place(place);
+            out.problems.push(problem.help(format!("it is declared at {}", merged[name].text.name.place)));
+        }
+    }
+    let mut jumps: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, merge) in merged {
+        let path = || format!("{family}.{table}.{name}");
+        if let Some((policy, place)) = merge.policy.take(|| format!("`{}.policy`", path()), out) {
+            out.fact(|| format!("{}.policy", path()), || policy.to_string(), &place);
+            done.policies.insert(name.to_owned(), (policy, place.origin()));
+        }
+        let hook = merge.hook.take(|| format!("`{}.hook`", path()), out);
+        if let Some((hook, place)) = &hook {
+            out.fact(|| format!("{}.hook", path()), || format!("{hook:?}").to_lowercase(), place);
+        }
+        let mut rules = Vec::new();
+        for (at, texts) in merge.sections.iter().enumerate() {
+            for rule in texts.iter().flat_map(|text| text.sections[at].iter()) {
+                for checked in expanded(rule, merge.text, scope, out).iter() {
+                    let target = match target(checked, table, &own, foreign) {
+                        Ok(target) => target,
+                        Err(problem) => {
+                            out.problems.push(problem);
+                            continue;
+                        }
+                    };
+                    if !checked.extension && own.contains(checked.target()) {
+                        jumps.entry(name.to_owned()).or_default().insert(checked.target().to_owned());
+                    }
+                    let rule = checked.rule(&target);
+                    out.fact(
+                        || format!("{}[{}]", path(), rules.len() + 1),
+                        || rule.text.clone(),
+                        &checked.place,
+                    );
+                    rules.push(rule);
+                }
+            }
+        }
+        let builtin = merge.text.builtin();
+        if builtin && rules.is_empty() {
+            continue;
+        }
+        let hook = builtin.then(|| (name.to_owned(), hook.map(|(hook, _)| hook).unwrap_or_default()));
+        let origin = merge.text.name.place.origin();
+        done.chains.insert(format!("{PREFIX}{name}"), Chain { hook, rules, origin });
+    }
+    loops(family, table, &jumps, &done, out);
+    let entered: BTreeSet<&str> = jumps.values().flatten().map(String::as_str).collect();
+    for name in own.iter().filter(|name| !entered.contains(*name)) {
+        let origin = done.chains.get(&format!("{PREFIX}{name}")).map(|chain| chain.origin.clone());
+        let message = format!("no rule of {family} {table} jumps to chain `{name}`");
+        out.warnings.push(Warning { code: "unused-chain", message, origin });
+    }
+    done
+}
+
+/// The rules that a text stands for on this host.
+fn expanded<'a>(
+    text: &'a RuleText,
+    chain: &ChainText,
+    scope: &Scope,
+    out: &mut Outcome,
+) -> Cow<'a, [Checked]> {
+    match text {
+        RuleText::Ready(checked) => Cow::Borrowed(std::slice::from_ref(checked)),
+        RuleText::Template(template) => {
+            Cow::Owned(expand(template, chain, scope, &mut out.problems, &mut out.warnings))
+        }
+    }
+}
+
+/// Puts params into a rule and checks what comes out.
+pub fn expand(
+    template: &Template,
+    chain: &ChainText,
+    scope: &Scope,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Warning>,
+) -> Vec<Checked> {
+    let expansion = match text::expand(template, scope, chain.family) {
+        Ok(expansion) => expansion,
+        Err(problem) => {
+            problems.push(problem);
+            return vec![];
+        }
+    };
+    if let Some(list) = expansion.empty {
+        let message =
+            format!("`${list}` is empty, so there is no such rule in {} {}", chain.family, chain.name.value);
+        warnings.push(Warning { code: "empty-list", message, origin: Some(template.place.origin()) });
+    }
+    expansion.rules.iter().filter_map(|words| rule::check(words, chain.context(), problems)).collect()
+}
+
+/// What a target is called on the host.
+fn target<'a>(
+    rule: &'a Checked,
+    table: &str,
+    own: &BTreeSet<&str>,
+    foreign: &BTreeMap<&str, &Place>,
+) -> Result<Cow<'a, str>, Problem> {
+    let Some((name, place)) = &rule.target else { return Ok(Cow::Borrowed("")) };
+    if rule.extension || foreign.contains_key(name.as_str()) && !own.contains(name.as_str()) {
+        return Ok(Cow::Borrowed(name));
+    }
+    if own.contains(name.as_str()) {
+        return Ok(Cow::Owned(format!("{PREFIX}{name}")));
+    }
+    let known = own.iter().copied().chain(foreign.keys().copied()).chain(TARGETS);
+    let near = did_you_mean(name, known);
+    let help = near
+        .unwrap_or_else(|| format!("declare it, or name it in `foreign_chains: [{name}]` if others make it"));
+    let message = format!("there is no target or chain `{name}` in table {table}");
+    Err(Problem::new("unknown-chain", message).at_place(place).help(help))
+}
+
+/// The kernel refuses rules that go round.
+fn loops(
+    family: Family,
+    table: &str,
+    jumps: &BTreeMap<String, BTreeSet<String>>,
+    done: &TableRules,
+    out: &mut Outcome,
+) {
+    let mut clear: BTreeSet<&str> = BTreeSet::new();
+    for start in jumps.keys() {
+        let mut path: Vec<&str> = Vec::new();
+        let mut stack: Vec<(&str, bool)> = vec![(start, false)];
+        while let Some((name, visited)) = stack.pop() {
+            if visited {
+                clear.insert(name);
+                path.pop();
+                continue;
+            }
+            if path.contains(&name) {
+                let message = format!("chains of {family} {table} go round: {} → {name}", path.join(" → "));
+                let mut problem = Problem::new("chain-loop", message);
+                if let Some(chain) = done.chains.get(&format!("{PREFIX}{name}")) {
+                    problem = problem.at(&chain.origin.file, chain.origin.line, 1, 1);
+                }
+                out.problems.push(problem);
+                return;
+            }
+            if clear.contains(name) {
+                continue;
+            }
+            path.push(name);
+            stack.push((name, true));
+            stack.extend(jumps.get(name).into_iter().flatten().map(|next| (next.as_str(), false)));
+        }
+    }
+}
+
+/// Rules for IPv4 alone leave IPv6 open.
+fn one_family(families: &BTreeMap<Family, Rules>, out: &mut Outcome) {
+    let filter = |family| families.get(&family).and_then(|rules| rules.tables.get("filter"));
+    if let Some(v4) = filter(Family::V4)
+        && filter(Family::V6).is_none()
+    {
+        let origin = v4.chains.values().map(|chain| chain.origin.clone()).next();
+        let message =
+            "iptables has filter rules and ip6tables has none: over IPv6 everything passes".to_owned();
+        out.warnings.push(Warning { code: "ipv6-missing", message, origin });
+    }
+}

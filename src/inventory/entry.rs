@@ -1,0 +1,131 @@
+//! One host or group as it is written.
+
+use super::checks;
+use super::params::substitute;
+use super::reader::{Reader, Spanned};
+use super::resources::{KEYS, Resources};
+use super::ssh::{SshText, ssh};
+use crate::problem::{Place, Problem};
+use crate::yaml::{Node, Value};
+
+/// What stands under the name of a host or group.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The name, range or group as it is written.
+    pub place: Place,
+    /// `address`, only of a host.
+    pub address: Option<Spanned<String>>,
+    /// `groups`: those of a host, or the parents of a group.
+    pub groups: Option<Vec<Spanned<String>>>,
+    /// `modules`.
+    pub modules: Vec<Spanned<String>>,
+    /// `ssh`.
+    pub ssh: SshText,
+    /// `params`.
+    pub params: Vec<ParamText>,
+    /// The resources.
+    pub resources: Resources,
+}
+
+/// A value that a host or group gives to a param of a module.
+#[derive(Clone, Debug)]
+pub struct ParamText {
+    /// The module.
+    pub module: Spanned<String>,
+    /// The param.
+    pub name: Spanned<String>,
+    /// The value.
+    pub value: Node,
+}
+
+/// Whose entry it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A host.
+    Host,
+    /// A range of hosts.
+    Range,
+    /// A group.
+    Group,
+}
+
+/// Reads an entry.
+pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) -> Entry {
+    let mut known = vec!["groups", "ssh", "modules", "params"];
+    if owner != Owner::Group {
+        known.insert(0, "address");
+    }
+    known.extend(KEYS);
+    let mut entry = Entry {
+        place: place.clone(),
+        address: None,
+        groups: None,
+        modules: vec![],
+        ssh: SshText::default(),
+        params: vec![],
+        resources: Resources::default(),
+    };
+    let replaced;
+    let node = if reader.text.contains('$') {
+        replaced = without_references(node, &mut reader.problems);
+        &replaced
+    } else {
+        node
+    };
+    for pair in reader.fields(node, if owner == Owner::Group { "a group" } else { "a host" }, &known) {
+        let value = &pair.value;
+        match pair.key.as_str() {
+            "address" if owner == Owner::Range => {
+                let message = "an address on a range would be that of all its hosts";
+                reader.wrong_help(
+                    "shared-address",
+                    &value.place,
+                    message,
+                    "give each host an entry of its own",
+                );
+            }
+            "address" => {
+                if let Some(text) = reader.line(value, "an address").map(str::to_owned)
+                    && checks::host(&text, value, reader)
+                {
+                    entry.address = Some(Spanned::new(text, &value.place));
+                }
+            }
+            "groups" => entry.groups = Some(reader.names(value, "group", "_.-")),
+            "modules" => entry.modules = reader.names(value, "module", "_.-"),
+            "ssh" => entry.ssh = ssh(value, reader),
+            "params" => entry.params = params(value, reader),
+            _ => entry.resources.read(pair, &["bridges"], reader),
+        }
+    }
+    entry
+}
+
+fn params(node: &Node, reader: &mut Reader<'_>) -> Vec<ParamText> {
+    let mut params = Vec::new();
+    for module in reader.map(node, "params by module") {
+        if matches!(module.value.value, Value::Map(_) | Value::Null) {
+            for param in reader.map(&module.value, "values of params by name") {
+                params.push(ParamText {
+                    module: Spanned::new(module.key.clone(), &module.key_place),
+                    name: Spanned::new(param.key.clone(), &param.key_place),
+                    value: param.value.clone(),
+                });
+            }
+        } else {
+            let message = format!("expected the params of module `{}`, found a value", module.key);
+            let help = format!("params are named by their module: `NAME: {{ {}: … }}`", module.key);
+            reader.wrong_help("wrong-type", &module.key_place, message, help);
+        }
+    }
+    params
+}
+
+/// Params exist only inside their module: elsewhere `$name` as a whole value is a mistake.
+fn without_references(node: &Node, problems: &mut Vec<Problem>) -> Node {
+    let mut none = |name: &str| {
+        let message = format!("there is no param `${name}` here: params exist only inside their module");
+        Err(Problem::new("unknown-param", message).help("write `$$` for a dollar"))
+    };
+    substitute(node, &mut none, problems)
+}

@@ -1,0 +1,223 @@
+//! Finds and reads the files of a project; the only place of the inventory that touches the disk.
+
+use super::project::{File, Files, Project, assemble};
+use crate::problem::{Problem, Problems, Sources, did_you_mean};
+use crate::yaml;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{env, fs};
+
+/// Where to look for a project and its inventory.
+#[derive(Clone, Debug, Default)]
+pub struct Locate {
+    /// `-C`: the project's folder.
+    pub dir: Option<PathBuf>,
+    /// `-i`: the inventory's name or path.
+    pub inventory: Option<String>,
+    /// What `~/` stands for in an inventory.
+    pub home: Option<PathBuf>,
+}
+
+/// Reads the inventory and the modules of a project.
+///
+/// Errors: everything that is wrong with them without looking at single hosts.
+pub fn load(locate: &Locate) -> Result<Project, Problems> {
+    let root = root(locate)?;
+    let path = inventory_path(&root, locate.inventory.as_deref())?;
+    let folder = path.is_dir();
+    let name = if folder { path.file_name() } else { path.file_stem() };
+    let mut read = Read { root: &root, problems: Vec::new() };
+    let mut files = Files {
+        name: name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        root: root.clone(),
+        home: locate.home.clone(),
+        ..Files::default()
+    };
+    if folder {
+        files.inventory = read.folder(&path);
+    } else {
+        files.inventory.extend(read.file(&path));
+    }
+    if let Err(why) = super::names::check_host(&files.name) {
+        let help = "its name is recorded on the hosts; name the file or folder like `prod`";
+        read.problems
+            .push(Problem::new("bad-name", format!("inventory name `{}` {why}", files.name)).help(help));
+    }
+    files.modules = read.modules();
+    finish(files, read.problems)
+}
+
+/// Reads the modules of a project, with an inventory whose text is given.
+pub fn load_text(locate: &Locate, name: &str, text: &str) -> Result<Project, Problems> {
+    let root = root(locate)?;
+    let mut read = Read { root: &root, problems: Vec::new() };
+    let file = File { name: format!("({name})").into(), folder: root.clone(), text: text.into() };
+    let files = Files {
+        name: name.to_owned(),
+        home: locate.home.clone(),
+        inventory: vec![file],
+        modules: read.modules(),
+        root: root.clone(),
+    };
+    finish(files, read.problems)
+}
+
+/// What could not be read is told together with what is wrong in what could.
+fn finish(files: Files, unread: Vec<Problem>) -> Result<Project, Problems> {
+    let sources = || -> Sources {
+        let all = files.inventory.iter().chain(files.modules.iter().map(|(_, file)| file));
+        all.map(|file| (file.name.clone(), file.text.clone())).collect()
+    };
+    if unread.is_empty() {
+        return assemble(files);
+    }
+    Err(Problems { list: unread, sources: sources() })
+}
+
+/// The project's folder: the one that is named, else the nearest that looks like one.
+fn root(locate: &Locate) -> Result<PathBuf, Problems> {
+    if let Some(dir) = &locate.dir {
+        if !dir.is_dir() {
+            return Err(Problem::new("no-project", format!("`{}` is no folder", dir.display())).into());
+        }
+        return Ok(absolute(dir));
+    }
+    let here = env::current_dir()
+        .map_err(|error| Problem::new("no-project", format!("the current folder cannot be read: {error}")))?;
+    let found = here.ancestors().find(|dir| dir.join("inventories").is_dir() || dir.join("modules").is_dir());
+    Ok(found.map_or(here.clone(), Path::to_path_buf))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The inventory's file or folder.
+fn inventory_path(root: &Path, wanted: Option<&str>) -> Result<PathBuf, Problem> {
+    let folder = root.join("inventories");
+    let names = inventories(&folder);
+    let known = || names.iter().map(|(name, _)| name.as_str());
+    let Some(wanted) = wanted else {
+        return match names.as_slice() {
+            [(_, path)] => Ok(path.clone()),
+            [] => Err(Problem::new("no-inventory", format!("there is no inventory in {}", folder.display()))
+                .help("make inventories/NAME/hosts.yaml, or give one with -i")),
+            _ => Err(Problem::new("no-inventory", "there is more than one inventory")
+                .help(format!("choose one with -i: {}", known().collect::<Vec<_>>().join(", ")))),
+        };
+    };
+    let named: Vec<&PathBuf> =
+        names.iter().filter(|(name, _)| name == wanted).map(|(_, path)| path).collect();
+    match named.as_slice() {
+        [one] => return Ok((*one).clone()),
+        [] => {}
+        _ => {
+            let message = format!("inventory `{wanted}` is a file and a folder");
+            return Err(Problem::new("no-inventory", message).help("remove one, or give its path with -i"));
+        }
+    }
+    let path = Path::new(wanted);
+    if !wanted.is_empty() && path.exists() {
+        return Ok(absolute(path));
+    }
+    let mut problem = Problem::new("no-inventory", format!("there is no inventory `{wanted}`"));
+    problem.help = did_you_mean(wanted, known().collect::<Vec<_>>());
+    Err(problem)
+}
+
+/// The inventories of a project by name.
+fn inventories(folder: &Path) -> Vec<(String, PathBuf)> {
+    let mut names: Vec<(String, PathBuf)> = entries(folder)
+        .into_iter()
+        .filter_map(|path| {
+            let yaml = path.extension().is_some_and(|ext| ext == "yaml");
+            let name = if path.is_dir() { path.file_name() } else { path.file_stem().filter(|_| yaml) };
+            Some((name?.to_string_lossy().into_owned(), path.clone()))
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// What is in a folder, sorted, without hidden files.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = match fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => return vec![],
+    };
+    paths.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')));
+    paths.sort();
+    paths
+}
+
+struct Read<'a> {
+    root: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl Read<'_> {
+    /// The path as the user would name it.
+    fn shown(&self, path: &Path) -> Arc<str> {
+        path.strip_prefix(self.root).unwrap_or(path).to_string_lossy().into()
+    }
+
+    fn file(&mut self, path: &Path) -> Option<File> {
+        let name = self.shown(path);
+        let size = fs::metadata(path).map(|meta| (meta.is_file(), meta.len()));
+        let read = match size {
+            // Never a device or pipe, and nothing that would not fit.
+            Ok((false, _)) => Err("is no file".to_owned()),
+            Ok((true, size)) if size > yaml::MAX_BYTES => {
+                Err(format!("is {size} bytes long, more than the 16 MiB of an input file"))
+            }
+            Ok(_) => fs::read(path).map_err(|error| format!("cannot be read: {error}")),
+            Err(error) => Err(format!("cannot be read: {error}")),
+        };
+        let text = match read {
+            Ok(bytes) => yaml::text(&name, bytes),
+            Err(why) => Err(Problem::new("unreadable", why).at(&name, 1, 1, 1)),
+        };
+        match text {
+            Ok(text) => {
+                let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+                Some(File { name, folder, text: text.into() })
+            }
+            Err(problem) => {
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    fn folder(&mut self, folder: &Path) -> Vec<File> {
+        let mut files = Vec::new();
+        for path in entries(folder) {
+            match path.extension().and_then(|ext| ext.to_str()) {
+                Some("yaml") if !path.is_dir() => files.extend(self.file(&path)),
+                Some("yml") => {
+                    let name = self.shown(&path);
+                    let problem = Problem::new("unreadable", "ends with .yml and would not be read");
+                    self.problems.push(problem.at(&name, 1, 1, 1).help("rename it to .yaml"));
+                }
+                _ => {}
+            }
+        }
+        if files.is_empty() && self.problems.is_empty() {
+            let message = format!("there is no *.yaml in {}", self.shown(folder));
+            self.problems.push(Problem::new("no-inventory", message));
+        }
+        files
+    }
+
+    fn modules(&mut self) -> Vec<(String, File)> {
+        let mut modules = Vec::new();
+        for folder in entries(&self.root.join("modules")) {
+            let path = folder.join("module.yaml");
+            let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+            if path.exists() {
+                modules.extend(self.file(&path).map(|file| (name.to_owned(), file)));
+            }
+        }
+        modules
+    }
+}

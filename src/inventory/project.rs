@@ -1,0 +1,437 @@
+//! An inventory and its modules as a whole: names resolved, nothing put together yet.
+
+use super::entry::{Entry, Owner, entry};
+use super::module::{Module, SHIPPED};
+use super::names;
+use super::reader::{Reader, Spanned};
+use crate::problem::{Place, Problem, Problems, Sources, did_you_mean};
+use crate::yaml;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An inventory that was read, and the modules that it may use.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The inventory's name: that under which it manages hosts.
+    pub name: String,
+    /// The folder that has `inventories` and `modules`.
+    pub root: PathBuf,
+    /// The hosts in the order of the files.
+    pub hosts: Vec<Host>,
+    /// The groups by name.
+    pub groups: BTreeMap<String, Arc<Group>>,
+    /// The modules by name; the project's wins over a shipped one.
+    pub modules: BTreeMap<String, Arc<Module>>,
+    /// What a person should know and no problem is.
+    pub notices: Vec<String>,
+    /// The texts of all files, for snippets.
+    pub sources: Sources,
+}
+
+/// A host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// What is stated for it: by a range, then by its own entry.
+    pub entries: Vec<(Owner, Arc<Entry>)>,
+    /// Its groups from the most general on, each with its rank (higher wins).
+    pub lineage: Arc<Vec<(u32, Arc<Group>)>>,
+}
+
+/// A group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// What is stated for it.
+    pub entry: Entry,
+}
+
+/// A file that was read but not yet parsed.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its name as problems show it.
+    pub name: Arc<str>,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+/// All that was read for a project.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// The inventory's name.
+    pub name: String,
+    /// The project's folder.
+    pub root: PathBuf,
+    /// What `~/` stands for.
+    pub home: Option<PathBuf>,
+    /// The files of the inventory.
+    pub inventory: Vec<File>,
+    /// The project's modules by name.
+    pub modules: Vec<(String, File)>,
+}
+
+/// The rank of what modules state.
+pub const RANK_MODULE: u32 = 0;
+/// The rank of group `all`.
+pub const RANK_ALL: u32 = 1;
+/// The rank of the groups that a host names; each step to parents is one less.
+pub const RANK_GROUP: u32 = 100_000;
+/// The rank of what a range of hosts states.
+pub const RANK_RANGE: u32 = 200_000;
+/// The rank of what a host's own entry states.
+pub const RANK_HOST: u32 = 200_001;
+
+/// Puts the files together.
+///
+/// Errors: everything that is wrong with them without looking at single hosts.
+pub fn assemble(files: Files) -> Result<Project, Problems> {
+    let mut build = Build::default();
+    let sources = files.modules.iter().map(|(_, file)| file).chain(&files.inventory);
+    build.sources = sources.map(|file| (file.name.clone(), file.text.clone())).collect();
+    for (name, file) in &files.modules {
+        build.module(name, file);
+    }
+    for (name, text) in SHIPPED {
+        if let Some(own) = build.modules.get(name) {
+            if *own.text == *text {
+                continue;
+            }
+            build.notices.push(format!("module {name}: the project's own is used, not the shipped one"));
+            continue;
+        }
+        let file = File {
+            name: format!("kvmfw:{name}/module.yaml").into(),
+            folder: PathBuf::new(),
+            text: text.into(),
+        };
+        build.sources.insert(file.name.clone(), file.text.clone());
+        build.module(name, &file);
+    }
+    for file in &files.inventory {
+        build.inventory(file, files.home.as_deref());
+    }
+    build.references();
+    let hosts = build.hosts();
+    if hosts.is_empty() && build.problems.is_empty() {
+        let mut problem = Problem::new("no-hosts", format!("inventory `{}` has no hosts", files.name));
+        if let Some(file) = files.inventory.first() {
+            problem = problem.at(&file.name, 1, 1, 1);
+        }
+        build.problems.push(problem.help("write `hosts: { kvm01: { address: 192.0.2.1 } }`"));
+    }
+    if !build.problems.is_empty() {
+        return Err(Problems { list: sorted(build.problems), sources: build.sources });
+    }
+    Ok(Project {
+        name: files.name,
+        root: files.root,
+        hosts,
+        groups: build.groups,
+        modules: build.modules,
+        notices: build.notices,
+        sources: build.sources,
+    })
+}
+
+/// Each problem once, in the order of files and lines.
+pub fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let key = |p: &Problem| p.place.as_ref().map(|p| (p.file.clone(), p.line, p.column));
+    problems.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message)));
+    problems.dedup();
+    problems
+}
+
+#[derive(Default)]
+struct Build {
+    problems: Vec<Problem>,
+    sources: Sources,
+    notices: Vec<String>,
+    modules: BTreeMap<String, Arc<Module>>,
+    groups: BTreeMap<String, Arc<Group>>,
+    /// Keys of `hosts:` in order.
+    entries: Vec<(Owner, Vec<String>, Arc<Entry>)>,
+    /// Own entries by name.
+    own: HashMap<String, Arc<Entry>>,
+}
+
+impl Build {
+    fn module(&mut self, name: &str, file: &File) {
+        match yaml::parse(&file.name, &file.text) {
+            Ok(root) => {
+                let module = Module::read(name, &root, &file.text, &mut self.problems);
+                self.modules.insert(name.to_owned(), Arc::new(module));
+            }
+            Err(mut problems) => {
+                self.problems.append(&mut problems);
+                // It exists, so nobody has to be told that it does not.
+                let empty = yaml::Node::null(&file.name);
+                let module = Module::read(name, &empty, &file.text, &mut self.problems);
+                self.modules.insert(name.to_owned(), Arc::new(module));
+            }
+        }
+    }
+
+    fn inventory(&mut self, file: &File, home: Option<&Path>) {
+        let root = match yaml::parse(&file.name, &file.text) {
+            Ok(root) => root,
+            Err(mut problems) => return self.problems.append(&mut problems),
+        };
+        let mut reader = Reader { problems: Vec::new(), text: &file.text, folder: &file.folder, home };
+        for pair in reader.fields(&root, "an inventory", &["hosts", "groups"]) {
+            match pair.key.as_str() {
+                "hosts" => {
+                    for host in reader.map(&pair.value, "hosts by name") {
+                        self.host(host, &mut reader);
+                    }
+                }
+                "groups" => {
+                    for group in reader.map(&pair.value, "groups by name") {
+                        self.group(group, &mut reader);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.problems.append(&mut reader.problems);
+    }
+
+    fn host(&mut self, pair: &yaml::Pair, reader: &mut Reader<'_>) {
+        let place = &pair.key_place;
+        let range = pair.key.contains(['[', ']']);
+        let names = match names::expand(&pair.key) {
+            Ok(names) => names,
+            Err(why) => return reader.wrong("bad-name", place, why),
+        };
+        if let Some(first) = names.first()
+            && let Err(why) = names::check_host(first)
+        {
+            return reader.wrong("bad-name", place, format!("host `{}` {why}", first.escape_debug()));
+        }
+        let owner = if range { Owner::Range } else { Owner::Host };
+        let entry = Arc::new(entry(&pair.value, place, owner, reader));
+        if !range {
+            let first = self.own.insert(pair.key.clone(), entry.clone());
+            if let Some(first) = first {
+                let message = format!("host `{}` is there twice", pair.key);
+                return reader.wrong_help(
+                    "duplicate-key",
+                    place,
+                    message,
+                    format!("the first one is at {}", first.place),
+                );
+            }
+        }
+        self.entries.push((owner, names, entry));
+    }
+
+    fn group(&mut self, pair: &yaml::Pair, reader: &mut Reader<'_>) {
+        let place = &pair.key_place;
+        if pair.key.is_empty() || !reader.is_word(&pair.key, place, "group", "_.-") {
+            return;
+        }
+        let entry = entry(&pair.value, place, Owner::Group, reader);
+        if pair.key == "all"
+            && let Some(parent) = entry.groups.as_ref().and_then(|groups| groups.first())
+        {
+            let message = "group `all` has no parents: it is the parent of all";
+            reader.wrong("group-cycle", &parent.place, message);
+        }
+        let group = Group { name: pair.key.clone(), entry };
+        if let Some(first) = self.groups.get(&pair.key) {
+            let help = format!("the first one is at {}", first.entry.place);
+            return reader.wrong_help(
+                "duplicate-key",
+                place,
+                format!("group `{}` is there twice", pair.key),
+                help,
+            );
+        }
+        self.groups.insert(pair.key.clone(), Arc::new(group));
+    }
+
+    /// Checks that groups, modules and params that are named exist.
+    fn references(&mut self) {
+        let groups: Vec<Arc<Group>> = self.groups.values().cloned().collect();
+        let entries = groups.iter().map(|group| &group.entry);
+        let hosts: Vec<Arc<Entry>> = self.entries.iter().map(|(.., entry)| entry.clone()).collect();
+        for entry in entries.chain(hosts.iter().map(Arc::as_ref)) {
+            for name in entry.groups.iter().flatten() {
+                if !self.groups.contains_key(&name.value) && name.value != "all" {
+                    let known = self.groups.keys().map(String::as_str);
+                    self.problems.push(missing(
+                        "unknown-group",
+                        "group",
+                        name,
+                        did_you_mean(&name.value, known),
+                    ));
+                }
+            }
+            for name in &entry.modules {
+                if !self.modules.contains_key(&name.value) {
+                    let known = self.modules.keys().map(String::as_str);
+                    self.problems.push(missing(
+                        "unknown-module",
+                        "module",
+                        name,
+                        did_you_mean(&name.value, known),
+                    ));
+                }
+            }
+            self.problems.extend(params(entry, &self.modules));
+        }
+        self.cycles();
+    }
+
+    fn cycles(&mut self) {
+        let mut done: HashMap<String, bool> = HashMap::new();
+        let names: Vec<String> = self.groups.keys().cloned().collect();
+        for name in names {
+            let mut path: Vec<String> = Vec::new();
+            let mut stack: Vec<(String, usize)> = vec![(name, 0)];
+            while let Some((name, next)) = stack.pop() {
+                if next == 0 {
+                    if done.contains_key(&name) {
+                        continue;
+                    }
+                    done.insert(name.clone(), false);
+                    path.push(name.clone());
+                }
+                let parent = self.groups.get(&name).and_then(|g| g.entry.groups.as_ref()?.get(next).cloned());
+                let Some(parent) = parent else {
+                    done.insert(name, true);
+                    path.pop();
+                    continue;
+                };
+                stack.push((name, next + 1));
+                match done.get(&parent.value) {
+                    Some(true) => {}
+                    None => stack.push((parent.value.clone(), 0)),
+                    Some(false) => {
+                        let start = path.iter().position(|p| *p == parent.value).unwrap_or_default();
+                        let mut round: Vec<&str> = path[start..].iter().map(String::as_str).collect();
+                        round.push(&parent.value);
+                        let message = format!("groups go round: {}", round.join(" → "));
+                        self.problems.push(Problem::new("group-cycle", message).at_place(&parent.place));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The hosts; only complete when there is no problem.
+    fn hosts(&mut self) -> Vec<Host> {
+        let mut hosts: Vec<Host> = Vec::new();
+        let mut by_range: HashMap<String, Place> = HashMap::new();
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut lineages: HashMap<Vec<String>, Arc<Vec<(u32, Arc<Group>)>>> = HashMap::new();
+        let whole = self.problems.is_empty();
+        for (owner, names, entry) in std::mem::take(&mut self.entries) {
+            for name in names {
+                if owner == Owner::Range {
+                    if let Some(first) = by_range.insert(name.clone(), entry.place.clone()) {
+                        let message = format!("host `{name}` is in two ranges");
+                        let help = format!("the other one is at {first}");
+                        self.problems
+                            .push(Problem::new("duplicate-key", message).at_place(&entry.place).help(help));
+                        break;
+                    }
+                }
+                if let Some(at) = seen.get(&name) {
+                    // Own entry first, then the range, or the other way round.
+                    let host: &mut Host = &mut hosts[*at];
+                    host.entries.push((owner, entry.clone()));
+                    host.entries.sort_by_key(|(owner, _)| *owner == Owner::Host);
+                    continue;
+                }
+                seen.insert(name.clone(), hosts.len());
+                hosts.push(Host { name, entries: vec![(owner, entry.clone())], lineage: Arc::default() });
+            }
+        }
+        if !whole || !self.problems.is_empty() {
+            return hosts;
+        }
+        for host in &mut hosts {
+            let stated = host.entries.iter().rev().find_map(|(_, entry)| entry.groups.as_ref());
+            let names: Vec<String> = stated.into_iter().flatten().map(|name| name.value.clone()).collect();
+            let groups = &self.groups;
+            host.lineage =
+                lineages.entry(names).or_insert_with_key(|names| Arc::new(lineage(names, groups))).clone();
+        }
+        hosts
+    }
+}
+
+fn missing(code: &'static str, what: &str, name: &Spanned<String>, help: Option<String>) -> Problem {
+    let mut problem =
+        Problem::new(code, format!("there is no {what} `{}`", name.value)).at_place(&name.place);
+    problem.help = help;
+    problem
+}
+
+/// What is wrong with the values that an entry gives to params.
+fn params(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
+    let mut reader = Reader { problems: Vec::new(), text: "", folder: Path::new(""), home: None };
+    for param in &entry.params {
+        let Some(module) = modules.get(&param.module.value) else {
+            let help = did_you_mean(&param.module.value, modules.keys().map(String::as_str));
+            let problem = missing("unknown-module", "module", &param.module, help);
+            if !reader.problems.contains(&problem) {
+                reader.problems.push(problem);
+            }
+            continue;
+        };
+        match module.param(&param.name.value) {
+            Some(declared) => declared.kind.check(&param.name.value, &param.value, &mut reader),
+            None => {
+                let known: Vec<&str> = module.params.iter().map(|p| p.name.as_str()).collect();
+                let what = format!("param in module {}:", module.name);
+                let help = did_you_mean(&param.name.value, known.iter().copied());
+                reader.problems.push(missing("unknown-param", &what, &param.name, help));
+            }
+        }
+    }
+    reader.problems
+}
+
+/// All groups of a host, parents before children, ties in the order in which they are named.
+fn lineage(names: &[String], groups: &BTreeMap<String, Arc<Group>>) -> Vec<(u32, Arc<Group>)> {
+    let parents = |name: &str| -> Vec<String> {
+        let entry = groups.get(name).and_then(|group| group.entry.groups.as_ref());
+        entry.into_iter().flatten().map(|parent| parent.value.clone()).filter(|p| p != "all").collect()
+    };
+    let mut order: Vec<String> = Vec::new();
+    let mut stack: Vec<(String, bool)> =
+        names.iter().rev().filter(|n| *n != "all").map(|n| (n.clone(), false)).collect();
+    while let Some((name, visited)) = stack.pop() {
+        if order.contains(&name) {
+            continue;
+        }
+        if visited {
+            order.push(name);
+            continue;
+        }
+        let above = parents(&name);
+        stack.push((name, true));
+        stack.extend(above.into_iter().rev().map(|parent| (parent, false)));
+    }
+    // How far a group is from the host, by the longest way: its children come after it in the order.
+    let mut steps: HashMap<String, u32> = HashMap::new();
+    for name in order.iter().rev() {
+        let step = *steps.entry(name.clone()).or_insert(0);
+        for parent in parents(name) {
+            let above = steps.entry(parent).or_insert(0);
+            *above = (*above).max(step + 1);
+        }
+    }
+    let all = groups.get("all").map(|all| (RANK_ALL, all.clone()));
+    let others = order.iter().filter_map(|name| {
+        let rank = RANK_GROUP - steps.get(name).copied().unwrap_or_default();
+        groups.get(name).map(|group| (rank, group.clone()))
+    });
+    all.into_iter().chain(others).collect()
+}

@@ -1,0 +1,383 @@
+//! What a group, a host and a module can state alike: sysctl, rules, bridges, checks, foreign chains.
+
+use super::Check;
+use super::checks;
+use super::reader::{Reader, Spanned};
+use super::rules::{self, ChainText};
+use crate::problem::{Place, Warning};
+use crate::resource::bridge::{PortVlan, check_link_name};
+use crate::resource::iptables::Family;
+use crate::resource::iptables::address::is_mac;
+use crate::resource::sysctl;
+use crate::yaml::{Node, Pair, Value};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The keys of [`Resources`].
+pub const KEYS: [&str; 6] = ["sysctl", "iptables", "ip6tables", "bridges", "checks", "foreign_chains"];
+
+/// What one group, host or module states.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    /// Files in sysctl.d.
+    pub sysctl: Vec<SysctlText>,
+    /// Chains of both families.
+    pub chains: Vec<ChainText>,
+    /// Bridges.
+    pub bridges: Vec<BridgeText>,
+    /// Checks.
+    pub checks: Vec<Check>,
+    /// Chains of others to which rules may jump.
+    pub foreign_chains: Vec<Spanned<String>>,
+    /// Lints of these texts.
+    pub warnings: Vec<Warning>,
+}
+
+/// A file in sysctl.d.
+#[derive(Clone, Debug)]
+pub struct SysctlText {
+    /// Its name without `.conf`.
+    pub name: Spanned<String>,
+    /// Its keys.
+    pub entries: Vec<(sysctl::Key, Spanned<String>)>,
+}
+
+/// A bridge; what is not stated is `None`.
+#[derive(Clone, Debug)]
+pub struct BridgeText {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// `manage`.
+    pub manage: Option<Spanned<bool>>,
+    /// `take_addresses`.
+    pub take_addresses: Option<Spanned<bool>>,
+    /// `ports`.
+    pub ports: Option<Spanned<Vec<String>>>,
+    /// `addresses`.
+    pub addresses: Option<Spanned<Vec<IpNet>>>,
+    /// `gateways`.
+    pub gateways: Option<Spanned<Vec<IpAddr>>>,
+    /// `mtu`, `forward_delay`, `ageing` by key.
+    pub numbers: Vec<(&'static str, Spanned<u32>)>,
+    /// `stp`, `vlan_filtering` and `nf_call_*` by key.
+    pub flags: Vec<(&'static str, Spanned<bool>)>,
+    /// `mac`.
+    pub mac: Option<Spanned<String>>,
+    /// `vlans`.
+    pub vlans: Option<Spanned<Vec<PortVlan>>>,
+}
+
+impl Resources {
+    /// Reads one entry if it is of a resource; `params` are the names that rules may use.
+    pub fn read(&mut self, pair: &Pair, params: &[&str], reader: &mut Reader<'_>) {
+        let value = &pair.value;
+        match pair.key.as_str() {
+            "sysctl" => self.sysctl = sysctl_files(value, reader),
+            "iptables" => self.chains.extend(rules::chains(value, Family::V4, params, reader)),
+            "ip6tables" => self.chains.extend(rules::chains(value, Family::V6, params, reader)),
+            "bridges" => self.bridges = bridges(value, reader),
+            "checks" => self.checks = checks::checks(value, reader),
+            "foreign_chains" => {
+                self.foreign_chains = reader.names(value, "chain", "._-");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlText> {
+    let mut files = Vec::new();
+    for pair in reader.map(node, "files of /etc/sysctl.d by name") {
+        let right = file_name(&pair.key, &pair.key_place, reader);
+        let mut entries: Vec<(sysctl::Key, Spanned<String>)> = Vec::new();
+        if let Value::Str(_) | Value::Int(_) | Value::Bool(_) = pair.value.value {
+            let message = format!("expected the keys of file `{}`, found a value", pair.key);
+            reader.wrong_help(
+                "wrong-type",
+                &pair.key_place,
+                message,
+                format!("write `60-name: {{ {}: … }}`", pair.key),
+            );
+            continue;
+        }
+        for entry in reader.map(&pair.value, "keys and values of the file") {
+            let key = match sysctl::Key::parse(&entry.key) {
+                Ok(key) => key,
+                Err(why) => {
+                    reader.wrong(
+                        "bad-sysctl-key",
+                        &entry.key_place,
+                        format!("`{}` {why}", entry.key.escape_debug()),
+                    );
+                    continue;
+                }
+            };
+            if let Some((first, value)) = entries.iter().find(|(k, _)| *k == key) {
+                let message = format!("`{first}` is there twice in one file");
+                let help = format!("the first one is in line {}", value.place.line);
+                reader.wrong_help("duplicate-key", &entry.key_place, message, help);
+                continue;
+            }
+            let Some(value) = sysctl_value(&entry.value, reader) else { continue };
+            entries.push((key, Spanned::new(value, &entry.value.place)));
+        }
+        if right {
+            files.push(SysctlText { name: Spanned::new(pair.key.clone(), &pair.key_place), entries });
+        }
+    }
+    files
+}
+
+fn file_name(name: &str, place: &Place, reader: &mut Reader<'_>) -> bool {
+    if name.contains('/') || name.contains("..") {
+        reader.wrong_help(
+            "path-traversal",
+            place,
+            format!("file name `{name}` leaves /etc/sysctl.d"),
+            "write only the file's name without `.conf`",
+        );
+        return false;
+    }
+    if name.is_empty() || name.len() > 200 || name.starts_with('.') {
+        reader.wrong("bad-name", place, "a file name has 1 to 200 characters and does not start with a dot");
+        return false;
+    }
+    if let Some(plain) = name.strip_suffix(".conf") {
+        reader.wrong_help(
+            "bad-name",
+            place,
+            format!("file name `{name}` ends with `.conf`"),
+            format!("write `{plain}`: kvmfw adds `.conf`"),
+        );
+        return false;
+    }
+    reader.is_word(name, place, "file name", "_.-+")
+}
+
+fn sysctl_value(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
+    match &node.value {
+        Value::Int(number) => Some(number.to_string()),
+        Value::Bool(value) => {
+            let help = format!("write `{}`", u8::from(*value));
+            reader.wrong_help(
+                "wrong-type",
+                &node.place,
+                format!("`{value}` is no value of a sysctl key"),
+                help,
+            );
+            None
+        }
+        Value::Str(_) => {
+            let text = reader.line(node, "the value")?;
+            if !text.chars().all(|c| (' '..='~').contains(&c) || c == '\t') || text.len() > 1000 {
+                reader.wrong(
+                    "bad-sysctl-value",
+                    &node.place,
+                    "the value has other characters than ASCII, or too many",
+                );
+                return None;
+            }
+            Some(sysctl::normal(text))
+        }
+        _ => {
+            reader.expected(node, "a number or a text");
+            None
+        }
+    }
+}
+
+const NUMBERS: [(&str, i128, i128); 3] =
+    [("mtu", 68, 65535), ("forward_delay", 0, 30), ("ageing", 0, 1_000_000)];
+
+const FLAGS: [&str; 5] =
+    ["stp", "vlan_filtering", "nf_call_iptables", "nf_call_ip6tables", "nf_call_arptables"];
+
+fn bridges(node: &Node, reader: &mut Reader<'_>) -> Vec<BridgeText> {
+    let mut bridges = Vec::new();
+    for pair in reader.map(node, "bridges by name") {
+        if let Err(why) = check_link_name(&pair.key) {
+            reader.wrong("bad-name", &pair.key_place, format!("`{}` {why}", pair.key.escape_debug()));
+        }
+        bridges.push(bridge(pair, reader));
+    }
+    bridges
+}
+
+fn bridge(pair: &Pair, reader: &mut Reader<'_>) -> BridgeText {
+    let mut known = vec!["manage", "ports", "addresses", "gateways", "take_addresses", "mac", "vlans"];
+    known.extend(NUMBERS.map(|(key, ..)| key));
+    known.extend(FLAGS);
+    let mut bridge = BridgeText {
+        name: Spanned::new(pair.key.clone(), &pair.key_place),
+        manage: None,
+        take_addresses: None,
+        ports: None,
+        addresses: None,
+        gateways: None,
+        numbers: vec![],
+        flags: vec![],
+        mac: None,
+        vlans: None,
+    };
+    for field in reader.fields(&pair.value, "a bridge", &known) {
+        let (node, place) = (&field.value, &field.key_place);
+        let spanned = |value: Option<bool>| value.map(|value| Spanned::new(value, place));
+        match field.key.as_str() {
+            "manage" => bridge.manage = spanned(reader.bool(node)),
+            "take_addresses" => bridge.take_addresses = spanned(reader.bool(node)),
+            "ports" => bridge.ports = Some(Spanned::new(ports(node, &pair.key, reader), place)),
+            "addresses" => bridge.addresses = Some(Spanned::new(addresses(node, reader), place)),
+            "gateways" => bridge.gateways = Some(Spanned::new(gateways(node, reader), place)),
+            "mac" => bridge.mac = mac(node, reader).map(|mac| Spanned::new(mac, place)),
+            "vlans" => bridge.vlans = Some(Spanned::new(vlans(node, reader), place)),
+            key => {
+                if let Some((name, low, high)) = NUMBERS.iter().find(|(name, ..)| *name == key) {
+                    let number = reader.int(node, name, *low, *high).and_then(|n| u32::try_from(n).ok());
+                    bridge.numbers.extend(number.map(|n| (*name, Spanned::new(n, place))));
+                } else if let Some(name) = FLAGS.iter().find(|name| **name == key) {
+                    bridge.flags.extend(reader.bool(node).map(|v| (*name, Spanned::new(v, place))));
+                }
+            }
+        }
+    }
+    bridge
+}
+
+fn link<'n>(node: &'n Node, what: &str, reader: &mut Reader<'_>) -> Option<&'n str> {
+    let name = reader.line(node, what)?;
+    if name.starts_with('-') {
+        reader.is_word(name, &node.place, what, "");
+        return None;
+    }
+    match check_link_name(name) {
+        Ok(()) => Some(name),
+        Err(why) => {
+            reader.wrong("bad-name", &node.place, format!("`{}` {why}", name.escape_debug()));
+            None
+        }
+    }
+}
+
+fn ports(node: &Node, bridge: &str, reader: &mut Reader<'_>) -> Vec<String> {
+    let mut ports: Vec<String> = Vec::new();
+    for item in reader.list(node, "a list of ports") {
+        let Some(port) = link(item, "a port", reader) else { continue };
+        if port == bridge {
+            reader.wrong("bad-name", &item.place, format!("bridge `{bridge}` cannot be its own port"));
+        } else if ports.iter().any(|p| p == port) {
+            reader.wrong("duplicate", &item.place, format!("port `{port}` is there twice"));
+        } else {
+            ports.push(port.to_owned());
+        }
+    }
+    ports
+}
+
+fn addresses(node: &Node, reader: &mut Reader<'_>) -> Vec<IpNet> {
+    let mut addresses: Vec<IpNet> = Vec::new();
+    for item in reader.list(node, "a list of addresses") {
+        let Some(text) = reader.line(item, "an address") else { continue };
+        let Ok(net) = text.parse::<IpNet>() else {
+            let message = format!("`{text}` is no address with prefix length");
+            match text.parse::<IpAddr>() {
+                Ok(_) => reader.wrong_help(
+                    "bad-address",
+                    &item.place,
+                    message,
+                    format!("write it like `{text}/24`"),
+                ),
+                Err(_) => reader.wrong("bad-address", &item.place, message),
+            }
+            continue;
+        };
+        let edge = match net {
+            IpNet::V4(v4) => {
+                v4.prefix_len() < 31 && (v4.addr() == v4.network() || v4.addr() == v4.broadcast())
+            }
+            IpNet::V6(v6) => v6.prefix_len() < 127 && v6.addr() == v6.network(),
+        };
+        if edge || net.addr().is_unspecified() || net.addr().is_multicast() {
+            reader.wrong(
+                "bad-address",
+                &item.place,
+                format!("`{text}` is no address of a host in its network"),
+            );
+        } else if addresses.iter().any(|a| a.addr() == net.addr()) {
+            reader.wrong("duplicate", &item.place, format!("address `{}` is there twice", net.addr()));
+        } else {
+            addresses.push(net);
+        }
+    }
+    addresses
+}
+
+fn gateways(node: &Node, reader: &mut Reader<'_>) -> Vec<IpAddr> {
+    let mut gateways: Vec<IpAddr> = Vec::new();
+    for item in reader.list(node, "a list of gateways") {
+        let Some(text) = reader.line(item, "a gateway") else { continue };
+        match text.parse::<IpAddr>() {
+            Err(_) => reader.wrong("bad-address", &item.place, format!("gateway `{text}` is no address")),
+            Ok(ip) if gateways.iter().any(|g| g.is_ipv4() == ip.is_ipv4()) => {
+                let message = format!("gateway `{text}` is the second one of its family");
+                reader.wrong("bad-address", &item.place, message);
+            }
+            Ok(ip) => gateways.push(ip),
+        }
+    }
+    gateways
+}
+
+fn mac(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
+    let text = reader.line(node, "a MAC address")?.to_ascii_lowercase();
+    let first = text.get(..2).and_then(|byte| u8::from_str_radix(byte, 16).ok());
+    if !is_mac(&text) || text == "00:00:00:00:00:00" {
+        reader.wrong("bad-address", &node.place, format!("`{text}` is no MAC address"));
+        return None;
+    }
+    if first.is_some_and(|byte| byte & 1 == 1) {
+        reader.wrong(
+            "bad-address",
+            &node.place,
+            format!("`{text}` is the MAC address of a group, not of a link"),
+        );
+        return None;
+    }
+    Some(text)
+}
+
+fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
+    let mut vlans: Vec<PortVlan> = Vec::new();
+    for pair in reader.map(node, "VLANs by port") {
+        if let Err(why) = check_link_name(&pair.key) {
+            reader.wrong("bad-name", &pair.key_place, format!("`{}` {why}", pair.key.escape_debug()));
+            continue;
+        }
+        for item in reader.list(&pair.value, "a list of VLANs") {
+            let (mut vid, mut pvid, mut untagged) = (None, false, false);
+            if matches!(item.value, Value::Map(_)) {
+                for field in reader.fields(item, "a VLAN", &["vid", "pvid", "untagged"]) {
+                    match field.key.as_str() {
+                        "vid" => vid = reader.int(&field.value, "a VLAN", 1, 4094),
+                        "pvid" => pvid = reader.bool(&field.value).unwrap_or_default(),
+                        "untagged" => untagged = reader.bool(&field.value).unwrap_or_default(),
+                        _ => {}
+                    }
+                }
+            } else {
+                vid = reader.int(item, "a VLAN", 1, 4094);
+            }
+            let Some(vid) = vid.and_then(|vid| u16::try_from(vid).ok()) else { continue };
+            let same_port = |v: &&PortVlan| v.port == pair.key;
+            if vlans.iter().filter(same_port).any(|v| v.vid == vid || pvid && v.pvid) {
+                reader.wrong(
+                    "duplicate",
+                    &item.place,
+                    format!("VLAN `{vid}` or a pvid is there twice on `{}`", pair.key),
+                );
+                continue;
+            }
+            vlans.push(PortVlan { port: pair.key.clone(), vid, pvid, untagged });
+        }
+    }
+    vlans
+}

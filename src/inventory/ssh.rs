@@ -1,0 +1,214 @@
+//! `ssh:` of a group or host. Nothing in it may run a command where kvmfw runs.
+
+use super::Become;
+use super::reader::{Reader, Spanned};
+use crate::problem::{Problem, did_you_mean};
+use crate::yaml::{Node, Value};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What one group or host says about connections; what is not stated is `None`.
+#[derive(Clone, Debug, Default)]
+pub struct SshText {
+    /// `port`.
+    pub port: Option<Spanned<u16>>,
+    /// `user`.
+    pub user: Option<Spanned<String>>,
+    /// `become`.
+    pub become_root: Option<Spanned<Become>>,
+    /// `identity_file`, absolute.
+    pub identity_file: Option<Spanned<PathBuf>>,
+    /// `known_hosts`, absolute.
+    pub known_hosts: Option<Spanned<PathBuf>>,
+    /// `jump`.
+    pub jump: Option<Spanned<String>>,
+    /// `options`.
+    pub options: Vec<(String, Spanned<String>)>,
+    /// `connect_timeout`.
+    pub connect_timeout: Option<Spanned<Duration>>,
+}
+
+const KEYS: [&str; 8] =
+    ["port", "user", "become", "identity_file", "known_hosts", "jump", "options", "connect_timeout"];
+
+/// Options of ssh_config(5) that an inventory may set.
+const OPTIONS: [&str; 44] = [
+    "AddKeysToAgent",
+    "AddressFamily",
+    "BindAddress",
+    "BindInterface",
+    "CASignatureAlgorithms",
+    "CanonicalDomains",
+    "CanonicalizeFallbackLocal",
+    "CanonicalizeHostname",
+    "CanonicalizeMaxDots",
+    "CanonicalizePermittedCNAMEs",
+    "CertificateFile",
+    "CheckHostIP",
+    "Ciphers",
+    "Compression",
+    "ConnectionAttempts",
+    "EnableSSHKeysign",
+    "FingerprintHash",
+    "GSSAPIAuthentication",
+    "GSSAPIDelegateCredentials",
+    "GlobalKnownHostsFile",
+    "HashKnownHosts",
+    "HostKeyAlgorithms",
+    "HostKeyAlias",
+    "HostbasedAcceptedAlgorithms",
+    "HostbasedAuthentication",
+    "IPQoS",
+    "IdentitiesOnly",
+    "IdentityAgent",
+    "KbdInteractiveAuthentication",
+    "KexAlgorithms",
+    "LogLevel",
+    "MACs",
+    "NoHostAuthenticationForLocalhost",
+    "PasswordAuthentication",
+    "PreferredAuthentications",
+    "PubkeyAcceptedAlgorithms",
+    "PubkeyAuthentication",
+    "RekeyLimit",
+    "RequiredRSASize",
+    "ServerAliveCountMax",
+    "ServerAliveInterval",
+    "StrictHostKeyChecking",
+    "TCPKeepAlive",
+    "UpdateHostKeys",
+];
+
+/// Why an option is refused; lower case.
+fn refused(option: &str) -> Option<&'static str> {
+    Some(match option.to_ascii_lowercase().as_str() {
+        "proxycommand" | "localcommand" | "permitlocalcommand" | "knownhostscommand" => {
+            "it runs a command where kvmfw runs"
+        }
+        "match" | "include" | "host" => "it could bring in options that run commands where kvmfw runs",
+        "pkcs11provider" | "securitykeyprovider" | "xauthlocation" | "proxyusefdpass" => {
+            "it loads or runs a program where kvmfw runs"
+        }
+        "controlmaster"
+        | "controlpath"
+        | "controlpersist"
+        | "batchmode"
+        | "remotecommand"
+        | "requesttty"
+        | "sessiontype"
+        | "stdinnull"
+        | "forkafterauthentication"
+        | "connecttimeout"
+        | "tag" => "kvmfw sets it itself",
+        "localforward"
+        | "remoteforward"
+        | "dynamicforward"
+        | "tunnel"
+        | "tunneldevice"
+        | "forwardagent"
+        | "forwardx11"
+        | "forwardx11trusted"
+        | "gatewayports"
+        | "permitremoteopen"
+        | "sendenv"
+        | "setenv"
+        | "clearallforwardings"
+        | "exitonforwardfailure" => "it opens a way between the host and where kvmfw runs",
+        "user" | "port" | "hostname" | "proxyjump" | "identityfile" | "userknownhostsfile" => {
+            "it has a key of its own: user, port, address, jump, identity_file, known_hosts"
+        }
+        _ => return None,
+    })
+}
+
+/// Reads `ssh:`.
+pub fn ssh(node: &Node, reader: &mut Reader<'_>) -> SshText {
+    let mut ssh = SshText::default();
+    for pair in reader.fields(node, "ssh", &KEYS) {
+        let value = &pair.value;
+        let place = &value.place;
+        match pair.key.as_str() {
+            "port" => {
+                let port = reader.int(value, "the port", 1, 65535).and_then(|p| u16::try_from(p).ok());
+                ssh.port = port.map(|port| Spanned::new(port, place));
+            }
+            "user" => {
+                let user = reader.word(value, "user", "_.@+-").map(str::to_owned);
+                ssh.user = user.map(|user| Spanned::new(user, place));
+            }
+            "become" => match (&value.value, reader.line(value, "become")) {
+                (_, Some("sudo")) => ssh.become_root = Some(Spanned::new(Become::Sudo, place)),
+                (_, Some("no")) => ssh.become_root = Some(Spanned::new(Become::No, place)),
+                (Value::Str(other), _) => {
+                    let message = format!("`{}` is no way to become root", other.escape_debug());
+                    reader.wrong_help("wrong-type", place, message, "write `sudo`, or `'no'`");
+                }
+                _ => {}
+            },
+            "identity_file" => {
+                ssh.identity_file = reader.path(value, "identity_file").map(|path| Spanned::new(path, place));
+            }
+            "known_hosts" => {
+                ssh.known_hosts = reader.path(value, "known_hosts").map(|path| Spanned::new(path, place));
+            }
+            "jump" => ssh.jump = jump(value, reader),
+            "options" => ssh.options = options(value, reader),
+            "connect_timeout" => {
+                let timeout = reader.duration(value, "connect_timeout");
+                ssh.connect_timeout = timeout.map(|timeout| Spanned::new(timeout, place));
+            }
+            _ => {}
+        }
+    }
+    ssh
+}
+
+fn jump(node: &Node, reader: &mut Reader<'_>) -> Option<Spanned<String>> {
+    let text = reader.line(node, "jump")?;
+    let hops_right =
+        text.split(',').all(|hop| !hop.is_empty() && !hop.starts_with('-') && !hop.contains("@-"));
+    if !hops_right {
+        let message = format!("jump `{text}` has a hop that is empty or would be taken as an option");
+        reader.wrong("injection", &node.place, message);
+        return None;
+    }
+    let right = reader.is_word(text, &node.place, "jump", "_.@:,[]+-");
+    right.then(|| Spanned::new(text.to_owned(), &node.place))
+}
+
+fn options(node: &Node, reader: &mut Reader<'_>) -> Vec<(String, Spanned<String>)> {
+    let mut options: Vec<(String, Spanned<String>)> = Vec::new();
+    for pair in reader.map(node, "options of ssh_config by name") {
+        if let Some(why) = refused(&pair.key) {
+            reader.wrong(
+                "ssh-option",
+                &pair.key_place,
+                format!("ssh option `{}` is refused: {why}", pair.key),
+            );
+            continue;
+        }
+        let Some(name) = OPTIONS.iter().find(|name| name.eq_ignore_ascii_case(&pair.key)) else {
+            let message =
+                format!("there is no ssh option `{}` that an inventory may set", pair.key.escape_debug());
+            let mut problem = Problem::new("ssh-option", message).at_place(&pair.key_place);
+            problem.help = did_you_mean(&pair.key, OPTIONS);
+            reader.problems.push(problem);
+            continue;
+        };
+        if options.iter().any(|(known, _)| known == name) {
+            reader.wrong("duplicate-key", &pair.key_place, format!("ssh option `{name}` is there twice"));
+            continue;
+        }
+        let value = match &pair.value.value {
+            Value::Int(number) => number.to_string(),
+            Value::Bool(true) => "yes".to_owned(),
+            Value::Bool(false) => "no".to_owned(),
+            _ => match reader.line(&pair.value, "the option") {
+                Some(text) => text.to_owned(),
+                None => continue,
+            },
+        };
+        options.push(((*name).to_owned(), Spanned::new(value, &pair.value.place)));
+    }
+    options
+}

@@ -1,0 +1,154 @@
+//! Addresses, ports, protocols and interface names as they stand in rules.
+
+use super::Family;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// What is wrong with a value, and the next step.
+pub type Trouble = Option<(String, Option<String>)>;
+
+/// Checks the value of `-s` or `-d`.
+pub fn check(text: &str, family: Family, negated: bool) -> Trouble {
+    if negated && text.contains(',') {
+        return Some((
+            format!("the list `{text}` is negated"),
+            Some("iptables takes one address after `!`; accept the others first".into()),
+        ));
+    }
+    text.split(',').find_map(|one| check_one(one, family))
+}
+
+fn check_one(text: &str, family: Family) -> Trouble {
+    let (address, mask) = match text.split_once('/') {
+        Some((address, mask)) => (address, Some(mask)),
+        None => (text, None),
+    };
+    let found = if address.parse::<Ipv6Addr>().is_ok() {
+        Family::V6
+    } else if is_v4(address, mask.is_some()) {
+        Family::V4
+    } else {
+        return Some(no_address(text, address));
+    };
+    if found != family {
+        let other = found.key();
+        return Some((
+            format!("`{text}` is no address for {family}"),
+            Some(format!("put the rule under `{other}:`, or leave it out here")),
+        ));
+    }
+    let Some(mask) = mask else { return None };
+    let right = match (mask.parse::<u8>(), found) {
+        (Ok(bits), Family::V4) => bits <= 32,
+        (Ok(bits), Family::V6) => bits <= 128,
+        (Err(_), Family::V4) => mask.parse::<Ipv4Addr>().is_ok(),
+        (Err(_), Family::V6) => mask.parse::<Ipv6Addr>().is_ok(),
+    };
+    (!right).then(|| (format!("`/{mask}` in `{text}` is no prefix length of {family}"), None))
+}
+
+fn no_address(text: &str, address: &str) -> (String, Option<String>) {
+    let numeric = !address.is_empty() && address.chars().all(|c| c.is_ascii_digit() || c == '.');
+    if numeric {
+        let padded = address.split('.').any(|part| part.len() > 1 && part.starts_with('0'));
+        let help = padded.then(|| "iptables reads a number with a leading 0 as octal".to_owned());
+        return (format!("`{text}` is no address"), help);
+    }
+    let name = address.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    if name && !address.is_empty() && !address.starts_with('-') {
+        return (
+            format!("`{text}` is a host name"),
+            Some("write its address: a rule would keep whatever DNS said once, and none at boot".into()),
+        );
+    }
+    (format!("`{text}` is no address"), None)
+}
+
+/// An IPv4 address; with a mask iptables takes less than four numbers (`10/8`).
+fn is_v4(address: &str, masked: bool) -> bool {
+    let parts: Vec<&str> = address.split('.').collect();
+    let right = |part: &&str| {
+        !part.is_empty()
+            && part.len() <= 3
+            && (part.len() == 1 || !part.starts_with('0'))
+            && part.parse::<u8>().is_ok()
+    };
+    parts.iter().all(right) && (parts.len() == 4 || masked && parts.len() < 4)
+}
+
+/// Checks the value of `-p`.
+pub fn check_protocol(text: &str) -> Trouble {
+    let number = text.chars().all(|c| c.is_ascii_digit());
+    let right = match text.parse::<u16>() {
+        Ok(number) => number <= 255,
+        Err(_) => !number && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.+_".contains(c)),
+    };
+    (text.is_empty() || !right || text.starts_with('-')).then(|| {
+        let help = text.contains(',').then(|| "one rule has one protocol".to_owned());
+        (format!("`{text}` is no protocol"), help)
+    })
+}
+
+/// Checks an interface name, which may end with `+` for any ending.
+pub fn check_interface(text: &str) -> Trouble {
+    if text.len() > 15 {
+        let message = format!("`{text}` is longer than the 15 characters an interface name may have");
+        return Some((message, Some("a `+` at the end stands for any ending".into())));
+    }
+    let bad = text.is_empty()
+        || text.starts_with('-')
+        || text.contains(|c: char| c.is_whitespace() || "/!*,".contains(c));
+    bad.then(|| {
+        let help = text.ends_with('*').then(|| format!("write `{}+`", text.trim_end_matches('*')));
+        (format!("`{text}` is no interface name"), help)
+    })
+}
+
+/// Checks a port, a range `a:b`, and for multiport a list of up to 15.
+pub fn check_ports(text: &str, list: bool) -> Trouble {
+    let parts: Vec<&str> = text.split(',').collect();
+    if parts.len() > 1 && !list {
+        return Some((
+            format!("`{text}` is a list of ports"),
+            Some(format!("write `-m multiport --dports {text}`")),
+        ));
+    }
+    let slots: usize = parts.iter().map(|part| if part.contains(':') { 2 } else { 1 }).sum();
+    if list && slots > 15 {
+        return Some((format!("`{text}` has more than the 15 ports that multiport takes"), None));
+    }
+    parts.iter().find_map(|part| check_port_range(part))
+}
+
+fn check_port_range(text: &str) -> Trouble {
+    let bound = |text: &str, open: u16| match text {
+        "" => Some(open),
+        text => text.parse::<u16>().ok(),
+    };
+    let digits = text.chars().all(|c| c.is_ascii_digit() || c == ':');
+    if !digits && !text.is_empty() {
+        // A service name: only the host knows its /etc/services.
+        let name =
+            text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+:".contains(c)) && !text.starts_with('-');
+        let range =
+            text.split_once('-').filter(|(a, b)| a.parse::<u16>().is_ok() && b.parse::<u16>().is_ok());
+        return match range {
+            Some((a, b)) => {
+                Some((format!("`{text}` is no port"), Some(format!("a range is written `{a}:{b}`"))))
+            }
+            None => (!name).then(|| (format!("`{text}` is no port"), None)),
+        };
+    }
+    let (low, high) = text.split_once(':').unwrap_or((text, text));
+    match (bound(low, 0), bound(high, u16::MAX)) {
+        _ if text.is_empty() => Some(("a port is empty".into(), None)),
+        (Some(low), Some(high)) if low <= high => None,
+        (Some(_), Some(_)) => Some((format!("the range `{text}` ends before it starts"), None)),
+        _ => Some((format!("`{text}` is no port"), Some("ports go from 0 to 65535".into()))),
+    }
+}
+
+/// Whether a text is a MAC address.
+pub fn is_mac(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    parts.len() == 6 && parts.iter().all(|p| p.len() == 2 && p.chars().all(|c| c.is_ascii_hexdigit()))
+}

@@ -1,0 +1,170 @@
+//! Names that mean something to iptables 1.8: targets, and the matches and protocols that options need.
+
+use super::Family;
+
+/// Extension targets, those of xtables-addons too: whether a host has one its dry run shows.
+pub const TARGETS: [&str; 59] = [
+    "ACCEPT",
+    "DROP",
+    "RETURN",
+    "QUEUE",
+    "REJECT",
+    "LOG",
+    "NFLOG",
+    "MARK",
+    "MASQUERADE",
+    "SNAT",
+    "DNAT",
+    "REDIRECT",
+    "AUDIT",
+    "CHECKSUM",
+    "CLASSIFY",
+    "CLUSTERIP",
+    "CONNMARK",
+    "CONNSECMARK",
+    "CT",
+    "DNPT",
+    "DSCP",
+    "ECN",
+    "HL",
+    "HMARK",
+    "IDLETIMER",
+    "LED",
+    "MIRROR",
+    "NETMAP",
+    "NFQUEUE",
+    "NOTRACK",
+    "RATEEST",
+    "SAME",
+    "SECMARK",
+    "SET",
+    "SNPT",
+    "SYNPROXY",
+    "TCPMSS",
+    "TCPOPTSTRIP",
+    "TEE",
+    "TOS",
+    "TPROXY",
+    "TRACE",
+    "TTL",
+    "ULOG",
+    "ACCOUNT",
+    "CHAOS",
+    "DELUDE",
+    "DHCPMAC",
+    "DNETMAP",
+    "ECHO",
+    "IPMARK",
+    "IPV4OPTSSTRIP",
+    "LOGMARK",
+    "PROTO",
+    "RAWNAT",
+    "SYSRQ",
+    "TARPIT",
+    "RTPENGINE",
+    "NAT",
+];
+
+/// The family of a target that only one of the two commands has.
+pub fn target_family(target: &str) -> Option<Family> {
+    match target {
+        "CLUSTERIP" | "ECN" | "MIRROR" | "SAME" | "TTL" | "ULOG" | "IPV4OPTSSTRIP" => Some(Family::V4),
+        "HL" | "DNPT" | "SNPT" => Some(Family::V6),
+        _ => None,
+    }
+}
+
+/// The `-m` without which iptables does not know an option, for options where that is certain.
+pub fn match_of(option: &str) -> Option<&'static str> {
+    Some(match option {
+        "--state" => "state",
+        "--ctstate" | "--ctorigsrc" | "--ctorigdst" | "--ctdir" | "--ctproto" | "--ctstatus" => "conntrack",
+        "--dports" | "--sports" | "--ports" | "--destination-ports" | "--source-ports" => "multiport",
+        "--physdev-in"
+        | "--physdev-out"
+        | "--physdev-is-in"
+        | "--physdev-is-out"
+        | "--physdev-is-bridged" => "physdev",
+        "--comment" => "comment",
+        "--limit" | "--limit-burst" => "limit",
+        "--mac-source" => "mac",
+        "--match-set" => "set",
+        "--src-type" | "--dst-type" => "addrtype",
+        "--src-range" | "--dst-range" => "iprange",
+        "--uid-owner" | "--gid-owner" => "owner",
+        _ => return None,
+    })
+}
+
+/// Whether an option is one of the port options that need `-p` before them.
+pub fn is_port_option(option: &str) -> bool {
+    matches!(option, "--dport" | "--sport" | "--destination-port" | "--source-port")
+}
+
+/// Whether a protocol has ports.
+pub fn has_ports(protocol: &str) -> bool {
+    matches!(
+        protocol.to_ascii_lowercase().as_str(),
+        "tcp" | "udp" | "udplite" | "sctp" | "dccp" | "6" | "17" | "136" | "132" | "33"
+    )
+}
+
+/// Options that are commands of iptables, not part of a rule.
+pub const COMMANDS: [&str; 20] = [
+    "--append",
+    "--delete",
+    "--check",
+    "--insert",
+    "--replace",
+    "--list",
+    "--list-rules",
+    "--flush",
+    "--zero",
+    "--new-chain",
+    "--delete-chain",
+    "--rename-chain",
+    "--policy",
+    "--table",
+    "--set-counters",
+    "--modprobe",
+    "--wait",
+    "--wait-interval",
+    "--noflush",
+    "--test",
+];
+
+/// Options of extensions that are shorter forms of nothing although a command starts like them.
+pub const NOT_SHORTENED: [&str; 4] = ["--pol", "--set", "--to", "--log"];
+
+/// Options whose value is free text and may start with a dash.
+pub const FREE_TEXT: [&str; 8] = [
+    "--comment",
+    "--log-prefix",
+    "--nflog-prefix",
+    "--ulog-prefix",
+    "--string",
+    "--hex-string",
+    "--name",
+    "--hashlimit-name",
+];
+
+/// Options that take two values.
+pub const TWO_VALUES: [&str; 5] = ["--tcp-flags", "--match-set", "--add-set", "--del-set", "--map-set"];
+
+/// The chains of software that writes rules itself, with its name.
+pub fn owner_of_chain(chain: &str) -> Option<&'static str> {
+    const OWNERS: [(&str, &str); 11] = [
+        ("LIBVIRT_", "libvirt"),
+        ("DOCKER", "Docker"),
+        ("f2b-", "fail2ban"),
+        ("fail2ban-", "fail2ban"),
+        ("KUBE-", "Kubernetes"),
+        ("cali-", "Calico"),
+        ("CILIUM_", "Cilium"),
+        ("OLD_CILIUM_", "Cilium"),
+        ("ufw-", "ufw"),
+        ("ufw6-", "ufw"),
+        ("neutron-", "OpenStack Neutron"),
+    ];
+    OWNERS.iter().find(|(prefix, _)| chain.starts_with(prefix)).map(|(_, owner)| *owner)
+}

@@ -1,0 +1,418 @@
+//! The text of rules as people write them: lines, comments, quotes and `$params`.
+//!
+//! Words are split exactly as `iptables-restore` splits them: only double quotes quote, a backslash
+//! escapes inside them, and a closing quote ends the word.
+
+use super::Family;
+use crate::characters::{self, Kind};
+use crate::problem::{Place, Problem, did_you_mean};
+use std::collections::BTreeMap;
+
+/// One word of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// What iptables gets.
+    pub value: String,
+    /// How it is written so that iptables gets it.
+    pub raw: String,
+    /// Whether it has quotes.
+    pub quoted: bool,
+    /// The `$params` in it; empty for nearly all words.
+    pub pieces: Vec<Piece>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A part of a word that has `$params`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Text.
+    Text(String),
+    /// The name of a param.
+    Param(String),
+}
+
+/// A rule whose params are not yet put in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Its words, less `-A CHAIN`.
+    pub words: Vec<Word>,
+    /// Its first line.
+    pub place: Place,
+}
+
+impl Template {
+    /// The names of the params in it.
+    pub fn params(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().flat_map(|word| &word.pieces).filter_map(|piece| match piece {
+            Piece::Param(name) => Some(name.as_str()),
+            Piece::Text(_) => None,
+        })
+    }
+}
+
+/// A line of text with its place in a file.
+#[derive(Clone, Debug)]
+pub struct Line<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Its first character.
+    pub place: Place,
+}
+
+/// The lines of a block whose first line stands at a place.
+pub fn lines<'a>(block: &'a str, at: &Place) -> Vec<Line<'a>> {
+    block
+        .split('\n')
+        .zip(at.line..)
+        .map(|(text, line)| Line {
+            text: text.strip_suffix('\r').unwrap_or(text),
+            place: Place { line, length: text.chars().count().max(1) as u32, ..at.clone() },
+        })
+        .collect()
+}
+
+/// Reads a block of rules; comments and blank lines are gone, continued lines are one rule.
+pub fn templates(block: &str, at: &Place, problems: &mut Vec<Problem>) -> Vec<Template> {
+    let mut rules = Vec::new();
+    let mut words: Vec<Word> = Vec::new();
+    for line in lines(block, at) {
+        let blank = line.text.trim().is_empty() || line.text.trim_start().starts_with('#');
+        if blank && words.is_empty() {
+            continue;
+        }
+        let (text, goes_on) = match line.text.strip_suffix('\\') {
+            Some(text) if !blank => (text, true),
+            _ => (line.text, false),
+        };
+        match split(&Line { text, place: line.place.clone() }) {
+            Ok(more) => words.extend(more),
+            Err(problem) => problems.push(problem),
+        }
+        if !goes_on {
+            push(&mut rules, &mut words);
+        }
+    }
+    push(&mut rules, &mut words);
+    rules
+}
+
+fn push(rules: &mut Vec<Template>, words: &mut Vec<Word>) {
+    if let Some(first) = words.first() {
+        let place = first.place.clone();
+        rules.push(Template { words: std::mem::take(words), place });
+    }
+}
+
+/// Splits one line into words, less its comment.
+///
+/// Errors: an unbalanced quote, a look-alike character, a stray `$` or `\`.
+pub fn split(line: &Line<'_>) -> Result<Vec<Word>, Problem> {
+    if let Some(problem) = odd_character(line) {
+        return Err(problem);
+    }
+    let mut words = Vec::new();
+    let mut word: Option<Building> = None;
+    let (mut in_quotes, mut escaped, mut spaces) = (false, false, 2);
+    let chars: Vec<char> = line.text.chars().collect();
+    let mut at = 0;
+    while at < chars.len() {
+        let c = chars[at];
+        if in_quotes {
+            let building = word.get_or_insert_with(|| Building::new(at));
+            building.raw.push(c);
+            if escaped {
+                building.text.push(c);
+                escaped = false;
+            } else if c == '\\' {
+                escaped = true;
+            } else if c == '"' {
+                in_quotes = false;
+                finish(&mut words, &mut word, line, at + 1);
+                spaces = 0;
+            } else if c == '$' {
+                at += building.dollar(&chars, at).map_err(|message| dollar(line, at, message))?;
+            } else {
+                building.text.push(c);
+            }
+            at += 1;
+            continue;
+        }
+        match c {
+            ' ' | '\t' => {
+                finish(&mut words, &mut word, line, at);
+                spaces += if c == '\t' { 2 } else { 1 };
+            }
+            '#' if word.is_none() && spaces >= 2 => break,
+            '#' if word.is_none() => {
+                let text = line.text.trim_end();
+                let cut: String = chars[..at].iter().collect();
+                let comment: String = text.chars().skip(at).collect();
+                return Err(Problem::new("bad-rule", "a comment starts after two spaces")
+                    .at_place(&part(line, at, 1))
+                    .help(format!("write `{}  {comment}`", cut.trim_end())));
+            }
+            '"' => {
+                let building = word.get_or_insert_with(|| Building::new(at));
+                building.raw.push(c);
+                building.quoted = true;
+                in_quotes = true;
+                spaces = 0;
+            }
+            '$' => {
+                let building = word.get_or_insert_with(|| Building::new(at));
+                building.raw.push('$');
+                at += building.dollar(&chars, at).map_err(|message| dollar(line, at, message))?;
+                spaces = 0;
+            }
+            _ => {
+                let building = word.get_or_insert_with(|| Building::new(at));
+                building.raw.push(c);
+                building.text.push(c);
+                spaces = 0;
+            }
+        }
+        at += 1;
+    }
+    if in_quotes {
+        let start = word.map_or(0, |w| w.start);
+        return Err(Problem::new("bad-rule", "a quote `\"` is opened and not closed")
+            .at_place(&part(line, start, chars.len() - start))
+            .help("a rule is one line; `\\\"` is a quote inside quotes"));
+    }
+    finish(&mut words, &mut word, line, chars.len());
+    Ok(words)
+}
+
+/// A word that is being read.
+struct Building {
+    start: usize,
+    text: String,
+    raw: String,
+    pieces: Vec<Piece>,
+    quoted: bool,
+}
+
+impl Building {
+    fn new(start: usize) -> Self {
+        Self { start, text: String::new(), raw: String::new(), pieces: Vec::new(), quoted: false }
+    }
+
+    /// Reads what follows a `$`; how many characters that is.
+    fn dollar(&mut self, chars: &[char], at: usize) -> Result<usize, String> {
+        let rest = &chars[at + 1..];
+        if rest.first() == Some(&'$') {
+            self.text.push('$');
+            return Ok(1);
+        }
+        let name: String = match rest.first() {
+            Some(c) if c.is_ascii_alphabetic() || *c == '_' => {
+                rest.iter().take_while(|c| c.is_ascii_alphanumeric() || **c == '_').collect()
+            }
+            _ => return Err("a `$` is followed by the name of a param".into()),
+        };
+        if !self.text.is_empty() {
+            self.pieces.push(Piece::Text(std::mem::take(&mut self.text)));
+        }
+        let length = name.len();
+        self.pieces.push(Piece::Param(name));
+        Ok(length)
+    }
+}
+
+fn dollar(line: &Line<'_>, at: usize, message: String) -> Problem {
+    Problem::new("bad-rule", message).at_place(&part(line, at, 1)).help("write `$$` for a dollar")
+}
+
+fn finish(words: &mut Vec<Word>, word: &mut Option<Building>, line: &Line<'_>, end: usize) {
+    let Some(mut built) = word.take() else { return };
+    let place = part(line, built.start, end - built.start);
+    if built.pieces.is_empty() {
+        words.push(Word { value: built.text, raw: built.raw, quoted: built.quoted, pieces: vec![], place });
+        return;
+    }
+    if !built.text.is_empty() {
+        built.pieces.push(Piece::Text(built.text));
+    }
+    let value = built
+        .pieces
+        .iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Param(name) => format!("${name}"),
+        })
+        .collect();
+    words.push(Word { value, raw: built.raw, quoted: built.quoted, pieces: built.pieces, place });
+}
+
+/// A part of a line: `length` characters from the one at `start`, counted from 0.
+pub fn part(line: &Line<'_>, start: usize, length: usize) -> Place {
+    Place { column: line.place.column + start as u32, length: length.max(1) as u32, ..line.place.clone() }
+}
+
+/// The first character of a line that no rule has, with the corrected line.
+pub fn odd_character(line: &Line<'_>) -> Option<Problem> {
+    if line.text.bytes().all(|b| (b' '..0x7f).contains(&b) || b == b'\t') {
+        return None;
+    }
+    let mut in_quotes = false;
+    let mut before = ' ';
+    for (at, c) in line.text.chars().enumerate() {
+        if c == '#' && !in_quotes && before.is_whitespace() {
+            return None;
+        }
+        if c == '"' && before != '\\' {
+            in_quotes = !in_quotes;
+        }
+        before = c;
+        let kind = characters::lookalike(c).map(|(kind, _)| kind);
+        let odd = c.is_control() && c != '\t'
+            || matches!(kind, Some(Kind::Space | Kind::Invisible))
+            || !in_quotes && !c.is_ascii();
+        if odd {
+            let problem =
+                Problem::new("typography", format!("has the character {}", characters::describe(c)))
+                    .at_place(&part(line, at, 1));
+            return Some(match kind {
+                Some(_) => problem.help(format!("write `{}`", characters::plain(line.text.trim()))),
+                None => problem.help("only text in double quotes may have other characters than ASCII"),
+            });
+        }
+    }
+    None
+}
+
+/// One value that can be put into a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// As text.
+    pub text: String,
+    /// Its address family, where it has one.
+    pub family: Option<Family>,
+}
+
+/// What a `$name` stands for in a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Param {
+    /// One value.
+    One(Element),
+    /// The rule is repeated for each.
+    List(Vec<Element>),
+}
+
+/// What the `$names` of a source stand for.
+pub type Scope = BTreeMap<String, Param>;
+
+/// The rules that a template stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Expansion {
+    /// The words of each rule.
+    pub rules: Vec<Vec<Word>>,
+    /// The list that is empty, so that there is no rule.
+    pub empty: Option<String>,
+}
+
+/// Puts params into a rule.
+///
+/// Errors: an unknown name, two different lists, a negated list.
+pub fn expand(template: &Template, scope: &Scope, family: Family) -> Result<Expansion, Problem> {
+    let mut list: Option<(&str, &[Element])> = None;
+    let mut skip = false;
+    for (at, word) in template.words.iter().enumerate() {
+        for piece in &word.pieces {
+            let Piece::Param(name) = piece else { continue };
+            match scope.get(name) {
+                None => return Err(unknown(word, name, scope.keys().map(String::as_str))),
+                Some(Param::One(element)) => skip |= element.family.is_some_and(|f| f != family),
+                Some(Param::List(elements)) => {
+                    if negated(&template.words, at) {
+                        return Err(Problem::new("bad-rule", format!("the list `${name}` is negated"))
+                            .at_place(&word.place)
+                            .help("one rule per element would match everything; accept the elements first, then refuse the rest"));
+                    }
+                    match list {
+                        Some((other, _)) if other != name => {
+                            return Err(Problem::new(
+                                "bad-rule",
+                                format!("has two lists, `${other}` and `${name}`"),
+                            )
+                            .at_place(&word.place)
+                            .help("write one rule per element of one of them"));
+                        }
+                        _ => list = Some((name, elements)),
+                    }
+                }
+            }
+        }
+    }
+    if skip {
+        return Ok(Expansion { rules: vec![], empty: None });
+    }
+    let Some((name, elements)) = list else {
+        let words = template.words.iter().map(|word| fill(word, scope, None)).collect();
+        return Ok(Expansion { rules: vec![words], empty: None });
+    };
+    let rules = elements
+        .iter()
+        .filter(|element| element.family.is_none_or(|f| f == family))
+        .map(|element| template.words.iter().map(|word| fill(word, scope, Some(element))).collect())
+        .collect();
+    Ok(Expansion { rules, empty: elements.is_empty().then(|| name.to_owned()) })
+}
+
+/// The problem of a `$name` that stands for nothing.
+pub fn unknown<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
+    let mut problem =
+        Problem::new("unknown-param", format!("there is no param `${name}`")).at_place(&word.place);
+    let near = did_you_mean(name, known);
+    problem.help = Some(near.unwrap_or_else(|| "write `$$` for a dollar".into()));
+    problem
+}
+
+/// Whether the option that a word belongs to has a `!` before it.
+fn negated(words: &[Word], at: usize) -> bool {
+    let option =
+        words[..=at].iter().rposition(|word| word.value.starts_with('-') && !word.quoted).unwrap_or(at);
+    words[..at].iter().enumerate().any(|(i, word)| word.value == "!" && (i + 1 == option || i + 1 == at))
+}
+
+fn fill(word: &Word, scope: &Scope, element: Option<&Element>) -> Word {
+    if word.pieces.is_empty() {
+        return word.clone();
+    }
+    let mut value = String::new();
+    for piece in &word.pieces {
+        match piece {
+            Piece::Text(text) => value.push_str(text),
+            Piece::Param(name) => match scope.get(name) {
+                Some(Param::One(one)) => value.push_str(&one.text),
+                _ => value.push_str(element.map_or("", |element| &element.text)),
+            },
+        }
+    }
+    let raw = quote(&value);
+    Word {
+        quoted: word.quoted || raw.starts_with('"'),
+        raw,
+        value,
+        pieces: vec![],
+        place: word.place.clone(),
+    }
+}
+
+/// Writes a value so that iptables-restore reads it as one word.
+pub fn quote(value: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "-_./:,+=@%~^!*?<>()[]{}|&;#$".contains(c);
+    if !value.is_empty() && value.chars().all(safe) {
+        return value.to_owned();
+    }
+    let mut out = String::from("\"");
+    for c in value.chars() {
+        if c == '"' || c == '\\' {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    out
+}
