@@ -59,9 +59,7 @@ snapshot() {
 		only_policies_of "$(ipt_save | ipt_own)" "$(want $family)" >"$T/pre/own$family" || return 1
 	done
 	{
-		while read -r key; do
-			[ -e "/proc/sys/$key" ] && IFS= read -r value <"/proc/sys/$key" && printf '%s=%s\n' "$key" "$value"
-		done <"$T/new/sysctl.keys"
+		read_keys <"$T/new/sysctl.keys" | grep -v '!'
 		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
 		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
 		# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
@@ -76,31 +74,31 @@ bridge_keys() {
 	for key in iptables ip6tables arptables; do printf 'net/bridge/bridge-nf-call-%s=%s\n' $key "$1"; done
 }
 
-write_keys() {
-	local key value failed=0
-	while IFS='=' read -r key value; do
-		[ -n "$key" ] || continue
-		if [ ! -e "/proc/sys/$key" ]; then continue; fi
-		IFS= read -r line <"/proc/sys/$key"
-		[ "$line" = "$value" ] && continue
-		if ! printf '%s\n' "$value" >"/proc/sys/$key"; then
-			say "sysctl $key: the kernel refused the value $value"
-			failed=1
-		fi
-	done <"$1" 2>>"${2-/dev/stderr}"
-	return $failed
+# Of the KEY=VALUE lines in file $1 those that are not so now, keys that do not exist left out.
+keys_that_differ() {
+	{
+		sed 's/=.*//' "$1" | read_keys
+		echo =
+		cat "$1"
+	} | awk '
+		{ at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1); gsub(/[ \t]+/, " ", value); sub(/ $/, "", value) }
+		$0 == "=" { wanted = 1; next }
+		at == 0 { next }
+		!wanted { live[key] = value; next }
+		(key in live) && live[key] != value { print }'
 }
 
-# Live values that differ from what a file says, keys that do not exist left out.
-keys_differ() {
-	local key value
-	while IFS='=' read -r key value; do
-		[ -e "/proc/sys/$key" ] && IFS= read -r line <"/proc/sys/$key" || continue
-		# shellcheck disable=SC2086
-		[ "$(echo $line)" = "$(echo $value)" ] || { echo "$key is $line, not $value"; return 0; }
-	done <"$1"
-	return 1
-} 2>/dev/null
+write_keys() {
+	keys_that_differ "$1" | {
+		failed=0
+		while IFS='=' read -r key value; do
+			printf '%s\n' "$value" >"/proc/sys/$key" && continue
+			say "sysctl $key: the kernel refused the value $value"
+			failed=1
+		done
+		exit $failed
+	} 2>>"${2-/dev/stderr}"
+}
 
 step() { uptime_cs; printf '%s %s\n' "$now" "$1" >>"$T/journal"; current_step=$1; } 2>/dev/null
 
@@ -158,7 +156,8 @@ apply() {
 		done <"$T/fresh"
 	fi
 	write_keys "$T/new/sysctl.close" || failed "see above"
-	error=$(keys_differ "$T/new/sysctl.open" || keys_differ "$T/new/sysctl.close") && failed "$error"
+	error=$(keys_that_differ "$T/new/sysctl.open" && keys_that_differ "$T/new/sysctl.close")
+	[ -z "$error" ] || failed "the kernel did not keep $(echo "$error" | head -n 1)"
 	step applied
 	exit 0
 }
@@ -174,9 +173,11 @@ roll_back() {
 		tidy_tables $family
 	done
 	write_keys "$T/pre/sysctl" /dev/null
-	keys_differ "$T/pre/sysctl" >/dev/null && write_keys "$T/pre/sysctl" /dev/null
-	if error=$(keys_differ "$T/pre/sysctl"); then
-		say "after the rollback $error"
+	# Writing one key can set others; a second pass finds them.
+	write_keys "$T/pre/sysctl" /dev/null
+	error=$(keys_that_differ "$T/pre/sysctl")
+	if [ -n "$error" ]; then
+		say "after the rollback not back at $(echo "$error" | head -n 1)"
 		bad=1
 	fi
 	return $bad

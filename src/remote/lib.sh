@@ -26,6 +26,18 @@ first_line() {
 	:
 } 2>/dev/null
 
+# Values of the sysctl keys on stdin, as KEY=VALUE; KEY!absent for those that are not there.
+# Never by `read`: dash and busybox read byte by byte, and the kernel gives the first byte of a
+# number and then the end.
+read_keys() {
+	set --
+	while read -r key; do
+		if [ -e "/proc/sys/$key" ]; then set -- "$@" "$key"; else printf '%s!absent\n' "$key"; fi
+	done
+	[ $# -eq 0 ] || (cd /proc/sys && grep -sH '' "$@") | sed 's/:/=/'
+	:
+}
+
 # Hundredths of a second since boot: no clock jump moves it.
 uptime_cs() {
 	read -r up _ </proc/uptime

@@ -51,15 +51,7 @@ probe_sysctl() {
 		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables netfilter/nf_conntrack_tcp_loose; do
 			echo net/$key
 		done
-	} | while read -r key; do
-		if [ ! -e "/proc/sys/$key" ]; then
-			printf '%s!absent\n' "$key"
-		elif IFS= read -r value <"/proc/sys/$key"; then
-			printf '%s=%s\n' "$key" "$value"
-		else
-			printf '%s!unreadable\n' "$key"
-		fi
-	done 2>/dev/null
+	} | read_keys
 	section sysctl.d
 	set --
 	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do

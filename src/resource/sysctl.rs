@@ -41,7 +41,7 @@ impl Key {
         if text.contains(['*', '?', '[']) {
             return Err("globs are not supported: name each key".into());
         }
-        if !path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:@+".contains(c)) {
+        if !path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-@+".contains(c)) {
             return Err("has a character that no sysctl key has".into());
         }
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
