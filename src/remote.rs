@@ -21,9 +21,10 @@ pub const KVMFW_SH: &str = concat!(
 );
 
 /// The boot units, the same in every generation.
-pub const UNITS: [(&str, &str); 2] = [
+pub const UNITS: [(&str, &str); 3] = [
     ("kvmfw-early.service", include_str!("remote/kvmfw-early.service")),
     ("kvmfw.service", include_str!("remote/kvmfw.service")),
+    ("kvmfw-bridges.service", include_str!("remote/kvmfw-bridges.service")),
 ];
 
 /// Marks sections of an answer and ends here-documents; so random that no content can contain it.
@@ -140,7 +141,7 @@ mod tests {
     fn content_cannot_end_its_here_document() {
         let nonce = Nonce::fresh().unwrap();
         let doc = stage(&nonce, "t1", &[("new/want4".into(), "'; reboot #\n$(reboot)\nEOF\n".into())]);
-        assert_eq!(doc.matches(&format!("<<'{}'", nonce.as_str())).count(), 4);
+        assert_eq!(doc.matches(&format!("<<'{}'", nonce.as_str())).count(), 5);
         assert!(doc.contains("put 'new/want4' <<'"));
     }
 }

@@ -262,7 +262,9 @@ fn settled(plan: &HostPlan) -> Option<HostOutcome> {
         Verdict::Changes => None,
         Verdict::Unchanged => Some(HostOutcome::new(&plan.host, Status::Unchanged)),
         Verdict::Refused(refusal) => Some(
-            HostOutcome::new(&plan.host, Status::Refused).reason(&refusal.reason).message(&refusal.message),
+            HostOutcome::new(&plan.host, if refusal.is_failure() { Status::Failed } else { Status::Refused })
+                .reason(&refusal.reason)
+                .message(&refusal.message),
         ),
     }
 }
@@ -361,6 +363,12 @@ async fn apply_host(
     };
     let transaction = Transaction { settings, events, desired, options, token };
     let mut outcome = transaction.carry_out(&plan, session).await;
+    if outcome.status == Status::RolledBack
+        && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
+    {
+        let origin = lockout.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
+        outcome.hint = Some(format!("the plan had said: {}{origin}", lockout.message));
+    }
     outcome.plan = Some(plan);
     outcome
 }

@@ -141,6 +141,12 @@ fn family_rules(s: &Sections<'_>, family: Family, digit: char) -> Result<Rules, 
 fn words(text: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
+        // `iptables-restore v1.8.9 (nf_tables): ` says nothing that the user needs.
+        .map(|l| match l.split_once("): ") {
+            Some((tool, rest)) if tool.contains("tables-restore v") => rest,
+            _ => l.trim_end_matches(':'),
+        })
+        .filter(|l| !l.contains("tables-restore v"))
         .map(str::trim)
         .filter(|l| !l.is_empty() && !l.starts_with("Try `") && !l.starts_with("Error occurred"))
         .collect();

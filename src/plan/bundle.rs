@@ -1,5 +1,6 @@
 //! What a host gets to carry out a plan: the files below its transaction's folder.
 
+use super::bridge::BridgePlan;
 use super::rules::RulesPlan;
 use super::sysctl::SysctlPlan;
 use super::{Options, Record};
@@ -23,6 +24,7 @@ impl Bundle {
         observed: &Observed,
         sysctl: &SysctlPlan,
         rules: &[RulesPlan; 2],
+        bridges: &BridgePlan,
         options: &Options,
     ) -> Self {
         let mut files = Vec::new();
@@ -42,15 +44,16 @@ impl Bundle {
         let modules: BTreeSet<&str> = rules.iter().flat_map(|r| r.modules.iter().copied()).collect();
         put("modules", lines(modules.iter()));
         put("boot.modules", lines(boot_modules(desired).iter()));
-        put("bridges", String::new());
-        put("boot.bridges", String::new());
+        put("bridges", lines(bridges.forward.iter()));
+        put("boot.bridges", lines(bridges.boot.iter()));
         put("inventory", format!("{}\n", desired.inventory));
         put("checks", checks(desired));
-        let record = serde_json::to_string(&Record::of(desired)).unwrap_or_default();
+        let record = serde_json::to_string(&Record::of(desired, &bridges.owned)).unwrap_or_default();
         put("desired.json", record);
         if options.zero {
             put("zero", String::new());
         }
+        files.push(("pre/bridges".to_owned(), lines(bridges.back.iter())));
         Self { files }
     }
 }

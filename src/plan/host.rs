@@ -1,6 +1,6 @@
 //! The plan of one host.
 
-use super::{Bundle, Change, Record, Risk, lints, rules, sysctl};
+use super::{Bundle, Change, Record, Risk, bridge, lints, rules, sysctl};
 use crate::desired::Desired;
 use crate::observe::{Observed, Predicted};
 use crate::problem::Warning;
@@ -55,6 +55,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether the host said no to what it was asked, rather than we to asking it.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.reason.as_str(), "rejected_rule" | "dry_run_failed")
+    }
+
     fn new(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into() }
     }
@@ -100,11 +105,15 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.extend(rules.changes.iter().cloned());
         plan.warnings.extend(rules.warnings.iter().cloned());
     }
+    let bridges = bridge::plan(desired, observed, &record);
+    plan.changes.extend(bridges.changes.iter().cloned());
+    plan.warnings.extend(bridges.warnings.iter().cloned());
     if options.zero && observed.state.generation.is_some() && plan.changes.is_empty() {
         plan.changes.push(leave());
     }
     removes_all(&record, desired, &mut plan.changes);
-    let refusal = refusal(desired, observed, options, &sysctl.foreign);
+    let refusal = refusal(desired, observed, options, &sysctl.foreign)
+        .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)));
     lints::judge(desired, observed, &rules, &mut plan);
     plan.verdict = match refusal {
         Some(refusal) => Verdict::Refused(refusal),
@@ -113,7 +122,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     };
     plan.warnings.sort();
     plan.warnings.dedup();
-    plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, options);
+    plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, &bridges, options);
     plan
 }
 
@@ -144,6 +153,7 @@ fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
         (Kind::Sysctl, !record.sysctl.is_empty() && desired.sysctl.is_empty()),
         (Kind::Iptables, had_rules(Family::V4) && !has_rules(Family::V4)),
         (Kind::Ip6tables, had_rules(Family::V6) && !has_rules(Family::V6)),
+        (Kind::Bridge, !record.bridges.is_empty() && desired.bridges.is_empty()),
     ];
     for (kind, _) in gone.iter().filter(|(_, gone)| *gone) {
         for change in changes.iter_mut().filter(|c| c.kind == *kind) {

@@ -1,5 +1,6 @@
 //! CHANGES: desired × observed. Pure: the same two always give the same plan.
 
+mod bridge;
 mod bundle;
 mod diff;
 mod host;
@@ -8,6 +9,7 @@ mod record;
 mod rules;
 mod sysctl;
 
+pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use host::{HostPlan, Options, Refusal, Verdict, host, question};

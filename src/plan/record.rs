@@ -20,6 +20,9 @@ pub struct Record {
     pub rules: BTreeMap<Family, Rules>,
     /// Bridges.
     pub bridges: BTreeMap<String, Bridge>,
+    /// What we added to bridges.
+    #[serde(default)]
+    pub owned: BTreeMap<String, super::Owned>,
 }
 
 impl Record {
@@ -27,13 +30,14 @@ impl Record {
     pub const VERSION: u32 = 1;
 
     /// The record of a desired state.
-    pub fn of(desired: &Desired) -> Self {
+    pub fn of(desired: &Desired, owned: &BTreeMap<String, super::Owned>) -> Self {
         Self {
             version: Self::VERSION,
             inventory: desired.inventory.clone(),
             sysctl: desired.sysctl.clone(),
             rules: desired.rules.clone(),
             bridges: desired.bridges.clone(),
+            owned: owned.clone(),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::desired::Desired;
 use crate::observe::{Observed, Predicted};
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
-use crate::resource::iptables::save::{Save, tokens};
+use crate::resource::iptables::save::{Save, SaveChain, tokens};
 use crate::resource::iptables::{Chain, Family, HOOK_COMMENT, PREFIX, Policy, Rules};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +34,7 @@ pub(super) fn plan(family: Family, desired: &Desired, observed: &Observed, recor
     let live = &rules.live;
     plan.predicted = match &rules.predicted {
         Predicted::Rules(save) => save.clone(),
+        Predicted::Refused(_) => as_written(live, wanted),
         _ => live.clone(),
     };
     policies_back(family, wanted, observed, record, &mut plan);
@@ -191,6 +192,19 @@ fn policies_back(family: Family, wanted: &Rules, observed: &Observed, record: &R
             plan.policies_back.push((table.clone(), chain.clone(), policy.to_string()));
         }
     }
+}
+
+/// The live rules with ours as they are written: what is shown of rules that the host refuses.
+fn as_written(live: &Save, wanted: &Rules) -> Save {
+    let mut save = live.clone();
+    for (name, rules) in &wanted.tables {
+        let table = save.tables.entry(name.clone()).or_default();
+        for (chain, declared) in &rules.chains {
+            let rules = declared.rules.iter().map(|r| r.text.clone()).collect();
+            table.insert(SaveChain { name: chain.clone(), policy: None, odd_policy: None, rules });
+        }
+    }
+    save
 }
 
 /// Puts the declared text where the dry run had to leave a mark, and says so.

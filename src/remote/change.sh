@@ -58,6 +58,14 @@ snapshot() {
 		ipt_family $family || { : >"$T/pre/own$family"; continue; }
 		only_policies_of "$(ipt_save | ipt_own)" "$(want $family)" >"$T/pre/own$family" || return 1
 	done
+	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
+	# made again would not have them.
+	for port in /sys/class/net/*/brport; do
+		[ -e "$port" ] || continue
+		master=$(readlink "$port/bridge")
+		port=${port%/brport}
+		printf 'link set dev %s master %s\n' "${port##*/}" "${master##*/}"
+	done >"$T/pre/ports" || return 1
 	{
 		read_keys <"$T/new/sysctl.keys" | grep -v '!'
 		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
@@ -71,14 +79,14 @@ snapshot() {
 }
 
 bridge_keys() {
-	for key in iptables ip6tables arptables; do printf 'net/bridge/bridge-nf-call-%s=%s\n' $key "$1"; done
+	for key in iptables ip6tables arptables; do printf 'net/bridge/bridge-nf-call-%s=%s\n' "$key" "$1"; done
 }
 
 # Of the KEY=VALUE lines in file $1 those that are not so now, keys that do not exist left out.
 keys_that_differ() {
 	{
 		sed 's/=.*//' "$1" | read_keys
-		echo =
+		echo '='
 		cat "$1"
 	} | awk '
 		{ at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1); gsub(/[ \t]+/, " ", value); sub(/ $/, "", value) }
@@ -165,12 +173,18 @@ apply() {
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
 	local family bad=0
-	if [ -s "$T/pre/bridges" ]; then ip -force -batch "$T/pre/bridges" >/dev/null 2>&1; fi
+	if [ -s "$T/pre/bridges" ]; then
+		ip -force -batch "$T/pre/bridges" >/dev/null 2>&1
+		while read -r _ _ _ port _ bridge; do
+			[ "$(basename "$(readlink "/sys/class/net/$port/brport/bridge")")" = "$bridge" ] && continue
+			echo "link set dev $port master $bridge"
+		done <"$T/pre/ports" | ip -force -batch - >/dev/null 2>&1
+	fi
 	for family in 4 6; do
 		ipt_family $family || continue
 		ipt_load $family "$(cat "$T/pre/own$family")" || bad=1
 		[ -z "$(ipt_change "$(ipt_save)" "$(cat "$T/pre/own$family")")" ] || bad=1
-		tidy_tables $family
+		tidy_tables $family "$T/pre/tables$family"
 	done
 	write_keys "$T/pre/sysctl" /dev/null
 	# Writing one key can set others; a second pass finds them.
@@ -186,12 +200,18 @@ roll_back() {
 # iptables-nft leaves empty base chains behind where there was no table before. They decide
 # nothing, but "as it was" means as it was.
 tidy_tables() {
+	local table chain family=ip chains
 	[ "$backend" = nft ] && have nft || return 0
-	local table
-	case $1 in 4) fam=ip ;; *) fam=ip6 ;; esac
-	for table in $(sed -n 's/^absent //p' "$T/pre/tables$1" 2>/dev/null); do
-		"$ipt-save" -t "$table" 2>/dev/null | grep -q -e '^-A' -e '^:[^ ]* [D-]' && continue
-		nft delete table $fam "$table" 2>/dev/null
+	[ "$1" = 6 ] && family=ip6
+	sed -n 's/^absent //p' "$2" 2>/dev/null | while read -r table; do
+		chains=$(nft list table $family "$table" 2>/dev/null) || continue
+		# Rules, a policy or a chain of anybody: then the table is in use.
+		case $chains in *policy\ drop* | *counter* | *jump* | *comment*) continue ;; esac
+		# A chain that got a rule meanwhile cannot be deleted, and then nothing is.
+		{
+			printf '%s\n' "$chains" | awk -v t="$family $table" '$1 == "chain" { print "delete chain " t " " $2 }'
+			echo "delete table $family $table"
+		} | nft -f - 2>/dev/null
 	done
 	:
 }
@@ -235,6 +255,9 @@ unlink_file() {
 persist() {
 	local generation family
 	if [ -e "$T/new/zero" ]; then
+		for family in 4 6; do
+			ipt_family $family && tidy_tables $family $VAR/original/tables$family
+		done
 		rm -f $ETC/current
 		link_files_none
 		return
@@ -261,7 +284,10 @@ keep_originals() {
 	done | while read -r f table chain policy; do
 		grep -q "^$f $table $chain " $VAR/original/policies || echo "$f $table $chain $policy" >>$VAR/original/policies
 	done
-	to_disk $VAR/original/sysctl $VAR/original/policies
+	for family in 4 6; do
+		[ -e $VAR/original/tables$family ] || cp "$T/pre/tables$family" $VAR/original/tables$family
+	done
+	to_disk $VAR/original/*
 }
 
 # Generations beyond the newest twenty, and transactions beyond them, have served.
@@ -283,32 +309,41 @@ link_files_none() {
 	rm -rf $ETC
 }
 
-UNITS='kvmfw-early.service kvmfw.service'
+# Unit and the target that pulls it in.
+boot_units() {
+	echo kvmfw-early.service sysinit.target.wants
+	echo kvmfw.service sysinit.target.wants
+	echo kvmfw-bridges.service multi-user.target.wants
+}
 
 # The boot units are the same in every generation; installed before anything is armed.
 install_boot() {
-	local unit
-	[ -d /etc/systemd/system ] || return 1
-	mkdir -p $VAR /etc/systemd/system/sysinit.target.wants
-	cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh || { cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
-	for unit in $UNITS; do
-		cmp -s "$T/units/$unit" "/etc/systemd/system/$unit" && [ -L "/etc/systemd/system/sysinit.target.wants/$unit" ] && continue
-		cp "$T/units/$unit" "/etc/systemd/system/$unit.new" && chmod 644 "/etc/systemd/system/$unit.new" &&
-			mv -f "/etc/systemd/system/$unit.new" "/etc/systemd/system/$unit" &&
-			ln -sfn "../$unit" "/etc/systemd/system/sysinit.target.wants/$unit" || return 1
-		reload=yes
-	done
-	if [ "${reload-}" = yes ]; then
-		to_disk $VAR/kvmfw.sh /etc/systemd/system /etc/systemd/system/sysinit.target.wants || return 1
+	local dir=/etc/systemd/system
+	[ -d $dir ] || return 1
+	cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
+		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
+	boot_units | {
+		reload=
+		while read -r unit wants; do
+			cmp -s "$T/units/$unit" "$dir/$unit" && [ -L "$dir/$wants/$unit" ] && continue
+			[ -d "$dir/$wants" ] || { mkdir "$dir/$wants" && chmod 755 "$dir/$wants"; } || exit 1
+			cp "$T/units/$unit" "$dir/$unit.new" && chmod 644 "$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
+				ln -sfn "../$unit" "$dir/$wants/$unit" || exit 1
+			reload=yes
+		done
+		[ -n "$reload" ] || exit 0
+		to_disk $VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
 		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-	fi
-	return 0
+		exit 0
+	}
 }
 
 remove_boot() {
-	local unit
-	for unit in $UNITS; do rm -f "/etc/systemd/system/$unit" "/etc/systemd/system/sysinit.target.wants/$unit"; done
-	rmdir /etc/systemd/system/sysinit.target.wants 2>/dev/null
+	local dir=/etc/systemd/system
+	boot_units | while read -r unit wants; do
+		rm -f "$dir/$unit" "$dir/$wants/$unit"
+		rmdir "$dir/$wants" 2>/dev/null
+	done
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	:
 }

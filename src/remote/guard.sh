@@ -136,8 +136,11 @@ arm() {
 		: >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open; return 1; }
 	echo armed >&5
 	{
-		setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$T/log" 2>"$T/error"
-		if [ $? -eq 0 ]; then ln "$T/ok" "$T/result"; else ln "$T/bad" "$T/result"; fi
+		if setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$T/log" 2>"$T/error"; then
+			ln "$T/ok" "$T/result"
+		else
+			ln "$T/bad" "$T/result"
+		fi
 		echo result >&8
 	} 5>&- 7>&- 9>&- &
 }

@@ -241,7 +241,12 @@ boot_load() {
 		echo "$(ipt_number $family): $(echo "$error" | grep . | head -n 1)" >>$VAR/boot.failed
 		shout "the $(ipt_number $family) rules did not load at boot, the host is open: $error"
 	done
-	if [ -s $ETC/current/boot.bridges ]; then ip -force -batch $ETC/current/boot.bridges; fi
+	:
+}
+
+# At boot, after the distribution has made its links. What is there already is not an error.
+boot_bridges() {
+	if [ -s $ETC/current/boot.bridges ]; then ip -force -batch $ETC/current/boot.bridges 2>/dev/null; fi
 	:
 }
 
@@ -255,6 +260,7 @@ main() {
 		;;
 	boot-early) boot_early; return ;;
 	boot-load) boot_load; return ;;
+	boot-bridges) boot_bridges; return ;;
 	esac
 	id=${2-}
 	[ -n "$id" ] || id=$(basename "$(readlink $VAR/open 2>/dev/null)" 2>/dev/null)

@@ -124,7 +124,8 @@ impl HostEntry {
             Verdict::Unchanged => (Status::Unchanged, None, None),
             Verdict::Changes => (Status::Changed, None, None),
             Verdict::Refused(refusal) => {
-                (Status::Refused, Some(refusal.reason.clone()), Some(refusal.message.clone()))
+                let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
+                (status, Some(refusal.reason.clone()), Some(refusal.message.clone()))
             }
         };
         Self { name: plan.host.clone(), status, reason, message, hint: None, ..Self::details(plan) }
