@@ -6,6 +6,8 @@
 #![allow(dead_code, missing_docs)] // every test binary uses another part of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod project;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
