@@ -29,6 +29,9 @@ pub struct Project {
     pub sources: Sources,
 }
 
+/// The groups of a host from the most general on, each with its rank (higher wins).
+pub type Lineage = Vec<(u32, Arc<Group>)>;
+
 /// A host.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -37,7 +40,7 @@ pub struct Host {
     /// What is stated for it: by a range, then by its own entry.
     pub entries: Vec<(Owner, Arc<Entry>)>,
     /// Its groups from the most general on, each with its rank (higher wins).
-    pub lineage: Arc<Vec<(u32, Arc<Group>)>>,
+    pub lineage: Arc<Lineage>,
 }
 
 /// A group.
@@ -328,18 +331,18 @@ impl Build {
         let mut hosts: Vec<Host> = Vec::new();
         let mut by_range: HashMap<String, Place> = HashMap::new();
         let mut seen: HashMap<String, usize> = HashMap::new();
-        let mut lineages: HashMap<Vec<String>, Arc<Vec<(u32, Arc<Group>)>>> = HashMap::new();
+        let mut lineages: HashMap<Vec<String>, Arc<Lineage>> = HashMap::new();
         let whole = self.problems.is_empty();
         for (owner, names, entry) in std::mem::take(&mut self.entries) {
             for name in names {
-                if owner == Owner::Range {
-                    if let Some(first) = by_range.insert(name.clone(), entry.place.clone()) {
+                if owner == Owner::Range
+                    && let Some(first) = by_range.insert(name.clone(), entry.place.clone())
+                {
                         let message = format!("host `{name}` is in two ranges");
                         let help = format!("the other one is at {first}");
                         self.problems
                             .push(Problem::new("duplicate-key", message).at_place(&entry.place).help(help));
                         break;
-                    }
                 }
                 if let Some(at) = seen.get(&name) {
                     // Own entry first, then the range, or the other way round.
@@ -399,7 +402,7 @@ fn params(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem
 }
 
 /// All groups of a host, parents before children, ties in the order in which they are named.
-fn lineage(names: &[String], groups: &BTreeMap<String, Arc<Group>>) -> Vec<(u32, Arc<Group>)> {
+fn lineage(names: &[String], groups: &BTreeMap<String, Arc<Group>>) -> Lineage {
     let parents = |name: &str| -> Vec<String> {
         let entry = groups.get(name).and_then(|group| group.entry.groups.as_ref());
         entry.into_iter().flatten().map(|parent| parent.value.clone()).filter(|p| p != "all").collect()

@@ -194,8 +194,8 @@ impl Walk<'_> {
             let help = "it continues a rule only as the very last character of a line".to_owned();
             return self.wrong(word, "a stray `\\`", Some(help));
         }
-        if text.starts_with('!') {
-            let help = self.corrected(at, 1, &format!("! {}", &text[1..]));
+        if let Some(rest) = text.strip_prefix('!') {
+            let help = self.corrected(at, 1, &format!("! {rest}"));
             return self.wrong(word, &format!("`{text}` needs a space after `!`"), Some(help));
         }
         let help =
@@ -205,8 +205,7 @@ impl Walk<'_> {
 
     /// `-p tcp`, `-ptcp`, `-fj ACCEPT`.
     fn short(&mut self, word: Word, negated: bool) {
-        let mut letters = word.value[1..].char_indices();
-        while let Some((at, letter)) = letters.next() {
+        for (at, letter) in word.value[1..].char_indices() {
             let option = format!("-{letter}");
             match letter {
                 's' | 'd' | 'p' | 'i' | 'o' | 'j' | 'g' | 'm' => {
