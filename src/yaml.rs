@@ -232,13 +232,11 @@ fn shape(file: &Arc<str>, text: &str) -> Result<Shape, Vec<Problem>> {
                 }
                 Shape::Scalar { text: value.into_owned(), style, place: here }
             }
-            Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag)
-                if anchor != 0 || tag.is_some() =>
-            {
-                problems.push(feature(if anchor != 0 { "an anchor `&…`" } else { "a tag `!…`" }, &here));
-                return Err(problems);
-            }
-            Event::SequenceStart(..) | Event::MappingStart(..) => {
+            Event::SequenceStart(anchor, ref tag) | Event::MappingStart(anchor, ref tag) => {
+                if anchor != 0 || tag.is_some() {
+                    let what = if anchor != 0 { "an anchor `&…`" } else { "a tag `!…`" };
+                    problems.push(feature(what, &here));
+                }
                 if open.len() >= MAX_DEPTH {
                     problems.push(too_deep(&here));
                     return Err(problems);

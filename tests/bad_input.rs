@@ -29,7 +29,8 @@ fn bad_input() {
 
 /// What is wrong with a case, one line per problem; empty if nothing is.
 fn said(case: &Path) -> String {
-    let optional = |name: &str| fs::read_to_string(case.join(name)).ok().map(|text| text.trim_end().to_owned());
+    let optional =
+        |name: &str| fs::read_to_string(case.join(name)).ok().map(|text| text.trim_end().to_owned());
     let locate = Locate {
         dir: Some(case.to_path_buf()),
         inventory: optional("inventory"),

@@ -338,11 +338,11 @@ impl Build {
                 if owner == Owner::Range
                     && let Some(first) = by_range.insert(name.clone(), entry.place.clone())
                 {
-                        let message = format!("host `{name}` is in two ranges");
-                        let help = format!("the other one is at {first}");
-                        self.problems
-                            .push(Problem::new("duplicate-key", message).at_place(&entry.place).help(help));
-                        break;
+                    let message = format!("host `{name}` is in two ranges");
+                    let help = format!("the other one is at {first}");
+                    self.problems
+                        .push(Problem::new("duplicate-key", message).at_place(&entry.place).help(help));
+                    break;
                 }
                 if let Some(at) = seen.get(&name) {
                     // Own entry first, then the range, or the other way round.
@@ -392,9 +392,10 @@ fn params(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem
             Some(declared) => declared.kind.check(&param.name.value, &param.value, &mut reader),
             None => {
                 let known: Vec<&str> = module.params.iter().map(|p| p.name.as_str()).collect();
-                let what = format!("param in module {}:", module.name);
-                let help = did_you_mean(&param.name.value, known.iter().copied());
-                reader.problems.push(missing("unknown-param", &what, &param.name, help));
+                let message = format!("module {} has no param `{}`", module.name, param.name.value);
+                let mut problem = Problem::new("unknown-param", message).at_place(&param.name.place);
+                problem.help = did_you_mean(&param.name.value, known.iter().copied());
+                reader.problems.push(problem);
             }
         }
     }

@@ -59,8 +59,16 @@ impl Checked {
 pub fn check(words: &[Word], context: Context<'_>, problems: &mut Vec<Problem>) -> Option<Checked> {
     let first = words.first()?;
     let before = problems.len();
-    let mut walk =
-        Walk { words, at: 0, context, problems, out: Vec::new(), target: None, seen: Seen::default() };
+    let mut walk = Walk {
+        words,
+        at: 0,
+        context,
+        before,
+        problems,
+        out: Vec::new(),
+        target: None,
+        seen: Seen::default(),
+    };
     walk.run();
     let (out, target, seen) = (walk.out, walk.target, walk.seen);
     if problems.len() > before {
@@ -108,6 +116,8 @@ struct Walk<'a> {
     words: &'a [Word],
     at: usize,
     context: Context<'a>,
+    /// How many problems there were before this rule.
+    before: usize,
     problems: &'a mut Vec<Problem>,
     out: Vec<Word>,
     /// The place of the target's name in `out`.
@@ -140,8 +150,10 @@ impl Walk<'_> {
             }
             if word.value.starts_with('-') && word.value.len() > 1 {
                 if word.quoted && !word.value.contains('=') {
-                    let help = format!("write {} without quotes", word.value);
-                    self.wrong(&word, &format!("the option `{}` is in quotes", word.value), Some(help));
+                    let help =
+                        "quotes do not keep it from being an option; write an option without them".to_owned();
+                    self.wrong(&word, &format!("`{}` would be read as an option", word.value), Some(help));
+                    continue;
                 }
                 let negated = not.take().is_some();
                 if word.value.starts_with("--") {
@@ -175,14 +187,21 @@ impl Walk<'_> {
     }
 
     fn stray(&mut self, word: &Word) {
+        if self.problems.len() > self.before {
+            // Most probably only the rest of what was told already.
+            return;
+        }
         let at = self.at - 1;
         let text = &word.value;
         if at == 0 && matches!(text.as_str(), "iptables" | "ip6tables" | "sudo") {
             let help = "leave the command and `-A CHAIN` out: the keys above say them".to_owned();
+            self.at = self.words.len();
             return self.wrong(word, &format!("`{text}` is no part of a rule"), Some(help));
         }
         if text.starts_with('\'') {
-            let end = self.words[at..].iter().position(|w| w.value.len() > 1 && w.value.ends_with('\''));
+            let end = self.words[at..]
+                .iter()
+                .position(|w| (w.value.len() > 1 || w.place != word.place) && w.value.ends_with('\''));
             let words: Vec<&str> =
                 self.words[at..=at + end.unwrap_or(0)].iter().map(|w| w.value.as_str()).collect();
             let inner = words.join(" ");
@@ -205,6 +224,13 @@ impl Walk<'_> {
 
     /// `-p tcp`, `-ptcp`, `-fj ACCEPT`.
     fn short(&mut self, word: Word, negated: bool) {
+        if let Some(long) = targets::long_of(&word.value) {
+            return self.wrong(
+                &word,
+                &format!("there is no option `{}`", word.value),
+                Some(format!("did you mean `{long}`?")),
+            );
+        }
         for (at, letter) in word.value[1..].char_indices() {
             let option = format!("-{letter}");
             match letter {

@@ -215,6 +215,7 @@ impl Building {
             self.pieces.push(Piece::Text(std::mem::take(&mut self.text)));
         }
         let length = name.len();
+        self.raw.push_str(&name);
         self.pieces.push(Piece::Param(name));
         Ok(length)
     }
