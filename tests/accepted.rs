@@ -1,5 +1,7 @@
 //! Rules that iptables takes are taken: `tests/cases/rules/accepted.txt` was accepted by iptables 1.8.9.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
 use kvmfw::problem::Place;
 use kvmfw::resource::iptables::rule::{Context, check};
 use kvmfw::resource::iptables::text::{Line, split};

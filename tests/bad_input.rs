@@ -1,6 +1,8 @@
 //! Bad input never reaches a host: every case directory is read and compiled as a run would do it,
 //! and what is said about it is compared with `expected.txt` (`UPDATE_EXPECT=1` rewrites them).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
 use kvmfw::desired::compile;
 use kvmfw::inventory::{Locate, load, select};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! What inventories mean: every case directory is compiled, and what reaches each host is compared
 //! with `expected.txt` (`UPDATE_EXPECT=1` rewrites them).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
 use kvmfw::desired::{Desired, compile, explain_host};
 use kvmfw::inventory::{Locate, Project, load, select};
 use kvmfw::resource::iptables::Hook;

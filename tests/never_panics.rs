@@ -1,5 +1,7 @@
 //! Whatever is read, it is refused or taken; nothing panics.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
 use kvmfw::desired::{compile, explain_host};
 use kvmfw::inventory::{File, Files, assemble, select};
 use kvmfw::problem::Place;

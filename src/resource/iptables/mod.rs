@@ -1,9 +1,11 @@
 //! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
 
 pub mod address;
+pub mod expand;
 pub mod rule;
 pub mod targets;
 pub mod text;
+mod walk;
 
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};
