@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
             let message = format!("{what} has the character {}", characters::describe(odd));
             let mut problem = Problem::new("typography", message).at_place(place);
             if characters::lookalike(odd).is_some() {
-                problem.help = Some(format!("write `{}`", characters::plain(text)));
+                problem.help = Some(format!("write `{}`", characters::plain(text).trim()));
             }
             self.problems.push(problem);
         }
@@ -182,11 +182,14 @@ impl<'a> Reader<'a> {
                     "no" | "off" | "n" | "disabled" | "false" => Some(false),
                     _ => None,
                 };
-                let message = format!("expected `true` or `false`, found `{}`", text.escape_debug());
+                let message = format!("expected `true` or `false`, found the text `{}`", text.escape_debug());
                 match meant {
-                    Some(meant) => {
-                        self.wrong_help("wrong-type", &node.place, message, format!("write `{meant}`"))
-                    }
+                    Some(meant) => self.wrong_help(
+                        "wrong-type",
+                        &node.place,
+                        message,
+                        format!("write `{meant}` without quotes"),
+                    ),
                     None => self.wrong("wrong-type", &node.place, message),
                 }
                 None

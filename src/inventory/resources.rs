@@ -107,7 +107,7 @@ fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlText> {
                     reader.wrong(
                         "bad-sysctl-key",
                         &entry.key_place,
-                        format!("`{}` {why}", entry.key.escape_debug()),
+                        format!("`{}`: {why}", entry.key.escape_debug()),
                     );
                     continue;
                 }

@@ -3,6 +3,7 @@
 use super::reader::{Reader, Spanned, describe};
 use super::save_text;
 use crate::problem::{Place, Problem, did_you_mean};
+use crate::resource::iptables::expand;
 use crate::resource::iptables::rule::{self, Checked, Context};
 use crate::resource::iptables::targets::{TARGETS, owner_of_chain};
 use crate::resource::iptables::text::{self, Piece, Template};
@@ -271,7 +272,7 @@ pub fn ready(
             if let Piece::Param(name) = piece
                 && !params.contains(&name.as_str())
             {
-                reader.problems.push(text::unknown(word, name, params.iter().copied()));
+                reader.problems.push(expand::unknown(word, name, params.iter().copied()));
             }
         }
     }

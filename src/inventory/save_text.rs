@@ -2,6 +2,7 @@
 
 use super::reader::{Reader, Spanned};
 use super::rules::{ChainText, RuleText, check_chain, ready};
+use crate::characters;
 use crate::problem::{Place, Problem, did_you_mean};
 use crate::resource::iptables::targets::owner_of_chain;
 use crate::resource::iptables::text::{Line, Template, Word, lines, odd_character, split};
@@ -26,6 +27,10 @@ pub fn chains(
         }
         if let Some(problem) = odd_character(&line) {
             reader.problems.push(problem);
+            // What a header declares is clear all the same; nothing more is to be said about its chain.
+            if text.starts_with(['*', ':']) {
+                save.line(&characters::plain(text), &line, reader);
+            }
         } else {
             save.line(text, &line, reader);
         }

@@ -2,10 +2,12 @@
 
 pub mod address;
 pub mod own;
+pub mod expand;
 pub mod rule;
 pub mod save;
 pub mod targets;
 pub mod text;
+mod walk;
 
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};
