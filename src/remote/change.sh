@@ -124,7 +124,7 @@ apply_rules() {
 	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
 	if grep -q '^?' "$T/new/want$1"; then
 		live=$(ipt_save)
-		predicted=$(ipt_dry "$1" "$live" "$(want_provable "$1")" 2>"$T/dry.err") || failed "$(cat "$T/dry.err")"
+		predicted=$(ipt_dry "$1" "$live" "$(want_provable "$1")" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
 		goal=$(goal_text "$(want "$1")" "$(printf '%s\n' "$predicted" | ipt_own)")
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"

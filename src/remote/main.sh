@@ -64,7 +64,7 @@ prove() {
 	[ -s "$T/new/want$1" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
 	if grep -q '^?' "$T/new/want$1" && [ ! -d /proc/sys/net/bridge ]; then return 0; fi
 	goal=$(want_provable "$1")
-	predicted=$(ipt_dry "$1" "$live" "$goal" 2>"$T/dry.err") || give_up dry_run "$(ipt_number "$1") refuses the rules: $(grep . "$T/dry.err" | head -n 2 | tr '\n' ' ')"
+	predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1) || give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
 	goal_text "$goal" "$(printf '%s\n' "$predicted" | ipt_own)" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
 	[ -z "$(ipt_change "$predicted" "$(cat "$G/rules.v$1")")" ] || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
 }

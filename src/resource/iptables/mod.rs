@@ -1,8 +1,8 @@
 //! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
 
 pub mod address;
-pub mod own;
 pub mod expand;
+pub mod own;
 pub mod rule;
 pub mod save;
 pub mod targets;
