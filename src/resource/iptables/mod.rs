@@ -2,10 +2,10 @@
 
 pub mod address;
 pub mod expand;
+mod options;
 pub mod rule;
 pub mod targets;
 pub mod text;
-mod walk;
 
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};
