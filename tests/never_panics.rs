@@ -148,8 +148,13 @@ fn ruleish() -> impl Strategy<Value = String> {
         .prop_map(|pieces| pieces.into_iter().map(|(a, b)| format!("{a}{b}")).collect())
 }
 
+/// How many of each: more by hand, `PROPTEST_CASES=100000 cargo test`.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
 
     #[test]
     fn any_bytes(bytes: Vec<u8>) {

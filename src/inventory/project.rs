@@ -185,7 +185,7 @@ impl Build {
             Ok(root) => root,
             Err(mut problems) => return self.problems.append(&mut problems),
         };
-        let mut reader = Reader { problems: Vec::new(), text: &file.text, folder: &file.folder, home };
+        let mut reader = Reader::new(&file.text, &file.folder, home);
         for pair in reader.fields(&root, "an inventory", &["hosts", "groups"]) {
             match pair.key.as_str() {
                 "hosts" => {
@@ -345,7 +345,7 @@ fn missing(code: &'static str, what: &str, name: &Spanned<String>, help: Option<
 
 /// What is wrong with the values that an entry gives to params.
 fn params(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
-    let mut reader = Reader { problems: Vec::new(), text: "", folder: Path::new(""), home: None };
+    let mut reader = Reader::new("", Path::new(""), None);
     for param in &entry.params {
         let Some(module) = modules.get(&param.module.value) else {
             let help = did_you_mean(&param.module.value, modules.keys().map(String::as_str));

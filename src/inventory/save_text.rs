@@ -7,7 +7,7 @@ use crate::problem::{Place, Problem, did_you_mean};
 use crate::resource::iptables::targets::owner_of_chain;
 use crate::resource::iptables::text::{Line, Template, Word, lines, odd_character, split};
 use crate::resource::iptables::{Family, PREFIX, Policy, TABLES, builtin_chains, is_builtin};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Reads the rules of all tables; counters, headers and `ACCEPT` policies say nothing.
@@ -18,8 +18,14 @@ pub fn chains(
     params: &[&str],
     reader: &mut Reader<'_>,
 ) -> Vec<ChainText> {
-    let mut save =
-        Save { family, table: None, chains: Vec::new(), rules: Vec::new(), foreign: BTreeMap::new() };
+    let mut save = Save {
+        family,
+        table: None,
+        chains: Vec::new(),
+        index: HashMap::new(),
+        rules: Vec::new(),
+        foreign: BTreeMap::new(),
+    };
     for line in lines(block, at) {
         let text = line.text.trim();
         if text.is_empty() || text.starts_with('#') {
@@ -49,6 +55,8 @@ struct Save {
     family: Family,
     table: Option<String>,
     chains: Vec<ChainText>,
+    /// The place of a chain in `chains`, by table and name.
+    index: HashMap<(String, String), usize>,
     /// The rules of the chain of the same place in `chains`.
     rules: Vec<Vec<Template>>,
     foreign: BTreeMap<&'static str, Vec<Place>>,
@@ -158,7 +166,7 @@ impl Save {
     }
 
     fn position(&self, table: &str, name: &str) -> Option<usize> {
-        self.chains.iter().position(|chain| chain.table == table && chain.name.value == name)
+        self.index.get(&(table.to_owned(), name.to_owned())).copied()
     }
 
     fn chain(&mut self, table: &str, name: &str, line: &Line<'_>, reader: &mut Reader<'_>) -> Option<usize> {
@@ -178,6 +186,7 @@ impl Save {
             sections: Default::default(),
         });
         self.rules.push(Vec::new());
+        self.index.insert((table.to_owned(), name.to_owned()), self.chains.len() - 1);
         Some(self.chains.len() - 1)
     }
 

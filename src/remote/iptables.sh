@@ -205,11 +205,15 @@ ipt_blame() {
 	number=$(printf '%s\n' "$1" | sed -n 's/.*line:* *\([0-9][0-9]*\).*/\1/p' | tail -n 1)
 	rule=$(printf '%s\n' "$2" | sed -n "${number:-0}p" 2>/dev/null)
 	case $rule in
-	COMMIT | '')
-		rule=$(printf '%s\n' "$2" | grep '^-A' | head -n 300 | while IFS= read -r rule; do
-			{
-				printf '%s\n' "$2" | awk -v rule="$rule" '/^\*/ || /^:/ || /^COMMIT/ { if (/^COMMIT/ && had) exit; print; next } $0 == rule && !had { print; had = 1; print "COMMIT"; exit }'
-			} | XTABLES_LOCKFILE=/dev/null unshare -n "$ipt-restore" >/dev/null 2>&1 || { printf '%s\n' "$rule"; break; }
+	-A*) ;;
+	*)
+		rule=$(printf '%s\n' "$2" | grep '^-A KVMFW-' | head -n 300 | while IFS= read -r rule; do
+			printf '%s\n' "$2" | awk -v rule="$rule" '
+				/^\*/ { text = "" }
+				/^[*:]/ || /^-I / || / -[jg] KVMFW-/ { text = text $0 "\n" }
+				$0 == rule { if (!/ -[jg] KVMFW-/) text = text $0 "\n"; found = 1 }
+				/^COMMIT/ { if (found) { printf "%sCOMMIT\n", text; exit } }
+			' | XTABLES_LOCKFILE=/dev/null unshare -n "$ipt-restore" >/dev/null 2>&1 || { printf '%s\n' "$rule"; break; }
 		done)
 		;;
 	esac

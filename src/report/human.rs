@@ -19,7 +19,8 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         || document.hosts.iter().filter(|h| h.status == Status::Changed).flat_map(|h| &h.changes);
     let count = |action| of_changing().filter(|c| c.action == action).count();
     let risky = of_changing().filter(|c| c.risks.contains(&Risk::ManagementPath)).count();
-    if changing == 0 {
+    let stuck = document.hosts.iter().filter(|h| h.status == Status::Failed).count();
+    if changing == 0 && stuck == 0 {
         let _ = write!(out, "{}", style.strong("No changes."));
     } else {
         let line = format!(
@@ -33,6 +34,9 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         if risky > 0 {
             let _ = write!(out, " {}", style.warn(&format!("{risky} on the management path.")));
         }
+    }
+    if stuck > 0 {
+        let _ = write!(out, " {}", style.alarm(&format!("{} cannot be changed like this.", hosts(stuck))));
     }
     let unreachable = document.count(Status::Unreachable);
     if unreachable > 0 {

@@ -25,6 +25,9 @@ pub(super) fn shape(file: &Arc<str>, text: &str) -> Result<Shape, Vec<Problem>> 
     let mut root = None;
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
+        if problems.len() >= 20 {
+            break;
+        }
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {

@@ -2,12 +2,12 @@
 
 pub mod address;
 pub mod expand;
+mod options;
 pub mod own;
 pub mod rule;
 pub mod save;
 pub mod targets;
 pub mod text;
-mod walk;
 
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! What can be known for sure to be wrong with a rule before any host is asked.
 
+use super::options::{Seen, Walk};
 use super::targets::TARGETS;
 use super::text::Word;
-use super::walk::{Seen, Walk};
 use super::{Family, Rule};
 use crate::problem::{Place, Problem};
 

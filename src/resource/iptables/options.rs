@@ -51,7 +51,7 @@ impl Walk<'_> {
                 continue;
             }
             if word.value.starts_with('-') && word.value.len() > 1 {
-                if word.quoted && !word.value.contains('=') {
+                if word.quoted && !(word.value.starts_with("--") && word.value.contains('=')) {
                     let help =
                         "quotes do not keep it from being an option; write an option without them".to_owned();
                     self.wrong(&word, &format!("`{}` would be read as an option", word.value), Some(help));
@@ -188,6 +188,9 @@ impl Walk<'_> {
             Some((option, value)) => (option.to_owned(), Some(value.to_owned())),
             None => (word.value.clone(), None),
         };
+        if !option.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            return self.wrong(&word, &format!("there is no option `{option}`"), None);
+        }
         if option == "--" {
             return self.wrong(&word, "`--` is no part of a rule", None);
         }
@@ -327,6 +330,11 @@ impl Walk<'_> {
 
     fn target_trouble(&self, option: &str, text: &str) -> Option<(String, Option<String>)> {
         let Context { chain, table, builtin, family } = self.context;
+        if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:+@=".contains(c))
+        {
+            return Some((format!("`{}` is no name of a chain or target", text.escape_debug()), None));
+        }
         if builtin && option == "-g" {
             let help =
                 format!("use `-j {text}`: from our chain a goto would skip the foreign rules after the hook");
