@@ -171,7 +171,7 @@ impl Engine {
                 }
                 Ok((plan, _)) => match settled(&plan) {
                     Some(mut outcome) => {
-                        outcome.plan = Some(*plan);
+                        outcome.plan = Some(plan);
                         outcomes.insert(index, outcome);
                     }
                     None => todo.push((index, planned.desired, planned.options, plan)),
@@ -204,8 +204,7 @@ impl Engine {
                     let (settings, events) = (self.settings.clone(), self.events.clone());
                     let host = desired.host.clone();
                     let handle = tasks.spawn(async move {
-                        let outcome =
-                            apply_host(&settings, &events, &desired, &options, *plan, session).await;
+                        let outcome = apply_host(&settings, &events, &desired, &options, plan, session).await;
                         (index, outcome)
                     });
                     names.insert(handle.id(), (index, host));
@@ -231,7 +230,7 @@ impl Engine {
             }
             for (index, desired, _, plan) in batch.into_iter().rev() {
                 outcomes
-                    .insert(index, skipped(&desired.host, *plan, &rollout, too_many, self.interrupt.asked()));
+                    .insert(index, skipped(&desired.host, plan, &rollout, too_many, self.interrupt.asked()));
             }
         }
         self.close().await;
@@ -302,7 +301,13 @@ fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     }
 }
 
-fn skipped(host: &str, plan: HostPlan, rollout: &Rollout, too_many: bool, interrupted: bool) -> HostOutcome {
+fn skipped(
+    host: &str,
+    plan: Box<HostPlan>,
+    rollout: &Rollout,
+    too_many: bool,
+    interrupted: bool,
+) -> HostOutcome {
     let (failed, budget) = rollout.budget();
     let message = if interrupted {
         "interrupted before its turn".to_owned()
@@ -389,7 +394,7 @@ async fn apply_host(
     events: &Events,
     desired: &Desired,
     options: &Options,
-    plan: HostPlan,
+    plan: Box<HostPlan>,
     session: Option<Session>,
 ) -> HostOutcome {
     let token = match remote::random_hex(16) {
