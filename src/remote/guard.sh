@@ -12,7 +12,8 @@
 txn() {
 	ID=$1
 	T=$VAR/txn/$ID
-	[ -d "$T" ]
+	# Without a name that would be the folder of all of them.
+	[ -n "$ID" ] && [ -d "$T" ]
 }
 
 owner_text() { cat "$T/owner" 2>/dev/null; }
