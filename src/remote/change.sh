@@ -150,7 +150,8 @@ warm_up() {
 	tracks "$(ipt_save)" && return 0
 	[ "$1" = 6 ] && file=/proc/net/tcp6
 	# Established sockets, those of sshd left out: they are let in as new ones too.
-	sockets=$(awk -v ssh="${SSH_CONNECTION##* }" '
+	first_line "$T/ssh"
+	sockets=$(awk -v ssh="${line##* }" '
 		BEGIN { own = sprintf("%04X", ssh) }
 		FNR > 1 && $4 == "01" { n = split($2, at, ":"); if (at[n] != own) count++ }
 		END { print count + 0 }' $file 2>/dev/null)
