@@ -142,6 +142,11 @@ impl Engine {
             .collect()
     }
 
+    /// Waits until everything so far has been shown.
+    pub async fn drained(&self) {
+        self.events.drained().await;
+    }
+
     /// Ends the connections that a plan left open.
     pub async fn close(&mut self) {
         let mut tasks = JoinSet::new();
