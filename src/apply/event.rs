@@ -1,7 +1,8 @@
 //! What happens while it happens. The engine emits, renderers listen; neither knows the other.
 
 use super::HostOutcome;
-use tokio::sync::mpsc::UnboundedSender;
+use std::fmt;
+use std::sync::Arc;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -23,13 +24,13 @@ pub enum Event {
 }
 
 /// Where events go. Nobody listening is not an error: the engine's work is what counts.
-#[derive(Clone, Debug, Default)]
-pub struct Events(Option<UnboundedSender<Event>>);
+#[derive(Clone, Default)]
+pub struct Events(Option<Arc<dyn Fn(Event) + Send + Sync>>);
 
 impl Events {
-    /// Events to a listener.
-    pub fn to(sender: UnboundedSender<Event>) -> Self {
-        Self(Some(sender))
+    /// Events to a listener, which must not wait.
+    pub fn to(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(listener)))
     }
 
     /// Waits until the listener has shown everything so far: a prompt must not be drawn over.
@@ -41,8 +42,14 @@ impl Events {
 
     /// Tells what happened.
     pub fn emit(&self, event: Event) {
-        if let Some(sender) = &self.0 {
-            let _ = sender.send(event);
+        if let Some(listener) = &self.0 {
+            listener(event);
         }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Events(heard)" } else { "Events(unheard)" })
     }
 }
