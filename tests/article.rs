@@ -421,7 +421,7 @@ impl Stage {
     fn host_answers(&self, open: &[u16], when: &str) {
         for question in HOST.iter().flat_map(|a| [8080, 22].map(|p| format!("tcp {a} {p}"))) {
             let is_open = open.iter().any(|p| question.ends_with(&format!(" {p}")));
-            // Rejected, not dropped. The kernel says so to a v6 address at most once a second.
+            // Rejected, not dropped.
             let wanted: &[&str] =
                 if is_open { &["answered"] } else { &["No route to host", "Permission denied"] };
             eventually(&format!("{when}: {question}: {wanted:?}"), || {

@@ -7,7 +7,9 @@ import threading
 def ask(i, kind, address, port):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
-    sock.settimeout(1)
+    # More than a second: an ICMP error that is back before connect() is done with the socket is lost, and
+    # only the one for the second SYN counts.
+    sock.settimeout(1.5)
     try:
         sock.connect((address, int(port)))
         if kind == "udp":
