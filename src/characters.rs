@@ -54,6 +54,7 @@ pub fn describe(c: char) -> String {
     match lookalike(c) {
         Some((Kind::Dash | Kind::Quote, name)) => format!("{name} `{c}` U+{code:04X}"),
         Some((_, name)) => format!("{name} U+{code:04X}"),
+        None if c == ' ' => "a space".into(),
         None if c.is_control() => format!("CONTROL U+{code:04X}"),
         None => format!("`{c}` U+{code:04X}"),
     }
@@ -75,7 +76,12 @@ pub fn plain(line: &str) -> String {
                 let starts_word = at == 0 || chars[at - 1].is_whitespace();
                 let word = chars[at + 1..].iter().take_while(|c| !c.is_whitespace()).count();
                 // Web pages set `--` as one dash; a single letter was a short option.
-                out.push_str(if starts_word && word > 1 && chars[at + 1] != '-' { "--" } else { "-" });
+                let next = chars.get(at + 1).copied();
+                out.push_str(match next {
+                    Some('-') if starts_word && word == 2 => "",
+                    Some(c) if starts_word && word > 1 && c != '-' => "--",
+                    _ => "-",
+                });
             }
         }
         at += 1;
@@ -92,6 +98,7 @@ mod tests {
         for (pasted, wanted) in [
             ("-p icmp –icmp-type any", "-p icmp --icmp-type any"),
             ("–A INPUT", "-A INPUT"),
+            ("—-j ACCEPT", "-j ACCEPT"),
             ("−-dport 22", "--dport 22"),
             (":X – [0:0]", ":X - [0:0]"),
             ("--log-prefix “Firewall INPUT: ”", "--log-prefix \"Firewall INPUT: \""),

@@ -11,6 +11,7 @@ use crate::remote::{self, Nonce, Question};
 use crate::transport::{self, Answer, Session, TransportError, Via};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -59,8 +60,34 @@ pub struct Planned {
     pub result: Result<(Box<HostPlan>, Box<Observed>), HostOutcome>,
 }
 
+/// How far an interrupt may go: shared with whoever hears the signals.
+#[derive(Debug, Default)]
+pub struct Interrupt {
+    applying: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Interrupt {
+    /// Asks to end. `true`: hosts in flight are decided first; `false`: end now, either because
+    /// nothing is being changed or because this is the second time.
+    pub fn ask(&self) -> bool {
+        !self.stop.swap(true, Ordering::SeqCst) && self.applying.load(Ordering::SeqCst)
+    }
+
+    /// Whether somebody asked to end.
+    pub fn asked(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Whether hosts are being changed.
+    pub fn applying(&self) -> bool {
+        self.applying.load(Ordering::SeqCst)
+    }
+}
+
 /// Talks to hosts.
 pub struct Engine {
+    interrupt: Arc<Interrupt>,
     settings: Arc<Settings>,
     events: Events,
     gate: Arc<Semaphore>,
@@ -70,9 +97,9 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that tells its events to `events`.
-    pub fn new(settings: Settings, events: Events) -> Self {
+    pub fn new(settings: Settings, events: Events, interrupt: Arc<Interrupt>) -> Self {
         let gate = Arc::new(Semaphore::new(settings.parallel.max(1)));
-        Self { settings: Arc::new(settings), events, gate, sessions: BTreeMap::new() }
+        Self { interrupt, settings: Arc::new(settings), events, gate, sessions: BTreeMap::new() }
     }
 
     /// Observes hosts in one round trip each and plans them. `keep` leaves connections open for an
@@ -144,7 +171,7 @@ impl Engine {
                 }
                 Ok((plan, _)) => match settled(&plan) {
                     Some(mut outcome) => {
-                        outcome.plan = Some(*plan);
+                        outcome.plan = Some(plan);
                         outcomes.insert(index, outcome);
                     }
                     None => todo.push((index, planned.desired, planned.options, plan)),
@@ -159,6 +186,7 @@ impl Engine {
             )));
         }
         self.events.emit(Event::Applying(todo.len()));
+        self.interrupt.applying.store(true, Ordering::SeqCst);
         let mut todo = todo.into_iter();
         for size in rollout.batches().to_vec() {
             let mut tasks = JoinSet::new();
@@ -166,14 +194,17 @@ impl Engine {
             let mut batch: Vec<_> = todo.by_ref().take(size).collect();
             batch.reverse();
             loop {
-                while tasks.len() < self.settings.parallel.max(1) && !rollout.stopped() && !too_many {
+                while tasks.len() < self.settings.parallel.max(1)
+                    && !rollout.stopped()
+                    && !too_many
+                    && !self.interrupt.asked()
+                {
                     let Some((index, desired, options, plan)) = batch.pop() else { break };
                     let session = self.sessions.remove(&desired.host);
                     let (settings, events) = (self.settings.clone(), self.events.clone());
                     let host = desired.host.clone();
                     let handle = tasks.spawn(async move {
-                        let outcome =
-                            apply_host(&settings, &events, &desired, &options, *plan, session).await;
+                        let outcome = apply_host(&settings, &events, &desired, &options, plan, session).await;
                         (index, outcome)
                     });
                     names.insert(handle.id(), (index, host));
@@ -198,7 +229,8 @@ impl Engine {
                 outcomes.insert(index, outcome);
             }
             for (index, desired, _, plan) in batch.into_iter().rev() {
-                outcomes.insert(index, skipped(&desired.host, *plan, &rollout, too_many));
+                outcomes
+                    .insert(index, skipped(&desired.host, plan, &rollout, too_many, self.interrupt.asked()));
             }
         }
         self.close().await;
@@ -269,9 +301,17 @@ fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     }
 }
 
-fn skipped(host: &str, plan: HostPlan, rollout: &Rollout, too_many: bool) -> HostOutcome {
+fn skipped(
+    host: &str,
+    plan: Box<HostPlan>,
+    rollout: &Rollout,
+    too_many: bool,
+    interrupted: bool,
+) -> HostOutcome {
     let (failed, budget) = rollout.budget();
-    let message = if too_many {
+    let message = if interrupted {
+        "interrupted before its turn".to_owned()
+    } else if too_many {
         "too many hosts cannot be reached".to_owned()
     } else {
         format!("{failed} failed, and --max-fail is {budget}")
@@ -354,7 +394,7 @@ async fn apply_host(
     events: &Events,
     desired: &Desired,
     options: &Options,
-    plan: HostPlan,
+    plan: Box<HostPlan>,
     session: Option<Session>,
 ) -> HostOutcome {
     let token = match remote::random_hex(16) {

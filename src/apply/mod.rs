@@ -5,7 +5,7 @@ mod event;
 mod outcome;
 mod rollout;
 
-pub use engine::{Engine, Planned, Settings};
+pub use engine::{Engine, Interrupt, Planned, Settings};
 pub use event::{Event, Events};
 pub use outcome::{HostOutcome, Status, TransactionState};
 pub use rollout::{Budget, Rollout, parse_batches};

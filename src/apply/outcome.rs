@@ -81,7 +81,7 @@ pub struct HostOutcome {
     /// What to do next.
     pub hint: Option<String>,
     /// What was planned for it.
-    pub plan: Option<HostPlan>,
+    pub plan: Option<Box<HostPlan>>,
     /// A rollback was tried and did not succeed yet.
     pub rollback_failed: bool,
 }

@@ -121,14 +121,18 @@ pub(super) fn carry_out(
 ) -> Code {
     let run = setup::run_name()?;
     let settings = rollout.settings(common, &run)?;
-    let outcome = setup::engine(common, settings, |engine| work(common, engine, hosts, expected))?;
-    let outcomes = outcome?;
+    let (outcomes, interrupted) =
+        setup::engine(common, settings, |engine| work(common, engine, hosts, expected))?;
+    let outcomes = outcomes?;
     let document = Document::of_run(&run, &outcomes);
     if outcomes.iter().any(|o| o.plan.is_some() && !matches!(o.status, Status::Unchanged | Status::Refused)) {
         runs::keep(common, &run, &document);
     }
     setup::show(common, &document, recap_text);
-    Ok(exit::of(&document, exit::DONE))
+    // Hosts that failed or are unknown matter more than that somebody pressed a key.
+    let code = exit::of(&document, exit::DONE);
+    let worse = [exit::UNKNOWN, exit::FAILED].contains(&code);
+    Ok(if interrupted && !worse { exit::INTERRUPTED } else { code })
 }
 
 async fn work(

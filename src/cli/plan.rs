@@ -22,7 +22,7 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let options = Options { take_over: args.take_over, ..Options::default() };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
     let settings = setup::settings(common, "plan");
-    let planned =
+    let (planned, _) =
         setup::engine(common, settings, |mut engine| async move { engine.plan(hosts, false).await })?;
     let document = Document::of_plan(&planned);
     if let Some(path) = &args.out {

@@ -1,7 +1,7 @@
 //! What subcommands share: reading the input, the engine with its progress, writing results.
 
 use super::{Code, Common, Format, When, exit};
-use crate::apply::{Budget, Engine, Events, Settings};
+use crate::apply::{Budget, Engine, Events, Interrupt, Settings};
 use crate::desired::{self, Desired};
 use crate::inventory::{self, Locate, Project};
 use crate::problem::{Problem, Problems};
@@ -110,8 +110,12 @@ fn owner() -> String {
     format!("{}@{}", clean(user), clean(host))
 }
 
-/// Runs a piece of the engine's work with its progress shown.
-pub fn engine<T, F>(common: &Common, settings: Settings, work: impl FnOnce(Engine) -> F) -> Result<T, u8>
+/// Runs a piece of the engine's work with its progress shown; also tells whether it was interrupted.
+pub fn engine<T, F>(
+    common: &Common,
+    settings: Settings,
+    work: impl FnOnce(Engine) -> F,
+) -> Result<(T, bool), u8>
 where
     F: Future<Output = T>,
 {
@@ -121,17 +125,47 @@ where
     })?;
     let terminal = std::io::stderr().is_terminal();
     let progress = Progress::new(common.progress.mode(common.quiet, terminal), style(common, terminal));
+    let interrupt = Arc::new(Interrupt::default());
     let result = runtime.block_on(async {
+        tokio::spawn(hear_signals(interrupt.clone()));
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let display = tokio::spawn(progress.run(receiver));
-        let result = work(Engine::new(settings, Events::to(sender))).await;
+        let result = work(Engine::new(settings, Events::to(sender), interrupt.clone())).await;
         // The engine is gone, so the channel is closed and the display ends by itself.
         let _ = display.await;
         result
     });
     // Connections that died hold tasks that would only wait for their timeouts.
     runtime.shutdown_timeout(Duration::from_millis(200));
-    Ok(result)
+    Ok((result, interrupt.asked()))
+}
+
+/// Ctrl-C, or the end of a CI job: before anything is changed it ends at once, later it lets the
+/// hosts in flight come to their decision; the second time it leaves them to their guards.
+async fn hear_signals(interrupt: Arc<Interrupt>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+        let changing = interrupt.applying();
+        if interrupt.ask() {
+            complain(
+                "\nInterrupted: no new hosts; those in flight are being decided. Once more leaves them to their guards.",
+            );
+            continue;
+        }
+        if changing {
+            complain(
+                "\nLeft: hosts in flight that are not confirmed roll back by themselves. See kvmfw status.",
+            );
+        } else {
+            complain("\nInterrupted; nothing was changed.");
+        }
+        std::process::exit(i32::from(exit::INTERRUPTED));
+    }
 }
 
 /// A plan or recap in the format that was asked for.

@@ -31,7 +31,7 @@ struct TransactionStatus {
 pub(super) fn run(common: &Common) -> Code {
     let (_, desired) = setup::desired(common)?;
     let hosts = desired.into_iter().map(|d| (d.connection, d.host)).collect();
-    let answers = setup::engine(common, setup::settings(common, "status"), |engine| async move {
+    let (answers, _) = setup::engine(common, setup::settings(common, "status"), |engine| async move {
         engine
             .ask(hosts, |nonce| remote::console(nonce, "status", ""), |s| s.get("end").map(|_| read(s)))
             .await

@@ -37,7 +37,7 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
     let (_, desired) = setup::desired(common)?;
     let hosts = desired.iter().map(|d| (d.connection.clone(), d.host.clone())).collect();
     let settings = setup::settings(common, "undo");
-    let asked = setup::engine(common, settings, |engine| async move {
+    let (asked, _) = setup::engine(common, settings, |engine| async move {
         let document = move |nonce: &remote::Nonce| remote::target(nonce, &run, &to);
         engine.ask(hosts, document, read).await
     })?;

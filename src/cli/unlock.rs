@@ -20,7 +20,7 @@ pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
         crate::desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
     let hosts: Vec<_> = desired.into_iter().map(|d| (d.connection, d.host)).collect();
     setup::ask(common, &format!("Roll back whatever is open on {}?", names.join(", ")))?;
-    let answers = setup::engine(common, setup::settings(common, "unlock"), |engine| async move {
+    let (answers, _) = setup::engine(common, setup::settings(common, "unlock"), |engine| async move {
         let document = |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
         engine
             .ask(hosts, document, |s| Some(TransactionState::read(s).unwrap_or(TransactionState::None)))

@@ -132,6 +132,9 @@ fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
             break;
         }
     }
+    if manage.is_none() {
+        out.fact(|| format!("bridges.{name}.manage"), || "true".to_owned(), &place);
+    }
     Some(Bridge {
         name: name.to_owned(),
         manage: manage.is_none_or(|(manage, _)| manage),

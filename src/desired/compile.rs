@@ -7,7 +7,7 @@ use crate::inventory::{
     Values, shown, sorted,
 };
 use crate::problem::{Problem, Warning};
-use crate::resource::iptables::text::{Element, Param, Scope};
+use crate::resource::iptables::expand::{Element, Param, Scope};
 use crate::yaml::Node;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};

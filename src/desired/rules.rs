@@ -3,9 +3,10 @@
 use super::merge::{Outcome, Slot};
 use crate::inventory::{ChainText, Resources, RuleText};
 use crate::problem::{Place, Problem, Warning, did_you_mean};
+use crate::resource::iptables::expand::{self, Scope};
 use crate::resource::iptables::rule::{self, Checked};
 use crate::resource::iptables::targets::TARGETS;
-use crate::resource::iptables::text::{self, Scope, Template};
+use crate::resource::iptables::text::Template;
 use crate::resource::iptables::{Chain, Family, Hook, PREFIX, Policy, Rules, TableRules};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,7 +158,7 @@ pub fn expand(
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<Warning>,
 ) -> Vec<Checked> {
-    let expansion = match text::expand(template, scope, chain.family) {
+    let expansion = match expand::expand(template, scope, chain.family) {
         Ok(expansion) => expansion,
         Err(problem) => {
             problems.push(problem);

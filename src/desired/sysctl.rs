@@ -6,9 +6,12 @@ use crate::problem::{Place, Problem};
 use crate::resource::sysctl::{Entry, File, Key};
 use std::collections::{BTreeMap, HashMap};
 
+/// The keys of a file in the order in which they are first stated.
+type Entries<'a> = Vec<(&'a Key, Slot<&'a str>)>;
+
 /// Merges the files key by key.
 pub fn files(sources: &[(u32, &Resources)], out: &mut Outcome) -> BTreeMap<String, File> {
-    let mut merged: BTreeMap<&str, (&Place, Vec<(&Key, Slot<&str>)>)> = BTreeMap::new();
+    let mut merged: BTreeMap<&str, (&Place, Entries<'_>)> = BTreeMap::new();
     for (rank, resources) in sources {
         for file in &resources.sysctl {
             let (_, entries) =

@@ -66,7 +66,7 @@ pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) 
         resources: Resources::default(),
     };
     let replaced;
-    let node = if reader.text.contains('$') {
+    let node = if reader.dollars {
         replaced = without_references(node, &mut reader.problems);
         &replaced
     } else {

@@ -3,6 +3,7 @@
 mod checks;
 mod connection;
 mod entry;
+mod groups;
 mod load;
 mod module;
 mod names;

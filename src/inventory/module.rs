@@ -51,7 +51,7 @@ pub struct Values {
 impl Module {
     /// Reads a module; what is wrong with it for all values goes to `problems`.
     pub fn read(name: &str, root: &Node, text: &Arc<str>, problems: &mut Vec<Problem>) -> Module {
-        let mut reader = Reader { problems: Vec::new(), text, folder: Path::new(""), home: None };
+        let mut reader = Reader::new(text, Path::new(""), None);
         let mut known = vec!["description", "params"];
         known.extend(KEYS);
         let pairs = reader.fields(root, "a module", &known);
@@ -117,7 +117,7 @@ impl Module {
             Ok(values.params.get(name).cloned())
         };
         let mut resources = Resources::default();
-        let mut reader = Reader { problems: Vec::new(), text: &self.text, folder: Path::new(""), home: None };
+        let mut reader = Reader::new(&self.text, Path::new(""), None);
         for pair in &self.resources {
             let mut pair = pair.clone();
             pair.value = substitute(&pair.value, &mut value_of, &mut reader.problems);

@@ -5,7 +5,7 @@ use crate::problem::{Place, Problem};
 use crate::resource::bridge::check_link_name;
 use crate::resource::iptables::Family;
 use crate::resource::iptables::address;
-use crate::resource::iptables::text::{Element, Param};
+use crate::resource::iptables::expand::{Element, Param};
 use crate::yaml::{Node, Style, Value};
 use ipnet::IpNet;
 use std::net::IpAddr;

@@ -1,6 +1,7 @@
 //! An inventory and its modules as a whole: names resolved, nothing put together yet.
 
 use super::entry::{Entry, Owner, entry};
+use super::groups;
 use super::module::{Module, SHIPPED};
 use super::names;
 use super::reader::{Reader, Spanned};
@@ -29,6 +30,9 @@ pub struct Project {
     pub sources: Sources,
 }
 
+/// The groups of a host from the most general on, each with its rank (higher wins).
+pub type Lineage = Vec<(u32, Arc<Group>)>;
+
 /// A host.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -37,7 +41,7 @@ pub struct Host {
     /// What is stated for it: by a range, then by its own entry.
     pub entries: Vec<(Owner, Arc<Entry>)>,
     /// Its groups from the most general on, each with its rank (higher wins).
-    pub lineage: Arc<Vec<(u32, Arc<Group>)>>,
+    pub lineage: Arc<Lineage>,
 }
 
 /// A group.
@@ -181,7 +185,7 @@ impl Build {
             Ok(root) => root,
             Err(mut problems) => return self.problems.append(&mut problems),
         };
-        let mut reader = Reader { problems: Vec::new(), text: &file.text, folder: &file.folder, home };
+        let mut reader = Reader::new(&file.text, &file.folder, home);
         for pair in reader.fields(&root, "an inventory", &["hosts", "groups"]) {
             match pair.key.as_str() {
                 "hosts" => {
@@ -284,43 +288,7 @@ impl Build {
             }
             self.problems.extend(params(entry, &self.modules));
         }
-        self.cycles();
-    }
-
-    fn cycles(&mut self) {
-        let mut done: HashMap<String, bool> = HashMap::new();
-        let names: Vec<String> = self.groups.keys().cloned().collect();
-        for name in names {
-            let mut path: Vec<String> = Vec::new();
-            let mut stack: Vec<(String, usize)> = vec![(name, 0)];
-            while let Some((name, next)) = stack.pop() {
-                if next == 0 {
-                    if done.contains_key(&name) {
-                        continue;
-                    }
-                    done.insert(name.clone(), false);
-                    path.push(name.clone());
-                }
-                let parent = self.groups.get(&name).and_then(|g| g.entry.groups.as_ref()?.get(next).cloned());
-                let Some(parent) = parent else {
-                    done.insert(name, true);
-                    path.pop();
-                    continue;
-                };
-                stack.push((name, next + 1));
-                match done.get(&parent.value) {
-                    Some(true) => {}
-                    None => stack.push((parent.value.clone(), 0)),
-                    Some(false) => {
-                        let start = path.iter().position(|p| *p == parent.value).unwrap_or_default();
-                        let mut round: Vec<&str> = path[start..].iter().map(String::as_str).collect();
-                        round.push(&parent.value);
-                        let message = format!("groups go round: {}", round.join(" → "));
-                        self.problems.push(Problem::new("group-cycle", message).at_place(&parent.place));
-                    }
-                }
-            }
-        }
+        self.problems.extend(groups::cycles(&self.groups));
     }
 
     /// The hosts; only complete when there is no problem.
@@ -328,18 +296,18 @@ impl Build {
         let mut hosts: Vec<Host> = Vec::new();
         let mut by_range: HashMap<String, Place> = HashMap::new();
         let mut seen: HashMap<String, usize> = HashMap::new();
-        let mut lineages: HashMap<Vec<String>, Arc<Vec<(u32, Arc<Group>)>>> = HashMap::new();
+        let mut lineages: HashMap<Vec<String>, Arc<Lineage>> = HashMap::new();
         let whole = self.problems.is_empty();
         for (owner, names, entry) in std::mem::take(&mut self.entries) {
             for name in names {
-                if owner == Owner::Range {
-                    if let Some(first) = by_range.insert(name.clone(), entry.place.clone()) {
-                        let message = format!("host `{name}` is in two ranges");
-                        let help = format!("the other one is at {first}");
-                        self.problems
-                            .push(Problem::new("duplicate-key", message).at_place(&entry.place).help(help));
-                        break;
-                    }
+                if owner == Owner::Range
+                    && let Some(first) = by_range.insert(name.clone(), entry.place.clone())
+                {
+                    let message = format!("host `{name}` is in two ranges");
+                    let help = format!("the other one is at {first}");
+                    self.problems
+                        .push(Problem::new("duplicate-key", message).at_place(&entry.place).help(help));
+                    break;
                 }
                 if let Some(at) = seen.get(&name) {
                     // Own entry first, then the range, or the other way round.
@@ -358,9 +326,11 @@ impl Build {
         for host in &mut hosts {
             let stated = host.entries.iter().rev().find_map(|(_, entry)| entry.groups.as_ref());
             let names: Vec<String> = stated.into_iter().flatten().map(|name| name.value.clone()).collect();
-            let groups = &self.groups;
-            host.lineage =
-                lineages.entry(names).or_insert_with_key(|names| Arc::new(lineage(names, groups))).clone();
+            let by_name = &self.groups;
+            host.lineage = lineages
+                .entry(names)
+                .or_insert_with_key(|names| Arc::new(groups::lineage(names, by_name)))
+                .clone();
         }
         hosts
     }
@@ -375,7 +345,7 @@ fn missing(code: &'static str, what: &str, name: &Spanned<String>, help: Option<
 
 /// What is wrong with the values that an entry gives to params.
 fn params(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
-    let mut reader = Reader { problems: Vec::new(), text: "", folder: Path::new(""), home: None };
+    let mut reader = Reader::new("", Path::new(""), None);
     for param in &entry.params {
         let Some(module) = modules.get(&param.module.value) else {
             let help = did_you_mean(&param.module.value, modules.keys().map(String::as_str));
@@ -389,49 +359,12 @@ fn params(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem
             Some(declared) => declared.kind.check(&param.name.value, &param.value, &mut reader),
             None => {
                 let known: Vec<&str> = module.params.iter().map(|p| p.name.as_str()).collect();
-                let what = format!("param in module {}:", module.name);
-                let help = did_you_mean(&param.name.value, known.iter().copied());
-                reader.problems.push(missing("unknown-param", &what, &param.name, help));
+                let message = format!("module {} has no param `{}`", module.name, param.name.value);
+                let mut problem = Problem::new("unknown-param", message).at_place(&param.name.place);
+                problem.help = did_you_mean(&param.name.value, known.iter().copied());
+                reader.problems.push(problem);
             }
         }
     }
     reader.problems
-}
-
-/// All groups of a host, parents before children, ties in the order in which they are named.
-fn lineage(names: &[String], groups: &BTreeMap<String, Arc<Group>>) -> Vec<(u32, Arc<Group>)> {
-    let parents = |name: &str| -> Vec<String> {
-        let entry = groups.get(name).and_then(|group| group.entry.groups.as_ref());
-        entry.into_iter().flatten().map(|parent| parent.value.clone()).filter(|p| p != "all").collect()
-    };
-    let mut order: Vec<String> = Vec::new();
-    let mut stack: Vec<(String, bool)> =
-        names.iter().rev().filter(|n| *n != "all").map(|n| (n.clone(), false)).collect();
-    while let Some((name, visited)) = stack.pop() {
-        if order.contains(&name) {
-            continue;
-        }
-        if visited {
-            order.push(name);
-            continue;
-        }
-        let above = parents(&name);
-        stack.push((name, true));
-        stack.extend(above.into_iter().rev().map(|parent| (parent, false)));
-    }
-    // How far a group is from the host, by the longest way: its children come after it in the order.
-    let mut steps: HashMap<String, u32> = HashMap::new();
-    for name in order.iter().rev() {
-        let step = *steps.entry(name.clone()).or_insert(0);
-        for parent in parents(name) {
-            let above = steps.entry(parent).or_insert(0);
-            *above = (*above).max(step + 1);
-        }
-    }
-    let all = groups.get("all").map(|all| (RANK_ALL, all.clone()));
-    let others = order.iter().filter_map(|name| {
-        let rank = RANK_GROUP - steps.get(name).copied().unwrap_or_default();
-        groups.get(name).map(|group| (rank, group.clone()))
-    });
-    all.into_iter().chain(others).collect()
 }

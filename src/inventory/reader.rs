@@ -6,12 +6,17 @@ use crate::yaml::{Node, Pair, Style, Value};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// No list is longer; what people write by hand is far below.
+pub const MAX_ITEMS: usize = 10_000;
+
 /// Collects problems while a file is read.
 pub struct Reader<'a> {
     /// What is wrong so far.
     pub problems: Vec<Problem>,
     /// The text of the file, for the fixes that quote it.
     pub text: &'a str,
+    /// Whether there is a `$` in the file at all.
+    pub dollars: bool,
     /// The folder of the file: relative paths in it start here.
     pub folder: &'a Path,
     /// What `~/` stands for.
@@ -50,6 +55,11 @@ pub fn describe(node: &Node) -> String {
 }
 
 impl<'a> Reader<'a> {
+    /// A reader of one file.
+    pub fn new(text: &'a str, folder: &'a Path, home: Option<&'a Path>) -> Self {
+        Self { problems: Vec::new(), text, dollars: text.contains('$'), folder, home }
+    }
+
     /// Adds a problem at a place.
     pub fn wrong(&mut self, code: &'static str, place: &Place, message: impl Into<String>) {
         self.problems.push(Problem::new(code, message).at_place(place));
@@ -85,6 +95,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The entries of a map that has no more than [`MAX_ITEMS`].
+    pub fn short_map<'n>(&mut self, node: &'n Node, what: &str) -> &'n [Pair] {
+        let pairs = self.map(node, what);
+        if pairs.len() > MAX_ITEMS {
+            self.wrong(
+                "too-large",
+                &node.place,
+                format!("has {} entries, more than {MAX_ITEMS}", pairs.len()),
+            );
+            return &[];
+        }
+        pairs
+    }
+
     /// The entries of a map all of whose keys are known.
     pub fn fields<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> &'n [Pair] {
         let pairs = self.map(node, what);
@@ -103,6 +127,14 @@ impl<'a> Reader<'a> {
     /// The items of a list; nothing is an empty list.
     pub fn list<'n>(&mut self, node: &'n Node, what: &str) -> &'n [Node] {
         match &node.value {
+            Value::Seq(items) if items.len() > MAX_ITEMS => {
+                self.wrong(
+                    "too-large",
+                    &node.place,
+                    format!("{what} has {} items, more than {MAX_ITEMS}", items.len()),
+                );
+                &[]
+            }
             Value::Seq(items) => items,
             Value::Null => &[],
             Value::Str(one) if node.style == Style::Plain => {
@@ -141,7 +173,7 @@ impl<'a> Reader<'a> {
             let message = format!("{what} has the character {}", characters::describe(odd));
             let mut problem = Problem::new("typography", message).at_place(place);
             if characters::lookalike(odd).is_some() {
-                problem.help = Some(format!("write `{}`", characters::plain(text)));
+                problem.help = Some(format!("write `{}`", characters::plain(text).trim()));
             }
             self.problems.push(problem);
         }
@@ -182,11 +214,14 @@ impl<'a> Reader<'a> {
                     "no" | "off" | "n" | "disabled" | "false" => Some(false),
                     _ => None,
                 };
-                let message = format!("expected `true` or `false`, found `{}`", text.escape_debug());
+                let message = format!("expected `true` or `false`, found the text `{}`", text.escape_debug());
                 match meant {
-                    Some(meant) => {
-                        self.wrong_help("wrong-type", &node.place, message, format!("write `{meant}`"))
-                    }
+                    Some(meant) => self.wrong_help(
+                        "wrong-type",
+                        &node.place,
+                        message,
+                        format!("write `{meant}` without quotes"),
+                    ),
                     None => self.wrong("wrong-type", &node.place, message),
                 }
                 None

@@ -87,7 +87,7 @@ impl Resources {
 
 fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlText> {
     let mut files = Vec::new();
-    for pair in reader.map(node, "files of /etc/sysctl.d by name") {
+    for pair in reader.short_map(node, "files of /etc/sysctl.d by name") {
         let right = file_name(&pair.key, &pair.key_place, reader);
         let mut entries: Vec<(sysctl::Key, Spanned<String>)> = Vec::new();
         if let Value::Str(_) | Value::Int(_) | Value::Bool(_) = pair.value.value {
@@ -100,14 +100,14 @@ fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlText> {
             );
             continue;
         }
-        for entry in reader.map(&pair.value, "keys and values of the file") {
+        for entry in reader.short_map(&pair.value, "keys and values of the file") {
             let key = match sysctl::Key::parse(&entry.key) {
                 Ok(key) => key,
                 Err(why) => {
                     reader.wrong(
                         "bad-sysctl-key",
                         &entry.key_place,
-                        format!("`{}` {why}", entry.key.escape_debug()),
+                        format!("`{}`: {why}", entry.key.escape_debug()),
                     );
                     continue;
                 }
@@ -194,7 +194,7 @@ const FLAGS: [&str; 5] =
 
 fn bridges(node: &Node, reader: &mut Reader<'_>) -> Vec<BridgeText> {
     let mut bridges = Vec::new();
-    for pair in reader.map(node, "bridges by name") {
+    for pair in reader.short_map(node, "bridges by name") {
         if let Err(why) = check_link_name(&pair.key) {
             reader.wrong("bad-name", &pair.key_place, format!("`{}` {why}", pair.key.escape_debug()));
         }
@@ -347,7 +347,7 @@ fn mac(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
 
 fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
     let mut vlans: Vec<PortVlan> = Vec::new();
-    for pair in reader.map(node, "VLANs by port") {
+    for pair in reader.short_map(node, "VLANs by port") {
         if let Err(why) = check_link_name(&pair.key) {
             reader.wrong("bad-name", &pair.key_place, format!("`{}` {why}", pair.key.escape_debug()));
             continue;

@@ -3,6 +3,7 @@
 use super::reader::{Reader, Spanned, describe};
 use super::save_text;
 use crate::problem::{Place, Problem, did_you_mean};
+use crate::resource::iptables::expand;
 use crate::resource::iptables::rule::{self, Checked, Context};
 use crate::resource::iptables::targets::{TARGETS, owner_of_chain};
 use crate::resource::iptables::text::{self, Piece, Template};
@@ -167,7 +168,7 @@ fn chain(family: Family, table: &str, pair: &Pair, params: &[&str], reader: &mut
             pair.key,
             describe(&pair.value)
         );
-        let block = block_form(&pair.value, reader.text);
+        let block = block_form(&pair.value, reader);
         let help = format!("rules are text in a block\n{}:\n  rules: |\n{}", pair.key, indent(&block, 4));
         reader.wrong_help("rules-not-a-block", &pair.value.place, message, help);
         return chain;
@@ -251,7 +252,7 @@ fn section_rules(field: &Pair, chain: &ChainText, params: &[&str], reader: &mut 
             };
             let message =
                 format!("rules are text in a block `|`, this is {what}, in which YAML changes rules");
-            let help = format!("write\n{}: |\n{}", field.key, indent(&block_form(node, reader.text), 2));
+            let help = format!("write\n{}: |\n{}", field.key, indent(&block_form(node, reader), 2));
             reader.wrong_help("rules-not-a-block", &node.place, message, help);
             vec![]
         }
@@ -271,7 +272,7 @@ pub fn ready(
             if let Piece::Param(name) = piece
                 && !params.contains(&name.as_str())
             {
-                reader.problems.push(text::unknown(word, name, params.iter().copied()));
+                reader.problems.push(expand::unknown(word, name, params.iter().copied()));
             }
         }
     }
@@ -286,7 +287,9 @@ pub fn ready(
 }
 
 /// The rules of a node as they stand in the file, before YAML changed them.
-fn block_form(node: &Node, text: &str) -> String {
+fn block_form(node: &Node, reader: &Reader<'_>) -> String {
+    // Each looks through the whole file: enough for a person, and not a way to keep kvmfw busy.
+    let text = if reader.problems.len() < 100 { reader.text } else { "" };
     let line = |at: u32| text.lines().nth(at as usize - 1).unwrap_or_default();
     match &node.value {
         Value::Seq(items) => {

@@ -2,11 +2,12 @@
 
 use super::reader::{Reader, Spanned};
 use super::rules::{ChainText, RuleText, check_chain, ready};
+use crate::characters;
 use crate::problem::{Place, Problem, did_you_mean};
 use crate::resource::iptables::targets::owner_of_chain;
 use crate::resource::iptables::text::{Line, Template, Word, lines, odd_character, split};
 use crate::resource::iptables::{Family, PREFIX, Policy, TABLES, builtin_chains, is_builtin};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Reads the rules of all tables; counters, headers and `ACCEPT` policies say nothing.
@@ -17,8 +18,14 @@ pub fn chains(
     params: &[&str],
     reader: &mut Reader<'_>,
 ) -> Vec<ChainText> {
-    let mut save =
-        Save { family, table: None, chains: Vec::new(), rules: Vec::new(), foreign: BTreeMap::new() };
+    let mut save = Save {
+        family,
+        table: None,
+        chains: Vec::new(),
+        index: HashMap::new(),
+        rules: Vec::new(),
+        foreign: BTreeMap::new(),
+    };
     for line in lines(block, at) {
         let text = line.text.trim();
         if text.is_empty() || text.starts_with('#') {
@@ -26,6 +33,10 @@ pub fn chains(
         }
         if let Some(problem) = odd_character(&line) {
             reader.problems.push(problem);
+            // What a header declares is clear all the same; nothing more is to be said about its chain.
+            if text.starts_with(['*', ':']) {
+                save.line(&characters::plain(text), &line, reader);
+            }
         } else {
             save.line(text, &line, reader);
         }
@@ -44,6 +55,8 @@ struct Save {
     family: Family,
     table: Option<String>,
     chains: Vec<ChainText>,
+    /// The place of a chain in `chains`, by table and name.
+    index: HashMap<(String, String), usize>,
     /// The rules of the chain of the same place in `chains`.
     rules: Vec<Vec<Template>>,
     foreign: BTreeMap<&'static str, Vec<Place>>,
@@ -153,7 +166,7 @@ impl Save {
     }
 
     fn position(&self, table: &str, name: &str) -> Option<usize> {
-        self.chains.iter().position(|chain| chain.table == table && chain.name.value == name)
+        self.index.get(&(table.to_owned(), name.to_owned())).copied()
     }
 
     fn chain(&mut self, table: &str, name: &str, line: &Line<'_>, reader: &mut Reader<'_>) -> Option<usize> {
@@ -173,6 +186,7 @@ impl Save {
             sections: Default::default(),
         });
         self.rules.push(Vec::new());
+        self.index.insert((table.to_owned(), name.to_owned()), self.chains.len() - 1);
         Some(self.chains.len() - 1)
     }
 

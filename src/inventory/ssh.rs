@@ -136,7 +136,7 @@ pub fn ssh(node: &Node, reader: &mut Reader<'_>) -> SshText {
                 let user = reader.word(value, "user", "_.@+-").map(str::to_owned);
                 ssh.user = user.map(|user| Spanned::new(user, place));
             }
-            "become" => match (&value.value, reader.line(value, "become")) {
+            "become" => match (&value.value, reader.line(value, "`sudo` as become")) {
                 (_, Some("sudo")) => ssh.become_root = Some(Spanned::new(Become::Sudo, place)),
                 (_, Some("no")) => ssh.become_root = Some(Spanned::new(Become::No, place)),
                 (Value::Str(other), _) => {

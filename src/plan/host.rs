@@ -3,7 +3,7 @@
 use super::{Bundle, Change, Record, Risk, bridge, lints, rules, sysctl};
 use crate::desired::Desired;
 use crate::observe::{Observed, Predicted};
-use crate::problem::Warning;
+use crate::problem::{Origin, Warning};
 use crate::resource::iptables::{Family, own};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -208,10 +208,21 @@ fn refusal(desired: &Desired, observed: &Observed, options: &Options, foreign: &
             format!("{path} exists and is not ours; give our file another name, or move that one away"),
         ));
     }
-    Family::ALL.into_iter().filter(|f| wants_rules(*f)).find_map(|family| refused_rules(family, observed))
+    Family::ALL
+        .into_iter()
+        .filter(|f| wants_rules(*f))
+        .find_map(|family| refused_rules(family, desired, observed))
 }
 
-fn refused_rules(family: Family, observed: &Observed) -> Option<Refusal> {
+/// Where the rule was declared that the host named.
+fn blamed<'a>(family: Family, desired: &'a Desired, words: &str) -> Option<&'a Origin> {
+    let (chain, text) = words.rsplit_once("rule: -A ")?.1.split_once(' ')?;
+    let tables = desired.rules.get(&family)?.tables.values();
+    let mut rules = tables.filter_map(|t| t.chains.get(chain)).flat_map(|c| &c.rules);
+    rules.find(|r| r.text == text).map(|r| &r.origin)
+}
+
+fn refused_rules(family: Family, desired: &Desired, observed: &Observed) -> Option<Refusal> {
     let rules = observed.rules.get(&family)?;
     if rules.backend == "none" {
         return Some(Refusal::new("missing_tool", format!("the host has no {family}; install it there")));
@@ -252,10 +263,11 @@ fn refused_rules(family: Family, observed: &Observed) -> Option<Refusal> {
         ));
     }
     match &rules.predicted {
-        Predicted::Refused(words) => Some(Refusal::new(
-            "rejected_rule",
-            format!("{family} on the host does not take the rules: {words}"),
-        )),
+        Predicted::Refused(words) => {
+            let place = blamed(family, desired, words).map_or_else(String::new, |o| format!(" ({o})"));
+            let message = format!("{family} on the host does not take the rules: {words}{place}");
+            Some(Refusal::new("rejected_rule", message))
+        }
         Predicted::CannotClone(words) => Some(Refusal::new(
             "dry_run_failed",
             format!(

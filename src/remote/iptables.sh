@@ -163,9 +163,9 @@ ipt_change() {
 
 # Loads a clone of the live rules into a network namespace that nobody else sees, makes the real
 # change there, and prints what iptables-save says afterwards: the host's own word on what the
-# rules will look like, and the proof that its kernel takes them.
-# $1 family, $2 live save, $3 own text wanted. Errors of the host's iptables go to stderr; returns
-# 3 when the clone failed, 4 when the change did.
+# rules will look like, and the proof that its kernel takes them. Returns 3 when the clone failed,
+# 4 when the change did, and then prints what iptables said.
+# $1 family, $2 live save, $3 own text wanted.
 # shellcheck disable=SC2016
 ipt_dry() {
 	ipt_family "$1" || return 1
@@ -183,8 +183,8 @@ ipt_dry() {
 			for set in $2; do
 				if [ "$ipt" = ip6tables ]; then ipset create "$set" hash:ip family inet6; else ipset create "$set" hash:ip; fi
 			done 2>/dev/null
-			"$ipt-restore" <&4 || exit 3
-			"$ipt-restore" --noflush <&5 || exit 4
+			"$ipt-restore" <&4 2>&1 || exit 3
+			"$ipt-restore" --noflush <&5 2>&1 || exit 4
 			exec "$ipt-save"
 		' sh "$ipt" "$sets" 4<<LIVE 5<<CHANGE
 $2
@@ -194,7 +194,30 @@ CHANGE
 	)
 	rc=$?
 	printf '%s\n' "$predicted" | ipt_plain
+	[ $rc -ne 4 ] || ipt_blame "$predicted" "$change"
 	return $rc
+}
+
+# Names the rule that the host did not take: the line that iptables named, or, where legacy only
+# says that the COMMIT failed, the first rule that fails alone.
+ipt_blame() {
+	local number rule
+	number=$(printf '%s\n' "$1" | sed -n 's/.*line:* *\([0-9][0-9]*\).*/\1/p' | tail -n 1)
+	rule=$(printf '%s\n' "$2" | sed -n "${number:-0}p" 2>/dev/null)
+	case $rule in
+	-A*) ;;
+	*)
+		rule=$(printf '%s\n' "$2" | grep '^-A KVMFW-' | head -n 300 | while IFS= read -r rule; do
+			printf '%s\n' "$2" | awk -v rule="$rule" '
+				/^\*/ { text = "" }
+				/^[*:]/ || /^-I / || / -[jg] KVMFW-/ { text = text $0 "\n" }
+				$0 == rule { if (!/ -[jg] KVMFW-/) text = text $0 "\n"; found = 1 }
+				/^COMMIT/ { if (found) { printf "%sCOMMIT\n", text; exit } }
+			' | XTABLES_LOCKFILE=/dev/null unshare -n "$ipt-restore" >/dev/null 2>&1 || { printf '%s\n' "$rule"; break; }
+		done)
+		;;
+	esac
+	case $rule in -A*) printf 'rule: %s\n' "$rule" ;; esac
 }
 
 # Makes our part of family $1 what own text $2 says, table by table. Each table is one atomic step.

@@ -17,6 +17,26 @@ VAR=/var/lib/kvmfw
 # banner nor a file's content can pass for one.
 section() { printf '\n@%s %s\n' "$NONCE" "$1"; }
 
+# Where a program lies. A busybox sh may prefer its own applet of that name, and its ip knows no
+# JSON, its sync no files.
+real() {
+	for path in "/usr/sbin/$1" "/usr/bin/$1" "/sbin/$1" "/bin/$1"; do [ -x "$path" ] && return; done
+	path=
+	return 1
+}
+if real ip; then
+	IP=$path
+	ip() { "$IP" "$@"; }
+fi
+if real sync; then
+	SYNC=$path
+	sync() { "$SYNC" "$@"; }
+fi
+if real unshare; then
+	UNSHARE=$path
+	unshare() { "$UNSHARE" "$@"; }
+fi
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # First line of a file, without a fork; empty when it cannot be read.

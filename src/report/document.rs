@@ -132,7 +132,7 @@ impl HostEntry {
     }
 
     fn of_outcome(outcome: &HostOutcome) -> Self {
-        let details = outcome.plan.as_ref().map(Self::details);
+        let details = outcome.plan.as_deref().map(Self::details);
         Self {
             name: outcome.host.clone(),
             status: outcome.status,

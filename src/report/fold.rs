@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+/// What stands before and after the number, and the numbers with their widths.
+type Family = (String, String, Vec<(u64, usize)>);
+
 /// Folds names that differ in one number. The order is that of first mention.
 pub fn fold_names<S: AsRef<str>>(names: &[S]) -> String {
     // Around the last run of digits: prefix and suffix make the family, the digits the member.
-    let mut families: Vec<(String, String, Vec<(u64, usize)>)> = Vec::new();
+    let mut families: Vec<Family> = Vec::new();
     let mut index: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut order: Vec<Result<usize, String>> = Vec::new();
     for name in names.iter().map(AsRef::as_ref) {
@@ -48,7 +51,7 @@ fn split(name: &str) -> Option<(&str, &str, &str)> {
     Some((&name[..start], &name[start..end], &name[end..]))
 }
 
-fn fold_family((prefix, suffix, members): &mut (String, String, Vec<(u64, usize)>)) -> String {
+fn fold_family((prefix, suffix, members): &mut Family) -> String {
     members.sort_unstable();
     members.dedup();
     let mut ranges: Vec<String> = Vec::new();
@@ -56,15 +59,12 @@ fn fold_family((prefix, suffix, members): &mut (String, String, Vec<(u64, usize)
     while at < members.len() {
         let (first, width) = members[at];
         let mut last = first;
-        while at + 1 < members.len()
-            && members[at + 1].0 == last + 1
-            && (members[at + 1].1 == width
-                || width == members[at].1
-                    && first.to_string().len() == width
-                    && members[at + 1].0.to_string().len() == members[at + 1].1)
-        {
+        // `9` and `10` count on as `09` and `10` do, but not `9` and `010`.
+        let same_style =
+            |next: (u64, usize)| next.1 == width || (plain(first, width) && plain(next.0, next.1));
+        while let Some(next) = members.get(at + 1).copied().filter(|n| n.0 == last + 1 && same_style(*n)) {
             at += 1;
-            last = members[at].0;
+            last = next.0;
         }
         at += 1;
         ranges.push(if first == last {
@@ -77,6 +77,11 @@ fn fold_family((prefix, suffix, members): &mut (String, String, Vec<(u64, usize)
         [one] if !one.contains('-') => format!("{prefix}{one}{suffix}"),
         _ => format!("{prefix}[{}]{suffix}", ranges.join(",")),
     }
+}
+
+/// Whether a number is written without leading zeros.
+fn plain(number: u64, width: usize) -> bool {
+    number.to_string().len() == width
 }
 
 #[cfg(test)]

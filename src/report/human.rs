@@ -19,9 +19,10 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         || document.hosts.iter().filter(|h| h.status == Status::Changed).flat_map(|h| &h.changes);
     let count = |action| of_changing().filter(|c| c.action == action).count();
     let risky = of_changing().filter(|c| c.risks.contains(&Risk::ManagementPath)).count();
-    if changing == 0 {
+    let stuck = document.hosts.iter().filter(|h| h.status == Status::Failed).count();
+    if changing == 0 && stuck == 0 {
         let _ = write!(out, "{}", style.strong("No changes."));
-    } else {
+    } else if changing > 0 {
         let line = format!(
             "Plan: {} to add, {} to change, {} to remove on {changing} of {}.",
             count(Action::Add),
@@ -33,6 +34,11 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         if risky > 0 {
             let _ = write!(out, " {}", style.warn(&format!("{risky} on the management path.")));
         }
+    }
+    if stuck > 0 {
+        let gap = if changing > 0 { " " } else { "" };
+        let _ =
+            write!(out, "{gap}{}", style.alarm(&format!("{} cannot be changed like this.", hosts(stuck))));
     }
     let unreachable = document.count(Status::Unreachable);
     if unreachable > 0 {
@@ -62,7 +68,7 @@ pub fn recap_text(document: &Document, style: Style) -> String {
         let word = format!("{:<12}", status.words());
         let word = match status {
             Status::Unchanged => word,
-            Status::Changed => style.add(&word),
+            Status::Changed => style.added(&word),
             Status::Skipped | Status::Refused => style.warn(&word),
             _ => style.alarm(&word),
         };
@@ -95,9 +101,9 @@ fn blocks(document: &Document, style: Style, out: &mut String) {
 
 fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
     let sign = match change.action {
-        Action::Add => style.add("+"),
+        Action::Add => style.added("+"),
         Action::Change => style.warn("~"),
-        Action::Remove => style.remove("-"),
+        Action::Remove => style.removed("-"),
     };
     let title = format!("{} {}", change.kind.as_str(), printable(&change.resource));
     let mut who = printable(&fold_names(names));
@@ -124,8 +130,8 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
     for line in change.lines() {
         let text = format!("    {} {}", line.sign, printable(&line.text));
         let shown = match line.sign {
-            '+' => style.add(&text),
-            '-' => style.remove(&text),
+            '+' => style.added(&text),
+            '-' => style.removed(&text),
             _ => style.faint(&text),
         };
         out.push_str(&shown);

@@ -117,7 +117,7 @@ impl Progress {
         }
         self.advance();
         let word = match outcome.status {
-            Status::Changed => self.style.add(outcome.status.words()),
+            Status::Changed => self.style.added(outcome.status.words()),
             Status::Unchanged | Status::Skipped => outcome.status.words().to_owned(),
             _ => self.style.alarm(&outcome.status.words().to_uppercase()),
         };

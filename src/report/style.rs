@@ -13,12 +13,12 @@ pub struct Style {
 
 impl Style {
     /// What is added.
-    pub fn add(self, text: &str) -> String {
+    pub fn added(self, text: &str) -> String {
         if self.color { text.green().to_string() } else { text.to_owned() }
     }
 
     /// What is removed.
-    pub fn remove(self, text: &str) -> String {
+    pub fn removed(self, text: &str) -> String {
         if self.color { text.red().to_string() } else { text.to_owned() }
     }
 

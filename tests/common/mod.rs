@@ -9,7 +9,7 @@
 pub mod project;
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -376,11 +376,9 @@ pub fn require_root() -> bool {
     let Some(why) = missing() else { return true };
     let set = |name: &str, value: &str| std::env::var(name).is_ok_and(|v| v == value);
     assert!(!set("CI", "true") && !set("KVMFW_NO_SKIP", "1"), "this test may not be skipped: needs {why}");
-    // Past the test runner's capture: a skip must be seen.
+    // Not eprint!, which the test runner captures: a skip must be seen.
     let line = format!("\nSKIPPED: needs {why} ({})\n", std::panic::Location::caller());
-    if std::fs::write("/dev/stderr", &line).is_err() {
-        eprint!("{line}");
-    }
+    let _ = std::io::stderr().write_all(line.as_bytes());
     false
 }
 
@@ -490,4 +488,43 @@ impl Drop for Flood {
             self.interrupt();
         }
     }
+}
+
+/// Fails with the lines that differ between two dumps.
+///
+/// A table of legacy iptables that was used once stays registered until the network namespace
+/// goes; empty and with all policies at ACCEPT it decides nothing and counts as absent.
+#[track_caller]
+pub fn same(before: &str, after: &str, what: &str) {
+    let (before, after) = (without_empty_tables(before), without_empty_tables(after));
+    if before == after {
+        return;
+    }
+    let gone = before.iter().filter(|l| !after.contains(l)).map(|l| format!("- {l}\n"));
+    let new = after.iter().filter(|l| !before.contains(l)).map(|l| format!("+ {l}\n"));
+    panic!("{what}: the state differs\n{}", gone.chain(new).collect::<String>());
+}
+
+fn without_empty_tables(dump: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut table: Vec<&str> = Vec::new();
+    let mut legacy = false;
+    for line in dump.lines() {
+        if line.starts_with("== ") {
+            legacy = line.ends_with("-legacy");
+        }
+        if line.starts_with('*') || !table.is_empty() {
+            table.push(line);
+            if line == "COMMIT" {
+                let idle = |l: &&str| l.starts_with(['*', 'C']) || l.ends_with(" ACCEPT");
+                if !(legacy && table.iter().all(idle)) {
+                    lines.append(&mut table);
+                }
+                table.clear();
+            }
+        } else {
+            lines.push(line);
+        }
+    }
+    lines
 }

@@ -3,7 +3,9 @@
 # Everything of a lab hangs off its id: network namespaces ID-ctl and ID-kvmN-nb, and processes whose
 # pid and start time are on record. Nothing is ever found, or killed, by a name pattern.
 set -u
-here=$(cd "${BASH_SOURCE[0]%/*}" && pwd) || exit 1
+here=${BASH_SOURCE[0]}
+[[ $here == */* ]] || here=./$here
+here=$(cd "${here%/*}" && pwd) || exit 1
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 : "${TERM:=dumb}"
 

@@ -36,7 +36,7 @@ fn check_one(text: &str, family: Family) -> Trouble {
             Some(format!("put the rule under `{other}:`, or leave it out here")),
         ));
     }
-    let Some(mask) = mask else { return None };
+    let mask = mask?;
     let right = match (mask.parse::<u8>(), found) {
         (Ok(bits), Family::V4) => bits <= 32,
         (Ok(bits), Family::V6) => bits <= 128,

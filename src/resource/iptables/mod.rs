@@ -1,6 +1,8 @@
 //! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
 
 pub mod address;
+pub mod expand;
+mod options;
 pub mod own;
 pub mod rule;
 pub mod save;

@@ -96,6 +96,40 @@ pub fn match_of(option: &str) -> Option<&'static str> {
     })
 }
 
+/// The long option that lost one of its dashes: `-dport` is read as `-d port`.
+pub fn long_of(word: &str) -> Option<&'static str> {
+    const LONG: [&str; 27] = [
+        "--dport",
+        "--sport",
+        "--dports",
+        "--sports",
+        "--ports",
+        "--state",
+        "--ctstate",
+        "--source",
+        "--destination",
+        "--src",
+        "--dst",
+        "--protocol",
+        "--in-interface",
+        "--out-interface",
+        "--jump",
+        "--goto",
+        "--match",
+        "--icmp-type",
+        "--icmpv6-type",
+        "--physdev-in",
+        "--physdev-out",
+        "--physdev-is-bridged",
+        "--src-type",
+        "--dst-type",
+        "--src-range",
+        "--dst-range",
+        "--set",
+    ];
+    LONG.into_iter().find(|long| long[1..] == *word)
+}
+
 /// Whether an option is one of the port options that need `-p` before them.
 pub fn is_port_option(option: &str) -> bool {
     matches!(option, "--dport" | "--sport" | "--destination-port" | "--source-port")

@@ -3,10 +3,8 @@
 //! Words are split exactly as `iptables-restore` splits them: only double quotes quote, a backslash
 //! escapes inside them, and a closing quote ends the word.
 
-use super::Family;
 use crate::characters::{self, Kind};
-use crate::problem::{Place, Problem, did_you_mean};
-use std::collections::BTreeMap;
+use crate::problem::{Place, Problem};
 
 /// One word of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +213,7 @@ impl Building {
             self.pieces.push(Piece::Text(std::mem::take(&mut self.text)));
         }
         let length = name.len();
+        self.raw.push_str(&name);
         self.pieces.push(Piece::Param(name));
         Ok(length)
     }
@@ -280,124 +279,6 @@ pub fn odd_character(line: &Line<'_>) -> Option<Problem> {
         }
     }
     None
-}
-
-/// One value that can be put into a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Element {
-    /// As text.
-    pub text: String,
-    /// Its address family, where it has one.
-    pub family: Option<Family>,
-}
-
-/// What a `$name` stands for in a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Param {
-    /// One value.
-    One(Element),
-    /// The rule is repeated for each.
-    List(Vec<Element>),
-}
-
-/// What the `$names` of a source stand for.
-pub type Scope = BTreeMap<String, Param>;
-
-/// The rules that a template stands for.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Expansion {
-    /// The words of each rule.
-    pub rules: Vec<Vec<Word>>,
-    /// The list that is empty, so that there is no rule.
-    pub empty: Option<String>,
-}
-
-/// Puts params into a rule.
-///
-/// Errors: an unknown name, two different lists, a negated list.
-pub fn expand(template: &Template, scope: &Scope, family: Family) -> Result<Expansion, Problem> {
-    let mut list: Option<(&str, &[Element])> = None;
-    let mut skip = false;
-    for (at, word) in template.words.iter().enumerate() {
-        for piece in &word.pieces {
-            let Piece::Param(name) = piece else { continue };
-            match scope.get(name) {
-                None => return Err(unknown(word, name, scope.keys().map(String::as_str))),
-                Some(Param::One(element)) => skip |= element.family.is_some_and(|f| f != family),
-                Some(Param::List(elements)) => {
-                    if negated(&template.words, at) {
-                        return Err(Problem::new("bad-rule", format!("the list `${name}` is negated"))
-                            .at_place(&word.place)
-                            .help("one rule per element would match everything; accept the elements first, then refuse the rest"));
-                    }
-                    match list {
-                        Some((other, _)) if other != name => {
-                            return Err(Problem::new(
-                                "bad-rule",
-                                format!("has two lists, `${other}` and `${name}`"),
-                            )
-                            .at_place(&word.place)
-                            .help("write one rule per element of one of them"));
-                        }
-                        _ => list = Some((name, elements)),
-                    }
-                }
-            }
-        }
-    }
-    if skip {
-        return Ok(Expansion { rules: vec![], empty: None });
-    }
-    let Some((name, elements)) = list else {
-        let words = template.words.iter().map(|word| fill(word, scope, None)).collect();
-        return Ok(Expansion { rules: vec![words], empty: None });
-    };
-    let rules = elements
-        .iter()
-        .filter(|element| element.family.is_none_or(|f| f == family))
-        .map(|element| template.words.iter().map(|word| fill(word, scope, Some(element))).collect())
-        .collect();
-    Ok(Expansion { rules, empty: elements.is_empty().then(|| name.to_owned()) })
-}
-
-/// The problem of a `$name` that stands for nothing.
-pub fn unknown<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
-    let mut problem =
-        Problem::new("unknown-param", format!("there is no param `${name}`")).at_place(&word.place);
-    let near = did_you_mean(name, known);
-    problem.help = Some(near.unwrap_or_else(|| "write `$$` for a dollar".into()));
-    problem
-}
-
-/// Whether the option that a word belongs to has a `!` before it.
-fn negated(words: &[Word], at: usize) -> bool {
-    let option =
-        words[..=at].iter().rposition(|word| word.value.starts_with('-') && !word.quoted).unwrap_or(at);
-    words[..at].iter().enumerate().any(|(i, word)| word.value == "!" && (i + 1 == option || i + 1 == at))
-}
-
-fn fill(word: &Word, scope: &Scope, element: Option<&Element>) -> Word {
-    if word.pieces.is_empty() {
-        return word.clone();
-    }
-    let mut value = String::new();
-    for piece in &word.pieces {
-        match piece {
-            Piece::Text(text) => value.push_str(text),
-            Piece::Param(name) => match scope.get(name) {
-                Some(Param::One(one)) => value.push_str(&one.text),
-                _ => value.push_str(element.map_or("", |element| &element.text)),
-            },
-        }
-    }
-    let raw = quote(&value);
-    Word {
-        quoted: word.quoted || raw.starts_with('"'),
-        raw,
-        value,
-        pieces: vec![],
-        place: word.place.clone(),
-    }
 }
 
 /// Writes a value so that iptables-restore reads it as one word.

@@ -1,0 +1,445 @@
+//! Walks through the words of a rule as getopt does, and says what iptables would say for sure.
+
+use super::rule::Context;
+use super::targets::{self, COMMANDS, FREE_TEXT, NOT_SHORTENED, TARGETS, TWO_VALUES};
+use super::text::{Word, quote};
+use super::{PREFIX, address, builtin_chains};
+use crate::problem::Problem;
+
+/// What was seen so far.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) matches: Vec<String>,
+    protocol: Option<String>,
+    open: bool,
+}
+
+pub(super) struct Walk<'a> {
+    pub(super) words: &'a [Word],
+    pub(super) at: usize,
+    pub(super) context: Context<'a>,
+    /// How many problems there were before this rule.
+    pub(super) before: usize,
+    pub(super) problems: &'a mut Vec<Problem>,
+    pub(super) out: Vec<Word>,
+    /// The place of the target's name in `out`.
+    pub(super) target: Option<usize>,
+    pub(super) seen: Seen,
+}
+
+impl Walk<'_> {
+    pub(super) fn run(&mut self) {
+        let mut not: Option<Word> = None;
+        while let Some(word) = self.words.get(self.at) {
+            let word = word.clone();
+            self.at += 1;
+            if word.value.len() > 1000 {
+                self.wrong(&word, "a word is longer than iptables-restore reads", None);
+                continue;
+            }
+            if !word.pieces.is_empty() && !word.value.starts_with('-') {
+                // What stands for an option is not known yet.
+                self.seen.open = true;
+                self.out.push(word);
+                continue;
+            }
+            if word.value == "!" && !word.quoted {
+                if let Some(first) = not.replace(word.clone()) {
+                    self.wrong(&first, "`!` is there twice", None);
+                }
+                self.out.push(word);
+                continue;
+            }
+            if word.value.starts_with('-') && word.value.len() > 1 {
+                if word.quoted && !(word.value.starts_with("--") && word.value.contains('=')) {
+                    let help =
+                        "quotes do not keep it from being an option; write an option without them".to_owned();
+                    self.wrong(&word, &format!("`{}` would be read as an option", word.value), Some(help));
+                    continue;
+                }
+                let negated = not.take().is_some();
+                if word.value.starts_with("--") {
+                    self.long(word, negated)
+                } else {
+                    self.short(word, negated)
+                }
+                continue;
+            }
+            self.stray(&word);
+        }
+        if let Some(not) = not {
+            self.wrong(&not, "`!` is the last word", None);
+        }
+    }
+
+    fn wrong(&mut self, word: &Word, message: &str, help: Option<String>) {
+        let mut problem = Problem::new("bad-rule", message).at_place(&word.place);
+        problem.help = help;
+        self.problems.push(problem);
+    }
+
+    /// The whole rule with one word replaced, for help.
+    fn corrected(&self, at: usize, count: usize, with: &str) -> String {
+        let mut words: Vec<&str> = self.words[..at].iter().map(|w| w.raw.as_str()).collect();
+        if !with.is_empty() {
+            words.push(with);
+        }
+        words.extend(self.words[(at + count).min(self.words.len())..].iter().map(|w| w.raw.as_str()));
+        format!("write `{}`", words.join(" "))
+    }
+
+    fn stray(&mut self, word: &Word) {
+        if self.problems.len() > self.before {
+            // Most probably only the rest of what was told already.
+            return;
+        }
+        let at = self.at - 1;
+        let text = &word.value;
+        if at == 0 && matches!(text.as_str(), "iptables" | "ip6tables" | "sudo") {
+            let help = "leave the command and `-A CHAIN` out: the keys above say them".to_owned();
+            self.at = self.words.len();
+            return self.wrong(word, &format!("`{text}` is no part of a rule"), Some(help));
+        }
+        if text.starts_with('\'') {
+            let end = self.words[at..]
+                .iter()
+                .position(|w| (w.value.len() > 1 || w.place != word.place) && w.value.ends_with('\''));
+            let words: Vec<&str> =
+                self.words[at..=at + end.unwrap_or(0)].iter().map(|w| w.value.as_str()).collect();
+            let inner = words.join(" ");
+            let help = format!("write {}", quote(inner.trim_matches('\'')));
+            self.at += end.unwrap_or(0);
+            return self.wrong(word, "single quotes do not quote in iptables-restore", Some(help));
+        }
+        if text == "\\" {
+            let help = "it continues a rule only as the very last character of a line".to_owned();
+            return self.wrong(word, "a stray `\\`", Some(help));
+        }
+        if let Some(rest) = text.strip_prefix('!') {
+            let help = self.corrected(at, 1, &format!("! {rest}"));
+            return self.wrong(word, &format!("`{text}` needs a space after `!`"), Some(help));
+        }
+        let help =
+            "a comment starts with two spaces and `#`; a value with spaces needs double quotes".to_owned();
+        self.wrong(word, &format!("`{text}` belongs to no option"), Some(help));
+    }
+
+    /// `-p tcp`, `-ptcp`, `-fj ACCEPT`.
+    fn short(&mut self, word: Word, negated: bool) {
+        if let Some(long) = targets::long_of(&word.value) {
+            return self.wrong(
+                &word,
+                &format!("there is no option `{}`", word.value),
+                Some(format!("did you mean `{long}`?")),
+            );
+        }
+        for (at, letter) in word.value[1..].char_indices() {
+            let option = format!("-{letter}");
+            match letter {
+                's' | 'd' | 'p' | 'i' | 'o' | 'j' | 'g' | 'm' => {
+                    let rest = &word.value[1 + at + letter.len_utf8()..];
+                    self.out.push(made(&word, &option));
+                    let value =
+                        if rest.is_empty() { self.value(&word, &option) } else { Some(made(&word, rest)) };
+                    if let Some(value) = value {
+                        self.core(&option, value, negated);
+                    }
+                    return;
+                }
+                'f' => self.out.push(made(&word, "-f")),
+                'A' | 'I' | 'D' | 'R' | 'C' | 'N' | 'X' | 'F' | 'Z' | 'P' | 'E' | 'L' | 'S' | 't' => {
+                    let skip = usize::from(word.value.len() == 2);
+                    let mut help = format!(
+                        "leave it out: the keys above say it; {}",
+                        self.corrected(self.at - 1, 1 + skip, "")
+                    );
+                    if !matches!(letter, 'A' | 't') {
+                        help = "a rule is what follows `-A CHAIN`; kvmfw orders the rest".into();
+                    }
+                    self.wrong(&word, &format!("`{option}` is no part of a rule"), Some(help));
+                    self.at += skip;
+                    return;
+                }
+                'c' => {
+                    self.wrong(
+                        &word,
+                        "`-c` sets counters, which is no part of a rule",
+                        Some("leave it out".into()),
+                    );
+                    return;
+                }
+                '4' | '6' => {
+                    let help = "`iptables:` and `ip6tables:` say the family; leave it out".to_owned();
+                    self.wrong(&word, &format!("`{option}` is no part of a rule"), Some(help));
+                    return;
+                }
+                _ => {
+                    let help =
+                        (word.value.chars().count() > 2).then(|| format!("did you mean `-{}`?", word.value));
+                    self.wrong(&word, &format!("there is no option `{option}` in a rule"), help);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn long(&mut self, word: Word, negated: bool) {
+        let (option, inline) = match word.value.split_once('=') {
+            Some((option, value)) => (option.to_owned(), Some(value.to_owned())),
+            None => (word.value.clone(), None),
+        };
+        if !option.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            return self.wrong(&word, &format!("there is no option `{option}`"), None);
+        }
+        if option == "--" {
+            return self.wrong(&word, "`--` is no part of a rule", None);
+        }
+        let core = match option.as_str() {
+            "--source" | "--src" => "-s",
+            "--destination" | "--dst" => "-d",
+            "--protocol" | "--proto" => "-p",
+            "--in-interface" => "-i",
+            "--out-interface" => "-o",
+            "--jump" => "-j",
+            "--goto" => "-g",
+            "--match" => "-m",
+            _ => "",
+        };
+        if core.is_empty() {
+            // iptables takes any unambiguous beginning of an option, of a command too.
+            let command = COMMANDS.iter().find(|command| {
+                **command == option
+                    || option.len() > 4
+                        && command.starts_with(&option)
+                        && !NOT_SHORTENED.contains(&option.as_str())
+            });
+            if command.is_some() {
+                let help = "a rule is what follows `-A CHAIN`".to_owned();
+                return self.wrong(&word, &format!("`{option}` is no part of a rule"), Some(help));
+            }
+            let spelled = [
+                "--jump",
+                "--goto",
+                "--protocol",
+                "--source",
+                "--destination",
+                "--in-interface",
+                "--out-interface",
+                "--match",
+            ];
+            if let Some(full) = spelled.iter().find(|full| {
+                option.len() > 3 && full.starts_with(&option) && !matches!(option.as_str(), "--mat" | "--mac")
+            }) {
+                return self.wrong(
+                    &word,
+                    &format!("`{option}` is a shortened option"),
+                    Some(format!("write `{full}`")),
+                );
+            }
+        }
+        self.out.push(made(&word, &option));
+        let value = match inline {
+            Some(value) => Some(Word { value: value.clone(), raw: quote(&value), ..word.clone() }),
+            None if !core.is_empty() => self.value(&word, &option),
+            None => None,
+        };
+        if core.is_empty() {
+            self.extension(&word, &option, value, negated);
+        } else if let Some(value) = value {
+            self.core(core, value, negated);
+        }
+    }
+
+    /// The value of an option that has to have one.
+    fn value(&mut self, option: &Word, name: &str) -> Option<Word> {
+        let Some(value) = self.words.get(self.at).cloned() else {
+            self.wrong(option, &format!("`{name}` has no value"), None);
+            return None;
+        };
+        if value.value == "!" && !value.quoted {
+            let at = self.at - 1;
+            let next = self.words.get(self.at + 1).map(|w| w.raw.clone()).unwrap_or_default();
+            let help = self.corrected(at, 3, &format!("! {} {next}", option.raw));
+            self.wrong(&value, "`!` stands before the option, not before its value", Some(help));
+            self.at += 2;
+            return None;
+        }
+        self.at += 1;
+        Some(value)
+    }
+
+    /// One of the options that every rule may have; its value is checked.
+    fn core(&mut self, option: &str, value: Word, negated: bool) {
+        let known = value.pieces.is_empty();
+        let index = self.out.len();
+        self.out.push(value.clone());
+        match option {
+            "-m" => self.seen.matches.push(value.value.clone()),
+            "-p" => self.seen.protocol = Some(value.value.clone()),
+            "-j" | "-g" => {
+                if self.target.replace(index).is_some() {
+                    self.wrong(
+                        &value,
+                        "has two targets",
+                        Some("one rule does one thing: make it two rules".into()),
+                    );
+                }
+                if negated {
+                    self.wrong(&value, "a target cannot be negated", None);
+                }
+            }
+            _ => {}
+        }
+        if !known {
+            if option == "-m" || option == "-p" {
+                self.seen.open = true;
+            }
+            return;
+        }
+        let text = value.value.as_str();
+        let trouble = match option {
+            "-s" | "-d" => address::check(text, self.context.family, negated),
+            "-p" => address::check_protocol(text),
+            "-i" | "-o" => address::check_interface(text).or_else(|| self.wrong_side(option)),
+            "-m" if text.is_empty()
+                || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) =>
+            {
+                Some((format!("`{text}` is no match"), None))
+            }
+            "-j" | "-g" => self.target_trouble(option, text),
+            _ => None,
+        };
+        if let Some((message, help)) = trouble {
+            self.wrong(&value, &message, help);
+        }
+    }
+
+    fn wrong_side(&self, option: &str) -> Option<(String, Option<String>)> {
+        let chain = self.context.chain;
+        let no_such = match option {
+            "-i" => matches!(chain, "OUTPUT" | "POSTROUTING"),
+            _ => matches!(chain, "INPUT" | "PREROUTING"),
+        };
+        (self.context.builtin && no_such).then(|| {
+            (
+                format!("`{option}` never matches in {chain}"),
+                Some("packets have no such interface there".into()),
+            )
+        })
+    }
+
+    fn target_trouble(&self, option: &str, text: &str) -> Option<(String, Option<String>)> {
+        let Context { chain, table, builtin, family } = self.context;
+        if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:+@=".contains(c))
+        {
+            return Some((format!("`{}` is no name of a chain or target", text.escape_debug()), None));
+        }
+        if builtin && option == "-g" {
+            let help =
+                format!("use `-j {text}`: from our chain a goto would skip the foreign rules after the hook");
+            return Some((format!("goes to `{text}` directly in the built-in chain {chain}"), Some(help)));
+        }
+        if builtin && text == "RETURN" {
+            let help = "put the rules into a chain of their own and jump to it: our chain would return to the foreign rules after the hook, not to the policy";
+            return Some((format!("RETURN directly in the built-in chain {chain}"), Some(help.into())));
+        }
+        if option == "-g" && TARGETS.contains(&text) {
+            return Some((
+                format!("`{text}` is a target, not a chain to go to"),
+                Some(format!("use `-j {text}`")),
+            ));
+        }
+        if builtin_chains(table).is_some_and(|chains| chains.contains(&text)) {
+            return Some((format!("`{text}` is a built-in chain, no rule can jump there"), None));
+        }
+        if text.starts_with(PREFIX) {
+            let plain = text.trim_start_matches(PREFIX);
+            return Some((
+                format!("`{text}` has the prefix that kvmfw adds"),
+                Some(format!("write `{plain}`")),
+            ));
+        }
+        if targets::target_family(text).is_some_and(|only| only != family) {
+            return Some((format!("{family} has no target `{text}`"), None));
+        }
+        None
+    }
+
+    /// An option of a match or target.
+    fn extension(&mut self, word: &Word, option: &str, inline: Option<Word>, _negated: bool) {
+        if let Some(needed) = targets::match_of(option)
+            && !self.seen.open
+            && !self.seen.matches.iter().any(|m| m == needed)
+        {
+            let help = self.corrected(self.at - 1, 1, &format!("-m {needed} {option}"));
+            self.wrong(word, &format!("`{option}` needs `-m {needed}` before it"), Some(help));
+        }
+        let ports = targets::is_port_option(option);
+        if ports
+            && !self.seen.open
+            && !self.seen.protocol.as_deref().is_some_and(targets::has_ports)
+            && !self.seen.matches.iter().any(|m| targets::has_ports(m))
+        {
+            let help = self.corrected(self.at - 1, 1, &format!("-p tcp {option}"));
+            self.wrong(word, &format!("`{option}` needs a protocol with ports before it"), Some(help));
+        }
+        let limit = if TWO_VALUES.contains(&option) { 2 } else { 1 };
+        let free = FREE_TEXT.contains(&option);
+        let mut values = Vec::new();
+        values.extend(inline);
+        while values.len() < limit {
+            let Some(next) = self.words.get(self.at) else { break };
+            if next.value == "!" && !next.quoted && values.is_empty() {
+                let follows = self.words.get(self.at + 1).is_some_and(|w| !w.value.starts_with('-'));
+                if follows {
+                    let _ = self.value(word, option);
+                    return;
+                }
+            }
+            let dash = next.value.starts_with('-') && !free;
+            if dash || next.value == "!" && !next.quoted || next.value.starts_with('\'') {
+                break;
+            }
+            values.push(next.clone());
+            self.at += 1;
+        }
+        for value in values {
+            if value.pieces.is_empty() {
+                let text = value.value.as_str();
+                let trouble = match option {
+                    _ if ports => address::check_ports(text, false),
+                    "--dports" | "--sports" | "--ports" | "--destination-ports" | "--source-ports" => {
+                        address::check_ports(text, true)
+                    }
+                    "--physdev-in" | "--physdev-out" => address::check_interface(text),
+                    "--log-prefix" if text.len() > 29 => {
+                        Some((format!("the prefix `{text}` is longer than 29 characters"), None))
+                    }
+                    "--comment" if text.len() > 255 => {
+                        Some(("the comment is longer than 255 characters".into(), None))
+                    }
+                    "--mac-source" if !address::is_mac(text) => {
+                        Some((format!("`{text}` is no MAC address"), None))
+                    }
+                    _ => None,
+                };
+                if let Some((message, help)) = trouble {
+                    self.wrong(&value, &message, help);
+                }
+            }
+            self.out.push(value);
+        }
+    }
+}
+
+/// A word made out of a part of another one.
+fn made(word: &Word, value: &str) -> Word {
+    Word {
+        value: value.to_owned(),
+        raw: quote(value),
+        quoted: false,
+        pieces: vec![],
+        place: word.place.clone(),
+    }
+}

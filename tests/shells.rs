@@ -1,0 +1,86 @@
+//! The same on every kind of host: each shell as /bin/sh, both backends, root and `sudo -n` logins.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::project::Project;
+use common::{Backend, Lab, Shell};
+
+const ALL: &str = "\
+modules: [host-firewall, bridge-accept-each]
+bridges: { br123: { addresses: ['192.168.1.250/24'] } }
+sysctl:
+  60-test: { net.ipv4.conf.all.arp_ignore: 1, net.ipv4.ip_local_port_range: '20000 30000' }
+";
+
+/// Bad: new connections to SSH die, old ones live.
+const LOCKOUT: &str = "\
+iptables:
+  filter:
+    INPUT:
+      rules: |
+        -m state --state ESTABLISHED -j ACCEPT
+        -p tcp --dport 22 -j DROP
+";
+
+fn apply_and_roll_back(shell: Shell, backend: Backend, ssh: &str) {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).shell(shell).backend(backend).up();
+    let project = Project::new(&lab, &["kvm1"], ALL);
+    project.all_with_ssh(ssh, ALL);
+    let original = lab.dump("kvm1");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+    common::same(&original, &lab.dump("kvm1"), "a plan changes nothing");
+
+    project.apply(&lab, &[]).expect(0);
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    assert!(lab.guest_ping("kvm1", "g0", "192.168.1.2"), "guests reach each other");
+    let good = lab.dump("kvm1");
+
+    project.all_with_ssh(ssh, &format!("{ALL}{LOCKOUT}"));
+    let bad = project.apply(&lab, &[]).expect(4);
+    assert!(bad.stdout.contains("ROLLED BACK"), "{}", bad.stdout);
+    common::same(&good, &lab.dump("kvm1"), "rolled back to the byte");
+
+    project.all_with_ssh(ssh, ALL);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    common::same(&original, &lab.dump("kvm1"), "an undo to 0 leaves no trace");
+}
+
+#[test]
+fn dash_nft_root() {
+    apply_and_roll_back(Shell::Dash, Backend::Nft, "user: root");
+}
+
+#[test]
+fn bash_nft_sudo() {
+    apply_and_roll_back(Shell::Bash, Backend::Nft, "user: admin, become: sudo");
+}
+
+#[test]
+fn busybox_legacy_root() {
+    apply_and_roll_back(Shell::Busybox, Backend::Legacy, "user: root");
+}
+
+#[test]
+fn dash_legacy_sudo() {
+    apply_and_roll_back(Shell::Dash, Backend::Legacy, "user: admin, become: sudo");
+}
+
+/// Without sudo an ordinary login is refused, with the way out.
+#[test]
+fn a_login_without_root_is_refused() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).up();
+    let project = Project::new(&lab, &["kvm1"], ALL);
+    project.all_with_ssh("user: admin", ALL);
+    let run = project.apply(&lab, &["--format", "json"]).expect(7);
+    let host = &run.json()["hosts"][0];
+    assert_eq!(host["status"], "refused", "{host}");
+    assert_eq!(host["reason"], "no_privilege", "{host}");
+    assert!(host["message"].as_str().unwrap().contains("become: sudo"), "{host}");
+}
