@@ -411,9 +411,12 @@ fn killed_before_it_is_armed() {
     let mut kvmfw = start(&lab, &project, &[]);
     // The check runs before arming too, and takes three seconds.
     let folder = marked(&lab, "generation", None);
+    let script = lab.disk(HOST, "/var/lib/kvmfw/kvmfw.sh");
+    wait("the host's own script", Duration::from_secs(10), || script.exists().then_some(()));
     kill(&mut kvmfw);
     assert!(!folder.join("armed").exists(), "armed before its checks");
-    project.kvmfw(&lab, &["unlock", HOST, "-y"]).expect(0);
+    let unlock = project.kvmfw(&lab, &["unlock", HOST, "-y"]).expect(0);
+    assert!(unlock.stdout.contains("nothing had been touched"), "{}{}", unlock.stdout, unlock.stderr);
     assert!(read(&folder, "done").starts_with("released"), "{}", read(&folder, "done"));
     project.all(&opened(80));
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
@@ -519,8 +522,12 @@ fn both_guards_die_and_unlock_puts_it_back() {
 
 #[test]
 fn both_guards_die_and_the_next_apply_goes_on() {
-    orphaned(|lab, project, _| {
+    orphaned(|lab, project, before| {
+        // What the plan saw is undone by the recovery: it is stale, and said to be.
         project.all(&opened(82));
+        let run = project.apply(lab, &["--format", "json"]).expect(7);
+        assert_eq!(run.json()["hosts"][0]["reason"], "stale", "{}", run.stdout);
+        same(before, &lab.dump(HOST));
         project.apply(lab, &[]).expect(0);
         project.kvmfw(lab, &["plan", "--detailed-exitcode"]).expect(0);
         let live = lab.host(HOST, &["iptables-save"]).ok();
@@ -542,7 +549,7 @@ fn two_at_once() {
     let folder = marked(&lab, "generation", None);
     // While it looks, while it is armed, while it waits: never two.
     for mark in ["generation", "applied"] {
-        marked(&lab, mark, None);
+        wait(mark, Duration::from_secs(30), || folder.join(mark).exists().then_some(()));
         let run = second.apply(&lab, &["--format", "json"]).expect(7);
         let host = run.json()["hosts"][0].clone();
         assert_eq!((host["status"].as_str(), host["reason"].as_str()), (Some("refused"), Some("locked")), "{host}");
