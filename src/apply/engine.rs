@@ -292,11 +292,12 @@ fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     match &plan.verdict {
         Verdict::Changes => None,
         Verdict::Unchanged => Some(HostOutcome::new(&plan.host, Status::Unchanged)),
-        Verdict::Refused(refusal) => Some(
-            HostOutcome::new(&plan.host, if refusal.is_failure() { Status::Failed } else { Status::Refused })
-                .reason(&refusal.reason)
-                .message(&refusal.message),
-        ),
+        Verdict::Refused(refusal) => {
+            let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
+            let outcome =
+                HostOutcome::new(&plan.host, status).reason(&refusal.reason).message(&refusal.message);
+            Some(HostOutcome { hint: refusal.hint().map(str::to_owned), ..outcome })
+        }
     }
 }
 

@@ -60,6 +60,11 @@ impl Refusal {
         matches!(self.reason.as_str(), "rejected_rule" | "dry_run_failed")
     }
 
+    /// What to do next, where the sentence does not say it.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.is_failure().then_some("nothing was touched; correct the rule and plan again")
+    }
+
     fn new(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into() }
     }
