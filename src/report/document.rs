@@ -119,15 +119,16 @@ impl HostEntry {
     }
 
     fn of_host_plan(plan: &HostPlan) -> Self {
-        let (status, reason, message) = match &plan.verdict {
-            Verdict::Unchanged => (Status::Unchanged, None, None),
-            Verdict::Changes => (Status::Changed, None, None),
+        let (status, reason, message, hint) = match &plan.verdict {
+            Verdict::Unchanged => (Status::Unchanged, None, None, None),
+            Verdict::Changes => (Status::Changed, None, None, None),
             Verdict::Refused(refusal) => {
                 let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
-                (status, Some(refusal.reason.clone()), Some(refusal.message.clone()))
+                let hint = refusal.hint().map(str::to_owned);
+                (status, Some(refusal.reason.clone()), Some(refusal.message.clone()), hint)
             }
         };
-        Self { name: plan.host.clone(), status, reason, message, hint: None, ..Self::details(plan) }
+        Self { name: plan.host.clone(), status, reason, message, hint, ..Self::details(plan) }
     }
 
     fn of_outcome(outcome: &HostOutcome) -> Self {
