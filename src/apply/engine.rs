@@ -144,7 +144,9 @@ impl Engine {
 
     /// Waits until everything so far has been shown.
     pub async fn drained(&self) {
-        self.events.drained().await;
+        let (sender, mut shown) = tokio::sync::mpsc::channel::<()>(1);
+        self.events.emit(Event::Drain(Arc::new(sender)));
+        let _ = shown.recv().await;
     }
 
     /// Ends the connections that a plan left open.

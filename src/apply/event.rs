@@ -1,6 +1,7 @@
 //! What happens while it happens. The engine emits, renderers listen; neither knows the other.
 
 use super::HostOutcome;
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub enum Event {
     /// Something worth a line, about the run.
     Note(String),
     /// Everything so far has to be on the screen before this is dropped.
-    Drain(tokio::sync::mpsc::Sender<()>),
+    Drain(Arc<dyn Any + Send + Sync>),
 }
 
 /// Where events go. Nobody listening is not an error: the engine's work is what counts.
@@ -31,13 +32,6 @@ impl Events {
     /// Events to a listener, which must not wait.
     pub fn to(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(listener)))
-    }
-
-    /// Waits until the listener has shown everything so far: a prompt must not be drawn over.
-    pub async fn drained(&self) {
-        let (sender, mut shown) = tokio::sync::mpsc::channel(1);
-        self.emit(Event::Drain(sender));
-        let _ = shown.recv().await;
     }
 
     /// Tells what happened.
