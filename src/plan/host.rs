@@ -137,7 +137,9 @@ fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
     let state = &observed.state;
     let open = state.open.as_ref().map(|id| Warning {
         code: "open-transaction",
-        message: format!("transaction {id} is open; an apply ends it first, or see kvmfw status and kvmfw unlock"),
+        message: format!(
+            "transaction {id} is open; an apply ends it first, or see kvmfw status and kvmfw unlock"
+        ),
         origin: None,
     });
     let boot = state.boot_failed.as_ref().map(|why| Warning {
