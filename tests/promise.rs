@@ -46,14 +46,14 @@ fn marked(lab: &Lab, mark: &str, not: Option<&PathBuf>) -> PathBuf {
     })
 }
 
-fn read(folder: &PathBuf, file: &str) -> String {
+fn read(folder: &Path, file: &str) -> String {
     fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned()
 }
 
 /// From one mark of a transaction to another, by the clock of the disk. A mark made by a link shows
 /// in the time of its inode.
 #[track_caller]
-fn between(folder: &PathBuf, from: &str, to: &str) -> Duration {
+fn between(folder: &Path, from: &str, to: &str) -> Duration {
     let time = |file: &str| {
         let m =
             fs::metadata(folder.join(file)).unwrap_or_else(|e| panic!("{}/{file}: {e}", folder.display()));
@@ -453,7 +453,7 @@ fn kill_on_host(lab: &Lab, pids: &[u32]) {
     lab.host(HOST, &command).ok();
 }
 
-fn id_of(folder: &PathBuf) -> String {
+fn id_of(folder: &Path) -> String {
     folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
