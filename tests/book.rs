@@ -191,9 +191,12 @@ fn every_reason_is_explained() {
     let read = |path: &str| fs::read_to_string(path).unwrap();
     let mut reasons = quoted_after(&read("src/plan/host.rs"), &["Refusal::new("]);
     reasons.extend(quoted_after(&read("src/plan/bridge.rs"), &["Err(("]));
-    let engine = read("src/apply/engine.rs");
-    reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "reason, message) = (", "_ => ("]));
-    let kinds = engine.split("let reason = match error {").nth(1).unwrap().split("};").next().unwrap();
+    for file in ["engine", "look", "transaction"] {
+        let source = read(&format!("src/apply/{file}.rs"));
+        reasons.extend(quoted_after(&source, &[".reason(", "refused(host,", "reason, message) = (", "_ => ("]));
+    }
+    let look = read("src/apply/look.rs");
+    let kinds = look.split("let reason = match error {").nth(1).unwrap().split("};").next().unwrap();
     reasons.extend(quoted_after(kinds, &["=>"]));
     for entry in fs::read_dir("src/remote").unwrap() {
         let path = entry.unwrap().path();
@@ -218,6 +221,7 @@ fn every_reason_is_explained() {
 fn warnings_are_explained() {
     let page = &pages()["refusals.md"];
     for file in [
+        "src/plan/host.rs",
         "src/plan/lints.rs",
         "src/plan/sysctl.rs",
         "src/plan/rules.rs",
