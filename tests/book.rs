@@ -229,8 +229,8 @@ fn warnings_are_explained() {
         assert!(shown, "first-plan.md does not name the risk `{risk}`");
     }
     for file in [
-        "src/plan/lints.rs",
         "src/plan/host.rs",
+        "src/plan/lints.rs",
         "src/plan/sysctl.rs",
         "src/plan/rules.rs",
         "src/plan/bridge.rs",

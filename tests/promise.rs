@@ -8,7 +8,7 @@ use common::project::{Project, Run};
 use common::{Backend, Cut, Lab};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 

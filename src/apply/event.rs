@@ -1,7 +1,6 @@
 //! What happens while it happens. The engine emits, renderers listen; neither knows the other.
 
 use super::HostOutcome;
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,8 +19,25 @@ pub enum Event {
     Done(HostOutcome),
     /// Something worth a line, about the run.
     Note(String),
-    /// Everything so far has to be on the screen before this is dropped.
-    Drain(Arc<dyn Any + Send + Sync>),
+    /// Everything so far has to be on the screen before the listener drops this.
+    Drain(Shown),
+}
+
+/// Tells, by being dropped, that a listener has shown everything that came before it.
+#[derive(Clone)]
+pub struct Shown(#[expect(dead_code, reason = "only its end matters")] Arc<dyn std::any::Any + Send + Sync>);
+
+impl Shown {
+    /// `token` is dropped when everything was shown.
+    pub fn new(token: impl std::any::Any + Send + Sync) -> Self {
+        Self(Arc::new(token))
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
 }
 
 /// Where events go. Nobody listening is not an error: the engine's work is what counts.
