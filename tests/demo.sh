@@ -72,7 +72,7 @@ at() { # PLACE SHOWN COMMAND…
 planned=''
 kvmfw() {
     local shown="kvmfw $*"
-    if [[ $1 != apply ]]; then planned=''; fi
+    if [[ $1 == plan ]]; then planned=''; fi
     at controller "$shown" lab exec -- "$KVMFW" -C "$project" --color "$color" --progress none "$@"
     planned=''
     if [[ $1 == plan ]]; then planned=yes; fi
@@ -231,11 +231,14 @@ check 'SSH works' coded 0
 check 'and so do the guests' guests reachable
 
 heading 'Leave no trace'
+planned=yes
 kvmfw undo --to 0 -y
 check 'all three hosts are as they were before' coded 0
 at kvm1 'iptables-save | grep -c KVMFW; ls -d /etc/kvmfw /var/lib/kvmfw' \
     lab host kvm1 -- sh -c 'iptables-save | grep -c KVMFW; ls -d /etc/kvmfw /var/lib/kvmfw'
-check 'no rule, no file' has '0 ls: cannot access'
+check 'no rule' test "${said%%$'\n'*}" = 0
+check 'no file' has "cannot access '/etc/kvmfw'"
+check 'and no memory of it' has "cannot access '/var/lib/kvmfw'"
 check 'and the guests reach each other, with no firewall at all' guests reachable
 
 printf '\n%sAll of it was so, in %d s.%s The lab goes down now. Next: README.md, and kvmfw --help.\n' "$bold" "$SECONDS" "$off"
