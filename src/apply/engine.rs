@@ -1,28 +1,22 @@
 //! The engine: talks to hosts, in parallel, and leads each through its transaction.
 
-use super::outcome::{HostOutcome, Status, TransactionState};
+use super::look::{internal, observe_host, unreachable};
+use super::outcome::{HostOutcome, Status};
 use super::rollout::{Budget, Rollout};
+use super::transaction::{CALL_LIMIT, GRACE, apply_host};
 use super::{Event, Events};
 use crate::desired::Desired;
-use crate::inventory::{CheckFrom, CheckProbe, Connection};
-use crate::observe::{ObserveError, Observed, Sections, observe};
+use crate::inventory::Connection;
+use crate::observe::{Observed, Sections};
 use crate::plan::{self, HostPlan, Options, Verdict};
-use crate::remote::{self, Nonce, Question};
-use crate::transport::{self, Answer, Session, TransportError, Via};
+use crate::remote::Nonce;
+use crate::transport::{self, Session, Via};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-
-/// What a plan's one round trip may take at most, once the connection stands.
-const PROBE_LIMIT: Duration = Duration::from_secs(60);
-/// What one short command of a transaction may take at most.
-const CALL_LIMIT: Duration = Duration::from_secs(30);
-/// How long after its deadline a host may still be busy rolling back.
-const GRACE: Duration = Duration::from_secs(20);
 
 /// How a run is carried out.
 #[derive(Clone, Debug)]
@@ -146,6 +140,11 @@ impl Engine {
                 Planned { desired, options, result }
             })
             .collect()
+    }
+
+    /// Waits until everything so far has been shown.
+    pub async fn drained(&self) {
+        self.events.drained().await;
     }
 
     /// Ends the connections that a plan left open.
@@ -293,11 +292,12 @@ fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     match &plan.verdict {
         Verdict::Changes => None,
         Verdict::Unchanged => Some(HostOutcome::new(&plan.host, Status::Unchanged)),
-        Verdict::Refused(refusal) => Some(
-            HostOutcome::new(&plan.host, if refusal.is_failure() { Status::Failed } else { Status::Refused })
-                .reason(&refusal.reason)
-                .message(&refusal.message),
-        ),
+        Verdict::Refused(refusal) => {
+            let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
+            let outcome =
+                HostOutcome::new(&plan.host, status).reason(&refusal.reason).message(&refusal.message);
+            Some(HostOutcome { hint: refusal.hint().map(str::to_owned), ..outcome })
+        }
     }
 }
 
@@ -319,408 +319,4 @@ fn skipped(
     let mut outcome = HostOutcome::new(host, Status::Skipped).reason("budget").message(message);
     outcome.plan = Some(plan);
     outcome
-}
-
-type ObserveResult = Result<Box<Observed>, HostOutcome>;
-
-async fn observe_host(settings: &Settings, desired: &Desired) -> (ObserveResult, Option<Session>) {
-    let host = &desired.host;
-    let session = match transport::connect(settings.via, &desired.connection).await {
-        Ok(session) => session,
-        Err(error) => return (Err(unreachable(host, &error)), None),
-    };
-    let nonce = match Nonce::fresh() {
-        Ok(nonce) => nonce,
-        Err(error) => return (Err(internal(host, &error.to_string())), Some(session)),
-    };
-    let (want, keys) = plan::question(desired);
-    let document = remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys });
-    let answer = match session.run(&document, PROBE_LIMIT).await {
-        Ok(answer) => answer,
-        Err(error) => return (Err(unreachable(host, &error)), Some(session)),
-    };
-    (read_observation(host, &answer, &nonce).map(Box::new), Some(session))
-}
-
-fn read_observation(host: &str, answer: &Answer, nonce: &Nonce) -> Result<Observed, HostOutcome> {
-    let text = String::from_utf8_lossy(&answer.stdout);
-    let sections = Sections::split(&text, nonce.as_str());
-    observe(&sections, &answer.stderr).map_err(|error| match error {
-        ObserveError::Refused(reason, message) => refused(host, &reason, &message),
-        ObserveError::NoPrivilege => refused(host, "no_privilege", &error.to_string()),
-        other => HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(other.to_string()),
-    })
-}
-
-/// What a host that refuses says, as an outcome.
-fn refused(host: &str, reason: &str, message: &str) -> HostOutcome {
-    let outcome = HostOutcome::new(host, Status::Refused).reason(reason).message(message);
-    match reason {
-        "locked" => {
-            HostOutcome { message: Some(format!("another transaction holds it: {message}")), ..outcome }
-                .hint("wait for it, or look with kvmfw status")
-        }
-        "no_space" | "guard_failed" | "dry_run" => HostOutcome { status: Status::Failed, ..outcome },
-        _ => outcome,
-    }
-}
-
-fn unreachable(host: &str, error: &TransportError) -> HostOutcome {
-    let reason = match error {
-        TransportError::Privilege(_) => return refused(host, "no_privilege", &error.to_string()),
-        TransportError::Connect(_) => "connect",
-        TransportError::Lost(_) => "lost",
-        TransportError::TooLong => "bad_answer",
-        TransportError::Here(_) => "here",
-    };
-    HostOutcome::new(host, Status::Unreachable).reason(reason).message(error.to_string())
-}
-
-fn internal(host: &str, message: &str) -> HostOutcome {
-    HostOutcome::new(host, Status::Unreachable).reason("internal").message(message)
-}
-
-/// One host's transaction as the controller leads it.
-struct Transaction<'a> {
-    settings: &'a Settings,
-    events: &'a Events,
-    desired: &'a Desired,
-    options: &'a Options,
-    token: String,
-}
-
-async fn apply_host(
-    settings: &Settings,
-    events: &Events,
-    desired: &Desired,
-    options: &Options,
-    plan: Box<HostPlan>,
-    session: Option<Session>,
-) -> HostOutcome {
-    let token = match remote::random_hex(16) {
-        Ok(token) => token,
-        Err(error) => return internal(&desired.host, &error.to_string()),
-    };
-    let transaction = Transaction { settings, events, desired, options, token };
-    let mut outcome = transaction.carry_out(&plan, session).await;
-    if outcome.status == Status::RolledBack
-        && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
-    {
-        let origin = lockout.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
-        outcome.hint = Some(format!("the plan had said: {}{origin}", lockout.message));
-    }
-    outcome.plan = Some(plan);
-    outcome
-}
-
-impl Transaction<'_> {
-    async fn carry_out(&self, plan: &HostPlan, session: Option<Session>) -> HostOutcome {
-        let host = &self.desired.host;
-        let session = match self.open(session).await {
-            Ok(session) => session,
-            Err(error) => return unreachable(host, &error),
-        };
-        let before = match self.stage(plan, &session).await {
-            Ok(before) => before,
-            Err(outcome) => {
-                session.close().await;
-                return outcome;
-            }
-        };
-        self.step("applying");
-        let started = Instant::now();
-        let limit = self.settings.apply_timeout + Duration::from_secs(15);
-        let state = self.call(&session, "go", limit).await;
-        let outcome = match state {
-            Ok(state) if state.is_final() || matches!(state, TransactionState::RollbackFailed(_)) => {
-                self.outcome_of(&state, None)
-            }
-            // Applied, or the channel died: rightly so if the rules cut it. A new connection tells.
-            _ => self.confirm(&before, started).await,
-        };
-        // Its connection may be dead; the farewell must not hold the run up.
-        session.close().await;
-        outcome
-    }
-
-    fn step(&self, step: &'static str) {
-        self.events.emit(Event::Step(self.desired.host.clone(), step));
-    }
-
-    /// The plan's connection if it still lives, else a new one.
-    async fn open(&self, session: Option<Session>) -> Result<Session, TransportError> {
-        if let Some(session) = session {
-            if session.run("echo alive\n", Duration::from_secs(5)).await.is_ok() {
-                return Ok(session);
-            }
-            session.close().await;
-        }
-        transport::connect(self.settings.via, &self.desired.connection).await
-    }
-
-    /// Uploads, locks, looks again, snapshots; then compares with what was planned. Returns which
-    /// checks pass before anything is touched.
-    async fn stage(&self, plan: &HostPlan, session: &Session) -> Result<BTreeMap<usize, bool>, HostOutcome> {
-        let host = &self.desired.host;
-        self.step("staging");
-        let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
-        let mut files = plan.bundle.files.clone();
-        files.push(("owner".into(), format!("{}\n", self.settings.owner)));
-        files.push(("token".into(), format!("{}\n", self.token)));
-        files.push(("limits".into(), self.limits()));
-        let document = remote::stage(&nonce, &self.settings.run, &files);
-        let answer = session.run(&document, PROBE_LIMIT).await.map_err(|e| unreachable(host, &e))?;
-        let text = String::from_utf8_lossy(&answer.stdout);
-        let sections = Sections::split(&text, nonce.as_str());
-        let observed = read_observation(host, &answer, &nonce)?;
-        if sections.get("staged").is_none() {
-            let tail = answer.stderr.lines().last().unwrap_or("it did not say why").to_owned();
-            self.abort(session).await;
-            return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
-        }
-        let again = plan::host(self.desired, &observed, self.options);
-        let same = again.changes == plan.changes && again.verdict == Verdict::Changes;
-        if !same {
-            self.abort(session).await;
-            let (reason, message) = match again.verdict {
-                Verdict::Refused(refusal) => (refusal.reason, refusal.message),
-                _ => ("stale".into(), "the host has changed since the plan was made; plan again".into()),
-            };
-            return Err(HostOutcome::new(host, Status::Refused).reason(reason).message(message));
-        }
-        let mut passed = read_checks(&sections);
-        passed.extend(self.controller_checks().await);
-        Ok(passed)
-    }
-
-    fn limits(&self) -> String {
-        let seconds = |d: Duration| d.as_secs().max(1);
-        format!(
-            "stage=120\napply={}\nconfirm={}\n",
-            seconds(self.settings.apply_timeout),
-            seconds(self.settings.confirm_timeout + self.settings.soak)
-        )
-    }
-
-    async fn call(
-        &self,
-        session: &Session,
-        command: &str,
-        limit: Duration,
-    ) -> Result<TransactionState, TransportError> {
-        self.call_sections(session, command, limit).await.map(|(state, _)| state)
-    }
-
-    async fn call_sections(
-        &self,
-        session: &Session,
-        command: &str,
-        limit: Duration,
-    ) -> Result<(TransactionState, BTreeMap<usize, bool>), TransportError> {
-        let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
-        let document = remote::call(&nonce, command, &self.settings.run, &self.token);
-        let answer = session.run(&document, limit).await?;
-        let text = String::from_utf8_lossy(&answer.stdout);
-        let sections = Sections::split(&text, nonce.as_str());
-        match TransactionState::read(&sections) {
-            Some(state) => Ok((state, read_checks(&sections))),
-            None => Err(TransportError::Lost("the host's answer was cut off".into())),
-        }
-    }
-
-    async fn abort(&self, session: &Session) {
-        // If it does not arrive, the guard gives the lock back at its own deadline.
-        let _ = self.call(session, "abort", CALL_LIMIT).await;
-    }
-
-    /// Comes back over new connections until the host says how it ended, or time is up.
-    async fn confirm(&self, before: &BTreeMap<usize, bool>, started: Instant) -> HostOutcome {
-        self.step("confirming");
-        let deadline = started
-            + self.settings.apply_timeout
-            + self.settings.confirm_timeout
-            + self.settings.soak
-            + GRACE;
-        let mut trouble = None;
-        let mut first_confirm = None;
-        loop {
-            if Instant::now() >= deadline {
-                return self.unknown(trouble);
-            }
-            let session = match self.connect_before(deadline).await {
-                Ok(session) => session,
-                Err(error) => {
-                    trouble = Some(format!("no new SSH connection: {error}"));
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    continue;
-                }
-            };
-            let state = self.settle(&session, before, &mut first_confirm).await;
-            session.close().await;
-            match state {
-                Ok((TransactionState::Applied, Some(wait))) => tokio::time::sleep(wait).await,
-                Ok((state, _)) if state.is_final() => return self.outcome_of(&state, trouble.as_deref()),
-                Ok((state @ TransactionState::RollbackFailed(_), _)) => {
-                    trouble = Some("the rollback has not succeeded so far".into());
-                    if Instant::now() + Duration::from_secs(5) >= deadline {
-                        return self.outcome_of(&state, None);
-                    }
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                Ok(_) => tokio::time::sleep(Duration::from_millis(300)).await,
-                Err(error) => {
-                    trouble = Some(error.to_string());
-                    tokio::time::sleep(Duration::from_millis(300)).await;
-                }
-            }
-        }
-    }
-
-    async fn connect_before(&self, deadline: Instant) -> Result<Session, TransportError> {
-        match tokio::time::timeout_at(
-            deadline,
-            transport::connect(self.settings.via, &self.desired.connection),
-        )
-        .await
-        {
-            Ok(result) => result,
-            Err(_) => Err(TransportError::Connect("it did not come up in time".into())),
-        }
-    }
-
-    /// Over one new connection: looks, checks, and decides if all is well. A duration asks to come
-    /// back after that long.
-    async fn settle(
-        &self,
-        session: &Session,
-        before: &BTreeMap<usize, bool>,
-        first_confirm: &mut Option<Instant>,
-    ) -> Result<(TransactionState, Option<Duration>), TransportError> {
-        let checks_limit: Duration = self.desired.checks.iter().map(|c| c.timeout).sum();
-        let (state, mut after) =
-            self.call_sections(session, "probe-confirm", CALL_LIMIT + checks_limit).await?;
-        if state != TransactionState::Applied {
-            return Ok((state, None));
-        }
-        after.extend(self.controller_checks().await);
-        if let Some(failed) = self.failed_check(before, &after) {
-            self.events.emit(Event::Note(format!("{}: check failed: {failed}", self.desired.host)));
-            let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
-            let reason = format!("a check failed: {failed}");
-            let document = remote::console(&nonce, &format!("rollback {}", self.settings.run), &reason);
-            let answer = session.run(&document, CALL_LIMIT + GRACE).await?;
-            let text = String::from_utf8_lossy(&answer.stdout);
-            let state = TransactionState::read(&Sections::split(&text, nonce.as_str()));
-            return Ok((state.unwrap_or(TransactionState::Deciding), None));
-        }
-        if !self.settings.soak.is_zero() {
-            let first = *first_confirm.get_or_insert_with(Instant::now);
-            let left = (first + self.settings.soak).saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                self.step("soaking");
-                return Ok((TransactionState::Applied, Some(left)));
-            }
-        }
-        let state = self.call(session, "commit", CALL_LIMIT * 2).await?;
-        Ok((state, None))
-    }
-
-    /// The first check that passed before, or has to pass anyway, and does not now.
-    fn failed_check(&self, before: &BTreeMap<usize, bool>, after: &BTreeMap<usize, bool>) -> Option<String> {
-        self.desired.checks.iter().enumerate().find_map(|(number, check)| {
-            let passed = after.get(&number).copied().unwrap_or(false);
-            let decides = check.required || before.get(&number).copied().unwrap_or(false);
-            (!passed && decides).then(|| format!("{} ({})", describe_check(&check.probe), check.origin))
-        })
-    }
-
-    async fn controller_checks(&self) -> BTreeMap<usize, bool> {
-        let mut results = BTreeMap::new();
-        for (number, check) in self.desired.checks.iter().enumerate() {
-            if check.from == CheckFrom::Controller {
-                results.insert(number, run_here(&check.probe, check.timeout).await);
-            }
-        }
-        results
-    }
-
-    fn outcome_of(&self, state: &TransactionState, trouble: Option<&str>) -> HostOutcome {
-        let host = &self.desired.host;
-        match state {
-            TransactionState::Committed => HostOutcome::new(host, Status::Changed),
-            TransactionState::RolledBack(reason) => {
-                let mut message = if reason.is_empty() { "rolled back".to_owned() } else { reason.clone() };
-                if let Some(trouble) = trouble {
-                    message.push_str("; ");
-                    message.push_str(trouble);
-                }
-                HostOutcome::new(host, Status::RolledBack)
-                    .reason("rolled_back")
-                    .message(message)
-                    .hint("the host is as it was; the next plan shows the change again")
-            }
-            TransactionState::Released(reason) => {
-                HostOutcome::new(host, Status::Failed).reason("released").message(reason.clone())
-            }
-            TransactionState::RollbackFailed(error) => HostOutcome {
-                rollback_failed: true,
-                ..HostOutcome::new(host, Status::Unknown)
-                    .reason("rollback_failed")
-                    .message(format!("the rollback has not succeeded, the host keeps trying: {error}"))
-                    .hint("look at the console: /var/lib/kvmfw/kvmfw.sh status")
-            },
-            _ => self.unknown(trouble.map(str::to_owned)),
-        }
-    }
-
-    fn unknown(&self, trouble: Option<String>) -> HostOutcome {
-        let message = format!(
-            "it has not told how it ended{}; without a confirm its guard rolls back",
-            trouble.map_or_else(String::new, |t| format!(" ({t})"))
-        );
-        HostOutcome::new(&self.desired.host, Status::Unknown)
-            .reason("no_answer")
-            .message(message)
-            .hint("kvmfw status, or at its console /var/lib/kvmfw/kvmfw.sh status")
-    }
-}
-
-/// `number=exit when` lines of the section `checks`.
-fn read_checks(sections: &Sections<'_>) -> BTreeMap<usize, bool> {
-    let lines = sections.get("checks").unwrap_or("").lines();
-    lines
-        .filter_map(|line| {
-            let (number, rest) = line.split_once('=')?;
-            Some((number.parse().ok()?, rest.starts_with("0 ")))
-        })
-        .collect()
-}
-
-fn describe_check(probe: &CheckProbe) -> String {
-    match probe {
-        CheckProbe::Ping(address) => format!("ping {address}"),
-        CheckProbe::Tcp(address, port) => format!("tcp {address} port {port}"),
-        CheckProbe::Command(command) => format!("command `{command}`"),
-    }
-}
-
-async fn run_here(probe: &CheckProbe, timeout: Duration) -> bool {
-    let work = async {
-        match probe {
-            CheckProbe::Ping(address) => tokio::process::Command::new("ping")
-                .args(["-n", "-c", "1", "-W", &timeout.as_secs().max(1).to_string(), address])
-                .stdin(std::process::Stdio::null())
-                .stdout(std::process::Stdio::null())
-                .stderr(std::process::Stdio::null())
-                .kill_on_drop(true)
-                .status()
-                .await
-                .is_ok_and(|s| s.success()),
-            CheckProbe::Tcp(address, port) => {
-                tokio::net::TcpStream::connect((address.as_str(), *port)).await.is_ok()
-            }
-            CheckProbe::Command(_) => false,
-        }
-    };
-    tokio::time::timeout(timeout, work).await.unwrap_or(false)
 }

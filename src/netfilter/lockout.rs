@@ -156,14 +156,14 @@ fn rank(verdict: Verdict) -> u8 {
 }
 
 impl SshVerdict {
-    /// The walks there are, with their names.
+    /// The walks there are, with their names; last the only one whose end is none of SSH.
     pub fn cases(&self) -> impl Iterator<Item = (SshCase, &Walk)> {
         [
             (SshCase::Established, Some(&self.established)),
-            (SshCase::Pickup, self.pickup.as_ref()),
             (SshCase::New, Some(&self.new)),
             (SshCase::Reply, Some(&self.reply)),
             (SshCase::Neighbour, self.neighbour.as_ref()),
+            (SshCase::Pickup, self.pickup.as_ref()),
         ]
         .into_iter()
         .filter_map(|(case, walk)| walk.map(|walk| (case, walk)))

@@ -60,6 +60,11 @@ impl Refusal {
         matches!(self.reason.as_str(), "rejected_rule" | "dry_run_failed")
     }
 
+    /// What to do next, where the sentence does not say it.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.is_failure().then_some("nothing was touched; correct the rule and plan again")
+    }
+
     fn new(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into() }
     }
@@ -112,6 +117,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.push(leave());
     }
     removes_all(&record, desired, &mut plan.changes);
+    plan.warnings.extend(left_behind(observed));
     let refusal = refusal(desired, observed, options, &sysctl.foreign)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)));
     lints::judge(desired, observed, &rules, &mut plan);
@@ -124,6 +130,24 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     plan.warnings.dedup();
     plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, &bridges, options);
     plan
+}
+
+/// What an earlier run or the last boot left to be looked at.
+fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
+    let state = &observed.state;
+    let open = state.open.as_ref().map(|id| Warning {
+        code: "open-transaction",
+        message: format!(
+            "transaction {id} is open; an apply ends it first, or see kvmfw status and kvmfw unlock"
+        ),
+        origin: None,
+    });
+    let boot = state.boot_failed.as_ref().map(|why| Warning {
+        code: "boot-failed",
+        message: format!("at the last boot the rules did not load, so the host was open: {why}"),
+        origin: None,
+    });
+    open.into_iter().chain(boot)
 }
 
 /// Going back to the original of a host that has nothing of ours but the record of it.

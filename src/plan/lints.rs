@@ -154,6 +154,8 @@ impl View<'_> {
         };
         let (code, which, step) = match ssh_lockout(after, &path).summary() {
             SshSummary::Safe => return,
+            // New connections are made all the same, and one of those confirms.
+            SshSummary::LockedOut { which: SshCase::Pickup, step } => ("session-dies", SshCase::Pickup, step),
             SshSummary::LockedOut { which, step } => ("lockout", which, step),
             SshSummary::Unknown { which, step } => ("lockout-unknown", which, step),
         };
@@ -165,6 +167,8 @@ impl View<'_> {
                 ends.client,
                 ends.server_port
             )
+        } else if code == "session-dies" {
+            format!("{} will be cut by {by}; new ones are not", what(which))
         } else {
             format!("whether {} survives cannot be told: it depends on {by}", what(which))
         };

@@ -268,6 +268,8 @@ main() {
 	esac
 	id=${2-}
 	[ -n "$id" ] || id=$(basename "$(readlink $VAR/open 2>/dev/null)" 2>/dev/null)
+	# One that is not armed yet is known only by the lock that it holds.
+	[ -n "$id" ] || id=$(sed -n 's/.* (\([^ ]*\), since [^ ]*)$/\1/p' $VAR/lock 2>/dev/null)
 	txn "$id" || { section outcome; printf 'state=none\n'; section end; return 1; }
 	case $command in
 	stage | go | guard | apply | outcome | commit) $command ;;

@@ -1,8 +1,7 @@
 //! The one model of everything that is shown: JSON prints it, text renders it, a run keeps it.
 
 use crate::apply::{HostOutcome, Planned, Status};
-use crate::plan::{Action, Change, DiffLine, HostPlan, Risk, Verdict};
-use crate::resource::Kind;
+use crate::plan::{Action, Change, DiffLine, HostPlan, Kind, Risk, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// The result of a plan or a run.
@@ -120,15 +119,16 @@ impl HostEntry {
     }
 
     fn of_host_plan(plan: &HostPlan) -> Self {
-        let (status, reason, message) = match &plan.verdict {
-            Verdict::Unchanged => (Status::Unchanged, None, None),
-            Verdict::Changes => (Status::Changed, None, None),
+        let (status, reason, message, hint) = match &plan.verdict {
+            Verdict::Unchanged => (Status::Unchanged, None, None, None),
+            Verdict::Changes => (Status::Changed, None, None, None),
             Verdict::Refused(refusal) => {
                 let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
-                (status, Some(refusal.reason.clone()), Some(refusal.message.clone()))
+                let hint = refusal.hint().map(str::to_owned);
+                (status, Some(refusal.reason.clone()), Some(refusal.message.clone()), hint)
             }
         };
-        Self { name: plan.host.clone(), status, reason, message, hint: None, ..Self::details(plan) }
+        Self { name: plan.host.clone(), status, reason, message, hint, ..Self::details(plan) }
     }
 
     fn of_outcome(outcome: &HostOutcome) -> Self {

@@ -37,8 +37,10 @@ fn the_classic_ruleset() {
     assert_eq!(say(&rules, &path(22)), "safe");
     assert_eq!(say(&rules, &fresh(22)), "safe");
     assert_eq!(say(&rules, &path(2222)), format!("cut New by {REJECT}"));
-    // Nobody has known the connection before: its next packet is NEW, to a port that is closed.
-    assert_eq!(say(&rules, &fresh(2222)), format!("cut Pickup by {REJECT}"));
+    // Nobody has known the connection before: its next packet is NEW, to a port that is closed. But that
+    // no new one can be made either is worse.
+    assert_eq!(say(&rules, &fresh(2222)), format!("cut New by {REJECT}"));
+    assert_eq!(ssh_lockout(&rules, &fresh(2222)).pickup.unwrap().verdict, Verdict::Drop);
 }
 
 #[test]
