@@ -792,3 +792,24 @@ fn the_link_stays_cut() {
     let status = project.kvmfw(&lab, &["status"]).expect(0);
     assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);
 }
+
+/// What is over leaves no process behind: no timer, no guard, no shell.
+#[test]
+fn nothing_of_ours_runs_on() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let processes = |lab: &Lab| {
+        let script = "cd /proc; for p in [0-9]*; do [ $p = $$ ] || printf '%s %s\\n' \"$p\" \"$(tr '\\0' ' ' <$p/cmdline)\"; done 2>/dev/null";
+        let text = lab.host(HOST, &["sh", "-c", script]).ok();
+        text.lines().filter(|l| l.contains("kvmfw") || l.contains("sleep")).filter(|l| !l.ends_with("sleep infinity ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = processes(&lab);
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(processes(&lab), before, "after a commit");
+    project.all(&format!("{}checks: [{{ command: 'false', required: true }}]\n", opened(81)));
+    project.apply(&lab, &[]).expect(4);
+    assert_eq!(processes(&lab), before, "after a rollback");
+}
