@@ -46,16 +46,17 @@ fn marked(lab: &Lab, mark: &str, not: Option<&PathBuf>) -> PathBuf {
     })
 }
 
-fn read(folder: &PathBuf, file: &str) -> String {
+fn read(folder: &Path, file: &str) -> String {
     fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned()
 }
 
 /// From one mark of a transaction to another, by the clock of the disk. A mark made by a link shows
 /// in the time of its inode.
 #[track_caller]
-fn between(folder: &PathBuf, from: &str, to: &str) -> Duration {
+fn between(folder: &Path, from: &str, to: &str) -> Duration {
     let time = |file: &str| {
-        let m = fs::metadata(folder.join(file)).unwrap_or_else(|e| panic!("{}/{file}: {e}", folder.display()));
+        let m =
+            fs::metadata(folder.join(file)).unwrap_or_else(|e| panic!("{}/{file}: {e}", folder.display()));
         Duration::new(u64::try_from(m.ctime()).unwrap(), u32::try_from(m.ctime_nsec()).unwrap())
     };
     time(to).saturating_sub(time(from))
@@ -243,7 +244,8 @@ fn an_address_with_a_wrong_prefix_takes_the_way_back() {
 #[test]
 fn the_management_link_behind_a_port_that_does_not_forward() {
     // STP listens and learns for 60 s before it forwards: long after the deadline.
-    let change = "bridges:\n  brmgmt: { ports: [eth0], take_addresses: true, stp: true, forward_delay: 30 }\n";
+    let change =
+        "bridges:\n  brmgmt: { ports: [eth0], take_addresses: true, stp: true, forward_delay: 30 }\n";
     Case::silent().says("nobody confirmed").holds(change, None);
 }
 
@@ -257,7 +259,9 @@ fn a_required_check_that_fails() {
 fn a_ping_that_the_change_breaks() {
     let drop = rules("-p icmp -j DROP");
     let change = format!("{drop}checks: [{{ ping: 10.99.0.1, timeout: 1s }}]\n");
-    Case::new("applied", Duration::from_secs(3 + 1)).says("a check failed").holds(&change, Some("ping: 10.99.0.1"));
+    Case::new("applied", Duration::from_secs(3 + 1))
+        .says("a check failed")
+        .holds(&change, Some("ping: 10.99.0.1"));
 }
 
 #[test]
@@ -348,7 +352,9 @@ fn killed_at(mark: &str) {
         let mut kvmfw = start(&lab, &project, &[]);
         let folder = marked(&lab, mark, last.as_ref());
         kill(&mut kvmfw);
-        wait("the host ends it", LIMITS + Duration::from_secs(5), || folder.join("done").exists().then_some(()));
+        wait("the host ends it", LIMITS + Duration::from_secs(5), || {
+            folder.join("done").exists().then_some(())
+        });
         assert_eq!(read(&folder, "done"), "rolled_back: nobody confirmed over a new connection within 5s");
         let took = between(&folder, "armed", "done");
         assert!(took <= LIMITS + Duration::from_secs(5), "killed at {mark}: back after {took:?}");
@@ -447,7 +453,7 @@ fn kill_on_host(lab: &Lab, pids: &[u32]) {
     lab.host(HOST, &command).ok();
 }
 
-fn id_of(folder: &PathBuf) -> String {
+fn id_of(folder: &Path) -> String {
     folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
@@ -552,7 +558,11 @@ fn two_at_once() {
         wait(mark, Duration::from_secs(30), || folder.join(mark).exists().then_some(()));
         let run = second.apply(&lab, &["--format", "json"]).expect(7);
         let host = run.json()["hosts"][0].clone();
-        assert_eq!((host["status"].as_str(), host["reason"].as_str()), (Some("refused"), Some("locked")), "{host}");
+        assert_eq!(
+            (host["status"].as_str(), host["reason"].as_str()),
+            (Some("refused"), Some("locked")),
+            "{host}"
+        );
         let holder = format!("{} ({}", read(&folder, "owner"), id_of(&folder));
         assert!(host["message"].as_str().unwrap().contains(&holder), "{holder} is not named: {host}");
     }
@@ -619,7 +629,10 @@ fn others_stay(backend: Backend) {
     assert_eq!(of_others(&lab), before, "an apply changed rules of others");
 
     // In the window of one that is rolled back.
-    project.all(&format!("{}checks: [{{ command: 'sleep 3; test ! -e /run/bad', timeout: 10s }}]\n", opened(81)));
+    project.all(&format!(
+        "{}checks: [{{ command: 'sleep 3; test ! -e /run/bad', timeout: 10s }}]\n",
+        opened(81)
+    ));
     let last = newest(&lab, HOST);
     let kvmfw = start(&lab, &project, &[]);
     marked(&lab, "applied", last.as_ref());

@@ -1,7 +1,8 @@
 //! What happens while it happens. The engine emits, renderers listen; neither knows the other.
 
 use super::HostOutcome;
-use tokio::sync::mpsc::UnboundedSender;
+use std::fmt;
+use std::sync::Arc;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -18,22 +19,37 @@ pub enum Event {
     Done(HostOutcome),
     /// Something worth a line, about the run.
     Note(String),
+    /// Everything so far has to be on the screen before this is dropped.
+    Drain(tokio::sync::mpsc::Sender<()>),
 }
 
 /// Where events go. Nobody listening is not an error: the engine's work is what counts.
-#[derive(Clone, Debug, Default)]
-pub struct Events(Option<UnboundedSender<Event>>);
+#[derive(Clone, Default)]
+pub struct Events(Option<Arc<dyn Fn(Event) + Send + Sync>>);
 
 impl Events {
-    /// Events to a listener.
-    pub fn to(sender: UnboundedSender<Event>) -> Self {
-        Self(Some(sender))
+    /// Events to a listener, which must not wait.
+    pub fn to(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(listener)))
+    }
+
+    /// Waits until the listener has shown everything so far: a prompt must not be drawn over.
+    pub async fn drained(&self) {
+        let (sender, mut shown) = tokio::sync::mpsc::channel(1);
+        self.emit(Event::Drain(sender));
+        let _ = shown.recv().await;
     }
 
     /// Tells what happened.
     pub fn emit(&self, event: Event) {
-        if let Some(sender) = &self.0 {
-            let _ = sender.send(event);
+        if let Some(listener) = &self.0 {
+            listener(event);
         }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Events(heard)" } else { "Events(unheard)" })
     }
 }

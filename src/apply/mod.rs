@@ -1,9 +1,12 @@
 //! DO and UNDO: plans carried out inside the guarded transaction of each host, in batches.
 
+mod checks;
 mod engine;
 mod event;
+mod look;
 mod outcome;
 mod rollout;
+mod transaction;
 
 pub use engine::{Engine, Interrupt, Planned, Settings};
 pub use event::{Event, Events};

@@ -148,6 +148,7 @@ async fn work(
     let pending =
         planned.iter().any(|p| matches!(&p.result, Ok((plan, _)) if plan.verdict == Verdict::Changes));
     if pending {
+        engine.drained().await;
         let document = Document::of_plan(&planned);
         let style = setup::style(common, std::io::IsTerminal::is_terminal(&std::io::stderr()));
         if common.format == super::Format::Human {

@@ -50,6 +50,7 @@ enum Command {
 
 /// What every subcommand takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
 struct Common {
     /// Project folder, with inventories/ and modules/ [default: here or the nearest parent]
     #[arg(short = 'C', value_name = "DIR", global = true)]

@@ -130,7 +130,9 @@ where
         tokio::spawn(hear_signals(interrupt.clone()));
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let display = tokio::spawn(progress.run(receiver));
-        let result = work(Engine::new(settings, Events::to(sender), interrupt.clone())).await;
+        // The display may be gone; the engine's work goes on.
+        let events = Events::to(move |event| drop(sender.send(event)));
+        let result = work(Engine::new(settings, events, interrupt.clone())).await;
         // The engine is gone, so the channel is closed and the display ends by itself.
         let _ = display.await;
         result

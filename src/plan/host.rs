@@ -117,6 +117,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.push(leave());
     }
     removes_all(&record, desired, &mut plan.changes);
+    plan.warnings.extend(left_behind(observed));
     let refusal = refusal(desired, observed, options, &sysctl.foreign)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)));
     lints::judge(desired, observed, &rules, &mut plan);
@@ -129,6 +130,24 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     plan.warnings.dedup();
     plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, &bridges, options);
     plan
+}
+
+/// What an earlier run or the last boot left to be looked at.
+fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
+    let state = &observed.state;
+    let open = state.open.as_ref().map(|id| Warning {
+        code: "open-transaction",
+        message: format!(
+            "transaction {id} is open; an apply ends it first, or see kvmfw status and kvmfw unlock"
+        ),
+        origin: None,
+    });
+    let boot = state.boot_failed.as_ref().map(|why| Warning {
+        code: "boot-failed",
+        message: format!("at the last boot the rules did not load, so the host was open: {why}"),
+        origin: None,
+    });
+    open.into_iter().chain(boot)
 }
 
 /// Going back to the original of a host that has nothing of ours but the record of it.

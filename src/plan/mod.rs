@@ -9,6 +9,7 @@ mod record;
 mod rules;
 mod sysctl;
 
+pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
@@ -16,7 +17,6 @@ pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
 pub use record::Record;
 
 use crate::problem::Origin;
-use crate::resource::Kind;
 use serde::{Deserialize, Serialize};
 
 /// One change of one resource on one host.

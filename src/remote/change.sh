@@ -130,8 +130,39 @@ apply_rules() {
 		to_disk "$G/rules.v$1"
 	fi
 	goal=$(cat "$G/rules.v$1")
+	warm_up "$1" "$goal"
 	error=$(ipt_load "$1" "$goal" 2>&1) || failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')"
 	[ -z "$(ipt_change "$(ipt_save)" "$goal")" ] || failed "the rules were not there after loading them"
+}
+
+# Whether rules make conntrack look at packets.
+tracks() {
+	case $1 in *'-m state '* | *'-m conntrack '* | *'-j MASQUERADE'* | *NAT\ * | *'-j REDIRECT'* | *'-j CT '*) return 0 ;; esac
+	return 1
+}
+
+# Before the first rule that asks conntrack, conntrack has never seen the host's connections, and
+# takes the next packet of each for a new one: storage and cluster traffic would be rejected. A rule
+# that only asks makes it look; the real rules follow when it knows what is open.
+warm_up() {
+	local sockets tries=0 file=/proc/net/tcp
+	tracks "$2" || return 0
+	tracks "$(ipt_save)" && return 0
+	[ "$1" = 6 ] && file=/proc/net/tcp6
+	# Established sockets, those of sshd left out: they are let in as new ones too.
+	first_line "$T/ssh"
+	sockets=$(awk -v ssh="${line##* }" '
+		BEGIN { own = sprintf("%04X", ssh) }
+		FNR > 1 && $4 == "01" { n = split($2, at, ":"); if (at[n] != own) count++ }
+		END { print count + 0 }' $file 2>/dev/null)
+	[ "${sockets:-0}" -gt 0 ] || return 0
+	printf '*filter\n:KVMFW-WARMUP - [0:0]\n-A KVMFW-WARMUP -m conntrack --ctstate NEW\nCOMMIT\n' |
+		"$ipt-restore" -w 10 --noflush || return 0
+	# Bounded: an idle connection shows itself when it pleases.
+	while [ $tries -lt 40 ] && [ "$(cat /proc/sys/net/netfilter/nf_conntrack_count)" -lt "$sockets" ]; do
+		tries=$((tries + 1))
+		sleep 0.05
+	done
 }
 
 # Runs as a process group of its own, so that the guard can end all of it.

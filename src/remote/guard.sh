@@ -12,7 +12,7 @@
 txn() {
 	ID=$1
 	T=$VAR/txn/$ID
-	[ -d "$T" ]
+	[ -n "$ID" ] && [ -d "$T" ]
 }
 
 owner_text() { cat "$T/owner" 2>/dev/null; }
@@ -25,7 +25,15 @@ set_deadline() {
 	start_timer "$1"
 }
 
-stop_timer() { [ -n "${timer-}" ] && kill -KILL -- "-$timer" 2>/dev/null && wait "$timer" 2>/dev/null; timer=; }
+stop_timer() {
+	[ -n "${timer-}" ] || return 0
+	# By group and by number: it may not have come to its setsid yet. And without `--`, which the
+	# kill of dash takes for a number and then does nothing at all.
+	kill -KILL "-$timer" 2>/dev/null
+	kill -KILL "$timer" 2>/dev/null
+	wait "$timer" 2>/dev/null
+	timer=
+}
 
 start_timer() {
 	stop_timer
@@ -72,10 +80,13 @@ guard() {
 	fi
 	echo "$(owner_text) ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
 	if [ -e "$T/armed" ]; then took_over=yes; elif [ -L $VAR/open ]; then recover 5>/dev/null; fi
-	[ -e "$T/deadline" ] || set_deadline "$(limit stage)"
+	if [ -e "$T/deadline" ]; then
+		seconds_left
+		[ "$left" -gt 0 ] && start_timer "$left"
+	else
+		set_deadline "$(limit stage)"
+	fi
 	echo locked >&5
-	seconds_left
-	[ "$left" -gt 0 ] && start_timer "$left"
 	while watch; do read -r _ <&8; done
 	stop_timer
 	: >$VAR/lock
@@ -155,7 +166,7 @@ fence() {
 	boot_id
 	[ "$booted" = "$boot" ] || return 0
 	first_line "$T/apply.pid"
-	while kill -KILL -- "-$line" 2>/dev/null && [ $tries -lt 100 ]; do
+	while kill -KILL "-$line" 2>/dev/null && [ $tries -lt 100 ]; do
 		tries=$((tries + 1))
 		sleep 0.02
 	done

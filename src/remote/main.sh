@@ -161,7 +161,7 @@ confirm() {
 	if [ "${TOKEN-}" = "" ] || [ "$TOKEN" != "$(cat "$T/token" 2>/dev/null)" ]; then
 		[ -e "$T/done" ] || { echo "refused=the token is wrong"; outcome; return; }
 	fi
-	if [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$(cat "$T/ssh" 2>/dev/null)" ]; then
+	if old_connection; then
 		echo "refused=this is the connection that applied; an old connection proves nothing"
 		outcome
 		return
@@ -170,8 +170,11 @@ confirm() {
 	outcome
 }
 
+# An established session lives on under rules that no new one passes.
+old_connection() { [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$(cat "$T/ssh" 2>/dev/null)" ]; }
+
 commit() {
-	[ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$(cat "$T/token" 2>/dev/null)" ] && [ -e "$T/applied" ] && decide commit
+	! old_connection && [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$(cat "$T/token" 2>/dev/null)" ] && [ -e "$T/applied" ] && decide commit
 	settle
 }
 
@@ -211,7 +214,8 @@ status() {
 		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$(owner_text)"
 	done
 	section lock
-	cat $VAR/lock 2>/dev/null
+	# The text outlives a holder that was killed; the lock itself does not.
+	if [ -e $VAR/lock ] && ! flock -n $VAR/lock true; then cat $VAR/lock; fi
 	section history
 	tail -n 20 $VAR/history 2>/dev/null
 	section end
@@ -271,8 +275,9 @@ main() {
 	stage | go | guard | apply | outcome | commit) $command ;;
 	probe-confirm) confirm ;;
 	confirm)
-		# At the console: the operator is the proof.
-		TOKEN=$(cat "$T/token") commit
+		# At the console the operator is the proof.
+		SSH_CONNECTION='' TOKEN=$(cat "$T/token")
+		commit
 		;;
 	abort)
 		: >"$T/abort"

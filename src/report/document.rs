@@ -1,8 +1,7 @@
 //! The one model of everything that is shown: JSON prints it, text renders it, a run keeps it.
 
 use crate::apply::{HostOutcome, Planned, Status};
-use crate::plan::{Action, Change, DiffLine, HostPlan, Risk, Verdict};
-use crate::resource::Kind;
+use crate::plan::{Action, Change, DiffLine, HostPlan, Kind, Risk, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// The result of a plan or a run.

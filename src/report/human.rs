@@ -32,7 +32,7 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         );
         let _ = write!(out, "{}", style.strong(&line));
         if risky > 0 {
-            let _ = write!(out, " {}", style.warn(&format!("{risky} on the management path.")));
+            let _ = write!(out, "\n{}", style.warn(&format!("{risky} of these touch what SSH passes.")));
         }
     }
     if stuck > 0 {
@@ -111,20 +111,24 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
         let _ = write!(who, " ({})", hosts(names.len()));
     }
     let _ = write!(out, "{sign} {}   {who}", style.strong(&format!("{title:<36}")));
+    let mut column = 2 + title.chars().count().max(36) + 3 + who.chars().count();
     for risk in &change.risks {
         let text = match risk {
-            Risk::ManagementPath => "! on the path of SSH",
+            Risk::ManagementPath => "! SSH passes here",
             Risk::Lockout => "! LOCKOUT",
             Risk::GuestsDark => "! guests go dark",
             Risk::OneWay => "! cannot be rolled back in full",
             Risk::RemovesAll => "! removes all of its kind",
         };
-        let text = if matches!(risk, Risk::Lockout | Risk::GuestsDark) {
-            style.alarm(text)
+        column += 3 + text.chars().count();
+        let gap = if style.width.is_some_and(|w| column > w) {
+            column = 4 + text.chars().count();
+            "\n    "
         } else {
-            style.warn(text)
+            "   "
         };
-        let _ = write!(out, "   {text}");
+        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark);
+        let _ = write!(out, "{gap}{}", if grave { style.alarm(text) } else { style.warn(text) });
     }
     out.push('\n');
     for line in change.lines() {

@@ -71,6 +71,7 @@ impl Progress {
             Event::Step(host, step) => self.step(&host, step),
             Event::Done(outcome) => self.done(&outcome),
             Event::Note(text) => self.line(&printable(&text)),
+            Event::Drain(_) => self.finish(),
         }
     }
 

@@ -236,6 +236,27 @@ impl Lab {
         command
     }
 
+    /// As [`Lab::guest`], not yet run.
+    pub fn guest_command(&self, host: &str, guest: &str) -> Command {
+        let mut command = self.command(&["guest", host, guest]);
+        command.arg("--");
+        command
+    }
+
+    /// As [`Lab::neighbour`], not yet run.
+    pub fn neighbour_command(&self, host: &str) -> Command {
+        let mut command = self.command(&["neighbour", host]);
+        command.arg("--");
+        command
+    }
+
+    /// As [`Lab::host`], not yet run.
+    pub fn host_command(&self, host: &str) -> Command {
+        let mut command = self.command(&["host", host]);
+        command.arg("--");
+        command
+    }
+
     #[track_caller]
     pub fn cut(&self, host: &str, how: Cut) {
         let how = match how {

@@ -1,0 +1,46 @@
+//! Checks that decide whether a change is confirmed.
+
+use crate::inventory::CheckProbe;
+use crate::observe::Sections;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// `number=exit when` lines of the section `checks`.
+pub(super) fn read_checks(sections: &Sections<'_>) -> BTreeMap<usize, bool> {
+    let lines = sections.get("checks").unwrap_or("").lines();
+    lines
+        .filter_map(|line| {
+            let (number, rest) = line.split_once('=')?;
+            Some((number.parse().ok()?, rest.starts_with("0 ")))
+        })
+        .collect()
+}
+
+pub(super) fn describe_check(probe: &CheckProbe) -> String {
+    match probe {
+        CheckProbe::Ping(address) => format!("ping {address}"),
+        CheckProbe::Tcp(address, port) => format!("tcp {address} port {port}"),
+        CheckProbe::Command(command) => format!("command `{command}`"),
+    }
+}
+
+pub(super) async fn run_here(probe: &CheckProbe, timeout: Duration) -> bool {
+    let work = async {
+        match probe {
+            CheckProbe::Ping(address) => tokio::process::Command::new("ping")
+                .args(["-n", "-c", "1", "-W", &timeout.as_secs().max(1).to_string(), address])
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .kill_on_drop(true)
+                .status()
+                .await
+                .is_ok_and(|s| s.success()),
+            CheckProbe::Tcp(address, port) => {
+                tokio::net::TcpStream::connect((address.as_str(), *port)).await.is_ok()
+            }
+            CheckProbe::Command(_) => false,
+        }
+    };
+    tokio::time::timeout(timeout, work).await.unwrap_or(false)
+}

@@ -1,0 +1,72 @@
+//! Looking at one host, and what it means when that does not work.
+
+use super::engine::Settings;
+use super::outcome::{HostOutcome, Status};
+use crate::desired::Desired;
+use crate::observe::{ObserveError, Observed, Sections, observe};
+use crate::plan;
+use crate::remote::{self, Nonce, Question};
+use crate::transport::{self, Answer, Session, TransportError};
+use std::time::Duration;
+
+/// What a plan's one round trip may take at most, once the connection stands.
+pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) type ObserveResult = Result<Box<Observed>, HostOutcome>;
+
+pub(super) async fn observe_host(settings: &Settings, desired: &Desired) -> (ObserveResult, Option<Session>) {
+    let host = &desired.host;
+    let session = match transport::connect(settings.via, &desired.connection).await {
+        Ok(session) => session,
+        Err(error) => return (Err(unreachable(host, &error)), None),
+    };
+    let nonce = match Nonce::fresh() {
+        Ok(nonce) => nonce,
+        Err(error) => return (Err(internal(host, &error.to_string())), Some(session)),
+    };
+    let (want, keys) = plan::question(desired);
+    let document = remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys });
+    let answer = match session.run(&document, PROBE_LIMIT).await {
+        Ok(answer) => answer,
+        Err(error) => return (Err(unreachable(host, &error)), Some(session)),
+    };
+    (read_observation(host, &answer, &nonce).map(Box::new), Some(session))
+}
+
+pub(super) fn read_observation(host: &str, answer: &Answer, nonce: &Nonce) -> Result<Observed, HostOutcome> {
+    let text = String::from_utf8_lossy(&answer.stdout);
+    let sections = Sections::split(&text, nonce.as_str());
+    observe(&sections, &answer.stderr).map_err(|error| match error {
+        ObserveError::Refused(reason, message) => refused(host, &reason, &message),
+        ObserveError::NoPrivilege => refused(host, "no_privilege", &error.to_string()),
+        other => HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(other.to_string()),
+    })
+}
+
+/// What a host that refuses says, as an outcome.
+pub(super) fn refused(host: &str, reason: &str, message: &str) -> HostOutcome {
+    let outcome = HostOutcome::new(host, Status::Refused).reason(reason).message(message);
+    match reason {
+        "locked" => {
+            HostOutcome { message: Some(format!("another transaction holds it: {message}")), ..outcome }
+                .hint("wait for it, or look with kvmfw status")
+        }
+        "no_space" | "guard_failed" | "dry_run" => HostOutcome { status: Status::Failed, ..outcome },
+        _ => outcome,
+    }
+}
+
+pub(super) fn unreachable(host: &str, error: &TransportError) -> HostOutcome {
+    let reason = match error {
+        TransportError::Privilege(_) => return refused(host, "no_privilege", &error.to_string()),
+        TransportError::Connect(_) => "connect",
+        TransportError::Lost(_) => "lost",
+        TransportError::TooLong => "bad_answer",
+        TransportError::Here(_) => "here",
+    };
+    HostOutcome::new(host, Status::Unreachable).reason(reason).message(error.to_string())
+}
+
+pub(super) fn internal(host: &str, message: &str) -> HostOutcome {
+    HostOutcome::new(host, Status::Unreachable).reason("internal").message(message)
+}

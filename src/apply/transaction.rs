@@ -1,0 +1,327 @@
+//! One host's transaction as the controller leads it: stage, go, come back over a new connection,
+//! decide. The host's guard is the one who knows; what is not read from it is unknown.
+
+use super::checks::{describe_check, read_checks, run_here};
+use super::engine::Settings;
+use super::look::{PROBE_LIMIT, internal, read_observation, unreachable};
+use super::outcome::{HostOutcome, Status, TransactionState};
+use super::{Event, Events};
+use crate::desired::Desired;
+use crate::inventory::CheckFrom;
+use crate::observe::Sections;
+use crate::plan::{self, HostPlan, Options, Verdict};
+use crate::remote::{self, Nonce};
+use crate::transport::{self, Session, TransportError};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What one short command of a transaction may take at most.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long after its deadline a host may still be busy rolling back.
+pub(super) const GRACE: Duration = Duration::from_secs(20);
+
+/// One host's transaction as the controller leads it.
+struct Transaction<'a> {
+    settings: &'a Settings,
+    events: &'a Events,
+    desired: &'a Desired,
+    options: &'a Options,
+    token: String,
+}
+
+pub(super) async fn apply_host(
+    settings: &Settings,
+    events: &Events,
+    desired: &Desired,
+    options: &Options,
+    plan: Box<HostPlan>,
+    session: Option<Session>,
+) -> HostOutcome {
+    let token = match remote::random_hex(16) {
+        Ok(token) => token,
+        Err(error) => return internal(&desired.host, &error.to_string()),
+    };
+    let transaction = Transaction { settings, events, desired, options, token };
+    let mut outcome = transaction.carry_out(&plan, session).await;
+    if outcome.status == Status::RolledBack
+        && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
+    {
+        let origin = lockout.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
+        outcome.hint = Some(format!("the plan had said: {}{origin}", lockout.message));
+    }
+    outcome.plan = Some(plan);
+    outcome
+}
+
+impl Transaction<'_> {
+    async fn carry_out(&self, plan: &HostPlan, session: Option<Session>) -> HostOutcome {
+        let host = &self.desired.host;
+        let session = match self.open(session).await {
+            Ok(session) => session,
+            Err(error) => return unreachable(host, &error),
+        };
+        let before = match self.stage(plan, &session).await {
+            Ok(before) => before,
+            Err(outcome) => {
+                session.close().await;
+                return outcome;
+            }
+        };
+        self.step("applying");
+        let started = Instant::now();
+        let limit = self.settings.apply_timeout + Duration::from_secs(15);
+        let state = self.call(&session, "go", limit).await;
+        let outcome = match state {
+            Ok(state) if state.is_final() || matches!(state, TransactionState::RollbackFailed(_)) => {
+                self.outcome_of(&state, None)
+            }
+            // Applied, or the channel died: rightly so if the rules cut it. A new connection tells.
+            _ => self.confirm(&before, started).await,
+        };
+        // Its connection may be dead; the farewell must not hold the run up.
+        session.close().await;
+        outcome
+    }
+
+    fn step(&self, step: &'static str) {
+        self.events.emit(Event::Step(self.desired.host.clone(), step));
+    }
+
+    /// The plan's connection if it still lives, else a new one.
+    async fn open(&self, session: Option<Session>) -> Result<Session, TransportError> {
+        if let Some(session) = session {
+            if session.run("echo alive\n", Duration::from_secs(5)).await.is_ok() {
+                return Ok(session);
+            }
+            session.close().await;
+        }
+        transport::connect(self.settings.via, &self.desired.connection).await
+    }
+
+    /// Uploads, locks, looks again, snapshots; then compares with what was planned. Returns which
+    /// checks pass before anything is touched.
+    async fn stage(&self, plan: &HostPlan, session: &Session) -> Result<BTreeMap<usize, bool>, HostOutcome> {
+        let host = &self.desired.host;
+        self.step("staging");
+        let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
+        let mut files = plan.bundle.files.clone();
+        files.push(("owner".into(), format!("{}\n", self.settings.owner)));
+        files.push(("token".into(), format!("{}\n", self.token)));
+        files.push(("limits".into(), self.limits()));
+        let document = remote::stage(&nonce, &self.settings.run, &files);
+        let answer = session.run(&document, PROBE_LIMIT).await.map_err(|e| unreachable(host, &e))?;
+        let text = String::from_utf8_lossy(&answer.stdout);
+        let sections = Sections::split(&text, nonce.as_str());
+        let observed = read_observation(host, &answer, &nonce)?;
+        if sections.get("staged").is_none() {
+            let tail = answer.stderr.lines().last().unwrap_or("it did not say why").to_owned();
+            self.abort(session).await;
+            return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
+        }
+        let again = plan::host(self.desired, &observed, self.options);
+        let same = again.changes == plan.changes && again.verdict == Verdict::Changes;
+        if !same {
+            self.abort(session).await;
+            let (reason, message) = match again.verdict {
+                Verdict::Refused(refusal) => (refusal.reason, refusal.message),
+                _ => ("stale".into(), "the host has changed since the plan was made; plan again".into()),
+            };
+            return Err(HostOutcome::new(host, Status::Refused).reason(reason).message(message));
+        }
+        let mut passed = read_checks(&sections);
+        passed.extend(self.controller_checks().await);
+        Ok(passed)
+    }
+
+    fn limits(&self) -> String {
+        let seconds = |d: Duration| d.as_secs().max(1);
+        format!(
+            "stage=120\napply={}\nconfirm={}\n",
+            seconds(self.settings.apply_timeout),
+            seconds(self.settings.confirm_timeout + self.settings.soak)
+        )
+    }
+
+    async fn call(
+        &self,
+        session: &Session,
+        command: &str,
+        limit: Duration,
+    ) -> Result<TransactionState, TransportError> {
+        self.call_sections(session, command, limit).await.map(|(state, _)| state)
+    }
+
+    async fn call_sections(
+        &self,
+        session: &Session,
+        command: &str,
+        limit: Duration,
+    ) -> Result<(TransactionState, BTreeMap<usize, bool>), TransportError> {
+        let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
+        let document = remote::call(&nonce, command, &self.settings.run, &self.token);
+        let answer = session.run(&document, limit).await?;
+        let text = String::from_utf8_lossy(&answer.stdout);
+        let sections = Sections::split(&text, nonce.as_str());
+        match TransactionState::read(&sections) {
+            Some(state) => Ok((state, read_checks(&sections))),
+            None => Err(TransportError::Lost("the host's answer was cut off".into())),
+        }
+    }
+
+    async fn abort(&self, session: &Session) {
+        // If it does not arrive, the guard gives the lock back at its own deadline.
+        let _ = self.call(session, "abort", CALL_LIMIT).await;
+    }
+
+    /// Comes back over new connections until the host says how it ended, or time is up.
+    async fn confirm(&self, before: &BTreeMap<usize, bool>, started: Instant) -> HostOutcome {
+        self.step("confirming");
+        let deadline = started
+            + self.settings.apply_timeout
+            + self.settings.confirm_timeout
+            + self.settings.soak
+            + GRACE;
+        let mut trouble = None;
+        let mut first_confirm = None;
+        loop {
+            if Instant::now() >= deadline {
+                return self.unknown(trouble);
+            }
+            let session = match self.connect_before(deadline).await {
+                Ok(session) => session,
+                Err(error) => {
+                    trouble = Some(format!("no new SSH connection: {error}"));
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    continue;
+                }
+            };
+            let state = self.settle(&session, before, &mut first_confirm).await;
+            session.close().await;
+            match state {
+                Ok((TransactionState::Applied, Some(wait))) => tokio::time::sleep(wait).await,
+                Ok((state, _)) if state.is_final() => return self.outcome_of(&state, trouble.as_deref()),
+                Ok((state @ TransactionState::RollbackFailed(_), _)) => {
+                    trouble = Some("the rollback has not succeeded so far".into());
+                    if Instant::now() + Duration::from_secs(5) >= deadline {
+                        return self.outcome_of(&state, None);
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Ok(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+                Err(error) => {
+                    trouble = Some(error.to_string());
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+            }
+        }
+    }
+
+    async fn connect_before(&self, deadline: Instant) -> Result<Session, TransportError> {
+        match tokio::time::timeout_at(
+            deadline,
+            transport::connect(self.settings.via, &self.desired.connection),
+        )
+        .await
+        {
+            Ok(result) => result,
+            Err(_) => Err(TransportError::Connect("it did not come up in time".into())),
+        }
+    }
+
+    /// Over one new connection: looks, checks, and decides if all is well. A duration asks to come
+    /// back after that long.
+    async fn settle(
+        &self,
+        session: &Session,
+        before: &BTreeMap<usize, bool>,
+        first_confirm: &mut Option<Instant>,
+    ) -> Result<(TransactionState, Option<Duration>), TransportError> {
+        let checks_limit: Duration = self.desired.checks.iter().map(|c| c.timeout).sum();
+        let (state, mut after) =
+            self.call_sections(session, "probe-confirm", CALL_LIMIT + checks_limit).await?;
+        if state != TransactionState::Applied {
+            return Ok((state, None));
+        }
+        after.extend(self.controller_checks().await);
+        if let Some(failed) = self.failed_check(before, &after) {
+            self.events.emit(Event::Note(format!("{}: check failed: {failed}", self.desired.host)));
+            let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
+            let reason = format!("a check failed: {failed}");
+            let document = remote::console(&nonce, &format!("rollback {}", self.settings.run), &reason);
+            let answer = session.run(&document, CALL_LIMIT + GRACE).await?;
+            let text = String::from_utf8_lossy(&answer.stdout);
+            let state = TransactionState::read(&Sections::split(&text, nonce.as_str()));
+            return Ok((state.unwrap_or(TransactionState::Deciding), None));
+        }
+        if !self.settings.soak.is_zero() {
+            let first = *first_confirm.get_or_insert_with(Instant::now);
+            let left = (first + self.settings.soak).saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                self.step("soaking");
+                return Ok((TransactionState::Applied, Some(left)));
+            }
+        }
+        let state = self.call(session, "commit", CALL_LIMIT * 2).await?;
+        Ok((state, None))
+    }
+
+    /// The first check that passed before, or has to pass anyway, and does not now.
+    fn failed_check(&self, before: &BTreeMap<usize, bool>, after: &BTreeMap<usize, bool>) -> Option<String> {
+        self.desired.checks.iter().enumerate().find_map(|(number, check)| {
+            let passed = after.get(&number).copied().unwrap_or(false);
+            let decides = check.required || before.get(&number).copied().unwrap_or(false);
+            (!passed && decides).then(|| format!("{} ({})", describe_check(&check.probe), check.origin))
+        })
+    }
+
+    async fn controller_checks(&self) -> BTreeMap<usize, bool> {
+        let mut results = BTreeMap::new();
+        for (number, check) in self.desired.checks.iter().enumerate() {
+            if check.from == CheckFrom::Controller {
+                results.insert(number, run_here(&check.probe, check.timeout).await);
+            }
+        }
+        results
+    }
+
+    fn outcome_of(&self, state: &TransactionState, trouble: Option<&str>) -> HostOutcome {
+        let host = &self.desired.host;
+        match state {
+            TransactionState::Committed => HostOutcome::new(host, Status::Changed),
+            TransactionState::RolledBack(reason) => {
+                let mut message = if reason.is_empty() { "rolled back".to_owned() } else { reason.clone() };
+                if let Some(trouble) = trouble {
+                    message.push_str("; ");
+                    message.push_str(trouble);
+                }
+                HostOutcome::new(host, Status::RolledBack)
+                    .reason("rolled_back")
+                    .message(message)
+                    .hint("the host is as it was; the next plan shows the change again")
+            }
+            TransactionState::Released(reason) => {
+                HostOutcome::new(host, Status::Failed).reason("released").message(reason.clone())
+            }
+            TransactionState::RollbackFailed(error) => HostOutcome {
+                rollback_failed: true,
+                ..HostOutcome::new(host, Status::Unknown)
+                    .reason("rollback_failed")
+                    .message(format!("the rollback has not succeeded, the host keeps trying: {error}"))
+                    .hint("look at the console: /var/lib/kvmfw/kvmfw.sh status")
+            },
+            _ => self.unknown(trouble.map(str::to_owned)),
+        }
+    }
+
+    fn unknown(&self, trouble: Option<String>) -> HostOutcome {
+        let message = format!(
+            "it has not told how it ended{}; without a confirm its guard rolls back",
+            trouble.map_or_else(String::new, |t| format!(" ({t})"))
+        );
+        HostOutcome::new(&self.desired.host, Status::Unknown)
+            .reason("no_answer")
+            .message(message)
+            .hint("kvmfw status, or at its console /var/lib/kvmfw/kvmfw.sh status")
+    }
+}

@@ -1,0 +1,229 @@
+//! The rooms of the source: who may know whom, and which of them do no I/O. A room that needs a
+//! new door gets it here, where it is seen.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Room and the rooms it may name. `cli` may name all of them.
+const DOORS: [(&str, &[&str]); 14] = [
+    ("characters", &[]),
+    ("problem", &["characters"]),
+    ("yaml", &["problem", "characters"]),
+    ("resource", &["problem", "characters"]),
+    ("inventory", &["resource", "yaml", "problem", "characters"]),
+    ("desired", &["inventory", "resource", "yaml", "problem", "characters"]),
+    ("observe", &["resource", "problem", "characters"]),
+    ("netfilter", &["resource", "problem", "characters"]),
+    ("plan", &["desired", "inventory", "observe", "netfilter", "resource", "problem", "characters"]),
+    ("remote", &[]),
+    ("transport", &["inventory", "remote"]),
+    (
+        "apply",
+        &[
+            "plan",
+            "desired",
+            "inventory",
+            "observe",
+            "resource",
+            "remote",
+            "transport",
+            "problem",
+            "characters",
+        ],
+    ),
+    // Sees what happened and what is planned, not how.
+    ("report", &["apply", "plan", "problem", "characters"]),
+    ("main", &["cli"]),
+];
+
+/// Where no file, process, socket, clock of the runtime or variable of the environment is touched.
+fn is_pure(path: &str) -> bool {
+    let rooms = ["resource", "inventory", "desired", "observe", "plan", "netfilter", "report"];
+    let files =
+        ["apply/rollout.rs", "apply/outcome.rs", "apply/event.rs", "yaml.rs", "remote.rs", "problem.rs"];
+    let edge = ["inventory/load.rs", "report/progress.rs"];
+    !edge.contains(&path)
+        && (files.contains(&path) || rooms.contains(&path.split('/').next().unwrap_or_default()))
+}
+
+/// Every file of `src` as it is compiled without tests: path below `src`, code without comments.
+fn sources() -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for path in files(Path::new("src"), "rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.strip_prefix("src").unwrap().to_string_lossy().into_owned();
+        if name.ends_with("/tests.rs") || name.ends_with("/fixtures.rs") {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        all.insert(name, code.map(|line| format!("{line}\n")).collect());
+    }
+    assert!(all.len() > 50, "only {} files", all.len());
+    all
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if extension.is_empty() || path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn room(path: &str) -> &str {
+    path.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// What follows `prefix::` in a text, one level deep, groups in braces opened.
+fn after<'t>(code: &'t str, prefix: &str) -> BTreeSet<&'t str> {
+    let word = |text: &'t str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            None => found.extend([word(rest)]),
+            Some(group) => {
+                let mut depth = 0;
+                let mut start = true;
+                for (i, c) in group.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => start = true,
+                        c if start && c.is_alphabetic() => {
+                            found.insert(word(&group[i..]));
+                            start = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    found.remove("");
+    found
+}
+
+fn wrong(list: Vec<String>) {
+    assert!(list.is_empty(), "\n{}", list.join("\n"));
+}
+
+#[test]
+fn rooms_know_only_those_before_them() {
+    let mut bad = Vec::new();
+    for (path, code) in sources() {
+        let Some((name, allowed)) = DOORS.iter().find(|(name, _)| *name == room(&path)) else {
+            assert!(matches!(room(&path), "cli" | "lib"), "{path} is in no room of DOORS");
+            continue;
+        };
+        for other in after(&code, "crate::") {
+            if other != *name && !allowed.contains(&other) {
+                bad.push(format!("src/{path} names crate::{other}"));
+            }
+        }
+    }
+    wrong(bad);
+}
+
+#[test]
+fn pure_rooms_do_no_input_or_output() {
+    let mut bad = Vec::new();
+    for (path, code) in sources().into_iter().filter(|(path, _)| is_pure(path)) {
+        for name in after(&code, "std::") {
+            if matches!(name, "fs" | "process" | "env" | "thread" | "os") {
+                bad.push(format!("src/{path} uses std::{name}"));
+            }
+        }
+        for name in after(&code, "std::net::") {
+            if name.starts_with("Tcp") || name.starts_with("Udp") || name.starts_with("ToSocket") {
+                bad.push(format!("src/{path} uses std::net::{name}"));
+            }
+        }
+        for name in ["tokio::", "nix::", "openssh::", "println!", "eprintln!"] {
+            if code.contains(name) {
+                bad.push(format!("src/{path} uses {name}"));
+            }
+        }
+    }
+    wrong(bad);
+}
+
+#[test]
+fn crates_have_one_place() {
+    let only = [
+        ("serde_yaml", "yaml.rs"),
+        ("saphyr_parser", "yaml/shape.rs"),
+        ("miette", "report/problems.rs"),
+        ("indicatif", "report/progress.rs"),
+        ("openssh", "transport/ssh.rs"),
+        ("similar", "plan/diff.rs"),
+    ];
+    let mut bad = Vec::new();
+    for (path, code) in sources() {
+        for (name, place) in only {
+            if path != place && code.contains(&format!("{name}::")) {
+                bad.push(format!("src/{path} names {name}, which belongs into src/{place}"));
+            }
+        }
+    }
+    wrong(bad);
+}
+
+#[test]
+fn every_dependency_is_used() {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let all: String = sources().into_values().collect();
+    let names = section.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(" = "));
+    let unused: Vec<String> = names
+        .map(|(name, _)| name.replace('-', "_"))
+        .filter(|name| !all.contains(&format!("{name}::")))
+        .map(|name| format!("Cargo.toml has {name}, and src does not use it"))
+        .collect();
+    wrong(unused);
+}
+
+#[test]
+fn no_panic_is_planned() {
+    let mut bad = Vec::new();
+    for (path, code) in sources() {
+        for word in [".unwrap()", ".expect(\"", "panic!(", "todo!(", "unimplemented!(", "unreachable!("] {
+            if code.contains(word) {
+                bad.push(format!("src/{path} has {word}"));
+            }
+        }
+    }
+    wrong(bad);
+}
+
+#[test]
+fn the_lab_and_the_program_do_not_know_each_other() {
+    for path in files(Path::new("tests/lab"), "") {
+        let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).to_lowercase();
+        assert!(!text.contains("kvmfw"), "{} names the program that it is there to test", path.display());
+    }
+    for path in files(Path::new("src"), "") {
+        let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        assert!(!text.contains("tests/lab"), "{} names the lab", path.display());
+    }
+}
+
+#[test]
+fn groups_in_braces_are_seen() {
+    let code = "use std::{env, fs::{self, File}, net::TcpStream};\nstd::process::exit(1);";
+    assert_eq!(after(code, "std::").into_iter().collect::<Vec<_>>(), ["env", "fs", "net", "process"]);
+}

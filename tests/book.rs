@@ -1,0 +1,271 @@
+//! Keeps README and book true: files, links, commands, flags, exit codes, reasons, YAML.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+use kvmfw::desired::compile;
+use kvmfw::inventory::{Locate, load_text};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+const BOOK: &str = "book/src";
+
+/// The pages of the book by file name.
+fn pages() -> BTreeMap<String, String> {
+    let mut pages = BTreeMap::new();
+    for entry in fs::read_dir(BOOK).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        pages.insert(name, fs::read_to_string(path).unwrap());
+    }
+    pages
+}
+
+/// README and CONTRIBUTING, with the book's pages, by path.
+fn texts() -> BTreeMap<String, String> {
+    let mut texts: BTreeMap<String, String> =
+        pages().into_iter().map(|(name, text)| (format!("{BOOK}/{name}"), text)).collect();
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        texts.insert(name.to_owned(), fs::read_to_string(name).unwrap());
+    }
+    texts
+}
+
+/// The targets of links outside of code blocks.
+fn links(text: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let mut code = false;
+    for line in text.lines() {
+        code ^= line.starts_with("```");
+        if !code {
+            links
+                .extend(line.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())));
+        }
+    }
+    links
+}
+
+/// Code blocks with what stands after the fence.
+fn blocks(text: &str) -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), open.take()) {
+            (Some(_), Some(done)) => blocks.push(done),
+            (Some(kind), None) => open = Some((kind.to_owned(), String::new())),
+            (None, Some((kind, body))) => open = Some((kind, format!("{body}{line}\n"))),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a code block is not closed");
+    blocks
+}
+
+/// What mdbook makes of a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+fn anchors(text: &str) -> BTreeSet<String> {
+    text.lines().filter(|l| l.starts_with('#')).map(|l| anchor(l.trim_start_matches('#'))).collect()
+}
+
+#[test]
+fn summary_names_every_page() {
+    let pages = pages();
+    let named: BTreeSet<String> = links(&pages["SUMMARY.md"]).into_iter().collect();
+    let there: BTreeSet<String> = pages.keys().filter(|name| *name != "SUMMARY.md").cloned().collect();
+    assert_eq!(named, there);
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let texts = texts();
+    let mut broken = Vec::new();
+    for (path, text) in &texts {
+        for link in links(text).into_iter().filter(|link| !link.contains("://")) {
+            let (file, part) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => path.clone(),
+                _ => match Path::new(path).parent().filter(|p| *p != Path::new("")) {
+                    Some(folder) => format!("{}/{file}", folder.display()),
+                    None => file.to_owned(),
+                },
+            };
+            let right = Path::new(&target).exists()
+                && (part.is_empty() || texts.get(&target).is_some_and(|t| anchors(t).contains(part)));
+            if !right {
+                broken.push(format!("{path}: {link}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn commands_and_flags_exist() {
+    let help = fs::read_to_string("tests/data/help.txt").unwrap();
+    let flags: BTreeSet<&str> = help
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .filter(|word| word.starts_with("--") && word.len() > 2)
+        .collect();
+    for (path, text) in texts() {
+        for (kind, body) in blocks(&text).into_iter().filter(|(kind, _)| kind == "console" || kind == "sh") {
+            for line in body.lines() {
+                let command = line.strip_prefix("$ ").unwrap_or(if kind == "sh" { line } else { "" });
+                let mut words = command.split_whitespace().take_while(|word| *word != "#");
+                match words.next() {
+                    Some("kvmfw") => {
+                        let name = words.next().unwrap();
+                        let known = help.contains(&format!("\n$ kvmfw {name} --help\n"));
+                        assert!(known || flags.contains(name), "{path}: {line}");
+                        for flag in words.filter(|word| word.starts_with("--")) {
+                            assert!(flags.contains(flag), "{path}: {line}: {flag}");
+                        }
+                    }
+                    Some(script) if script.starts_with("tests/") => {
+                        assert!(Path::new(script).exists(), "{path}: {script} does not exist");
+                    }
+                    Some("bash") => {
+                        let script = words.next().unwrap();
+                        assert!(Path::new(script).exists(), "{path}: {script} does not exist");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        // Flags that the text mentions.
+        for code in text.split('`').skip(1).step_by(2) {
+            for flag in code.split_whitespace().filter(|w| w.starts_with("--") && w.len() > 2) {
+                let ours = !["iptables", "-j", "-m", "cargo", "sysctl"].iter().any(|w| code.contains(w));
+                assert!(!ours || flags.contains(flag), "{path}: `{code}`");
+            }
+        }
+    }
+}
+
+#[test]
+fn readme_is_one_screen() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    assert!(readme.lines().count() <= 70);
+    assert!(readme.contains("tests/demo.sh") && readme.contains("tests/run.sh"));
+}
+
+#[test]
+fn exit_codes_are_those_of_the_program() {
+    let source = fs::read_to_string("src/cli/exit.rs").unwrap();
+    let lines: Vec<&str> = source.lines().collect();
+    let mut expected = Vec::new();
+    for pair in lines.windows(2) {
+        let Some(rest) = pair[1].strip_prefix("pub const ") else { continue };
+        let (name, code) = rest.split_once(": u8 = ").unwrap();
+        let meaning = pair[0].strip_prefix("/// ").unwrap();
+        expected.push(format!("| {} | {name} | {meaning} |", code.trim_end_matches(';')));
+    }
+    assert!(expected.len() >= 9);
+    let page = &pages()["exit-codes.md"];
+    let table: Vec<&str> = page.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| code")).collect();
+    assert_eq!(table, expected);
+    let order = lines[0].split("Several at once: ").nth(1).unwrap();
+    assert!(page.contains(order), "{order}");
+}
+
+/// Words in quotes right after one of these texts, white space left out.
+fn quoted_after(source: &str, before: &[&str]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for text in before {
+        for rest in source.split(text).skip(1) {
+            let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
+            let word = rest.split('"').next().unwrap();
+            if !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+                found.insert(word.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let read = |path: &str| fs::read_to_string(path).unwrap();
+    let mut reasons = quoted_after(&read("src/plan/host.rs"), &["Refusal::new("]);
+    reasons.extend(quoted_after(&read("src/plan/bridge.rs"), &["Err(("]));
+    let engine = read("src/apply/engine.rs");
+    reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "reason, message) = (", "_ => ("]));
+    let kinds = engine.split("let reason = match error {").nth(1).unwrap().split("};").next().unwrap();
+    reasons.extend(quoted_after(kinds, &["=>"]));
+    for entry in fs::read_dir("src/remote").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "sh") {
+            let text = fs::read_to_string(path).unwrap();
+            for word in ["refuse ", "give_up "] {
+                let after = text.split(word).skip(1).map(|rest| rest.split([' ', '\n']).next().unwrap());
+                let words =
+                    after.filter(|w| w.len() > 3 && w.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+                reasons.extend(words.map(str::to_owned));
+            }
+        }
+    }
+    assert!(reasons.len() > 20 && reasons.contains("stale") && reasons.contains("locked"), "{reasons:?}");
+    let page = &pages()["refusals.md"];
+    let headings = anchors(page);
+    let missing: Vec<&String> = reasons.iter().filter(|reason| !headings.contains(*reason)).collect();
+    assert!(missing.is_empty(), "refusals.md has no heading for {missing:?}");
+}
+
+#[test]
+fn warnings_are_explained() {
+    let page = &pages()["refusals.md"];
+    for file in [
+        "src/plan/lints.rs",
+        "src/plan/sysctl.rs",
+        "src/plan/rules.rs",
+        "src/plan/bridge.rs",
+        "src/desired/rules.rs",
+    ] {
+        let source = fs::read_to_string(file).unwrap();
+        for rest in source.split("code: \"").skip(1) {
+            let code = rest.split('"').next().unwrap();
+            assert!(page.contains(&format!("`{code}`")), "{file}: refusals.md does not explain {code}");
+        }
+    }
+}
+
+/// A block whose first line is `# inventories/…` or `# modules/NAME/module.yaml` is read as that; the
+/// modules of a page are there for its inventories.
+#[test]
+fn yaml_is_what_kvmfw_reads() {
+    let mut count = 0;
+    for (path, text) in texts() {
+        let yaml: Vec<String> =
+            blocks(&text).into_iter().filter(|(kind, _)| kind == "yaml").map(|(_, body)| body).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let mut inventories = Vec::new();
+        for body in yaml {
+            let name = body.lines().next().unwrap().trim_start_matches("# ").to_owned();
+            if name.starts_with("modules/") {
+                let file = folder.path().join(&name);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, body).unwrap();
+                inventories.push("hosts: { kvm1: { } }\n".to_owned());
+            } else {
+                assert!(name.starts_with("inventories/"), "{path}: a yaml block says not what it is: {name}");
+                inventories.push(body);
+            }
+        }
+        for body in inventories {
+            let locate = Locate {
+                dir: Some(folder.path().to_owned()),
+                home: Some("/home/ops".into()),
+                ..Locate::default()
+            };
+            let project =
+                load_text(&locate, "book", &body).unwrap_or_else(|e| panic!("{path}: {:#?}", e.list));
+            let hosts: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
+            compile(&project, &hosts).unwrap_or_else(|e| panic!("{path}: {e:#?}"));
+            count += 1;
+        }
+    }
+    assert!(count >= 8, "only {count}");
+}

@@ -1,0 +1,82 @@
+#!/bin/bash
+# All tests, the fast ones first; stops at the first stage that fails.
+#
+# As root: installs the packages that the lab needs (tests/install-deps.sh) and runs everything.
+# As another user, or where the kernel lacks something: tests that need it say SKIPPED. Not so with
+# CI=true or KVMFW_NO_SKIP=1: then such a test fails.
+#
+#   KVMFW_NO_INSTALL=1   install nothing
+#   TEST_THREADS=N       so many integration tests at once; each has a lab of its own
+# shellcheck disable=SC2317 # functions are called by stage
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+log=$(mktemp) || exit 1
+trap 'rm -f "$log"' EXIT
+export LC_ALL=C.UTF-8
+
+cores=$(nproc)
+threads=${TEST_THREADS:-$((cores < 2 ? 2 : cores > 8 ? 8 : cores))}
+
+# The tests that cargo counted, less those that said they were skipped.
+finish() {
+    awk -v broken="$1" '
+        /^test result: / { passed += $4; failed += $6; ignored += $8 }
+        /^SKIPPED: / { skipped++ }
+        END {
+            if (broken && !failed) failed = 1
+            printf "%d passed, %d failed", passed - skipped, failed
+            if (skipped + ignored) printf ", %d skipped", skipped + ignored
+            print ""
+        }' "$log"
+    exit "$1"
+}
+
+stage() {
+    local name=$1 start=$EPOCHREALTIME rc
+    shift
+    printf '== %s\n' "$name"
+    "$@" > >(tee -a "$log") 2> >(tee -a "$log" >&2)
+    rc=$?
+    # What is still in the pipes belongs to this stage.
+    sleep 0.1
+    awk -v name="$name" -v from="$start" -v to="$EPOCHREALTIME" -v rc=$rc \
+        'BEGIN { printf "== %s: %s, %.1f s\n", name, rc ? "FAILED" : "ok", to - from }'
+    [ $rc -eq 0 ] || finish 1
+}
+
+# The scripts for hosts are checked as what a host gets: one file, for the strictest of its shells.
+remote_scripts() {
+    local all
+    all=$(mktemp --suffix .sh) || return 1
+    {
+        echo '#!/bin/sh'
+        for part in lib iptables probe guard change main; do cat "src/remote/$part.sh"; done
+    } >"$all"
+    # Programs for awk and for an inner sh stand in single quotes, and `a && b || give_up` is meant.
+    shellcheck -s dash -e SC2015,SC2016 "$all"
+    local rc=$?
+    rm -f "$all"
+    [ "$rc" -eq 0 ] && cat src/remote/lib.sh src/remote/target.sh | shellcheck -s dash -e SC2034 -
+}
+
+scripts() {
+    local files=()
+    for file in tests/*.sh tests/lab/*.sh .ci/run .ci/nightly benches/*.sh; do
+        [ -e "$file" ] && files+=("$file")
+    done
+    shellcheck -e SC1091 "${files[@]}"
+}
+
+if [ "$(id -u)" = 0 ] && [ "${KVMFW_NO_INSTALL-}" != 1 ]; then
+    stage 'packages' bash tests/install-deps.sh
+fi
+stage 'cargo fmt' cargo fmt --check
+stage 'shellcheck, host side' remote_scripts
+stage 'shellcheck, tests' scripts
+stage 'clippy' cargo clippy --locked --all-targets -- -D warnings
+stage 'unit tests' cargo test --locked --lib --bins
+stage 'doc tests' cargo test --locked --doc
+stage 'build of the integration tests' cargo test --locked --test '*' --no-run
+stage 'integration tests' cargo test --locked --no-fail-fast --test '*' -- --test-threads "$threads"
+finish 0
