@@ -8,7 +8,7 @@ use common::project::{Project, Run};
 use common::{Backend, Cut, Lab};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -825,4 +825,30 @@ fn nothing_of_ours_runs_on() {
     project.all(&format!("{}checks: [{{ command: 'false', required: true }}]\n", opened(81)));
     project.apply(&lab, &[]).expect(4);
     assert_eq!(processes(&lab), before, "after a rollback");
+}
+
+/// An apply that hangs is killed before the restore begins, and does not come back to it.
+#[test]
+fn an_apply_that_hangs() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    // The second family hangs, so the first is changed; when it wakes up it would still load its rules.
+    let tool = lab.disk(HOST, "/etc/alternatives/ip6tables-restore");
+    fs::remove_file(&tool).unwrap();
+    let script = "#!/bin/bash\ntext=$(cat)\n[[ \"$*\" == *-w* && $text == *'--dport 80 '* ]] && sleep 8\nexec /usr/sbin/ip6tables-nft-restore \"$@\" <<<\"$text\"\n";
+    fs::write(&tool, script).unwrap();
+    lab.host(HOST, &["chmod", "755", "/etc/alternatives/ip6tables-restore"]).ok();
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    let before = lab.dump(HOST);
+    let run = project.kvmfw(&lab, &["apply", "-y", "--apply-timeout", "4s", "--confirm-timeout", "5s"]).expect(4);
+    assert!(run.stdout.contains("the change was not applied within 4s"), "{}", run.stdout);
+    let folder = newest(&lab, HOST).unwrap();
+    let took = between(&folder, "armed", "done");
+    assert!(took <= Duration::from_secs(4 + 3), "back after {took:?}");
+    same(&before, &lab.dump(HOST));
+    let sleepers = "cd /proc; for p in [0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done";
+    let left = lab.host(HOST, &["sh", "-c", sleepers]).ok();
+    assert!(!left.contains("sleep 8") && !left.contains("ip6tables-restore"), "it runs on: {left}");
 }
