@@ -805,3 +805,50 @@ fn the_link_stays_cut() {
     let status = project.kvmfw(&lab, &["status"]).expect(0);
     assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);
 }
+
+/// What is over leaves no process behind: no timer, no guard, no shell.
+#[test]
+fn nothing_of_ours_runs_on() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let processes = |lab: &Lab| {
+        let script = "cd /proc; for p in [0-9]*; do [ $p = $$ ] || printf '%s %s\\n' \"$p\" \"$(tr '\\0' ' ' <$p/cmdline)\"; done 2>/dev/null";
+        let text = lab.host(HOST, &["sh", "-c", script]).ok();
+        text.lines().filter(|l| l.contains("kvmfw") || l.contains("sleep")).filter(|l| !l.ends_with("sleep infinity ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = processes(&lab);
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(processes(&lab), before, "after a commit");
+    project.all(&format!("{}checks: [{{ command: 'false', required: true }}]\n", opened(81)));
+    project.apply(&lab, &[]).expect(4);
+    assert_eq!(processes(&lab), before, "after a rollback");
+}
+
+/// An apply that hangs is killed before the restore begins, and does not come back to it.
+#[test]
+fn an_apply_that_hangs() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    // The second family hangs, so the first is changed; when it wakes up it would still load its rules.
+    let tool = lab.disk(HOST, "/etc/alternatives/ip6tables-restore");
+    fs::remove_file(&tool).unwrap();
+    let script = "#!/bin/bash\ntext=$(cat)\n[[ \"$*\" == *-w* && $text == *'--dport 80 '* ]] && sleep 8\nexec /usr/sbin/ip6tables-nft-restore \"$@\" <<<\"$text\"\n";
+    fs::write(&tool, script).unwrap();
+    lab.host(HOST, &["chmod", "755", "/etc/alternatives/ip6tables-restore"]).ok();
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    let before = lab.dump(HOST);
+    let run = project.kvmfw(&lab, &["apply", "-y", "--apply-timeout", "4s", "--confirm-timeout", "5s"]).expect(4);
+    assert!(run.stdout.contains("the change was not applied within 4s"), "{}", run.stdout);
+    let folder = newest(&lab, HOST).unwrap();
+    let took = between(&folder, "armed", "done");
+    assert!(took <= Duration::from_secs(4 + 3), "back after {took:?}");
+    same(&before, &lab.dump(HOST));
+    let sleepers = "cd /proc; for p in [0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done";
+    let left = lab.host(HOST, &["sh", "-c", sleepers]).ok();
+    assert!(!left.contains("sleep 8") && !left.contains("ip6tables-restore"), "it runs on: {left}");
+}

@@ -59,7 +59,27 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> B
             removed(name, owned, observed, &mut plan);
         }
     }
+    for lines in [&mut plan.forward, &mut plan.back, &mut plan.boot] {
+        stp_in_order(lines);
+    }
     plan
+}
+
+/// The kernel takes a forward delay below 2 s only while STP is off: so off comes before the delay,
+/// and on after it.
+fn stp_in_order(lines: &mut Vec<String>) {
+    for at in 0..lines.len() {
+        let Some((bridge, state)) = lines[at].split_once(" stp_state ") else { continue };
+        let delay = format!("{bridge} forward_delay ");
+        let to = match state {
+            "0" => lines[..at].iter().position(|l| l.starts_with(&delay)),
+            _ => lines[at..].iter().rposition(|l| l.starts_with(&delay)).map(|after| at + after),
+        };
+        if let Some(to) = to {
+            let line = lines.remove(at);
+            lines.insert(to, line);
+        }
+    }
 }
 
 struct Work<'a> {
@@ -200,9 +220,9 @@ impl Work<'_> {
     ) {
         let bridge = self.bridge;
         let flag = |value: Option<bool>| value.map(|v| i64::from(v).to_string());
-        // The kernel takes a forward delay below 2 s only while STP is off, so STP goes off first
-        // and comes on last.
-        let mut list = vec![
+        let number = |attribute: &str| there.and_then(|l| l.number(attribute));
+        let list = [
+            ("stp_state", flag(bridge.stp)),
             ("forward_delay", bridge.forward_delay.map(|v| (v * 100).to_string())),
             ("ageing_time", bridge.ageing.map(|v| (v * 100).to_string())),
             ("vlan_filtering", flag(bridge.vlan_filtering)),
@@ -210,20 +230,23 @@ impl Work<'_> {
             ("nf_call_ip6tables", flag(bridge.nf_call_ip6tables)),
             ("nf_call_arptables", flag(bridge.nf_call_arptables)),
         ];
-        let stp = ("stp_state", flag(bridge.stp));
-        if bridge.stp == Some(true) {
-            list.push(stp)
-        } else {
-            list.insert(0, stp)
-        }
         for (attribute, wanted) in list {
-            let live = there.and_then(|l| l.number(attribute)).map(|v| v.to_string());
+            let live = number(attribute).map(|v| v.to_string());
             let fresh = match attribute {
                 "stp_state" | "forward_delay" => Some("0".to_owned()),
                 _ => None,
             };
             let set = |value: &str| format!("link set dev {} type bridge {attribute} {value}", bridge.name);
             let Some(wanted) = wanted else {
+                // STP raises a delay that is too short for it, and leaves it so.
+                let raised = attribute == "forward_delay" && bridge.stp == Some(true);
+                if let (true, Some(live)) = (raised, &live) {
+                    if number("stp_state") == Some(0) {
+                        back.push(set(live));
+                        self.owned.attributes.entry(attribute.to_owned()).or_insert_with(|| live.clone());
+                    }
+                    continue;
+                }
                 self.attribute_back(attribute, attribute, live.as_ref(), &set, old, new, back);
                 continue;
             };

@@ -159,13 +159,18 @@ arm() {
 # Nothing of the apply may run on once the restore begins.
 fence() {
 	ln "$T/fence" "$T/claim" 2>/dev/null
-	first_line "$T/apply.pid"
-	[ -n "$line" ] || return 0
+	first_line "$T/claim"
+	[ "$line" = apply ] || return 0
 	first_line "$T/boot_id"
 	local booted=$line tries=0
 	boot_id
 	[ "$booted" = "$boot" ] || return 0
-	first_line "$T/apply.pid"
+	# It may have its claim and not yet have told its number.
+	while first_line "$T/apply.pid" && [ -z "$line" ] && [ $tries -lt 50 ]; do
+		tries=$((tries + 1))
+		sleep 0.02
+	done
+	[ -n "$line" ] || return 0
 	while kill -KILL "-$line" 2>/dev/null && [ $tries -lt 100 ]; do
 		tries=$((tries + 1))
 		sleep 0.02

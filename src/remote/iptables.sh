@@ -183,9 +183,10 @@ ipt_dry() {
 			for set in $2; do
 				if [ "$ipt" = ip6tables ]; then ipset create "$set" hash:ip family inet6; else ipset create "$set" hash:ip; fi
 			done 2>/dev/null
-			"$ipt-restore" <&4 2>&1 || exit 3
-			"$ipt-restore" --noflush <&5 2>&1 || exit 4
-			exec "$ipt-save"
+			# What it warns of is no part of the rules.
+			said=$("$ipt-restore" <&4 2>&1) || { printf "%s\n" "$said"; exit 3; }
+			said=$("$ipt-restore" --noflush <&5 2>&1) || { printf "%s\n" "$said"; exit 4; }
+			exec "$ipt-save" 2>/dev/null
 		' sh "$ipt" "$sets" 4<<LIVE 5<<CHANGE
 $2
 LIVE

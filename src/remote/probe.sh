@@ -123,6 +123,8 @@ probe_others() {
 				table ~ /^ip6? (raw|mangle|nat|filter|security)$/ {
 					bare = $0
 					gsub(/"[^"]*"/, "", bare)
+					# How nft shows the hashlimit of iptables.
+					gsub(/meter [^ ]+ (size [0-9]+ )?\{[^}]*\}/, "", bare)
 					if (bare !~ /^[ \t]*chain / && bare ~ /\{/) print "native=" table ": " $0
 				}
 				$1 == "type" && $3 == "hook" && table !~ /^ip6? (raw|mangle|nat|filter|security)$/ { print "chain=" table " " $0 }'

@@ -1,0 +1,262 @@
+//! One test for each row of the table of exit codes, and the shape of the JSON document.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::project::{Project, Run};
+use common::{Cut, Lab};
+use serde_json::Value;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+const HOST: &str = "kvm1";
+const OPEN: &str = "modules: [host-firewall, bridge-accept-each]\nbridges: { br123: { manage: false } }\n";
+const STATUSES: [&str; 8] =
+    ["unchanged", "changed", "rolled_back", "failed", "unreachable", "unknown", "skipped", "refused"];
+
+/// Checks the shape of a result and that its summary counts its hosts.
+#[track_caller]
+fn document(run: &Run) -> Value {
+    let json = run.json();
+    assert_eq!(json["version"], 1, "{json:#}");
+    let hosts = json["hosts"].as_array().expect("hosts");
+    assert_eq!(json["summary"]["hosts"], hosts.len(), "{json:#}");
+    assert_eq!(json["summary"].as_object().unwrap().len(), 1 + STATUSES.len(), "{json:#}");
+    for status in STATUSES {
+        let count = hosts.iter().filter(|h| h["status"] == status).count();
+        assert_eq!(json["summary"][status], count, "{status}: {json:#}");
+    }
+    for host in hosts {
+        assert!(host["name"].is_string() && STATUSES.contains(&host["status"].as_str().unwrap()), "{host:#}");
+        for change in host["changes"].as_array().expect("changes") {
+            let is = |key: &str, of: &[&str]| of.contains(&change[key].as_str().unwrap_or("?"));
+            assert!(is("kind", &["sysctl", "iptables", "ip6tables", "bridge"]), "{change:#}");
+            assert!(is("action", &["add", "change", "remove"]), "{change:#}");
+            assert!(change["resource"].is_string() && change["origin"].is_array(), "{change:#}");
+            assert!(change["risks"].as_array().unwrap().iter().all(Value::is_string), "{change:#}");
+            let diff = change["diff"].as_str().unwrap();
+            assert!(diff.lines().all(|l| l.starts_with(['+', '-', ' '])), "{diff}");
+            assert!(diff.lines().any(|l| l.starts_with(['+', '-'])), "{diff}");
+        }
+        for warning in host["warnings"].as_array().expect("warnings") {
+            assert!(warning["code"].is_string() && warning["message"].is_string(), "{warning:#}");
+        }
+    }
+    json
+}
+
+#[track_caller]
+fn until(what: &str, mut look: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !look() {
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn marked(lab: &Lab, mark: &str) -> bool {
+    let folders = std::fs::read_dir(lab.disk(HOST, "/var/lib/kvmfw/txn"));
+    folders.is_ok_and(|f| f.flatten().any(|e| e.path().join(mark).exists()))
+}
+
+fn start(lab: &Lab, project: &Project) -> Child {
+    project.spawn(
+        lab,
+        &["apply", "-y", "--apply-timeout", "5s", "--confirm-timeout", "5s", "--format", "json"],
+    )
+}
+
+fn end(child: Child) -> Run {
+    let start = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        took: start.elapsed(),
+    }
+}
+
+#[test]
+fn done_is_0_and_pending_is_2() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], OPEN);
+    project.kvmfw(&lab, &["check"]).expect(0);
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(0);
+    let json = document(&plan);
+    assert_eq!((&json["summary"]["changed"], &json["hosts"][0]["status"]), (&1.into(), &"changed".into()));
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+    let run = document(&project.apply(&lab, &["--format", "json"]).expect(0));
+    assert!(run["run"].is_string(), "{run:#}");
+    let run = document(&project.apply(&lab, &["--format", "json"]).expect(0));
+    assert_eq!(run["hosts"][0]["status"], "unchanged");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    project.kvmfw(&lab, &["--help"]).expect(0);
+}
+
+#[test]
+fn bad_input_is_3() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], "modulse: [host-firewall]\n");
+    for args in [&["check"][..], &["plan"], &["apply", "-y"]] {
+        let run = project.kvmfw(&lab, args).expect(3);
+        assert!(run.stderr.contains("modulse") && run.stdout.is_empty(), "{}{}", run.stdout, run.stderr);
+    }
+    project.all(OPEN);
+    for args in [
+        &["plan", "--limit", "kvm9"][..],
+        &["plan", "--no-such-flag"],
+        &["apply", "/no/such/plan"],
+        &["apply", "-y", "--accept-risk", "everything"],
+        &["plan", "-i", "nowhere"],
+    ] {
+        let run = project.kvmfw(&lab, args).expect(3);
+        assert!(!run.stderr.is_empty(), "{args:?} says nothing");
+    }
+    assert!(!lab.disk(HOST, "/var/lib/kvmfw").exists(), "a host was touched");
+}
+
+#[test]
+fn failed_and_restored_is_4() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], &format!("{OPEN}checks: [{{ command: 'false', required: true }}]\n"));
+    let json = document(&project.apply(&lab, &["--format", "json"]).expect(4));
+    assert_eq!(json["hosts"][0]["status"], "rolled_back");
+    assert!(json["hosts"][0]["message"].as_str().unwrap().contains("check failed"), "{json:#}");
+}
+
+#[test]
+fn unreachable_is_5() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], OPEN);
+    lab.cut(HOST, Cut::Both);
+    for args in [&["plan", "--format", "json"][..], &["apply", "-y", "--format", "json"]] {
+        let json = document(&project.kvmfw(&lab, args).expect(5));
+        assert_eq!(json["hosts"][0]["status"], "unreachable", "{json:#}");
+        assert!(json["hosts"][0]["message"].is_string(), "{json:#}");
+    }
+    project.kvmfw(&lab, &["status"]).expect(5);
+}
+
+#[test]
+fn unknown_is_6() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], &format!("{OPEN}checks: [{{ command: sleep 2 }}]\n"));
+    let kvmfw = start(&lab, &project);
+    until("armed", || marked(&lab, "armed"));
+    lab.cut(HOST, Cut::Both);
+    let json = document(&end(kvmfw).expect(6));
+    assert_eq!(json["hosts"][0]["status"], "unknown", "{json:#}");
+    assert_eq!(json["hosts"][0]["reason"], "no_answer", "{json:#}");
+}
+
+#[test]
+fn left_alone_is_7() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], OPEN);
+    let before = lab.dump(HOST);
+    // Nobody to ask, and nobody said yes.
+    let run = project.kvmfw(&lab, &["apply"]).expect(7);
+    assert!(run.stderr.contains("-y"), "{}", run.stderr);
+    assert_eq!(lab.dump(HOST), before, "it was touched");
+
+    // A plan is applied once; then it is stale.
+    let plan = project.path().join("saved.plan");
+    let plan = plan.to_str().unwrap();
+    project.kvmfw(&lab, &["plan", "-o", plan]).expect(0);
+    project.kvmfw(&lab, &["apply", plan]).expect(0);
+    lab.host(HOST, &["iptables", "-D", "FORWARD", "1"]).ok();
+    let json = document(&project.kvmfw(&lab, &["apply", plan, "--format", "json"]).expect(7));
+    assert_eq!((&json["hosts"][0]["status"], &json["hosts"][0]["reason"]), (&"refused".into(), &"stale".into()));
+
+    // Another inventory's host.
+    let other = std::fs::read_to_string(project.path().join("inventories/lab.yaml")).unwrap();
+    project.write("inventories/other.yaml", &other);
+    let json = document(&project.kvmfw(&lab, &["plan", "-i", "other", "--format", "json"]).expect(7));
+    assert_eq!(json["hosts"][0]["reason"], "managed_by", "{json:#}");
+
+    // A file that somebody else wrote.
+    lab.host(HOST, &["sh", "-c", "echo net.ipv4.ip_forward=1 >/etc/sysctl.d/60-mine.conf"]).ok();
+    project.all(&format!("{OPEN}sysctl: {{ 60-mine: {{ net.ipv4.ip_forward: 0 }} }}\n"));
+    let json = document(&project.kvmfw(&lab, &["plan", "-i", "lab", "--format", "json"]).expect(7));
+    assert_eq!(json["hosts"][0]["reason"], "foreign_owner", "{json:#}");
+}
+
+/// The worst counts: unknown before failed before unreachable before left alone.
+#[test]
+fn several_at_once() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).up();
+    let project = Project::new(&lab, &["kvm1", "kvm2", "kvm3"], &format!("{OPEN}checks: [{{ command: 'test $(uname -n) != kvm3', required: true }}]\n"));
+    lab.cut("kvm2", Cut::Both);
+    let args = ["--max-unreachable", "1", "--max-fail", "3", "--format", "json"];
+    let json = document(&project.apply(&lab, &args).expect(4));
+    let statuses: Vec<_> = json["hosts"].as_array().unwrap().iter().map(|h| h["status"].clone()).collect();
+    assert_eq!(statuses, ["changed", "unreachable", "rolled_back"], "{json:#}");
+    // The budget: kvm3 comes first and fails, so kvm1 is left alone; 4 outranks 7.
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y", "--limit", "kvm1"]).expect(0);
+    lab.mend("kvm2");
+    project.all(&format!("{OPEN}checks: [{{ command: 'false', required: true }}]\n"));
+    let json = document(&project.apply(&lab, &["--format", "json"]).expect(4));
+    assert_eq!(json["summary"]["rolled_back"], 1, "{json:#}");
+    assert_eq!(json["summary"]["skipped"], 2, "{json:#}");
+}
+
+fn interrupt(child: &Child) {
+    let done = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+fn interrupted_is_130() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).up();
+    // In flight: decided first, and no new host.
+    let project =
+        Project::new(&lab, &[HOST, "kvm2"], &format!("{OPEN}checks: [{{ command: sleep 2, timeout: 5s }}]\n"));
+    let kvmfw = start(&lab, &project);
+    until("applied", || marked(&lab, "applied"));
+    interrupt(&kvmfw);
+    let run = end(kvmfw).expect(130);
+    let json = document(&run);
+    let statuses: Vec<_> = json["hosts"].as_array().unwrap().iter().map(|h| h["status"].clone()).collect();
+    assert_eq!(statuses, ["changed", "skipped"], "{json:#}");
+    assert!(run.stderr.contains("Interrupted"), "{}", run.stderr);
+
+    // Twice: the guard is left to it, and rolls back what nobody confirmed.
+    project.all(&format!("{OPEN}params: {{ host-firewall: {{ allow_tcp: [22, 80] }} }}\nchecks: [{{ command: sleep 3, timeout: 5s }}]\n"));
+    let folders = || std::fs::read_dir(lab.disk(HOST, "/var/lib/kvmfw/txn")).unwrap().flatten().map(|e| e.path());
+    let old: Vec<_> = folders().collect();
+    let kvmfw = start(&lab, &project);
+    until("applied", || folders().any(|f| !old.contains(&f) && f.join("applied").exists()));
+    interrupt(&kvmfw);
+    std::thread::sleep(Duration::from_millis(200));
+    interrupt(&kvmfw);
+    let run = end(kvmfw).expect(130);
+    assert!(run.took < Duration::from_secs(2), "it stayed for {:?}", run.took);
+    until("rolled back", || folders().any(|f| !old.contains(&f) && f.join("done").exists()));
+    let status = project.kvmfw(&lab, &["status"]).expect(0);
+    assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);
+}
