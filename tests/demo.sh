@@ -146,6 +146,7 @@ serve() {
 }
 
 # --- the story --------------------------------------------------------------------------------------
+SECONDS=0
 mkdir -p "$project/inventories" "$project/modules/office"
 tell "${bold}kvmfw on three KVM hosts, in nine steps.${off}" \
     "Every line after a ✓ was checked; this stops at the first that is not so."
