@@ -13,6 +13,7 @@ use crate::plan::{self, HostPlan, Options, Verdict};
 use crate::remote::{self, Nonce};
 use crate::transport::{self, Session, TransportError};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -28,6 +29,8 @@ struct Transaction<'a> {
     desired: &'a Desired,
     options: &'a Options,
     token: String,
+    /// The commit was sent; whether it arrived is another question.
+    commit_sent: AtomicBool,
 }
 
 pub(super) async fn apply_host(
@@ -42,7 +45,8 @@ pub(super) async fn apply_host(
         Ok(token) => token,
         Err(error) => return internal(&desired.host, &error.to_string()),
     };
-    let transaction = Transaction { settings, events, desired, options, token };
+    let transaction =
+        Transaction { settings, events, desired, options, token, commit_sent: AtomicBool::new(false) };
     let mut outcome = transaction.carry_out(&plan, session).await;
     if outcome.status == Status::RolledBack
         && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
@@ -70,7 +74,8 @@ impl Transaction<'_> {
         };
         self.step("applying");
         let started = Instant::now();
-        let limit = self.settings.apply_timeout + Duration::from_secs(15);
+        // A channel that the change cut may never say so; a new connection can ask as well.
+        let limit = self.settings.apply_timeout.min(Duration::from_secs(10)) + Duration::from_secs(2);
         let state = self.call(&session, "go", limit).await;
         let outcome = match state {
             Ok(state) if state.is_final() || matches!(state, TransactionState::RollbackFailed(_)) => {
@@ -110,17 +115,30 @@ impl Transaction<'_> {
         files.push(("token".into(), format!("{}\n", self.token)));
         files.push(("limits".into(), self.limits()));
         let document = remote::stage(&nonce, &self.settings.run, &files);
-        let answer = session.run(&document, PROBE_LIMIT).await.map_err(|e| unreachable(host, &e))?;
+        let answer = match session.run(&document, PROBE_LIMIT + self.checks_limit()).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.abort_anew().await;
+                return Err(unreachable(host, &error));
+            }
+        };
         let text = String::from_utf8_lossy(&answer.stdout);
         let sections = Sections::split(&text, nonce.as_str());
-        let observed = read_observation(host, &answer, &nonce)?;
+        let observed = match read_observation(host, &answer, &nonce) {
+            Ok(observed) => observed,
+            Err(outcome) => {
+                self.abort(session).await;
+                return Err(outcome);
+            }
+        };
         if sections.get("staged").is_none() {
             let tail = answer.stderr.lines().last().unwrap_or("it did not say why").to_owned();
             self.abort(session).await;
             return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
         }
         let again = plan::host(self.desired, &observed, self.options);
-        let same = again.changes == plan.changes && again.verdict == Verdict::Changes;
+        let same =
+            again.changes == plan.changes && again.bundle == plan.bundle && again.verdict == Verdict::Changes;
         if !same {
             self.abort(session).await;
             let (reason, message) = match again.verdict {
@@ -137,7 +155,8 @@ impl Transaction<'_> {
     fn limits(&self) -> String {
         let seconds = |d: Duration| d.as_secs().max(1);
         format!(
-            "stage=120\napply={}\nconfirm={}\n",
+            "stage={}\napply={}\nconfirm={}\n",
+            120 + seconds(self.checks_limit()),
             seconds(self.settings.apply_timeout),
             seconds(self.settings.confirm_timeout + self.settings.soak)
         )
@@ -169,6 +188,19 @@ impl Transaction<'_> {
         }
     }
 
+    /// How long all checks together may take.
+    fn checks_limit(&self) -> Duration {
+        self.desired.checks.iter().map(|c| c.timeout + Duration::from_secs(1)).sum()
+    }
+
+    /// Releases the host over a connection of its own, when the first one fell silent.
+    async fn abort_anew(&self) {
+        if let Ok(session) = transport::connect(self.settings.via, &self.desired.connection).await {
+            self.abort(&session).await;
+            session.close().await;
+        }
+    }
+
     async fn abort(&self, session: &Session) {
         // If it does not arrive, the guard gives the lock back at its own deadline.
         let _ = self.call(session, "abort", CALL_LIMIT).await;
@@ -184,6 +216,7 @@ impl Transaction<'_> {
             + GRACE;
         let mut trouble = None;
         let mut first_confirm = None;
+        let mut pause = Duration::from_millis(300);
         loop {
             if Instant::now() >= deadline {
                 return self.unknown(trouble);
@@ -208,7 +241,11 @@ impl Transaction<'_> {
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                Ok(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+                Ok(_) => {
+                    // Every look is a login; a long apply must not look like an attack.
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(3));
+                }
                 Err(error) => {
                     trouble = Some(error.to_string());
                     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -237,9 +274,8 @@ impl Transaction<'_> {
         before: &BTreeMap<usize, bool>,
         first_confirm: &mut Option<Instant>,
     ) -> Result<(TransactionState, Option<Duration>), TransportError> {
-        let checks_limit: Duration = self.desired.checks.iter().map(|c| c.timeout).sum();
         let (state, mut after) =
-            self.call_sections(session, "probe-confirm", CALL_LIMIT + checks_limit).await?;
+            self.call_sections(session, "probe-confirm", CALL_LIMIT + self.checks_limit()).await?;
         if state != TransactionState::Applied {
             return Ok((state, None));
         }
@@ -262,6 +298,7 @@ impl Transaction<'_> {
                 return Ok((TransactionState::Applied, Some(left)));
             }
         }
+        self.commit_sent.store(true, Ordering::Relaxed);
         let state = self.call(session, "commit", CALL_LIMIT * 2).await?;
         Ok((state, None))
     }
@@ -289,6 +326,10 @@ impl Transaction<'_> {
         let host = &self.desired.host;
         match state {
             TransactionState::Committed => HostOutcome::new(host, Status::Changed),
+            // Back at the original nothing is left that could tell; a rollback would have stayed.
+            TransactionState::None if self.options.zero && self.commit_sent.load(Ordering::Relaxed) => {
+                HostOutcome::new(host, Status::Changed)
+            }
             TransactionState::RolledBack(reason) => {
                 let mut message = if reason.is_empty() { "rolled back".to_owned() } else { reason.clone() };
                 if let Some(trouble) = trouble {

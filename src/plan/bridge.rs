@@ -25,6 +25,10 @@ pub struct Owned {
     pub addresses: BTreeMap<IpNet, Option<String>>,
     /// Gateways we added.
     pub gateways: BTreeSet<IpAddr>,
+    /// Routes that we moved from a port to the bridge, as lines for `ip -batch`: at boot they have to
+    /// move again.
+    #[serde(default)]
+    pub routes: BTreeSet<String>,
     /// Attributes we set, with the value before: `mtu` → `1500`, `eth1 mtu` → `1500`.
     pub attributes: BTreeMap<String, String>,
 }
@@ -41,6 +45,8 @@ pub(super) struct BridgePlan {
     /// To the desired state at boot, from wherever the distribution left it.
     pub boot: Vec<String>,
     pub owned: BTreeMap<String, Owned>,
+    /// Links that are touched.
+    pub devices: BTreeSet<String>,
     /// Why it cannot be done: reason and sentence.
     pub refusal: Option<(&'static str, String)>,
 }
@@ -134,6 +140,8 @@ impl Work<'_> {
             return Ok(());
         }
         self.plan.back.extend(back);
+        self.plan.devices.insert(name.clone());
+        self.plan.devices.extend(self.bridge.ports.iter().cloned());
         let mut diff = Diff::of(&old, &new);
         if diff.is_empty() {
             let line = super::DiffLine {
@@ -406,8 +414,12 @@ impl Work<'_> {
         }
         for route in moved_routes {
             self.plan.forward.push(route.clone());
-            self.plan.boot.push(route);
+            self.owned.routes.insert(route);
         }
+        if !self.bridge.take_addresses && wanted.iter().all(|(_, from)| from.is_none()) {
+            self.owned.routes.clear();
+        }
+        self.plan.boot.extend(self.owned.routes.iter().cloned());
         let gone: Vec<IpNet> =
             self.owned.addresses.keys().filter(|a| !wanted.iter().any(|(w, _)| w == *a)).copied().collect();
         for address in gone {
@@ -572,6 +584,8 @@ fn removed(name: &str, owned: &Owned, observed: &Observed, plan: &mut BridgePlan
         return;
     }
     plan.back.extend(back);
+    plan.devices.insert(name.to_owned());
+    plan.devices.extend(owned.ports.iter().cloned());
     plan.changes.push(Change {
         kind: Kind::Bridge,
         resource: name.to_owned(),

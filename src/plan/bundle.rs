@@ -45,6 +45,7 @@ impl Bundle {
         put("modules", lines(modules.iter()));
         put("boot.modules", lines(boot_modules(desired).iter()));
         put("bridges", lines(bridges.forward.iter()));
+        put("devices", lines(bridges.devices.iter()));
         put("boot.bridges", lines(bridges.boot.iter()));
         put("inventory", format!("{}\n", desired.inventory));
         put("checks", checks(desired));

@@ -13,12 +13,15 @@ only_policies_of() {
 	} | awk '
 		$0 == "=" { rest = 1; table = ""; next }
 		/^\*/ { table = substr($1, 2) }
+		!rest && /^\^/ && ($2 == "first" || $2 == "last") { moves[table " " $1 " " $3] = 1 }
 		!rest {
 			if (/^:/ && !/^:KVMFW-/) { named[table $1] = 1; list[table] = list[table] $1 "\n" }
 			next
 		}
 		/^\*/ { seen[table] = 1; delete left; n = split(list[table], left, "\n") }
 		/^:/ && !/^:KVMFW-/ { if (!((table $1) in named)) next; for (i = 1; i <= n; i++) if (left[i] == $1) left[i] = "" }
+		# What this transaction moves has to go back to where it stood.
+		/^\^/ && ((table " " $1 " " $3) in moves) { sub(/ /, " =") }
 		{ print }
 		END {
 			for (t in list) if (!(t in seen)) {
@@ -55,8 +58,13 @@ goal_text() {
 snapshot() {
 	local family key
 	for family in 4 6; do
-		ipt_family $family || { : >"$T/pre/own$family"; continue; }
-		only_policies_of "$(ipt_save | ipt_own)" "$(want $family)" >"$T/pre/own$family" || return 1
+		ipt_family $family || { true >"$T/pre/own$family"; continue; }
+		if ! live=$(ipt_save); then
+			[ ! -s "$T/new/want$family" ] || return 1
+			true >"$T/pre/own$family"
+			continue
+		fi
+		{ only_policies_of "$(printf '%s\n' "$live" | ipt_own)" "$(want $family)" && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
@@ -70,12 +78,26 @@ snapshot() {
 		read_keys <"$T/new/sysctl.keys" | grep -v '!'
 		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
 		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
-		# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
-		if grep -q '^net/ipv[46]/' "$T/new/sysctl.keys"; then
-			cd /proc/sys && grep -rs '' net/ipv4/conf net/ipv6/conf | sed 's/:/=/' | grep -v -e /stable_secret= -e /mc_forwarding=
-			cd /
-		fi
-	} >"$T/pre/sysctl" 2>/dev/null
+		echo '#end'
+	} >"$T/pre/sysctl" || return 1
+	# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
+	# Those go back too, but others may write them meanwhile: they are no measure of success.
+	if grep -q -e ip_forward -e /forwarding "$T/new/sysctl.keys"; then
+		(cd /proc/sys && grep -rs '' net/ipv4/conf net/ipv6/conf) | sed 's/:/=/' |
+			grep -e /forwarding= -e /accept_redirects= -e /send_redirects= -e /proxy_ndp=
+	fi >"$T/pre/sysctl.side"
+	device_addresses >"$T/pre/addresses" || return 1
+	# A disk that filled up on the way shows here: what is cut off has no end.
+	for file in own4 own6 sysctl; do
+		[ ! -s "$T/pre/$file" ] || [ "$(tail -n 1 "$T/pre/$file")" = '#end' ] || return 1
+	done
+}
+
+# Addresses of the links that this transaction touches.
+device_addresses() {
+	while read -r device; do
+		ip -o addr show dev "$device" scope global 2>/dev/null | awk -v d="$device" '{ print d, $3, $4 }'
+	done <"$T/new/devices"
 }
 
 bridge_keys() {
@@ -120,10 +142,10 @@ ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 apply_rules() {
 	local goal predicted
 	step "$(ipt_number "$1")"
-	[ -s "$T/new/want$1" ] || grep -q KVMFW- "$T/pre/own$1" || [ -s "$T/pre/own$1" ] || return 0
+	[ -s "$T/new/want$1" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
 	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
 	if grep -q '^?' "$T/new/want$1"; then
-		live=$(ipt_save)
+		live=$(ipt_save) || failed "$ipt-save failed"
 		predicted=$(ipt_dry "$1" "$live" "$(want_provable "$1")" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
 		goal=$(goal_text "$(want "$1")" "$(printf '%s\n' "$predicted" | ipt_own)")
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
@@ -132,7 +154,7 @@ apply_rules() {
 	goal=$(cat "$G/rules.v$1")
 	warm_up "$1" "$goal"
 	error=$(ipt_load "$1" "$goal" 2>&1) || failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')"
-	[ -z "$(ipt_change "$(ipt_save)" "$goal")" ] || failed "the rules were not there after loading them"
+	live=$(ipt_save) && [ -z "$(ipt_change "$live" "$goal")" ] || failed "the rules were not there after loading them"
 }
 
 # Whether rules make conntrack look at packets.
@@ -145,16 +167,15 @@ tracks() {
 # takes the next packet of each for a new one: storage and cluster traffic would be rejected. A rule
 # that only asks makes it look; the real rules follow when it knows what is open.
 warm_up() {
-	local sockets tries=0 file=/proc/net/tcp
+	local sockets tries=0
 	tracks "$2" || return 0
 	tracks "$(ipt_save)" && return 0
-	[ "$1" = 6 ] && file=/proc/net/tcp6
 	# Established sockets, those of sshd left out: they are let in as new ones too.
 	first_line "$T/ssh"
 	sockets=$(awk -v ssh="${line##* }" '
 		BEGIN { own = sprintf("%04X", ssh) }
 		FNR > 1 && $4 == "01" { n = split($2, at, ":"); if (at[n] != own) count++ }
-		END { print count + 0 }' $file 2>/dev/null)
+		END { print count + 0 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null)
 	[ "${sockets:-0}" -gt 0 ] || return 0
 	printf '*filter\n:KVMFW-WARMUP - [0:0]\n-A KVMFW-WARMUP -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
@@ -168,8 +189,7 @@ warm_up() {
 # Runs as a process group of its own, so that the guard can end all of it.
 apply() {
 	trap '' HUP
-	ln "$T/apply" "$T/claim" 2>/dev/null || exit 1
-	echo $$ >"$T/apply.pid" || exit 1
+	echo $$ >"$T/apply.pid" && ln "$T/apply" "$T/claim" 2>/dev/null || exit 1
 	G=$ETC/generations/$(cat "$T/generation")
 	step modules
 	if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then
@@ -203,21 +223,29 @@ apply() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local family bad=0
+	local family bad=0 missing
 	if [ -s "$T/pre/bridges" ]; then
 		ip -force -batch "$T/pre/bridges" >/dev/null 2>&1
+		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
-			[ "$(basename "$(readlink "/sys/class/net/$port/brport/bridge")")" = "$bridge" ] && continue
+			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue
 			echo "link set dev $port master $bridge"
 		done <"$T/pre/ports" | ip -force -batch - >/dev/null 2>&1
+		missing=$(device_addresses | awk 'NR == FNR { now[$0] = 1; next } !($0 in now)' - "$T/pre/addresses")
+		if [ -n "$missing" ]; then
+			say "after the rollback not back: $(echo "$missing" | head -n 3 | tr '\n' ' ')"
+			bad=1
+		fi
 	fi
 	for family in 4 6; do
+		[ -s "$T/new/want$family" ] || grep -q KVMFW- "$T/pre/own$family" || continue
 		ipt_family $family || continue
 		ipt_load $family "$(cat "$T/pre/own$family")" || bad=1
-		[ -z "$(ipt_change "$(ipt_save)" "$(cat "$T/pre/own$family")")" ] || bad=1
+		live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(cat "$T/pre/own$family")")" ] || bad=1
 		tidy_tables $family "$T/pre/tables$family"
 	done
 	write_keys "$T/pre/sysctl" /dev/null
+	write_keys "$T/pre/sysctl.side" /dev/null
 	# Writing one key can set others; a second pass finds them.
 	write_keys "$T/pre/sysctl" /dev/null
 	error=$(keys_that_differ "$T/pre/sysctl")
@@ -297,7 +325,7 @@ persist() {
 	[ -e "$ETC/generations/$generation" ] || return 1
 	keep_originals || return 1
 	ln -sfn "generations/$generation" $ETC/current.new && mv -fT $ETC/current.new $ETC/current || return 1
-	cat "$T/new/inventory" >$ETC/inventory
+	cat "$T/new/inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
 	to_disk $ETC $ETC/inventory || return 1
 	link_files
 	prune
@@ -305,20 +333,32 @@ persist() {
 
 # What was there before we first touched it, noted once.
 keep_originals() {
-	mkdir -p $VAR/original/files
-	touch $VAR/original/sysctl $VAR/original/policies
-	while IFS= read -r key; do
-		grep -q "^$key=" $VAR/original/sysctl || grep -m 1 "^$key=" "$T/pre/sysctl" >>$VAR/original/sysctl
-	done <"$T/new/sysctl.keys"
-	for family in 4 6; do
-		awk -v f=$family '/^\*/ { t = substr($1, 2) } /^:/ && !/^:KVMFW-/ { print f, t, substr($1, 2), $2 }' "$T/pre/own$family"
-	done | while read -r f table chain policy; do
-		grep -q "^$f $table $chain " $VAR/original/policies || echo "$f $table $chain $policy" >>$VAR/original/policies
+	local dir=$VAR/original
+	mkdir -p $dir/files && touch $dir/sysctl $dir/policies || return 1
+	{
+		cat $dir/sysctl
+		while IFS= read -r key; do
+			grep -q "^$key=" $dir/sysctl || grep -m 1 "^$key=" "$T/pre/sysctl"
+		done <"$T/new/sysctl.keys"
+		echo '#end'
+	} >$dir/sysctl.new
+	{
+		cat $dir/policies
+		for family in 4 6; do
+			awk -v f=$family '/^\*/ { t = substr($1, 2) } /^:/ && !/^:KVMFW-/ { print f, t, substr($1, 2), $2 }' "$T/pre/own$family"
+		done | while read -r f table chain policy; do
+			grep -q "^$f $table $chain " $dir/policies || echo "$f $table $chain $policy"
+		done
+		echo '#end'
+	} >$dir/policies.new
+	for file in sysctl policies; do
+		[ "$(tail -n 1 $dir/$file.new)" = '#end' ] || return 1
+		sed -i '/^#end$/d' $dir/$file.new && mv -f $dir/$file.new $dir/$file || return 1
 	done
 	for family in 4 6; do
-		[ -e $VAR/original/tables$family ] || cp "$T/pre/tables$family" $VAR/original/tables$family
+		[ -e $dir/tables$family ] || cp "$T/pre/tables$family" $dir/tables$family || return 1
 	done
-	to_disk $VAR/original/*
+	to_disk $dir/sysctl $dir/policies $dir
 }
 
 # Generations beyond the newest twenty, and transactions beyond them, have served.
@@ -381,7 +421,7 @@ remove_boot() {
 
 # A host that was never managed is left as it was found, but for the record of the attempt.
 forget_if_new() {
-	[ -e $ETC/current ] && return
+	[ -L $ETC/current ] && return
 	remove_boot
 	rm -rf $ETC
 }

@@ -64,6 +64,13 @@ decide() {
 
 decision() { first_line "$T/decision"; [ -n "$line" ] || [ -z "${undecidable-}" ] || line=rollback; }
 
+# Away with the candidate of a transaction that did not come to be.
+drop_generation() {
+	first_line "$T/generation"
+	case $line in '' | *[!0-9]*) return 0 ;; esac
+	[ "$(readlink $ETC/current)" = "generations/$line" ] || rm -rf "$ETC/generations/$line"
+}
+
 guard() {
 	exec </dev/null >>"$T/log" 2>&1
 	trap '' HUP PIPE INT TERM
@@ -89,7 +96,8 @@ guard() {
 	echo locked >&5
 	while watch; do read -r _ <&8; done
 	stop_timer
-	: >$VAR/lock
+	# Gone with everything else after an undo to the original.
+	[ ! -d $VAR ] || true >$VAR/lock
 	exit 0
 }
 
@@ -102,7 +110,7 @@ watch() {
 	seconds_left
 	if [ ! -e "$T/armed" ]; then
 		if [ -e "$T/abort" ] || [ "$left" -le 0 ]; then
-			rm -rf "$ETC/generations/$(cat "$T/generation" 2>/dev/null || echo none)"
+			drop_generation
 			forget_if_new
 			close_txn "released: nothing was touched"
 			return 1
@@ -123,7 +131,11 @@ watch() {
 		fi
 		if [ ! -e "$T/applied" ]; then
 			set_deadline "$(limit confirm)"
-			ln "$T/ok" "$T/applied"
+			if ! ln "$T/ok" "$T/applied"; then
+				decide rollback "that it was applied could not be recorded"
+				watch
+				return
+			fi
 			echo applied >&5
 			return 0
 		fi
@@ -144,7 +156,7 @@ watch() {
 arm() {
 	boot_id
 	echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$(limit apply)" &&
-		: >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open; return 1; }
+		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open; return 1; }
 	echo armed >&5
 	{
 		if setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$T/log" 2>"$T/error"; then
@@ -171,36 +183,45 @@ fence() {
 		sleep 0.02
 	done
 	[ -n "$line" ] || return 0
-	while kill -KILL "-$line" 2>/dev/null && [ $tries -lt 100 ]; do
+	tries=0
+	while [ $tries -lt 100 ]; do
+		kill -KILL "-$line" 2>/dev/null
+		lives "$line" || return 0
 		tries=$((tries + 1))
 		sleep 0.02
 	done
-	return 0
+	return 1
 }
+
+# Whether a process group has members that are more than a record waiting to be read.
+lives() { cat /proc/[0-9]*/stat 2>/dev/null | awk -v group="$1" '$5 == group && $3 != "Z" { found = 1 } END { exit !found }'; }
 
 finish() {
 	stop_timer
 	decision
 	case $line in
 	commit)
-		if persist; then close_txn committed; else
-			echo "persist failed, trying again" >&5
-			until persist; do sleep 1; done
-			close_txn committed
-		fi
+		until persist; do
+			say "cannot make it last yet"
+			# At boot others wait for this; the next apply or boot tries again.
+			[ -z "${booting-}" ] || { echo "$ID is decided, but could not be made to last" >>$VAR/boot.failed; return; }
+			sleep 1
+		done
+		close_txn committed
 		;;
 	*)
-		fence
+		until fence; do say "the apply does not die"; done
 		local tries=0
 		until roll_back; do
 			tries=$((tries + 1))
+			[ -z "${booting-}" ] || { echo "the rollback of $ID did not succeed" >>$VAR/boot.failed; return; }
 			[ $tries -eq 3 ] && shout "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
 			[ $tries -eq 3 ] && echo "rollback_failed $(tail -n 1 "$T/log")" >&5
 			[ $tries -ge 3 ] && echo "rollback failed" >"$T/state"
 			sleep 1
 		done
 		rm -f "$T/state"
-		rm -rf "$ETC/generations/$(cat "$T/generation")"
+		drop_generation
 		forget_if_new
 		close_txn "rolled_back: $(cat "$T/reason" 2>/dev/null)"
 		;;
@@ -209,8 +230,9 @@ finish() {
 
 close_txn() {
 	record "$1"
+	# Whole or not at all; where not even this can be written, an empty one with the decision beside it.
+	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
 	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
-	if ! echo "$1" >"$T/done"; then : >"$T/done"; fi
 	rm -f "$T/token"
 	to_disk "$T/done" "$T" $VAR 2>/dev/null
 	echo "done $1" >&5
@@ -241,7 +263,7 @@ recover() {
 	decision
 	if [ "$booted" != "$boot" ] && [ "$line" != commit ]; then
 		# What was live is gone with the boot, and what boots was never changed.
-		rm -rf "$ETC/generations/$(cat "$T/generation")"
+		drop_generation
 		forget_if_new
 		close_txn "rolled_back: the host was booted before a decision"
 	else

@@ -5,12 +5,25 @@
 #   *filter
 #   :INPUT DROP                       policy of a built-in chain
 #   :KVMFW-INPUT -                    a chain of ours
-#   ^INPUT any KVMFW-INPUT            the hook and where it stands: any, first, last, or its number
+#   ^INPUT any KVMFW-INPUT            the hook and where it has to stand: any, first, last
+#   ^INPUT 3 KVMFW-INPUT -j …         a hook as it was found, with its number and its own words;
+#   ^INPUT =3 KVMFW-INPUT -j …        with = it also has to stand at that number again
 #   -A KVMFW-INPUT -i lo -j ACCEPT
 #   COMMIT
 
+# The chain that a rule enters; what stands in quotes is text.
+TARGET_AWK='
+function target_of(rule,   words, n, i) {
+	if (index(rule, "KVMFW-") == 0) return ""
+	gsub(/"([^"\\]|\\.)*"/, "\"\"", rule)
+	n = split(rule, words, " ")
+	for (i = n - 1; i > 2; i--) if (words[i] == "-j" || words[i] == "-g") return words[i + 1]
+	return ""
+}
+'
+
 # Reads iptables-save, prints our part of it: all policies, our chains, hooks with their numbers.
-OWN_AWK='
+OWN_AWK=$TARGET_AWK'
 function flush_table(  i) {
 	if (table == "") return
 	print "*" table
@@ -29,9 +42,8 @@ function flush_table(  i) {
 /^-A / {
 	if ($2 ~ /^KVMFW-/) { body[++nbody] = $0; next }
 	index_of[$2]++
-	target = ""
-	for (i = NF - 1; i > 2; i--) if ($i == "-j" || $i == "-g") { target = $(i + 1); break }
-	if (target ~ /^KVMFW-/) hook[++nhook] = "^" $2 " " index_of[$2] " " target
+	target = target_of($0)
+	if (target ~ /^KVMFW-/) hook[++nhook] = "^" $2 " " index_of[$2] " " target " " substr($0, length($2) + 5)
 }
 END { flush_table() }
 '
@@ -39,14 +51,13 @@ END { flush_table() }
 # Reads the live save, a line "=", then the own text that is wanted; prints what iptables-restore
 # --noflush has to be given, table by table, and nothing for a table that is as it should be.
 # A policy that the goal does not name stays as it is.
-CHANGE_AWK='
+CHANGE_AWK=$TARGET_AWK'
 BEGIN {
-	hook_text = "-m comment --comment \"kvmfw:hook\" -j"
 	order[1] = "raw"; order[2] = "mangle"; order[3] = "nat"; order[4] = "filter"; order[5] = "security"
 }
 $0 == "=" { goal = 1; table = ""; next }
 /^#/ { next }
-/^\*/ { table = substr($1, 2); if (goal) wanted[table] = 1; next }
+/^\*/ { table = substr($1, 2); next }
 /^:/ {
 	name = substr($1, 2); key = table SUBSEP name
 	if (!goal) {
@@ -57,8 +68,12 @@ $0 == "=" { goal = 1; table = ""; next }
 	next
 }
 /^\^/ {
-	want_hook[table] = want_hook[table] " " substr($1, 2) " " $2 " " $3
-	hook_wanted[table SUBSEP substr($1, 2) SUBSEP $3] = 1
+	chain = substr($1, 2)
+	id = table SUBSEP chain SUBSEP $3
+	if (!(id in wanted)) hook_list[table] = hook_list[table] " " chain " " $3
+	k = ++wanted[id]
+	place_wanted[id, k] = $2
+	text_wanted[id, k] = $4 == "" ? "-m comment --comment \"kvmfw:hook\" -j " $3 : substr($0, length($1) + length($2) + length($3) + 4)
 	next
 }
 /^-A / {
@@ -70,17 +85,39 @@ $0 == "=" { goal = 1; table = ""; next }
 	}
 	if (goal) next
 	count[key]++
-	target = ""
-	for (i = NF - 1; i > 2; i--) if ($i == "-j" || $i == "-g") { target = $(i + 1); break }
+	target = target_of($0)
 	if (target ~ /^KVMFW-/) {
 		id = key SUBSEP target
-		if (!(id in hooks)) { hook_list[table] = hook_list[table] " " $2 " " target; place[id] = count[key] }
-		hooks[id]++
-		text[id] = text[id] "-D" substr($0, 3) "\n"
+		if (!(id in hooks)) live_hooks[table] = live_hooks[table] " " $2 " " target
+		k = ++hooks[id]
+		place[id, k] = count[key]
+		text[id, k] = substr($0, length($2) + 5)
 	}
 	next
 }
-function change(t,   head, rules, drop, put, remove, n, part, i, key, id, at) {
+# Whether the hooks of one chain into one of ours are as they are wanted.
+function in_place(id, key, target,   k, at) {
+	at = place_wanted[id, 1]
+	if (at == "any" || at == "first" || at == "last") {
+		if (hooks[id] != 1) return 0
+		# A hook with conditions of its own is none.
+		if (text[id, 1] != "-j " target && text[id, 1] != "-m comment --comment \"kvmfw:hook\" -j " target) return 0
+		return at == "any" || at == "first" && place[id, 1] == 1 || at == "last" && place[id, 1] == count[key]
+	}
+	if (hooks[id] != wanted[id]) return 0
+	for (k = 1; k <= wanted[id]; k++) {
+		if (text[id, k] != text_wanted[id, k]) return 0
+		if (substr(place_wanted[id, k], 1, 1) == "=" && substr(place_wanted[id, k], 2) != place[id, k]) return 0
+	}
+	return 1
+}
+function drop_hooks(id, key, chain,   k, lines) {
+	lines = ""
+	for (k = 1; k <= hooks[id]; k++) lines = lines "-D " chain " " text[id, k] "\n"
+	count[key] -= hooks[id]
+	return lines
+}
+function change(t,   head, rules, drop, put, remove, n, part, i, k, key, id, at) {
 	head = rules = drop = put = remove = ""
 	n = split(want_policy[t], part, " ")
 	for (i = 1; i < n; i += 2) {
@@ -100,28 +137,27 @@ function change(t,   head, rules, drop, put, remove, n, part, i, key, id, at) {
 		head = head ":" part[i] " - [0:0]\n"
 		remove = remove "-X " part[i] "\n"
 	}
+	n = split(live_hooks[t], part, " ")
+	for (i = 1; i < n; i += 2) {
+		key = t SUBSEP part[i]; id = key SUBSEP part[i + 1]
+		if (!(id in wanted)) drop = drop drop_hooks(id, key, part[i])
+	}
 	n = split(hook_list[t], part, " ")
 	for (i = 1; i < n; i += 2) {
-		id = t SUBSEP part[i] SUBSEP part[i + 1]
-		if (!(id in hook_wanted)) { drop = drop text[id]; count[t SUBSEP part[i]] -= hooks[id] }
-	}
-	n = split(want_hook[t], part, " ")
-	for (i = 1; i < n; i += 3) {
-		key = t SUBSEP part[i]; id = key SUBSEP part[i + 2]
-		if (hooks[id] == 1) {
-			if (part[i + 1] == "any" || part[i + 1] ~ /^[0-9]/) continue
-			if (part[i + 1] == "first" && place[id] == 1) continue
-			if (part[i + 1] == "last" && place[id] == count[key]) continue
+		key = t SUBSEP part[i]; id = key SUBSEP part[i + 1]
+		if (in_place(id, key, part[i + 1])) continue
+		drop = drop drop_hooks(id, key, part[i])
+		for (k = 1; k <= wanted[id]; k++) {
+			at = place_wanted[id, k]
+			if (at == "last") put = put "-A " part[i] " " text_wanted[id, k] "\n"
+			else {
+				sub(/^=/, "", at)
+				if (at == "any" || at == "first") at = 1
+				if (at + 0 > count[key] + 1) at = count[key] + 1
+				put = put "-I " part[i] " " at " " text_wanted[id, k] "\n"
+			}
+			count[key]++
 		}
-		if (hooks[id] > 0) { drop = drop text[id]; count[key] -= hooks[id] }
-		at = part[i + 1]
-		if (at == "last") put = put "-A " part[i] " " hook_text " " part[i + 2] "\n"
-		else {
-			if (at == "any" || at == "first") at = 1
-			if (at > count[key] + 1) at = count[key] + 1
-			put = put "-I " part[i] " " at " " hook_text " " part[i + 2] "\n"
-		}
-		count[key]++
 	}
 	if (head drop rules put remove == "") return
 	printf "*%s\n%s%s%s%s%sCOMMIT\n", t, head, drop, rules, put, remove
@@ -146,9 +182,13 @@ ipt_family() {
 # Counters and headers are not state.
 ipt_plain() { sed -e '/^# Generated/d' -e '/^# Completed/d' -e 's/^\(:[^ ]* [^ ]*\) \[.*/\1/'; }
 
-# No -t: on legacy that would register the table.
+# No -t: on legacy that would register the table. A save that fails, or that says it cannot show a
+# table, is not an empty host.
 ipt_save() {
-	"$ipt-save" 2>/dev/null | ipt_plain
+	local save
+	save=$("$ipt-save" 2>/dev/null) || return 1
+	case $save in *'is incompatible'*) return 1 ;; esac
+	printf '%s\n' "$save" | ipt_plain
 }
 
 ipt_own() { awk "$OWN_AWK"; }
@@ -226,7 +266,7 @@ ipt_blame() {
 ipt_load() {
 	ipt_family "$1" || return 1
 	local live table change
-	live=$(ipt_save)
+	live=$(ipt_save) || { say "$ipt-save failed"; return 1; }
 	for table in raw mangle nat filter security; do
 		change=$(ipt_change "$live" "$2" "$table")
 		[ -n "$change" ] || continue

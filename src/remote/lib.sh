@@ -55,12 +55,11 @@ first_line() {
 # Never by `read`: dash and busybox read byte by byte, and the kernel gives the first byte of a
 # number and then the end.
 read_keys() {
-	set --
-	while read -r key; do
-		if [ -e "/proc/sys/$key" ]; then set -- "$@" "$key"; else printf '%s!absent\n' "$key"; fi
-	done
-	[ $# -eq 0 ] || (cd /proc/sys && grep -sH '' "$@") | sed 's/:/=/'
-	:
+	{
+		while read -r key; do
+			if [ -e "/proc/sys/$key" ]; then printf '%s\n' "$key"; else printf '%s!absent\n' "$key" >&3; fi
+		done | (cd /proc/sys && xargs grep -sH '' /dev/null) | sed 's/:/=/'
+	} 3>&1
 }
 
 # Hundredths of a second since boot: no clock jump moves it.

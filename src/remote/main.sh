@@ -6,19 +6,21 @@ stage() {
 	mkfifo "$T/ctl" "$T/ack" || refuse no_space "cannot make a fifo in $T"
 	printf '%s\n' "${SSH_CONNECTION-}" >"$T/ssh"
 	for mark in ok bad apply fence commit rollback; do echo $mark >"$T/$mark" || refuse no_space "cannot write to $T"; done
+	# Open before the guard is: what it says and then dies of must not be lost.
+	exec 6<>"$T/ack"
 	start_guard
-	answer=$(timeout 15 sh -c 'IFS= read -r line <"$1" && printf "%s\n" "$line"' sh "$T/ack")
+	answer=$(timeout 15 sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
 	case $answer in
 	locked) ;;
 	busy*) refuse locked "${answer#busy }" ;;
 	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$T/log" 2>/dev/null)" ;;
 	esac
 	probe
-	[ -e $ETC/current ] || rm -rf $ETC/generations
+	[ -L $ETC/current ] || rm -rf $ETC/generations
 	mkdir -p $ETC/generations
 	# shellcheck disable=SC2012
 	generation=$(($(ls -1 $ETC/generations | sort -n | tail -n 1) + 1))
-	echo "$generation" >"$T/generation"
+	echo "$generation" >"$T/generation" || give_up no_space "cannot write to $T"
 	G=$ETC/generations/$generation
 	snapshot || give_up no_space "cannot write the snapshot to $T"
 	mkdir "$G" "$G/sysctl.d" || give_up no_space "cannot write to $ETC"
@@ -33,9 +35,9 @@ stage() {
 	done
 	chmod 755 $ETC $ETC/generations "$G" "$G/sysctl.d"
 	for family in 4 6; do
-		: >"$T/pre/tables$family"
+		true >"$T/pre/tables$family"
 		ipt_family $family || continue
-		live=$(ipt_save)
+		live=$(ipt_save) || live=
 		for table in raw mangle nat filter security; do
 			case "
 $live
@@ -58,9 +60,12 @@ $live
 # The very transaction, in a clone of the live rules, before anything is armed.
 prove() {
 	local live predicted goal
-	: >"$G/rules.v$1"
+	true >"$G/rules.v$1"
 	ipt_family "$1" || return 0
-	live=$(ipt_save)
+	if ! live=$(ipt_save); then
+		[ ! -s "$T/new/want$1" ] || give_up dry_run "$ipt-save failed"
+		return 0
+	fi
 	[ -s "$T/new/want$1" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
 	if grep -q '^?' "$T/new/want$1" && [ ! -d /proc/sys/net/bridge ]; then return 0; fi
 	goal=$(want_provable "$1")
@@ -70,7 +75,7 @@ prove() {
 }
 
 give_up() {
-	: >"$T/abort"
+	true >"$T/abort"
 	poke abort
 	refuse "$1" "$2"
 }
@@ -79,11 +84,11 @@ start_guard() {
 	if [ -d /run/systemd/system ]; then
 		have systemd-run || refuse systemd_unusable "systemd runs this host, but there is no systemd-run"
 		systemd-run --quiet --unit="kvmfw-$ID" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
-			-p StandardInput=null -p TimeoutStopSec=2 sh "$T/kvmfw.sh" guard "$ID" >/dev/null 2>"$T/log" ||
+			-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 sh "$T/kvmfw.sh" guard "$ID" >/dev/null 2>"$T/log" ||
 			refuse systemd_unusable "systemd-run: $(tail -n 1 "$T/log")"
 	else
-		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 &
-		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 &
+		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
+		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
 	fi
 }
 
@@ -93,18 +98,19 @@ await() {
 	uptime_cs
 	until=$((now + seconds * 100))
 	while uptime_cs && [ "$now" -lt $until ]; do
-		answer=$(timeout $(((until - now + 99) / 100)) sh -c 'IFS= read -r line <"$1" && printf "%s\n" "$line"' sh "$T/ack")
+		[ -e "$T/done" ] && return 0
+		answer=$(timeout $(((until - now + 99) / 100)) sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
 		case $answer in
 		applied | done* | rollback_failed*) return 0 ;;
 		esac
-		[ -e "$T/done" ] && return 0
 	done
 	return 1
 }
 
 # Arms the guard and tells how the change went.
 go() {
-	: >"$T/go" || refuse no_space "cannot write to $T"
+	true >"$T/go" || refuse no_space "cannot write to $T"
+	exec 6<>"$T/ack"
 	poke go
 	await "" $(($(limit apply) + 10))
 	outcome
@@ -115,8 +121,15 @@ outcome() {
 	section outcome
 	if [ -e "$T/done" ]; then
 		first_line "$T/done"
+		why=$(cat "$T/reason" 2>/dev/null)
+		[ -n "$why" ] || case $line in *': '*) why=${line#*: } ;; esac
+		if [ -z "$line" ]; then
+			# The disk was full when it ended; which way it ended is on record.
+			first_line "$T/decision"
+			case $line in commit) line=committed ;; *) line=rolled_back ;; esac
+		fi
 		printf 'state=%s\n' "${line%%:*}"
-		printf 'reason=%s\n' "$(cat "$T/reason" 2>/dev/null)"
+		printf 'reason=%s\n' "$why"
 	elif [ -e "$T/state" ]; then
 		first_line "$T/state"
 		printf 'state=%s\n' "$line"
@@ -237,7 +250,7 @@ undo() {
 	mkdir -p $VAR/undo
 	for family in 4 6; do
 		ipt_family $family || continue
-		cat "$ETC/generations/$to/rules.v$family" 2>/dev/null >$VAR/undo/goal || : >$VAR/undo/goal
+		cat "$ETC/generations/$to/rules.v$family" 2>/dev/null >$VAR/undo/goal || true >$VAR/undo/goal
 		[ "$to" != 0 ] || awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies >$VAR/undo/goal
 		ipt_load $family "$(cat $VAR/undo/goal)" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
@@ -268,6 +281,7 @@ boot_early() {
 	if [ -L $VAR/open ]; then
 		exec 9>>$VAR/lock 5>/dev/null
 		flock 9
+		booting=yes
 		ID=none T=$VAR/txn/none
 		recover
 	fi
@@ -327,13 +341,13 @@ main() {
 		commit
 		;;
 	abort)
-		: >"$T/abort"
+		true >"$T/abort"
 		poke abort
 		timeout 10 flock "$T/guard.lock" true
 		outcome
 		;;
 	rollback | unlock)
-		if [ -e "$T/armed" ]; then decide rollback "${REASON:-asked for by ${SUDO_USER:-root} at the console}"; else : >"$T/abort"; fi
+		if [ -e "$T/armed" ]; then decide rollback "${REASON:-asked for by ${SUDO_USER:-root} at the console}"; else true >"$T/abort"; fi
 		poke decision
 		timeout 60 flock "$T/guard.lock" true
 		if [ ! -e "$T/done" ]; then

@@ -17,7 +17,7 @@ probe_host() {
 	printf 'ssh=%s\n' "${SSH_CONNECTION-}"
 	printf 'root=%s\n' "$ROOT"
 	if [ -d /proc/sys/net/bridge ]; then echo br_netfilter=yes; else echo br_netfilter=no; fi
-	for tool in ip awk sed flock setsid mkfifo timeout sync ln mv unshare iptables-save ip6tables-save; do
+	for tool in ip awk sed flock setsid mkfifo timeout sync ln mv xargs unshare iptables-save ip6tables-save; do
 		have "$tool" || printf 'missing=%s\n' "$tool"
 	done
 	for path in /usr/lib/systemd/systemd-sysctl /lib/systemd/systemd-sysctl; do
@@ -79,7 +79,7 @@ probe_rules() {
 	ipt_family "$1"
 	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
 	[ "$backend" = none ] && return
-	live=$(ipt_save)
+	live=$("$ipt-save" 2>/dev/null | ipt_plain)
 	section "live$1"
 	printf '%s\n' "$live"
 	goal=$(want_provable "$1")
