@@ -60,10 +60,8 @@ fn marked(lab: &Lab, mark: &str) -> bool {
 }
 
 fn start(lab: &Lab, project: &Project) -> Child {
-    project.spawn(
-        lab,
-        &["apply", "-y", "--apply-timeout", "5s", "--confirm-timeout", "5s", "--format", "json"],
-    )
+    project
+        .spawn(lab, &["apply", "-y", "--apply-timeout", "5s", "--confirm-timeout", "5s", "--format", "json"])
 }
 
 fn end(child: Child) -> Run {
@@ -128,7 +126,8 @@ fn failed_and_restored_is_4() {
         return;
     }
     let lab = Lab::up();
-    let project = Project::new(&lab, &[HOST], &format!("{OPEN}checks: [{{ command: 'false', required: true }}]\n"));
+    let project =
+        Project::new(&lab, &[HOST], &format!("{OPEN}checks: [{{ command: 'false', required: true }}]\n"));
     let json = document(&project.apply(&lab, &["--format", "json"]).expect(4));
     assert_eq!(json["hosts"][0]["status"], "rolled_back");
     assert!(json["hosts"][0]["message"].as_str().unwrap().contains("check failed"), "{json:#}");
@@ -185,7 +184,10 @@ fn left_alone_is_7() {
     project.kvmfw(&lab, &["apply", plan]).expect(0);
     lab.host(HOST, &["iptables", "-D", "FORWARD", "1"]).ok();
     let json = document(&project.kvmfw(&lab, &["apply", plan, "--format", "json"]).expect(7));
-    assert_eq!((&json["hosts"][0]["status"], &json["hosts"][0]["reason"]), (&"refused".into(), &"stale".into()));
+    assert_eq!(
+        (&json["hosts"][0]["status"], &json["hosts"][0]["reason"]),
+        (&"refused".into(), &"stale".into())
+    );
 
     // Another inventory's host.
     let other = std::fs::read_to_string(project.path().join("inventories/lab.yaml")).unwrap();
@@ -207,7 +209,11 @@ fn several_at_once() {
         return;
     }
     let lab = Lab::builder().hosts(3).up();
-    let project = Project::new(&lab, &["kvm1", "kvm2", "kvm3"], &format!("{OPEN}checks: [{{ command: 'test $(uname -n) != kvm3', required: true }}]\n"));
+    let project = Project::new(
+        &lab,
+        &["kvm1", "kvm2", "kvm3"],
+        &format!("{OPEN}checks: [{{ command: 'test $(uname -n) != kvm3', required: true }}]\n"),
+    );
     lab.cut("kvm2", Cut::Both);
     let args = ["--max-unreachable", "1", "--max-fail", "3", "--format", "json"];
     let json = document(&project.apply(&lab, &args).expect(4));
@@ -234,8 +240,11 @@ fn interrupted_is_130() {
     }
     let lab = Lab::builder().hosts(2).up();
     // In flight: decided first, and no new host.
-    let project =
-        Project::new(&lab, &[HOST, "kvm2"], &format!("{OPEN}checks: [{{ command: sleep 2, timeout: 5s }}]\n"));
+    let project = Project::new(
+        &lab,
+        &[HOST, "kvm2"],
+        &format!("{OPEN}checks: [{{ command: sleep 2, timeout: 5s }}]\n"),
+    );
     let kvmfw = start(&lab, &project);
     until("applied", || marked(&lab, "applied"));
     interrupt(&kvmfw);
@@ -247,7 +256,8 @@ fn interrupted_is_130() {
 
     // Twice: the guard is left to it, and rolls back what nobody confirmed.
     project.all(&format!("{OPEN}params: {{ host-firewall: {{ allow_tcp: [22, 80] }} }}\nchecks: [{{ command: sleep 3, timeout: 5s }}]\n"));
-    let folders = || std::fs::read_dir(lab.disk(HOST, "/var/lib/kvmfw/txn")).unwrap().flatten().map(|e| e.path());
+    let folders =
+        || std::fs::read_dir(lab.disk(HOST, "/var/lib/kvmfw/txn")).unwrap().flatten().map(|e| e.path());
     let old: Vec<_> = folders().collect();
     let kvmfw = start(&lab, &project);
     until("applied", || folders().any(|f| !old.contains(&f) && f.join("applied").exists()));

@@ -108,14 +108,20 @@ fn every_row(backend: Backend) {
         let line = line.trim_end();
         let text = &live[usize::from(row.family == "6")];
         let is = text.lines().filter(|l| l.contains(&format!("-A KVMFW-{} ", row.chain_of_ours())));
-        assert!(text.lines().any(|l| l == line), "row {}: not {line} but {:?}", row.number, is.collect::<Vec<_>>());
+        assert!(
+            text.lines().any(|l| l == line),
+            "row {}: not {line} but {:?}",
+            row.number,
+            is.collect::<Vec<_>>()
+        );
     }
 
     // What was proven once is not proven again; so another rule, and the plan is about that one alone.
     project.all("modules: [canon]\niptables:\n  filter:\n    MORE:\n      rules: |\n        -j ACCEPT\n");
     let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode", "--format", "json"]).expect(2);
     let changes = plan.json()["hosts"][0]["changes"].clone();
-    let names: Vec<&str> = changes.as_array().unwrap().iter().map(|c| c["resource"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        changes.as_array().unwrap().iter().map(|c| c["resource"].as_str().unwrap()).collect();
     assert_eq!(names, ["filter/MORE"], "{changes:#}");
 }
 
@@ -234,8 +240,11 @@ fn the_management_link_moves_into_a_bridge() {
         return;
     }
     let lab = Lab::up();
-    let project =
-        Project::new(&lab, &[HOST], "bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: false } }\n");
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        "bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: false } }\n",
+    );
     let run = settles(&lab, &project);
     assert!(run.stderr.contains("! SSH passes here"), "{}", run.stderr);
 }
@@ -319,7 +328,11 @@ fn every_rule_has_its_place_and_the_path_of_ssh_is_marked() {
     let line = |text: &str| {
         plan.stdout.lines().find(|l| l.contains(text)).unwrap_or_else(|| panic!("no {text}: {}", plan.stdout))
     };
-    assert!(line("-p tcp -m tcp --dport 8006 -j ACCEPT").ends_with("# inventories/lab.yaml:11"), "{}", plan.stdout);
+    assert!(
+        line("-p tcp -m tcp --dport 8006 -j ACCEPT").ends_with("# inventories/lab.yaml:11"),
+        "{}",
+        plan.stdout
+    );
     assert!(line("-i eth7 -j DROP").ends_with("# modules/mine/module.yaml:7"), "{}", plan.stdout);
     assert!(line("net.ipv4.conf.all.arp_ignore = 1").contains("inventories/lab.yaml:15"), "{}", plan.stdout);
     assert!(line("filter/INPUT").contains("SSH passes here"), "{}", plan.stdout);
@@ -368,7 +381,8 @@ fn an_unreachable_host_stops_nobody() {
 
 /// Everything a plan could leave behind: state, times of files, connections, modules.
 fn traces(lab: &Lab) -> String {
-    let script = "find /etc /var /run /root -xdev ! -path '/run/lab*' -printf '%T@ %p\\n' 2>/dev/null | sort -k2
+    let script =
+        "find /etc /var /run /root -xdev ! -path '/run/lab*' -printf '%T@ %p\\n' 2>/dev/null | sort -k2
         ip netns list; ls /dev/shm /tmp
         # Of connections those that are not SSH's own.
         grep -v -e 'port=22 ' /proc/net/nf_conntrack 2>/dev/null | sed 's/ [0-9]* ESTABLISHED//'
@@ -396,7 +410,11 @@ iptables:
     for _ in 0..2 {
         // On a new host first, then on a managed one with changes pending.
         let before = traces(&lab);
-        for args in [&["plan", "--detailed-exitcode"][..], &["plan", "--format", "json", "-o", "/dev/null"], &["status"]] {
+        for args in [
+            &["plan", "--detailed-exitcode"][..],
+            &["plan", "--format", "json", "-o", "/dev/null"],
+            &["status"],
+        ] {
             let run = project.kvmfw(&lab, args);
             assert!([0, 2].contains(&run.code), "{args:?}: {}{}", run.stdout, run.stderr);
         }
@@ -418,4 +436,20 @@ fn a_plan_changes_nothing() {
 #[test]
 fn a_plan_changes_nothing_on_legacy() {
     a_plan_leaves_no_trace(Backend::Legacy);
+}
+
+/// nft shows some matches of iptables with braces, as it shows sets that iptables cannot show.
+#[test]
+fn a_native_set_is_told_from_a_match_of_iptables() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], "modules: [host-firewall]\n");
+    lab.host(HOST, &["iptables", "-A", "INPUT", "-m", "time", "--weekdays", "Mon,Tue", "-j", "ACCEPT"]).ok();
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+    lab.host(HOST, &["nft", "add rule ip filter INPUT tcp dport { 7, 9 } accept"]).ok();
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(7);
+    let host = plan.json()["hosts"][0].clone();
+    assert_eq!(host["reason"], "native_nft", "{host:#}");
 }

@@ -816,7 +816,11 @@ fn nothing_of_ours_runs_on() {
     let processes = |lab: &Lab| {
         let script = "cd /proc; for p in [0-9]*; do [ $p = $$ ] || printf '%s %s\\n' \"$p\" \"$(tr '\\0' ' ' <$p/cmdline)\"; done 2>/dev/null";
         let text = lab.host(HOST, &["sh", "-c", script]).ok();
-        text.lines().filter(|l| l.contains("kvmfw") || l.contains("sleep")).filter(|l| !l.ends_with("sleep infinity ")).map(str::to_owned).collect::<Vec<_>>()
+        text.lines()
+            .filter(|l| l.contains("kvmfw") || l.contains("sleep"))
+            .filter(|l| !l.ends_with("sleep infinity "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let before = processes(&lab);
     let project = Project::new(&lab, &[HOST], &opened(80));
@@ -842,7 +846,8 @@ fn an_apply_that_hangs() {
     lab.host(HOST, &["chmod", "755", "/etc/alternatives/ip6tables-restore"]).ok();
     let project = Project::new(&lab, &[HOST], &opened(80));
     let before = lab.dump(HOST);
-    let run = project.kvmfw(&lab, &["apply", "-y", "--apply-timeout", "4s", "--confirm-timeout", "5s"]).expect(4);
+    let run =
+        project.kvmfw(&lab, &["apply", "-y", "--apply-timeout", "4s", "--confirm-timeout", "5s"]).expect(4);
     assert!(run.stdout.contains("the change was not applied within 4s"), "{}", run.stdout);
     let folder = newest(&lab, HOST).unwrap();
     let took = between(&folder, "armed", "done");
