@@ -191,8 +191,11 @@ fn every_reason_is_explained() {
     let read = |path: &str| fs::read_to_string(path).unwrap();
     let mut reasons = quoted_after(&read("src/plan/host.rs"), &["Refusal::new("]);
     reasons.extend(quoted_after(&read("src/plan/bridge.rs"), &["Err(("]));
-    let engine = read("src/apply/engine.rs");
-    reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "reason, message) = (", "_ => ("]));
+    let mut engine = String::new();
+    for entry in fs::read_dir("src/apply").unwrap() {
+        engine.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "_ => ("]));
     let kinds = engine.split("let reason = match error {").nth(1).unwrap().split("};").next().unwrap();
     reasons.extend(quoted_after(kinds, &["=>"]));
     for entry in fs::read_dir("src/remote").unwrap() {
@@ -216,8 +219,17 @@ fn every_reason_is_explained() {
 
 #[test]
 fn warnings_are_explained() {
-    let page = &pages()["refusals.md"];
+    let pages = pages();
+    let page = &pages["refusals.md"];
+    let plan = pages["first-plan.md"].split_whitespace().collect::<Vec<_>>().join(" ");
+    let human = fs::read_to_string("src/report/human.rs").unwrap();
+    for rest in human.split("=> \"! ").skip(1) {
+        let risk = rest.split('"').next().unwrap().to_owned();
+        let shown = plan.contains(&format!("*{risk}*"));
+        assert!(shown, "first-plan.md does not name the risk `{risk}`");
+    }
     for file in [
+        "src/plan/host.rs",
         "src/plan/lints.rs",
         "src/plan/sysctl.rs",
         "src/plan/rules.rs",

@@ -18,7 +18,8 @@ export LC_ALL=C.UTF-8
 cores=$(nproc)
 threads=${TEST_THREADS:-$((cores < 2 ? 2 : cores > 8 ? 8 : cores))}
 
-# The tests that cargo counted, less those that said they were skipped.
+# The tests that cargo counted, less those that said they were skipped; a stage that fails without a
+# failed test counts as one failure.
 finish() {
     awk -v broken="$1" '
         /^test result: / { passed += $4; failed += $6; ignored += $8 }
@@ -62,7 +63,7 @@ remote_scripts() {
 
 scripts() {
     local files=()
-    for file in tests/*.sh tests/lab/*.sh .ci/run .ci/nightly benches/*.sh; do
+    for file in tests/*.sh tests/lab/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
         [ -e "$file" ] && files+=("$file")
     done
     shellcheck -e SC1091 "${files[@]}"

@@ -1,5 +1,6 @@
 //! The engine: talks to hosts, in parallel, and leads each through its transaction.
 
+use super::event::Shown;
 use super::look::{internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
 use super::rollout::{Budget, Rollout};
@@ -142,9 +143,11 @@ impl Engine {
             .collect()
     }
 
-    /// Waits until everything so far has been shown.
+    /// Waits until everything so far has been shown: a prompt must not be drawn over.
     pub async fn drained(&self) {
-        self.events.drained().await;
+        let (token, shown) = tokio::sync::oneshot::channel::<()>();
+        self.events.emit(Event::Drain(Shown::new(token)));
+        let _ = shown.await;
     }
 
     /// Ends the connections that a plan left open.

@@ -19,8 +19,25 @@ pub enum Event {
     Done(HostOutcome),
     /// Something worth a line, about the run.
     Note(String),
-    /// Everything so far has to be on the screen before this is dropped.
-    Drain(tokio::sync::mpsc::Sender<()>),
+    /// Everything so far has to be on the screen before the listener drops this.
+    Drain(Shown),
+}
+
+/// Tells, by being dropped, that a listener has shown everything that came before it.
+#[derive(Clone)]
+pub struct Shown(#[expect(dead_code, reason = "only its end matters")] Arc<dyn std::any::Any + Send + Sync>);
+
+impl Shown {
+    /// `token` is dropped when everything was shown.
+    pub fn new(token: impl std::any::Any + Send + Sync) -> Self {
+        Self(Arc::new(token))
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
 }
 
 /// Where events go. Nobody listening is not an error: the engine's work is what counts.
@@ -31,13 +48,6 @@ impl Events {
     /// Events to a listener, which must not wait.
     pub fn to(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(listener)))
-    }
-
-    /// Waits until the listener has shown everything so far: a prompt must not be drawn over.
-    pub async fn drained(&self) {
-        let (sender, mut shown) = tokio::sync::mpsc::channel(1);
-        self.emit(Event::Drain(sender));
-        let _ = shown.recv().await;
     }
 
     /// Tells what happened.

@@ -124,8 +124,12 @@ pub(super) fn carry_out(
     let (outcomes, interrupted) =
         setup::engine(common, settings, |engine| work(common, engine, hosts, expected))?;
     let outcomes = outcomes?;
-    let document = Document::of_run(&run, &outcomes);
-    if outcomes.iter().any(|o| o.plan.is_some() && !matches!(o.status, Status::Unchanged | Status::Refused)) {
+    let mut document = Document::of_run(&run, &outcomes);
+    let idle = |o: &HostOutcome| o.plan.is_none() || matches!(o.status, Status::Unchanged | Status::Refused);
+    if outcomes.iter().all(idle) {
+        // No transaction was opened: there is no run to undo or to look at.
+        document.run = None;
+    } else {
         runs::keep(common, &run, &document);
     }
     setup::show(common, &document, recap_text);

@@ -22,6 +22,24 @@ pub const LEFT_ALONE: u8 = 7;
 /// Interrupted.
 pub const INTERRUPTED: u8 = 130;
 
+/// The one of two codes that matters more.
+pub fn worse(a: u8, b: u8) -> u8 {
+    let rank =
+        |code| [DONE, CHANGES, LEFT_ALONE, UNREACHABLE, FAILED, UNKNOWN].iter().position(|c| *c == code);
+    // A code outside the list (bad input, interrupted) says more than any result.
+    match (rank(a), rank(b)) {
+        (None, _) => a,
+        (_, None) => b,
+        (Some(x), Some(y)) => {
+            if x >= y {
+                a
+            } else {
+                b
+            }
+        }
+    }
+}
+
 /// The code of a result; `changes` is what pending changes count as.
 pub fn of(document: &Document, changes: u8) -> u8 {
     let any = |status| document.count(status) > 0;

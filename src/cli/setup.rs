@@ -81,7 +81,10 @@ pub fn selected(common: &Common, project: &Project) -> Result<Vec<String>, u8> {
 pub fn desired(common: &Common) -> Result<(Project, Vec<Desired>), u8> {
     let project = project(common)?;
     let names = selected(common, &project)?;
-    let desired = desired::compile(&project, &names).map_err(|p| report(common, &p, &project.sources))?;
+    let all: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
+    let mut desired = desired::compile(&project, &all).map_err(|p| report(common, &p, &project.sources))?;
+    let names: std::collections::BTreeSet<&String> = names.iter().collect();
+    desired.retain(|d| names.contains(&d.host));
     Ok((project, desired))
 }
 

@@ -52,18 +52,19 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
             Ok(Target::Generation(record)) => hosts.push((record.restore(&desired), Options::default())),
             Ok(Target::Unknown(what)) => {
                 setup::complain(&format!("{host}: knows no such {what}; nothing to undo there"));
+                worst = exit::worse(worst, exit::LEFT_ALONE);
             }
             Err(outcome) => {
                 setup::complain(&format!("{host}: {}", outcome.message.unwrap_or_default()));
-                worst = exit::UNREACHABLE;
+                worst = exit::worse(worst, exit::UNREACHABLE);
             }
         }
     }
     if hosts.is_empty() {
-        return Ok(if worst == exit::DONE { exit::LEFT_ALONE } else { worst });
+        return Ok(worst);
     }
     let code = carry_out(common, &args.rollout, hosts, None)?;
-    Ok(if code == exit::DONE { worst } else { code })
+    Ok(exit::worse(code, worst))
 }
 
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {

@@ -47,8 +47,10 @@ impl View<'_> {
             let message = self.dark_message(&name, &dark, was.is_some());
             plan.warnings.push(Warning { code: "guests-dark", message, origin: self.origin_of(&dark.step) });
             if was.is_none() {
+                let chain = format!("{}/{}", dark.step.table, plain(&dark.step.chain));
                 mark(plan, Risk::GuestsDark, |c| {
-                    c.kind == kind(self.family) && c.resource.starts_with("filter/") || c.kind == Kind::Sysctl
+                    let rules = c.kind == kind(self.family);
+                    rules && (c.resource == chain || c.resource == "filter/FORWARD") || c.kind == Kind::Sysctl
                 });
             }
         }

@@ -15,7 +15,12 @@ VAR=/var/lib/kvmfw
 
 # Starts a section of the answer. The nonce comes from the controller, so that neither a login
 # banner nor a file's content can pass for one.
-section() { printf '\n@%s %s\n' "$NONCE" "$1"; }
+section() {
+	case $NONCE in
+	-) [ "$1" = end ] || printf '%s:\n' "$1" ;; # at the console, for people
+	*) printf '\n@%s %s\n' "$NONCE" "$1" ;;
+	esac
+}
 
 # Where a program lies. A busybox sh may prefer its own applet of that name, and its ip knows no
 # JSON, its sync no files.

@@ -221,6 +221,47 @@ status() {
 	section end
 }
 
+# At the console, with the controller out of reach: back to an older generation, at once and without
+# a guard, because whoever types this sits in front of the host. Bridges stay as they are.
+# $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
+undo() {
+	local current to=${1-} family key
+	exec 9>>$VAR/lock
+	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
+	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
+	current=$(readlink $ETC/current) || { say "this host is not managed"; return 1; }
+	current=${current##*/}
+	# shellcheck disable=SC2012
+	[ -n "$to" ] || to=$(ls -1 $ETC/generations | sort -n | awk -v now="$current" '$1 + 0 < now + 0 { last = $1 } END { print last + 0 }')
+	[ "$to" = 0 ] || [ -e "$ETC/generations/$to/desired.json" ] || { say "there is no generation $to"; return 1; }
+	mkdir -p $VAR/undo
+	for family in 4 6; do
+		ipt_family $family || continue
+		cat "$ETC/generations/$to/rules.v$family" 2>/dev/null >$VAR/undo/goal || : >$VAR/undo/goal
+		[ "$to" != 0 ] || awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies >$VAR/undo/goal
+		ipt_load $family "$(cat $VAR/undo/goal)" || { say "the $(ipt_number $family) rules did not load"; return 1; }
+	done
+	# What the generation sets, and for keys that it does not set what was there before us.
+	{
+		while IFS= read -r key; do grep "^$key=" $VAR/original/sysctl; done <"$ETC/generations/$current/sysctl.keys"
+		cat "$ETC/generations/$to"/sysctl.d/*.conf 2>/dev/null | sed -n 's/^\([^#=]*[^ #=]\) = /\1=/p' |
+			while IFS='=' read -r key value; do printf '%s=%s\n' "$(printf '%s' "$key" | tr ./ /.)" "$value"; done
+	} >$VAR/undo/sysctl
+	write_keys $VAR/undo/sysctl
+	rm -rf $VAR/undo
+	printf '%s\t%s\tconsole\tundo\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$to" "${SUDO_USER:-root}" >>$VAR/history
+	if [ "$to" = 0 ]; then
+		for family in 4 6; do ipt_family $family && tidy_tables $family $VAR/original/tables$family; done
+		rm -f $ETC/current
+		link_files_none
+		rm -rf $VAR
+		echo "back at the state before kvmfw"
+		return
+	fi
+	ln -sfn "generations/$to" $ETC/current.new && mv -fT $ETC/current.new $ETC/current && to_disk $ETC && link_files
+	echo "back at generation $to"
+}
+
 # At boot, before the network: end what was open, then files as the generation has them.
 boot_early() {
 	mkdir -p $VAR
@@ -262,6 +303,7 @@ main() {
 		status
 		return
 		;;
+	undo) undo "${2-}"; return ;;
 	boot-early) boot_early; return ;;
 	boot-load) boot_load; return ;;
 	boot-bridges) boot_bridges; return ;;
@@ -270,7 +312,12 @@ main() {
 	[ -n "$id" ] || id=$(basename "$(readlink $VAR/open 2>/dev/null)" 2>/dev/null)
 	# One that is not armed yet is known only by the lock that it holds.
 	[ -n "$id" ] || id=$(sed -n 's/.* (\([^ ]*\), since [^ ]*)$/\1/p' $VAR/lock 2>/dev/null)
-	txn "$id" || { section outcome; printf 'state=none\n'; section end; return 1; }
+	if ! txn "$id"; then
+		section outcome
+		printf 'state=none\n'
+		section end
+		return 1
+	fi
 	case $command in
 	stage | go | guard | apply | outcome | commit) $command ;;
 	probe-confirm) confirm ;;
@@ -295,7 +342,7 @@ main() {
 		fi
 		outcome
 		;;
-	*) say "usage: kvmfw.sh status | confirm | rollback | unlock [TRANSACTION]"; return 3 ;;
+	*) say "usage: kvmfw.sh status | confirm [RUN] | rollback [RUN] | unlock | undo [GENERATION]"; return 3 ;;
 	esac
 }
 

@@ -19,8 +19,9 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         || document.hosts.iter().filter(|h| h.status == Status::Changed).flat_map(|h| &h.changes);
     let count = |action| of_changing().filter(|c| c.action == action).count();
     let risky = of_changing().filter(|c| c.risks.contains(&Risk::ManagementPath)).count();
+    let refused = document.count(Status::Refused);
     let stuck = document.hosts.iter().filter(|h| h.status == Status::Failed).count();
-    if changing == 0 && stuck == 0 {
+    if changing == 0 && stuck == 0 && refused == 0 {
         let _ = write!(out, "{}", style.strong("No changes."));
     } else if changing > 0 {
         let line = format!(
@@ -44,7 +45,6 @@ pub fn plan_text(document: &Document, style: Style) -> String {
     if unreachable > 0 {
         let _ = write!(out, " {}", style.alarm(&format!("{} unreachable.", hosts(unreachable))));
     }
-    let refused = document.count(Status::Refused);
     if refused > 0 {
         let _ = write!(out, " {}", style.alarm(&format!("{} refused.", hosts(refused))));
     }

@@ -44,4 +44,5 @@ while ending is None or (open_flows and time.monotonic() < ending + 1):
         sock.close()
 lost += ["%s: no answer" % at for _, at, _ in open_flows.values()]
 print(begun, "begun,", len(lost), "lost")
-print("\n".join(lost))
+for line in lost:
+    print(line)
