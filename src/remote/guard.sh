@@ -210,7 +210,8 @@ finish() {
 close_txn() {
 	record "$1"
 	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
-	if ! echo "$1" >"$T/done"; then : >"$T/done"; fi
+	# By a rename: who reads it in between must not find it empty.
+	{ echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; } || : >"$T/done"
 	rm -f "$T/token"
 	to_disk "$T/done" "$T" $VAR 2>/dev/null
 	echo "done $1" >&5
