@@ -437,3 +437,19 @@ fn a_plan_changes_nothing() {
 fn a_plan_changes_nothing_on_legacy() {
     a_plan_leaves_no_trace(Backend::Legacy);
 }
+
+/// nft shows some matches of iptables with braces, as it shows sets that iptables cannot show.
+#[test]
+fn a_native_set_is_told_from_a_match_of_iptables() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], "modules: [host-firewall]\n");
+    lab.host(HOST, &["iptables", "-A", "INPUT", "-m", "time", "--weekdays", "Mon,Tue", "-j", "ACCEPT"]).ok();
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+    lab.host(HOST, &["nft", "add rule ip filter INPUT tcp dport { 7, 9 } accept"]).ok();
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(7);
+    let host = plan.json()["hosts"][0].clone();
+    assert_eq!(host["reason"], "native_nft", "{host:#}");
+}

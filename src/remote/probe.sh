@@ -118,16 +118,28 @@ probe_others() {
 			ip6tables-legacy-save 2>/dev/null | grep -c '^-A' | sed 's/^/legacy6=/'
 		fi
 		if have nft; then
-			nft list ruleset 2>/dev/null | awk '
+			others=$(nft list ruleset 2>/dev/null | awk '
 				/^table / { table = $2 " " $3; next }
 				table ~ /^ip6? (raw|mangle|nat|filter|security)$/ {
 					bare = $0
 					gsub(/"[^"]*"/, "", bare)
-					# How nft shows the hashlimit of iptables.
-					gsub(/meter [^ ]+ (size [0-9]+ )?\{[^}]*\}/, "", bare)
 					if (bare !~ /^[ \t]*chain / && bare ~ /\{/) print "native=" table ": " $0
 				}
-				$1 == "type" && $3 == "hook" && table !~ /^ip6? (raw|mangle|nat|filter|security)$/ { print "chain=" table " " $0 }'
+				$1 == "type" && $3 == "hook" && table !~ /^ip6? (raw|mangle|nat|filter|security)$/ { print "chain=" table " " $0 }')
+			# nft shows a match of iptables (time, hashlimit) as if it were a native one with a set; only
+			# its JSON tells them apart.
+			case $others in
+			*native=*)
+				native=$(nft -j list ruleset 2>/dev/null | sed 's/{"[a-z]*": {"family": /\n&/g' |
+					awk '/^{"rule": {"family": "ip6?", "table": "(raw|mangle|nat|filter|security)"/ && /"set": / { print "native=" substr($0, 10, 240) }'
+					echo end)
+				# Without JSON in this nft what looks native counts as native.
+				if [ "$native" != end ] || nft -j list tables >/dev/null 2>&1; then
+					others=$(printf '%s\n%s\n' "$native" "$others" | awk '/^end$/ { rest = 1; next } !rest || !/^native=/')
+				fi
+				;;
+			esac
+			printf '%s\n' "$others"
 		fi
 		;;
 	legacy)
