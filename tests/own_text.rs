@@ -1,0 +1,137 @@
+//! The way from live rules to own text (`src/remote/iptables.sh`), in every shell that hosts have.
+//! No root and no iptables: what is to be loaded is text.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+const HOOK: &str = "-m comment --comment \"kvmfw:hook\" -j";
+
+/// What `ipt_change` prints, which has to be the same in all shells.
+fn change(live: &str, want: &str) -> String {
+    let script = format!(
+        "NONCE=x\n{}\n{}\nlive=$(cat <<'LIVE'\n{live}\nLIVE\n)\nwant=$(cat <<'WANT'\n{want}\nWANT\n)\nipt_change \"$live\" \"$want\"\n",
+        include_str!("../src/remote/lib.sh"),
+        include_str!("../src/remote/iptables.sh"),
+    );
+    let mut answers = Vec::new();
+    for shell in [&["dash"][..], &["bash"], &["busybox", "sh"]] {
+        let child = Command::new(shell[0])
+            .args(&shell[1..])
+            .arg("-s")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut child) = child else {
+            let strict = std::env::var_os("CI").is_some();
+            assert!(!strict, "{shell:?} is missing, and in CI nothing may be skipped");
+            eprintln!("SKIPPED: {shell:?} is not here");
+            continue;
+        };
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{shell:?}: {}", output.status);
+        answers.push(String::from_utf8(output.stdout).unwrap());
+    }
+    assert!(answers.windows(2).all(|w| w[0] == w[1]), "the shells disagree: {answers:#?}");
+    answers.pop().expect("at least one shell")
+}
+
+fn table(lines: &[&str]) -> String {
+    format!("*filter\n:INPUT ACCEPT\n{}\nCOMMIT", lines.join("\n"))
+}
+
+fn wanted(lines: &[&str]) -> String {
+    format!("*filter\n{}\nCOMMIT", lines.join("\n"))
+}
+
+#[test]
+fn nothing_to_do_is_nothing() {
+    let live = table(&[":KVMFW-INPUT -", &format!("-A INPUT {HOOK} KVMFW-INPUT"), "-A KVMFW-INPUT -j DROP"]);
+    let want = wanted(&[":KVMFW-INPUT -", "^INPUT any KVMFW-INPUT", "-A KVMFW-INPUT -j DROP"]);
+    assert_eq!(change(&live, &want), "");
+}
+
+#[test]
+fn from_nothing_and_to_nothing() {
+    let want = wanted(&[":KVMFW-INPUT -", "^INPUT any KVMFW-INPUT", "-A KVMFW-INPUT -j DROP"]);
+    let there = format!(
+        "*filter\n:KVMFW-INPUT - [0:0]\n-A KVMFW-INPUT -j DROP\n-I INPUT 1 {HOOK} KVMFW-INPUT\nCOMMIT\n"
+    );
+    assert_eq!(change("", &want), there);
+    let live = table(&[":KVMFW-INPUT -", &format!("-A INPUT {HOOK} KVMFW-INPUT"), "-A KVMFW-INPUT -j DROP"]);
+    let back =
+        format!("*filter\n:KVMFW-INPUT - [0:0]\n-D INPUT {HOOK} KVMFW-INPUT\n-X KVMFW-INPUT\nCOMMIT\n");
+    assert_eq!(change(&live, ""), back);
+}
+
+/// Rules of others that only speak of ours are not ours.
+#[test]
+fn what_stands_in_quotes_is_text() {
+    let live = table(&[
+        "-A INPUT -j LOG --log-prefix \"a -j KVMFW-INPUT \"",
+        "-A INPUT -m comment --comment \"it\\'s \\\" -j KVMFW-OLD\" -j ACCEPT",
+    ]);
+    assert_eq!(change(&live, ""), "");
+}
+
+/// A hook twice, as a boot file loaded twice leaves it, goes back to being there twice.
+#[test]
+fn a_snapshot_with_a_double_hook_is_in_place() {
+    let hook = format!("-A INPUT {HOOK} KVMFW-INPUT");
+    let live = table(&[":KVMFW-INPUT -", &hook, &hook]);
+    let snapshot = wanted(&[
+        ":KVMFW-INPUT -",
+        &format!("^INPUT 1 KVMFW-INPUT {HOOK} KVMFW-INPUT"),
+        &format!("^INPUT 2 KVMFW-INPUT {HOOK} KVMFW-INPUT"),
+    ]);
+    assert_eq!(change(&live, &snapshot), "");
+    let once = wanted(&[":KVMFW-INPUT -", "^INPUT any KVMFW-INPUT"]);
+    let drop = format!("-D INPUT {HOOK} KVMFW-INPUT\n");
+    assert_eq!(change(&live, &once), format!("*filter\n{drop}{drop}-I INPUT 1 {HOOK} KVMFW-INPUT\nCOMMIT\n"));
+}
+
+/// A jump with conditions is no hook, and comes back with them.
+#[test]
+fn a_hook_with_conditions() {
+    let live = table(&[":KVMFW-INPUT -", "-A INPUT -i eth9 -j KVMFW-INPUT"]);
+    let want = wanted(&[":KVMFW-INPUT -", "^INPUT any KVMFW-INPUT"]);
+    assert_eq!(
+        change(&live, &want),
+        format!("*filter\n-D INPUT -i eth9 -j KVMFW-INPUT\n-I INPUT 1 {HOOK} KVMFW-INPUT\nCOMMIT\n")
+    );
+    let now = table(&[":KVMFW-INPUT -", &format!("-A INPUT {HOOK} KVMFW-INPUT")]);
+    let snapshot = wanted(&[":KVMFW-INPUT -", "^INPUT 1 KVMFW-INPUT -i eth9 -j KVMFW-INPUT"]);
+    assert_eq!(
+        change(&now, &snapshot),
+        format!("*filter\n-D INPUT {HOOK} KVMFW-INPUT\n-I INPUT 1 -i eth9 -j KVMFW-INPUT\nCOMMIT\n")
+    );
+}
+
+/// What a transaction moved goes back to its number; what others moved stays.
+#[test]
+fn a_moved_hook_goes_back() {
+    let hook = format!("-A INPUT {HOOK} KVMFW-INPUT");
+    let live = table(&[":KVMFW-INPUT -", &hook, "-A INPUT -s 10.0.0.1/32 -j DROP"]);
+    let strict = wanted(&[":KVMFW-INPUT -", &format!("^INPUT =2 KVMFW-INPUT {HOOK} KVMFW-INPUT")]);
+    assert_eq!(
+        change(&live, &strict),
+        format!("*filter\n-D INPUT {HOOK} KVMFW-INPUT\n-I INPUT 2 {HOOK} KVMFW-INPUT\nCOMMIT\n")
+    );
+    let lenient = wanted(&[":KVMFW-INPUT -", &format!("^INPUT 2 KVMFW-INPUT {HOOK} KVMFW-INPUT")]);
+    assert_eq!(change(&live, &lenient), "");
+    let first = wanted(&[":KVMFW-INPUT -", "^INPUT first KVMFW-INPUT"]);
+    assert_eq!(change(&live, &first), "");
+    let last = wanted(&[":KVMFW-INPUT -", "^INPUT last KVMFW-INPUT"]);
+    assert_eq!(
+        change(&live, &last),
+        format!("*filter\n-D INPUT {HOOK} KVMFW-INPUT\n-A INPUT {HOOK} KVMFW-INPUT\nCOMMIT\n")
+    );
+}
+
+/// A policy that is not wanted stays; one that is, is set.
+#[test]
+fn policies() {
+    assert_eq!(change(&table(&[]), &wanted(&[":INPUT DROP"])), "*filter\n:INPUT DROP [0:0]\nCOMMIT\n");
+    assert_eq!(change("*filter\n:INPUT DROP\nCOMMIT", &wanted(&[])), "");
+}
