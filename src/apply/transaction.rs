@@ -1,7 +1,7 @@
 //! One host's transaction as the controller leads it: stage, go, come back over a new connection,
 //! decide. The host's guard is the one who knows; what is not read from it is unknown.
 
-use super::checks::{describe_check, read_checks, run_here};
+use super::checks::{read_checks, run_here};
 use super::engine::Settings;
 use super::look::{PROBE_LIMIT, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
@@ -308,7 +308,7 @@ impl Transaction<'_> {
         self.desired.checks.iter().enumerate().find_map(|(number, check)| {
             let passed = after.get(&number).copied().unwrap_or(false);
             let decides = check.required || before.get(&number).copied().unwrap_or(false);
-            (!passed && decides).then(|| format!("{} ({})", describe_check(&check.probe), check.origin))
+            (!passed && decides).then(|| format!("{} ({})", check.probe, check.origin))
         })
     }
 
