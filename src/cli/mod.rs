@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand, each thin.
 
 mod apply;
+mod bootstrap;
 mod check;
 mod exit;
 mod inventory;
@@ -44,6 +45,8 @@ enum Command {
     Undo(undo::UndoArgs),
     /// End a transaction that was left open on a host
     Unlock(unlock::UnlockArgs),
+    /// Set up one host without an inventory, and print the one to keep
+    Bootstrap(bootstrap::BootstrapArgs),
     /// Look at the inventory
     Inventory(inventory::InventoryArgs),
 }
@@ -158,6 +161,7 @@ pub fn run() -> ExitCode {
         Command::Status => status::run(common),
         Command::Undo(args) => undo::run(common, &args),
         Command::Unlock(args) => unlock::run(common, &args),
+        Command::Bootstrap(args) => bootstrap::run(common, &args),
         Command::Inventory(args) => inventory::run(common, &args),
     };
     ExitCode::from(code.unwrap_or_else(|code| code))

@@ -140,6 +140,7 @@ impl<'a> Compiler<'a> {
             rules,
             bridges,
             checks,
+            stanza: None,
             warnings,
         }
     }

@@ -15,6 +15,7 @@ mod rules;
 mod save_text;
 mod select;
 mod ssh;
+mod stanza;
 
 pub use connection::*;
 pub use entry::{Entry, Owner, ParamText};
@@ -27,3 +28,4 @@ pub use resources::{BridgeText, Resources, SysctlText};
 pub use rules::{ChainText, RuleText};
 pub use select::select;
 pub use ssh::SshText;
+pub use stanza::{BOOTSTRAP, Reach, Stanza};

@@ -41,6 +41,8 @@ pub struct Facts {
     pub kernel: String,
     /// The host's own name.
     pub hostname: String,
+    /// `ID` and `ID_LIKE` of its distribution, word by word.
+    pub os: Vec<String>,
     /// Changes with every boot.
     pub boot_id: String,
     /// systemd runs it.

@@ -71,6 +71,11 @@ fn facts(s: &Sections<'_>) -> Facts {
     Facts {
         kernel: text("kernel"),
         hostname: text("hostname"),
+        os: s
+            .values("host", "os")
+            .flat_map(|v| v.trim_matches(['"', '\'']).split_whitespace())
+            .map(str::to_owned)
+            .collect(),
         boot_id: text("boot_id"),
         systemd: yes("systemd"),
         units: yes("units"),

@@ -2,6 +2,7 @@
 
 use super::{Bundle, Change, Record, Risk, bridge, lints, rules, sysctl};
 use crate::desired::Desired;
+use crate::inventory::BOOTSTRAP;
 use crate::observe::{Observed, Predicted};
 use crate::problem::{Origin, Warning};
 use crate::resource::iptables::{Family, own};
@@ -191,6 +192,8 @@ fn refusal(desired: &Desired, observed: &Observed, options: &Options, foreign: &
     let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
     if let Some(manager) = &observed.state.inventory
         && *manager != desired.inventory
+        // A bootstrap holds a host only until an inventory has it.
+        && manager != BOOTSTRAP
         && !options.take_over
     {
         return Some(Refusal::new(
@@ -217,7 +220,12 @@ fn refusal(desired: &Desired, observed: &Observed, options: &Options, foreign: &
         let list: Vec<&str> = needs.into_iter().collect();
         return Some(Refusal::new(
             "missing_tool",
-            format!("the host has no {}; install it there", list.join(", no ")),
+            match super::packages::install(&list, &observed.facts.os) {
+                Some(command) => {
+                    format!("the host has no {}; install it there: {command}", list.join(", no "))
+                }
+                None => format!("the host has no {}; install it there", list.join(", no ")),
+            },
         ));
     }
     if !observed.facts.units {

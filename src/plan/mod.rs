@@ -5,6 +5,7 @@ mod bundle;
 mod diff;
 mod host;
 mod lints;
+mod packages;
 mod record;
 mod rules;
 mod sysctl;

@@ -10,6 +10,11 @@ probe_host() {
 	printf 'kernel=%s\n' "$line"
 	first_line /proc/sys/kernel/hostname
 	printf 'hostname=%s\n' "$line"
+	if [ -r /etc/os-release ]; then
+		while IFS='=' read -r key value; do
+			case $key in ID | ID_LIKE) printf 'os=%s\n' "$value" ;; esac
+		done </etc/os-release
+	fi
 	boot_id
 	printf 'boot_id=%s\n' "$boot"
 	if [ -d /run/systemd/system ]; then echo systemd=yes; else echo systemd=no; fi

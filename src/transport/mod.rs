@@ -1,6 +1,7 @@
 //! The only door to hosts. A session takes a document for `sh`, runs it as root and gives back what
 //! it printed; every wait has an end.
 
+pub mod host_key;
 mod local;
 mod ssh;
 
