@@ -6,6 +6,7 @@ mod check;
 mod exit;
 mod inventory;
 mod plan;
+mod program;
 mod runs;
 mod setup;
 mod show;

@@ -51,8 +51,7 @@ impl SavedPlan {
     /// The desired state of the plan's hosts, from the inventory it was made from.
     pub(super) fn desired(&self, common: &Common) -> Result<(Project, Vec<Desired>), u8> {
         let dir = common.dir.clone().or_else(|| Some(self.dir.clone()));
-        let project = setup::load(dir, Some(self.inventory.clone()))
-            .map_err(|p| setup::report(common, &p.list, &p.sources))?;
+        let project = setup::open(common, dir, Some(self.inventory.clone()))?;
         let known = |name: &str| project.hosts.iter().any(|h| h.name == name);
         let names: Vec<String> =
             self.plan.hosts.iter().map(|h| h.name.clone()).filter(|n| known(n)).collect();

@@ -1,6 +1,6 @@
 //! What subcommands share: reading the input, the engine with its progress, writing results.
 
-use super::{Code, Common, Format, When, exit};
+use super::{Code, Common, Format, When, exit, program};
 use crate::apply::{Budget, Engine, Events, Interrupt, Settings};
 use crate::desired::{self, Desired};
 use crate::inventory::{self, Locate, Project};
@@ -10,7 +10,7 @@ use crate::transport::Via;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,15 +55,28 @@ pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>
 }
 
 /// Reads an inventory with the modules beside it.
-pub fn load(dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, Problems> {
+fn load(dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, Problems> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     inventory::load(&Locate { dir, inventory, home })
 }
 
+/// The project in a folder, with the inventory of a name: a file, a folder, or a program.
+pub fn open(common: &Common, dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, u8> {
+    let bad = |p: Problems| report(common, &p.list, &p.sources);
+    match inventory.as_deref().map(Path::new).filter(|path| program::is(path)) {
+        Some(path) => {
+            let text = program::run(path)?;
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let home = std::env::var_os("HOME").map(PathBuf::from);
+            inventory::load_text(&Locate { dir, inventory: None, home }, &name, &text).map_err(bad)
+        }
+        None => load(dir, inventory).map_err(bad),
+    }
+}
+
 /// The project that the flags name.
 pub fn project(common: &Common) -> Result<Project, u8> {
-    let project = load(common.dir.clone(), common.inventory.clone())
-        .map_err(|p| report(common, &p.list, &p.sources))?;
+    let project = open(common, common.dir.clone(), common.inventory.clone())?;
     if !common.quiet {
         project.notices.iter().for_each(|n| complain(n));
     }

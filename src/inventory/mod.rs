@@ -1,5 +1,6 @@
 //! WHO: hosts, groups and modules as they are written, checked but not yet put together.
 
+mod ansible;
 mod checks;
 mod connection;
 mod entry;
