@@ -7,6 +7,7 @@ mod host;
 mod lints;
 mod record;
 mod rules;
+mod since;
 mod sysctl;
 
 pub use crate::resource::Kind;
