@@ -86,9 +86,13 @@ fn attributes(bridge: &Bridge) -> Vec<String> {
     all.into_iter()
         .filter(|(key, value)| {
             let empty = value.as_array().is_some_and(Vec::is_empty);
-            !(value.is_null() || empty || key == "name" || key == "origin")
-                && !(key == "manage" && *value == true)
-                && !(key == "take_addresses" && *value == false)
+            let usual = match key.as_str() {
+                "name" | "origin" => true,
+                "manage" => *value == true,
+                "take_addresses" => *value == false,
+                _ => value.is_null() || empty,
+            };
+            !usual
         })
         .map(|(key, value)| format!("{key}: {value}"))
         .collect()
