@@ -3,7 +3,7 @@
 
 use super::checks::{read_checks, run_here};
 use super::engine::Settings;
-use super::look::{PROBE_LIMIT, internal, read_observation, unreachable};
+use super::look::{PROBE_LIMIT, connect, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
 use super::{Event, Events};
 use crate::desired::Desired;
@@ -11,7 +11,7 @@ use crate::inventory::CheckFrom;
 use crate::observe::Sections;
 use crate::plan::{self, HostPlan, Options, Verdict};
 use crate::remote::{self, Nonce};
-use crate::transport::{self, Session, TransportError};
+use crate::transport::{Session, TransportError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -101,7 +101,7 @@ impl Transaction<'_> {
             }
             session.close().await;
         }
-        transport::connect(self.settings.via, &self.desired.connection).await
+        connect(self.settings, self.events, &self.desired.host, &self.desired.connection).await
     }
 
     /// Uploads, locks, looks again, snapshots; then compares with what was planned. Returns which
@@ -112,6 +112,7 @@ impl Transaction<'_> {
         let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
         let mut files = plan.bundle.files.clone();
         files.push(("owner".into(), format!("{}\n", self.settings.owner)));
+        files.push(("plan".into(), format!("{}\n", plan.bundle.hash())));
         files.push(("token".into(), format!("{}\n", self.token)));
         files.push(("limits".into(), self.limits()));
         let document = remote::stage(&nonce, &self.settings.run, &files);
@@ -195,7 +196,9 @@ impl Transaction<'_> {
 
     /// Releases the host over a connection of its own, when the first one fell silent.
     async fn abort_anew(&self) {
-        if let Ok(session) = transport::connect(self.settings.via, &self.desired.connection).await {
+        if let Ok(session) =
+            connect(self.settings, self.events, &self.desired.host, &self.desired.connection).await
+        {
             self.abort(&session).await;
             session.close().await;
         }
@@ -257,7 +260,7 @@ impl Transaction<'_> {
     async fn connect_before(&self, deadline: Instant) -> Result<Session, TransportError> {
         match tokio::time::timeout_at(
             deadline,
-            transport::connect(self.settings.via, &self.desired.connection),
+            connect(self.settings, self.events, &self.desired.host, &self.desired.connection),
         )
         .await
         {

@@ -1,8 +1,8 @@
 //! `kvmfw bootstrap`: one host, without an inventory; prints the one to keep.
 
-use super::apply::{RolloutArgs, carry_out};
+use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, Format, exit, setup};
-use crate::apply::{Engine, HostOutcome, Planned};
+use crate::apply::{Budget, Engine, HostOutcome, Planned};
 use crate::desired::{self, Desired};
 use crate::inventory::{self, BOOTSTRAP, Locate, Project, Reach, Stanza};
 use crate::observe::{Link, Observed};
@@ -80,7 +80,9 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let yaml = stanza.yaml(&reach, &bare.modules);
     let mut desired = compile(common, &project(common, &yaml)?)?;
     desired.stanza = Some(stanza);
-    let code = carry_out(common, &args.rollout, vec![(desired, Options::default())], None)?;
+    let hosts = vec![(desired, Options::default())];
+    let todo = Work { hosts, expected: None, left: Vec::new(), max_fail: Budget::Hosts(1) };
+    let code = carry_out(common, &args.rollout, todo)?;
     if code == exit::DONE {
         let text = format!("\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n\n{yaml}");
         match common.format {

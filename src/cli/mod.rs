@@ -4,6 +4,7 @@ mod apply;
 mod bootstrap;
 mod check;
 mod exit;
+mod history;
 mod inventory;
 mod plan;
 mod program;
@@ -42,6 +43,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Show each host's transactions: who won, what is live, what boots
     Status,
+    /// Show what came of each transaction of a host, and what each generation changed
+    History(history::HistoryArgs),
     /// Go back to the state before a run, or to a generation (0 is the original)
     Undo(undo::UndoArgs),
     /// End a transaction that was left open on a host
@@ -74,7 +77,7 @@ struct Common {
     /// How progress is shown
     #[arg(long, value_enum, default_value_t, global = true)]
     progress: ProgressWhen,
-    /// Say more
+    /// Say more: each connection to a host, and how long it took
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     /// Say less: no progress
@@ -160,6 +163,7 @@ pub fn run() -> ExitCode {
         Command::Apply(args) => apply::run(common, &args),
         Command::Show(args) => show::run(common, &args),
         Command::Status => status::run(common),
+        Command::History(args) => history::run(common, &args),
         Command::Undo(args) => undo::run(common, &args),
         Command::Unlock(args) => unlock::run(common, &args),
         Command::Bootstrap(args) => bootstrap::run(common, &args),

@@ -1,9 +1,9 @@
 //! What subcommands share: reading the input, the engine with its progress, writing results.
 
 use super::{Code, Common, Format, When, exit, program};
-use crate::apply::{Budget, Engine, Events, Interrupt, Settings};
+use crate::apply::{Budget, Engine, Event, Events, Interrupt, Settings};
 use crate::desired::{self, Desired};
-use crate::inventory::{self, Locate, Project};
+use crate::inventory::{self, Connection, Locate, Project};
 use crate::problem::{Problem, Problems};
 use crate::report::{Document, Progress, Style, problems_json, problems_text};
 use crate::transport::Via;
@@ -101,6 +101,14 @@ pub fn desired(common: &Common) -> Result<(Project, Vec<Desired>), u8> {
     Ok((project, desired))
 }
 
+/// How to reach the hosts that an argument names.
+pub fn named(common: &Common, hosts: &str) -> Result<Vec<(Connection, String)>, u8> {
+    let project = project(common)?;
+    let names = inventory::select(&project, hosts).map_err(|p| report(common, &[p], &project.sources))?;
+    let desired = desired::compile(&project, &names).map_err(|p| report(common, &p, &project.sources))?;
+    Ok(desired.into_iter().map(|d| (d.connection, d.host)).collect())
+}
+
 /// Settings of an engine that only looks.
 pub fn settings(common: &Common, run: &str) -> Settings {
     Settings {
@@ -147,7 +155,11 @@ where
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let display = tokio::spawn(progress.run(receiver));
         // The display may be gone; the engine's work goes on.
-        let events = Events::to(move |event| drop(sender.send(event)));
+        let verbose = common.verbose > 0;
+        let events = Events::to(move |event| match event {
+            Event::Detail(_) if !verbose => {}
+            event => drop(sender.send(event)),
+        });
         let result = work(Engine::new(settings, events, interrupt.clone())).await;
         // The engine is gone, so the channel is closed and the display ends by itself.
         let _ = display.await;

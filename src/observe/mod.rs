@@ -12,7 +12,7 @@ pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
 
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Everything that was observed on one host.
@@ -24,6 +24,8 @@ pub struct Observed {
     pub state: State,
     /// Live values by path below `/proc/sys`.
     pub sysctl: BTreeMap<String, Live>,
+    /// Keys that can only be read.
+    pub read_only: BTreeSet<String>,
     /// The sysctl.d folders.
     pub sysctl_dirs: SysctlDirs,
     /// Live rules, and how they would be.
@@ -137,6 +139,8 @@ pub struct Others {
     pub backend_rules: BTreeMap<String, u32>,
     /// Native nft rules in tables of iptables, which iptables-save shows wrong.
     pub native: Vec<String>,
+    /// Programs that load and flush rules of their own: `firewalld`, `ufw`, `nftables FILE`.
+    pub managers: Vec<String>,
     /// Base chains of native nft tables.
     pub chains: Vec<String>,
 }

@@ -8,6 +8,7 @@ mod lints;
 mod packages;
 mod record;
 mod rules;
+mod since;
 mod sysctl;
 
 pub use crate::resource::Kind;

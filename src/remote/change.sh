@@ -216,9 +216,16 @@ apply() {
 	fi
 	write_keys "$T/new/sysctl.close" || failed "see above"
 	error=$(keys_that_differ "$T/new/sysctl.open" && keys_that_differ "$T/new/sysctl.close")
-	[ -z "$error" ] || failed "the kernel did not keep $(echo "$error" | head -n 1)"
+	[ -z "$error" ] || failed "$(not_kept "$(printf '%s\n' "$error" | head -n 1)")"
 	step applied
 	exit 0
+}
+
+# The kernel may write a value in another way: sorted, in other units, within bounds.
+not_kept() {
+	local now
+	now=$(printf '%s\n' "${1%%=*}" | read_keys)
+	printf 'the kernel did not keep %s but made it %s; if that is as good, write it so in the inventory' "$1" "${now#*=}"
 }
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.

@@ -21,9 +21,12 @@ pub struct HostKey {
     line: String,
 }
 
-/// Whether what ssh said means that it does not know the host's key.
+/// How the message about a host whose key is not known begins.
+pub(super) const UNKNOWN: &str = "the host key is not known here";
+
+/// Whether a message of the transport says that ssh does not know the host's key.
 pub fn is_unknown(message: &str) -> bool {
-    message.contains("Host key verification failed")
+    message.starts_with(UNKNOWN)
 }
 
 /// Asks a host for its key. Nothing is offered for a login.
