@@ -321,6 +321,48 @@ fn a_jump_host_is_recognised() {
     assert_eq!(says("kvm3"), None, "{json:#}");
 }
 
+/// The same host, looked at from one of its guests and from elsewhere.
+#[test]
+fn a_controller_in_a_guest_is_recognised() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &["kvm1"], RULES);
+    let known = lab.dir().join("known_hosts");
+    let text = std::fs::read_to_string(&known).unwrap().replace("10.99.0.11", "10.99.0.11,192.168.1.254");
+    std::fs::write(&known, text).unwrap();
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0);
+    assert!(!plan.stdout.contains("in a guest of this host"), "{}", plan.stdout);
+
+    let file = project.path().join("inventories/lab.yaml");
+    let inventory = std::fs::read_to_string(&file).unwrap().replace("10.99.0.11", "192.168.1.254");
+    std::fs::write(&file, inventory).unwrap();
+    // The guest's network with this machine's files: by a process that lives in it.
+    let mut inside = lab.guest_command("kvm1", "g0").args(["sleep", "600"]).spawn().unwrap();
+    let wanted = lab.guest("kvm1", "g0", &["readlink", "/proc/self/ns/net"]).ok();
+    let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let mut found = None;
+    until("a process in the guest", || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        found = all
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .find(|pid| network(pid).is_some_and(|n| n.to_str() == Some(wanted.trim())));
+        found.is_some()
+    });
+    let output = std::process::Command::new("nsenter")
+        .arg(format!("--net=/proc/{}/ns/net", found.unwrap()))
+        .arg(env!("CARGO_BIN_EXE_kvmfw"))
+        .args(["plan", "--format", "json", "-C", project.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("controller-is-guest") && said.contains("behind port vnet0 of br123"), "{said}");
+}
+
 /// The token lets a confirm through: it stands in no argument, no log, no file that others may read.
 #[test]
 fn nothing_secret_is_for_all_to_see() {

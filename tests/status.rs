@@ -135,12 +135,14 @@ fn unlock_before_anything_was_installed() {
     }
     let lab = Lab::builder().guests(false).up();
     // A required check before the arming that takes its time; the script is moved away meanwhile.
-    let project =
-        Project::new(&lab, &["kvm1"], &format!("{ONE}checks: [{{ command: sleep 300, timeout: 300s }}]\n"));
+    let project = Project::new(
+        &lab,
+        &["kvm1"],
+        &format!("{ONE}checks: [{{ command: touch /run/checking; sleep 300, timeout: 300s }}]\n"),
+    );
     let mut child = project.spawn(&lab, &["apply", "-y"]);
-    until("staged", || {
-        let there = lab.disk("kvm1", "/var/lib/kvmfw/kvmfw.sh").exists();
-        (there && marked(&lab, "generation", 1)).then_some(())
+    until("staged, and at its check", || {
+        lab.host("kvm1", &["test", "-e", "/run/checking"]).success().then_some(())
     });
     child.kill().unwrap();
     child.wait().unwrap();

@@ -53,6 +53,8 @@ pub struct Facts {
     pub units: bool,
     /// The connection that observed it.
     pub ssh: Option<SshEnds>,
+    /// The bridge port behind which the controller is, where that is a guest's.
+    pub guest: Option<String>,
     /// The login can write to /proc/sys.
     pub root: bool,
     /// br_netfilter is there.

@@ -81,6 +81,7 @@ fn facts(s: &Sections<'_>) -> Facts {
         systemd: yes("systemd"),
         units: yes("units"),
         ssh,
+        guest: s.value("client", "guest").map(str::to_owned),
         root: yes("root"),
         br_netfilter: yes("br_netfilter"),
         missing: s.values("host", "missing").map(str::to_owned).collect(),

@@ -148,7 +148,15 @@ fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
         message: format!("at the last boot the rules did not load, so the host was open: {why}"),
         origin: None,
     });
-    open.into_iter().chain(boot)
+    let guest = observed.facts.guest.as_ref().map(|port| Warning {
+        code: "controller-is-guest",
+        message: format!(
+            "kvmfw runs in a guest of this host, behind port {port}: what cuts off that guest cuts off kvmfw, and the host puts \
+             itself back; apply from elsewhere where guests are touched"
+        ),
+        origin: None,
+    });
+    open.into_iter().chain(boot).chain(guest)
 }
 
 /// Going back to the original of a host that has nothing of ours but the record of it.

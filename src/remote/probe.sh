@@ -185,6 +185,25 @@ probe_others() {
 	esac
 }
 
+# The bridge and the port behind which the controller is, if that is a guest's: a tap, or named like one.
+probe_client() {
+	local client mac dev port
+	section client
+	client=${SSH_CONNECTION-}
+	client=${client%% *}
+	[ -n "$client" ] && have bridge || return 0
+	ip -o neigh show to "$client" 2>/dev/null | sed -n 's/.* dev \([^ ]*\) .*lladdr \([^ ]*\).*/\1 \2/p' | while read -r dev mac; do
+		[ -d "/sys/class/net/$dev/bridge" ] || continue
+		port=$(bridge fdb show br "$dev" 2>/dev/null | awk -v mac="$mac" '$1 == mac && !/permanent/ { print $3; exit }')
+		case $port in
+		'') continue ;;
+		vnet* | tap* | fwpr* | veth*i[0-9]*) ;;
+		*) [ -e "/sys/class/net/$port/tun_flags" ] || continue ;;
+		esac
+		printf 'guest=%s of %s\n' "$port" "$dev"
+	done
+}
+
 probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
@@ -206,6 +225,7 @@ probe() {
 	probe_rules 6
 	probe_others
 	probe_links
+	probe_client
 	section end
 }
 
