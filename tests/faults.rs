@@ -390,6 +390,7 @@ fn no_global_sync() {
     }
     let lab = Lab::builder().guests(false).up();
     let sshd = fs::read_to_string(lab.dir().join("hosts").join(HOST).join("pid")).unwrap();
+    let sshd = sshd.split_whitespace().next().unwrap();
     let trace = lab.dir().join("trace");
     let mut tracer = std::process::Command::new("strace")
         .args([
@@ -400,12 +401,12 @@ fn no_global_sync() {
             "-o",
             trace.to_str().unwrap(),
             "-p",
-            sshd.trim(),
+            sshd,
         ])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let traced = format!("/proc/{}/status", sshd.trim());
+    let traced = format!("/proc/{}/status", sshd);
     wait("the trace", LONG, || {
         let status = fs::read_to_string(&traced).unwrap();
         (!status.contains("TracerPid:\t0\n")).then_some(())
@@ -484,7 +485,12 @@ fn routes_that_moved_boot_from_the_second_generation_too() {
     assert!(boots().contains("203.0.113.0/24"), "lost in the second generation: {}", boots());
     lab.power_cut(HOST);
     lab.boot(HOST);
-    assert!(route().contains("brmgmt"), "{}", route());
+    assert!(
+        route().contains("brmgmt"),
+        "not there after a boot with\n{}\n{}",
+        boots(),
+        on_host(&lab, "ip route; ip -br address")
+    );
     settled(&lab, &project);
 }
 
