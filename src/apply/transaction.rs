@@ -11,6 +11,7 @@ use crate::inventory::CheckFrom;
 use crate::observe::Sections;
 use crate::plan::{self, HostPlan, Options, Verdict};
 use crate::remote::{self, Nonce};
+use crate::resource::Kind;
 use crate::transport::{Session, TransportError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,8 @@ use tokio::time::Instant;
 
 /// What one short command of a transaction may take at most.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at a check that fails.
+const CHECK_PAUSE: Duration = Duration::from_millis(500);
 /// How long after its deadline a host may still be busy rolling back.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 
@@ -29,6 +32,8 @@ struct Transaction<'a> {
     desired: &'a Desired,
     options: &'a Options,
     token: String,
+    /// How long a check may fail before that decides.
+    patience: Duration,
     /// The commit was sent; whether it arrived is another question.
     commit_sent: AtomicBool,
 }
@@ -45,8 +50,12 @@ pub(super) async fn apply_host(
         Ok(token) => token,
         Err(error) => return internal(&desired.host, &error.to_string()),
     };
-    let transaction =
-        Transaction { settings, events, desired, options, token, commit_sent: AtomicBool::new(false) };
+    // Behind a bridge that changed, neighbours are learned anew and ports may listen before they
+    // forward; of everything else the first answer counts.
+    let bridged = plan.changes.iter().any(|change| change.kind == Kind::Bridge);
+    let patience = if bridged { settings.confirm_timeout / 2 } else { Duration::ZERO };
+    let commit_sent = AtomicBool::new(false);
+    let transaction = Transaction { settings, events, desired, options, token, patience, commit_sent };
     let mut outcome = transaction.carry_out(&plan, session).await;
     if outcome.status == Status::RolledBack
         && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
@@ -277,13 +286,21 @@ impl Transaction<'_> {
         before: &BTreeMap<usize, bool>,
         first_confirm: &mut Option<Instant>,
     ) -> Result<(TransactionState, Option<Duration>), TransportError> {
-        let (state, mut after) =
-            self.call_sections(session, "probe-confirm", CALL_LIMIT + self.checks_limit()).await?;
-        if state != TransactionState::Applied {
-            return Ok((state, None));
-        }
-        after.extend(self.controller_checks().await);
-        if let Some(failed) = self.failed_check(before, &after) {
+        let patient = Instant::now() + self.patience;
+        let failed = loop {
+            let (state, mut after) =
+                self.call_sections(session, "probe-confirm", CALL_LIMIT + self.checks_limit()).await?;
+            if state != TransactionState::Applied {
+                return Ok((state, None));
+            }
+            after.extend(self.controller_checks().await);
+            let failed = self.failed_check(before, &after);
+            if failed.is_none() || Instant::now() >= patient {
+                break failed;
+            }
+            tokio::time::sleep(CHECK_PAUSE).await;
+        };
+        if let Some(failed) = failed {
             self.events.emit(Event::Note(format!("{}: check failed: {failed}", self.desired.host)));
             let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
             let reason = format!("a check failed: {failed}");

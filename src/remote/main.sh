@@ -198,11 +198,20 @@ commit() {
 	settle
 }
 
+# Until the guard is through, or has said that it tries on: that is an answer too.
+wait_guard() {
+	local tries=0
+	while [ -d "$T" ] && [ ! -e "$T/state" ] && [ $tries -lt 60 ]; do
+		timeout 1 flock "$T/guard.lock" true && return
+		tries=$((tries + 1))
+	done
+}
+
 settle() {
 	poke decision
 	if [ -e "$T/decision" ]; then
 		won=$(cat "$T/decision" 2>/dev/null)
-		timeout 60 flock "$T/guard.lock" true
+		wait_guard
 		if [ ! -d "$T" ]; then
 			# The last trace went with the transaction: back to the original.
 			section outcome
@@ -380,7 +389,7 @@ main() {
 	rollback | unlock)
 		if [ -e "$T/armed" ]; then decide rollback "${REASON:-asked for by ${SUDO_USER:-root} at the console}"; else true >"$T/abort"; fi
 		poke decision
-		timeout 60 flock "$T/guard.lock" true
+		wait_guard
 		if [ ! -e "$T/done" ]; then
 			exec 9>>$VAR/lock 5>/dev/null
 			flock -n 9 && if [ -e "$T/armed" ]; then recover; else close_txn "released: unlocked"; fi
