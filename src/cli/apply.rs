@@ -90,9 +90,12 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
     let saved = match &args.file {
         Some(path) => {
             if common.limit.is_some()
+                || common.shard.is_some()
                 || common.inventory.is_some() && std::env::var_os("KVMFW_INVENTORY").is_none()
             {
-                setup::complain("apply FILE takes no --limit and no --inventory: the plan says which hosts");
+                setup::complain(
+                    "apply FILE takes no --limit, --shard or --inventory: the plan says which hosts",
+                );
                 return Err(exit::BAD_INPUT);
             }
             Some(runs::load_plan(path)?)

@@ -10,6 +10,7 @@ mod plan;
 mod program;
 mod runs;
 mod setup;
+mod shard;
 mod show;
 mod status;
 mod undo;
@@ -68,6 +69,9 @@ struct Common {
     /// Only these hosts: names, globs, @group, kvm[01-09], &and, !not, separated by commas
     #[arg(short, long, value_name = "HOSTS", global = true)]
     limit: Option<String>,
+    /// Only part I of N of these hosts, by name; job engines' own variables count too
+    #[arg(long, value_name = "I/N", value_parser = shard::parse, global = true)]
+    shard: Option<shard::Shard>,
     /// How results are written
     #[arg(long, value_enum, default_value_t, global = true)]
     format: Format,

@@ -86,7 +86,19 @@ pub fn project(common: &Common) -> Result<Project, u8> {
 /// The names of the hosts that are selected, in the order of the inventory.
 pub fn selected(common: &Common, project: &Project) -> Result<Vec<String>, u8> {
     let limit = common.limit.as_deref().unwrap_or("*");
-    inventory::select(project, limit).map_err(|p| report(common, &[p], &project.sources))
+    let mut names = inventory::select(project, limit).map_err(|p| report(common, &[p], &project.sources))?;
+    let shard = super::shard::chosen(common).map_err(|error| {
+        complain(&error);
+        exit::BAD_INPUT
+    })?;
+    if let Some(shard) = shard.filter(|s| s.count > 1) {
+        let all = names.len();
+        names.retain(|name| shard.has(name));
+        if !common.quiet {
+            complain(&format!("shard {shard}: {} of {all} hosts", names.len()));
+        }
+    }
+    Ok(names)
 }
 
 /// The desired state of every selected host. The whole inventory is checked first: an error in
