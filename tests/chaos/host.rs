@@ -96,7 +96,21 @@ impl Host {
     /// Live state: all but our own records.
     pub fn dump(&self) -> String {
         // The connection's own traces and, on hosts with iptables-persistent, nothing else moves.
-        self.lab.dump_without(HOST, &["/etc/kvmfw", "/etc/mtab"])
+        let dump = self.lab.dump_without(HOST, &["/etc/kvmfw", "/etc/mtab"]);
+        // A bridge that is made anew gets a new MAC.
+        let plain = dump.lines().filter(|l| !(l.contains("br9") && l.contains("fe80::"))).map(|l| {
+            if !l.starts_with("br9 ") {
+                return l.to_owned();
+            }
+            let mut words: Vec<&str> = l.split(' ').collect();
+            for word in ["link/ether", "bridge_id", "designated_root"] {
+                if let Some(at) = words.iter().position(|w| *w == word) {
+                    words.remove(at + 1);
+                }
+            }
+            words.join(" ")
+        });
+        plain.collect::<Vec<_>>().join("\n") + "\n"
     }
 
     /// What boots, as kvmfw keeps it.
@@ -136,8 +150,11 @@ impl Host {
 
     /// What is left to look at after a violation.
     pub fn traces(&self) -> String {
-        let script = "cd /var/lib/kvmfw; echo open: $(readlink open); cat lock boot.failed; tail -n 5 history; for t in $(ls -1t txn | head -n 2); do echo \"== $t\"; cd txn/$t; ls -la --time-sort=yes; tail -n 20 journal log error reason done decision claim generation; cd ../..; done";
+        let script = "cd /var/lib/kvmfw; echo open: $(readlink open); cat lock boot.failed; tail -n 5 history; for t in $(ls -1t txn | head -n 2); do echo \"== $t\"; cd txn/$t; tail -n 12 journal log error reason done decision claim generation; cd ../..; done";
         let output = self.sh(script);
-        format!("{}{}", output.stdout, output.stderr)
+        let console = self.lab.console(HOST);
+        let last: Vec<&str> = console.lines().rev().take(40).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        format!("{}{}\nconsole:\n{}", output.stdout, output.stderr, last.join("\n"))
     }
 }

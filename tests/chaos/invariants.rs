@@ -174,5 +174,10 @@ fn without_text(kept: &str) -> String {
 fn difference(one: &[&str], other: &[&str]) -> Vec<String> {
     let gone = one.iter().filter(|l| !other.contains(l)).map(|l| format!("- {l}"));
     let new = other.iter().filter(|l| !one.contains(l)).map(|l| format!("+ {l}"));
-    gone.chain(new).collect()
+    let all: Vec<String> = gone.chain(new).collect();
+    // A link has some two hundred keys of its own; they come and go with it.
+    let (keys, mut rest): (Vec<String>, Vec<String>) =
+        all.into_iter().partition(|l| l.contains("/br9/") || l.contains("/tap9/"));
+    rest.extend(keys.first().map(|k| format!("{k} … and {} more", keys.len() - 1)));
+    rest
 }
