@@ -25,7 +25,7 @@ impl Desired {
             arp: random.below(3),
             keepalive: 3000 + random.below(3),
             ageing: 100 + random.below(3),
-            bridge: random.one_in(2),
+            bridge: false,
         }
     }
 

@@ -37,7 +37,6 @@ names!(Fault {
     ReadOnly = "/etc read-only",
     Xtables = "xtables lock held",
     Foreign = "foreign writer",
-    Tap = "tap on a bridge that goes",
     Second = "second controller",
     Stale = "stale conntrack entries",
 });
@@ -85,8 +84,6 @@ impl Fault {
     /// Steps at which it can be done.
     pub fn steps(self) -> &'static [Step] {
         match self {
-            // The bridge has to be there for the plan, and the tap on it for the snapshot.
-            Fault::Tap => &[Step::Recorded],
             // The disk is to fill up after the host has promised to end it.
             Fault::DiskFull | Fault::ReadOnly => &Step::ALL[3..],
             Fault::Xtables => &Step::ALL[..9],
@@ -154,9 +151,6 @@ impl Fault {
             Fault::Foreign => {
                 host.sh("for i in iptables ip6tables; do $i -w 10 -I FORWARD -m comment --comment somebody -j ACCEPT || exit 1; done").ok();
             }
-            Fault::Tap => {
-                host.sh("ip link add tap9 type dummy && ip link set tap9 master br9 up").ok();
-            }
             Fault::Second => {}
             Fault::Stale => {
                 host.sh("for p in $(seq 40000 40015); do conntrack -I -p tcp -s 10.99.0.1 -d 10.99.0.11 --sport $p --dport 22 --state ESTABLISHED -t 300 -u SEEN_REPLY,ASSURED; done 2>/dev/null; true").ok();
@@ -203,9 +197,6 @@ impl Fault {
             }
             Fault::Foreign => {
                 host.sh("for i in iptables ip6tables; do $i -w 10 -D FORWARD -m comment --comment somebody -j ACCEPT || exit 1; done").ok();
-            }
-            Fault::Tap => {
-                host.sh("ip -o link show tap9 | grep -q 'master br9' || { ip -o link show tap9; exit 1; }; ip link del tap9").ok();
             }
             _ => {}
         }

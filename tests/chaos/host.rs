@@ -153,7 +153,14 @@ impl Host {
         let script = "cd /var/lib/kvmfw; echo open: $(readlink open); cat lock boot.failed; tail -n 5 history; for t in $(ls -1t txn | head -n 2); do echo \"== $t\"; cd txn/$t; tail -n 12 journal log error reason done decision claim generation; cd ../..; done";
         let output = self.sh(script);
         let console = self.lab.console(HOST);
-        let last: Vec<&str> = console.lines().rev().take(40).collect();
+        let last: Vec<&str> = console
+            .lines()
+            .filter(|l| !l.contains("publickey") && !l.contains("isconnect"))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .take(40)
+            .collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         format!("{}{}\nconsole:\n{}", output.stdout, output.stderr, last.join("\n"))
     }

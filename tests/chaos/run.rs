@@ -54,20 +54,14 @@ fn chosen<T: Copy>(name: &str, all: &[T], text: impl Fn(T) -> &'static str) -> O
 }
 
 pub fn plan(seed: u64, number: u64) -> Plan {
-    let desired = |n: u64| Desired::random(&mut Random::of(seed ^ 0xd5, n), None);
     let mut random = Random::of(seed, number + 1_000_000);
     let fault = random.of_these(Fault::ALL);
     let fault = chosen("CHAOS_FAULT", Fault::ALL, Fault::name).unwrap_or(fault);
     let step = random.of_these(fault.steps());
     let step = chosen("CHAOS_STEP", Step::ALL, Step::name).unwrap_or(step);
-    let mut to = desired(number);
-    if number % PER_LAB != 0 {
-        to = Desired::random(&mut Random::of(seed ^ 0xd5, number), Some(&plan_to(seed, number - 1)));
-    }
-    let sick = random.one_in(6) || fault == Fault::Tap;
-    if fault == Fault::Tap {
-        to.bridge = false;
-    }
+    let from = (number % PER_LAB != 0).then(|| plan_to(seed, number - 1));
+    let to = Desired::random(&mut Random::of(seed ^ 0xd5, number), from.as_ref());
+    let sick = random.one_in(6);
     let lasts = Duration::from_millis(random.of_these(if step < Step::Armed {
         &[100, 500]
     } else {
@@ -95,12 +89,6 @@ const APPLY: [&str; 8] =
 
 pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>) -> Seen {
     let Plan { fault, step, .. } = *plan;
-    if fault == Fault::Tap {
-        // A bridge of ours that the change takes away.
-        let mut from = plan.to;
-        from.bridge = true;
-        host.settle(&from);
-    }
     fault.prepare(host);
     let before = host.dump();
     let booted_before = host.boots();
