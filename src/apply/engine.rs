@@ -102,13 +102,15 @@ impl Engine {
     pub async fn plan(&mut self, hosts: Vec<(Desired, Options)>, keep: bool) -> Vec<Planned> {
         self.events.emit(Event::Observing(hosts.len()));
         let mut tasks = JoinSet::new();
+        // A plan changes nothing; an apply first ends what was left open and nobody watches.
+        let recover = keep;
         let keep = keep && hosts.len() <= self.settings.parallel;
         for (index, (desired, options)) in hosts.into_iter().enumerate() {
             let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
             let desired = Arc::new(desired);
             tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
-                let (result, session) = observe_host(&settings, &desired).await;
+                let (result, session) = observe_host(&settings, &events, &desired, recover).await;
                 let error = result.as_ref().err().and_then(|o| o.message.clone());
                 events.emit(Event::Observed(desired.host.clone(), error));
                 let session = match session {

@@ -2,6 +2,7 @@
 
 use super::engine::Settings;
 use super::outcome::{HostOutcome, Status};
+use super::{Event, Events};
 use crate::desired::Desired;
 use crate::observe::{ObserveError, Observed, Sections, observe};
 use crate::plan;
@@ -14,23 +15,48 @@ pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) type ObserveResult = Result<Box<Observed>, HostOutcome>;
 
-pub(super) async fn observe_host(settings: &Settings, desired: &Desired) -> (ObserveResult, Option<Session>) {
+/// Looks at a host. With `recover`, a transaction that was left open there and that nobody watches any
+/// more is ended first, so that what is planned is planned against the state that it leaves.
+pub(super) async fn observe_host(
+    settings: &Settings,
+    events: &Events,
+    desired: &Desired,
+    recover: bool,
+) -> (ObserveResult, Option<Session>) {
     let host = &desired.host;
     let session = match transport::connect(settings.via, &desired.connection).await {
         Ok(session) => session,
         Err(error) => return (Err(unreachable(host, &error)), None),
     };
-    let nonce = match Nonce::fresh() {
-        Ok(nonce) => nonce,
-        Err(error) => return (Err(internal(host, &error.to_string())), Some(session)),
-    };
+    let mut result = look(desired, &session).await;
+    if recover
+        && result.as_ref().is_ok_and(|observed| observed.state.open.is_some())
+        && end_abandoned(&session).await
+    {
+        events.emit(Event::Note(format!(
+            "{host}: a transaction was left open and nobody watched it; it was ended first"
+        )));
+        result = look(desired, &session).await;
+    }
+    (result, Some(session))
+}
+
+/// Whether there was one that nobody watched, and it was ended.
+async fn end_abandoned(session: &Session) -> bool {
+    let Ok(nonce) = Nonce::fresh() else { return false };
+    let document = remote::console(&nonce, "recover", "");
+    let Ok(answer) = session.run(&document, PROBE_LIMIT).await else { return false };
+    let text = String::from_utf8_lossy(&answer.stdout);
+    Sections::split(&text, nonce.as_str()).value("recovered", "ended") == Some("yes")
+}
+
+async fn look(desired: &Desired, session: &Session) -> ObserveResult {
+    let host = &desired.host;
+    let nonce = Nonce::fresh().map_err(|error| internal(host, &error.to_string()))?;
     let (want, keys) = plan::question(desired);
     let document = remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys });
-    let answer = match session.run(&document, PROBE_LIMIT).await {
-        Ok(answer) => answer,
-        Err(error) => return (Err(unreachable(host, &error)), Some(session)),
-    };
-    (read_observation(host, &answer, &nonce).map(Box::new), Some(session))
+    let answer = session.run(&document, PROBE_LIMIT).await.map_err(|error| unreachable(host, &error))?;
+    read_observation(host, &answer, &nonce).map(Box::new)
 }
 
 pub(super) fn read_observation(host: &str, answer: &Answer, nonce: &Nonce) -> Result<Observed, HostOutcome> {
