@@ -104,6 +104,8 @@ impl Engine {
         let mut tasks = JoinSet::new();
         // A panic in a task is a bug of ours; the host is told of all the same.
         let mut names = BTreeMap::new();
+        // A plan changes nothing; an apply first ends what was left open and nobody watches.
+        let recover = keep;
         let keep = keep && hosts.len() <= self.settings.parallel;
         for (index, (desired, options)) in hosts.into_iter().enumerate() {
             let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
@@ -111,7 +113,7 @@ impl Engine {
             let known = (index, desired.clone(), options.clone());
             let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
-                let (result, session) = observe_host(&settings, &events, &desired).await;
+                let (result, session) = observe_host(&settings, &events, &desired, recover).await;
                 let error = result.as_ref().err().and_then(|o| o.message.clone());
                 events.emit(Event::Observed(desired.host.clone(), error));
                 let session = match session {

@@ -52,27 +52,50 @@ pub(super) async fn ask(
     result
 }
 
+/// Looks at a host. With `recover`, a transaction that was left open there and that nobody watches any
+/// more is ended first, so that what is planned is planned against the state that it leaves.
 pub(super) async fn observe_host(
     settings: &Settings,
     events: &Events,
     desired: &Desired,
+    recover: bool,
 ) -> (ObserveResult, Option<Session>) {
     let host = &desired.host;
     let session = match connect(settings, events, host, &desired.connection).await {
         Ok(session) => session,
         Err(error) => return (Err(unreachable(host, &error)), None),
     };
-    let nonce = match Nonce::fresh() {
-        Ok(nonce) => nonce,
-        Err(error) => return (Err(internal(host, &error.to_string())), Some(session)),
-    };
+    let mut result = look(events, desired, &session).await;
+    if recover
+        && result.as_ref().is_ok_and(|observed| observed.state.open.is_some())
+        && end_abandoned(events, host, &session).await
+    {
+        events.emit(Event::Note(format!(
+            "{host}: a transaction was left open and nobody watched it; it was ended first"
+        )));
+        result = look(events, desired, &session).await;
+    }
+    (result, Some(session))
+}
+
+/// Whether there was one that nobody watched, and it was ended.
+async fn end_abandoned(events: &Events, host: &str, session: &Session) -> bool {
+    let Ok(nonce) = Nonce::fresh() else { return false };
+    let document = remote::console(&nonce, "recover", "");
+    let Ok(answer) = ask(session, events, host, &document, PROBE_LIMIT).await else { return false };
+    let text = String::from_utf8_lossy(&answer.stdout);
+    Sections::split(&text, nonce.as_str()).value("recovered", "ended") == Some("yes")
+}
+
+async fn look(events: &Events, desired: &Desired, session: &Session) -> ObserveResult {
+    let host = &desired.host;
+    let nonce = Nonce::fresh().map_err(|error| internal(host, &error.to_string()))?;
     let (want, keys) = plan::question(desired);
     let document = remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys });
-    let answer = match ask(&session, events, host, &document, PROBE_LIMIT).await {
-        Ok(answer) => answer,
-        Err(error) => return (Err(unreachable(host, &error)), Some(session)),
-    };
-    (read_observation(host, &answer, &nonce).map(Box::new), Some(session))
+    let answer = ask(session, events, host, &document, PROBE_LIMIT)
+        .await
+        .map_err(|error| unreachable(host, &error))?;
+    read_observation(host, &answer, &nonce).map(Box::new)
 }
 
 pub(super) fn read_observation(host: &str, answer: &Answer, nonce: &Nonce) -> Result<Observed, HostOutcome> {

@@ -315,6 +315,19 @@ undo() {
 	echo "back at generation $to"
 }
 
+# Ends a transaction that nobody watches any more; one that is watched is left alone.
+recover_abandoned() {
+	section recovered
+	[ -L $VAR/open ] || { section end; return 0; }
+	exec 9>>$VAR/lock
+	if flock -n 9; then
+		ID=none T=$VAR/txn/none
+		recover 5>/dev/null
+		echo ended=yes
+	fi
+	section end
+}
+
 # At boot, before the network: end what was open, then files as the generation has them.
 boot_early() {
 	mkdir -p $VAR
@@ -359,6 +372,7 @@ main() {
 		;;
 	undo) undo "${2-}"; return ;;
 	boot-early) boot_early; return ;;
+	recover) recover_abandoned; return ;;
 	boot-load) boot_load; return ;;
 	boot-bridges) boot_bridges; return ;;
 	esac

@@ -506,7 +506,13 @@ pub fn same(before: &str, after: &str, what: &str) {
     panic!("{what}: the state differs\n{}", gone.chain(new).collect::<String>());
 }
 
-fn without_empty_tables(dump: &str) -> Vec<&str> {
+/// Says something past the test runner, which keeps what is printed for itself.
+pub fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// The lines of a dump without legacy tables that decide nothing; see [`same`].
+pub fn without_empty_tables(dump: &str) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut table: Vec<&str> = Vec::new();
     let mut legacy = false;

@@ -95,7 +95,9 @@ impl Project {
 
     /// The command, in the lab's controller namespace, not yet run.
     pub fn command(&self, lab: &Lab, args: &[&str]) -> Command {
-        let mut command = lab.exec_command(env!("CARGO_BIN_EXE_kvmfw"));
+        // Another program can be put to the same tests.
+        let program = std::env::var("KVMFW").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kvmfw").to_owned());
+        let mut command = lab.exec_command(program);
         command
             .args(args)
             .args(["-C", self.folder.path().to_str().unwrap(), "--color", "never"])

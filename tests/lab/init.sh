@@ -44,6 +44,9 @@ cd / || exit 1
 umask 022
 mkdir -p /run/sshd /run/lock /run/network /run/sudo
 chmod 1777 /run/lock
+# Every boot has an id of its own, by which one is told from a process that merely died.
+read -r boot_id </proc/sys/kernel/random/uuid && echo "$boot_id" >/run/boot_id &&
+    mount --bind /run/boot_id /proc/sys/kernel/random/boot_id || exit 1
 
 # --- the units ------------------------------------------------------------------------------------
 # Everything systemd would read when it starts, as one text: what comes first under a name is it.

@@ -1,0 +1,216 @@
+//! What may go wrong, and when.
+
+use crate::common::Cut;
+use crate::host::{HOST, Host};
+use std::fmt;
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+macro_rules! names {
+    ($name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$doc])* $variant),* }
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            pub fn name(self) -> &'static str { match self { $(Self::$variant => $text),* } }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.name()) }
+        }
+    };
+}
+
+names!(Fault {
+    Controller = "controller killed",
+    Session = "sshd session killed",
+    Guard = "one guard killed",
+    Guards = "both guards killed",
+    Apply = "apply child killed",
+    CutBoth = "link cut both ways",
+    CutTo = "link cut to the host",
+    CutFrom = "link cut from the host",
+    CutNew = "new connections dropped",
+    Delay = "link delayed",
+    Power = "power cut",
+    DiskFull = "disk full",
+    ReadOnly = "/etc read-only",
+    Xtables = "xtables lock held",
+    Foreign = "foreign writer",
+    Second = "second controller",
+    Stale = "stale conntrack entries",
+});
+
+names!(Step {
+    Staging = "staging",
+    Recorded = "recorded",
+    Staged = "staged",
+    Armed = "armed",
+    Claimed = "claimed",
+    Rules = "rules v4",
+    Rules6 = "rules v6",
+    Closing = "closing keys",
+    Result = "result",
+    Applied = "applied",
+    Decided = "decided",
+    Over = "over",
+});
+
+impl Step {
+    /// Whether the transaction in this folder has come so far.
+    pub fn reached(self, t: &Path) -> bool {
+        let journal = |word: &str| {
+            std::fs::read_to_string(t.join("journal"))
+                .is_ok_and(|j| j.lines().any(|l| l.split_once(' ').is_some_and(|(_, s)| s == word)))
+        };
+        match self {
+            Step::Staging => t.join("ssh").exists(),
+            Step::Recorded => t.join("generation").exists(),
+            Step::Staged => t.join("pre/tables6").exists(),
+            Step::Armed => t.join("armed").exists(),
+            Step::Claimed => t.join("claim").exists(),
+            Step::Rules => journal("iptables"),
+            Step::Rules6 => journal("ip6tables"),
+            Step::Closing => journal("sysctl, closing"),
+            Step::Result => t.join("result").exists(),
+            Step::Applied => t.join("applied").exists(),
+            Step::Decided => t.join("decision").exists(),
+            Step::Over => t.join("done").exists(),
+        }
+    }
+}
+
+impl Fault {
+    /// Steps at which it can be done.
+    pub fn steps(self) -> &'static [Step] {
+        match self {
+            // The disk is to fill up after the host has promised to end it.
+            Fault::DiskFull | Fault::ReadOnly => &Step::ALL[3..],
+            Fault::Xtables => &Step::ALL[..9],
+            Fault::Apply => &Step::ALL[4..8],
+            _ => Step::ALL,
+        }
+    }
+
+    /// What has to stand before the run begins.
+    pub fn prepare(self, host: &Host) {
+        match self {
+            Fault::DiskFull => {
+                host.sh("mkdir -p /var/lib/kvmfw && mkdir /run/small && mount -t tmpfs -o size=8m,mode=700 small /run/small && cp -a /var/lib/kvmfw/. /run/small && mount --move /run/small /var/lib/kvmfw").ok();
+            }
+            Fault::ReadOnly => {
+                host.sh("mount --bind /etc /etc").ok();
+            }
+            Fault::Stale => {
+                host.lab.exec(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40015"]).ok();
+            }
+            _ => {}
+        }
+    }
+
+    /// Does it. The host's own processes stand still meanwhile.
+    pub fn strike(self, host: &Host, t: &Path, kvmfw: &mut Child) {
+        let id = t.file_name().unwrap().to_string_lossy().into_owned();
+        match self {
+            Fault::Controller => {
+                let _ = kvmfw.kill();
+            }
+            Fault::Session => {
+                let mut all = host.processes("sshd-session: ");
+                all.extend(host.processes("sshd: root"));
+                host.signal("-KILL", &all);
+            }
+            Fault::Guard => {
+                let holds = |pid: &&u32| {
+                    std::fs::read_link(format!("/proc/{pid}/fd/9")).is_ok_and(|p| p.ends_with("kvmfw/lock"))
+                };
+                let all = host.processes(&format!("/kvmfw.sh guard {id}"));
+                host.signal("-KILL", &all.iter().find(holds).copied().into_iter().collect::<Vec<_>>());
+            }
+            Fault::Guards => host.signal("-KILL", &host.processes(&format!("/kvmfw.sh guard {id}"))),
+            Fault::Apply => host.signal("-KILL", &host.processes(&format!("/kvmfw.sh apply {id}"))),
+            Fault::CutBoth => host.lab.cut(HOST, Cut::Both),
+            Fault::CutTo => host.lab.cut(HOST, Cut::To),
+            Fault::CutFrom => host.lab.cut(HOST, Cut::From),
+            Fault::CutNew => host.lab.cut(HOST, Cut::New),
+            // Without netem: slower than the timeouts allow for a while, then there again.
+            Fault::Delay => {
+                host.sh("tc qdisc replace dev eth0 root tbf rate 64kbit burst 4kb limit 200kb").ok();
+            }
+            Fault::Power => host.lab.power_cut(HOST),
+            Fault::DiskFull => {
+                host.sh("cat /dev/zero >/var/lib/kvmfw/filler 2>/dev/null; true").ok();
+            }
+            Fault::ReadOnly => {
+                // Somebody may have a file open for writing at this very moment.
+                host.sh("for i in $(seq 100); do mount -o remount,ro,bind /etc 2>/dev/null && exit 0; sleep 0.01; done; exit 0").ok();
+            }
+            Fault::Xtables => {
+                host.sh("setsid flock /run/xtables.lock sleep 777 </dev/null >/dev/null 2>&1 & for i in $(seq 100); do flock -n /run/xtables.lock true || exit 0; sleep 0.01; done; exit 0").ok();
+            }
+            Fault::Foreign => {
+                host.sh("for i in iptables ip6tables; do $i -w 10 -I FORWARD -m comment --comment somebody -j ACCEPT || exit 1; done").ok();
+            }
+            Fault::Second => {}
+            Fault::Stale => {
+                host.sh("for p in $(seq 40000 40015); do conntrack -I -p tcp -s 10.99.0.1 -d 10.99.0.11 --sport $p --dport 22 --state ESTABLISHED -t 300 -u SEEN_REPLY,ASSURED; done 2>/dev/null; true").ok();
+            }
+        }
+    }
+
+    /// Whether it goes on until [`Fault::mend`].
+    pub fn lasts(self) -> bool {
+        use Fault::{CutBoth, CutFrom, CutNew, CutTo, Delay, DiskFull, ReadOnly, Xtables};
+        matches!(self, CutBoth | CutTo | CutFrom | CutNew | Delay | DiskFull | ReadOnly | Xtables)
+    }
+
+    /// Ends it.
+    pub fn mend(self, host: &Host) {
+        match self {
+            Fault::CutBoth | Fault::CutTo | Fault::CutFrom | Fault::CutNew => host.lab.mend(HOST),
+            Fault::Delay => {
+                host.sh("tc qdisc del dev eth0 root").ok();
+            }
+            Fault::DiskFull => {
+                host.sh("rm -f /var/lib/kvmfw/filler").ok();
+            }
+            Fault::ReadOnly => {
+                host.sh("mount -o remount,rw,bind /etc").ok();
+            }
+            Fault::Xtables => host.signal("-KILL", &host.processes("sleep 777")),
+            _ => {}
+        }
+    }
+
+    /// Takes away what [`Fault::prepare`] put there; after the transaction.
+    pub fn clear(self, host: &Host) {
+        match self {
+            Fault::DiskFull => {
+                host.sh("mkdir -p /run/small && mount --move /var/lib/kvmfw /run/small && rm -rf /var/lib/kvmfw/* && cp -a /run/small/. /var/lib/kvmfw && umount -l /run/small && rmdir /run/small").ok();
+            }
+            Fault::ReadOnly => {
+                host.sh("umount -l /etc").ok();
+            }
+            Fault::Stale => {
+                host.lab.exec(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999"]).ok();
+                host.sh("conntrack -D -p tcp --dport 22 >/dev/null 2>&1; true").ok();
+            }
+            Fault::Foreign => {
+                host.sh("for i in iptables ip6tables; do $i -w 10 -D FORWARD -m comment --comment somebody -j ACCEPT || exit 1; done").ok();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Waits for something to become so.
+pub fn wait(limit: Duration, mut so: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !so() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    true
+}

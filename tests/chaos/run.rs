@@ -1,0 +1,147 @@
+//! One run: a change, a fault on its way, and what came of it.
+
+use crate::PER_LAB;
+use crate::common::project::Run;
+use crate::desired::Desired;
+use crate::fault::{Fault, Step, wait};
+use crate::host::Host;
+use crate::invariants;
+use crate::random::Random;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// What is going to happen; all of it follows from seed and number.
+pub struct Plan {
+    pub to: Desired,
+    pub fault: Fault,
+    pub step: Step,
+    /// A check of the change fails: it is to be rolled back, fault or not.
+    pub sick: bool,
+    /// How long a fault lasts that lasts; no longer than the transaction.
+    pub lasts: Duration,
+    /// Whether power is cut in the end, to see what boots.
+    pub boot: bool,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, fault, step, sick, lasts, boot } = self;
+        write!(f, "{fault} at `{step}`, sick {sick}, lasts {lasts:?}, boot {boot}, to {to:?}")
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Old,
+    New,
+    /// The transaction did not come to the step.
+    Missed,
+    Broken,
+}
+
+fn chosen<T: Copy>(name: &str, all: &[T], text: impl Fn(T) -> &'static str) -> Option<T> {
+    let wanted = std::env::var(name).ok()?;
+    Some(
+        all.iter()
+            .copied()
+            .find(|one| text(*one) == wanted)
+            .unwrap_or_else(|| panic!("{name}={wanted}: no such thing")),
+    )
+}
+
+pub fn plan(seed: u64, number: u64) -> Plan {
+    let mut random = Random::of(seed, number + 1_000_000);
+    let fault = random.of_these(Fault::ALL);
+    let fault = chosen("CHAOS_FAULT", Fault::ALL, Fault::name).unwrap_or(fault);
+    let step = random.of_these(fault.steps());
+    let step = chosen("CHAOS_STEP", Step::ALL, Step::name).unwrap_or(step);
+    let from = (!number.is_multiple_of(PER_LAB)).then(|| plan_to(seed, number - 1));
+    let to = Desired::random(&mut Random::of(seed ^ 0xd5, number), from.as_ref());
+    let sick = random.one_in(6);
+    let lasts = Duration::from_millis(random.of_these(if step < Step::Armed {
+        &[100, 500]
+    } else {
+        &[300, 1000, 8000]
+    }));
+    Plan { to, fault, step, sick, lasts, boot: random.one_in(6) }
+}
+
+fn plan_to(seed: u64, number: u64) -> Desired {
+    plan(seed, number).to
+}
+
+fn said(child: Child, started: Instant) -> Run {
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        took: started.elapsed(),
+    }
+}
+
+const APPLY: [&str; 8] =
+    ["apply", "-y", "--apply-timeout", "4s", "--confirm-timeout", "4s", "--format", "json"];
+
+pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>) -> Seen {
+    let Plan { fault, step, .. } = *plan;
+    fault.prepare(host);
+    let before = host.dump();
+    let booted_before = host.boots();
+    let earlier = host.transactions();
+    host.project.all(&plan.to.yaml(plan.sick));
+    let started = Instant::now();
+    let mut kvmfw = host.project.spawn(&host.lab, &APPLY);
+    let fresh = || host.transactions().into_iter().find(|t| !earlier.contains(t));
+    let mut folder: Option<PathBuf> = None;
+    let mut over = false;
+    let reached = wait(Duration::from_secs(60), || {
+        if folder.is_none() {
+            folder = fresh();
+        }
+        over = kvmfw.try_wait().unwrap().is_some();
+        over || folder.as_ref().is_some_and(|t| step.reached(t))
+    }) && folder.as_ref().is_some_and(|t| step.reached(t));
+    let mut second = None;
+    if let (true, Some(t)) = (reached, &folder) {
+        // To be sure that the fault meets this step, those who could go on stand still meanwhile.
+        let still = host.processes("/kvmfw.sh ");
+        host.signal("-STOP", &still);
+        fault.strike(host, t, &mut kvmfw);
+        host.signal("-CONT", &still);
+        if fault == Fault::Second {
+            second = Some(host.project.kvmfw(&host.lab, &APPLY));
+        }
+        if fault.lasts() {
+            let end = Instant::now() + plan.lasts;
+            wait(plan.lasts, || Instant::now() >= end || t.join("done").exists());
+            fault.mend(host);
+        }
+        if fault == Fault::Power {
+            host.lab.boot(crate::host::HOST);
+        }
+    }
+    let run = said(kvmfw, started);
+    // What was killed before it was armed holds the lock until its time is up; unlock is the way.
+    let folder = folder.map(|t| host.path("/var/lib/kvmfw/txn").join(t.file_name().unwrap()));
+    if let Some(t) = &folder {
+        if !t.join("armed").exists() && !t.join("done").exists() {
+            host.project.kvmfw(&host.lab, &["unlock", crate::host::HOST, "-y"]);
+        }
+        wait(Duration::from_secs(60), || t.join("done").exists() || !host.guarded());
+        // Nothing is compared while a guard is still at its last words.
+        wait(Duration::from_secs(60), || !host.guarded());
+    }
+    fault.clear(host);
+    let look = invariants::Look { host, plan, before, booted_before, folder, run, second };
+    let new = look.check(known);
+    match (reached, new) {
+        (false, _) => Seen::Missed,
+        (true, false) => Seen::Old,
+        (true, true) => Seen::New,
+    }
+}
