@@ -324,10 +324,6 @@ fn every_fault_has_its_test() {
         assert_eq!(tests == "—", tier == "—", "{}", row[0]);
         for name in tests.split('`').skip(1).step_by(2) {
             let (file, test) = name.split_once("::").unwrap_or_else(|| panic!("{name} names no file"));
-            if file == "vm" {
-                assert!(tier.contains("VM"), "{name}");
-                continue;
-            }
             let text = fs::read_to_string(format!("tests/{file}.rs"))
                 .or_else(|_| fs::read_to_string(format!("src/{file}.rs")))
                 .unwrap_or_else(|e| panic!("{name}: {e}"));

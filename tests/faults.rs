@@ -226,6 +226,25 @@ fn t20_a_new_bridge_is_gone_after_a_rollback() {
     leaves_nothing("true", "bridges: { brnew: { addresses: ['192.0.2.1/24'], stp: false } }\n");
 }
 
+/// A removal that is rolled back: addresses come back with their broadcast, or without where they had
+/// none; a bridge of ours stays as it was.
+#[test]
+fn t20_addresses_that_were_taken_away_come_back_as_they_were() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let bridge = |more: &str| format!("bridges: {{ br123: {{ addresses: [{more}] }} }}\n");
+    let project = Project::new(&lab, &[HOST], &bridge("'192.0.2.1/24', '2001:db8::1/64'"));
+    project.apply(&lab, &[]).expect(0);
+    let before = lab.dump(HOST);
+    assert!(before.contains("192.0.2.1/24 brd 192.0.2.255"), "{before}");
+    project
+        .all(&format!("{}checks: [{{ command: 'false', required: true }}]\n", bridge("'198.51.100.1/24'")));
+    project.apply(&lab, &[]).expect(4);
+    common::same(&before, &lab.dump(HOST), "after a rollback");
+}
+
 #[test]
 fn t24_every_touched_table_is_restored() {
     let mut change = String::new();

@@ -336,14 +336,14 @@ fn skipped(
     interrupted: bool,
 ) -> HostOutcome {
     let (failed, budget) = rollout.budget();
-    let message = if interrupted {
-        "interrupted before its turn".to_owned()
+    let (reason, message) = if interrupted {
+        ("interrupted", "interrupted before its turn".to_owned())
     } else if too_many {
-        "too many hosts cannot be reached".to_owned()
+        ("max_unreachable", "too many hosts cannot be reached".to_owned())
     } else {
-        format!("{failed} failed, and --max-fail is {budget}")
+        ("budget", format!("{failed} failed, and --max-fail is {budget}"))
     };
-    let mut outcome = HostOutcome::new(host, Status::Skipped).reason("budget").message(message);
+    let mut outcome = HostOutcome::new(host, Status::Skipped).reason(reason).message(message);
     outcome.plan = Some(plan);
     outcome
 }

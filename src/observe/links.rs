@@ -4,6 +4,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// The key that marks a route of [`Links::routes6`]; `ip -j` names no family.
+pub const V6: &str = "kvmfw.v6";
+
 /// The links of a host by name, and its routes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Links {
@@ -61,6 +64,9 @@ pub struct Address {
     /// The address.
     #[serde(default)]
     pub local: String,
+    /// The broadcast address, where it has one.
+    #[serde(default)]
+    pub broadcast: Option<String>,
     /// Prefix length.
     #[serde(rename = "prefixlen", default)]
     pub prefix: u8,
@@ -77,11 +83,21 @@ impl Links {
     /// elsewhere, by the tool that is missing.
     pub fn parse(links: &str, routes4: &str, routes6: &str) -> Self {
         let links: Vec<Link> = serde_json::from_str(links).unwrap_or_default();
-        let routes = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        // A gateway has to be there before the routes that go by it, also when they are made again in this
+        // order: what is on the link comes first.
+        let routes = |text: &str| {
+            let mut routes: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+            routes.sort_by_key(|route| route.get("gateway").is_some());
+            routes
+        };
+        let mut routes6 = routes(routes6);
+        for route in routes6.iter_mut().filter_map(Value::as_object_mut) {
+            route.insert(V6.to_owned(), Value::Bool(true));
+        }
         Self {
             by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
             routes4: routes(routes4),
-            routes6: routes(routes6),
+            routes6,
         }
     }
 

@@ -5,7 +5,7 @@ mod parse;
 mod sections;
 mod sysctl_dirs;
 
-pub use links::{Link, Links};
+pub use links::{Link, Links, V6};
 pub use parse::{ObserveError, observe};
 pub use sections::Sections;
 pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};

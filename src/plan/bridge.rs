@@ -4,7 +4,7 @@
 use super::diff::Wanted;
 use super::{Action, Change, Diff, Record, Risk};
 use crate::desired::Desired;
-use crate::observe::{Link, Links, Observed};
+use crate::observe::{Link, Links, Observed, V6};
 use crate::problem::Warning;
 use crate::resource::Kind;
 use crate::resource::bridge::Bridge;
@@ -187,6 +187,17 @@ impl Work<'_> {
             let Some(link) = self.links.by_name.get(port) else {
                 return Err(("no_such_link", format!("bridge {name}: there is no link {port} on the host")));
             };
+            if link.master.as_ref() != Some(name)
+                && let Some(address) = self.leased(link)
+            {
+                return Err((
+                    "foreign_owner",
+                    format!(
+                        "bridge {name}: {port} has {address} by DHCP or router advertisement, which as a port it would \
+                         lose; make the bridge ask for it in the host's own network files, or make it static first"
+                    ),
+                ));
+            }
             if self.bridge.take_addresses {
                 continue;
             }
@@ -210,6 +221,14 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An address of a link that somebody keeps asking for: one by DHCP, or the one SSH comes by. Those
+    /// that router advertisements give to every link on the way are no reason to keep off it.
+    fn leased<'a>(&self, link: &'a Link) -> Option<&'a str> {
+        let ssh = self.observed.facts.ssh.as_ref().map(|ssh| ssh.server.to_string());
+        let mut dynamic = link.addresses.iter().filter(|a| a.dynamic && a.scope != "link");
+        dynamic.find(|a| a.family == "inet" || Some(&a.local) == ssh.as_ref()).map(|a| a.local.as_str())
     }
 
     fn create_at_boot(&mut self, link: &Link) {
@@ -406,16 +425,15 @@ impl Work<'_> {
         let moved_routes: Vec<String> = self.routes_of_ports();
         for (address, from) in &wanted {
             let holds = live.contains(address);
-            let nodad = if address.addr().is_ipv6() { " nodad" } else { " brd +" };
             if let Some(port) = from {
                 let on_port =
                     self.links.by_name.get(port).is_some_and(|l| addresses(l).any(|a| a == *address));
                 self.step(format!("addr del {address} dev {port}"), !on_port);
                 if on_port {
-                    back.push(format!("addr replace {address} dev {port}{nodad}"));
+                    back.push(restore_address(self.links.by_name.get(port), address, port));
                 }
             }
-            self.step(format!("addr add {address} dev {name}{nodad}"), holds);
+            self.step(format!("addr add {address} dev {name}{}", tail(address)), holds);
             if holds {
                 old.push(format!("address {address}"));
             } else {
@@ -439,9 +457,9 @@ impl Work<'_> {
             if live.contains(&address) {
                 self.plan.forward.push(format!("addr del {address} dev {name}"));
                 if let Some(port) = from {
-                    self.plan.forward.push(format!("addr replace {address} dev {port}"));
+                    self.plan.forward.push(format!("addr replace {address} dev {port}{}", tail(&address)));
                 }
-                back.push(format!("addr replace {address} dev {name}"));
+                back.push(restore_address(there, &address, &name));
                 old.push(format!("address {address}"));
             }
         }
@@ -518,7 +536,8 @@ impl Work<'_> {
         let devices = std::iter::once(&self.bridge.name).chain(&self.bridge.ports);
         devices
             .filter_map(|d| self.links.by_name.get(d))
-            .any(|l| addresses(l).any(|a| a.addr() == ssh.server))
+            .flat_map(|l| &l.addresses)
+            .any(|a| a.local.parse() == Ok(ssh.server))
     }
 }
 
@@ -541,7 +560,7 @@ fn removed(name: &str, owned: &Owned, observed: &Observed, plan: &mut BridgePlan
     for address in owned.addresses.keys().filter(|a| live.contains(a)) {
         plan.forward.push(format!("addr del {address} dev {name}"));
         old.push(format!("address {address}"));
-        back.push(format!("addr replace {address} dev {name}"));
+        back.push(restore_address(Some(link), address, name));
     }
     for port in &owned.ports {
         if links.by_name.get(port).is_some_and(|l| l.master.as_deref() == Some(name)) {
@@ -552,8 +571,7 @@ fn removed(name: &str, owned: &Owned, observed: &Observed, plan: &mut BridgePlan
     }
     for (address, from) in owned.addresses.iter().filter(|(a, _)| live.contains(a)) {
         if let Some(port) = from {
-            let tail = if address.addr().is_ipv6() { " nodad" } else { " brd +" };
-            plan.forward.push(format!("addr replace {address} dev {port}{tail}"));
+            plan.forward.push(format!("addr replace {address} dev {port}{}", tail(address)));
             back.insert(0, format!("addr del {address} dev {port}"));
         }
     }
@@ -608,6 +626,23 @@ fn removed(name: &str, owned: &Owned, observed: &Observed, plan: &mut BridgePlan
     });
 }
 
+/// What an address of ours gets beside itself: no wait for duplicates, the usual broadcast.
+fn tail(address: &IpNet) -> &'static str {
+    if address.addr().is_ipv6() { " nodad" } else { " brd +" }
+}
+
+/// The line that puts an address back as it is on a link now, with the broadcast that it has, or none.
+fn restore_address(link: Option<&Link>, address: &IpNet, device: &str) -> String {
+    if address.addr().is_ipv6() {
+        return format!("addr replace {address} dev {device} nodad");
+    }
+    let local = address.addr().to_string();
+    let mut live = link.into_iter().flat_map(|l| &l.addresses).filter(|a| a.local == local);
+    let broadcast = live.find(|a| a.prefix == address.prefix_len()).and_then(|a| a.broadcast.as_deref());
+    let broadcast = broadcast.map_or_else(String::new, |b| format!(" brd {b}"));
+    format!("addr replace {address} dev {device}{broadcast}")
+}
+
 /// Addresses that are somebody's: not link-local ones and not those that come by themselves.
 fn addresses(link: &Link) -> impl Iterator<Item = IpNet> + '_ {
     link.addresses
@@ -622,7 +657,12 @@ fn route_line(route: &Value, dev: &str) -> Option<String> {
     if text("protocol") == Some("kernel") || text("table") == Some("local") || route.get("type").is_some() {
         return None;
     }
-    let mut line = format!("route replace {}", text("dst")?);
+    // `default` alone is the one of IPv4.
+    let dst = match text("dst")? {
+        "default" if route[V6] == true => "::/0",
+        dst => dst,
+    };
+    let mut line = format!("route replace {dst}");
     if let Some(gateway) = text("gateway") {
         line.push_str(&format!(" via {gateway}"));
     }

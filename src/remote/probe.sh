@@ -208,7 +208,7 @@ probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
 	section routes4
-	ip -j route show table all 2>/dev/null
+	ip -4 -j route show table all 2>/dev/null
 	section routes6
 	ip -6 -j route show table all 2>/dev/null
 }
