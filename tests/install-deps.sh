@@ -31,6 +31,10 @@ sudo sudo
 busybox busybox-static
 ping iputils-ping
 nc netcat-openbsd
+qemu-system-x86_64 qemu-system-x86
+qemu-img qemu-utils
+mmdebstrap mmdebstrap
+mke2fs e2fsprogs
 sysctl procps
 modprobe kmod
 dmesg util-linux

@@ -63,7 +63,7 @@ remote_scripts() {
 
 scripts() {
     local files=()
-    for file in tests/*.sh tests/lab/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
+    for file in tests/*.sh tests/lab/*.sh tests/vm/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
         [ -e "$file" ] && files+=("$file")
     done
     shellcheck -e SC1091 "${files[@]}"
@@ -79,5 +79,6 @@ stage 'clippy' cargo clippy --locked --all-targets -- -D warnings
 stage 'unit tests' cargo test --locked --lib --bins
 stage 'doc tests' cargo test --locked --doc
 stage 'build of the integration tests' cargo test --locked --test '*' --no-run
-stage 'integration tests' cargo test --locked --no-fail-fast --test '*' -- --test-threads "$threads"
+stage 'integration tests' cargo test --locked --no-fail-fast --test '*' -- --skip vm:: --test-threads "$threads"
+stage 'virtual machine' cargo test --locked --test vm -- --test-threads 1
 finish 0
