@@ -30,7 +30,8 @@ mmdebstrap --quiet --variant=minbase --include="$packages" bookworm "$out/root.t
 tar -xf "$out/root.tar" -C "$root" --exclude='./dev/*'
 
 ssh-keygen -q -t ed25519 -N '' -f "$out/id"
-mkdir -p -m 700 "$root/root/.ssh"
+mkdir -p "$root/root/.ssh"
+chmod 700 "$root/root/.ssh"
 cp "$out/id.pub" "$root/root/.ssh/authorized_keys"
 # What known_hosts has to say of it.
 cut -d ' ' -f 1,2 "$root/etc/ssh/ssh_host_ed25519_key.pub" >"$out/host_key"
