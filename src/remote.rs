@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 const LIB: &str = include_str!("remote/lib.sh");
 const IPTABLES: &str = include_str!("remote/iptables.sh");
 const TARGET: &str = include_str!("remote/target.sh");
+const HISTORY: &str = include_str!("remote/history.sh");
 const PROBE: &str = include_str!("remote/probe.sh");
 
 /// The whole script that a transaction leaves on its host.
@@ -122,10 +123,17 @@ pub fn console(nonce: &Nonce, command: &str, reason: &str) -> String {
     here(&mut doc, nonce, reason);
     let _ = write!(
         doc,
-        ")\nexport NONCE REASON\nif [ -e /var/lib/kvmfw/kvmfw.sh ]; then exec sh /var/lib/kvmfw/kvmfw.sh {command} </dev/null\n\
-         else printf '\\n@%s status\\n\\n@%s end\\n' \"$NONCE\" \"$NONCE\"\nfi\n"
+        ")\nexport NONCE REASON\n# Before its first transaction is staged, a host has the script only in the folder of that one.\n\
+         for script in /var/lib/kvmfw/kvmfw.sh /var/lib/kvmfw/txn/*/kvmfw.sh; do\n\
+         if [ -e \"$script\" ]; then exec sh \"$script\" {command} </dev/null; fi\ndone\n\
+         printf '\\n@%s status\\n\\n@%s end\\n' \"$NONCE\" \"$NONCE\"\n"
     );
     doc
+}
+
+/// The document that asks what came of every transaction, and for the record of each generation.
+pub fn history(nonce: &Nonce) -> String {
+    format!("NONCE='{}'\n{LIB}{HISTORY}history </dev/null\n", nonce.as_str())
 }
 
 /// The document that asks which generation an undo goes to: the one before a run's, or by number.

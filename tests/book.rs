@@ -138,7 +138,8 @@ fn commands_and_flags_exist() {
         // Flags that the text mentions.
         for code in text.split('`').skip(1).step_by(2) {
             for flag in code.split_whitespace().filter(|w| w.starts_with("--") && w.len() > 2) {
-                let ours = !["iptables", "-j", "-m", "cargo", "sysctl"].iter().any(|w| code.contains(w));
+                let ours =
+                    !["iptables", "-j", "-m", "cargo", "sysctl", "ansible"].iter().any(|w| code.contains(w));
                 assert!(!ours || flags.contains(flag), "{path}: `{code}`");
             }
         }
@@ -235,6 +236,7 @@ fn warnings_are_explained() {
         "src/plan/rules.rs",
         "src/plan/bridge.rs",
         "src/desired/rules.rs",
+        "src/desired/compile.rs",
     ] {
         let source = fs::read_to_string(file).unwrap();
         for rest in source.split("code: \"").skip(1) {
@@ -280,4 +282,58 @@ fn yaml_is_what_kvmfw_reads() {
         }
     }
     assert!(count >= 8, "only {count}");
+}
+
+/// Every row of the list of faults is there, and every test that it names.
+#[test]
+fn every_fault_has_its_test() {
+    let page = &pages()["faults.md"];
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|l| l.starts_with("| ") && !l.starts_with("| fault |") && !l.starts_with("| row |"))
+        .map(|l| l.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    for number in 1..=40 {
+        let row = format!("T{number}");
+        assert_eq!(names.iter().filter(|n| **n == row).count(), 1, "{row}");
+    }
+    for fault in [
+        "controller killed",
+        "link cut",
+        "guard killed",
+        "host rebooted",
+        "power cut",
+        "apply hangs",
+        "apply half done",
+        "xtables lock",
+        "disk full",
+        "two controllers",
+        "confirm reply lost",
+        "`daemon-reload`",
+        "foreign rules",
+        "the first conntrack rule",
+        "a `KillUserProcesses` session",
+    ] {
+        assert!(names.iter().any(|n| n.starts_with(fault)), "{fault}");
+    }
+    let mut count = 0;
+    for row in rows {
+        let (tests, tier) = (row[row.len() - 2], row[row.len() - 1]);
+        assert!(tier.split(", ").all(|t| ["lab", "VM", "unit", "—"].contains(&t)), "{}: tier {tier}", row[0]);
+        assert_eq!(tests == "—", tier == "—", "{}", row[0]);
+        for name in tests.split('`').skip(1).step_by(2) {
+            let (file, test) = name.split_once("::").unwrap_or_else(|| panic!("{name} names no file"));
+            if file == "vm" {
+                assert!(tier.contains("VM"), "{name}");
+                continue;
+            }
+            let text = fs::read_to_string(format!("tests/{file}.rs"))
+                .or_else(|_| fs::read_to_string(format!("src/{file}.rs")))
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(text.contains(&format!("fn {test}()")), "{name} does not exist");
+            count += 1;
+        }
+    }
+    assert!(count > 60, "only {count}");
 }

@@ -34,3 +34,85 @@ fn undo_goes_back_by_itself() {
     assert!(said.contains("the state before kvmfw"), "{said}");
     common::same(&original, &lab.dump("kvm1"), "undo 0 at the console");
 }
+
+/// A rollback that cannot succeed is told at the host, where somebody may be.
+#[test]
+fn a_rollback_that_fails_is_announced() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], "modules: [host-firewall]\n");
+    project.apply(&lab, &[]).expect(0);
+    // wall and logger write down what they are given; before the rollback iptables-restore goes.
+    let fakes = "cd /root && printf '#!/bin/sh\\necho \"$0 $*\" >>/root/said\\n' >note && chmod 755 note && \
+        for tool in wall logger; do mount --bind note /usr/bin/$tool || exit 1; done";
+    lab.host("kvm1", &["sh", "-c", fakes]).ok();
+    project.all("modules: [host-firewall]\nparams: { host-firewall: { allow_tcp: [22, 80] } }\n");
+    let child = project
+        .spawn(&lab, &["apply", "-y", "--confirm-timeout", "5s", "--soak", "600s", "--format", "json"]);
+    until("applied", || applied(&lab) == 2);
+    let restore = lab.host("kvm1", &["readlink", "-f", "/usr/sbin/iptables-nft-restore"]).ok();
+    lab.host("kvm1", &["mount", "--bind", "/bin/false", restore.trim()]).ok();
+    let rollback = lab.host_command("kvm1").args(["sh", SCRIPT, "rollback"]).spawn().unwrap();
+    let said = || std::fs::read_to_string(lab.disk("kvm1", "/root/said")).unwrap_or_default();
+    until("announced", || said().contains("/usr/bin/wall") && said().contains("/usr/bin/logger"));
+    assert!(said().contains("logger -p daemon.crit -t kvmfw rollback of "), "{}", said());
+    assert!(said().contains("wall kvmfw: rollback of "), "{}", said());
+    until("the state", || lab.host("kvm1", &["sh", SCRIPT, "status"]).ok().contains("\trollback failed\t"));
+    let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(text.contains(": rollback failed"), "{text}");
+    // It keeps trying: what stood in the way is gone, and all is back.
+    lab.host("kvm1", &["umount", restore.trim()]).ok();
+    until("back", || {
+        let text = project.kvmfw(&lab, &["status"]).stdout;
+        text.contains("is live and boots") && text.contains("rolled_back")
+    });
+    let output = child.wait_with_output().unwrap();
+    assert!([4, 6].contains(&output.status.code().unwrap()), "{}", String::from_utf8_lossy(&output.stdout));
+    rollback.wait_with_output().unwrap();
+}
+
+/// At the console, with what a person there types.
+#[test]
+fn confirm_rollback_and_status() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).guests(false).up();
+    let sysctl = |n: u32| format!("sysctl: {{ 60-t: {{ net.ipv4.conf.all.arp_ignore: {n} }} }}\n");
+    let project = Project::new(&lab, &["kvm1"], &sysctl(1));
+    let now = || lab.host("kvm1", &["sysctl", "-n", "net.ipv4.conf.all.arp_ignore"]).ok().trim().to_owned();
+    let status = || lab.host("kvm1", &["sh", SCRIPT, "status"]).ok();
+    for (n, command, state) in [(1, "confirm", "committed"), (2, "rollback", "rolled_back")] {
+        project.all(&sysctl(n));
+        let mut child = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--soak", "600s"]);
+        until("applied", || applied(&lab) == n as usize);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(status().contains("\tapplied\t") && status().contains("open=20"), "{}", status());
+        let said = lab.host("kvm1", &["sh", SCRIPT, command]).stdout;
+        assert!(said.contains(&format!("state={state}")), "{command}: {said}");
+        assert_eq!(now(), "1", "{command}");
+        assert!(
+            status().contains("generation=1\n") && status().contains(&format!("\t{state}")),
+            "{}",
+            status()
+        );
+    }
+}
+
+/// How many transactions came so far that they are applied.
+fn applied(lab: &Lab) -> usize {
+    let folders = std::fs::read_dir(lab.disk("kvm1", "/var/lib/kvmfw/txn"));
+    folders.map_or(0, |f| f.flatten().filter(|f| f.path().join("applied").exists()).count())
+}
+
+#[track_caller]
+fn until(what: &str, mut look: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !look() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(120), "{what}: not within 120 s");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

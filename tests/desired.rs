@@ -157,6 +157,8 @@ fn limits() {
         ("kvm[01-03].dc1.example.net", 3, "kvm03.dc1.example.net"),
         ("kvm0?.*,!kvm07*", 8, "kvm09.dc1.example.net"),
         ("*.dc1.*,&kvm[39-41]*", 2, "kvm40.dc1.example.net"),
+        ("*.dc1.*&kvm[39-41]*", 2, "kvm40.dc1.example.net"),
+        ("kvm0*&!kvm09*,@storage", 9, "kvm41"),
         ("!kvm41", 40, "kvm40.dc1.example.net"),
         (" kvm41 , kvm01.dc1.example.net", 2, "kvm41"),
     ] {

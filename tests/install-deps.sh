@@ -21,6 +21,9 @@ ebtables ebtables
 ipset ipset
 conntrack conntrack
 ip iproute2
+ss iproute2
+perl perl
+strace strace
 brctl bridge-utils
 ifup ifupdown
 unshare util-linux

@@ -16,14 +16,6 @@ pub(super) fn read_checks(sections: &Sections<'_>) -> BTreeMap<usize, bool> {
         .collect()
 }
 
-pub(super) fn describe_check(probe: &CheckProbe) -> String {
-    match probe {
-        CheckProbe::Ping(address) => format!("ping {address}"),
-        CheckProbe::Tcp(address, port) => format!("tcp {address} port {port}"),
-        CheckProbe::Command(command) => format!("command `{command}`"),
-    }
-}
-
 pub(super) async fn run_here(probe: &CheckProbe, timeout: Duration) -> bool {
     let work = async {
         match probe {

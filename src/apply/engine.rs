@@ -1,7 +1,7 @@
 //! The engine: talks to hosts, in parallel, and leads each through its transaction.
 
 use super::event::Shown;
-use super::look::{internal, observe_host, unreachable};
+use super::look::{self, connect, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
 use super::rollout::{Budget, Rollout};
 use super::transaction::{CALL_LIMIT, GRACE, apply_host};
@@ -11,7 +11,7 @@ use crate::inventory::Connection;
 use crate::observe::{Observed, Sections};
 use crate::plan::{self, HostPlan, Options, Verdict};
 use crate::remote::Nonce;
-use crate::transport::{self, Session, Via};
+use crate::transport::{Session, Via};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,13 +102,16 @@ impl Engine {
     pub async fn plan(&mut self, hosts: Vec<(Desired, Options)>, keep: bool) -> Vec<Planned> {
         self.events.emit(Event::Observing(hosts.len()));
         let mut tasks = JoinSet::new();
+        // A panic in a task is a bug of ours; the host is told of all the same.
+        let mut names = BTreeMap::new();
         let keep = keep && hosts.len() <= self.settings.parallel;
         for (index, (desired, options)) in hosts.into_iter().enumerate() {
             let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
             let desired = Arc::new(desired);
-            tasks.spawn(async move {
+            let known = (index, desired.clone(), options.clone());
+            let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
-                let (result, session) = observe_host(&settings, &desired).await;
+                let (result, session) = observe_host(&settings, &events, &desired).await;
                 let error = result.as_ref().err().and_then(|o| o.message.clone());
                 events.emit(Event::Observed(desired.host.clone(), error));
                 let session = match session {
@@ -121,11 +124,19 @@ impl Engine {
                 };
                 (index, desired, options, result, session)
             });
+            names.insert(handle.id(), known);
         }
         let mut done = Vec::new();
-        while let Some(joined) = tasks.join_next().await {
-            // A panic in a task is a bug of ours; the host's plan is missing and the run says so.
-            let Ok((index, desired, options, result, session)) = joined else { continue };
+        while let Some(joined) = tasks.join_next_with_id().await {
+            let (index, desired, options, result, session) = match joined {
+                Ok((_, done)) => done,
+                Err(error) => {
+                    let Some((index, desired, options)) = names.remove(&error.id()) else { continue };
+                    let result =
+                        Err(internal(&desired.host, "kvmfw itself failed while it looked at this host"));
+                    (index, desired, options, result, None)
+                }
+            };
             if let Some(session) = session {
                 self.sessions.insert(desired.host.clone(), session);
             }
@@ -251,20 +262,30 @@ impl Engine {
         self.events.emit(Event::Observing(hosts.len()));
         let (document, read) = (Arc::new(document), Arc::new(read));
         let mut tasks = JoinSet::new();
+        let mut names = BTreeMap::new();
         for (index, (connection, host)) in hosts.into_iter().enumerate() {
             let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
             let (document, read) = (document.clone(), read.clone());
-            tasks.spawn(async move {
+            let known = (index, host.clone());
+            let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
-                let answer = ask_host(&settings, &connection, &host, &*document, &*read).await;
+                let answer = ask_host(&settings, &events, &connection, &host, &*document, &*read).await;
                 let error = answer.as_ref().err().and_then(|o| o.message.clone());
                 events.emit(Event::Observed(host.clone(), error));
                 (index, host, answer)
             });
+            names.insert(handle.id(), known);
         }
         let mut done = Vec::new();
-        while let Some(joined) = tasks.join_next().await {
-            done.extend(joined);
+        while let Some(joined) = tasks.join_next_with_id().await {
+            match joined {
+                Ok((_, answer)) => done.push(answer),
+                Err(error) => {
+                    let Some((index, host)) = names.remove(&error.id()) else { continue };
+                    let outcome = internal(&host, "kvmfw itself failed while it asked this host");
+                    done.push((index, host, Err(outcome)));
+                }
+            }
         }
         done.sort_by_key(|(index, ..)| *index);
         done.into_iter().map(|(_, host, answer)| (host, answer)).collect()
@@ -273,14 +294,15 @@ impl Engine {
 
 async fn ask_host<T>(
     settings: &Settings,
+    events: &Events,
     connection: &Connection,
     host: &str,
     document: &(dyn Fn(&Nonce) -> String + Send + Sync),
     read: &(dyn Fn(&Sections<'_>) -> Option<T> + Send + Sync),
 ) -> Result<T, HostOutcome> {
-    let session = transport::connect(settings.via, connection).await.map_err(|e| unreachable(host, &e))?;
+    let session = connect(settings, events, host, connection).await.map_err(|e| unreachable(host, &e))?;
     let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
-    let answer = session.run(&document(&nonce), CALL_LIMIT + GRACE).await;
+    let answer = look::ask(&session, events, host, &document(&nonce), CALL_LIMIT + GRACE).await;
     session.close().await;
     let answer = answer.map_err(|e| unreachable(host, &e))?;
     let text = String::from_utf8_lossy(&answer.stdout);

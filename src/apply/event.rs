@@ -19,6 +19,8 @@ pub enum Event {
     Done(HostOutcome),
     /// Something worth a line, about the run.
     Note(String),
+    /// Something that only `-v` shows.
+    Detail(String),
     /// Everything so far has to be on the screen before the listener drops this.
     Drain(Shown),
 }

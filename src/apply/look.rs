@@ -2,21 +2,63 @@
 
 use super::engine::Settings;
 use super::outcome::{HostOutcome, Status};
+use super::{Event, Events};
 use crate::desired::Desired;
+use crate::inventory::Connection;
 use crate::observe::{ObserveError, Observed, Sections, observe};
 use crate::plan;
 use crate::remote::{self, Nonce, Question};
 use crate::transport::{self, Answer, Session, TransportError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a plan's one round trip may take at most, once the connection stands.
 pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) type ObserveResult = Result<Box<Observed>, HostOutcome>;
 
-pub(super) async fn observe_host(settings: &Settings, desired: &Desired) -> (ObserveResult, Option<Session>) {
+/// Opens a new connection, and tells how that went to who wants to know.
+pub(super) async fn connect(
+    settings: &Settings,
+    events: &Events,
+    host: &str,
+    connection: &Connection,
+) -> Result<Session, TransportError> {
+    let start = Instant::now();
+    let result = transport::connect(settings.via, connection).await;
+    let how = match &result {
+        Ok(_) => "connected".to_owned(),
+        Err(error) => format!("no connection: {error}"),
+    };
+    let (command, took) = (transport::command(settings.via, connection), start.elapsed().as_secs_f64());
+    events.emit(Event::Detail(format!("{host}: {command}: {how} after {took:.2}s")));
+    result
+}
+
+/// Runs a document, and tells how long the answer took and how long it is.
+pub(super) async fn ask(
+    session: &Session,
+    events: &Events,
+    host: &str,
+    document: &str,
+    limit: Duration,
+) -> Result<Answer, TransportError> {
+    let start = Instant::now();
+    let result = session.run(document, limit).await;
+    let took = start.elapsed().as_secs_f64();
+    events.emit(Event::Detail(match &result {
+        Ok(answer) => format!("{host}: answered after {took:.2}s, {} bytes", answer.stdout.len()),
+        Err(error) => format!("{host}: no answer after {took:.2}s: {error}"),
+    }));
+    result
+}
+
+pub(super) async fn observe_host(
+    settings: &Settings,
+    events: &Events,
+    desired: &Desired,
+) -> (ObserveResult, Option<Session>) {
     let host = &desired.host;
-    let session = match transport::connect(settings.via, &desired.connection).await {
+    let session = match connect(settings, events, host, &desired.connection).await {
         Ok(session) => session,
         Err(error) => return (Err(unreachable(host, &error)), None),
     };
@@ -26,7 +68,7 @@ pub(super) async fn observe_host(settings: &Settings, desired: &Desired) -> (Obs
     };
     let (want, keys) = plan::question(desired);
     let document = remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys });
-    let answer = match session.run(&document, PROBE_LIMIT).await {
+    let answer = match ask(&session, events, host, &document, PROBE_LIMIT).await {
         Ok(answer) => answer,
         Err(error) => return (Err(unreachable(host, &error)), Some(session)),
     };
@@ -59,14 +101,16 @@ pub(super) fn refused(host: &str, reason: &str, message: &str) -> HostOutcome {
 pub(super) fn unreachable(host: &str, error: &TransportError) -> HostOutcome {
     let reason = match error {
         TransportError::Privilege(_) => return refused(host, "no_privilege", &error.to_string()),
+        TransportError::Here(_) => {
+            return HostOutcome::new(host, Status::Failed).reason("here").message(error.to_string());
+        }
         TransportError::Connect(_) => "connect",
         TransportError::Lost(_) => "lost",
         TransportError::TooLong => "bad_answer",
-        TransportError::Here(_) => "here",
     };
     HostOutcome::new(host, Status::Unreachable).reason(reason).message(error.to_string())
 }
 
 pub(super) fn internal(host: &str, message: &str) -> HostOutcome {
-    HostOutcome::new(host, Status::Unreachable).reason("internal").message(message)
+    HostOutcome::new(host, Status::Failed).reason("internal").message(message)
 }

@@ -172,6 +172,26 @@ impl TransactionState {
         })
     }
 
+    /// What a person reads.
+    pub fn words(&self) -> String {
+        let with =
+            |what: &str, why: &str| if why.is_empty() { what.to_owned() } else { format!("{what} ({why})") };
+        match self {
+            Self::None => "nothing is open".to_owned(),
+            Self::Staged => "prepared, nothing touched yet; it ends by itself".to_owned(),
+            Self::Applying(step) => with("the change is still under way", step),
+            Self::Applied => "changed, and waiting for the decision; its guard rolls back".to_owned(),
+            Self::Deciding => "decided, and being carried out; look again with kvmfw status".to_owned(),
+            Self::Committed => "was decided already, and lasts".to_owned(),
+            Self::RolledBack(reason) => with("rolled back", reason),
+            Self::RollbackFailed(error) => with(
+                "the rollback has not succeeded, the host keeps trying; look at its console: /var/lib/kvmfw/kvmfw.sh status",
+                error,
+            ),
+            Self::Released(_) => "released; nothing had been touched".to_owned(),
+        }
+    }
+
     /// Whether nothing more will happen.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Committed | Self::RolledBack(_) | Self::Released(_) | Self::None)

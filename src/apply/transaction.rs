@@ -1,9 +1,9 @@
 //! One host's transaction as the controller leads it: stage, go, come back over a new connection,
 //! decide. The host's guard is the one who knows; what is not read from it is unknown.
 
-use super::checks::{describe_check, read_checks, run_here};
+use super::checks::{read_checks, run_here};
 use super::engine::Settings;
-use super::look::{PROBE_LIMIT, internal, read_observation, unreachable};
+use super::look::{PROBE_LIMIT, connect, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
 use super::{Event, Events};
 use crate::desired::Desired;
@@ -11,7 +11,8 @@ use crate::inventory::CheckFrom;
 use crate::observe::Sections;
 use crate::plan::{self, HostPlan, Options, Verdict};
 use crate::remote::{self, Nonce};
-use crate::transport::{self, Session, TransportError};
+use crate::resource::Kind;
+use crate::transport::{Session, TransportError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use tokio::time::Instant;
 
 /// What one short command of a transaction may take at most.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at a check that fails.
+const CHECK_PAUSE: Duration = Duration::from_millis(500);
 /// How long after its deadline a host may still be busy rolling back.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 
@@ -29,6 +32,8 @@ struct Transaction<'a> {
     desired: &'a Desired,
     options: &'a Options,
     token: String,
+    /// How long a check may fail before that decides.
+    patience: Duration,
     /// The commit was sent; whether it arrived is another question.
     commit_sent: AtomicBool,
 }
@@ -45,8 +50,12 @@ pub(super) async fn apply_host(
         Ok(token) => token,
         Err(error) => return internal(&desired.host, &error.to_string()),
     };
-    let transaction =
-        Transaction { settings, events, desired, options, token, commit_sent: AtomicBool::new(false) };
+    // Behind a bridge that changed, neighbours are learned anew and ports may listen before they
+    // forward; of everything else the first answer counts.
+    let bridged = plan.changes.iter().any(|change| change.kind == Kind::Bridge);
+    let patience = if bridged { settings.confirm_timeout / 2 } else { Duration::ZERO };
+    let commit_sent = AtomicBool::new(false);
+    let transaction = Transaction { settings, events, desired, options, token, patience, commit_sent };
     let mut outcome = transaction.carry_out(&plan, session).await;
     if outcome.status == Status::RolledBack
         && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
@@ -101,7 +110,7 @@ impl Transaction<'_> {
             }
             session.close().await;
         }
-        transport::connect(self.settings.via, &self.desired.connection).await
+        connect(self.settings, self.events, &self.desired.host, &self.desired.connection).await
     }
 
     /// Uploads, locks, looks again, snapshots; then compares with what was planned. Returns which
@@ -112,6 +121,7 @@ impl Transaction<'_> {
         let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
         let mut files = plan.bundle.files.clone();
         files.push(("owner".into(), format!("{}\n", self.settings.owner)));
+        files.push(("plan".into(), format!("{}\n", plan.bundle.hash())));
         files.push(("token".into(), format!("{}\n", self.token)));
         files.push(("limits".into(), self.limits()));
         let document = remote::stage(&nonce, &self.settings.run, &files);
@@ -195,7 +205,9 @@ impl Transaction<'_> {
 
     /// Releases the host over a connection of its own, when the first one fell silent.
     async fn abort_anew(&self) {
-        if let Ok(session) = transport::connect(self.settings.via, &self.desired.connection).await {
+        if let Ok(session) =
+            connect(self.settings, self.events, &self.desired.host, &self.desired.connection).await
+        {
             self.abort(&session).await;
             session.close().await;
         }
@@ -257,7 +269,7 @@ impl Transaction<'_> {
     async fn connect_before(&self, deadline: Instant) -> Result<Session, TransportError> {
         match tokio::time::timeout_at(
             deadline,
-            transport::connect(self.settings.via, &self.desired.connection),
+            connect(self.settings, self.events, &self.desired.host, &self.desired.connection),
         )
         .await
         {
@@ -274,13 +286,21 @@ impl Transaction<'_> {
         before: &BTreeMap<usize, bool>,
         first_confirm: &mut Option<Instant>,
     ) -> Result<(TransactionState, Option<Duration>), TransportError> {
-        let (state, mut after) =
-            self.call_sections(session, "probe-confirm", CALL_LIMIT + self.checks_limit()).await?;
-        if state != TransactionState::Applied {
-            return Ok((state, None));
-        }
-        after.extend(self.controller_checks().await);
-        if let Some(failed) = self.failed_check(before, &after) {
+        let patient = Instant::now() + self.patience;
+        let failed = loop {
+            let (state, mut after) =
+                self.call_sections(session, "probe-confirm", CALL_LIMIT + self.checks_limit()).await?;
+            if state != TransactionState::Applied {
+                return Ok((state, None));
+            }
+            after.extend(self.controller_checks().await);
+            let failed = self.failed_check(before, &after);
+            if failed.is_none() || Instant::now() >= patient {
+                break failed;
+            }
+            tokio::time::sleep(CHECK_PAUSE).await;
+        };
+        if let Some(failed) = failed {
             self.events.emit(Event::Note(format!("{}: check failed: {failed}", self.desired.host)));
             let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
             let reason = format!("a check failed: {failed}");
@@ -308,7 +328,7 @@ impl Transaction<'_> {
         self.desired.checks.iter().enumerate().find_map(|(number, check)| {
             let passed = after.get(&number).copied().unwrap_or(false);
             let decides = check.required || before.get(&number).copied().unwrap_or(false);
-            (!passed && decides).then(|| format!("{} ({})", describe_check(&check.probe), check.origin))
+            (!passed && decides).then(|| format!("{} ({})", check.probe, check.origin))
         })
     }
 

@@ -31,9 +31,9 @@ pub(super) struct RolloutArgs {
     /// Sizes of batches; the last one repeats
     #[arg(long, value_name = "N|P%,…", default_value = "1,10%,100%")]
     batch: String,
-    /// Stop new hosts when so many have failed
-    #[arg(long, value_name = "N|P%", default_value = "1")]
-    max_fail: Budget,
+    /// Stop new hosts when so many have failed [default: 1; an undo goes on]
+    #[arg(long, value_name = "N|P%")]
+    max_fail: Option<Budget>,
     /// Change nothing when more hosts than this cannot be reached
     #[arg(long, value_name = "N|P%", default_value = "10%")]
     max_unreachable: Budget,
@@ -56,7 +56,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 impl RolloutArgs {
-    pub(super) fn settings(&self, common: &Common, run: &str) -> Result<Settings, u8> {
+    pub(super) fn settings(&self, common: &Common, run: &str, max_fail: Budget) -> Result<Settings, u8> {
         let batches = parse_batches(&self.batch).map_err(|error| {
             setup::complain(&format!("--batch: {error}"));
             exit::BAD_INPUT
@@ -67,7 +67,7 @@ impl RolloutArgs {
         }
         Ok(Settings {
             batches,
-            max_fail: self.max_fail,
+            max_fail: self.max_fail.unwrap_or(max_fail),
             max_unreachable: self.max_unreachable,
             apply_timeout: self.apply_timeout,
             confirm_timeout: self.confirm_timeout,
@@ -90,9 +90,12 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
     let saved = match &args.file {
         Some(path) => {
             if common.limit.is_some()
+                || common.shard.is_some()
                 || common.inventory.is_some() && std::env::var_os("KVMFW_INVENTORY").is_none()
             {
-                setup::complain("apply FILE takes no --limit and no --inventory: the plan says which hosts");
+                setup::complain(
+                    "apply FILE takes no --limit, --shard or --inventory: the plan says which hosts",
+                );
                 return Err(exit::BAD_INPUT);
             }
             Some(runs::load_plan(path)?)
@@ -106,24 +109,31 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
     let options = Options { take_over: args.take_over, accept, ..Options::default() };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
     let expected = saved.map(|s| s.expected());
-    carry_out(common, &args.rollout, hosts, expected)
+    carry_out(common, &args.rollout, Work { hosts, expected, left: Vec::new(), max_fail: Budget::Hosts(1) })
 }
 
 /// What a saved plan says about hosts: the plan of each must come out the same again.
 pub(super) type Expected = std::collections::BTreeMap<String, runs::SavedHost>;
 
+/// What is to be carried out.
+pub(super) struct Work {
+    pub hosts: Vec<(Desired, Options)>,
+    pub expected: Option<Expected>,
+    /// Hosts that are left out, and why.
+    pub left: Vec<HostOutcome>,
+    /// Where the user did not say it.
+    pub max_fail: Budget,
+}
+
 /// Plans, shows, asks, applies, and shows what came of it.
-pub(super) fn carry_out(
-    common: &Common,
-    rollout: &RolloutArgs,
-    hosts: Vec<(Desired, Options)>,
-    expected: Option<Expected>,
-) -> Code {
+pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, todo: Work) -> Code {
     let run = setup::run_name()?;
-    let settings = rollout.settings(common, &run)?;
+    let settings = rollout.settings(common, &run, todo.max_fail)?;
+    let Work { hosts, expected, left, .. } = todo;
     let (outcomes, interrupted) =
         setup::engine(common, settings, |engine| work(common, engine, hosts, expected))?;
-    let outcomes = outcomes?;
+    let mut outcomes = outcomes?;
+    outcomes.extend(left);
     let mut document = Document::of_run(&run, &outcomes);
     let idle = |o: &HostOutcome| o.plan.is_none() || matches!(o.status, Status::Unchanged | Status::Refused);
     if outcomes.iter().all(idle) {

@@ -1,6 +1,6 @@
 //! Exit codes, documented and stable. Several at once: 6 > 4 > 5 > 7 > 2 > 0.
 
-use crate::apply::Status;
+use crate::apply::{HostOutcome, Status};
 use crate::report::Document;
 
 /// Done.
@@ -40,11 +40,32 @@ pub fn worse(a: u8, b: u8) -> u8 {
     }
 }
 
+/// Whether this machine failed, and not the host.
+fn is_internal(reason: Option<&str>) -> bool {
+    matches!(reason, Some("internal" | "here"))
+}
+
+/// The code of one host that was asked something and gave no answer; nothing was touched.
+pub fn of_outcome(outcome: &HostOutcome) -> u8 {
+    match outcome.status {
+        _ if is_internal(outcome.reason.as_deref()) => INTERNAL,
+        Status::Refused => LEFT_ALONE,
+        Status::Failed => FAILED,
+        Status::Unknown => UNKNOWN,
+        _ => UNREACHABLE,
+    }
+}
+
 /// The code of a result; `changes` is what pending changes count as.
 pub fn of(document: &Document, changes: u8) -> u8 {
     let any = |status| document.count(status) > 0;
-    if any(Status::Unknown) {
+    // A plan touches nothing; of a run, what was changed or put back was touched.
+    let touched = document.run.is_some() && (any(Status::Changed) || any(Status::RolledBack));
+    let internal = document.hosts.iter().any(|h| is_internal(h.reason.as_deref()));
+    if any(Status::Unknown) || internal && touched {
         UNKNOWN
+    } else if internal {
+        INTERNAL
     } else if any(Status::Failed) || any(Status::RolledBack) {
         FAILED
     } else if any(Status::Unreachable) {

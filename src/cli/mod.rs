@@ -1,12 +1,16 @@
 //! The command line: one file for each subcommand, each thin.
 
 mod apply;
+mod bootstrap;
 mod check;
 mod exit;
+mod history;
 mod inventory;
 mod plan;
+mod program;
 mod runs;
 mod setup;
+mod shard;
 mod show;
 mod status;
 mod undo;
@@ -40,10 +44,14 @@ enum Command {
     Show(show::ShowArgs),
     /// Show each host's transactions: who won, what is live, what boots
     Status,
+    /// Show what came of each transaction of a host, and what each generation changed
+    History(history::HistoryArgs),
     /// Go back to the state before a run, or to a generation (0 is the original)
     Undo(undo::UndoArgs),
     /// End a transaction that was left open on a host
     Unlock(unlock::UnlockArgs),
+    /// Set up one host without an inventory, and print the one to keep
+    Bootstrap(bootstrap::BootstrapArgs),
     /// Look at the inventory
     Inventory(inventory::InventoryArgs),
 }
@@ -61,6 +69,9 @@ struct Common {
     /// Only these hosts: names, globs, @group, kvm[01-09], &and, !not, separated by commas
     #[arg(short, long, value_name = "HOSTS", global = true)]
     limit: Option<String>,
+    /// Only part I of N of these hosts, by name; job engines' own variables count too
+    #[arg(long, value_name = "I/N", value_parser = shard::parse, global = true)]
+    shard: Option<shard::Shard>,
     /// How results are written
     #[arg(long, value_enum, default_value_t, global = true)]
     format: Format,
@@ -70,7 +81,7 @@ struct Common {
     /// How progress is shown
     #[arg(long, value_enum, default_value_t, global = true)]
     progress: ProgressWhen,
-    /// Say more
+    /// Say more: each connection to a host, and how long it took
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     /// Say less: no progress
@@ -156,8 +167,10 @@ pub fn run() -> ExitCode {
         Command::Apply(args) => apply::run(common, &args),
         Command::Show(args) => show::run(common, &args),
         Command::Status => status::run(common),
+        Command::History(args) => history::run(common, &args),
         Command::Undo(args) => undo::run(common, &args),
         Command::Unlock(args) => unlock::run(common, &args),
+        Command::Bootstrap(args) => bootstrap::run(common, &args),
         Command::Inventory(args) => inventory::run(common, &args),
     };
     ExitCode::from(code.unwrap_or_else(|code| code))

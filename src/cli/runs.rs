@@ -9,7 +9,7 @@ use crate::report::{ChangeEntry, Document};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A plan as a file.
@@ -51,8 +51,7 @@ impl SavedPlan {
     /// The desired state of the plan's hosts, from the inventory it was made from.
     pub(super) fn desired(&self, common: &Common) -> Result<(Project, Vec<Desired>), u8> {
         let dir = common.dir.clone().or_else(|| Some(self.dir.clone()));
-        let project = setup::load(dir, Some(self.inventory.clone()))
-            .map_err(|p| setup::report(common, &p.list, &p.sources))?;
+        let project = setup::open(common, dir, Some(self.inventory.clone()))?;
         let known = |name: &str| project.hosts.iter().any(|h| h.name == name);
         let names: Vec<String> =
             self.plan.hosts.iter().map(|h| h.name.clone()).filter(|n| known(n)).collect();
@@ -159,5 +158,9 @@ pub(super) fn keep(common: &Common, run: &str, document: &Document) {
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file =
         std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // A file that was there keeps its mode otherwise.
+    if file.metadata()?.is_file() {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
     file.write_all(text.as_bytes())
 }

@@ -1,16 +1,16 @@
 //! What subcommands share: reading the input, the engine with its progress, writing results.
 
-use super::{Code, Common, Format, When, exit};
-use crate::apply::{Budget, Engine, Events, Interrupt, Settings};
+use super::{Code, Common, Format, When, exit, program};
+use crate::apply::{Budget, Engine, Event, Events, Interrupt, Settings};
 use crate::desired::{self, Desired};
-use crate::inventory::{self, Locate, Project};
+use crate::inventory::{self, Connection, Locate, Project};
 use crate::problem::{Problem, Problems};
 use crate::report::{Document, Progress, Style, problems_json, problems_text};
 use crate::transport::Via;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,15 +55,28 @@ pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>
 }
 
 /// Reads an inventory with the modules beside it.
-pub fn load(dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, Problems> {
+fn load(dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, Problems> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     inventory::load(&Locate { dir, inventory, home })
 }
 
+/// The project in a folder, with the inventory of a name: a file, a folder, or a program.
+pub fn open(common: &Common, dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, u8> {
+    let bad = |p: Problems| report(common, &p.list, &p.sources);
+    match inventory.as_deref().map(Path::new).filter(|path| program::is(path)) {
+        Some(path) => {
+            let text = program::run(path)?;
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let home = std::env::var_os("HOME").map(PathBuf::from);
+            inventory::load_text(&Locate { dir, inventory: None, home }, &name, &text).map_err(bad)
+        }
+        None => load(dir, inventory).map_err(bad),
+    }
+}
+
 /// The project that the flags name.
 pub fn project(common: &Common) -> Result<Project, u8> {
-    let project = load(common.dir.clone(), common.inventory.clone())
-        .map_err(|p| report(common, &p.list, &p.sources))?;
+    let project = open(common, common.dir.clone(), common.inventory.clone())?;
     if !common.quiet {
         project.notices.iter().for_each(|n| complain(n));
     }
@@ -73,7 +86,19 @@ pub fn project(common: &Common) -> Result<Project, u8> {
 /// The names of the hosts that are selected, in the order of the inventory.
 pub fn selected(common: &Common, project: &Project) -> Result<Vec<String>, u8> {
     let limit = common.limit.as_deref().unwrap_or("*");
-    inventory::select(project, limit).map_err(|p| report(common, &[p], &project.sources))
+    let mut names = inventory::select(project, limit).map_err(|p| report(common, &[p], &project.sources))?;
+    let shard = super::shard::chosen(common).map_err(|error| {
+        complain(&error);
+        exit::BAD_INPUT
+    })?;
+    if let Some(shard) = shard.filter(|s| s.count > 1) {
+        let all = names.len();
+        names.retain(|name| shard.has(name));
+        if !common.quiet {
+            complain(&format!("shard {shard}: {} of {all} hosts", names.len()));
+        }
+    }
+    Ok(names)
 }
 
 /// The desired state of every selected host. The whole inventory is checked first: an error in
@@ -86,6 +111,14 @@ pub fn desired(common: &Common) -> Result<(Project, Vec<Desired>), u8> {
     let names: std::collections::BTreeSet<&String> = names.iter().collect();
     desired.retain(|d| names.contains(&d.host));
     Ok((project, desired))
+}
+
+/// How to reach the hosts that an argument names.
+pub fn named(common: &Common, hosts: &str) -> Result<Vec<(Connection, String)>, u8> {
+    let project = project(common)?;
+    let names = inventory::select(&project, hosts).map_err(|p| report(common, &[p], &project.sources))?;
+    let desired = desired::compile(&project, &names).map_err(|p| report(common, &p, &project.sources))?;
+    Ok(desired.into_iter().map(|d| (d.connection, d.host)).collect())
 }
 
 /// Settings of an engine that only looks.
@@ -134,7 +167,11 @@ where
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let display = tokio::spawn(progress.run(receiver));
         // The display may be gone; the engine's work goes on.
-        let events = Events::to(move |event| drop(sender.send(event)));
+        let verbose = common.verbose > 0;
+        let events = Events::to(move |event| match event {
+            Event::Detail(_) if !verbose => {}
+            event => drop(sender.send(event)),
+        });
         let result = work(Engine::new(settings, events, interrupt.clone())).await;
         // The engine is gone, so the channel is closed and the display ends by itself.
         let _ = display.await;

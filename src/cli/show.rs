@@ -33,7 +33,7 @@ pub(super) fn run(common: &Common, args: &ShowArgs) -> Code {
                     }
                 });
                 if common.detailed_exitcode {
-                    code = code.max(exit::of(&document, exit::CHANGES));
+                    code = exit::worse(code, exit::of(&document, exit::CHANGES));
                 }
             }
             Err(error) => {

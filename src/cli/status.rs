@@ -17,7 +17,11 @@ struct HostStatus {
     open: Option<String>,
     lock: Option<String>,
     boot_failed: Option<String>,
+    /// What is live otherwise than the generation says; not looked at while a transaction is open.
+    differs: Vec<String>,
     transactions: Vec<TransactionStatus>,
+    /// The last lines of the host's history, the newest last; `kvmfw history` has all.
+    history: Vec<String>,
 }
 
 /// One transaction, the newest last.
@@ -36,13 +40,13 @@ pub(super) fn run(common: &Common) -> Code {
             .ask(hosts, |nonce| remote::console(nonce, "status", ""), |s| s.get("end").map(|_| read(s)))
             .await
     })?;
-    let mut unreachable = false;
+    let mut code = exit::DONE;
     let hosts: Vec<HostStatus> = answers
         .into_iter()
         .map(|(name, answer)| match answer {
             Ok(status) => HostStatus { name, ..status },
             Err(outcome) => {
-                unreachable = true;
+                code = exit::worse(code, exit::of_outcome(&outcome));
                 HostStatus { name, error: outcome.message, ..empty() }
             }
         })
@@ -54,7 +58,7 @@ pub(super) fn run(common: &Common) -> Code {
         }
         Format::Human => hosts.iter().for_each(show),
     }
-    Ok(if unreachable { exit::UNREACHABLE } else { exit::DONE })
+    Ok(code)
 }
 
 fn empty() -> HostStatus {
@@ -66,7 +70,9 @@ fn empty() -> HostStatus {
         open: None,
         lock: None,
         boot_failed: None,
+        differs: Vec::new(),
         transactions: Vec::new(),
+        history: Vec::new(),
     }
 }
 
@@ -86,7 +92,15 @@ fn read(s: &Sections<'_>) -> HostStatus {
         open: text("open"),
         lock: s.get("lock").map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()),
         boot_failed: text("boot_failed"),
+        differs: s.values("status", "differs").map(str::to_owned).collect(),
         transactions: transactions.collect(),
+        history: s
+            .get("history")
+            .unwrap_or("")
+            .lines()
+            .filter(|l| !l.is_empty())
+            .map(str::to_owned)
+            .collect(),
         ..empty()
     }
 }
@@ -94,19 +108,32 @@ fn read(s: &Sections<'_>) -> HostStatus {
 fn show(host: &HostStatus) {
     let mut text = format!("{}: ", host.name);
     if let Some(error) = &host.error {
-        text.push_str(&format!("UNREACHABLE {}", printable(error)));
+        text.push_str(&format!("NO ANSWER {}", printable(error)));
     } else if let Some(generation) = &host.generation {
-        text.push_str(&format!(
-            "generation {} of inventory {} is live and boots",
+        let which = format!(
+            "generation {} of inventory {}",
             printable(generation),
             printable(host.managed_by.as_deref().unwrap_or("?"))
-        ));
+        );
+        if host.open.is_some() {
+            text.push_str(&format!("{which} boots; a transaction is open"));
+        } else if host.differs.is_empty() {
+            text.push_str(&format!("{which} is live and boots"));
+        } else {
+            text.push_str(&format!(
+                "{which} boots; live is something else in {}: see kvmfw plan",
+                printable(&host.differs.join(", "))
+            ));
+        }
+    } else if host.open.is_some() {
+        text.push_str("not managed so far, and boots like that; a transaction is open");
     } else {
         text.push_str("not managed");
     }
     text.push('\n');
     if let Some(open) = &host.open {
-        text.push_str(&format!("  OPEN transaction {}\n", printable(open)));
+        let state = host.transactions.iter().find(|t| t.id == *open).map_or("?", |t| &t.state);
+        text.push_str(&format!("  OPEN transaction {}: {}\n", printable(open), printable(state)));
     }
     if let Some(lock) = &host.lock {
         text.push_str(&format!("  locked by {}\n", printable(lock)));
@@ -121,6 +148,14 @@ fn show(host: &HostStatus) {
             printable(&t.state),
             printable(&t.owner)
         ));
+    }
+    // What is over and has left its folder, or was done at the console, is known by the history only.
+    let shown = |line: &String| host.transactions.iter().any(|t| line.contains(&format!("\t{}\t", t.id)));
+    for line in host.history.iter().filter(|line| !shown(line)) {
+        let words: Vec<String> = line.split('\t').map(printable).collect();
+        if let [when, generation, run, outcome, owner, ..] = &words[..] {
+            text.push_str(&format!("  {when}  generation {generation}  {run}  {outcome}  by {owner}\n"));
+        }
     }
     setup::print(&text);
 }

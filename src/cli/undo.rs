@@ -1,7 +1,8 @@
 //! `kvmfw undo`: an apply of an older generation, guarded like any other.
 
-use super::apply::{RolloutArgs, carry_out};
+use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, exit, setup};
+use crate::apply::{Budget, HostOutcome, Status};
 use crate::plan::{Options, Record};
 use crate::remote;
 use clap::Args;
@@ -42,7 +43,7 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
         engine.ask(hosts, document, read).await
     })?;
     let mut hosts = Vec::new();
-    let mut worst = exit::DONE;
+    let mut left = Vec::new();
     for (desired, (host, target)) in desired.into_iter().zip(asked) {
         match target {
             Ok(Target::Original) => {
@@ -50,21 +51,16 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
                 hosts.push((Record::default().restore(&desired), options));
             }
             Ok(Target::Generation(record)) => hosts.push((record.restore(&desired), Options::default())),
-            Ok(Target::Unknown(what)) => {
-                setup::complain(&format!("{host}: knows no such {what}; nothing to undo there"));
-                worst = exit::worse(worst, exit::LEFT_ALONE);
-            }
-            Err(outcome) => {
-                setup::complain(&format!("{host}: {}", outcome.message.unwrap_or_default()));
-                worst = exit::worse(worst, exit::UNREACHABLE);
-            }
+            Ok(Target::Unknown(what)) => left.push(
+                HostOutcome::new(host, Status::Refused)
+                    .reason("nothing_to_undo")
+                    .message(format!("the host knows no such {what}; nothing to undo there")),
+            ),
+            Err(outcome) => left.push(outcome),
         }
     }
-    if hosts.is_empty() {
-        return Ok(worst);
-    }
-    let code = carry_out(common, &args.rollout, hosts, None)?;
-    Ok(exit::worse(code, worst))
+    // What fails on one host must not keep the others in a state that is to be left.
+    carry_out(common, &args.rollout, Work { hosts, expected: None, left, max_fail: Budget::Percent(100) })
 }
 
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {

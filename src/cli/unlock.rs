@@ -3,6 +3,7 @@
 use super::{Code, Common, exit, setup};
 use crate::apply::TransactionState;
 use crate::remote;
+use crate::report::printable;
 use clap::Args;
 
 /// Arguments of `unlock`.
@@ -13,12 +14,8 @@ pub(super) struct UnlockArgs {
 }
 
 pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
-    let project = setup::project(common)?;
-    let names = crate::inventory::select(&project, &args.host)
-        .map_err(|p| setup::report(common, &[p], &project.sources))?;
-    let desired =
-        crate::desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
-    let hosts: Vec<_> = desired.into_iter().map(|d| (d.connection, d.host)).collect();
+    let hosts = setup::named(common, &args.host)?;
+    let names: Vec<&str> = hosts.iter().map(|(_, host)| host.as_str()).collect();
     setup::ask(common, &format!("Roll back whatever is open on {}?", names.join(", ")))?;
     let (answers, _) = setup::engine(common, setup::settings(common, "unlock"), |engine| async move {
         let document = |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
@@ -29,20 +26,18 @@ pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
     let mut code = exit::DONE;
     for (host, answer) in answers {
         let text = match answer {
-            Ok(TransactionState::None) => "nothing is open".to_owned(),
-            Ok(TransactionState::RolledBack(reason)) => format!("rolled back ({reason})"),
-            Ok(TransactionState::Released(_)) => "released; nothing had been touched".to_owned(),
-            Ok(TransactionState::Committed) => "was decided already, and lasts".to_owned(),
-            Ok(other) => {
-                code = exit::UNKNOWN;
-                format!("{other:?}")
+            Ok(state) => {
+                if !state.is_final() {
+                    code = exit::worse(code, exit::UNKNOWN);
+                }
+                state.words()
             }
             Err(outcome) => {
-                code = exit::UNREACHABLE;
+                code = exit::worse(code, exit::of_outcome(&outcome));
                 outcome.message.unwrap_or_default()
             }
         };
-        setup::print(&format!("{host}: {text}\n"));
+        setup::print(&format!("{host}: {}\n", printable(&text)));
     }
     Ok(code)
 }

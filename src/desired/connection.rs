@@ -86,7 +86,7 @@ pub fn checks<'a>(sources: impl Iterator<Item = &'a Resources>, out: &mut Outcom
         if let Some(facts) = &mut out.facts {
             facts.push((
                 format!("checks[{}]", checks.len() + 1),
-                format!("{:?}", check.probe),
+                check.probe.to_string(),
                 check.origin.clone(),
             ));
         }

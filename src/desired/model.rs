@@ -1,6 +1,6 @@
 //! The desired state of one host, complete: nothing downstream looks at YAML again.
 
-use crate::inventory::{Check, Connection};
+use crate::inventory::{Check, Connection, Stanza};
 use crate::problem::Warning;
 use crate::resource::iptables::{Family, Rules};
 use crate::resource::{bridge::Bridge, sysctl};
@@ -23,6 +23,8 @@ pub struct Desired {
     pub bridges: BTreeMap<String, Bridge>,
     /// What must pass before an apply is confirmed.
     pub checks: Vec<Check>,
+    /// What the bootstraps of this host asked for, where this is one.
+    pub stanza: Option<Stanza>,
     /// Lints about this host's input.
     pub warnings: Vec<Warning>,
 }

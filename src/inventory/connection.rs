@@ -64,6 +64,17 @@ pub enum CheckProbe {
     Command(String),
 }
 
+/// As people read it.
+impl std::fmt::Display for CheckProbe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ping(address) => write!(f, "ping {address}"),
+            Self::Tcp(address, port) => write!(f, "tcp {address} port {port}"),
+            Self::Command(command) => write!(f, "command `{command}`"),
+        }
+    }
+}
+
 /// Who does a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CheckFrom {

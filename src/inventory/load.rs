@@ -1,5 +1,6 @@
 //! Finds and reads the files of a project; the only place of the inventory that touches the disk.
 
+use super::ansible;
 use super::project::{File, Files, Project, assemble};
 use crate::problem::{Problem, Problems, Sources, did_you_mean};
 use crate::yaml;
@@ -36,7 +37,7 @@ pub fn load(locate: &Locate) -> Result<Project, Problems> {
     if folder {
         files.inventory = read.folder(&path);
     } else {
-        files.inventory.extend(read.file(&path));
+        files.inventory.extend(read.file(&path).and_then(|file| read.translated(file)));
     }
     if let Err(why) = super::names::check_host(&files.name) {
         let help = "its name is recorded on the hosts; name the file or folder like `prod`";
@@ -47,7 +48,8 @@ pub fn load(locate: &Locate) -> Result<Project, Problems> {
     finish(files, read.problems)
 }
 
-/// Reads the modules of a project, with an inventory whose text is given.
+/// Reads the modules of a project, with an inventory whose text is given: YAML, or JSON as a file
+/// may have it.
 pub fn load_text(locate: &Locate, name: &str, text: &str) -> Result<Project, Problems> {
     let root = root(locate)?;
     let mut read = Read { root: &root, problems: Vec::new() };
@@ -55,7 +57,7 @@ pub fn load_text(locate: &Locate, name: &str, text: &str) -> Result<Project, Pro
     let files = Files {
         name: name.to_owned(),
         home: locate.home.clone(),
-        inventory: vec![file],
+        inventory: read.translated(file).into_iter().collect(),
         modules: read.modules(),
         root: root.clone(),
     };
@@ -184,6 +186,20 @@ impl Read<'_> {
             }
             Err(problem) => {
                 self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    /// JSON becomes YAML first; the name says so, because lines are counted in the result.
+    fn translated(&mut self, file: File) -> Option<File> {
+        match ansible::translate(&file.text) {
+            Ok(None) => Some(file),
+            Ok(Some(text)) => {
+                Some(File { name: format!("{} as YAML", file.name).into(), text: text.into(), ..file })
+            }
+            Err(why) => {
+                self.problems.push(Problem::new("ansible", why).at(&file.name, 1, 1, 1));
                 None
             }
         }

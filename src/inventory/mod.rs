@@ -1,5 +1,6 @@
 //! WHO: hosts, groups and modules as they are written, checked but not yet put together.
 
+mod ansible;
 mod checks;
 mod connection;
 mod entry;
@@ -15,6 +16,7 @@ mod rules;
 mod save_text;
 mod select;
 mod ssh;
+mod stanza;
 
 pub use connection::*;
 pub use entry::{Entry, Owner, ParamText};
@@ -27,3 +29,4 @@ pub use resources::{BridgeText, Resources, SysctlText};
 pub use rules::{ChainText, RuleText};
 pub use select::select;
 pub use ssh::SshText;
+pub use stanza::{BOOTSTRAP, Reach, Stanza};

@@ -8,7 +8,8 @@ use std::collections::HashSet;
 /// The hosts that a limit means, in the order of the inventory.
 ///
 /// Terms are separated by commas: names, globs, `@group`, ranges `kvm[01-40]`; `&term` keeps only
-/// what it means, `!term` takes out what it means.
+/// what it means, `!term` takes out what it means. Inside a term `a&b` is what both mean and `a&!b`
+/// what only the first means.
 ///
 /// Errors: a term that matches nothing, and a limit that leaves nothing.
 pub fn select(project: &Project, limit: &str) -> Result<Vec<String>, Problem> {
@@ -18,7 +19,7 @@ pub fn select(project: &Project, limit: &str) -> Result<Vec<String>, Problem> {
         match (term.strip_prefix('&'), term.strip_prefix('!')) {
             (Some(rest), _) => keep.push(matching(project, rest)?),
             (_, Some(rest)) => drop.push(matching(project, rest)?),
-            _ => chosen.get_or_insert_default().extend(matching(project, term)?),
+            _ => chosen.get_or_insert_default().extend(both(project, term)?),
         }
     }
     let mut chosen = chosen.unwrap_or_else(|| (0..project.hosts.len()).collect());
@@ -36,6 +37,25 @@ pub fn select(project: &Project, limit: &str) -> Result<Vec<String>, Problem> {
     }
     let names = project.hosts.iter().enumerate().filter(|(at, _)| chosen.contains(at));
     Ok(names.map(|(_, host)| host.name.clone()).collect())
+}
+
+/// A term of factors: `a`, `a&b`, `a&!b`.
+fn both(project: &Project, term: &str) -> Result<HashSet<usize>, Problem> {
+    let mut factors = term.split('&').map(str::trim);
+    let mut chosen = matching(project, factors.next().unwrap_or_default())?;
+    for factor in factors {
+        match factor.strip_prefix('!') {
+            Some(rest) => {
+                let out = matching(project, rest)?;
+                chosen.retain(|host| !out.contains(host));
+            }
+            None => {
+                let kept = matching(project, factor)?;
+                chosen.retain(|host| kept.contains(host));
+            }
+        }
+    }
+    Ok(chosen)
 }
 
 fn matching(project: &Project, term: &str) -> Result<HashSet<usize>, Problem> {

@@ -12,7 +12,7 @@ pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
 
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Everything that was observed on one host.
@@ -24,6 +24,8 @@ pub struct Observed {
     pub state: State,
     /// Live values by path below `/proc/sys`.
     pub sysctl: BTreeMap<String, Live>,
+    /// Keys that can only be read.
+    pub read_only: BTreeSet<String>,
     /// The sysctl.d folders.
     pub sysctl_dirs: SysctlDirs,
     /// Live rules, and how they would be.
@@ -41,6 +43,8 @@ pub struct Facts {
     pub kernel: String,
     /// The host's own name.
     pub hostname: String,
+    /// `ID` and `ID_LIKE` of its distribution, word by word.
+    pub os: Vec<String>,
     /// Changes with every boot.
     pub boot_id: String,
     /// systemd runs it.
@@ -49,6 +53,8 @@ pub struct Facts {
     pub units: bool,
     /// The connection that observed it.
     pub ssh: Option<SshEnds>,
+    /// The bridge port behind which the controller is, where that is a guest's.
+    pub guest: Option<String>,
     /// The login can write to /proc/sys.
     pub root: bool,
     /// br_netfilter is there.
@@ -135,6 +141,8 @@ pub struct Others {
     pub backend_rules: BTreeMap<String, u32>,
     /// Native nft rules in tables of iptables, which iptables-save shows wrong.
     pub native: Vec<String>,
+    /// Programs that load and flush rules of their own: `firewalld`, `ufw`, `nftables FILE`.
+    pub managers: Vec<String>,
     /// Base chains of native nft tables.
     pub chains: Vec<String>,
 }

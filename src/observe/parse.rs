@@ -3,7 +3,7 @@
 use super::{Facts, Links, Live, Observed, Others, Predicted, Rules, Sections, SshEnds, State, SysctlDirs};
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// Why an answer is no observation.
@@ -45,6 +45,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
         facts,
         state: state(sections),
         sysctl: live(sections.get("sysctl").unwrap_or("")),
+        read_only: read_only(sections.get("sysctl").unwrap_or("")),
         sysctl_dirs: SysctlDirs::parse(sections.get("sysctl.d").unwrap_or("")),
         rules,
         others: others(sections),
@@ -71,10 +72,16 @@ fn facts(s: &Sections<'_>) -> Facts {
     Facts {
         kernel: text("kernel"),
         hostname: text("hostname"),
+        os: s
+            .values("host", "os")
+            .flat_map(|v| v.trim_matches(['"', '\'']).split_whitespace())
+            .map(str::to_owned)
+            .collect(),
         boot_id: text("boot_id"),
         systemd: yes("systemd"),
         units: yes("units"),
         ssh,
+        guest: s.value("client", "guest").map(str::to_owned),
         root: yes("root"),
         br_netfilter: yes("br_netfilter"),
         missing: s.values("host", "missing").map(str::to_owned).collect(),
@@ -108,11 +115,15 @@ fn live(text: &str) -> BTreeMap<String, Live> {
             if let Some((key, value)) = line.split_once('=') {
                 return Some((key.to_owned(), Live::Value(value.to_owned())));
             }
-            let (key, what) = line.split_once('!')?;
+            let (key, what) = line.split_once('!').filter(|(_, what)| *what != "readonly")?;
             let live = if what == "absent" { Live::Absent } else { Live::Unreadable };
             Some((key.to_owned(), live))
         })
         .collect()
+}
+
+fn read_only(text: &str) -> BTreeSet<String> {
+    text.lines().filter_map(|line| line.strip_suffix("!readonly")).map(str::to_owned).collect()
 }
 
 fn family_rules(s: &Sections<'_>, family: Family, digit: char) -> Result<Rules, ObserveError> {
@@ -158,6 +169,7 @@ fn others(s: &Sections<'_>) -> Others {
     for line in s.get("others").unwrap_or("").lines() {
         match line.split_once('=') {
             Some(("native", what)) => others.native.push(what.to_owned()),
+            Some(("manager", what)) => others.managers.push(what.to_owned()),
             Some(("chain", what)) => others.chains.push(what.to_owned()),
             Some((backend, count)) => {
                 if let Ok(count @ 1..) = count.parse() {

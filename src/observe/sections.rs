@@ -34,6 +34,11 @@ impl<'a> Sections<'a> {
         self.by_name.get(name).copied()
     }
 
+    /// The sections whose name starts so: the rest of the name, and the text.
+    pub fn starting_with<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'a str, &'a str)> + 's {
+        self.by_name.iter().filter_map(move |(name, text)| Some((name.strip_prefix(prefix)?, *text)))
+    }
+
     /// The values of `key=` lines of a section, in order.
     pub fn values(&self, section: &str, key: &str) -> impl Iterator<Item = &'a str> {
         let key = format!("{key}=");

@@ -118,8 +118,11 @@ impl Work<'_> {
         let mut new: Vec<Wanted> = Vec::new();
         let before = self.plan.forward.len();
         let mut back = Vec::new();
-        if there.is_none() {
-            self.create();
+        match there {
+            None => self.create(),
+            // It is there now and is not after a boot: every generation makes it anew.
+            Some(link) if self.owned.created => self.create_at_boot(link),
+            Some(_) => {}
         }
         self.attributes(there, &mut old, &mut new, &mut back);
         self.step(
@@ -207,6 +210,15 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+
+    fn create_at_boot(&mut self, link: &Link) {
+        let name = &self.bridge.name;
+        self.plan.boot.push(format!("link add name {name} type bridge stp_state 0 forward_delay 0"));
+        let of_port = if self.bridge.ports.is_empty() { None } else { link.mac.clone() };
+        if let Some(mac) = self.bridge.mac.clone().or(of_port) {
+            self.plan.boot.push(format!("link set dev {name} address {mac}"));
+        }
     }
 
     fn create(&mut self) {

@@ -19,6 +19,19 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// The hash of what a host gets: the name of its plan, in JSON and in the host's history.
+    pub fn hash(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        for (name, text) in &self.files {
+            hash.update(format!("{name} {}\n{text}", text.len()));
+        }
+        hash.finalize().iter().take(8).fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+
     pub(super) fn of(
         desired: &Desired,
         observed: &Observed,

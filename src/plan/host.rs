@@ -2,6 +2,7 @@
 
 use super::{Bundle, Change, Record, Risk, bridge, lints, rules, sysctl};
 use crate::desired::Desired;
+use crate::inventory::BOOTSTRAP;
 use crate::observe::{Observed, Predicted};
 use crate::problem::{Origin, Warning};
 use crate::resource::iptables::{Family, own};
@@ -118,7 +119,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     }
     removes_all(&record, desired, &mut plan.changes);
     plan.warnings.extend(left_behind(observed));
-    let refusal = refusal(desired, observed, options, &sysctl.foreign)
+    let refusal = refusal(desired, observed, options, &sysctl)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)));
     lints::judge(desired, observed, &rules, &mut plan);
     plan.verdict = match refusal {
@@ -147,7 +148,15 @@ fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
         message: format!("at the last boot the rules did not load, so the host was open: {why}"),
         origin: None,
     });
-    open.into_iter().chain(boot)
+    let guest = observed.facts.guest.as_ref().map(|port| Warning {
+        code: "controller-is-guest",
+        message: format!(
+            "kvmfw runs in a guest of this host, behind port {port}: what cuts off that guest cuts off kvmfw, and the host puts \
+             itself back; apply from elsewhere where guests are touched"
+        ),
+        origin: None,
+    });
+    open.into_iter().chain(boot).chain(guest)
 }
 
 /// Going back to the original of a host that has nothing of ours but the record of it.
@@ -187,10 +196,17 @@ fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
 }
 
 /// Why the host must be left alone, whatever the changes are.
-fn refusal(desired: &Desired, observed: &Observed, options: &Options, foreign: &[String]) -> Option<Refusal> {
+fn refusal(
+    desired: &Desired,
+    observed: &Observed,
+    options: &Options,
+    sysctl: &sysctl::SysctlPlan,
+) -> Option<Refusal> {
     let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
     if let Some(manager) = &observed.state.inventory
         && *manager != desired.inventory
+        // A bootstrap holds a host only until an inventory has it.
+        && manager != BOOTSTRAP
         && !options.take_over
     {
         return Some(Refusal::new(
@@ -217,7 +233,12 @@ fn refusal(desired: &Desired, observed: &Observed, options: &Options, foreign: &
         let list: Vec<&str> = needs.into_iter().collect();
         return Some(Refusal::new(
             "missing_tool",
-            format!("the host has no {}; install it there", list.join(", no ")),
+            match super::packages::install(&list, &observed.facts.os) {
+                Some(command) => {
+                    format!("the host has no {}; install it there: {command}", list.join(", no "))
+                }
+                None => format!("the host has no {}; install it there", list.join(", no ")),
+            },
         ));
     }
     if !observed.facts.units {
@@ -226,7 +247,10 @@ fn refusal(desired: &Desired, observed: &Observed, options: &Options, foreign: &
             "there is no /etc/systemd/system, so nothing could be made to last over a reboot",
         ));
     }
-    if let Some(path) = foreign.first() {
+    if let Some(message) = sysctl.stuck.first() {
+        return Some(Refusal::new("read_only_key", message));
+    }
+    if let Some(path) = sysctl.foreign.first() {
         return Some(Refusal::new(
             "foreign_owner",
             format!("{path} exists and is not ours; give our file another name, or move that one away"),
@@ -246,6 +270,26 @@ fn blamed<'a>(family: Family, desired: &'a Desired, words: &str) -> Option<&'a O
     rules.find(|r| r.text == text).map(|r| &r.origin)
 }
 
+/// Who else loads rules there, and the way out.
+fn other_firewall(manager: &str) -> String {
+    let (name, file) = manager.split_once(' ').unwrap_or((manager, ""));
+    match name {
+        "firewalld" => {
+            "firewalld is active or enabled there and loads rules of its own, in an order nobody controls; \
+                        leave the rules to it, or systemctl disable --now firewalld"
+                .to_owned()
+        }
+        "ufw" => {
+            "ufw is enabled there and loads rules of its own at boot; leave the rules to it, or ufw disable"
+                .to_owned()
+        }
+        _ => format!(
+            "{name}.service is enabled there and {file} begins with `flush ruleset`, which wipes all rules, ours too; \
+             take that line out, or systemctl disable {name}"
+        ),
+    }
+}
+
 fn refused_rules(family: Family, desired: &Desired, observed: &Observed) -> Option<Refusal> {
     let rules = observed.rules.get(&family)?;
     if rules.backend == "none" {
@@ -256,6 +300,9 @@ fn refused_rules(family: Family, desired: &Desired, observed: &Observed) -> Opti
             "missing_tool",
             format!("{family} there is too old to tell its backend ({})", rules.version),
         ));
+    }
+    if let Some(manager) = observed.others.managers.first() {
+        return Some(Refusal::new("other_firewall", other_firewall(manager)));
     }
     if !rules.live.incompatible.is_empty() {
         return Some(Refusal::new(

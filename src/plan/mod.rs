@@ -5,8 +5,10 @@ mod bundle;
 mod diff;
 mod host;
 mod lints;
+mod packages;
 mod record;
 mod rules;
+mod since;
 mod sysctl;
 
 pub use crate::resource::Kind;

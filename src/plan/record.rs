@@ -2,6 +2,7 @@
 //! go back to it.
 
 use crate::desired::Desired;
+use crate::inventory::Stanza;
 use crate::resource::iptables::{Family, Rules, module_of};
 use crate::resource::{bridge::Bridge, sysctl};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct Record {
     /// What we added to bridges.
     #[serde(default)]
     pub owned: BTreeMap<String, super::Owned>,
+    /// What bootstraps asked for, where this came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stanza: Option<Stanza>,
 }
 
 impl Record {
@@ -38,6 +42,7 @@ impl Record {
             rules: desired.rules.clone(),
             bridges: desired.bridges.clone(),
             owned: owned.clone(),
+            stanza: desired.stanza.clone(),
         }
     }
 
@@ -66,6 +71,7 @@ impl Record {
             rules: self.rules,
             bridges: self.bridges,
             checks: now.checks.clone(),
+            stanza: self.stanza,
             warnings: Vec::new(),
         }
     }

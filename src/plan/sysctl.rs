@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct SysctlPlan {
     pub changes: Vec<Change>,
     pub warnings: Vec<Warning>,
+    /// Why a key cannot be what is wanted.
+    pub stuck: Vec<String>,
     /// A file of that name is not ours.
     pub foreign: Vec<String>,
     /// `path=value` to write before rules change: what opens.
@@ -76,9 +78,20 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
         if !matches!(live, Some(Live::Value(_))) {
             let why = match key.module() {
                 Some(module) => format!("in effect when {module} is loaded"),
+                None if live == Some(&Live::Unreadable) => "can only be written".to_owned(),
                 None => "no such key on this host".to_owned(),
             };
-            if key.module().is_none() {
+            if live == Some(&Live::Unreadable) {
+                plan.warnings.push(Warning {
+                    code: "write-only-key",
+                    message: format!(
+                        "{key} can be written but not read, so it is an action and no setting; it is only written to {}, \
+                         and happens at every boot",
+                        file.path()
+                    ),
+                    origin: Some(entry.origin.clone()),
+                });
+            } else if key.module().is_none() {
                 plan.warnings.push(Warning {
                     code: "no-such-key",
                     message: format!(
@@ -91,7 +104,14 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
             notes.insert(line.clone(), why);
         }
         new.push((line, Some(entry.origin.clone())));
-        if live_value.as_ref().is_some_and(|v| *v != wanted) {
+        if let Some(value) = live_value.as_ref().filter(|v| **v != wanted)
+            && observed.read_only.contains(key.path())
+        {
+            plan.stuck.push(format!(
+                "{key} can only be read on this host, and is `{value}`, not `{wanted}`; take it out of the inventory ({})",
+                entry.origin
+            ));
+        } else if live_value.as_ref().is_some_and(|v| *v != wanted) {
             let write = format!("{}={wanted}", key.path());
             if opens(key, &wanted) { plan.open.push(write) } else { plan.close.push(write) }
         }

@@ -58,7 +58,9 @@ goal_text() {
 snapshot() {
 	local family key
 	for family in 4 6; do
+		true >"$T/pre/flows$family"
 		ipt_family $family || { true >"$T/pre/own$family"; continue; }
+		"$ipt-save" 2>/dev/null | grep '^-A KVMFW--flows ' >"$T/pre/flows$family"
 		if ! live=$(ipt_save); then
 			[ ! -s "$T/new/want$family" ] || return 1
 			true >"$T/pre/own$family"
@@ -153,7 +155,7 @@ apply_rules() {
 	fi
 	goal=$(cat "$G/rules.v$1")
 	warm_up "$1" "$goal"
-	error=$(ipt_load "$1" "$goal" 2>&1) || failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')"
+	error=$(ipt_load "$1" "$(with_flows "$goal" "$T/flows$1")" 2>&1) || failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')"
 	live=$(ipt_save) && [ -z "$(ipt_change "$live" "$goal")" ] || failed "the rules were not there after loading them"
 }
 
@@ -165,25 +167,74 @@ tracks() {
 
 # Before the first rule that asks conntrack, conntrack has never seen the host's connections, and
 # takes the next packet of each for a new one: storage and cluster traffic would be rejected. A rule
-# that only asks makes it look; the real rules follow when it knows what is open.
+# that only asks makes it look, which is enough for what talks now. What is silent, or only hears,
+# gets rules of its own that ride with the real ones, in the same step: the open TCP connections,
+# each by its four numbers, pass wherever the rules let ESTABLISHED pass (with_flows). They are part
+# of what is live, not of the generation: no plan sees them, no boot loads them.
 warm_up() {
 	local sockets tries=0
+	true >"$T/flows$1" || return 0
 	tracks "$2" || return 0
-	tracks "$(ipt_save)" && return 0
-	# Established sockets, those of sshd left out: they are let in as new ones too.
-	first_line "$T/ssh"
-	sockets=$(awk -v ssh="${line##* }" '
-		BEGIN { own = sprintf("%04X", ssh) }
-		FNR > 1 && $4 == "01" { n = split($2, at, ":"); if (at[n] != own) count++ }
-		END { print count + 0 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null)
-	[ "${sockets:-0}" -gt 0 ] || return 0
-	printf '*filter\n:KVMFW-WARMUP - [0:0]\n-A KVMFW-WARMUP -m conntrack --ctstate NEW\nCOMMIT\n' |
+	if tracks "$(ipt_save)"; then
+		# Once more those that an earlier apply let pass and that are still open.
+		[ -s "$T/pre/flows$1" ] || return 0
+		flows "$1" | grep -xF -f "$T/pre/flows$1" >"$T/flows$1"
+		return 0
+	fi
+	flows "$1" >"$T/flows$1"
+	sockets=$(($(wc -l <"$T/flows$1") / 2))
+	[ "$sockets" -gt 0 ] || return 0
+	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$T/log"
+	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
 	# Bounded: an idle connection shows itself when it pleases.
-	while [ $tries -lt 40 ] && [ "$(cat /proc/sys/net/netfilter/nf_conntrack_count)" -lt "$sockets" ]; do
+	while [ $tries -lt 20 ] && [ "$(cat /proc/sys/net/netfilter/nf_conntrack_count)" -lt "$sockets" ]; do
 		tries=$((tries + 1))
 		sleep 0.05
 	done
+}
+
+MOST_FLOWS=1000
+
+# The open TCP connections of family $1 as rules, one for each direction. Those of sshd are let in as
+# new ones too. None of them lets a SYN pass: what is left of a closed connection opens nothing.
+flows() {
+	have ss || return 0
+	first_line "$T/ssh"
+	ss -tn state connected 2>/dev/null | awk -v family="$1" -v ssh="${line##* }" -v most=$MOST_FLOWS '
+		function address(end) { sub(/:[0-9]+$/, "", end); gsub(/[][]/, "", end); sub(/^::ffff:/, "", end); return end }
+		function port(end) { sub(/.*:/, "", end); return end }
+		function rule(s, sport, d, dport) {
+			return "-A KVMFW--flows -s " s (family == 6 ? "/128" : "/32") " -d " d (family == 6 ? "/128" : "/32") \
+				" -p tcp -m tcp --sport " sport " --dport " dport " ! --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"
+		}
+		$1 !~ /^(ESTAB|CLOSE-WAIT|FIN-WAIT-[12]|LAST-ACK)$/ { next }
+		{
+			gsub(/%[^]:]*/, "")
+			here = address($4); there = address($5)
+			if ((index(here, ":") > 0) != (family == 6) || port($4) == ssh || count == most) next
+			count++
+			print rule(there, port($5), here, port($4))
+			print rule(here, port($4), there, port($5))
+		}'
+}
+
+# Own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
+with_flows() {
+	[ -s "$2" ] || { printf '%s\n' "$1"; return; }
+	printf '%s\n' "$1" | awk '
+		{ print }
+		/^\*/ { table = $0; if (table == "*filter") print ":KVMFW--flows -" }
+		table != "*filter" || !/^-A KVMFW-/ || !/ESTABLISHED/ || !/ -j ACCEPT$/ { next }
+		{
+			gsub(/"([^"\\]|\\.)*"/, "")
+			gsub(/ -m comment --comment/, "")
+			if (sub(/ -m (state --state|conntrack --ctstate) [A-Z,]*ESTABLISHED[A-Z,]*/, "") && sub(/ -j ACCEPT$/, " -j KVMFW--flows")) print
+		}
+	' | awk -v file="$2" '
+		/^\*/ { table = $0 }
+		/^COMMIT/ && table == "*filter" { while ((getline rule < file) > 0) print rule }
+		{ print }'
 }
 
 # Runs as a process group of its own, so that the guard can end all of it.
@@ -216,9 +267,16 @@ apply() {
 	fi
 	write_keys "$T/new/sysctl.close" || failed "see above"
 	error=$(keys_that_differ "$T/new/sysctl.open" && keys_that_differ "$T/new/sysctl.close")
-	[ -z "$error" ] || failed "the kernel did not keep $(echo "$error" | head -n 1)"
+	[ -z "$error" ] || failed "$(not_kept "$(printf '%s\n' "$error" | head -n 1)")"
 	step applied
 	exit 0
+}
+
+# The kernel may write a value in another way: sorted, in other units, within bounds.
+not_kept() {
+	local now
+	now=$(printf '%s\n' "${1%%=*}" | read_keys)
+	printf 'the kernel did not keep %s but made it %s; if that is as good, write it so in the inventory' "$1" "${now#*=}"
 }
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
@@ -240,7 +298,7 @@ roll_back() {
 	for family in 4 6; do
 		[ -s "$T/new/want$family" ] || grep -q KVMFW- "$T/pre/own$family" || continue
 		ipt_family $family || continue
-		ipt_load $family "$(cat "$T/pre/own$family")" || bad=1
+		ipt_load $family "$(with_flows "$(cat "$T/pre/own$family")" "$T/pre/flows$family")" || bad=1
 		live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(cat "$T/pre/own$family")")" ] || bad=1
 		tidy_tables $family "$T/pre/tables$family"
 	done

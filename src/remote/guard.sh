@@ -241,12 +241,13 @@ close_txn() {
 
 record() {
 	[ -e "$T/armed" ] || return 0
-	printf '%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat "$T/generation")" "$ID" "$1" "$(owner_text)" >>$VAR/history
+	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat "$T/generation")" "$ID" "$1" "$(owner_text)" "$(cat "$T/plan" 2>/dev/null)" >>$VAR/history
 }
 
 shout() {
 	say "$1"
 	echo "kvmfw: $1" >/dev/kmsg 2>/dev/null
+	have logger && logger -p daemon.crit -t kvmfw "$1" 2>/dev/null
 	have wall && wall "kvmfw: $1" 2>/dev/null
 	:
 }

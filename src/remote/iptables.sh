@@ -179,8 +179,12 @@ ipt_family() {
 	esac
 }
 
-# Counters and headers are not state.
-ipt_plain() { sed -e '/^# Generated/d' -e '/^# Completed/d' -e 's/^\(:[^ ]* [^ ]*\) \[.*/\1/'; }
+# Counters and headers are not state; nor are the connections that were open when the rules came
+# (flows in change.sh).
+ipt_plain() {
+	sed -e '/^# Generated/d' -e '/^# Completed/d' -e '/^:KVMFW--flows /d' -e '/^-A KVMFW--flows /d' -e '/ -j KVMFW--flows$/d' \
+		-e 's/^\(:[^ ]* [^ ]*\) \[.*/\1/'
+}
 
 # No -t: on legacy that would register the table. A save that fails, or that says it cannot show a
 # table, is not an empty host.
@@ -272,4 +276,11 @@ ipt_load() {
 		[ -n "$change" ] || continue
 		printf '%s\n' "$change" | "$ipt-restore" -w 10 --noflush || return 1
 	done
+	# Nothing leads there any more.
+	live=$("$ipt-save" 2>/dev/null) || return 0
+	case $live in
+	*' -j KVMFW--flows'*) ;;
+	*:KVMFW--flows*) printf '*filter\n:KVMFW--flows - [0:0]\n-X KVMFW--flows\nCOMMIT\n' | "$ipt-restore" -w 10 --noflush ;;
+	esac
+	:
 }

@@ -28,7 +28,7 @@ stage() {
 		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
 		prove $family
 	done
-	cp "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" || give_up no_space "cannot write to $G"
+	cp "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || give_up no_space "cannot write to $G"
 	for file in "$T"/new/sysctl.d/*.conf; do
 		[ -e "$file" ] || continue
 		cp "$file" "$G/sysctl.d/" && chmod 644 "$G/sysctl.d/${file##*/}" || give_up no_space "cannot write to $G"
@@ -55,6 +55,13 @@ $live
 	section staged
 	printf 'generation=%s\n' "$generation"
 	section end2
+}
+
+# The generation that boots now; 0 for the state before kvmfw.
+before_now() {
+	local now
+	now=$(readlink $ETC/current) || now=0
+	printf '%s\n' "${now##*/}"
 }
 
 # The very transaction, in a clone of the live rules, before anything is armed.
@@ -191,11 +198,20 @@ commit() {
 	settle
 }
 
+# Until the guard is through, or has said that it tries on: that is an answer too.
+wait_guard() {
+	local tries=0
+	while [ -d "$T" ] && [ ! -e "$T/state" ] && [ $tries -lt 60 ]; do
+		timeout 1 flock "$T/guard.lock" true && return
+		tries=$((tries + 1))
+	done
+}
+
 settle() {
 	poke decision
 	if [ -e "$T/decision" ]; then
 		won=$(cat "$T/decision" 2>/dev/null)
-		timeout 60 flock "$T/guard.lock" true
+		wait_guard
 		if [ ! -d "$T" ]; then
 			# The last trace went with the transaction: back to the original.
 			section outcome
@@ -217,6 +233,7 @@ status() {
 	open=$(readlink $VAR/open 2>/dev/null)
 	printf 'open=%s\n' "${open##*/}"
 	[ -s $VAR/boot.failed ] && printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
+	[ -z "$current" ] || [ -n "$open" ] || differs
 	section transactions
 	for T in "$VAR"/txn/*/; do
 		[ -d "$T" ] || continue
@@ -234,6 +251,29 @@ status() {
 	section end
 }
 
+# Where what is live is not what the generation says.
+differs() {
+	local family file
+	for family in 4 6; do
+		[ -s $ETC/current/rules.v$family ] && ipt_family $family && live=$(ipt_save) || continue
+		[ -z "$(ipt_change "$live" "$(cat $ETC/current/rules.v$family)")" ] || printf 'differs=%s\n' "$(ipt_number $family)"
+	done
+	file=$(mktemp) || return 0
+	generation_keys $ETC/current >"$file"
+	[ -z "$(keys_that_differ "$file")" ] || echo differs=sysctl
+	rm -f "$file"
+}
+
+# What the sysctl files of a generation's folder set, as PATH=VALUE.
+generation_keys() {
+	cat "$1"/sysctl.d/*.conf 2>/dev/null | sed -n 's/^\([^#=]*[^ #=]\) = /\1=/p' |
+		while IFS='=' read -r key value; do
+			# As sysctl.d(5): where the first separator is a dot, dots and slashes swap.
+			case ${key%%/*} in *.*) key=$(printf '%s' "$key" | tr ./ /.) ;; esac
+			printf '%s=%s\n' "$key" "$value"
+		done
+}
+
 # At the console, with the controller out of reach: back to an older generation, at once and without
 # a guard, because whoever types this sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
@@ -244,6 +284,7 @@ undo() {
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
 	current=$(readlink $ETC/current) || { say "this host is not managed"; return 1; }
 	current=${current##*/}
+	[ -n "$to" ] || to=$(cat "$ETC/generations/$current/before" 2>/dev/null)
 	# shellcheck disable=SC2012
 	[ -n "$to" ] || to=$(ls -1 $ETC/generations | sort -n | awk -v now="$current" '$1 + 0 < now + 0 { last = $1 } END { print last + 0 }')
 	[ "$to" = 0 ] || [ -e "$ETC/generations/$to/desired.json" ] || { say "there is no generation $to"; return 1; }
@@ -257,8 +298,7 @@ undo() {
 	# What the generation sets, and for keys that it does not set what was there before us.
 	{
 		while IFS= read -r key; do grep "^$key=" $VAR/original/sysctl; done <"$ETC/generations/$current/sysctl.keys"
-		cat "$ETC/generations/$to"/sysctl.d/*.conf 2>/dev/null | sed -n 's/^\([^#=]*[^ #=]\) = /\1=/p' |
-			while IFS='=' read -r key value; do printf '%s=%s\n' "$(printf '%s' "$key" | tr ./ /.)" "$value"; done
+		generation_keys "$ETC/generations/$to"
 	} >$VAR/undo/sysctl
 	write_keys $VAR/undo/sysctl
 	rm -rf $VAR/undo
@@ -349,7 +389,7 @@ main() {
 	rollback | unlock)
 		if [ -e "$T/armed" ]; then decide rollback "${REASON:-asked for by ${SUDO_USER:-root} at the console}"; else true >"$T/abort"; fi
 		poke decision
-		timeout 60 flock "$T/guard.lock" true
+		wait_guard
 		if [ ! -e "$T/done" ]; then
 			exec 9>>$VAR/lock 5>/dev/null
 			flock -n 9 && if [ -e "$T/armed" ]; then recover; else close_txn "released: unlocked"; fi

@@ -10,6 +10,11 @@ probe_host() {
 	printf 'kernel=%s\n' "$line"
 	first_line /proc/sys/kernel/hostname
 	printf 'hostname=%s\n' "$line"
+	if [ -r /etc/os-release ]; then
+		while IFS='=' read -r key value; do
+			case $key in ID | ID_LIKE) printf 'os=%s\n' "$value" ;; esac
+		done </etc/os-release
+	fi
 	boot_id
 	printf 'boot_id=%s\n' "$boot"
 	if [ -d /run/systemd/system ]; then echo systemd=yes; else echo systemd=no; fi
@@ -52,6 +57,9 @@ probe_sysctl() {
 			echo net/$key
 		done
 	} | read_keys
+	# Modes, because root's own tests say yes to everything in some shells.
+	want_keys | (cd /proc/sys && xargs stat -c '%A %n' /dev/null 2>/dev/null) |
+		sed -n -e 's/^--w[^ ]* \(.*\)$/\1!writeonly/p' -e 's/^-r-[^ ]* \(.*\)$/\1!readonly/p'
 	section sysctl.d
 	set --
 	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do
@@ -102,10 +110,36 @@ probe_rules() {
 	printf 'rc=%s\n%s\n' "$rc" "$predicted"
 }
 
+# Who else loads and flushes rules here: what is active, or will be at the next boot. Files tell it, so
+# that no D-Bus has to answer.
+probe_managers() {
+	local file
+	unit_enabled firewalld || [ -e /run/firewalld.pid ] || unit_active firewalld && echo manager=firewalld
+	if grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then echo manager=ufw; fi
+	if unit_enabled nftables || unit_active nftables; then
+		for file in /etc/nftables.conf /etc/sysconfig/nftables.conf; do
+			grep -qs '^[[:space:]]*flush ruleset' $file && printf 'manager=nftables %s\n' $file
+		done
+	fi
+	:
+}
+
+unit_enabled() {
+	local link
+	[ "$(readlink "/etc/systemd/system/$1.service")" != /dev/null ] || return 1
+	for link in /etc/systemd/system/*.wants/"$1".service /etc/systemd/system/*.requires/"$1".service; do
+		[ -L "$link" ] && return 0
+	done
+	return 1
+}
+
+unit_active() { [ -d /run/systemd/system ] && have systemctl && timeout 5 systemctl -q is-active "$1" 2>/dev/null; }
+
 # Rules of the other backend, and native nft rules inside tables of iptables: iptables-save shows
 # neither, or shows them wrong.
 probe_others() {
 	section others
+	probe_managers
 	case $backend in
 	nft)
 		first_line /proc/net/ip_tables_names
@@ -151,6 +185,25 @@ probe_others() {
 	esac
 }
 
+# The bridge and the port behind which the controller is, if that is a guest's: a tap, or named like one.
+probe_client() {
+	local client mac dev port
+	section client
+	client=${SSH_CONNECTION-}
+	client=${client%% *}
+	[ -n "$client" ] && have bridge || return 0
+	ip -o neigh show to "$client" 2>/dev/null | sed -n 's/.* dev \([^ ]*\) .*lladdr \([^ ]*\).*/\1 \2/p' | while read -r dev mac; do
+		[ -d "/sys/class/net/$dev/bridge" ] || continue
+		port=$(bridge fdb show br "$dev" 2>/dev/null | awk -v mac="$mac" '$1 == mac && !/permanent/ { print $3; exit }')
+		case $port in
+		'') continue ;;
+		vnet* | tap* | fwpr* | veth*i[0-9]*) ;;
+		*) [ -e "/sys/class/net/$port/tun_flags" ] || continue ;;
+		esac
+		printf 'guest=%s of %s\n' "$port" "$dev"
+	done
+}
+
 probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
@@ -172,6 +225,7 @@ probe() {
 	probe_rules 6
 	probe_others
 	probe_links
+	probe_client
 	section end
 }
 

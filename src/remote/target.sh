@@ -12,8 +12,10 @@ target() {
 			section end
 			return
 		fi
+		# What was live then; a number before it may have been left by an undo at the console.
+		to=$(cat "$ETC/generations/$from/before" 2>/dev/null)
 		# shellcheck disable=SC2012
-		to=$(ls -1 $ETC/generations 2>/dev/null | sort -n | awk -v from="$from" '$1 + 0 < from + 0 { last = $1 } END { print last + 0 }')
+		[ -n "$to" ] || to=$(ls -1 $ETC/generations 2>/dev/null | sort -n | awk -v from="$from" '$1 + 0 < from + 0 { last = $1 } END { print last + 0 }')
 	fi
 	if [ "$to" != 0 ] && [ ! -e "$ETC/generations/$to/desired.json" ]; then
 		echo unknown=generation

@@ -34,6 +34,9 @@ pub struct HostEntry {
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hint: Option<String>,
+    /// The hash of its plan, where there is something to do; the host's history has it too.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub plan: Option<String>,
     /// What changes.
     pub changes: Vec<ChangeEntry>,
     /// What to know.
@@ -139,6 +142,7 @@ impl HostEntry {
             reason: outcome.reason.clone(),
             message: outcome.message.clone(),
             hint: outcome.hint.clone(),
+            plan: details.as_ref().and_then(|d| d.plan.clone()),
             changes: details.as_ref().map_or_else(Vec::new, |d| d.changes.clone()),
             warnings: details.map_or_else(Vec::new, |d| d.warnings),
         }
@@ -151,6 +155,7 @@ impl HostEntry {
             reason: None,
             message: None,
             hint: None,
+            plan: (!plan.changes.is_empty()).then(|| plan.bundle.hash()),
             changes: plan.changes.iter().map(ChangeEntry::of).collect(),
             warnings: plan
                 .warnings
@@ -166,7 +171,8 @@ impl HostEntry {
 }
 
 impl ChangeEntry {
-    fn of(change: &Change) -> Self {
+    /// The entry of a change.
+    pub fn of(change: &Change) -> Self {
         Self {
             kind: change.kind,
             resource: change.resource.clone(),

@@ -70,7 +70,7 @@ impl Progress {
             Event::Applying(hosts) => self.start("applying", hosts),
             Event::Step(host, step) => self.step(&host, step),
             Event::Done(outcome) => self.done(&outcome),
-            Event::Note(text) => self.line(&printable(&text)),
+            Event::Note(text) | Event::Detail(text) => self.line(&printable(&text)),
             Event::Drain(_) => self.finish(),
         }
     }

@@ -1,6 +1,7 @@
 //! The only door to hosts. A session takes a document for `sh`, runs it as root and gives back what
 //! it printed; every wait has an end.
 
+pub mod host_key;
 mod local;
 mod ssh;
 
@@ -55,6 +56,33 @@ pub struct Answer {
     pub stdout: Vec<u8>,
     /// The end of standard error.
     pub stderr: String,
+}
+
+/// What one would type to get the same connection, for people.
+pub fn command(via: Via, connection: &Connection) -> String {
+    if via == Via::Local {
+        return "sh (this machine)".to_owned();
+    }
+    let mut text = "ssh".to_owned();
+    let mut option = |name: &str, value: String| text.push_str(&format!(" {name} {value}"));
+    if let Some(port) = connection.port {
+        option("-p", port.to_string());
+    }
+    if let Some(key) = &connection.identity_file {
+        option("-i", key.display().to_string());
+    }
+    if let Some(file) = &connection.known_hosts {
+        option("-o", format!("UserKnownHostsFile={}", file.display()));
+    }
+    if let Some(jump) = &connection.jump {
+        option("-J", jump.clone());
+    }
+    for (name, value) in &connection.options {
+        option("-o", format!("{name}={value}"));
+    }
+    let user = connection.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+    text.push_str(&format!(" {user}{}", connection.address));
+    text
 }
 
 /// Opens a new connection. Never a shared one: that a new one comes up is what a confirm proves.

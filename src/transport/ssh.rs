@@ -58,7 +58,7 @@ impl SshSession {
         let limit = connection.connect_timeout + Duration::from_secs(10);
         let session = match tokio::time::timeout(limit, builder.connect_mux(&connection.address)).await {
             Ok(Ok(session)) => session,
-            Ok(Err(error)) => return Err(connect_error(&error)),
+            Ok(Err(error)) => return Err(connect_error(&error, connection)),
             Err(_) => {
                 return Err(TransportError::Connect(format!(
                     "the login did not finish within {}s",
@@ -154,16 +154,32 @@ fn write_config(connection: &Connection, folder: &Path) -> Result<Option<ConfigF
     Ok(Some(ConfigFile(path)))
 }
 
-fn connect_error(error: &openssh::Error) -> TransportError {
+/// The command that removes the old key of a host.
+fn forget_key(connection: &Connection) -> String {
+    let name = match connection.port {
+        Some(port) if port != 22 => format!("'[{}]:{port}'", connection.address),
+        _ => connection.address.clone(),
+    };
+    let file = connection.known_hosts.as_ref().map_or_else(String::new, |f| format!(" -f {}", f.display()));
+    format!("ssh-keygen -R {name}{file}")
+}
+
+fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportError {
     match error {
         openssh::Error::Connect(io) => {
             let text = io.to_string();
             let last = text.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or("ssh failed");
             if text.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
-                return TransportError::Connect(
-                    "the host key has changed; if that is right, remove the old one with ssh-keygen -R"
-                        .into(),
-                );
+                return TransportError::Connect(format!(
+                    "the host key has changed; if that is right, remove the old one: {}",
+                    forget_key(connection)
+                ));
+            }
+            if text.contains("Host key verification failed") {
+                return TransportError::Connect(format!(
+                    "{}; compare it and take it by one ssh to the host",
+                    super::host_key::UNKNOWN
+                ));
             }
             TransportError::Connect(last.to_owned())
         }

@@ -1,0 +1,162 @@
+//! `kvmfw history`: what came of every transaction of a host, and what each generation changed.
+
+use super::{Code, Common, Format, exit, setup};
+use crate::observe::Sections;
+use crate::plan::Record;
+use crate::remote;
+use crate::report::{ChangeEntry, printable};
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Arguments of `history`.
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// The host; a selection as with --limit
+    host: String,
+}
+
+/// What one host says.
+#[derive(Debug, Serialize)]
+struct HostHistory {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// The generation that boots.
+    generation: Option<u32>,
+    /// The oldest first.
+    history: Vec<Entry>,
+}
+
+/// One transaction that was armed, or an undo at the console.
+#[derive(Clone, Debug, Serialize)]
+struct Entry {
+    when: String,
+    /// The generation that it made, or went to at the console.
+    generation: Option<u32>,
+    run: String,
+    /// `committed`, `rolled_back`, `released`, `undo`.
+    outcome: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    owner: String,
+    /// The hash of the plan, as in the JSON of `plan` and `apply`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
+    /// What it changed; absent where a record is not kept any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<Vec<ChangeEntry>>,
+}
+
+pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
+    let hosts = setup::named(common, &args.host)?;
+    let (answers, _) = setup::engine(common, setup::settings(common, "history"), |engine| async move {
+        engine.ask(hosts, remote::history, |s| s.get("end").map(|_| read(s))).await
+    })?;
+    let mut code = exit::DONE;
+    let hosts: Vec<HostHistory> = answers
+        .into_iter()
+        .map(|(name, answer)| match answer {
+            Ok(history) => HostHistory { name, ..history },
+            Err(outcome) => {
+                code = exit::worse(code, exit::of_outcome(&outcome));
+                HostHistory { name, error: outcome.message, generation: None, history: Vec::new() }
+            }
+        })
+        .collect();
+    match common.format {
+        Format::Json => {
+            let document = serde_json::json!({ "version": 1, "hosts": hosts });
+            setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+        }
+        Format::Human => hosts.iter().for_each(|host| setup::print(&text(host))),
+    }
+    Ok(code)
+}
+
+fn read(s: &Sections<'_>) -> HostHistory {
+    let records: BTreeMap<u32, Record> = s
+        .starting_with("record ")
+        .filter_map(|(number, text)| Some((number.parse().ok()?, Record::parse(text.trim()).ok()?)))
+        .collect();
+    let mut history: Vec<Entry> = s.get("history").unwrap_or("").lines().filter_map(entry).collect();
+    // The state before the first entry is the original only if that entry made the first generation.
+    let mut before = history.first().filter(|e| e.generation == Some(1)).map(|_| Record::default());
+    for entry in history.iter_mut().filter(|e| matches!(e.outcome.as_str(), "committed" | "undo")) {
+        let now = entry.generation.and_then(|n| records.get(&n)).cloned();
+        entry.changes = match (&before, &now) {
+            (Some(before), Some(now)) => {
+                Some(now.changes_since(before).iter().map(ChangeEntry::of).collect())
+            }
+            _ => None,
+        };
+        before = now;
+    }
+    let generation = s.get("current").and_then(|c| c.trim().parse().ok());
+    HostHistory { name: String::new(), error: None, generation, history }
+}
+
+/// A line of the host's history: when, generation, run, outcome, who, plan.
+fn entry(line: &str) -> Option<Entry> {
+    let mut parts = line.split('\t');
+    let mut part = || parts.next().filter(|p| !p.is_empty()).map(str::to_owned);
+    let when = part()?;
+    let generation = part()?.parse().ok();
+    let run = part()?;
+    let outcome = part()?;
+    let (outcome, reason) = match outcome.split_once(": ") {
+        Some((outcome, reason)) => (outcome.to_owned(), Some(reason.to_owned())),
+        None => (outcome, None),
+    };
+    Some(Entry {
+        when,
+        generation,
+        run,
+        outcome,
+        reason,
+        owner: part().unwrap_or_default(),
+        plan: part(),
+        changes: None,
+    })
+}
+
+fn text(host: &HostHistory) -> String {
+    let mut text = match (&host.error, host.generation) {
+        (Some(error), _) => format!("{}: NO ANSWER {}\n", host.name, printable(error)),
+        (None, Some(generation)) => format!("{}: generation {generation} boots\n", host.name),
+        (None, None) => format!("{}: not managed\n", host.name),
+    };
+    for entry in &host.history {
+        let generation = match entry.generation {
+            Some(n) if entry.outcome == "committed" => format!("generation {n}"),
+            Some(n) if entry.outcome == "undo" => format!("back at generation {n}"),
+            _ => entry.outcome.replace('_', " "),
+        };
+        let _ = write!(
+            text,
+            "\n{generation}  {}  by {}  run {}",
+            printable(&entry.when),
+            printable(&entry.owner),
+            printable(&entry.run)
+        );
+        if let Some(plan) = &entry.plan {
+            let _ = write!(text, "  plan {}", printable(plan));
+        }
+        text.push('\n');
+        if let Some(reason) = &entry.reason {
+            let _ = writeln!(text, "  {}", printable(reason));
+        }
+        for change in entry.changes.iter().flatten() {
+            let _ = writeln!(text, "  {} {}", change.kind.as_str(), printable(&change.resource));
+            for line in change.diff.lines() {
+                let _ = writeln!(text, "    {}", printable(line));
+            }
+        }
+        let decided = matches!(entry.outcome.as_str(), "committed" | "undo");
+        if decided && entry.changes.is_none() {
+            text.push_str("  (what it changed is not kept any more)\n");
+        }
+    }
+    text
+}

@@ -1,0 +1,48 @@
+//! An inventory that is a program: what it prints is read.
+
+use super::{exit, setup};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// A program that takes longer than this hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Whether a path means a program: a file that may be executed and is no data by its name.
+pub(super) fn is(path: &Path) -> bool {
+    let data = path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json");
+    !data
+        && std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Runs it with `--list`, as Ansible runs its own, and gives back what it printed.
+///
+/// Errors: it cannot be run, fails, hangs, or prints no text; all are said.
+pub(super) fn run(path: &Path) -> Result<String, u8> {
+    let fail = |why: String| {
+        setup::complain(&format!("{}: {why}", path.display()));
+        exit::BAD_INPUT
+    };
+    let path_of: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| fail(format!("cannot be run: {error}")))?;
+    let output = runtime.block_on(async {
+        let mut command = tokio::process::Command::new(path_of);
+        command.arg("--list").stdin(Stdio::null()).kill_on_drop(true);
+        tokio::time::timeout(LIMIT, command.output()).await
+    });
+    let output = match output {
+        Err(_) => return Err(fail(format!("has not ended after {}s", LIMIT.as_secs()))),
+        Ok(Err(error)) => return Err(fail(format!("cannot be run: {error}"))),
+        Ok(Ok(output)) => output,
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        return Err(fail(format!("failed ({}): {}", output.status, crate::report::printable(last))));
+    }
+    String::from_utf8(output.stdout).map_err(|_| fail("prints no UTF-8 text".to_owned()))
+}

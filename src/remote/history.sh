@@ -1,0 +1,18 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# What came of every transaction, and what each generation that is kept wants.
+
+history() {
+	local folder
+	section history
+	tail -n 200 $VAR/history 2>/dev/null
+	section current
+	folder=$(readlink $ETC/current 2>/dev/null)
+	printf '%s\n' "${folder##*/}"
+	for folder in "$ETC"/generations/*/; do
+		[ -e "$folder/desired.json" ] || continue
+		folder=${folder%/}
+		section "record ${folder##*/}"
+		cat "$folder/desired.json"
+	done
+	section end
+}

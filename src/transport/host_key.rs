@@ -1,0 +1,153 @@
+//! The key of a host that is not known yet: fetched, named by its fingerprint, remembered.
+//!
+//! ssh itself does all of it, so that its configuration, jump hosts and aliases hold here too.
+
+use super::TransportError;
+use crate::inventory::Connection;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// A key that a host showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostKey {
+    /// As `ssh-keygen -l` prints it: `SHA256:…`.
+    pub fingerprint: String,
+    /// `ED25519`, `RSA`, …
+    pub kind: String,
+    /// The line for known_hosts.
+    line: String,
+}
+
+/// How the message about a host whose key is not known begins.
+pub(super) const UNKNOWN: &str = "the host key is not known here";
+
+/// Whether a message of the transport says that ssh does not know the host's key.
+pub fn is_unknown(message: &str) -> bool {
+    message.starts_with(UNKNOWN)
+}
+
+/// Asks a host for its key. Nothing is offered for a login.
+///
+/// Errors: no connection came up, or ssh showed no key.
+pub async fn fetch(connection: &Connection) -> Result<HostKey, TransportError> {
+    let folder = tempfile_folder()?;
+    let file = folder.path.join("known_hosts");
+    let mut ssh = Command::new("ssh");
+    for option in [
+        "BatchMode=yes",
+        "ControlPath=none",
+        "StrictHostKeyChecking=accept-new",
+        "GlobalKnownHostsFile=/dev/null",
+        "HashKnownHosts=no",
+        "UpdateHostKeys=no",
+        "PreferredAuthentications=none",
+    ] {
+        ssh.args(["-o", option]);
+    }
+    ssh.arg("-o").arg(format!("UserKnownHostsFile={}", file.display()));
+    ssh.arg("-o").arg(format!("ConnectTimeout={}", connection.connect_timeout.as_secs().max(1)));
+    to(&mut ssh, connection).arg("true");
+    let limit = connection.connect_timeout + Duration::from_secs(10);
+    let answer = output(ssh, limit).await?;
+    let line = std::fs::read_to_string(&file).unwrap_or_default();
+    let Some(line) = line.lines().next().map(str::to_owned) else {
+        let why = answer.lines().last().unwrap_or("ssh showed no host key").to_owned();
+        return Err(TransportError::Connect(why));
+    };
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-l", "-f"]).arg(&file);
+    let said = keygen.stdin(Stdio::null()).output().await.map_err(|e| here(&e))?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let mut words = said.split_whitespace();
+    let fingerprint = words.nth(1).unwrap_or_default().to_owned();
+    let kind = words.next_back().unwrap_or_default().trim_matches(['(', ')']).to_owned();
+    if !fingerprint.starts_with("SHA256:") {
+        return Err(TransportError::Here("ssh-keygen named no fingerprint".into()));
+    }
+    Ok(HostKey { fingerprint, kind, line })
+}
+
+/// Writes a key down where ssh looks for it, and says where that is.
+///
+/// Errors: the file cannot be written.
+pub async fn remember(connection: &Connection, key: &HostKey) -> Result<PathBuf, TransportError> {
+    let file = match &connection.known_hosts {
+        Some(file) => file.clone(),
+        None => configured(connection).await?,
+    };
+    let write = || {
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut known = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
+        writeln!(known, "{}", key.line)
+    };
+    write().map_err(|e| TransportError::Here(format!("cannot write {}: {e}", file.display())))?;
+    Ok(file)
+}
+
+/// The first of ssh's own known_hosts files for this host.
+async fn configured(connection: &Connection) -> Result<PathBuf, TransportError> {
+    let mut ssh = Command::new("ssh");
+    ssh.arg("-G");
+    to(&mut ssh, connection);
+    let said = ssh.stdin(Stdio::null()).output().await.map_err(|e| here(&e))?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let line = text.lines().find_map(|l| l.strip_prefix("userknownhostsfile "));
+    let file = line.and_then(|files| files.split_whitespace().next());
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    Ok(match file.and_then(|f| f.strip_prefix("~/")) {
+        Some(rest) => home.join(rest),
+        None => file.map_or_else(|| home.join(".ssh/known_hosts"), PathBuf::from),
+    })
+}
+
+/// Who, where and how, as words for ssh.
+fn to<'a>(ssh: &'a mut Command, connection: &Connection) -> &'a mut Command {
+    if let Some(user) = &connection.user {
+        ssh.args(["-l", user]);
+    }
+    if let Some(port) = connection.port {
+        ssh.args(["-p", &port.to_string()]);
+    }
+    if let Some(jump) = &connection.jump {
+        ssh.args(["-J", jump]);
+    }
+    ssh.args(["--", &connection.address])
+}
+
+async fn output(mut command: Command, limit: Duration) -> Result<String, TransportError> {
+    let work = command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).output();
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => Ok(String::from_utf8_lossy(&done.map_err(|e| here(&e))?.stderr).trim().to_owned()),
+        Err(_) => Err(TransportError::Connect(format!("no answer within {}s", limit.as_secs()))),
+    }
+}
+
+fn here(error: &std::io::Error) -> TransportError {
+    TransportError::Here(format!("cannot run ssh: {error}"))
+}
+
+struct Folder {
+    path: PathBuf,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+fn tempfile_folder() -> Result<Folder, TransportError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let name = crate::remote::random_hex(8).map_err(|e| TransportError::Here(e.to_string()))?;
+    let path = Path::new(&std::env::temp_dir()).join(format!("kvmfw-{name}"));
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&path)
+        .map_err(|e| TransportError::Here(format!("cannot make {}: {e}", path.display())))?;
+    Ok(Folder { path })
+}

@@ -1,0 +1,158 @@
+//! One host without an inventory: key, bridges, apply, and the inventory that says the same.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::Lab;
+use common::project::{Project, Run};
+use std::process::Command;
+
+const HOST: &str = "kvm1";
+
+struct Bench {
+    lab: Lab,
+    project: Project,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let lab = Lab::up();
+        let project = Project::new(&lab, &[HOST], "modules: []");
+        Self { lab, project }
+    }
+
+    fn known_hosts(&self) -> String {
+        self.project.path().join("known_hosts").display().to_string()
+    }
+
+    fn bootstrap(&self, more: &[&str]) -> Run {
+        let target = format!("root@{}", self.lab.address(HOST));
+        let key = self.lab.dir().join("id_ed25519").display().to_string();
+        let known = self.known_hosts();
+        let mut args =
+            vec!["bootstrap", &target, "--name", HOST, "--identity-file", &key, "--known-hosts", &known];
+        args.extend(["--confirm-timeout", "5s", "-y"]);
+        args.extend(more);
+        self.project.kvmfw(&self.lab, &args)
+    }
+
+    /// What ssh-keygen says of the key that the lab knows the host by.
+    fn fingerprint(&self) -> String {
+        let known = self.lab.dir().join("known_hosts");
+        let output = Command::new("ssh-keygen")
+            .args(["-l", "-F", &self.lab.address(HOST), "-f"])
+            .arg(known)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let word = text.split_whitespace().find(|w| w.starts_with("SHA256:"));
+        word.unwrap_or_else(|| panic!("no fingerprint in {text}")).to_owned()
+    }
+
+    /// Keeps what was printed as the inventory `prod`, and plans it.
+    fn plan_of_what_was_printed(&self, run: &Run) -> Run {
+        let yaml = run.stdout.split("its plan is empty:\n\n").nth(1).expect("an inventory");
+        self.project.write("inventories/prod.yaml", yaml);
+        self.project.kvmfw(&self.lab, &["plan", "-i", "prod", "--detailed-exitcode"])
+    }
+}
+
+const FIREWALL: [&str; 6] =
+    ["-m", "host-firewall", "-m", "bridge-accept-each", "--param", "host-firewall.allow_tcp=22,16514"];
+
+#[test]
+fn a_host_from_nothing() {
+    if !common::require_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let before = bench.lab.dump(HOST);
+    let fingerprint = bench.fingerprint();
+
+    // Nobody has said that the key is right: not even --yes can.
+    let run = bench.bootstrap(&FIREWALL).expect(7);
+    assert!(run.stderr.contains(&format!("--host-key-fingerprint {fingerprint}")), "{}", run.stderr);
+    let wrong = [&FIREWALL[..], &["--host-key-fingerprint", "SHA256:AAAA"]].concat();
+    let run = bench.bootstrap(&wrong).expect(7);
+    assert!(run.stderr.contains("nothing was done"), "{}", run.stderr);
+    assert!(
+        !std::path::Path::new(&bench.known_hosts()).exists(),
+        "a key was written down that nobody trusts"
+    );
+    common::same(&before, &bench.lab.dump(HOST), "nothing was to be done");
+
+    let right = [&FIREWALL[..], &["--host-key-fingerprint", &fingerprint]].concat();
+    let run = bench.bootstrap(&right).expect(0);
+    assert!(run.stderr.contains("br123 (eth1 vnet0 vnet1)"), "the bridge is not proposed: {}", run.stderr);
+    let live = bench.lab.host(HOST, &["iptables-save"]).ok();
+    for rule in ["--dport 16514 -j ACCEPT", "-A KVMFW-FORWARD -i br123 -o br123 -j ACCEPT"] {
+        assert!(live.contains(rule), "{rule} is not in\n{live}");
+    }
+    assert!(bench.lab.guest_ping(HOST, "g0", "192.168.1.2"), "guests are dark");
+    bench.plan_of_what_was_printed(&run).expect(0);
+
+    // The key is known now, and what was there stays.
+    let run = bench.bootstrap(&["-m", "firewall-log"]).expect(0);
+    let live = bench.lab.host(HOST, &["iptables-save"]).ok();
+    assert!(live.contains("-j LOG") && live.contains("--dport 16514 -j ACCEPT"), "{live}");
+    bench.plan_of_what_was_printed(&run).expect(0);
+    let again = bench.bootstrap(&["-m", "firewall-log"]).expect(0);
+    assert_eq!(run.stdout.split("its plan").nth(1), again.stdout.split("its plan").nth(1));
+
+    // The inventory takes it with its next change; a bootstrap then keeps off.
+    let path = bench.project.path().join("inventories/prod.yaml");
+    let prod = std::fs::read_to_string(path).unwrap().replace("16514", "16515");
+    bench.project.write("inventories/prod.yaml", &prod);
+    bench.project.kvmfw(&bench.lab, &["apply", "-i", "prod", "-y"]).expect(0);
+    let run = bench.bootstrap(&["-m", "bridge-bypass"]).expect(7);
+    assert!(run.stdout.contains("the inventory `prod` manages this host"), "{}", run.stdout);
+
+    bench.project.kvmfw(&bench.lab, &["undo", "-i", "prod", "--to", "0", "-y"]).expect(0);
+    common::same(&before, &bench.lab.dump(HOST), "after undo --to 0");
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anybody_is_asked() {
+    if !common::require_root() {
+        return;
+    }
+    let bench = Bench::new();
+    for (args, words) in [
+        (&["-m", "host-firewal"][..], "did you mean `host-firewall`?"),
+        (&["-m", "host-firewall", "--param", "host-firewall.allow_tcp=ssh"], "allow_tcp"),
+        (&["-m", "host-firewall", "--param", "host-firewall.allow=22"], "there is allow_tcp"),
+        (&["-m", "host-firewall", "--param", "22"], "write it as MODULE.PARAM=VALUE"),
+    ] {
+        let run = bench.bootstrap(args).expect(3);
+        assert!(run.stderr.contains(words), "{args:?}: {}", run.stderr);
+    }
+    let fingerprint = bench.fingerprint();
+    let no_bridge = ["-m", "bridge-accept-each", "--bridge", "br9", "--host-key-fingerprint", &fingerprint];
+    let run = bench.bootstrap(&no_bridge).expect(3);
+    assert!(run.stderr.contains("the host has no bridge `br9`; it has: br123"), "{}", run.stderr);
+}
+
+#[test]
+fn a_missing_tool_is_named_with_its_package() {
+    if !common::require_root() {
+        return;
+    }
+    let bench = Bench::new();
+    std::fs::remove_file(bench.lab.disk(HOST, "/etc/alternatives/iptables-save")).unwrap();
+    std::fs::remove_file(bench.lab.disk(HOST, "/etc/alternatives/ip6tables-save")).unwrap();
+    let fingerprint = bench.fingerprint();
+    let run = bench.bootstrap(&["-m", "host-firewall", "--host-key-fingerprint", &fingerprint]).expect(7);
+    assert!(run.stdout.contains("install it there: apt-get install iptables"), "{}", run.stdout);
+}
+
+#[test]
+fn a_host_that_is_not_there() {
+    if !common::require_root() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.lab.power_cut(HOST);
+    bench.bootstrap(&["-m", "host-firewall"]).expect(5);
+    let run = bench.bootstrap(&["-m", "host-firewall", "--host-key-fingerprint", "SHA256:AAAA"]).expect(5);
+    assert!(run.stderr.contains("10.99.0.11"), "{}", run.stderr);
+}

@@ -1,0 +1,148 @@
+//! `history` and `undo`: who did what, when, from which plan, and back to any of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::Lab;
+use common::project::Project;
+use serde_json::Value;
+
+const ONE: &str = "\
+sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }
+iptables:
+  filter:
+    FORWARD:
+      rules: |
+        -p tcp --dport 4241 -j DROP
+";
+const TWO: &str = "\
+sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 2 } }
+iptables:
+  filter:
+    FORWARD:
+      rules: |
+        -p tcp --dport 4242 -j DROP
+";
+/// Rolled back: it lets no new connection in.
+const BAD: &str = "\
+iptables:
+  filter:
+    INPUT:
+      rules: |
+        -m state --state ESTABLISHED -j ACCEPT
+        -p tcp --dport 22 -j DROP
+";
+
+fn entries(lab: &Lab, project: &Project, host: &str) -> Vec<Value> {
+    let json = project.kvmfw(lab, &["history", host, "--format", "json"]).expect(0).json();
+    json["hosts"][0]["history"].as_array().unwrap().clone()
+}
+
+#[test]
+fn generations_with_who_when_plan_and_diff() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    let none = project.kvmfw(&lab, &["history", "kvm1"]).expect(0);
+    assert_eq!(none.stdout, "kvm1: not managed\n");
+
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(0).json();
+    let first = project.apply(&lab, &[]).expect(0).run();
+    project.all(TWO);
+    let second = project.apply(&lab, &[]).expect(0).run();
+    project.all(BAD);
+    project.apply(&lab, &[]).expect(4);
+
+    let all = entries(&lab, &project, "kvm1");
+    let column = |name: &str| all.iter().map(|e| e[name].clone()).collect::<Vec<_>>();
+    assert_eq!(column("outcome"), ["committed", "committed", "rolled_back"], "{all:#?}");
+    assert_eq!(column("run")[..2], [first.as_str(), second.as_str()]);
+    assert_eq!(column("generation")[..2], [1, 2]);
+    assert_eq!(all[0]["plan"], plan["hosts"][0]["plan"], "the plan that was shown is the one on record");
+    assert_ne!(all[0]["plan"], all[1]["plan"]);
+    assert!(all[2]["reason"].as_str().unwrap().contains("confirmed"), "{all:#?}");
+    assert!(all.iter().all(|e| e["owner"].as_str().unwrap().contains('@')), "{all:#?}");
+    assert!(all.iter().all(|e| e["when"].as_str().unwrap().starts_with("20")), "{all:#?}");
+    let diff = |e: &Value, n: usize| e["changes"][n]["diff"].as_str().unwrap().to_owned();
+    assert_eq!(diff(&all[0], 0), "+ net.ipv4.conf.all.arp_ignore = 1\n");
+    assert_eq!(diff(&all[1], 0), "- net.ipv4.conf.all.arp_ignore = 1\n+ net.ipv4.conf.all.arp_ignore = 2\n");
+    assert_eq!(all[1]["changes"][1]["resource"], "filter/FORWARD");
+    assert!(diff(&all[1], 1).contains("+ -p tcp --dport 4242 -j DROP"), "{all:#?}");
+    assert!(all[2].get("changes").is_none(), "what was rolled back changed nothing: {all:#?}");
+
+    let text = project.kvmfw(&lab, &["history", "kvm1"]).expect(0).stdout;
+    for words in
+        ["kvm1: generation 2 boots\n", "\ngeneration 1  20", "rolled back  20", "+ -p tcp --dport 4242"]
+    {
+        assert!(text.contains(words), "{words:?}: {text}");
+    }
+}
+
+/// An undo is an apply: guarded, and a generation of its own in the history.
+#[test]
+fn undo_of_any_generation_is_on_record() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    project.apply(&lab, &[]).expect(0);
+    let one = lab.dump_without("kvm1", &["/etc/kvmfw"]);
+    project.all(TWO);
+    let second = project.apply(&lab, &[]).expect(0).run();
+    let two = lab.dump_without("kvm1", &["/etc/kvmfw"]);
+
+    // Back at the console, which leaves a higher number unused; what follows starts from 1.
+    lab.host("kvm1", &["sh", "/var/lib/kvmfw/kvmfw.sh", "undo"]).ok();
+    project.all(BAD.replace("port 22", "port 23").as_str());
+    let third = project.apply(&lab, &[]).expect(0).run();
+    // The state before that run is generation 1, not the 2 that was left.
+    project.kvmfw(&lab, &["undo", &third, "-y"]).expect(0);
+    common::same(&one, &lab.dump_without("kvm1", &["/etc/kvmfw"]), "undo after an undo at the console");
+
+    project.kvmfw(&lab, &["undo", "--to", "2", "-y"]).expect(0);
+    common::same(&two, &lab.dump_without("kvm1", &["/etc/kvmfw"]), "undo to a later generation");
+    project.kvmfw(&lab, &["undo", &second, "-y"]).expect(0);
+    common::same(&one, &lab.dump_without("kvm1", &["/etc/kvmfw"]), "undo of an older run");
+
+    let all = entries(&lab, &project, "kvm1");
+    let outcomes: Vec<_> = all.iter().map(|e| e["outcome"].as_str().unwrap()).collect();
+    assert_eq!(
+        outcomes,
+        ["committed", "committed", "undo", "committed", "committed", "committed", "committed"]
+    );
+    assert_eq!(all[2]["run"], "console");
+    assert_eq!(all[2]["generation"], 1);
+    let back = all[2]["changes"][0]["diff"].as_str().unwrap();
+    assert!(back.contains("+ net.ipv4.conf.all.arp_ignore = 1"), "{all:#?}");
+}
+
+/// One host that cannot and one that fails stop nobody, and the result names all three.
+#[test]
+fn undo_continues_past_failing_hosts() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(4).guests(false).up();
+    let hosts = ["kvm1", "kvm2", "kvm3", "kvm4"];
+    let project = Project::new(&lab, &hosts, ONE);
+    project.apply(&lab, &[]).expect(0);
+    let one = lab.dump_without("kvm4", &["/etc/kvmfw"]);
+    project.all(TWO);
+    let run = project.apply(&lab, &["-l", "kvm1,kvm2,kvm4"]).expect(0).run();
+    // kvm1 cannot write, kvm2 is down, kvm3 was no part of the run.
+    lab.host("kvm1", &["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=2", "none", "/var/lib/kvmfw/txn"])
+        .ok();
+    lab.power_cut("kvm2");
+    let undone = project.kvmfw(&lab, &["undo", &run, "-y", "--batch", "1", "--format", "json"]);
+    let json = undone.json();
+    let of = |name: &str| {
+        let host = json["hosts"].as_array().unwrap().iter().find(|h| h["name"] == name);
+        host.unwrap_or_else(|| panic!("{name}: {json:#}"))["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(hosts.map(of), ["failed", "unreachable", "refused", "changed"], "{json:#}");
+    assert_eq!(undone.code, 4);
+    common::same(&one, &lab.dump_without("kvm4", &["/etc/kvmfw"]), "the last host is back");
+}

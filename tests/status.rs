@@ -1,0 +1,195 @@
+//! `status` tells the truth about runs that were cut short, also from a controller that knows nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::project::{Project, Run};
+use common::{Cut, Lab};
+use std::time::{Duration, Instant};
+
+const ONE: &str = "sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }\n";
+const TWO: &str = "sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 2 } }\n";
+
+/// As on an ephemeral runner: another state folder, which has never seen a run.
+fn elsewhere(lab: &Lab, project: &Project, args: &[&str]) -> Run {
+    let fresh = tempfile::tempdir().unwrap();
+    let start = Instant::now();
+    let output = project
+        .command(lab, args)
+        .env_remove("KVMFW_RUN_DIR")
+        .env("XDG_STATE_HOME", fresh.path())
+        .env("HOME", fresh.path())
+        .output()
+        .unwrap();
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        took: start.elapsed(),
+    }
+}
+
+#[track_caller]
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(90), "{what}: not within 90 s");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn marked(lab: &Lab, mark: &str, nth: usize) -> bool {
+    let folders = std::fs::read_dir(lab.disk("kvm1", "/var/lib/kvmfw/txn"));
+    folders.is_ok_and(|f| f.flatten().filter(|e| e.path().join(mark).exists()).count() == nth)
+}
+
+#[test]
+fn a_killed_run_is_told_of_by_the_host_alone() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    assert_eq!(elsewhere(&lab, &project, &["status"]).expect(0).stdout, "kvm1: not managed\n");
+    project.apply(&lab, &[]).expect(0);
+
+    project.all(TWO);
+    let mut child = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--soak", "500s"]);
+    until("applied", || marked(&lab, "applied", 2).then_some(()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = elsewhere(&lab, &project, &["status"]).expect(0).stdout;
+    assert!(text.contains("generation 1 of inventory lab boots; a transaction is open"), "{text}");
+    assert!(text.contains(": applied\n"), "{text}");
+    let json = elsewhere(&lab, &project, &["status", "--format", "json"]).expect(0).json();
+    let host = &json["hosts"][0];
+    assert_eq!(host["generation"], "1");
+    let open = host["open"].as_str().unwrap();
+    assert_eq!(
+        host["transactions"].as_array().unwrap().iter().find(|t| t["id"] == open).unwrap()["state"],
+        "applied"
+    );
+
+    // Whoever finds it ends it, from anywhere.
+    let run = elsewhere(&lab, &project, &["unlock", "kvm1", "-y"]).expect(0);
+    assert!(run.stdout.starts_with("kvm1: rolled back ("), "{}", run.stdout);
+    let text = elsewhere(&lab, &project, &["status"]).expect(0).stdout;
+    assert!(text.contains("kvm1: generation 1 of inventory lab is live and boots\n"), "{text}");
+    assert!(text.contains("rolled_back: ") && !text.contains("OPEN"), "{text}");
+}
+
+#[test]
+fn a_commit_whose_reply_was_lost_is_committed() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    project.apply(&lab, &[]).expect(0);
+    project.all(TWO);
+    let mut child = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "20s"]);
+    until("decided", || marked(&lab, "decision", 2).then_some(()));
+    lab.cut("kvm1", Cut::From);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("done", || marked(&lab, "done", 2).then_some(()));
+    let text = elsewhere(&lab, &project, &["status"]).expect(5).stdout;
+    assert!(text.contains("kvm1: NO ANSWER "), "{text}");
+    lab.mend("kvm1");
+    let text = elsewhere(&lab, &project, &["status"]).expect(0).stdout;
+    assert!(text.contains("generation 2 of inventory lab is live and boots"), "{text}");
+    // The host boots what status said.
+    lab.reboot("kvm1");
+    assert_eq!(lab.host("kvm1", &["sysctl", "-n", "net.ipv4.conf.all.arp_ignore"]).ok().trim(), "2");
+}
+
+/// What others changed since is not called live.
+#[test]
+fn live_that_is_something_else_is_named() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], &format!("modules: [host-firewall]\n{ONE}"));
+    project.apply(&lab, &[]).expect(0);
+    let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(text.contains("is live and boots"), "{text}");
+    lab.host("kvm1", &["sysctl", "-w", "net.ipv4.conf.all.arp_ignore=0"]).ok();
+    lab.host("kvm1", &["ip6tables", "-F", "KVMFW-RH-Firewall-1-INPUT"]).ok();
+    let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(text.contains("boots; live is something else in ip6tables, sysctl: see kvmfw plan"), "{text}");
+    // Done at the console, so in no transaction's folder: from the history.
+    lab.host("kvm1", &["sh", "/var/lib/kvmfw/kvmfw.sh", "undo", "1"]).ok();
+    let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(text.contains("  generation 1  console  undo  by root"), "{text}");
+}
+
+/// The very first transaction of a host, before it has a script at its place.
+#[test]
+fn unlock_before_anything_was_installed() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    // A required check before the arming that takes its time; the script is moved away meanwhile.
+    let project = Project::new(
+        &lab,
+        &["kvm1"],
+        &format!("{ONE}checks: [{{ command: touch /run/checking; sleep 300, timeout: 300s }}]\n"),
+    );
+    let mut child = project.spawn(&lab, &["apply", "-y"]);
+    until("staged, and at its check", || {
+        lab.host("kvm1", &["test", "-e", "/run/checking"]).success().then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_file(lab.disk("kvm1", "/var/lib/kvmfw/kvmfw.sh")).unwrap();
+    let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(text.contains("locked by ") && text.contains("  staged  "), "{text}");
+    let run = project.kvmfw(&lab, &["unlock", "kvm1", "-y"]).expect(0);
+    assert_eq!(run.stdout, "kvm1: released; nothing had been touched\n");
+    let run = project.kvmfw(&lab, &["unlock", "kvm1", "-y"]).expect(0);
+    assert_eq!(run.stdout, "kvm1: nothing is open\n");
+}
+
+/// What fails on this machine is no fault of the host.
+#[test]
+fn a_fault_of_this_machine_is_1() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    let folder = tempfile::tempdir().unwrap();
+    // Open to others, so it is not used for sockets.
+    std::fs::create_dir(folder.path().join("kvmfw-0")).unwrap();
+    for args in
+        [&["plan"][..], &["apply", "-y"], &["status"], &["history", "kvm1"], &["unlock", "kvm1", "-y"]]
+    {
+        let output = project.command(&lab, args).env("XDG_RUNTIME_DIR", folder.path()).output().unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+        assert!(text.contains("kvmfw-0 belongs to somebody else or is open to others"), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn verbose_shows_how_a_host_is_reached() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    let quiet = project.kvmfw(&lab, &["plan"]).expect(0);
+    assert!(!quiet.stderr.contains("ssh -i"), "{}", quiet.stderr);
+    let run = project.kvmfw(&lab, &["plan", "-v"]).expect(0);
+    assert_eq!(run.stdout, quiet.stdout);
+    let line =
+        run.stderr.lines().find(|l| l.contains("kvm1: ssh -i ")).unwrap_or_else(|| panic!("{}", run.stderr));
+    assert!(line.contains("root@10.99.0.11: connected after "), "{line}");
+    assert!(run.stderr.contains("kvm1: answered after "), "{}", run.stderr);
+}
