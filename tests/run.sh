@@ -19,8 +19,7 @@ cores=$(nproc)
 threads=${TEST_THREADS:-$((cores < 2 ? 2 : cores > 8 ? 8 : cores))}
 
 # The tests that cargo counted, less those that said they were skipped or left to the night; a stage that
-# fails without a
-# failed test counts as one failure.
+# fails without a failed test counts as one failure.
 finish() {
     awk -v broken="$1" '
         /^test result: / { passed += $4; failed += $6; ignored += $8 }
