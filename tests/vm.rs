@@ -193,10 +193,10 @@ mod vm {
         text
     }
 
-    /// A firewall with one extra port, and a check that waits.
+    /// A firewall with one extra port, and a check that waits once it is armed, not before the change.
     fn opened(port: u16) -> String {
         format!(
-            "modules: [bridge-bypass, host-firewall]\nbridges: {{ br123: {{ manage: false }} }}\nparams: {{ host-firewall: {{ allow_tcp: [22, {port}] }} }}\nchecks: [{{ command: 'until [ -e /run/go ]; do sleep 1; done', timeout: 200s }}]\n"
+            "modules: [bridge-bypass, host-firewall]\nbridges: {{ br123: {{ manage: false }} }}\nparams: {{ host-firewall: {{ allow_tcp: [22, {port}] }} }}\nchecks: [{{ command: '[ ! -e /var/lib/kvmfw/open ] || until [ -e /run/go ]; do sleep 1; done', timeout: 200s }}]\n"
         )
     }
 
