@@ -5,6 +5,12 @@ set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 
+# The virtual machine of tests/vm is for the night.
+machine=''
+[ "${KVMFW_VM-}" != 1 ] || machine='qemu-system-x86_64 qemu-system-x86
+mmdebstrap mmdebstrap
+mke2fs e2fsprogs'
+
 # A command, and the package that brings it.
 missing=''
 while read -r command package; do
@@ -43,6 +49,7 @@ python3 python3
 shellcheck shellcheck
 cc build-essential
 make build-essential
+$machine
 LIST
 # Not a command on everybody's path.
 [ -d /etc/ssl/certs ] || missing="$missing ca-certificates"

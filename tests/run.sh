@@ -18,15 +18,16 @@ export LC_ALL=C.UTF-8
 cores=$(nproc)
 threads=${TEST_THREADS:-$((cores < 2 ? 2 : cores > 8 ? 8 : cores))}
 
-# The tests that cargo counted, less those that said they were skipped; a stage that fails without a
-# failed test counts as one failure.
+# The tests that cargo counted, less those that said they were skipped or left to the night; a stage that
+# fails without a failed test counts as one failure.
 finish() {
     awk -v broken="$1" '
         /^test result: / { passed += $4; failed += $6; ignored += $8 }
         /^SKIPPED: / { skipped++ }
+        /^NIGHTLY: / { nightly++ }
         END {
             if (broken && !failed) failed = 1
-            printf "%d passed, %d failed", passed - skipped, failed
+            printf "%d passed, %d failed", passed - skipped - nightly, failed
             if (skipped + ignored) printf ", %d skipped", skipped + ignored
             print ""
         }' "$log"
@@ -63,7 +64,7 @@ remote_scripts() {
 
 scripts() {
     local files=()
-    for file in tests/*.sh tests/lab/*.sh tests/chaos/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
+    for file in tests/*.sh tests/lab/*.sh tests/chaos/*.sh tests/vm/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
         [ -e "$file" ] && files+=("$file")
     done
     shellcheck -e SC1091 "${files[@]}"
