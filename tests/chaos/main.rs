@@ -6,6 +6,7 @@
 //!   CHAOS_ONLY=N   only run N of that seed, on a fresh host that is brought to where run N began
 //!   CHAOS_THREADS=N  so many hosts at once (2)
 //!   CHAOS_FAULT=NAME, CHAOS_STEP=NAME  only this fault, this step
+//!   CHAOS_STOP=1   ends after the first violation
 //!   CHAOS_BOOK=FILE  writes the table as a page of the book
 //!   KVMFW=PROGRAM  the program under test
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
