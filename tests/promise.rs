@@ -4,13 +4,13 @@
 
 mod common;
 
-use common::project::{Project, Run};
+use common::project::Project;
+use common::transaction::{self, between, end, newest, opened, read, start, wait};
 use common::{Backend, Cut, Lab};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const HOST: &str = "kvm1";
 /// What `Project::apply` gives a host: armed → applied → decided.
@@ -18,48 +18,10 @@ const LIMITS: Duration = Duration::from_secs(10 + 5);
 
 // --- helpers ----------------------------------------------------------------------------------------
 
-/// Waits for something to become so.
-#[track_caller]
-fn wait<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// The folder of the newest transaction on a host.
-fn newest(lab: &Lab, host: &str) -> Option<PathBuf> {
-    let folders = fs::read_dir(lab.disk(host, "/var/lib/kvmfw/txn")).ok()?;
-    let time = |path: &PathBuf| fs::metadata(path.join("ssh")).and_then(|m| m.modified()).ok();
-    folders.flatten().map(|e| e.path()).max_by_key(time)
-}
-
 /// Waits until a mark of a transaction other than `not` is there, and returns its folder.
 #[track_caller]
 fn marked(lab: &Lab, mark: &str, not: Option<&PathBuf>) -> PathBuf {
-    wait(&format!("a transaction with `{mark}`"), Duration::from_secs(30), || {
-        newest(lab, HOST).filter(|t| Some(t) != not && t.join(mark).exists())
-    })
-}
-
-fn read(folder: &Path, file: &str) -> String {
-    fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned()
-}
-
-/// From one mark of a transaction to another, by the clock of the disk. A mark made by a link shows
-/// in the time of its inode.
-#[track_caller]
-fn between(folder: &Path, from: &str, to: &str) -> Duration {
-    let time = |file: &str| {
-        let m =
-            fs::metadata(folder.join(file)).unwrap_or_else(|e| panic!("{}/{file}: {e}", folder.display()));
-        Duration::new(u64::try_from(m.ctime()).unwrap(), u32::try_from(m.ctime_nsec()).unwrap())
-    };
-    time(to).saturating_sub(time(from))
+    transaction::marked(lab, HOST, mark, not)
 }
 
 /// The line of the inventory, as the product writes it, in which a text stands.
@@ -68,13 +30,6 @@ fn place(project: &Project, text: &str) -> String {
     let inventory = fs::read_to_string(project.path().join("inventories/lab.yaml")).unwrap();
     let line = inventory.lines().position(|l| l.contains(text)).expect("is in the inventory") + 1;
     format!("inventories/lab.yaml:{line}")
-}
-
-/// The words of a lockout-proof ruleset for one extra port.
-fn opened(port: u16) -> String {
-    format!(
-        "modules: [host-firewall, bridge-accept-each]\nbridges: {{ br123: {{ manage: false }} }}\nparams: {{ host-firewall: {{ allow_tcp: [22, {port}] }} }}\n"
-    )
 }
 
 /// What is as before: the whole state, or on a host that is managed all but our own records.
@@ -311,27 +266,9 @@ fn slow(port: u16) -> String {
     format!("{}checks: [{{ command: sleep 3, timeout: 10s }}]\n", opened(port))
 }
 
-fn start(lab: &Lab, project: &Project, more: &[&str]) -> Child {
-    let mut args = vec!["apply", "-y", "--apply-timeout", "10s", "--confirm-timeout", "5s"];
-    args.extend(more);
-    project.spawn(lab, &args)
-}
-
 fn kill(child: &mut Child) {
     child.kill().unwrap();
     child.wait().unwrap();
-}
-
-/// What a kvmfw that was started said in the end.
-fn end(child: Child) -> Run {
-    let start = Instant::now();
-    let output = child.wait_with_output().unwrap();
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: start.elapsed(),
-    }
 }
 
 /// kvmfw is killed at a mark; then the host ends it alone, and `status` knows.
