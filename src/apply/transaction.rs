@@ -147,9 +147,7 @@ impl Transaction<'_> {
             return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
         }
         let again = plan::host(self.desired, &observed, self.options);
-        let same =
-            again.changes == plan.changes && again.bundle == plan.bundle && again.verdict == Verdict::Changes;
-        if !same {
+        if again.fingerprint() != plan.fingerprint() || again.verdict != Verdict::Changes {
             self.abort(session).await;
             let (reason, message) = match again.verdict {
                 Verdict::Refused(refusal) => (refusal.reason, refusal.message),

@@ -81,7 +81,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let mut desired = compile(common, &project(common, &yaml)?)?;
     desired.stanza = Some(stanza);
     let hosts = vec![(desired, Options::default())];
-    let todo = Work { hosts, expected: None, left: Vec::new(), max_fail: Budget::Hosts(1) };
+    let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1) };
     let code = carry_out(common, &args.rollout, todo)?;
     if code == exit::DONE {
         let text = format!("\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n\n{yaml}");

@@ -218,6 +218,11 @@ pub fn show(common: &Common, document: &Document, text: impl Fn(&Document, Style
     }
 }
 
+/// This moment in UTC, by the second.
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A name for a run: when, and something that no other run of this second has.
 pub fn run_name() -> Result<String, u8> {
     let suffix = crate::remote::random_hex(2).map_err(|error| {
