@@ -6,6 +6,7 @@ mod event;
 mod look;
 mod outcome;
 mod rollout;
+mod run;
 mod transaction;
 
 pub use engine::{Engine, Interrupt, Planned, Settings};
