@@ -9,6 +9,7 @@ const IPTABLES: &str = include_str!("remote/iptables.sh");
 const TARGET: &str = include_str!("remote/target.sh");
 const HISTORY: &str = include_str!("remote/history.sh");
 const PROBE: &str = include_str!("remote/probe.sh");
+const APPLIED: &str = include_str!("remote/applied.sh");
 
 /// The whole script that a transaction leaves on its host.
 pub const KVMFW_SH: &str = concat!(
@@ -80,6 +81,11 @@ pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
     here(&mut doc, nonce, question.keys);
     doc.push_str("}\nprobe </dev/null\n");
     doc
+}
+
+/// The document that observes a host as to what its own generation wants, and changes nothing.
+pub fn probe_applied(nonce: &Nonce) -> String {
+    format!("NONCE='{}'\n{LIB}{IPTABLES}{PROBE}{APPLIED}probe </dev/null\n", nonce.as_str())
 }
 
 /// The document that uploads a transaction and stages it: up to, not including, the arming.

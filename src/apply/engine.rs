@@ -118,7 +118,7 @@ impl Engine {
             let known = (index, desired.clone(), options.clone());
             let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
-                let (result, session) = observe_host(&settings, &events, &desired, recover).await;
+                let (result, session) = observe_host(&settings, &events, &desired, &options, recover).await;
                 let error = result.as_ref().err().and_then(|o| o.message.clone());
                 events.emit(Event::Observed(desired.host.clone(), error));
                 let session = match session {
@@ -153,7 +153,11 @@ impl Engine {
         done.into_iter()
             .map(|(_, desired, options, result)| {
                 let result = result.map(|observed| {
-                    let plan = plan::host(&desired, &observed, &options);
+                    let plan = if options.drift {
+                        plan::drift(&desired, &observed, &options)
+                    } else {
+                        plan::host(&desired, &observed, &options)
+                    };
                     (Box::new(plan), observed)
                 });
                 Planned { desired, options, result }

@@ -6,7 +6,7 @@ use super::{Event, Events};
 use crate::desired::Desired;
 use crate::inventory::Connection;
 use crate::observe::{ObserveError, Observed, Sections, observe};
-use crate::plan;
+use crate::plan::{self, Options};
 use crate::remote::{self, Nonce, Question};
 use crate::transport::{self, Answer, Session, TransportError};
 use std::time::{Duration, Instant};
@@ -58,6 +58,7 @@ pub(super) async fn observe_host(
     settings: &Settings,
     events: &Events,
     desired: &Desired,
+    options: &Options,
     recover: bool,
 ) -> (ObserveResult, Option<Session>) {
     let host = &desired.host;
@@ -66,7 +67,7 @@ pub(super) async fn observe_host(
         Ok(session) => session,
         Err(error) => return (Err(unreachable(host, &error)), None),
     };
-    let mut result = look(events, desired, &session).await;
+    let mut result = look(events, desired, options, &session).await;
     if recover
         && result.as_ref().is_ok_and(|observed| observed.state.open.is_some())
         && end_abandoned(events, host, &session).await
@@ -74,7 +75,7 @@ pub(super) async fn observe_host(
         events.emit(Event::Note(format!(
             "{host}: a transaction was left open and nobody watched it; it was ended first"
         )));
-        result = look(events, desired, &session).await;
+        result = look(events, desired, options, &session).await;
     }
     (result, Some(session))
 }
@@ -88,11 +89,15 @@ async fn end_abandoned(events: &Events, host: &str, session: &Session) -> bool {
     Sections::split(&text, nonce.as_str()).value("recovered", "ended") == Some("yes")
 }
 
-async fn look(events: &Events, desired: &Desired, session: &Session) -> ObserveResult {
+async fn look(events: &Events, desired: &Desired, options: &Options, session: &Session) -> ObserveResult {
     let host = &desired.host;
     let nonce = Nonce::fresh().map_err(|error| internal(host, &error.to_string()))?;
-    let (want, keys) = plan::question(desired);
-    let document = remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys });
+    let document = if options.drift {
+        remote::probe_applied(&nonce)
+    } else {
+        let (want, keys) = plan::question(desired);
+        remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys })
+    };
     let answer = ask(session, events, host, &document, PROBE_LIMIT)
         .await
         .map_err(|error| unreachable(host, &error))?;

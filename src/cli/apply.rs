@@ -1,11 +1,12 @@
 //! `kvmfw apply`
 
+use super::output::{Output, Stream};
 use super::saved::SavedPlan;
-use super::{Code, Common, exit, runs, setup};
+use super::{Code, Common, Format, exit, retry, runs, setup};
 use crate::apply::{Budget, Engine, HostOutcome, Settings, Status, parse_batches};
 use crate::desired::Desired;
-use crate::plan::{Options, Verdict};
-use crate::report::{Document, plan_text, recap_text};
+use crate::plan::Options;
+use crate::report::{Document, Human, Part, Renderer};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ pub(super) struct ApplyArgs {
     /// Take hosts over from another inventory
     #[arg(long)]
     take_over: bool,
+    /// Only the hosts that an earlier run left failed, rolled back, unreachable, unknown or skipped
+    #[arg(long, value_name = "RUN", conflicts_with = "file")]
+    retry: Option<String>,
 }
 
 /// How a run goes over the hosts.
@@ -108,8 +112,12 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
         None => (setup::desired(common)?.1, Options::default()),
     };
     let options = Options { take_over: args.take_over || allowed.take_over, accept, ..allowed };
+    let (desired, left) = match &args.retry {
+        Some(run) => retry::hosts(common, run, desired)?,
+        None => (desired, Vec::new()),
+    };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
-    carry_out(common, &args.rollout, Work { hosts, saved, left: Vec::new(), max_fail: Budget::Hosts(1) })
+    carry_out(common, &args.rollout, "apply", Work { hosts, saved, left, max_fail: Budget::Hosts(1) })
 }
 
 /// What is to be carried out.
@@ -124,13 +132,22 @@ pub(super) struct Work {
 }
 
 /// Plans, shows, asks, applies, and shows what came of it.
-pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, todo: Work) -> Code {
+pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'static str, todo: Work) -> Code {
     let run = setup::run_name()?;
     let settings = rollout.settings(common, &run, todo.max_fail)?;
     let Work { hosts, saved, left, .. } = todo;
-    let (outcomes, interrupted) =
-        setup::engine(common, settings, |engine| work(common, engine, hosts, saved))?;
-    let mut outcomes = outcomes?;
+    let output = Output::begin(common, command, Some(&run))?;
+    let stream = output.stream();
+    let (outcomes, interrupted) = setup::engine(common, settings, Some(output.stream()), |engine| {
+        work(common, &run, engine, &stream, hosts, saved)
+    })?;
+    let mut outcomes = match outcomes {
+        Ok(outcomes) => outcomes,
+        Err(code) => {
+            drop(stream);
+            return Ok(output.leave(code));
+        }
+    };
     outcomes.extend(left);
     let mut document = Document::of_run(&run, &outcomes);
     let idle = |o: &HostOutcome| o.plan.is_none() || matches!(o.status, Status::Unchanged | Status::Refused);
@@ -140,16 +157,20 @@ pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, todo: Work) -> C
     } else {
         runs::keep(common, &run, &document);
     }
-    setup::show(common, &document, recap_text);
+    stream.rest(&document);
+    drop(stream);
     // Hosts that failed or are unknown matter more than that somebody pressed a key.
     let code = exit::of(&document, exit::DONE);
     let worse = [exit::UNKNOWN, exit::FAILED].contains(&code);
-    Ok(if interrupted && !worse { exit::INTERRUPTED } else { code })
+    let code = if interrupted && !worse { exit::INTERRUPTED } else { code };
+    Ok(output.end(&document, Part::Recap, code))
 }
 
 async fn work(
     common: &Common,
+    run: &str,
     mut engine: Engine,
+    stream: &Stream,
     hosts: Vec<(Desired, Options)>,
     saved: Option<SavedPlan>,
 ) -> Result<Vec<HostOutcome>, u8> {
@@ -157,14 +178,13 @@ async fn work(
     if let Some(saved) = &saved {
         planned.iter_mut().for_each(|p| saved.hold(p));
     }
-    let pending =
-        planned.iter().any(|p| matches!(&p.result, Ok((plan, _)) if plan.verdict == Verdict::Changes));
-    if pending {
+    let mut document = Document::of_plan(&planned);
+    stream.planned(&document);
+    if document.count(Status::Changed) > 0 {
         engine.drained().await;
-        let document = Document::of_plan(&planned);
-        let style = setup::style(common, std::io::IsTerminal::is_terminal(&std::io::stderr()));
-        if common.format == super::Format::Human {
-            setup::complain(&plan_text(&document, style));
+        if common.format == Format::Human {
+            let style = setup::style(common, std::io::IsTerminal::is_terminal(&std::io::stderr()));
+            setup::complain(&Human { style, part: Part::Plan }.render(&document));
         }
         if saved.is_none() {
             let question =
@@ -174,6 +194,8 @@ async fn work(
                 return Err(code);
             }
         }
+        document.run = Some(run.to_owned());
+        stream.keep_in(&runs::begin(common, run, &document));
     }
     Ok(engine.apply(planned).await)
 }

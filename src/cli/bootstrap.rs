@@ -1,14 +1,14 @@
 //! `kvmfw bootstrap`: one host, without an inventory; prints the one to keep.
 
 use super::apply::{RolloutArgs, Work, carry_out};
-use super::{Code, Common, Format, exit, setup};
+use super::{Code, Common, Format, exit, output, setup};
 use crate::apply::{Budget, Engine, HostOutcome, Planned};
 use crate::desired::{self, Desired};
 use crate::inventory::{self, BOOTSTRAP, Locate, Project, Reach, Stanza};
 use crate::observe::{Link, Observed};
 use crate::plan::{Options, Record};
 use crate::problem::did_you_mean;
-use crate::report::{Document, plan_text, printable};
+use crate::report::{Document, printable};
 use crate::transport::host_key::{self, HostKey};
 use clap::Args;
 use std::path::PathBuf;
@@ -65,12 +65,12 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
 
     let settings = setup::settings(common, BOOTSTRAP);
     let base = compile(common, &bare)?;
-    let (looked, _) = setup::engine(common, settings, |engine| look(common, args, engine, base))?;
+    let (looked, _) = setup::engine(common, settings, None, |engine| look(common, args, engine, base))?;
     let planned = looked?;
     let Ok((_, observed)) = &planned.result else {
         let document = Document::of_plan(&[planned]);
-        setup::show(common, &document, plan_text);
-        return Ok(exit::of(&document, exit::DONE));
+        let code = exit::of(&document, exit::DONE);
+        return output::show(common, "bootstrap", &document, code);
     };
     let mut stanza = kept(observed);
     let before = stanza.bridges.clone();
@@ -82,7 +82,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     desired.stanza = Some(stanza);
     let hosts = vec![(desired, Options::default())];
     let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1) };
-    let code = carry_out(common, &args.rollout, todo)?;
+    let code = carry_out(common, &args.rollout, "bootstrap", todo)?;
     if code == exit::DONE {
         let text = format!("\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n\n{yaml}");
         match common.format {

@@ -7,7 +7,7 @@ use crate::report::Document;
 pub const DONE: u8 = 0;
 /// An internal error; no host was touched.
 pub const INTERNAL: u8 = 1;
-/// Changes are pending (`--detailed-exitcode`).
+/// Changes are pending (`--detailed-exitcode`), or hosts have drifted (`--drift`).
 pub const CHANGES: u8 = 2;
 /// Usage or bad input.
 pub const BAD_INPUT: u8 = 3;

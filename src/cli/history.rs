@@ -51,9 +51,10 @@ struct Entry {
 
 pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
     let hosts = setup::named(common, &args.host)?;
-    let (answers, _) = setup::engine(common, setup::settings(common, "history"), |engine| async move {
-        engine.ask(hosts, remote::history, |s| s.get("end").map(|_| read(s))).await
-    })?;
+    let (answers, _) =
+        setup::engine(common, setup::settings(common, "history"), None, |engine| async move {
+            engine.ask(hosts, remote::history, |s| s.get("end").map(|_| read(s))).await
+        })?;
     let mut code = exit::DONE;
     let hosts: Vec<HostHistory> = answers
         .into_iter()
@@ -70,7 +71,7 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
             let document = serde_json::json!({ "version": 1, "hosts": hosts });
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
-        Format::Human => hosts.iter().for_each(|host| setup::print(&text(host))),
+        _ => hosts.iter().for_each(|host| setup::print(&text(host))),
     }
     Ok(code)
 }

@@ -6,8 +6,10 @@ mod check;
 mod exit;
 mod history;
 mod inventory;
+mod output;
 mod plan;
 mod program;
+mod retry;
 mod runs;
 mod saved;
 mod setup;
@@ -17,7 +19,7 @@ mod status;
 mod undo;
 mod unlock;
 
-use crate::report::ProgressMode;
+use crate::report::{GITHUB_LIMIT, LEAST_LIMIT, ProgressMode};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +78,12 @@ struct Common {
     /// How results are written
     #[arg(long, value_enum, default_value_t, global = true)]
     format: Format,
+    /// Also write what came of each host as JUnit XML
+    #[arg(long, value_name = "FILE", global = true)]
+    junit: Option<PathBuf>,
+    /// The most bytes that markdown may have; what does not fit is left out and counted
+    #[arg(long, value_name = "BYTES", default_value_t = GITHUB_LIMIT, value_parser = markdown_limit, global = true)]
+    markdown_limit: usize,
     /// When to colour
     #[arg(long, value_enum, default_value_t, global = true)]
     color: When,
@@ -110,6 +118,28 @@ enum Format {
     Human,
     /// One document.
     Json,
+    /// Events, one JSON object for each line, while they happen.
+    Jsonl,
+    /// A comment for a merge request.
+    Markdown,
+}
+
+impl Format {
+    fn as_str(self) -> &'static str {
+        match self {
+            Format::Human => "human",
+            Format::Json => "json",
+            Format::Jsonl => "jsonl",
+            Format::Markdown => "markdown",
+        }
+    }
+}
+
+fn markdown_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(limit) if limit >= LEAST_LIMIT => Ok(limit),
+        _ => Err(format!("`{text}` is no number of bytes from {LEAST_LIMIT} up")),
+    }
 }
 
 /// When to colour.
@@ -162,6 +192,9 @@ pub fn run() -> ExitCode {
         }
     };
     let common = &cli.common;
+    if let Err(code) = output::supported(common, &cli.command) {
+        return ExitCode::from(code);
+    }
     let code = match cli.command {
         Command::Check => check::run(common),
         Command::Plan(args) => plan::run(common, &args),

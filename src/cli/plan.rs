@@ -1,9 +1,10 @@
 //! `kvmfw plan`
 
+use super::output::Output;
 use super::saved::SavedPlan;
 use super::{Code, Common, exit, runs, setup};
 use crate::plan::Options;
-use crate::report::{Document, plan_text};
+use crate::report::{Document, Part};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -16,16 +17,21 @@ pub(super) struct PlanArgs {
     /// Plan hosts that another inventory manages
     #[arg(long)]
     take_over: bool,
+    /// Show what has changed on hosts since the last apply, and propose nothing; exit with 2 if any has
+    #[arg(long, conflicts_with_all = ["out", "take_over"])]
+    drift: bool,
 }
 
 pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let (project, desired) = setup::desired(common)?;
-    let options = Options { take_over: args.take_over, ..Options::default() };
+    let options = Options { take_over: args.take_over, drift: args.drift, ..Options::default() };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
+    let output = Output::begin(common, if args.drift { "drift" } else { "plan" }, None)?;
     let settings = setup::settings(common, "plan");
-    let (planned, _) =
-        setup::engine(common, settings, |mut engine| async move { engine.plan(hosts, false).await })?;
-    let document = Document::of_plan(&planned);
+    let (planned, _) = setup::engine(common, settings, Some(output.stream()), |mut engine| async move {
+        engine.plan(hosts, false).await
+    })?;
+    let document = if args.drift { Document::of_drift(&planned) } else { Document::of_plan(&planned) };
     if let Some(path) = &args.out {
         let saved = SavedPlan::of(&project, common, &options, &planned, &document);
         runs::write_private(path, &saved.text()).map_err(|error| {
@@ -34,6 +40,8 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
         })?;
         setup::complain(&format!("Saved to {0}. Run `kvmfw apply {0}`.", path.display()));
     }
-    setup::show(common, &document, plan_text);
-    Ok(exit::of(&document, if common.detailed_exitcode { exit::CHANGES } else { exit::DONE }))
+    output.stream().planned(&document);
+    let code =
+        exit::of(&document, if common.detailed_exitcode || args.drift { exit::CHANGES } else { exit::DONE });
+    Ok(output.end(&document, Part::Plan, code))
 }

@@ -1,10 +1,25 @@
-//! What the controller keeps of a run, below the run directory: the plan, the events, the result.
+//! What the controller keeps of a run, in a folder below the run directory: `plan.json` and
+//! `events.jsonl` from before the first host is changed, `result.json` at its end.
 
-use super::{Common, setup};
-use crate::report::Document;
+use super::{Common, exit, saved, setup};
+use crate::apply::Status;
+use crate::report::{Document, HostEntry, Json, Renderer, fold_events};
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// What was planned, as `--format json` shows a plan.
+const PLAN: &str = "plan.json";
+/// What happened, line by line.
+pub(super) const EVENTS: &str = "events.jsonl";
+/// What came of it, as `--format json` shows a run.
+const RESULT: &str = "result.json";
+
+/// Whether a word can be the name of a run.
+pub(super) fn is_name(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
 
 /// Where a run is kept.
 pub(super) fn folder(common: &Common, run: &str) -> PathBuf {
@@ -18,16 +33,74 @@ pub(super) fn folder(common: &Common, run: &str) -> PathBuf {
     base.join(run)
 }
 
+/// Makes a run's folder with its plan. That this fails must not hold up the run: the hosts know it too.
+pub(super) fn begin(common: &Common, run: &str, plan: &Document) -> PathBuf {
+    let folder = folder(common, run);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    complain(&folder, made.and_then(|()| write_private(&folder.join(PLAN), &Json.render(plan))));
+    folder
+}
+
 /// Keeps what came of a run. That this fails must not hide how the hosts are.
 pub(super) fn keep(common: &Common, run: &str, document: &Document) {
     let folder = folder(common, run);
-    let kept = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .and_then(|()| write_private(&folder.join("result.json"), &document.json()));
-    if let Err(error) = kept {
+    complain(&folder, write_private(&folder.join(RESULT), &Json.render(document)));
+}
+
+fn complain(folder: &Path, result: std::io::Result<()>) {
+    if let Err(error) = result {
         setup::complain(&format!("cannot keep the run in {}: {error}", folder.display()));
+    }
+}
+
+/// What came of a run, also where its controller did not live to write it down.
+///
+/// Errors: there are no files of it, or they cannot be read; a sentence.
+pub(super) fn load(folder: &Path) -> Result<Document, String> {
+    let result = folder.join(RESULT);
+    if result.exists() || !folder.join(PLAN).exists() {
+        return saved::document(&result);
+    }
+    let plan = saved::document(&folder.join(PLAN))?;
+    let events = std::fs::read_to_string(folder.join(EVENTS)).map_err(|e| e.to_string())?;
+    Ok(fold_events(&plan, &events))
+}
+
+/// The events of a run, as they were told.
+pub(super) fn events(folder: &Path) -> Option<String> {
+    std::fs::read_to_string(folder.join(EVENTS)).ok()
+}
+
+/// Whether a run has to come back to a host.
+pub(super) fn is_for_retry(host: &HostEntry) -> bool {
+    matches!(
+        host.status,
+        Status::Failed | Status::RolledBack | Status::Unreachable | Status::Unknown | Status::Skipped
+    )
+}
+
+/// The name of a run as a user gave it.
+///
+/// Errors: it cannot be one.
+pub(super) fn name(word: &str) -> Result<String, u8> {
+    if is_name(word) {
+        return Ok(word.to_owned());
+    }
+    setup::complain(&format!(
+        "`{}` is no name of a run; they are shown by kvmfw status",
+        word.escape_debug()
+    ));
+    Err(exit::BAD_INPUT)
+}
+
+/// Opens a file that only its owner may read, to be written at its end.
+pub(super) fn append(path: &Path) -> Option<File> {
+    match std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            setup::complain(&format!("cannot keep the run's events in {}: {error}", path.display()));
+            None
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What subcommands share: reading the input, the engine with its progress, writing results.
 
+use super::output::Stream;
 use super::{Code, Common, Format, When, exit, program};
 use crate::apply::{Budget, Engine, Event, Events, Interrupt, Settings};
 use crate::desired::{self, Desired};
 use crate::inventory::{self, Connection, Locate, Project};
 use crate::problem::{Problem, Problems};
-use crate::report::{Document, Progress, Style, problems_json, problems_text};
+use crate::report::{Markdown, Progress, Style, problems_json, problems_jsonl, problems_text};
 use crate::transport::Via;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -46,11 +47,18 @@ pub fn complain(text: &str) {
 
 /// Shows problems and gives the code for bad input.
 pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>, Arc<str>>) -> u8 {
-    if common.format == Format::Json {
-        print(&problems_json(problems));
-    } else {
-        let color = style(common, std::io::stderr().is_terminal()).color;
-        let _ = write!(std::io::stderr(), "{}", problems_text(problems, sources, color));
+    let text = |color| problems_text(problems, sources, color);
+    match common.format {
+        Format::Json => print(&problems_json(problems)),
+        Format::Jsonl => print(&problems_jsonl(problems, &now(), exit::BAD_INPUT)),
+        Format::Markdown => {
+            print(&Markdown { limit: common.markdown_limit }.problems(problems, sources));
+            let _ = write!(std::io::stderr(), "{}", text(false));
+        }
+        Format::Human => {
+            let color = style(common, std::io::stderr().is_terminal()).color;
+            let _ = write!(std::io::stderr(), "{}", text(color));
+        }
     }
     exit::BAD_INPUT
 }
@@ -147,10 +155,12 @@ fn owner() -> String {
     format!("{}@{}", clean(user), clean(host))
 }
 
-/// Runs a piece of the engine's work with its progress shown; also tells whether it was interrupted.
+/// Runs a piece of the engine's work with its progress shown, and told to a stream; also tells whether
+/// it was interrupted.
 pub fn engine<T, F>(
     common: &Common,
     settings: Settings,
+    stream: Option<Stream>,
     work: impl FnOnce(Engine) -> F,
 ) -> Result<(T, bool), u8>
 where
@@ -171,7 +181,10 @@ where
         let verbose = common.verbose > 0;
         let events = Events::to(move |event| match event {
             Event::Detail(_) if !verbose => {}
-            event => drop(sender.send(event)),
+            event => {
+                stream.iter().for_each(|stream| stream.event(&event));
+                drop(sender.send(event));
+            }
         });
         let result = work(Engine::new(settings, events, interrupt.clone())).await;
         // The engine is gone, so the channel is closed and the display ends by itself.
@@ -208,14 +221,6 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
             complain("\nInterrupted; nothing was changed.");
         }
         std::process::exit(i32::from(exit::INTERRUPTED));
-    }
-}
-
-/// A plan or recap in the format that was asked for.
-pub fn show(common: &Common, document: &Document, text: impl Fn(&Document, Style) -> String) {
-    match common.format {
-        Format::Json => print(&document.json()),
-        Format::Human => print(&text(document, style(common, std::io::stdout().is_terminal()))),
     }
 }
 

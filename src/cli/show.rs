@@ -1,46 +1,65 @@
 //! `kvmfw show`
 
-use super::{Code, Common, exit, runs, saved, setup};
-use crate::report::{plan_text, recap_text};
+use super::{Code, Common, Format, exit, output, runs, saved, setup};
+use crate::report::Document;
 use clap::Args;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
-    /// Saved plans, or the name of a run
+    /// Saved plans, results that were kept with --format json, or names of runs; several are put together
     #[arg(required = true, value_name = "FILE|RUN")]
     what: Vec<String>,
 }
 
 pub(super) fn run(common: &Common, args: &ShowArgs) -> Code {
-    let mut code = exit::DONE;
+    let mut documents = Vec::new();
     for what in &args.what {
-        let path = if Path::new(what).exists() {
-            Path::new(what).to_owned()
-        } else if what.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-            runs::folder(common, what).join("result.json")
-        } else {
-            Path::new(what).to_owned()
-        };
-        match saved::document(&path) {
-            Ok(document) => {
-                setup::show(common, &document, |d, style| {
-                    if d.run.is_some() {
-                        plan_text(d, style) + &recap_text(d, style)
-                    } else {
-                        plan_text(d, style)
-                    }
-                });
-                if common.detailed_exitcode {
-                    code = exit::worse(code, exit::of(&document, exit::CHANGES));
-                }
-            }
-            Err(error) => {
-                setup::complain(&format!("{what}: {error} ({})", path.display()));
-                return Err(exit::BAD_INPUT);
-            }
-        }
+        documents.push(load(common, what).map_err(|error| {
+            setup::complain(&format!("{what}: {error}"));
+            exit::BAD_INPUT
+        })?);
     }
-    Ok(code)
+    let several = documents.len() > 1;
+    let document = match documents.pop() {
+        Some(one) if !several => one,
+        last => Document::together(documents.into_iter().chain(last).collect()),
+    };
+    let mut seen = BTreeSet::new();
+    for host in document.hosts.iter().filter(|h| !seen.insert(&h.name)) {
+        setup::complain(&format!("{} is in more than one of these, and is counted for each", host.name));
+    }
+    let code = exit::of(
+        &document,
+        if common.detailed_exitcode || document.drift { exit::CHANGES } else { exit::DONE },
+    );
+    // What happened is told as it was told then.
+    if let ([what], Format::Jsonl) = (&args.what[..], common.format)
+        && let Some(events) =
+            (!Path::new(what).exists()).then(|| runs::events(&runs::folder(common, what))).flatten()
+    {
+        setup::print(&events);
+        return Ok(code);
+    }
+    output::show(common, "show", &document, code)
+}
+
+fn load(common: &Common, what: &str) -> Result<Document, String> {
+    let path = Path::new(what);
+    if path.is_dir() {
+        return runs::load(path);
+    }
+    if path.exists() || !runs::is_name(what) {
+        return saved::document(path);
+    }
+    let folder = runs::folder(common, what);
+    if !folder.exists() {
+        return Err(format!(
+            "neither a file nor a run kept in {}; the hosts know too: kvmfw status, kvmfw history",
+            folder.display()
+        ));
+    }
+    runs::load(&folder)
 }

@@ -35,7 +35,7 @@ struct TransactionStatus {
 pub(super) fn run(common: &Common) -> Code {
     let (_, desired) = setup::desired(common)?;
     let hosts = desired.into_iter().map(|d| (d.connection, d.host)).collect();
-    let (answers, _) = setup::engine(common, setup::settings(common, "status"), |engine| async move {
+    let (answers, _) = setup::engine(common, setup::settings(common, "status"), None, |engine| async move {
         engine
             .ask(hosts, |nonce| remote::console(nonce, "status", ""), |s| s.get("end").map(|_| read(s)))
             .await
@@ -56,7 +56,7 @@ pub(super) fn run(common: &Common) -> Code {
             let document = serde_json::json!({ "version": 1, "hosts": hosts });
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
-        Format::Human => hosts.iter().for_each(show),
+        _ => hosts.iter().for_each(show),
     }
     Ok(code)
 }

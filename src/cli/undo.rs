@@ -1,7 +1,7 @@
 //! `kvmfw undo`: an apply of an older generation, guarded like any other.
 
 use super::apply::{RolloutArgs, Work, carry_out};
-use super::{Code, Common, exit, setup};
+use super::{Code, Common, runs, setup};
 use crate::apply::{Budget, HostOutcome, Status};
 use crate::plan::{Options, Record};
 use crate::remote;
@@ -29,16 +29,12 @@ enum Target {
 }
 
 pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
-    let run = args.run.clone().unwrap_or_default();
-    if !run.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-        setup::complain(&format!("`{run}` is no name of a run; they are shown by kvmfw status"));
-        return Err(exit::BAD_INPUT);
-    }
+    let run = args.run.as_deref().map_or(Ok(String::new()), runs::name)?;
     let to = args.to.map_or_else(String::new, |n| n.to_string());
     let (_, desired) = setup::desired(common)?;
     let hosts = desired.iter().map(|d| (d.connection.clone(), d.host.clone())).collect();
     let settings = setup::settings(common, "undo");
-    let (asked, _) = setup::engine(common, settings, |engine| async move {
+    let (asked, _) = setup::engine(common, settings, None, |engine| async move {
         let document = move |nonce: &remote::Nonce| remote::target(nonce, &run, &to);
         engine.ask(hosts, document, read).await
     })?;
@@ -60,7 +56,12 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
         }
     }
     // What fails on one host must not keep the others in a state that is to be left.
-    carry_out(common, &args.rollout, Work { hosts, saved: None, left, max_fail: Budget::Percent(100) })
+    carry_out(
+        common,
+        &args.rollout,
+        "undo",
+        Work { hosts, saved: None, left, max_fail: Budget::Percent(100) },
+    )
 }
 
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {

@@ -17,7 +17,7 @@ pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
     let hosts = setup::named(common, &args.host)?;
     let names: Vec<&str> = hosts.iter().map(|(_, host)| host.as_str()).collect();
     setup::ask(common, &format!("Roll back whatever is open on {}?", names.join(", ")))?;
-    let (answers, _) = setup::engine(common, setup::settings(common, "unlock"), |engine| async move {
+    let (answers, _) = setup::engine(common, setup::settings(common, "unlock"), None, |engine| async move {
         let document = |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
         engine
             .ask(hosts, document, |s| Some(TransactionState::read(s).unwrap_or(TransactionState::None)))

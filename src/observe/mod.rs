@@ -89,6 +89,8 @@ pub struct State {
     pub open: Option<String>,
     /// Why the rules did not load at the last boot.
     pub boot_failed: Option<String>,
+    /// Files without which the generation does not boot, and that are missing or not as they were written.
+    pub boot_missing: Vec<String>,
     /// What the current generation wants, as recorded.
     pub record: Option<String>,
     /// sysctl values before we first touched them.

@@ -95,6 +95,12 @@ fn state(s: &Sections<'_>) -> State {
         generation: s.value("state", "generation").and_then(|g| g.parse().ok()),
         open: s.value("state", "open").map(str::to_owned),
         boot_failed: s.value("state", "boot_failed").map(str::to_owned),
+        boot_missing: ["boot", "boot4", "boot6"]
+            .iter()
+            .flat_map(|name| s.get(name).unwrap_or("").lines())
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect(),
         record: s.get("generation").map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned),
         ..State::default()
     };

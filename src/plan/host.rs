@@ -18,6 +18,8 @@ pub struct Options {
     pub accept: BTreeSet<String>,
     /// Go back to the state before kvmfw.
     pub zero: bool,
+    /// Only look what has changed since the last apply.
+    pub drift: bool,
 }
 
 /// What is to be done on one host.
@@ -98,10 +100,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         None => Record::default(),
         Some(Ok(record)) => record,
         Some(Err(error)) => {
-            plan.verdict = Verdict::Refused(Refusal::new(
-                "unreadable_record",
-                format!("cannot read what the host's generation wants: {error}"),
-            ));
+            plan.verdict = Verdict::Refused(unreadable(&error));
             return plan;
         }
     };
@@ -117,6 +116,9 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     let bridges = bridge::plan(desired, observed, &record);
     plan.changes.extend(bridges.changes.iter().cloned());
     plan.warnings.extend(bridges.warnings.iter().cloned());
+    if !options.zero {
+        plan.changes.extend(super::boot::changes(observed));
+    }
     if options.zero && observed.state.generation.is_some() && plan.changes.is_empty() {
         plan.changes.push(leave());
     }
@@ -137,7 +139,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
 }
 
 /// What an earlier run or the last boot left to be looked at.
-fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
+pub(super) fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
     let state = &observed.state;
     let open = state.open.as_ref().map(|id| Warning {
         code: "open-transaction",
@@ -198,6 +200,26 @@ fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
     }
 }
 
+pub(super) fn unreadable(error: &str) -> Refusal {
+    Refusal::new("unreadable_record", format!("cannot read what the host's generation wants: {error}"))
+}
+
+/// Whether another inventory has the host.
+pub(super) fn managed_by(desired: &Desired, observed: &Observed, options: &Options) -> Option<Refusal> {
+    let manager = observed.state.inventory.as_ref()?;
+    // A bootstrap holds a host only until an inventory has it.
+    if *manager == desired.inventory || manager == BOOTSTRAP || options.take_over {
+        return None;
+    }
+    Some(Refusal::new(
+        "managed_by",
+        format!(
+            "the inventory `{manager}` manages this host, this one is `{}`; take it over with --take-over",
+            desired.inventory
+        ),
+    ))
+}
+
 /// Why the host must be left alone, whatever the changes are.
 fn refusal(
     desired: &Desired,
@@ -206,19 +228,9 @@ fn refusal(
     sysctl: &sysctl::SysctlPlan,
 ) -> Option<Refusal> {
     let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
-    if let Some(manager) = &observed.state.inventory
-        && *manager != desired.inventory
-        // A bootstrap holds a host only until an inventory has it.
-        && manager != BOOTSTRAP
-        && !options.take_over
-    {
-        return Some(Refusal::new(
-            "managed_by",
-            format!(
-                "the inventory `{manager}` manages this host, this one is `{}`; take it over with --take-over",
-                desired.inventory
-            ),
-        ));
+    let managed_by = managed_by(desired, observed, options);
+    if managed_by.is_some() {
+        return managed_by;
     }
     let needs: BTreeSet<&str> = observed
         .facts
@@ -293,7 +305,7 @@ fn other_firewall(manager: &str) -> String {
     }
 }
 
-fn refused_rules(family: Family, desired: &Desired, observed: &Observed) -> Option<Refusal> {
+pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observed) -> Option<Refusal> {
     let rules = observed.rules.get(&family)?;
     if rules.backend == "none" {
         return Some(Refusal::new("missing_tool", format!("the host has no {family}; install it there")));

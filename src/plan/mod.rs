@@ -1,8 +1,10 @@
 //! CHANGES: desired × observed. Pure: the same two always give the same plan.
 
+mod boot;
 mod bridge;
 mod bundle;
 mod diff;
+mod drift;
 mod fingerprint;
 mod host;
 mod lints;
@@ -16,6 +18,7 @@ pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
+pub use drift::drift;
 pub use fingerprint::digest;
 pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
 pub use record::Record;

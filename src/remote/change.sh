@@ -438,13 +438,6 @@ link_files_none() {
 	rm -rf $ETC
 }
 
-# Unit and the target that pulls it in.
-boot_units() {
-	echo kvmfw-early.service sysinit.target.wants
-	echo kvmfw.service sysinit.target.wants
-	echo kvmfw-bridges.service multi-user.target.wants
-}
-
 # The boot units are the same in every generation; installed before anything is armed.
 install_boot() {
 	local dir=/etc/systemd/system

@@ -89,3 +89,10 @@ refuse() {
 	printf '%s\n%s\n' "$1" "$2"
 	exit 0
 }
+
+# Unit and the target that pulls it in.
+boot_units() {
+	echo kvmfw-early.service sysinit.target.wants
+	echo kvmfw.service sysinit.target.wants
+	echo kvmfw-bridges.service multi-user.target.wants
+}

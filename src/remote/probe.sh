@@ -47,6 +47,24 @@ probe_state() {
 	cat $VAR/original/sysctl $VAR/original/policies 2>/dev/null
 }
 
+# What has to be there so that the generation boots, and is not. A masked unit is an empty one.
+probe_boot() {
+	local dir=/etc/systemd/system unit wants
+	section boot
+	[ -n "$current" ] || return 0
+	[ -s $VAR/kvmfw.sh ] || echo $VAR/kvmfw.sh
+	boot_units | while read -r unit wants; do
+		[ -s "$dir/$unit" ] || echo "$dir/$unit"
+		[ -s "$dir/$wants/$unit" ] || echo "$dir/$wants/$unit"
+	done
+	if [ -s $ETC/current/udev.rules ] && [ ! -s /etc/udev/rules.d/99-kvmfw.rules ]; then
+		echo /etc/udev/rules.d/99-kvmfw.rules
+	fi
+	for family in 4 6; do
+		[ ! -s "$ETC/current/want$family" ] || [ -s "$ETC/current/rules.v$family" ] || echo "$ETC/current/rules.v$family"
+	done
+}
+
 probe_sysctl() {
 	section sysctl
 	{
@@ -82,7 +100,7 @@ want_provable() {
 }
 
 probe_rules() {
-	local live goal own
+	local live goal own='' kept=''
 	section "rules$1"
 	ipt_family "$1"
 	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
@@ -103,11 +121,19 @@ probe_rules() {
 			section "same$1"
 			return
 		fi
+		kept=$own
 	fi
 	section "dry$1"
 	predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1)
 	rc=$?
 	printf 'rc=%s\n%s\n' "$rc" "$predicted"
+	# The same is wanted, and what boots would not be that.
+	case $rc$kept$goal in 0 | [!0]* | *kvmfw:unproven*) return ;; esac
+	[ -n "$kept" ] || return
+	if [ -n "$(ipt_change "$predicted" "$kept")" ]; then
+		section "boot$1"
+		echo "$ETC/current/rules.v$1"
+	fi
 }
 
 # Who else loads and flushes rules here: what is active, or will be at the next boot. Files tell it, so
@@ -220,6 +246,7 @@ probe() {
 		return
 	fi
 	probe_state
+	probe_boot
 	probe_sysctl
 	probe_rules 4
 	probe_rules 6

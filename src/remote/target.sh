@@ -9,6 +9,7 @@ target() {
 		from=$(awk -F '\t' -v run="$1" '$3 == run && $4 == "committed" { print $2 }' $VAR/history 2>/dev/null)
 		if [ -z "$from" ]; then
 			echo unknown=run
+			if [ -d "$VAR/txn/$1" ] || grep -qs "	$1	" $VAR/history; then echo tried=yes; fi
 			section end
 			return
 		fi

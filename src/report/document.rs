@@ -12,6 +12,12 @@ pub struct Document {
     /// The run, where hosts were changed or may have been.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub run: Option<String>,
+    /// The runs, where the results of several were put together.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub runs: Vec<String>,
+    /// The changes are what has changed on the hosts since the last apply, and nothing is proposed.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub drift: bool,
     /// How many hosts, and how many of each status.
     pub summary: serde_json::Map<String, serde_json::Value>,
     /// The hosts in the order of the inventory.
@@ -87,12 +93,20 @@ impl Document {
             let count = hosts.iter().filter(|h| h.status == status).count();
             summary.insert(status.as_str().into(), count.into());
         }
-        Self { version: Self::VERSION, run, summary, hosts }
+        Self { version: Self::VERSION, run, runs: Vec::new(), drift: false, summary, hosts }
     }
 
     /// What a plan found.
     pub fn of_plan(planned: &[Planned]) -> Self {
         Self::new(None, planned.iter().map(HostEntry::of_planned).collect())
+    }
+
+    /// What has drifted; there is no plan that a hash could name.
+    pub fn of_drift(planned: &[Planned]) -> Self {
+        let mut document = Self::of_plan(planned);
+        document.drift = true;
+        document.hosts.iter_mut().for_each(|host| host.plan = None);
+        document
     }
 
     /// What a run did.
@@ -105,11 +119,27 @@ impl Document {
         self.hosts.iter().filter(|h| h.status == status).count()
     }
 
-    /// As JSON with a newline at the end.
-    pub fn json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+    /// Whether hosts were changed, or may have been.
+    pub fn is_run(&self) -> bool {
+        self.run.is_some() || !self.runs.is_empty()
+    }
+
+    /// Several as one, as of shards: the hosts of all, in the order given.
+    pub fn together(documents: Vec<Document>) -> Self {
+        let mut runs: Vec<String> = Vec::new();
+        for run in documents.iter().flat_map(|d| d.run.iter().chain(&d.runs)) {
+            if !runs.contains(run) {
+                runs.push(run.clone());
+            }
+        }
+        let drift = documents.iter().any(|d| d.drift);
+        let mut one = Self::new(None, documents.into_iter().flat_map(|d| d.hosts).collect());
+        one.drift = drift;
+        match runs.len() {
+            1 => one.run = runs.pop(),
+            _ => one.runs = runs,
+        }
+        one
     }
 }
 

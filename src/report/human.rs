@@ -1,19 +1,57 @@
 //! Plans and recaps as people read them. Equal changes of many hosts are one block; hosts without
 //! changes are not mentioned; the summary comes last, where the eye is.
 
-use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
-use super::{Style, fold_names, printable};
+use super::document::{ChangeEntry, Document};
+use super::{Renderer, Style, fold_names, group, printable};
 use crate::apply::Status;
 use crate::plan::{Action, Risk};
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+/// Text for people.
+pub struct Human {
+    /// Colour and width.
+    pub style: Style,
+    /// What of it.
+    pub part: Part,
+}
+
+/// What of a document is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What changes.
+    Plan,
+    /// How it ended.
+    Recap,
+    /// Both, where it is a run.
+    All,
+}
+
+impl Renderer for Human {
+    fn render(&self, document: &Document) -> String {
+        let recap = || recap_text(document, self.style);
+        match self.part {
+            Part::Plan => plan_text(document, self.style),
+            Part::Recap => recap(),
+            Part::All if document.is_run() => plan_text(document, self.style) + &recap(),
+            Part::All => plan_text(document, self.style),
+        }
+    }
+}
+
 /// A plan: blocks, warnings, hosts that are left alone, one summary line.
-pub fn plan_text(document: &Document, style: Style) -> String {
+fn plan_text(document: &Document, style: Style) -> String {
     let mut out = String::new();
     blocks(document, style, &mut out);
     warnings(document, style, &mut out);
     hosts_by_message(document, style, &mut out);
+    out.push_str(&summary(document, style));
+    out.push('\n');
+    out
+}
+
+/// The last line of a plan: how much changes, and what is left alone.
+pub(super) fn summary(document: &Document, style: Style) -> String {
+    let mut out = String::new();
     let changing = document.count(Status::Changed);
     let of_changing =
         || document.hosts.iter().filter(|h| h.status == Status::Changed).flat_map(|h| &h.changes);
@@ -22,7 +60,16 @@ pub fn plan_text(document: &Document, style: Style) -> String {
     let refused = document.count(Status::Refused);
     let stuck = document.hosts.iter().filter(|h| h.status == Status::Failed).count();
     if changing == 0 && stuck == 0 && refused == 0 {
-        let _ = write!(out, "{}", style.strong("No changes."));
+        let none = if document.drift { "No drift." } else { "No changes." };
+        let _ = write!(out, "{}", style.strong(none));
+    } else if changing > 0 && document.drift {
+        let line = format!(
+            "Drift: {} on {changing} of {} {} not as applied (- as applied, + as it is now).",
+            counted(of_changing().count(), "resource"),
+            hosts(document.hosts.len()),
+            if of_changing().count() == 1 { "is" } else { "are" },
+        );
+        let _ = write!(out, "{}", style.strong(&line));
     } else if changing > 0 {
         let line = format!(
             "Plan: {} to add, {} to change, {} to remove on {changing} of {}.",
@@ -38,26 +85,28 @@ pub fn plan_text(document: &Document, style: Style) -> String {
     }
     if stuck > 0 {
         let gap = if changing > 0 { " " } else { "" };
-        let _ =
-            write!(out, "{gap}{}", style.alarm(&format!("{} cannot be changed like this.", hosts(stuck))));
+        let what = if document.drift { "cannot be compared" } else { "cannot be changed like this" };
+        let _ = write!(out, "{gap}{}", style.alarm(&format!("{} {what}.", hosts(stuck))));
     }
     let unreachable = document.count(Status::Unreachable);
     if unreachable > 0 {
         let _ = write!(out, " {}", style.alarm(&format!("{} unreachable.", hosts(unreachable))));
     }
     if refused > 0 {
-        let _ = write!(out, " {}", style.alarm(&format!("{} refused.", hosts(refused))));
+        let gap = if out.is_empty() { "" } else { " " };
+        let _ = write!(out, "{gap}{}", style.alarm(&format!("{} refused.", hosts(refused))));
     }
-    out.push('\n');
     out
 }
 
 /// How a run ended: a line for each outcome, causes, what to do next.
-pub fn recap_text(document: &Document, style: Style) -> String {
+fn recap_text(document: &Document, style: Style) -> String {
     let mut out = String::new();
     hosts_by_message(document, style, &mut out);
     if let Some(run) = &document.run {
         let _ = writeln!(out, "{}", style.strong(&format!("Run {run}")));
+    } else if !document.runs.is_empty() {
+        let _ = writeln!(out, "{}", style.strong(&format!("Runs {}", document.runs.join(", "))));
     }
     for status in Status::ALL {
         let names: Vec<&str> =
@@ -78,23 +127,16 @@ pub fn recap_text(document: &Document, style: Style) -> String {
 }
 
 fn hosts(n: usize) -> String {
-    if n == 1 { "1 host".to_owned() } else { format!("{n} hosts") }
+    counted(n, "host")
+}
+
+fn counted(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// Equal changes under one heading, in the order of first mention.
 fn blocks(document: &Document, style: Style, out: &mut String) {
-    let mut order: Vec<(&ChangeEntry, Vec<&str>)> = Vec::new();
-    let mut index: BTreeMap<&ChangeEntry, usize> = BTreeMap::new();
-    for host in document.hosts.iter().filter(|h| !h.changes.is_empty()) {
-        for change in &host.changes {
-            let at = *index.entry(change).or_insert_with(|| {
-                order.push((change, Vec::new()));
-                order.len() - 1
-            });
-            order[at].1.push(&host.name);
-        }
-    }
-    for (change, names) in order {
+    for (change, names) in group::changes(document) {
         block(change, &names, style, out);
     }
 }
@@ -113,13 +155,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
     let _ = write!(out, "{sign} {}   {who}", style.strong(&format!("{title:<36}")));
     let mut column = 2 + title.chars().count().max(36) + 3 + who.chars().count();
     for risk in &change.risks {
-        let text = match risk {
-            Risk::ManagementPath => "! SSH passes here",
-            Risk::Lockout => "! LOCKOUT",
-            Risk::GuestsDark => "! guests go dark",
-            Risk::OneWay => "! cannot be rolled back in full",
-            Risk::RemovesAll => "! removes all of its kind",
-        };
+        let text = risk_words(*risk);
         column += 3 + text.chars().count();
         let gap = if style.width.is_some_and(|w| column > w) {
             column = 4 + text.chars().count();
@@ -151,18 +187,19 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
     out.push('\n');
 }
 
-fn warnings(document: &Document, style: Style, out: &mut String) {
-    let mut order: Vec<(&WarningEntry, Vec<&str>)> = Vec::new();
-    let mut index: BTreeMap<&WarningEntry, usize> = BTreeMap::new();
-    for host in &document.hosts {
-        for warning in &host.warnings {
-            let at = *index.entry(warning).or_insert_with(|| {
-                order.push((warning, Vec::new()));
-                order.len() - 1
-            });
-            order[at].1.push(&host.name);
-        }
+/// What a risk is called beside a change.
+pub(super) fn risk_words(risk: Risk) -> &'static str {
+    match risk {
+        Risk::ManagementPath => "! SSH passes here",
+        Risk::Lockout => "! LOCKOUT",
+        Risk::GuestsDark => "! guests go dark",
+        Risk::OneWay => "! cannot be rolled back in full",
+        Risk::RemovesAll => "! removes all of its kind",
     }
+}
+
+fn warnings(document: &Document, style: Style, out: &mut String) {
+    let order = group::warnings(document);
     let any = !order.is_empty();
     for (warning, names) in order {
         let _ = write!(
@@ -184,16 +221,7 @@ fn warnings(document: &Document, style: Style, out: &mut String) {
 
 /// Hosts with something to say about themselves, equal words together.
 fn hosts_by_message(document: &Document, style: Style, out: &mut String) {
-    let mut groups: Vec<(&HostEntry, Vec<&str>)> = Vec::new();
-    for host in document.hosts.iter().filter(|h| h.message.is_some()) {
-        let same = |(first, _): &&mut (&HostEntry, Vec<&str>)| {
-            first.status == host.status && first.message == host.message && first.hint == host.hint
-        };
-        match groups.iter_mut().find(same) {
-            Some((_, names)) => names.push(&host.name),
-            None => groups.push((host, vec![&host.name])),
-        }
-    }
+    let groups = group::messages(document);
     let any = !groups.is_empty();
     for (host, names) in groups {
         let words = format!("{} {}", printable(&fold_names(&names)), host.status.words().to_uppercase());

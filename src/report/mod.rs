@@ -3,7 +3,12 @@
 mod board;
 mod document;
 mod fold;
+mod group;
 mod human;
+mod json;
+mod jsonl;
+mod junit;
+mod markdown;
 mod problems;
 mod progress;
 mod style;
@@ -11,7 +16,17 @@ mod style;
 pub use board::Board;
 pub use document::{ChangeEntry, Document, HostEntry, WarningEntry};
 pub use fold::fold_names;
-pub use human::{plan_text, recap_text};
-pub use problems::{problems_json, problems_text};
+pub use human::{Human, Part};
+pub use json::Json;
+pub use jsonl::{EventEntry, Jsonl, Line, fold_events};
+pub use junit::Junit;
+pub use markdown::{GITHUB_LIMIT, LEAST_LIMIT, Markdown};
+pub use problems::{problems_json, problems_jsonl, problems_text};
 pub use progress::{Progress, ProgressMode};
 pub use style::{Style, printable};
+
+/// A form in which a document is written; each has a file of its own.
+pub trait Renderer {
+    /// The document in this form, complete.
+    fn render(&self, document: &Document) -> String;
+}

@@ -1,6 +1,6 @@
 //! What is wrong with the input, with the line it is about. The only place that knows miette.
 
-use super::printable;
+use super::{EventEntry, Line, printable};
 use crate::problem::Problem;
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report};
 use std::collections::BTreeMap;
@@ -64,6 +64,20 @@ fn span(text: &str, line: u32, column: u32, length: u32) -> (usize, usize) {
     let marked = rest.get(skip..).unwrap_or("");
     let length: usize = marked.chars().take(length as usize).map(char::len_utf8).sum();
     (start_of_line + skip, length)
+}
+
+/// All problems as a stream of events, complete.
+pub fn problems_jsonl(problems: &[Problem], time: &str, exit: u8) -> String {
+    let error = |p: &Problem| EventEntry::Error {
+        code: p.code.to_string(),
+        message: p.message.clone(),
+        place: p.place.as_ref().map(|l| format!("{}:{}:{}", l.file, l.line, l.column)),
+        help: p.help.clone(),
+    };
+    let end = EventEntry::Summary { summary: serde_json::Map::new(), exit };
+    let events =
+        std::iter::once(EventEntry::start("check", None)).chain(problems.iter().map(error)).chain([end]);
+    events.map(|event| Line { time: time.to_owned(), event }.text()).collect()
 }
 
 /// All problems as JSON.

@@ -1,0 +1,249 @@
+//! How a result leaves: the formats, the stream of events, the JUnit file. A thread of its own writes
+//! the stream, so that a reader that does not read holds up no host's decision.
+
+use super::{Code, Command, Common, Format, exit, runs, setup};
+use crate::apply::Event;
+use crate::report::{
+    Document, EventEntry, HostEntry, Human, Json, Jsonl, Junit, Line, Markdown, Part, Renderer,
+};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// What a subcommand can write: formats, and whether JUnit makes sense.
+fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
+    use Format::{Human, Json, Jsonl, Markdown};
+    match command {
+        Command::Plan(_) => ("plan", &[Human, Json, Jsonl, Markdown], true),
+        Command::Apply(_) => ("apply", &[Human, Json, Jsonl, Markdown], true),
+        Command::Undo(_) => ("undo", &[Human, Json, Jsonl, Markdown], true),
+        Command::Bootstrap(_) => ("bootstrap", &[Human, Json, Jsonl, Markdown], true),
+        Command::Show(_) => ("show", &[Human, Json, Jsonl, Markdown], true),
+        Command::Check => ("check", &[Human, Json], false),
+        Command::Status => ("status", &[Human, Json], false),
+        Command::History(_) => ("history", &[Human, Json], false),
+        Command::Unlock(_) => ("unlock", &[Human], false),
+        Command::Inventory(_) => ("inventory", &[Human, Json], false),
+    }
+}
+
+/// What was asked for and cannot be had is bad input, never ignored.
+pub(super) fn supported(common: &Common, command: &Command) -> Result<(), u8> {
+    let (name, formats, junit) = abilities(command);
+    if !formats.contains(&common.format) {
+        let list: Vec<String> = formats.iter().map(|f| f.as_str().to_owned()).collect();
+        setup::complain(&format!(
+            "--format {}: {name} has no such format; it has {}",
+            common.format.as_str(),
+            list.join(", ")
+        ));
+        return Err(exit::BAD_INPUT);
+    }
+    if common.junit.is_some() && !junit {
+        setup::complain(&format!(
+            "--junit: {name} has no results of hosts for it; plan, apply, undo, bootstrap and show do"
+        ));
+        return Err(exit::BAD_INPUT);
+    }
+    Ok(())
+}
+
+/// Where a plan or a run is told.
+pub(super) struct Output<'a> {
+    common: &'a Common,
+    command: &'static str,
+    junit: Option<(PathBuf, File)>,
+    lines: Sender<Message>,
+    writer: JoinHandle<()>,
+}
+
+enum Message {
+    Line(Box<Line>),
+    KeepIn(PathBuf),
+    Rest(Vec<HostEntry>),
+}
+
+/// A way into the stream that outlives no run.
+#[derive(Clone)]
+pub(super) struct Stream(Sender<Message>);
+
+impl Stream {
+    fn tell(&self, event: EventEntry) {
+        // The writer only ends when all ways into the stream are gone.
+        drop(self.0.send(Message::Line(Box::new(Line { time: setup::now(), event }))));
+    }
+
+    /// What the engine told.
+    pub(super) fn event(&self, event: &Event) {
+        EventEntry::of(event).into_iter().for_each(|event| self.tell(event));
+    }
+
+    /// What a plan says of each host.
+    pub(super) fn planned(&self, document: &Document) {
+        document.hosts.iter().for_each(|host| self.tell(EventEntry::planned(host)));
+    }
+
+    /// How those hosts ended of which that was not told yet: they needed no transaction, or had no turn.
+    pub(super) fn rest(&self, document: &Document) {
+        drop(self.0.send(Message::Rest(document.hosts.clone())));
+    }
+
+    /// From here on hosts are changed: the events so far and all that follow are kept in a folder.
+    pub(super) fn keep_in(&self, folder: &Path) {
+        drop(self.0.send(Message::KeepIn(folder.to_owned())));
+    }
+}
+
+impl<'a> Output<'a> {
+    /// Begins to tell of a command.
+    ///
+    /// Errors: the JUnit file cannot be written.
+    pub(super) fn begin(common: &'a Common, command: &'static str, run: Option<&str>) -> Result<Self, u8> {
+        let junit = junit(common)?;
+        let (lines, receiver) = channel();
+        let shown = common.format == Format::Jsonl;
+        let writer = std::thread::spawn(move || write(&receiver, shown));
+        let output = Self { common, command, junit, lines, writer };
+        output.stream().tell(EventEntry::start(command, run));
+        Ok(output)
+    }
+
+    /// A way into the stream.
+    pub(super) fn stream(&self) -> Stream {
+        Stream(self.lines.clone())
+    }
+
+    /// Tells the result, and gives the exit code on.
+    pub(super) fn end(self, document: &Document, part: Part, code: u8) -> u8 {
+        let Self { common, command, junit, lines, writer } = self;
+        finish(lines, writer, document.summary.clone(), code);
+        if common.format != Format::Jsonl {
+            setup::print(&render(common, document, part, code));
+        }
+        if let Some((path, file)) = junit {
+            write_junit(command, document, &path, file);
+        }
+        code
+    }
+
+    /// Ends without a result: it was declined, for example.
+    pub(super) fn leave(self, code: u8) -> u8 {
+        finish(self.lines, self.writer, serde_json::Map::new(), code);
+        code
+    }
+}
+
+/// The last line. The writer then has nothing left to do but to write; a reader that is gone ends it too.
+fn finish(
+    lines: Sender<Message>,
+    writer: JoinHandle<()>,
+    summary: serde_json::Map<String, serde_json::Value>,
+    exit: u8,
+) {
+    let stream = Stream(lines);
+    stream.tell(EventEntry::Summary { summary, exit });
+    drop(stream);
+    let _ = writer.join();
+}
+
+/// Opens the JUnit file, before anything else: that it cannot be written must be no surprise afterwards.
+fn junit(common: &Common) -> Result<Option<(PathBuf, File)>, u8> {
+    let Some(path) = &common.junit else { return Ok(None) };
+    let file = File::create(path).map_err(|error| {
+        setup::complain(&format!("--junit {}: cannot be written: {error}", path.display()));
+        exit::BAD_INPUT
+    })?;
+    Ok(Some((path.clone(), file)))
+}
+
+/// Tells of something that is over.
+pub(super) fn show(common: &Common, command: &'static str, document: &Document, code: u8) -> Code {
+    let junit = junit(common)?;
+    setup::print(&render(common, document, Part::All, code));
+    if let Some((path, file)) = junit {
+        write_junit(command, document, &path, file);
+    }
+    Ok(code)
+}
+
+/// The document in the format that was asked for.
+fn render(common: &Common, document: &Document, part: Part, code: u8) -> String {
+    let style = || setup::style(common, std::io::stdout().is_terminal());
+    let renderer: Box<dyn Renderer> = match common.format {
+        Format::Human => Box::new(Human { style: style(), part }),
+        Format::Json => Box::new(Json),
+        Format::Jsonl => Box::new(Jsonl { time: setup::now(), exit: code }),
+        Format::Markdown => Box::new(Markdown { limit: common.markdown_limit }),
+    };
+    renderer.render(document)
+}
+
+fn write_junit(command: &'static str, document: &Document, path: &Path, mut file: File) {
+    let text = Junit { command }.render(document);
+    if let Err(error) = file.write_all(text.as_bytes()) {
+        setup::complain(&format!("--junit {}: {error}", path.display()));
+    }
+}
+
+/// Writes lines until nobody can send any more.
+fn write(messages: &Receiver<Message>, shown: bool) {
+    let mut done = BTreeSet::new();
+    let mut kept = Kept::Text(String::new());
+    let put = |line: &Line, kept: &mut Kept| {
+        let text = line.text();
+        if shown {
+            setup::print(&text);
+        }
+        kept.put(&text);
+    };
+    for message in messages {
+        match message {
+            Message::KeepIn(folder) => kept.keep_in(&folder),
+            Message::Line(line) => {
+                if let EventEntry::Done { host, .. } = &line.event {
+                    done.insert(host.clone());
+                }
+                put(&line, &mut kept);
+            }
+            Message::Rest(hosts) => {
+                for host in hosts.iter().filter(|h| !done.contains(&h.name)) {
+                    put(&Line { time: setup::now(), event: EventEntry::done(host) }, &mut kept);
+                }
+            }
+        }
+    }
+}
+
+/// The events of a run: in memory until it is one.
+enum Kept {
+    Text(String),
+    File(File),
+    /// It failed once: the run goes on, its result says what came of it.
+    Nowhere,
+}
+
+impl Kept {
+    fn keep_in(&mut self, folder: &Path) {
+        if let Self::Text(before) = self {
+            let before = std::mem::take(before);
+            *self = runs::append(&folder.join(runs::EVENTS)).map_or(Self::Nowhere, Self::File);
+            self.put(&before);
+        }
+    }
+
+    fn put(&mut self, text: &str) {
+        match self {
+            Self::Text(before) => before.push_str(text),
+            Self::File(file) => {
+                if let Err(error) = file.write_all(text.as_bytes()) {
+                    setup::complain(&format!("cannot keep the run's events: {error}"));
+                    *self = Self::Nowhere;
+                }
+            }
+            Self::Nowhere => {}
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `apply --retry RUN`: the hosts that an earlier run did not bring to its end. From the run's own
+//! files where they are; on a runner that has forgotten them, from what the hosts know of the run.
+
+use super::{Common, exit, runs, setup};
+use crate::apply::HostOutcome;
+use crate::desired::Desired;
+use crate::observe::Sections;
+use crate::remote;
+use std::collections::BTreeSet;
+
+/// Those hosts, and those that could not be asked.
+type Left = (Vec<Desired>, Vec<HostOutcome>);
+
+pub(super) fn hosts(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, u8> {
+    let run = runs::name(run)?;
+    let all = selected.len();
+    let folder = runs::folder(common, &run);
+    let (hosts, left) = if folder.exists() {
+        let document = runs::load(&folder).map_err(|error| {
+            setup::complain(&format!("--retry {run}: {error} ({})", folder.display()));
+            exit::BAD_INPUT
+        })?;
+        let names: BTreeSet<&str> =
+            document.hosts.iter().filter(|h| runs::is_for_retry(h)).map(|h| h.name.as_str()).collect();
+        let hosts = selected.into_iter().filter(|d| names.contains(d.host.as_str())).collect();
+        (hosts, Vec::new())
+    } else {
+        ask(common, &run, selected)?
+    };
+    if !common.quiet {
+        setup::complain(&format!("retry of {run}: {} of {all} hosts", hosts.len() + left.len()));
+    }
+    Ok((hosts, left))
+}
+
+/// What a host knows of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knows {
+    /// That it was committed.
+    Committed,
+    /// That it was there, and was not.
+    Tried,
+    /// Nothing.
+    Nothing,
+}
+
+/// The hosts that do not know the run, or know it without a commit.
+fn ask(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, u8> {
+    let hosts = selected.iter().map(|d| (d.connection.clone(), d.host.clone())).collect();
+    let name = run.to_owned();
+    let (answers, _) = setup::engine(common, setup::settings(common, "retry"), None, |engine| async move {
+        let document = move |nonce: &remote::Nonce| remote::target(nonce, &name, "");
+        engine.ask(hosts, document, read).await
+    })?;
+    if !answers.iter().any(|(_, answer)| matches!(answer, Ok(Knows::Committed | Knows::Tried))) {
+        // A slip in the name must not become an apply to everything.
+        setup::complain(&format!(
+            "--retry {run}: there are no files of such a run here, and no host that answered knows it; if it never got to a host, \
+             a plain apply is the retry"
+        ));
+        return Err(exit::BAD_INPUT);
+    }
+    let (mut again, mut left) = (Vec::new(), Vec::new());
+    for (desired, (_, answer)) in selected.into_iter().zip(answers) {
+        match answer {
+            Ok(Knows::Committed) => {}
+            Ok(_) => again.push(desired),
+            Err(outcome) => left.push(outcome),
+        }
+    }
+    Ok((again, left))
+}
+
+fn read(s: &Sections<'_>) -> Option<Knows> {
+    s.get("end")?;
+    Some(match (s.value("target", "unknown"), s.value("target", "tried")) {
+        (Some("run"), None) => Knows::Nothing,
+        (Some("run"), Some(_)) => Knows::Tried,
+        _ => Knows::Committed,
+    })
+}

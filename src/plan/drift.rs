@@ -1,0 +1,159 @@
+//! DRIFT: what is otherwise on a host than the last apply left it. Nothing is proposed, so the diff
+//! reads forwards: `-` as it was applied, `+` as it is now.
+//!
+//! What counts is what is ours: chains, hooks, policies, files, their live keys, what was declared of
+//! bridges, and what has to be there so that all of it boots. Rules of others are no drift.
+
+use super::{Action, Change, Diff, DiffLine, HostPlan, Kind, Options, Record, Refusal, Risk, Verdict};
+use super::{bridge, host, rules, sysctl};
+use crate::desired::Desired;
+use crate::observe::Observed;
+use crate::problem::Warning;
+use crate::resource::iptables::Family;
+use std::collections::BTreeMap;
+
+/// What has changed on a host since its last apply. `desired` only tells which host and inventory.
+pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
+    let mut plan = HostPlan {
+        host: desired.host.clone(),
+        generation: observed.state.generation,
+        verdict: Verdict::Unchanged,
+        changes: Vec::new(),
+        warnings: host::left_behind(observed).collect(),
+        bundle: super::Bundle::default(),
+    };
+    let record = match observed.state.record.as_deref().map(Record::parse) {
+        Some(Ok(record)) => record,
+        Some(Err(error)) => {
+            plan.verdict = Verdict::Refused(host::unreadable(&error));
+            return plan;
+        }
+        None => {
+            plan.warnings.push(Warning {
+                code: "not-managed",
+                message: "nothing was ever applied to this host, so nothing can have drifted".to_owned(),
+                origin: None,
+            });
+            return plan;
+        }
+    };
+    let applied = record.clone().restore(desired);
+    if let Some(refusal) =
+        host::managed_by(desired, observed, options).or_else(|| unknowable(&applied, observed))
+    {
+        plan.verdict = Verdict::Refused(refusal);
+        return plan;
+    }
+    let sysctl = sysctl::plan(&applied, observed, &record);
+    plan.changes.extend(sysctl.changes);
+    plan.changes.extend(sysctl.foreign.iter().filter_map(|path| replaced(path, &record)));
+    plan.warnings.extend(sysctl.warnings.into_iter().filter(|w| w.code == "sysctl-overridden"));
+    for family in Family::ALL {
+        plan.changes.extend(rules::plan(family, &applied, observed, &record).changes);
+    }
+    bridges(&applied, observed, &record, &mut plan);
+    plan.changes.extend(super::boot::changes(observed));
+    plan.changes.iter_mut().for_each(turn);
+    plan.warnings.sort();
+    plan.warnings.dedup();
+    if !plan.changes.is_empty() {
+        plan.verdict = Verdict::Changes;
+    }
+    plan
+}
+
+/// Where the rules of a family cannot be compared, nothing may be said about them.
+fn unknowable(applied: &Desired, observed: &Observed) -> Option<Refusal> {
+    Family::ALL
+        .into_iter()
+        .filter_map(|family| host::refused_rules(family, applied, observed))
+        .find(|refusal| refusal.is_failure() || refusal.reason == "missing_tool")
+}
+
+/// One bridge after the other, so that what is wrong with one hides nothing of another.
+fn bridges(applied: &Desired, observed: &Observed, record: &Record, plan: &mut HostPlan) {
+    for (name, bridge) in &applied.bridges {
+        let one = Desired { bridges: BTreeMap::from([(name.clone(), bridge.clone())]), ..applied.clone() };
+        let mut of_one = record.clone();
+        of_one.owned.retain(|owner, _| owner == name);
+        let found = bridge::plan(&one, observed, &of_one);
+        plan.changes.extend(found.changes);
+        if let Some((_, message)) = found.refusal {
+            plan.changes.push(Change {
+                kind: Kind::Bridge,
+                resource: name.clone(),
+                action: Action::Change,
+                diff: Diff { lines: vec![line('-', message)] },
+                origin: vec![bridge.origin.clone()],
+                risks: Vec::new(),
+            });
+        }
+    }
+}
+
+/// A file of ours in whose place somebody else's is.
+fn replaced(path: &str, record: &Record) -> Option<Change> {
+    let file = record.sysctl.values().find(|file| file.path() == path)?;
+    let mut lines: Vec<DiffLine> =
+        file.entries.iter().map(|entry| line('+', format!("{} = {}", entry.key, entry.value))).collect();
+    lines.push(line('-', format!("{path} is not the file that was applied")));
+    Some(Change {
+        kind: Kind::Sysctl,
+        resource: file.name.clone(),
+        action: Action::Change,
+        diff: Diff { lines },
+        origin: vec![file.origin.clone()],
+        risks: Vec::new(),
+    })
+}
+
+fn line(sign: char, text: String) -> DiffLine {
+    DiffLine { sign, text, origin: None }
+}
+
+/// A change that would put things right, as the one that put them wrong.
+fn turn(change: &mut Change) {
+    change.action = match change.action {
+        Action::Add => Action::Remove,
+        Action::Remove => Action::Add,
+        Action::Change => Action::Change,
+    };
+    change.risks.retain(|risk| *risk == Risk::ManagementPath);
+    let lines = std::mem::take(&mut change.diff.lines);
+    let (mut gone, mut new) = (Vec::new(), Vec::new());
+    for line in lines {
+        match line.sign {
+            '+' => gone.push(DiffLine { sign: '-', ..line }),
+            '-' => new.push(DiffLine { sign: '+', ..line }),
+            _ => {
+                change.diff.lines.append(&mut gone);
+                change.diff.lines.append(&mut new);
+                change.diff.lines.push(line);
+            }
+        }
+    }
+    change.diff.lines.append(&mut gone);
+    change.diff.lines.append(&mut new);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwards_and_old_before_new() {
+        let signs =
+            |text: &str| text.lines().map(|l| line(l.chars().next().unwrap(), l[2..].to_owned())).collect();
+        let mut change = Change {
+            kind: Kind::Iptables,
+            resource: "filter/INPUT".to_owned(),
+            action: Action::Add,
+            diff: Diff { lines: signs("- a\n- b\n+ c\n  same\n+ d\n- e") },
+            origin: Vec::new(),
+            risks: vec![Risk::Lockout, Risk::ManagementPath],
+        };
+        turn(&mut change);
+        assert_eq!(change.diff.text(), "- c\n+ a\n+ b\n  same\n- d\n+ e\n");
+        assert_eq!((change.action, change.risks), (Action::Remove, vec![Risk::ManagementPath]));
+    }
+}

@@ -1,0 +1,307 @@
+//! One JSON object for each line: what happens while it happens. `--format jsonl` prints the lines, a
+//! run keeps the same ones as `events.jsonl`.
+
+use super::document::{ChangeEntry, WarningEntry};
+use super::{Document, HostEntry, Renderer};
+use crate::apply::{Event, Status};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One line of the stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// When, RFC 3339 in UTC.
+    pub time: String,
+    /// What.
+    #[serde(flatten)]
+    pub event: EventEntry,
+}
+
+/// What a line tells; more kinds and more keys may come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventEntry {
+    /// The first line of every stream.
+    Start {
+        /// The shape of the lines; grows when a reader has to change.
+        version: u32,
+        /// The version of kvmfw.
+        kvmfw: String,
+        /// `plan`, `drift`, `apply`, `undo`, `bootstrap` or `show`.
+        command: String,
+        /// The run's name, where hosts may be changed.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        run: Option<String>,
+    },
+    /// Hosts are about to be looked at.
+    Observing {
+        /// How many.
+        hosts: usize,
+    },
+    /// A host was looked at, or could not be.
+    Observed {
+        /// Its name.
+        host: String,
+        /// Why it could not.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        error: Option<String>,
+    },
+    /// What a plan says of a host; the keys are those of a host in the JSON document.
+    Planned {
+        /// Its name.
+        host: String,
+        /// How it is: `changed` where there is something to do.
+        status: Status,
+        /// Why, in a stable word.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<String>,
+        /// Why, in a sentence.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        message: Option<String>,
+        /// What to do next.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        hint: Option<String>,
+        /// The hash of its plan.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        plan: Option<String>,
+        /// What changes.
+        changes: Vec<ChangeEntry>,
+        /// What to know.
+        warnings: Vec<WarningEntry>,
+    },
+    /// Hosts are about to be changed.
+    Applying {
+        /// How many.
+        hosts: usize,
+        /// How many failures stop new hosts.
+        max_fail: usize,
+    },
+    /// A batch has begun.
+    Batch {
+        /// Which, counted from 1.
+        number: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// A host is at a step of its transaction.
+    Step {
+        /// Its name.
+        host: String,
+        /// `looking` before the line `applying`; `staging`, `applying`, `confirming` and
+        /// `soaking` after it.
+        step: String,
+        /// Seconds after which its guard rolls back, if nothing more comes.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        guard: Option<u64>,
+    },
+    /// A host is done with.
+    Done {
+        /// Its name.
+        host: String,
+        /// How it ended.
+        status: Status,
+        /// Why, in a stable word.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<String>,
+        /// Why, in a sentence.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        message: Option<String>,
+        /// What to do next.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        hint: Option<String>,
+    },
+    /// Something worth a line; with `-v` also each connection.
+    Note {
+        /// The sentence.
+        message: String,
+    },
+    /// The input is wrong; no host was looked at.
+    Error {
+        /// A stable word.
+        code: String,
+        /// The sentence.
+        message: String,
+        /// `file:line:column`.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        place: Option<String>,
+        /// What to write instead.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        help: Option<String>,
+    },
+    /// The last line: how many hosts ended how, and the exit code.
+    Summary {
+        /// The counts, as in the JSON document.
+        summary: serde_json::Map<String, serde_json::Value>,
+        /// The exit code of kvmfw.
+        exit: u8,
+    },
+}
+
+impl Line {
+    /// The version of the stream that this kvmfw writes.
+    pub const VERSION: u32 = 1;
+
+    /// The line, with its end.
+    pub fn text(&self) -> String {
+        format!("{}\n", serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+impl EventEntry {
+    /// The first line.
+    pub fn start(command: &str, run: Option<&str>) -> Self {
+        Self::Start {
+            version: Line::VERSION,
+            kvmfw: env!("CARGO_PKG_VERSION").to_owned(),
+            command: command.to_owned(),
+            run: run.map(str::to_owned),
+        }
+    }
+
+    /// What the engine told, if it is for readers.
+    pub fn of(event: &Event) -> Option<Self> {
+        Some(match event {
+            Event::Observing(hosts) => Self::Observing { hosts: *hosts },
+            Event::Observed(host, error) => Self::Observed { host: host.clone(), error: error.clone() },
+            Event::Applying { hosts, max_fail } => Self::Applying { hosts: *hosts, max_fail: *max_fail },
+            Event::Batch { number, of } => Self::Batch { number: *number, of: *of },
+            Event::Step(host, step, guard) => {
+                Self::Step { host: host.clone(), step: (*step).to_owned(), guard: guard.map(|g| g.as_secs()) }
+            }
+            Event::Done(outcome) => Self::Done {
+                host: outcome.host.clone(),
+                status: outcome.status,
+                reason: outcome.reason.clone(),
+                message: outcome.message.clone(),
+                hint: outcome.hint.clone(),
+            },
+            Event::Note(message) | Event::Detail(message) => Self::Note { message: message.clone() },
+            Event::Drain(_) => return None,
+        })
+    }
+
+    /// What a plan says of a host.
+    pub fn planned(host: &HostEntry) -> Self {
+        let host = host.clone();
+        Self::Planned {
+            host: host.name,
+            status: host.status,
+            reason: host.reason,
+            message: host.message,
+            hint: host.hint,
+            plan: host.plan,
+            changes: host.changes,
+            warnings: host.warnings,
+        }
+    }
+
+    /// How a host ended.
+    pub fn done(host: &HostEntry) -> Self {
+        Self::Done {
+            host: host.name.clone(),
+            status: host.status,
+            reason: host.reason.clone(),
+            message: host.message.clone(),
+            hint: host.hint.clone(),
+        }
+    }
+}
+
+/// A document that is told afterwards, as the events that make it.
+pub struct Jsonl {
+    /// When.
+    pub time: String,
+    /// The exit code that goes with it.
+    pub exit: u8,
+}
+
+impl Renderer for Jsonl {
+    fn render(&self, document: &Document) -> String {
+        let mut events = vec![EventEntry::start("show", document.run.as_deref())];
+        events.extend(document.hosts.iter().map(EventEntry::planned));
+        if document.is_run() {
+            events.extend(document.hosts.iter().map(EventEntry::done));
+        }
+        events.push(EventEntry::Summary { summary: document.summary.clone(), exit: self.exit });
+        let line = |event| Line { time: self.time.clone(), event }.text();
+        events.into_iter().map(line).collect()
+    }
+}
+
+/// What came of a run whose controller did not live to say it: from its plan and its events.
+pub fn fold_events(plan: &Document, events: &str) -> Document {
+    let mut done = BTreeMap::new();
+    let mut begun = BTreeSet::new();
+    // The last line may be cut off; what cannot be read tells nothing.
+    for line in events.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+        match line.event {
+            EventEntry::Done { host, status, reason, message, hint } => {
+                done.insert(host, (status, reason, message, hint));
+            }
+            // Being looked at has steps too; from here on they touch hosts.
+            EventEntry::Applying { .. } => begun.clear(),
+            EventEntry::Step { host, .. } => drop(begun.insert(host)),
+            _ => {}
+        }
+    }
+    let said = |text: &str| Some(text.to_owned());
+    let end = |host: &HostEntry| {
+        let (status, reason, message, hint) = match done.get(&host.name) {
+            Some(end) => end.clone(),
+            None if begun.contains(&host.name) => (
+                Status::Unknown,
+                said("interrupted"),
+                said("kvmfw ended before this host had told how it ended; its guard has decided"),
+                said("kvmfw status"),
+            ),
+            None if host.status == Status::Changed => {
+                (Status::Skipped, said("interrupted"), said("kvmfw ended before its turn"), None)
+            }
+            None => (host.status, host.reason.clone(), host.message.clone(), host.hint.clone()),
+        };
+        HostEntry { status, reason, message, hint, ..host.clone() }
+    };
+    Document::new(plan.run.clone(), plan.hosts.iter().map(end).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::HostOutcome;
+
+    #[test]
+    fn lines_as_they_are_published() {
+        let line = |event| Line { time: "2026-11-24T12:00:00Z".into(), event }.text();
+        assert_eq!(
+            line(EventEntry::Step { host: "kvm1".into(), step: "confirming".into(), guard: Some(60) }),
+            "{\"time\":\"2026-11-24T12:00:00Z\",\"event\":\"step\",\"host\":\"kvm1\",\"step\":\"confirming\",\"guard\":60}\n"
+        );
+        let outcome = HostOutcome::new("kvm1", Status::RolledBack).reason("rolled_back");
+        assert_eq!(
+            line(EventEntry::of(&Event::Done(outcome)).unwrap()),
+            "{\"time\":\"2026-11-24T12:00:00Z\",\"event\":\"done\",\"host\":\"kvm1\",\"status\":\"rolled_back\",\"reason\":\"rolled_back\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off() {
+        let names = ["kvm1", "kvm2", "kvm3", "kvm4"];
+        let outcomes = names.map(|n| HostOutcome::new(n, Status::Changed));
+        let mut plan = Document::of_run("r1", &outcomes);
+        plan.hosts[3].status = Status::Unreachable;
+        let line = |event| Line { time: String::new(), event }.text();
+        let step =
+            |host: &str| line(EventEntry::Step { host: host.into(), step: "staging".into(), guard: None });
+        let events = [
+            step("kvm3"),
+            line(EventEntry::Applying { hosts: 3, max_fail: 1 }),
+            step("kvm1"),
+            line(EventEntry::done(&plan.hosts[0])),
+            step("kvm2"),
+            "{\"time\":\"2026".to_owned(),
+        ];
+        let end = fold_events(&plan, &events.concat());
+        let statuses: Vec<Status> = end.hosts.iter().map(|h| h.status).collect();
+        assert_eq!(statuses, [Status::Changed, Status::Unknown, Status::Skipped, Status::Unreachable]);
+    }
+}

@@ -1,0 +1,318 @@
+//! A comment for a merge request: one summary line, counts, one folded block for each change.
+//!
+//! What comes from hosts is text and never markup: outside of fences every sign that Markdown or HTML
+//! could take for its own becomes a character reference, and a fence is longer than any run of
+//! backticks inside it.
+
+use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
+use super::human::{risk_words, summary};
+use super::{Renderer, Style, fold_names, group, printable, problems_text};
+use crate::apply::Status;
+use crate::plan::Action;
+use crate::problem::Problem;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Markdown as GitHub and GitLab read it.
+pub struct Markdown {
+    /// It is never longer than so many bytes: blocks that do not fit are left out as a whole.
+    pub limit: usize,
+}
+
+/// GitHub takes 65,536 characters; a few are left for a line that a pipeline puts above.
+pub const GITHUB_LIMIT: usize = 65_000;
+
+/// A shorter limit would not hold the summary.
+pub const LEAST_LIMIT: usize = 1_000;
+
+impl Renderer for Markdown {
+    fn render(&self, document: &Document) -> String {
+        let mut blocks: Vec<String> = Vec::new();
+        blocks.extend(counts(document));
+        blocks.extend(group::messages(document).iter().map(|(host, names)| message(host, names)));
+        blocks.extend(group::changes(document).iter().map(|(change, names)| block(change, names)));
+        blocks.extend(group::warnings(document).iter().map(|(warning, names)| note(warning, names)));
+        self.fill(&format!("**{}**\n", literal(&headline(document))), &blocks)
+    }
+}
+
+impl Markdown {
+    /// What is wrong with the input, as a comment.
+    pub fn problems(&self, problems: &[Problem], sources: &BTreeMap<Arc<str>, Arc<str>>) -> String {
+        let head = match problems.len() {
+            1 => "**kvmfw: the input has an error, no host was looked at.**\n".to_owned(),
+            n => format!("**kvmfw: the input has {n} errors, no host was looked at.**\n"),
+        };
+        let blocks: Vec<String> = problems
+            .iter()
+            .map(|p| fence("text", &problems_text(std::slice::from_ref(p), sources, false)))
+            .collect();
+        self.fill(&head, &blocks)
+    }
+
+    /// As many blocks as fit, and how much was left out.
+    fn fill(&self, head: &str, blocks: &[String]) -> String {
+        const NOTE: usize = 200;
+        let mut text = head.to_owned();
+        let (mut left_out, mut bytes) = (0_usize, 0_usize);
+        for block in blocks {
+            // Without a note behind it, the last block may take its room.
+            if text.len() + 1 + block.len() + NOTE <= self.limit {
+                text.push('\n');
+                text.push_str(block);
+            } else {
+                left_out += 1;
+                bytes += block.len();
+            }
+        }
+        if left_out > 0 {
+            let _ = write!(
+                text,
+                "\n_{left_out} of {} blocks ({bytes} bytes) are left out, this text may have {} bytes. The job's log or the saved plan has all._\n",
+                blocks.len(),
+                self.limit
+            );
+        }
+        text
+    }
+}
+
+/// The one line that says it all.
+fn headline(document: &Document) -> String {
+    if !document.is_run() {
+        return format!("kvmfw: {}", summary(document, Style::default()).replace('\n', " "));
+    }
+    let runs: Vec<&str> = document.run.iter().chain(&document.runs).map(String::as_str).collect();
+    let counts: Vec<String> = Status::ALL
+        .into_iter()
+        .map(|status| (document.count(status), status.words()))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, words)| format!("{count} {words}"))
+        .collect();
+    format!("kvmfw run {}: {} of {} hosts.", runs.join(", "), counts.join(", "), document.hosts.len())
+}
+
+/// A table with a row for each status that hosts have.
+fn counts(document: &Document) -> Option<String> {
+    let mut table = String::from("| status | hosts | |\n|---|---:|---|\n");
+    let mut any = false;
+    for status in Status::ALL {
+        let names: Vec<&str> =
+            document.hosts.iter().filter(|h| h.status == status).map(|h| h.name.as_str()).collect();
+        if names.is_empty() {
+            continue;
+        }
+        any = true;
+        let word = match status {
+            Status::Changed if document.drift => "drifted",
+            Status::Changed if document.run.is_none() => "to change",
+            other => other.words(),
+        };
+        let _ = writeln!(table, "| {word} | {} | {} |", names.len(), code(&shortened(&fold_names(&names))));
+    }
+    any.then_some(table)
+}
+
+/// Names that would fill the comment lose their end.
+fn shortened(names: &str) -> String {
+    const MOST: usize = 160;
+    if names.chars().count() <= MOST {
+        return names.to_owned();
+    }
+    format!("{}…", names.chars().take(MOST).collect::<String>())
+}
+
+fn hosts(names: &[&str]) -> String {
+    let folded = code(&shortened(&fold_names(names)));
+    if names.len() > 1 { format!("{folded} ({} hosts)", names.len()) } else { folded }
+}
+
+fn block(change: &ChangeEntry, names: &[&str]) -> String {
+    let sign = match change.action {
+        Action::Add => "add",
+        Action::Change => "change",
+        Action::Remove => "remove",
+    };
+    let mut title = format!(
+        "{sign} <b>{}</b> on {}",
+        code(&format!("{} {}", change.kind.as_str(), change.resource)),
+        hosts(names)
+    );
+    for risk in &change.risks {
+        let _ = write!(title, " — <b>{}</b>", literal(risk_words(*risk).trim_start_matches("! ")));
+    }
+    let diff: String =
+        change.lines().iter().map(|line| format!("{} {}\n", line.sign, one_line(&line.text))).collect();
+    let mut text = format!("<details><summary>{title}</summary>\n\n{}", fence("diff", &diff));
+    if !change.origin.is_empty() {
+        let _ = writeln!(text, "\nfrom {}", code(&shortened(&change.origin.join(", "))));
+    }
+    text.push_str("\n</details>\n");
+    text
+}
+
+fn message(host: &HostEntry, names: &[&str]) -> String {
+    let mut text = format!(
+        "- **{}** {}: {}",
+        host.status.words(),
+        hosts(names),
+        code(host.message.as_deref().unwrap_or_default())
+    );
+    if let Some(hint) = &host.hint {
+        let _ = write!(text, " → {}", code(hint));
+    }
+    text.push('\n');
+    text
+}
+
+fn note(warning: &WarningEntry, names: &[&str]) -> String {
+    let mut text = format!("- {} {}: {}", code(&warning.code), hosts(names), code(&warning.message));
+    if let Some(origin) = &warning.origin {
+        let _ = write!(text, " ({})", code(origin));
+    }
+    text.push('\n');
+    text
+}
+
+/// A fenced block that its content cannot end.
+fn fence(language: &str, content: &str) -> String {
+    let content = printable(content);
+    let longest = content.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    let end = if content.is_empty() || content.ends_with('\n') { "" } else { "\n" };
+    format!("{fence}{language}\n{content}{end}{fence}\n")
+}
+
+/// Text that stays on its line.
+fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n")
+}
+
+/// Text as code. A mention or a link in it is none, and neither is anything else.
+fn code(text: &str) -> String {
+    format!("<code>{}</code>", literal(text))
+}
+
+/// Text in which no sign means anything to Markdown or HTML.
+fn literal(text: &str) -> String {
+    let mut out = String::new();
+    for c in one_line(text).chars() {
+        if !c.is_ascii() || c.is_ascii_alphanumeric() || matches!(c, ' ' | ',' | '.' | '/' | '(' | ')') {
+            out.push(c);
+        } else {
+            let _ = write!(out, "&#{};", u32::from(c));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Kind, Risk};
+    use proptest::prelude::*;
+
+    fn change(resource: &str, diff: &str) -> ChangeEntry {
+        ChangeEntry {
+            kind: Kind::Iptables,
+            resource: resource.to_owned(),
+            action: Action::Change,
+            diff: diff.to_owned(),
+            origin: vec!["modules/m/module.yaml:4".to_owned()],
+            risks: vec![Risk::ManagementPath],
+            lines: Vec::new(),
+        }
+    }
+
+    fn document(changes: &[(&str, Vec<ChangeEntry>)]) -> Document {
+        let host = |(name, changes): &(&str, Vec<ChangeEntry>)| HostEntry {
+            name: (*name).to_owned(),
+            status: if changes.is_empty() { Status::Unchanged } else { Status::Changed },
+            reason: None,
+            message: None,
+            hint: None,
+            plan: None,
+            changes: changes.clone(),
+            warnings: Vec::new(),
+        };
+        Document::new(None, changes.iter().map(host).collect())
+    }
+
+    #[test]
+    fn one_block_for_equal_changes() {
+        let same = vec![change("filter/INPUT", "  hook in INPUT\n- -j DROP\n+ -p tcp -j ACCEPT\n")];
+        let text = Markdown { limit: GITHUB_LIMIT }.render(&document(&[
+            ("kvm1", same.clone()),
+            ("kvm2", same),
+            ("kvm3", vec![]),
+        ]));
+        let expected = "\
+**kvmfw&#58; Plan&#58; 0 to add, 2 to change, 0 to remove on 2 of 3 hosts. 2 of these touch what SSH passes.**
+
+| status | hosts | |
+|---|---:|---|
+| unchanged | 1 | <code>kvm3</code> |
+| to change | 2 | <code>kvm&#91;1&#45;2&#93;</code> |
+
+<details><summary>change <b><code>iptables filter/INPUT</code></b> on <code>kvm&#91;1&#45;2&#93;</code> (2 hosts) — <b>SSH passes here</b></summary>
+
+```diff
+  hook in INPUT
+- -j DROP
++ -p tcp -j ACCEPT
+```
+
+from <code>modules/m/module.yaml&#58;4</code>
+
+</details>
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_host_cannot_leave_its_place() {
+        let evil = "  ```\n+ </details><script>alert(1)</script> ````` @everyone #1 **x** [a](http://b) | \u{1b}[2J\n";
+        let text = Markdown { limit: GITHUB_LIMIT }
+            .render(&document(&[("kvm1", vec![change("</summary><img src=x> `a` |", evil)])]));
+        let fences: Vec<&str> = text.lines().filter(|l| l.starts_with("```")).collect();
+        assert_eq!(fences, ["``````diff", "``````"], "{text}");
+        let (before, rest) = text.split_once("``````diff\n").unwrap();
+        let (_, after) = rest.split_once("\n``````\n").unwrap();
+        for outside in [before, after] {
+            assert!(
+                !outside.contains("<img") && !outside.contains("<script") && !outside.contains('@'),
+                "{outside}"
+            );
+            assert!(!outside.contains('`') && !outside.contains('\u{1b}'), "{outside}");
+        }
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_as_a_whole() {
+        let long = "+ -s 10.0.0.0/8 -j ACCEPT\n".repeat(30);
+        let many: Vec<ChangeEntry> = (0..20).map(|n| change(&format!("filter/C{n}"), &long)).collect();
+        let all = document(&[("kvm1", many)]);
+        for limit in [LEAST_LIMIT, 2_000, 5_000, GITHUB_LIMIT] {
+            let text = Markdown { limit }.render(&all);
+            assert!(text.len() <= limit, "{} > {limit}", text.len());
+            assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
+            assert_eq!(text.matches("```").count() % 2, 0);
+            assert_eq!(text.contains("are left out"), limit < GITHUB_LIMIT, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_markup(text in "\\PC{0,60}", limit in LEAST_LIMIT..9_000) {
+            let made = literal(&text);
+            prop_assert!(!made.contains(['<', '>', '`', '*', '_', '[', '|', '@', '#']) || !text.is_ascii() || made.contains("&#"));
+            prop_assert!(!made.contains(['<', '>', '`', '*', '_', '[', '|', '@', '\n']));
+            let all = document(&[("kvm1", vec![change(&text, &format!("+ {text}\n"))])]);
+            let text = Markdown { limit }.render(&all);
+            prop_assert!(text.len() <= limit);
+            prop_assert_eq!(text.lines().filter(|l| l.starts_with("```")).count() % 2, 0);
+        }
+    }
+}
