@@ -1,10 +1,11 @@
 //! `kvmfw apply`
 
 use super::{Code, Common, exit, runs, setup};
-use crate::apply::{Budget, Engine, HostOutcome, Planned, Settings, Status, parse_batches};
+use crate::apply::{Budget, Engine, HostOutcome, Planned, Proof, Settings, Status, parse_batches};
 use crate::desired::Desired;
 use crate::plan::{Options, Verdict};
 use crate::report::{Document, plan_text, recap_text};
+use crate::transport::Via;
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -109,7 +110,11 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
     let options = Options { take_over: args.take_over, accept, ..Options::default() };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
     let expected = saved.map(|s| s.expected());
-    carry_out(common, &args.rollout, Work { hosts, expected, left: Vec::new(), max_fail: Budget::Hosts(1) })
+    carry_out(
+        common,
+        &args.rollout,
+        Work { hosts, expected, left: Vec::new(), max_fail: Budget::Hosts(1), local: None },
+    )
 }
 
 /// What a saved plan says about hosts: the plan of each must come out the same again.
@@ -123,13 +128,18 @@ pub(super) struct Work {
     pub left: Vec<HostOutcome>,
     /// Where the user did not say it.
     pub max_fail: Budget,
+    /// This machine is the host; what proves that one still gets in.
+    pub local: Option<Proof>,
 }
 
 /// Plans, shows, asks, applies, and shows what came of it.
 pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, todo: Work) -> Code {
     let run = setup::run_name()?;
-    let settings = rollout.settings(common, &run, todo.max_fail)?;
-    let Work { hosts, expected, left, .. } = todo;
+    let mut settings = rollout.settings(common, &run, todo.max_fail)?;
+    let Work { hosts, expected, left, local, .. } = todo;
+    if local.is_some() {
+        settings = Settings { via: Via::Local, proof: local, ..settings };
+    }
     let (outcomes, interrupted) =
         setup::engine(common, settings, |engine| work(common, engine, hosts, expected))?;
     let mut outcomes = outcomes?;

@@ -60,7 +60,11 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
         }
     }
     // What fails on one host must not keep the others in a state that is to be left.
-    carry_out(common, &args.rollout, Work { hosts, expected: None, left, max_fail: Budget::Percent(100) })
+    carry_out(
+        common,
+        &args.rollout,
+        Work { hosts, expected: None, left, max_fail: Budget::Percent(100), local: None },
+    )
 }
 
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {

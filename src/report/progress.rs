@@ -4,6 +4,7 @@ use super::{Style, printable};
 use crate::apply::{Event, HostOutcome, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -50,7 +51,7 @@ impl Progress {
                 },
                 _ = heartbeat.tick() => {
                     if self.mode == ProgressMode::Plain && self.done < self.of {
-                        eprintln!("… {} of {} hosts", self.done, self.of);
+                        say(&format!("… {} of {} hosts", self.done, self.of));
                     }
                 }
             }
@@ -133,12 +134,12 @@ impl Progress {
     fn line(&self, text: &str) {
         match self.mode {
             ProgressMode::None => {}
-            ProgressMode::Plain => eprintln!("{text}"),
+            ProgressMode::Plain => say(text),
             // println of a MultiProgress vanishes when there is no bar to stand above.
             ProgressMode::Bar if self.total.is_some() => {
                 let _ = self.bars.println(text);
             }
-            ProgressMode::Bar => eprintln!("{text}"),
+            ProgressMode::Bar => say(text),
         }
     }
 
@@ -150,4 +151,9 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// The terminal may be gone, and the work goes on.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
