@@ -7,6 +7,7 @@ mod look;
 mod outcome;
 mod proof;
 mod rollout;
+mod run;
 mod transaction;
 
 pub use engine::{Engine, Interrupt, Planned, Settings};

@@ -89,7 +89,7 @@ impl Transaction<'_> {
                 return outcome;
             }
         };
-        self.step("applying");
+        self.step("applying", Some(self.settings.apply_timeout));
         let started = Instant::now();
         // A channel that the change cut may never say so; a new connection can ask as well.
         let limit = self.settings.apply_timeout.min(Duration::from_secs(10)) + Duration::from_secs(2);
@@ -106,8 +106,8 @@ impl Transaction<'_> {
         outcome
     }
 
-    fn step(&self, step: &'static str) {
-        self.events.emit(Event::Step(self.desired.host.clone(), step));
+    fn step(&self, step: &'static str, guard: Option<Duration>) {
+        self.events.emit(Event::Step(self.desired.host.clone(), step, guard));
     }
 
     /// The plan's connection if it still lives, else a new one.
@@ -125,7 +125,7 @@ impl Transaction<'_> {
     /// checks pass before anything is touched.
     async fn stage(&self, plan: &HostPlan, session: &Session) -> Result<BTreeMap<usize, bool>, HostOutcome> {
         let host = &self.desired.host;
-        self.step("staging");
+        self.step("staging", None);
         let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
         let mut files = plan.bundle.files.clone();
         files.push(("owner".into(), format!("{}\n", self.settings.owner)));
@@ -155,9 +155,7 @@ impl Transaction<'_> {
             return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
         }
         let again = plan::host(self.desired, &observed, self.options);
-        let same =
-            again.changes == plan.changes && again.bundle == plan.bundle && again.verdict == Verdict::Changes;
-        if !same {
+        if again.fingerprint() != plan.fingerprint() || again.verdict != Verdict::Changes {
             self.abort(session).await;
             let (reason, message) = match again.verdict {
                 Verdict::Refused(refusal) => (refusal.reason, refusal.message),
@@ -232,7 +230,7 @@ impl Transaction<'_> {
 
     /// Comes back over new connections until the host says how it ended, or time is up.
     async fn confirm(&self, before: &BTreeMap<usize, bool>, started: Instant) -> HostOutcome {
-        self.step("confirming");
+        self.step("confirming", Some(self.settings.confirm_timeout + self.settings.soak));
         let deadline = started
             + self.settings.apply_timeout
             + self.settings.confirm_timeout
@@ -320,7 +318,7 @@ impl Transaction<'_> {
             let first = *first_confirm.get_or_insert_with(Instant::now);
             let left = (first + self.settings.soak).saturating_duration_since(Instant::now());
             if !left.is_zero() {
-                self.step("soaking");
+                self.step("soaking", Some(self.settings.confirm_timeout + left));
                 return Ok((TransactionState::Applied, Some(left)));
             }
         }

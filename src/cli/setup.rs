@@ -24,12 +24,13 @@ pub fn style(common: &Common, terminal: bool) -> Style {
         When::Auto if std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| !v.is_empty() && v != "0") => true,
         When::Auto => terminal && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
     };
-    Style { color, width: terminal.then(columns).flatten() }
-}
-
-fn columns() -> Option<usize> {
-    let from_env = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-    from_env.or_else(|| terminal_size::terminal_size().map(|(w, _)| usize::from(w.0)))
+    let size = terminal.then(terminal_size::terminal_size).flatten();
+    let columns = || std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    Style {
+        color,
+        width: terminal.then(columns).flatten().or(size.map(|(columns, _)| usize::from(columns.0))),
+        height: size.map(|(_, rows)| usize::from(rows.0)),
+    }
 }
 
 /// Writes a result. A reader that went away is not an error.
@@ -215,6 +216,11 @@ pub fn show(common: &Common, document: &Document, text: impl Fn(&Document, Style
         Format::Json => print(&document.json()),
         Format::Human => print(&text(document, style(common, std::io::stdout().is_terminal()))),
     }
+}
+
+/// This moment in UTC, by the second.
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A name for a run: when, and something that no other run of this second has.

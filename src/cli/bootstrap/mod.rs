@@ -132,7 +132,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
         (true, Some(third)) => Some(local::by_third(common, third, &desired.connection)?),
     };
     let hosts = vec![(desired, Options::default())];
-    let todo = Work { hosts, expected: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
+    let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, todo)?;
     if code == exit::DONE {
         let text = format!("\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n\n{yaml}");
