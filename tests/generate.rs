@@ -178,6 +178,7 @@ groups:
   dc1: { groups: }
   storage:
     groups: [dc1]
+    max_in_flight: 1
     modules: [host-firewall]
     params: { host-firewall: { allow_tcp: [22, '8000:8010'] }, bridge-bypass: }
     sysctl:

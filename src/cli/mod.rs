@@ -11,6 +11,7 @@ mod inventory;
 mod plan;
 mod program;
 mod runs;
+mod saved;
 mod setup;
 mod shard;
 mod show;

@@ -168,6 +168,10 @@ impl Shapes {
                     json!({ "type": "string", "pattern": r"^[A-Za-z0-9:][A-Za-z0-9:._-]*$" }),
                     "Where ssh goes, if not to the host's name.",
                 ),
+                "max_in_flight" => doc(
+                    self.integer(1, i128::from(u16::MAX)),
+                    "At most so many hosts of the group change at once.",
+                ),
                 "groups" if owner == Owner::Group => {
                     doc(reference("names"), "The group's parents, from the first on.")
                 }
