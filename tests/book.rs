@@ -191,7 +191,9 @@ fn quoted_after(source: &str, before: &[&str]) -> BTreeSet<String> {
 fn every_reason_is_explained() {
     let read = |path: &str| fs::read_to_string(path).unwrap();
     let mut reasons = quoted_after(&read("src/plan/host.rs"), &["Refusal::new("]);
-    reasons.extend(quoted_after(&read("src/plan/bridge.rs"), &["Err(("]));
+    for entry in fs::read_dir("src/plan/bridge").unwrap() {
+        reasons.extend(quoted_after(&fs::read_to_string(entry.unwrap().path()).unwrap(), &["Err(("]));
+    }
     let mut engine = String::new();
     for entry in fs::read_dir("src/apply").unwrap() {
         engine.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
@@ -234,7 +236,7 @@ fn warnings_are_explained() {
         "src/plan/lints.rs",
         "src/plan/sysctl.rs",
         "src/plan/rules.rs",
-        "src/plan/bridge.rs",
+        "src/plan/bridge/removed.rs",
         "src/desired/rules.rs",
         "src/desired/compile.rs",
     ] {

@@ -20,6 +20,9 @@ ip addr add 198.51.100.9/32 dev p0
 ip route add 198.51.100.1 dev p0
 ip route add default via 198.51.100.1 dev p0 metric 50
 ip -6 route add default dev p0 metric 70
+ip route add 203.0.113.0/24 via 198.51.100.1 dev p0 mtu lock 1400 advmss 1300 initcwnd 20
+ip route add 192.0.3.0/24 mtu 1300 nexthop via 198.51.100.1 dev p0 weight 2 nexthop via 192.168.1.53 dev br123 weight 1
+ip route add 192.0.4.0/24 dev p0 table 77 src 198.51.100.9
 ";
 
 #[test]
@@ -32,7 +35,7 @@ fn routes_of_a_routed_host_move_with_its_address_and_come_back() {
     let bridge = "bridges: { br9: { ports: [p0], addresses: ['198.51.100.9/32'], take_addresses: true } }\n";
     let project =
         Project::new(&lab, &[HOST], &format!("{bridge}checks: [{{ command: 'false', required: true }}]\n"));
-    let routes = "ip route; ip -6 route";
+    let routes = "ip -o route; ip -6 route; ip route show table 77";
     let before = on_host(&lab, routes);
     let back = project.apply(&lab, &[]).expect(4);
     assert!(back.stdout.contains("ROLLED BACK"), "{}", back.stdout);
@@ -41,7 +44,14 @@ fn routes_of_a_routed_host_move_with_its_address_and_come_back() {
     project.all(bridge);
     project.apply(&lab, &[]).expect(0);
     let after = on_host(&lab, routes);
-    for line in ["default via 198.51.100.1 dev br9", "198.51.100.1 dev br9", "default dev br9 metric 70"] {
+    for line in [
+        "default via 198.51.100.1 dev br9",
+        "198.51.100.1 dev br9",
+        "default dev br9 metric 70",
+        "203.0.113.0/24 via 198.51.100.1 dev br9 mtu lock 1400 advmss 1300 initcwnd 20",
+        "nexthop via 198.51.100.1 dev br9 weight 2 \\\tnexthop via 192.168.1.53 dev br123 weight 1",
+        "192.0.4.0/24 dev br9 scope link src 198.51.100.9",
+    ] {
         assert!(after.contains(line), "{line} is not in\n{after}");
     }
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);

@@ -2,11 +2,13 @@
 
 mod links;
 mod parse;
+mod routes;
 mod sections;
 mod sysctl_dirs;
 
-pub use links::{Link, Links, V6};
+pub use links::{Link, Links};
 pub use parse::{ObserveError, observe};
+pub use routes::{Hop, Route};
 pub use sections::Sections;
 pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
 

@@ -208,9 +208,9 @@ probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
 	section routes4
-	ip -4 -j route show table all 2>/dev/null
+	ip -o -4 route show table all 2>/dev/null
 	section routes6
-	ip -6 -j route show table all 2>/dev/null
+	ip -o -6 route show table all 2>/dev/null
 }
 
 probe() {
