@@ -225,6 +225,7 @@ probe() {
 	probe_rules 6
 	probe_others
 	probe_links
+	probe_network
 	probe_client
 	section end
 }

@@ -1,6 +1,6 @@
 //! A bridge that is declared: from what is there to what is stated, and the way back.
 
-use super::{BridgePlan, Owned, Refused};
+use super::{BridgePlan, Owned, Refused, foreign};
 use crate::observe::{Link, Links, Observed};
 use crate::plan::diff::Wanted;
 use crate::plan::{Action, Change, Diff, DiffLine, Risk};
@@ -46,6 +46,9 @@ impl Work<'_> {
         let there = self.links.by_name.get(name);
         if there.is_some_and(|l| !l.is_bridge()) {
             return Err(("foreign_owner", format!("{name} exists and is no bridge")));
+        }
+        if !self.owned.created {
+            foreign::check(name, self.observed)?;
         }
         self.check_ports()?;
         let before = self.plan.forward.len();

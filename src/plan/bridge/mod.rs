@@ -4,6 +4,7 @@
 mod addresses;
 mod attributes;
 mod declared;
+mod foreign;
 mod ports;
 mod removed;
 mod routes;
