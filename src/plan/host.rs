@@ -25,6 +25,8 @@ pub struct Options {
 pub struct HostPlan {
     /// The host.
     pub host: String,
+    /// The generation that it was made against; `None` on a host that was never managed.
+    pub generation: Option<u32>,
     /// Whether there is something to do, and whether it may be done.
     pub verdict: Verdict,
     /// What changes, in the order in which it is shown.
@@ -86,6 +88,7 @@ pub fn question(desired: &Desired) -> ([String; 2], String) {
 pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
     let mut plan = HostPlan {
         host: desired.host.clone(),
+        generation: observed.state.generation,
         verdict: Verdict::Unchanged,
         changes: Vec::new(),
         warnings: desired.warnings.clone(),
