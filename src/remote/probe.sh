@@ -209,9 +209,9 @@ probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
 	section routes4
-	ip -4 -j route show table all 2>/dev/null
+	ip -o -4 route show table all 2>/dev/null
 	section routes6
-	ip -6 -j route show table all 2>/dev/null
+	ip -o -6 route show table all 2>/dev/null
 }
 
 probe() {
@@ -226,6 +226,7 @@ probe() {
 	probe_rules 6
 	probe_others
 	probe_links
+	probe_network
 	probe_client
 	section end
 }
