@@ -17,8 +17,16 @@ sysctl: { 60-fwd: { net.ipv4.ip_forward: 1 } }
 checks: [{ command: 'test $(uname -n) != kvm3', required: true }]
 ";
 
+/// The lines, each as the published schema has it.
 fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    let schema = serde_json::from_str(&fs::read_to_string("book/src/schema/events.json").unwrap()).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let read = |line: &str| {
+        let line = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        schema.iter_errors(&line).for_each(|e| panic!("{}: {e}: {line:#}", e.instance_path()));
+        line
+    };
+    text.lines().map(read).collect()
 }
 
 fn of<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {

@@ -3,10 +3,11 @@
 use super::output::{Output, Stream};
 use super::saved::SavedPlan;
 use super::{Code, Common, Format, exit, retry, runs, setup};
-use crate::apply::{Budget, Engine, HostOutcome, Settings, Status, parse_batches};
+use crate::apply::{Budget, Engine, HostOutcome, Proof, Settings, Status, parse_batches};
 use crate::desired::Desired;
 use crate::plan::Options;
 use crate::report::{Document, Human, Part, Renderer};
+use crate::transport::Via;
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -117,7 +118,8 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
         None => (desired, Vec::new()),
     };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
-    carry_out(common, &args.rollout, "apply", Work { hosts, saved, left, max_fail: Budget::Hosts(1) })
+    let todo = Work { hosts, saved, left, max_fail: Budget::Hosts(1), local: None };
+    carry_out(common, &args.rollout, "apply", todo)
 }
 
 /// What is to be carried out.
@@ -129,13 +131,18 @@ pub(super) struct Work {
     pub left: Vec<HostOutcome>,
     /// Where the user did not say it.
     pub max_fail: Budget,
+    /// This machine is the host; what proves that one still gets in.
+    pub local: Option<Proof>,
 }
 
 /// Plans, shows, asks, applies, and shows what came of it.
 pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'static str, todo: Work) -> Code {
     let run = setup::run_name()?;
-    let settings = rollout.settings(common, &run, todo.max_fail)?;
-    let Work { hosts, saved, left, .. } = todo;
+    let mut settings = rollout.settings(common, &run, todo.max_fail)?;
+    let Work { hosts, saved, left, local, .. } = todo;
+    if local.is_some() {
+        settings = Settings { via: Via::Local, proof: local, ..settings };
+    }
     let output = Output::begin(common, command, Some(&run))?;
     let stream = output.stream();
     let (outcomes, interrupted) = setup::engine(common, settings, Some(output.stream()), |engine| {

@@ -56,12 +56,8 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
         }
     }
     // What fails on one host must not keep the others in a state that is to be left.
-    carry_out(
-        common,
-        &args.rollout,
-        "undo",
-        Work { hosts, saved: None, left, max_fail: Budget::Percent(100) },
-    )
+    let todo = Work { hosts, saved: None, left, max_fail: Budget::Percent(100), local: None };
+    carry_out(common, &args.rollout, "undo", todo)
 }
 
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {

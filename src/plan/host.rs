@@ -150,7 +150,10 @@ pub(super) fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> 
     });
     let boot = state.boot_failed.as_ref().map(|why| Warning {
         code: "boot-failed",
-        message: format!("at the last boot the rules did not load, so the host was open: {why}"),
+        message: match why.strip_prefix("bridges: ") {
+            Some(line) => format!("at the last boot the bridges did not become what they should be: {line}"),
+            None => format!("at the last boot the rules did not load, so the host was open: {why}"),
+        },
         origin: None,
     });
     let guest = observed.facts.guest.as_ref().map(|port| Warning {

@@ -2,10 +2,12 @@
 
 use crate::apply::{HostOutcome, Planned, Status};
 use crate::plan::{Action, Change, DiffLine, HostPlan, Kind, Risk, Verdict};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The result of a plan or a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Document {
     /// The shape of this document; grows when a reader has to change.
     pub version: u32,
@@ -19,13 +21,14 @@ pub struct Document {
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub drift: bool,
     /// How many hosts, and how many of each status.
+    #[schemars(with = "BTreeMap<String, u64>")]
     pub summary: serde_json::Map<String, serde_json::Value>,
     /// The hosts in the order of the inventory.
     pub hosts: Vec<HostEntry>,
 }
 
 /// One host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HostEntry {
     /// Its name.
     pub name: String,
@@ -50,7 +53,7 @@ pub struct HostEntry {
 }
 
 /// One change of one host.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeEntry {
     /// The kind of resource.
     pub kind: Kind,
@@ -70,7 +73,7 @@ pub struct ChangeEntry {
 }
 
 /// One warning.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct WarningEntry {
     /// A stable word.
     pub code: String,
@@ -84,6 +87,12 @@ pub struct WarningEntry {
 impl Document {
     /// The version this kvmfw writes.
     pub const VERSION: u32 = 1;
+
+    /// Its JSON Schema, draft-07. Keys may come, so others than these are allowed.
+    pub fn schema() -> serde_json::Value {
+        let settings = schemars::generate::SchemaSettings::draft07();
+        settings.into_generator().into_root_schema_for::<Document>().to_value()
+    }
 
     /// A document about these hosts.
     pub fn new(run: Option<String>, hosts: Vec<HostEntry>) -> Self {

@@ -4,11 +4,12 @@
 use super::document::{ChangeEntry, WarningEntry};
 use super::{Document, HostEntry, Renderer};
 use crate::apply::{Event, Status};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One line of the stream.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// When, RFC 3339 in UTC.
     pub time: String,
@@ -18,7 +19,7 @@ pub struct Line {
 }
 
 /// What a line tells; more kinds and more keys may come.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventEntry {
     /// The first line of every stream.
@@ -131,6 +132,7 @@ pub enum EventEntry {
     /// The last line: how many hosts ended how, and the exit code.
     Summary {
         /// The counts, as in the JSON document.
+        #[schemars(with = "BTreeMap<String, u64>")]
         summary: serde_json::Map<String, serde_json::Value>,
         /// The exit code of kvmfw.
         exit: u8,
@@ -140,6 +142,12 @@ pub enum EventEntry {
 impl Line {
     /// The version of the stream that this kvmfw writes.
     pub const VERSION: u32 = 1;
+
+    /// Its JSON Schema, draft-07. Keys and events may come, so others than these are allowed.
+    pub fn schema() -> serde_json::Value {
+        let settings = schemars::generate::SchemaSettings::draft07();
+        settings.into_generator().into_root_schema_for::<Line>().to_value()
+    }
 
     /// The line, with its end.
     pub fn text(&self) -> String {
