@@ -102,7 +102,10 @@ pub fn selected(common: &Common, project: &Project) -> Result<Vec<String>, u8> {
         let all = names.len();
         names.retain(|name| shard.has(name));
         if !common.quiet {
-            complain(&format!("shard {shard}: {} of {all} hosts", names.len()));
+            complain(&format!(
+                "shard {shard}: {} of {all} hosts; batches and budgets count within the shard",
+                names.len()
+            ));
         }
     }
     Ok(names)
