@@ -16,6 +16,7 @@ mod rules;
 mod save_text;
 mod select;
 mod ssh;
+mod ssh_arguments;
 mod stanza;
 
 pub use connection::*;
