@@ -6,7 +6,7 @@ use kvmfw::desired::compile;
 use kvmfw::inventory::{Locate, load_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const BOOK: &str = "book/src";
 
@@ -218,6 +218,20 @@ fn every_reason_is_explained() {
     assert!(missing.is_empty(), "refusals.md has no heading for {missing:?}");
 }
 
+/// The Rust files of these folders.
+fn sources(folders: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
 #[test]
 fn warnings_are_explained() {
     let pages = pages();
@@ -229,19 +243,15 @@ fn warnings_are_explained() {
         let shown = plan.contains(&format!("*{risk}*"));
         assert!(shown, "first-plan.md does not name the risk `{risk}`");
     }
-    for file in [
-        "src/plan/host.rs",
-        "src/plan/lints.rs",
-        "src/plan/sysctl.rs",
-        "src/plan/rules.rs",
-        "src/plan/bridge.rs",
-        "src/desired/rules.rs",
-        "src/desired/compile.rs",
-    ] {
-        let source = fs::read_to_string(file).unwrap();
+    for file in sources(&["src/plan", "src/desired"]) {
+        let source = fs::read_to_string(&file).unwrap();
         for rest in source.split("code: \"").skip(1) {
             let code = rest.split('"').next().unwrap();
-            assert!(page.contains(&format!("`{code}`")), "{file}: refusals.md does not explain {code}");
+            assert!(
+                page.contains(&format!("`{code}`")),
+                "{file}: refusals.md does not explain {code}",
+                file = file.display()
+            );
         }
     }
 }

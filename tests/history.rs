@@ -53,7 +53,7 @@ fn generations_with_who_when_plan_and_diff() {
     project.all(TWO);
     let second = project.apply(&lab, &[]).expect(0).run();
     project.all(BAD);
-    project.apply(&lab, &[]).expect(4);
+    project.apply(&lab, &["--accept-risk", "lockout,removes-all"]).expect(4);
 
     let all = entries(&lab, &project, "kvm1");
     let column = |name: &str| all.iter().map(|e| e[name].clone()).collect::<Vec<_>>();

@@ -80,7 +80,8 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let yaml = stanza.yaml(&reach, &bare.modules);
     let mut desired = compile(common, &project(common, &yaml)?)?;
     desired.stanza = Some(stanza);
-    let hosts = vec![(desired, Options::default())];
+    let options = Options { accept: args.rollout.accept.set(), ..Options::default() };
+    let hosts = vec![(desired, options)];
     let todo = Work { hosts, expected: None, left: Vec::new(), max_fail: Budget::Hosts(1) };
     let code = carry_out(common, &args.rollout, todo)?;
     if code == exit::DONE {

@@ -164,7 +164,7 @@ impl View<'_> {
         let by = step.as_ref().map_or_else(|| "the rules".to_owned(), say);
         let message = if code == "lockout" {
             format!(
-                "LOCKOUT: {} from {} to port {} will be cut by {by}; the apply will be rolled back",
+                "LOCKOUT: {} from {} to port {} will be cut by {by}",
                 what(which),
                 ends.client,
                 ends.server_port

@@ -15,7 +15,7 @@ pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
-pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
+pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, host, question};
 pub use record::Record;
 
 use crate::problem::Origin;

@@ -46,7 +46,8 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         let _ = write!(out, " {}", style.alarm(&format!("{} unreachable.", hosts(unreachable))));
     }
     if refused > 0 {
-        let _ = write!(out, " {}", style.alarm(&format!("{} refused.", hosts(refused))));
+        let gap = if out.is_empty() || out.ends_with('\n') { "" } else { " " };
+        let _ = write!(out, "{gap}{}", style.alarm(&format!("{} refused.", hosts(refused))));
     }
     out.push('\n');
     out
