@@ -235,7 +235,7 @@ fn sources(folders: &[&str]) -> Vec<PathBuf> {
 #[test]
 fn warnings_are_explained() {
     let pages = pages();
-    let page = &pages["refusals.md"];
+    let page = &pages["lints.md"];
     let plan = pages["first-plan.md"].split_whitespace().collect::<Vec<_>>().join(" ");
     let human = fs::read_to_string("src/report/human.rs").unwrap();
     for rest in human.split("=> \"! ").skip(1) {
@@ -245,11 +245,12 @@ fn warnings_are_explained() {
     }
     for file in sources(&["src/plan", "src/desired"]) {
         let source = fs::read_to_string(&file).unwrap();
-        for rest in source.split("code: \"").skip(1) {
+        for rest in ["code:", "warn("].iter().flat_map(|text| source.split(text).skip(1)) {
+            let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
             let code = rest.split('"').next().unwrap();
             assert!(
                 page.contains(&format!("`{code}`")),
-                "{file}: refusals.md does not explain {code}",
+                "{file}: lints.md does not explain {code}",
                 file = file.display()
             );
         }

@@ -3,11 +3,13 @@
 mod links;
 mod parse;
 mod sections;
+mod sockets;
 mod sysctl_dirs;
 
 pub use links::{Link, Links, V6};
 pub use parse::{ObserveError, observe};
 pub use sections::Sections;
+pub use sockets::Socket;
 pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
 
 use crate::resource::iptables::Family;
@@ -34,6 +36,8 @@ pub struct Observed {
     pub others: Others,
     /// Links, addresses and routes.
     pub links: Links,
+    /// What listens and what is connected, the first thousands of it.
+    pub sockets: Vec<Socket>,
 }
 
 /// What kind of host this is.
@@ -122,7 +126,7 @@ pub struct Rules {
 }
 
 /// How the rules would look after an apply, by the host's own iptables.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Predicted {
     /// Nothing is wanted and nothing of ours is there, or what is wanted was proven before and is there.
     Same,
@@ -145,4 +149,7 @@ pub struct Others {
     pub managers: Vec<String>,
     /// Base chains of native nft tables.
     pub chains: Vec<String>,
+    /// Who needs bridged frames in netfilter, or brings them there, and the file that shows it:
+    /// `docker-icc`, `docker-proxy`, `kubernetes`, `pve`, `writer`.
+    pub evidence: Vec<(String, String)>,
 }

@@ -118,6 +118,13 @@ pub fn question(desired: &Desired) -> ([String; 2], String) {
     (want, keys)
 }
 
+/// What can be said about a host's part of the inventory without a connection.
+pub fn check(desired: &Desired) -> Vec<Warning> {
+    let mut warnings = desired.warnings.clone();
+    warnings.extend(lints::offline(desired));
+    warnings
+}
+
 /// Plans one host.
 pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
     let mut plan = HostPlan {
@@ -177,7 +184,10 @@ fn risky(plan: &HostPlan, options: &Options) -> Option<Refusal> {
     }
     let found = |risk| match risk {
         Acceptable::Lockout => warning(plan, "lockout"),
-        Acceptable::BypassWrong => warning(plan, "bypass-wrong"),
+        Acceptable::BypassWrong => {
+            let changes = plan.changes.iter().any(|c| c.risks.contains(&Risk::BypassWrong));
+            warning(plan, "bypass-wrong").filter(|_| changes)
+        }
         Acceptable::RemovesAll => removed_kinds(&plan.changes),
     };
     Acceptable::ALL
@@ -193,9 +203,14 @@ fn warning(plan: &HostPlan, code: &str) -> Option<String> {
     Some(format!("{}{origin}", found.message))
 }
 
-/// Says which kinds of resources the plan takes away altogether.
+/// Says which kinds of resources the plan takes away altogether. Where sysctl files go and rules come,
+/// one cure takes the place of another, and that is no slip.
 fn removed_kinds(changes: &[Change]) -> Option<String> {
+    use crate::resource::Kind;
+    let rules = |c: &Change| matches!(c.kind, Kind::Iptables | Kind::Ip6tables);
+    let replaced = changes.iter().any(|c| rules(c) && c.action != super::Action::Remove);
     let gone = changes.iter().filter(|c| c.risks.contains(&Risk::RemovesAll));
+    let gone = gone.filter(|c| c.kind != Kind::Sysctl || !replaced);
     let kinds: BTreeSet<&str> = gone.map(|c| c.kind.as_str()).collect();
     let list: Vec<&str> = kinds.into_iter().collect();
     (!list.is_empty())

@@ -3,6 +3,7 @@
 mod bridge;
 mod bundle;
 mod diff;
+pub mod forecast;
 mod host;
 mod lints;
 mod packages;
@@ -15,7 +16,7 @@ pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
-pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, host, question};
+pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
 pub use record::Record;
 
 use crate::problem::Origin;
@@ -64,6 +65,8 @@ pub enum Risk {
     OneWay,
     /// It removes every resource of its kind from the host.
     RemovesAll,
+    /// It takes bridged frames away from somebody who filters them there.
+    BypassWrong,
 }
 
 impl Risk {
@@ -75,6 +78,7 @@ impl Risk {
             Risk::GuestsDark => "guests-dark",
             Risk::OneWay => "one-way",
             Risk::RemovesAll => "removes-all",
+            Risk::BypassWrong => "bypass-wrong",
         }
     }
 }

@@ -120,6 +120,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
             Risk::GuestsDark => "! guests go dark",
             Risk::OneWay => "! cannot be rolled back in full",
             Risk::RemovesAll => "! removes all of its kind",
+            Risk::BypassWrong => "! the bypass is wrong here",
         };
         column += 3 + text.chars().count();
         let gap = if style.width.is_some_and(|w| column > w) {
@@ -128,7 +129,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
         } else {
             "   "
         };
-        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark);
+        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark | Risk::BypassWrong);
         let _ = write!(out, "{gap}{}", if grave { style.alarm(text) } else { style.warn(text) });
     }
     out.push('\n');
