@@ -6,7 +6,7 @@ use kvmfw::desired::compile;
 use kvmfw::inventory::{Locate, load_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const BOOK: &str = "book/src";
 
@@ -187,15 +187,28 @@ fn quoted_after(source: &str, before: &[&str]) -> BTreeSet<String> {
     found
 }
 
+/// What stands in a module's file and in the files below it.
+fn module(path: &str) -> String {
+    let mut text = fs::read_to_string(format!("{path}.rs")).unwrap_or_default();
+    if let Ok(entries) = fs::read_dir(path) {
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let mut below: Vec<_> = paths
+            .filter(|path| path.is_dir() || path.extension().is_some_and(|e| e == "rs"))
+            .map(|path| path.with_extension(""))
+            .collect();
+        below.sort();
+        below.dedup();
+        text.extend(below.iter().map(|path| module(path.to_str().unwrap())));
+    }
+    assert!(!text.is_empty(), "{path}: there is no such module");
+    text
+}
+
 #[test]
 fn every_reason_is_explained() {
-    let read = |path: &str| fs::read_to_string(path).unwrap();
-    let mut reasons = quoted_after(&read("src/plan/host.rs"), &["Refusal::new("]);
-    reasons.extend(quoted_after(&read("src/plan/bridge.rs"), &["Err(("]));
-    let mut engine = String::new();
-    for entry in fs::read_dir("src/apply").unwrap() {
-        engine.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
-    }
+    let mut reasons = quoted_after(&module("src/plan/host"), &["Refusal::new("]);
+    reasons.extend(quoted_after(&module("src/plan/bridge"), &["Err(("]));
+    let engine = module("src/apply");
     reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "_ => ("]));
     let kinds = engine.split("let reason = match error {").nth(1).unwrap().split("};").next().unwrap();
     reasons.extend(quoted_after(kinds, &["=>"]));
@@ -218,20 +231,6 @@ fn every_reason_is_explained() {
     assert!(missing.is_empty(), "refusals.md has no heading for {missing:?}");
 }
 
-/// The Rust files of these folders.
-fn sources(folders: &[&str]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut todo: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
-    while let Some(path) = todo.pop() {
-        if path.is_dir() {
-            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-    found
-}
-
 #[test]
 fn warnings_are_explained() {
     let pages = pages();
@@ -243,16 +242,12 @@ fn warnings_are_explained() {
         let shown = plan.contains(&format!("*{risk}*"));
         assert!(shown, "first-plan.md does not name the risk `{risk}`");
     }
-    for file in sources(&["src/plan", "src/desired"]) {
-        let source = fs::read_to_string(&file).unwrap();
+    for room in ["src/plan", "src/desired"] {
+        let source = module(room);
         for rest in ["code:", "warn("].iter().flat_map(|text| source.split(text).skip(1)) {
             let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
             let code = rest.split('"').next().unwrap();
-            assert!(
-                page.contains(&format!("`{code}`")),
-                "{file}: lints.md does not explain {code}",
-                file = file.display()
-            );
+            assert!(page.contains(&format!("`{code}`")), "{room}: lints.md does not explain {code}");
         }
     }
 }
@@ -335,9 +330,9 @@ fn every_fault_has_its_test() {
         assert_eq!(tests == "—", tier == "—", "{}", row[0]);
         for name in tests.split('`').skip(1).step_by(2) {
             let (file, test) = name.split_once("::").unwrap_or_else(|| panic!("{name} names no file"));
-            let text = fs::read_to_string(format!("tests/{file}.rs"))
-                .or_else(|_| fs::read_to_string(format!("src/{file}.rs")))
-                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            let folder =
+                if Path::new("src").join(file).with_extension("rs").exists() { "src" } else { "tests" };
+            let text = module(&format!("{folder}/{file}"));
             assert!(text.contains(&format!("fn {test}()")), "{name} does not exist");
             count += 1;
         }

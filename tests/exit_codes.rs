@@ -236,12 +236,15 @@ fn a_predicted_risk_is_7_until_it_is_accepted() {
     let run = document(&project.kvmfw(&lab, &[&apply[..], &accept].concat()).expect(4));
     assert_eq!(run["hosts"][0]["status"], "rolled_back", "{run:#}");
 
-    // A saved plan is no acceptance.
+    // A saved plan remembers what was accepted for it; what was not is asked of the apply.
     let saved = project.path().join("saved.plan");
     let saved = saved.to_str().unwrap();
-    project.kvmfw(&lab, &["plan", "-o", saved, "--accept-risk", "lockout"]).expect(0);
+    project.kvmfw(&lab, &["plan", "-o", saved]).expect(7);
     let run = document(&project.kvmfw(&lab, &["apply", saved, "--format", "json"]).expect(7));
     assert_eq!(run["hosts"][0]["reason"], "lockout", "{run:#}");
+    project.kvmfw(&lab, &["apply", saved, "--confirm-timeout", "5s", "--accept-risk", "lockout"]).expect(4);
+    project.kvmfw(&lab, &["plan", "-o", saved, "--accept-risk", "lockout"]).expect(0);
+    project.kvmfw(&lab, &["apply", saved, "--confirm-timeout", "5s"]).expect(4);
 
     // Everything of a kind goes away; an undo says as much by its name.
     project.all(&format!("{OPEN}sysctl: {{ 60-t: {{ net.ipv4.conf.all.arp_ignore: 1 }} }}\n"));

@@ -1,7 +1,8 @@
 //! From the probe's answer to [`Observed`].
 
 use super::{
-    Facts, Links, Live, Observed, Others, Predicted, Rules, Sections, Socket, SshEnds, State, SysctlDirs,
+    Facts, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Socket, SshEnds, State,
+    SysctlDirs,
 };
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
@@ -57,6 +58,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
             sections.get("routes6").unwrap_or(""),
         ),
         sockets: Socket::parse(sections.get("sockets").unwrap_or("")),
+        network: Network::parse(sections.get("network").unwrap_or("")),
     })
 }
 

@@ -3,6 +3,7 @@
 mod bridge;
 mod bundle;
 mod diff;
+mod fingerprint;
 pub mod forecast;
 mod host;
 mod lints;
@@ -16,6 +17,7 @@ pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
+pub use fingerprint::digest;
 pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
 pub use record::Record;
 

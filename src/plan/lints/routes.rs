@@ -2,7 +2,7 @@
 
 use super::warn;
 use crate::desired::Desired;
-use crate::observe::{Live, Observed};
+use crate::observe::{Live, Observed, Route};
 use crate::problem::Warning;
 
 /// With forwarding on, the kernel drops the default routes that router advertisements gave it, and takes
@@ -13,9 +13,10 @@ pub(super) fn lost(desired: &Desired, observed: &Observed, warnings: &mut Vec<Wa
         Some(Live::Value(value)) => Some(value.trim().to_owned()),
         _ => None,
     };
-    for route in &observed.links.routes6 {
-        let by_advertisement = route["dst"] == "default" && route["protocol"] == "ra";
-        let Some(link) = route["dev"].as_str().filter(|_| by_advertisement) else { continue };
+    let by_advertisement =
+        |route: &&Route| route.dst == "::/0" && route.words.windows(2).any(|pair| pair == ["proto", "ra"]);
+    let links = observed.links.routes.iter().filter(by_advertisement).flat_map(|route| &route.hops);
+    for link in links.map(|hop| hop.dev.as_str()) {
         let accept_ra = format!("net/ipv6/conf/{link}/accept_ra");
         let wanted = entries().find(|e| e.key.path() == accept_ra).map(|e| e.value.trim().to_owned());
         if wanted.or_else(|| live(&accept_ra)).is_some_and(|value| value == "2") {
