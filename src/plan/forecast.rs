@@ -2,10 +2,12 @@
 
 use super::{Record, rules};
 use crate::desired::Desired;
-use crate::netfilter::BridgeView;
+use crate::netfilter::{BridgeView, Surroundings};
 use crate::observe::{Live, Observed, Predicted};
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
+use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// All rules of a family as they will be once the desired ones are in place.
 pub fn rules_after(family: Family, desired: &Desired, observed: &Observed) -> Save {
@@ -48,6 +50,39 @@ pub fn bridge_view(
         (None, _) => own,
     };
     BridgeView { name: name.to_owned(), ports, nf_call: own || global(family, observed, desired) }
+}
+
+/// What the walk has to know of the host beside its rules: addresses and routes. Other tables are left
+/// out: who is connected has passed them, and a plan does not change them.
+pub fn surroundings(observed: &Observed) -> Surroundings {
+    let links = &observed.links;
+    let mut addresses = Vec::new();
+    for link in links.by_name.values() {
+        let nets =
+            link.addresses.iter().filter_map(|a| format!("{}/{}", a.local, a.prefix).parse::<IpNet>().ok());
+        addresses.extend(nets.map(|net| (link.name.clone(), net)));
+    }
+    // The kernel's own routes stand in no list: they follow from the addresses.
+    let mut routes: Vec<(IpNet, String)> =
+        addresses.iter().map(|(link, net): &(String, IpNet)| (net.trunc(), link.clone())).collect();
+    for route in &links.routes {
+        let other_table = route.words.iter().any(|word| word == "table");
+        let (Some(net), [hop], false) = (network(&route.dst), &route.hops[..], other_table) else {
+            // Policy routing, or several ways: which one a packet takes is not known.
+            routes.clear();
+            break;
+        };
+        routes.push((net, hop.dev.clone()));
+    }
+    Surroundings { addresses, routes, ..Surroundings::default() }
+}
+
+/// A route's destination, as `ip` prints it.
+fn network(dst: &str) -> Option<IpNet> {
+    match dst {
+        "default" => "0.0.0.0/0".parse().ok(),
+        dst => dst.parse().ok().or_else(|| dst.parse::<IpAddr>().ok().map(IpNet::from)),
+    }
 }
 
 /// A bridge's own switch, as `ip` calls it.

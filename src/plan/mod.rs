@@ -22,6 +22,7 @@ pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, que
 pub use record::Record;
 
 use crate::problem::Origin;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One change of one resource on one host.
@@ -42,7 +43,7 @@ pub struct Change {
 }
 
 /// What happens to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It was not there.
@@ -54,7 +55,7 @@ pub enum Action {
 }
 
 /// What is dangerous about a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Risk {
     /// It touches what the SSH connection passes.

@@ -18,8 +18,8 @@ impl View<'_> {
         for name in bridges {
             let is = bridge_view(self.family, name, Some(observed), None);
             let will_be = bridge_view(self.family, name, Some(observed), Some(self.desired));
-            let was = guests_dark(&self.before, self.family, &is).is_some();
-            let Some(dark) = guests_dark(&self.after, self.family, &will_be) else { continue };
+            let was = guests_dark(&self.before, &self.around, self.family, &is).is_some();
+            let Some(dark) = guests_dark(&self.after, &self.around, self.family, &will_be) else { continue };
             let will = if was { "are" } else { "will be" };
             let message = self.dark_message(name, &dark, will, "is 1");
             plan.warnings.push(warn("guests-dark", message, self.origin_of(&dark.step)));
@@ -37,7 +37,7 @@ impl View<'_> {
     pub(super) fn guests_where_filtered(&self, warnings: &mut Vec<Warning>) {
         for name in self.desired.bridges.keys() {
             let view = bridge_view(self.family, name, None, Some(self.desired));
-            if let Some(dark) = guests_dark(&self.after, self.family, &view) {
+            if let Some(dark) = guests_dark(&self.after, &self.around, self.family, &view) {
                 let message =
                     self.dark_message(name, &dark, "are", "is 1, as it is where br_netfilter was loaded");
                 warnings.push(warn("guests-dark", message, self.origin_of(&dark.step)));

@@ -52,7 +52,7 @@ impl View<'_> {
             physout: Device::Absent,
             ..packet
         };
-        let found = walk(&self.after, Base::Input, &packet);
+        let found = walk(&self.after, &self.around, Base::Input, &packet);
         let step = found.decided_by.filter(|_| found.verdict == Verdict::Drop)?;
         let declared = self.desired.rules.get(&self.family)?.tables.get(&step.table)?;
         let ours = match step.index {

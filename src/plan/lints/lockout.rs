@@ -57,7 +57,7 @@ impl View<'_> {
             SshCase::Reply => "what the host answers over SSH",
             SshCase::Neighbour => "IPv6 neighbour discovery, and with it SSH",
         };
-        let (code, which, step) = match ssh_lockout(&self.after, &path).summary() {
+        let (code, which, step) = match ssh_lockout(&self.after, &self.around, &path).summary() {
             SshSummary::Safe => return,
             // New connections are made all the same, and one of those confirms.
             SshSummary::LockedOut { which: SshCase::Pickup, step } => ("session-dies", SshCase::Pickup, step),

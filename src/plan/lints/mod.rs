@@ -11,9 +11,9 @@ mod services;
 mod sockets;
 
 use super::rules::{RulesPlan, as_written, origins};
-use super::{HostPlan, Risk};
+use super::{HostPlan, Risk, forecast};
 use crate::desired::Desired;
-use crate::netfilter::{Ruleset, Step};
+use crate::netfilter::{Ruleset, Step, Surroundings};
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
@@ -70,6 +70,7 @@ struct View<'a> {
     predicted: &'a Save,
     before: Ruleset,
     after: Ruleset,
+    around: Surroundings,
 }
 
 impl<'a> View<'a> {
@@ -81,7 +82,8 @@ impl<'a> View<'a> {
         predicted: &'a Save,
     ) -> Self {
         let (before, after) = (Ruleset::new(live), Ruleset::new(predicted));
-        Self { family, desired, observed, live, predicted, before, after }
+        let around = observed.map(forecast::surroundings).unwrap_or_default();
+        Self { family, desired, observed, live, predicted, before, after, around }
     }
 
     /// Where the step that decides was declared; of others' rules nothing is known.

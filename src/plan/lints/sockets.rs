@@ -1,7 +1,7 @@
 //! The host's own connections: which of them the new rules would cut.
 
 use super::{View, say, services, warn};
-use crate::netfilter::{Base, Device, Packet, Ruleset, States, Step, TcpFlags, Verdict, walk};
+use crate::netfilter::{Base, Device, Packet, Ruleset, States, Step, Surroundings, TcpFlags, Verdict, walk};
 use crate::observe::{Observed, Socket};
 use crate::plan::HostPlan;
 use crate::resource::iptables::Family;
@@ -54,11 +54,12 @@ impl View<'_> {
                 break;
             }
             budget -= 1;
-            if let Some(step) = self.newly_dropped(|set| cut_open(set, self.family, flow)) {
+            if let Some(step) = self.newly_dropped(|set| cut_open(set, &self.around, self.family, flow)) {
                 add(&mut open, step, flow.shown());
             } else if flow.serves
-                && let Some(step) = self
-                    .newly_dropped(|set| cut_new(set, self.family, Some(flow.peer), flow.service, flow.tcp))
+                && let Some(step) = self.newly_dropped(|set| {
+                    cut_new(set, &self.around, self.family, Some(flow.peer), flow.service, flow.tcp)
+                })
             {
                 let what =
                     format!("{} for {}, connected now", services::shown(flow.service, flow.tcp), flow.peer);
@@ -70,7 +71,9 @@ impl View<'_> {
                 break;
             }
             budget -= 1;
-            if let Some(step) = self.newly_dropped(|set| cut_new(set, self.family, None, port, tcp)) {
+            if let Some(step) =
+                self.newly_dropped(|set| cut_new(set, &self.around, self.family, None, port, tcp))
+            {
                 add(&mut closed, step, services::shown(port, tcp));
             }
         }
@@ -140,7 +143,7 @@ impl Flow {
 
 /// What drops packets of an open connection, either way. Conntrack knows it: an apply sees to that
 /// before the first rule that asks.
-fn cut_open(set: &Ruleset, family: Family, flow: &Flow) -> Option<Step> {
+fn cut_open(set: &Ruleset, around: &Surroundings, family: Family, flow: &Flow) -> Option<Step> {
     let (ours, theirs) = if flow.serves { (Some(flow.service), None) } else { (None, Some(flow.service)) };
     let packet = |src, dst, sport, dport| {
         let segment = if flow.tcp {
@@ -159,14 +162,21 @@ fn cut_open(set: &Ruleset, family: Family, flow: &Flow) -> Option<Step> {
         physout: Device::Absent,
         ..packet(flow.local, flow.peer, ours, theirs)
     };
-    dropped(set, Base::Input, &inward).or_else(|| dropped(set, Base::Output, &outward))
+    dropped(set, around, Base::Input, &inward).or_else(|| dropped(set, around, Base::Output, &outward))
 }
 
 /// What drops the first packet to a port of the host.
-fn cut_new(set: &Ruleset, family: Family, from: Option<IpAddr>, port: u16, tcp: bool) -> Option<Step> {
+fn cut_new(
+    set: &Ruleset,
+    around: &Surroundings,
+    family: Family,
+    from: Option<IpAddr>,
+    port: u16,
+    tcp: bool,
+) -> Option<Step> {
     let packet = if tcp { Packet::tcp(family, 0, port, TcpFlags::SYN) } else { Packet::udp(family, 0, port) };
     let packet = to_host(Packet { src: from, sport: None, state: States::NEW, ..packet });
-    dropped(set, Base::Input, &packet)
+    dropped(set, around, Base::Input, &packet)
 }
 
 fn to_host(packet: Packet) -> Packet {
@@ -179,8 +189,8 @@ fn to_host(packet: Packet) -> Packet {
     }
 }
 
-fn dropped(set: &Ruleset, base: Base, packet: &Packet) -> Option<Step> {
-    let found = walk(set, base, packet);
+fn dropped(set: &Ruleset, around: &Surroundings, base: Base, packet: &Packet) -> Option<Step> {
+    let found = walk(set, around, base, packet);
     found.decided_by.filter(|_| found.verdict == Verdict::Drop)
 }
 
