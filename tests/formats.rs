@@ -24,7 +24,9 @@ fn lines(text: &str) -> Vec<Value> {
     let schema = jsonschema::validator_for(&schema).unwrap();
     let read = |line: &str| {
         let line = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        schema.iter_errors(&line).for_each(|e| panic!("{}: {e}: {line:#}", e.instance_path()));
+        let wrong: Vec<String> =
+            schema.iter_errors(&line).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(wrong.is_empty(), "{wrong:?}: {line:#}");
         line
     };
     text.lines().map(read).collect()

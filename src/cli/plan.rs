@@ -1,5 +1,6 @@
 //! `kvmfw plan`
 
+use super::apply::AcceptArgs;
 use super::output::Output;
 use super::saved::SavedPlan;
 use super::{Code, Common, exit, runs, setup};
@@ -18,13 +19,20 @@ pub(super) struct PlanArgs {
     #[arg(long)]
     take_over: bool,
     /// Show what has changed on hosts since the last apply, and propose nothing; exit with 2 if any has
-    #[arg(long, conflicts_with_all = ["out", "take_over"])]
+    #[arg(long, conflicts_with_all = ["out", "take_over", "accept_risk"])]
     drift: bool,
+    #[command(flatten)]
+    accept: AcceptArgs,
 }
 
 pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let (project, desired) = setup::desired(common)?;
-    let options = Options { take_over: args.take_over, drift: args.drift, ..Options::default() };
+    let options = Options {
+        take_over: args.take_over,
+        accept: args.accept.set(),
+        drift: args.drift,
+        ..Options::default()
+    };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
     let output = Output::begin(common, if args.drift { "drift" } else { "plan" }, None)?;
     let settings = setup::settings(common, "plan");

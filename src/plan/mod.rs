@@ -6,6 +6,7 @@ mod bundle;
 mod diff;
 mod drift;
 mod fingerprint;
+pub mod forecast;
 mod host;
 mod lints;
 mod packages;
@@ -20,7 +21,7 @@ pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use drift::drift;
 pub use fingerprint::digest;
-pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
+pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
 pub use record::Record;
 
 use crate::problem::Origin;
@@ -70,6 +71,8 @@ pub enum Risk {
     OneWay,
     /// It removes every resource of its kind from the host.
     RemovesAll,
+    /// It takes bridged frames away from somebody who filters them there.
+    BypassWrong,
 }
 
 impl Risk {
@@ -81,6 +84,7 @@ impl Risk {
             Risk::GuestsDark => "guests-dark",
             Risk::OneWay => "one-way",
             Risk::RemovesAll => "removes-all",
+            Risk::BypassWrong => "bypass-wrong",
         }
     }
 }

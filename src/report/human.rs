@@ -93,7 +93,7 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
         let _ = write!(out, " {}", style.alarm(&format!("{} unreachable.", hosts(unreachable))));
     }
     if refused > 0 {
-        let gap = if out.is_empty() { "" } else { " " };
+        let gap = if out.is_empty() || out.ends_with('\n') { "" } else { " " };
         let _ = write!(out, "{gap}{}", style.alarm(&format!("{} refused.", hosts(refused))));
     }
     out
@@ -163,7 +163,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
         } else {
             "   "
         };
-        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark);
+        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark | Risk::BypassWrong);
         let _ = write!(out, "{gap}{}", if grave { style.alarm(text) } else { style.warn(text) });
     }
     out.push('\n');
@@ -195,6 +195,7 @@ pub(super) fn risk_words(risk: Risk) -> &'static str {
         Risk::GuestsDark => "! guests go dark",
         Risk::OneWay => "! cannot be rolled back in full",
         Risk::RemovesAll => "! removes all of its kind",
+        Risk::BypassWrong => "! the bypass is wrong here",
     }
 }
 
