@@ -17,6 +17,8 @@ pub struct Entry {
     pub address: Option<Spanned<String>>,
     /// `groups`: those of a host, or the parents of a group.
     pub groups: Option<Vec<Spanned<String>>>,
+    /// `max_in_flight`, only of a group: so many of its hosts change at once.
+    pub max_in_flight: Option<Spanned<usize>>,
     /// `modules`.
     pub modules: Vec<Spanned<String>>,
     /// `ssh`.
@@ -49,17 +51,21 @@ pub enum Owner {
     Group,
 }
 
+/// The keys of an entry.
+pub(super) fn keys(owner: Owner) -> Vec<&'static str> {
+    let mut keys = vec!["groups", "ssh", "modules", "params"];
+    keys.push(if owner == Owner::Group { "max_in_flight" } else { "address" });
+    keys.extend(KEYS);
+    keys
+}
+
 /// Reads an entry.
 pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) -> Entry {
-    let mut known = vec!["groups", "ssh", "modules", "params"];
-    if owner != Owner::Group {
-        known.insert(0, "address");
-    }
-    known.extend(KEYS);
     let mut entry = Entry {
         place: place.clone(),
         address: None,
         groups: None,
+        max_in_flight: None,
         modules: vec![],
         ssh: SshText::default(),
         params: vec![],
@@ -72,7 +78,7 @@ pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) 
     } else {
         node
     };
-    for pair in reader.fields(node, if owner == Owner::Group { "a group" } else { "a host" }, &known) {
+    for pair in reader.fields(node, if owner == Owner::Group { "a group" } else { "a host" }, &keys(owner)) {
         let value = &pair.value;
         match pair.key.as_str() {
             "address" if owner == Owner::Range => {
@@ -92,6 +98,11 @@ pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) 
                 }
             }
             "groups" => entry.groups = Some(reader.names(value, "group", "_.-")),
+            "max_in_flight" => {
+                let limit = reader.int(value, "max_in_flight", 1, i128::from(u16::MAX));
+                let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+                entry.max_in_flight = limit.map(|limit| Spanned::new(limit, &value.place));
+            }
             "modules" => entry.modules = reader.names(value, "module", "_.-"),
             "ssh" => entry.ssh = ssh(value, reader),
             "params" => entry.params = params(value, reader),
