@@ -34,7 +34,11 @@ fn reboots(kind: Kind) {
         only_open(&machine, 81, 82);
         window.orphan();
         let id = window.id;
-        if in_order { machine.reboot() } else { machine.power_cut() }
+        if in_order {
+            machine.reboot()
+        } else {
+            machine.power_cut()
+        }
         let done = machine.sh(&format!("cat /var/lib/kvmfw/txn/{id}/done"));
         assert!(done.starts_with("rolled_back"), "in order {in_order}: {done}");
         only_open(&machine, 80, 81);
@@ -78,7 +82,11 @@ fn others_come_later_and_stand_before_us() {
     machine.kvmfw(&["apply", "-y"], 0);
     assert_eq!(forward(&machine)[0], "KVMFW-FORWARD", "{:?}", forward(&machine));
     for in_order in [true, false] {
-        if in_order { machine.reboot() } else { machine.power_cut() }
+        if in_order {
+            machine.reboot()
+        } else {
+            machine.power_cut()
+        }
         assert_eq!(forward(&machine), ["DOCKER-USER", "DOCKER", "LIBVIRT_FWI", "KVMFW-FORWARD"]);
         machine.sh("iptables -C INPUT -s 203.0.113.9/32 -j DROP");
         let plan = machine.is_as_promised();

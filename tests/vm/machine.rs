@@ -131,14 +131,23 @@ impl Machine {
     fn ssh(&self, login: &str, command: &str) -> Command {
         let folder = self.folder.path().display();
         let mut ssh = self.next_door("ssh");
-        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60", "-p", &self.port.to_string()])
-            .args(["-o", "ControlMaster=auto", "-o", "ControlPersist=600"])
-            .arg(format!("-oControlPath={folder}/{login}"))
-            .arg(format!("-oUserKnownHostsFile={folder}/known_hosts"))
-            .arg("-i")
-            .arg(self.image.join("id"))
-            .args([&format!("{login}@{}", self.address()), command])
-            .stdin(Stdio::null());
+        ssh.args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=60",
+            "-p",
+            &self.port.to_string(),
+        ])
+        .args(["-o", "ControlMaster=auto", "-o", "ControlPersist=600"])
+        .arg(format!("-oControlPath={folder}/{login}"))
+        .arg(format!("-oUserKnownHostsFile={folder}/known_hosts"))
+        .arg("-i")
+        .arg(self.image.join("id"))
+        .args([&format!("{login}@{}", self.address()), command])
+        .stdin(Stdio::null());
         ssh
     }
 
@@ -178,7 +187,9 @@ impl Machine {
 
     /// Starts kvmfw with the machine's project.
     pub fn spawn(&self, args: &[&str]) -> Child {
-        self.next_door(env!("CARGO_BIN_EXE_kvmfw"))
+        // Another program can be put to the same tests.
+        let program = std::env::var("KVMFW").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kvmfw").to_owned());
+        self.next_door(&program)
             .args(args)
             .args(["-C", self.folder.path().to_str().unwrap(), "--color", "never"])
             .env("KVMFW_RUN_DIR", self.folder.path().join("runs"))
@@ -230,7 +241,8 @@ impl Machine {
     }
 
     fn console(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.folder.path().join("console")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.folder.path().join("console")).unwrap_or_default())
+            .into_owned()
     }
 
     /// Until the console says that the last unit has started.
