@@ -111,7 +111,7 @@ ln -s ../guests.service "$root/etc/systemd/system/multi-user.target.wants/guests
 
 cp "$root"/boot/vmlinuz-* "$out/vmlinuz"
 cp "$root"/boot/initrd.img-* "$out/initrd"
-rm -rf "$root"/boot/* "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
+rm -rf "${root:?}"/boot/* "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
 mke2fs -q -t ext4 -d "$root" "$out/disk.img" 2G >&2
 true >"$out/done"
 echo "$out"
