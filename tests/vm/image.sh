@@ -29,6 +29,7 @@ root=$out/root
 get_qemu() {
 	command -v qemu-system-x86_64 >/dev/null && { printf '#!/bin/sh\nexec qemu-system-x86_64 "$@"\n'; return; }
 	mkdir "$out/qemu.debs" "$out/qemu.root"
+	apt-get update -qq >&2
 	packages=$(apt-get install -s --no-install-recommends qemu-system-x86 | sed -n 's/^Inst \([^ ]*\) .*/\1/p')
 	# shellcheck disable=SC2086 # a list
 	(cd "$out/qemu.debs" && apt-get download -qq -o APT::Sandbox::User=root $packages) >&2

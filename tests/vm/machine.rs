@@ -100,7 +100,7 @@ impl Machine {
         let folder = self.folder.path().display();
         let id = self.image.join("id");
         let ssh = format!(
-            "{{ {login}, port: {}, identity_file: {}, known_hosts: {folder}/known_hosts, connect_timeout: 60s }}",
+            "{{ {login}, port: {}, identity_file: {}, known_hosts: {folder}/known_hosts, connect_timeout: 300s }}",
             self.port,
             id.display(),
         );
@@ -137,7 +137,7 @@ impl Machine {
             "-o",
             "BatchMode=yes",
             "-o",
-            "ConnectTimeout=60",
+            "ConnectTimeout=300",
             "-p",
             &self.port.to_string(),
         ])
@@ -305,11 +305,12 @@ fn container(image: &Path, folder: &Path, name: &str, kind: Kind) -> Command {
     command
 }
 
+/// Its clock counts instructions: however busy this machine is, no timeout of that one comes early.
 fn emulated(image: &Path, folder: &Path, port: u16) -> Command {
     let mut command = Command::new(image.join("qemu"));
     command
-        .args(["-machine", "q35", "-nodefaults", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
-        .args(["-m", "1024", "-display", "none", "-serial", "stdio", "-no-reboot"])
+        .args(["-machine", "q35", "-accel", "tcg,thread=single", "-icount", "shift=2", "-cpu", "max"])
+        .args(["-nodefaults", "-m", "1024", "-display", "none", "-serial", "stdio", "-no-reboot"])
         .args(["-append", "console=ttyS0 root=/dev/vda rw quiet net.ifnames=0 mitigations=off"])
         .arg("-kernel")
         .arg(image.join("vmlinuz"))
