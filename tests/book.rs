@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 use kvmfw::desired::compile;
-use kvmfw::inventory::{Locate, load_text};
+use kvmfw::inventory::{Locate, load_text, module_tests};
+use kvmfw::plan::module_test;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -286,6 +287,11 @@ fn yaml_is_what_kvmfw_reads() {
                 load_text(&locate, "book", &body).unwrap_or_else(|e| panic!("{path}: {:#?}", e.list));
             let hosts: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
             compile(&project, &hosts).unwrap_or_else(|e| panic!("{path}: {e:#?}"));
+            let (tests, _) = module_tests(&project).unwrap_or_else(|e| panic!("{path}: {:#?}", e.list));
+            for test in tests {
+                let wrong = module_test(&project, &test);
+                assert!(wrong.is_empty(), "{path}: {wrong:#?}");
+            }
             count += 1;
         }
     }

@@ -6,11 +6,13 @@ mod diff;
 mod fingerprint;
 mod host;
 mod lints;
+mod module_test;
 mod packages;
 mod record;
 mod rules;
 mod since;
 mod sysctl;
+mod written;
 
 pub use crate::resource::Kind;
 pub use bridge::Owned;
@@ -18,6 +20,7 @@ pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use fingerprint::digest;
 pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
+pub use module_test::module_test;
 pub use record::Record;
 
 use crate::problem::Origin;
