@@ -7,7 +7,7 @@ use crate::desired::{Desired, compile};
 use crate::inventory::{
     Carries, ChainText, Host, ModuleTest, Owner, PacketText, Project, RuleText, Spanned, SysctlText,
 };
-use crate::netfilter::{Base, Device, Packet, Ruleset, States, TcpFlags, Verdict, Walk, walk};
+use crate::netfilter::{Base, Device, Packet, Ruleset, States, Surroundings, TcpFlags, Verdict, Walk, walk};
 use crate::problem::{Place, Problem};
 use crate::resource::iptables::save::{Save, SaveChain};
 use crate::resource::iptables::{Family, HOOK_COMMENT, Hook, PREFIX, Policy, Rules};
@@ -227,7 +227,7 @@ fn sent(wanted: &PacketText, family: Family, rules: &Ruleset) -> Walk {
             (Base::Forward, Packet { in_iface, out_iface, ..routed(packet) })
         }
     };
-    walk(rules, base, &packet)
+    walk(rules, &Surroundings::default(), base, &packet)
 }
 
 /// No port of a bridge has to do with it.
