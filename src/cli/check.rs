@@ -1,9 +1,9 @@
 //! `kvmfw check`
 
 use super::{Code, Common, Format, exit, setup};
-use crate::desired;
 use crate::inventory::{self, Project};
 use crate::plan::module_test;
+use crate::{desired, plan};
 use rayon::prelude::*;
 
 pub(super) fn run(common: &Common) -> Code {
@@ -12,7 +12,7 @@ pub(super) fn run(common: &Common) -> Code {
     let desired =
         desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
     let tests = module_tests(common, &project)?;
-    let mut warnings: Vec<_> = desired.iter().flat_map(|d| &d.warnings).collect();
+    let mut warnings: Vec<_> = desired.iter().flat_map(plan::check).collect();
     warnings.sort();
     warnings.dedup();
     match common.format {
