@@ -162,7 +162,7 @@ heading 'What would the classic firewall do to these hosts?'
 tell 'It accepts SSH, ICMP and answers, and rejects the rest. A plan only reads.'
 kvmfw plan
 check 'the plan says that the guests will go dark' has 'guests-dark'
-check 'it names the rule and the line it comes from' has 'host-firewall/module.yaml:18'
+check 'it names the rule and the line it comes from' has 'host-firewall/module.yaml:19'
 check 'and nothing has happened yet' guests reachable
 
 heading 'Let it happen'

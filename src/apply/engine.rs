@@ -5,7 +5,7 @@ use super::look::{self, connect, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
 use super::rollout::Budget;
 use super::transaction::{CALL_LIMIT, GRACE};
-use super::{Event, Events};
+use super::{Event, Events, Proof};
 use crate::desired::Desired;
 use crate::inventory::Connection;
 use crate::observe::{Observed, Sections};
@@ -38,6 +38,8 @@ pub struct Settings {
     pub confirm_timeout: Duration,
     /// How long after the first confirm a second one follows; zero for none.
     pub soak: Duration,
+    /// What else has to be proven before a commit.
+    pub proof: Option<Proof>,
     /// Who does this: `user@controller`.
     pub owner: String,
     /// The run's name, the transaction's name on every host.
@@ -163,9 +165,7 @@ impl Engine {
 
     /// Waits until everything so far has been shown: a prompt must not be drawn over.
     pub async fn drained(&self) {
-        let (token, shown) = tokio::sync::oneshot::channel::<()>();
-        self.events.emit(Event::Drain(Shown::new(token)));
-        let _ = shown.await;
+        drained(&self.events).await;
     }
 
     /// Ends the connections that a plan left open.
@@ -217,6 +217,12 @@ impl Engine {
         done.sort_by_key(|(index, ..)| *index);
         done.into_iter().map(|(_, host, answer)| (host, answer)).collect()
     }
+}
+
+pub(super) async fn drained(events: &Events) {
+    let (token, shown) = tokio::sync::oneshot::channel::<()>();
+    events.emit(Event::Drain(Shown::new(token)));
+    let _ = shown.await;
 }
 
 async fn ask_host<T>(

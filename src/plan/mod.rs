@@ -3,6 +3,7 @@
 mod bridge;
 mod bundle;
 mod diff;
+mod fingerprint;
 mod host;
 mod lints;
 mod packages;
@@ -15,10 +16,12 @@ pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
+pub use fingerprint::digest;
 pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
 pub use record::Record;
 
 use crate::problem::Origin;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One change of one resource on one host.
@@ -39,7 +42,7 @@ pub struct Change {
 }
 
 /// What happens to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It was not there.
@@ -51,7 +54,7 @@ pub enum Action {
 }
 
 /// What is dangerous about a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Risk {
     /// It touches what the SSH connection passes.

@@ -4,6 +4,7 @@
 use super::{Board, Style, printable};
 use crate::apply::{Event, HostOutcome, Status};
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -57,7 +58,7 @@ impl Progress {
                 },
                 _ = clock.tick() => match self.mode {
                     ProgressMode::Bar => self.draw(),
-                    ProgressMode::Plain if self.board.done < self.board.of => eprintln!("{}", self.board.heartbeat()),
+                    ProgressMode::Plain if self.board.done < self.board.of => say(&self.board.heartbeat()),
                     _ => {}
                 }
             }
@@ -127,10 +128,10 @@ impl Progress {
     fn line(&self, text: &str) {
         match self.mode {
             ProgressMode::None => {}
-            ProgressMode::Plain => eprintln!("{text}"),
+            ProgressMode::Plain => say(text),
             ProgressMode::Bar => match &self.bar {
                 Some(bar) => bar.println(text),
-                None => eprintln!("{text}"),
+                None => say(text),
             },
         }
     }
@@ -140,4 +141,9 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// The terminal may be gone, and the work goes on.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
