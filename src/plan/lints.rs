@@ -4,7 +4,8 @@ use super::rules::{RulesPlan, origins};
 use super::{HostPlan, Risk};
 use crate::desired::Desired;
 use crate::netfilter::{
-    BridgeView, Dark, Ruleset, SshCase, SshPath, SshSummary, Step, dead_rules, guests_dark, ssh_lockout,
+    BridgeView, Dark, Ruleset, SshCase, SshPath, SshSummary, Step, Surroundings, dead_rules, guests_dark,
+    ssh_lockout,
 };
 use crate::observe::{Live, Observed};
 use crate::problem::{Origin, Warning};
@@ -42,8 +43,11 @@ impl View<'_> {
         let mut bridges: BTreeSet<String> = self.observed.links.bridges().map(|l| l.name.clone()).collect();
         bridges.extend(self.desired.bridges.keys().cloned());
         for name in bridges {
-            let was = guests_dark(before, self.family, &self.bridge(&name, false));
-            let Some(dark) = guests_dark(after, self.family, &self.bridge(&name, true)) else { continue };
+            let around = &Surroundings::default();
+            let was = guests_dark(before, around, self.family, &self.bridge(&name, false));
+            let Some(dark) = guests_dark(after, around, self.family, &self.bridge(&name, true)) else {
+                continue;
+            };
             let message = self.dark_message(&name, &dark, was.is_some());
             plan.warnings.push(Warning { code: "guests-dark", message, origin: self.origin_of(&dark.step) });
             if was.is_none() {
@@ -154,7 +158,7 @@ impl View<'_> {
             SshCase::Reply => "what the host answers over SSH",
             SshCase::Neighbour => "IPv6 neighbour discovery, and with it SSH",
         };
-        let (code, which, step) = match ssh_lockout(after, &path).summary() {
+        let (code, which, step) = match ssh_lockout(after, &Surroundings::default(), &path).summary() {
             SshSummary::Safe => return,
             // New connections are made all the same, and one of those confirms.
             SshSummary::LockedOut { which: SshCase::Pickup, step } => ("session-dies", SshCase::Pickup, step),
