@@ -238,7 +238,7 @@ fn every_reason_is_explained() {
 #[test]
 fn warnings_are_explained() {
     let pages = pages();
-    let page = &pages["refusals.md"];
+    let page = &pages["lints.md"];
     let plan = pages["first-plan.md"].split_whitespace().collect::<Vec<_>>().join(" ");
     let human = fs::read_to_string("src/report/human.rs").unwrap();
     for rest in human.split("=> \"! ").skip(1) {
@@ -247,9 +247,11 @@ fn warnings_are_explained() {
         assert!(shown, "first-plan.md does not name the risk `{risk}`");
     }
     for room in ["src/plan", "src/desired"] {
-        for rest in module(room).split("code: \"").skip(1) {
+        let source = module(room);
+        for rest in ["code:", "warn("].iter().flat_map(|text| source.split(text).skip(1)) {
+            let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
             let code = rest.split('"').next().unwrap();
-            assert!(page.contains(&format!("`{code}`")), "{room}: refusals.md does not explain {code}");
+            assert!(page.contains(&format!("`{code}`")), "{room}: lints.md does not explain {code}");
         }
     }
 }

@@ -4,6 +4,7 @@ mod bridge;
 mod bundle;
 mod diff;
 mod fingerprint;
+pub mod forecast;
 mod host;
 mod lints;
 mod packages;
@@ -17,7 +18,7 @@ pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use fingerprint::digest;
-pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
+pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
 pub use record::Record;
 
 use crate::problem::Origin;
@@ -67,6 +68,8 @@ pub enum Risk {
     OneWay,
     /// It removes every resource of its kind from the host.
     RemovesAll,
+    /// It takes bridged frames away from somebody who filters them there.
+    BypassWrong,
 }
 
 impl Risk {
@@ -78,6 +81,7 @@ impl Risk {
             Risk::GuestsDark => "guests-dark",
             Risk::OneWay => "one-way",
             Risk::RemovesAll => "removes-all",
+            Risk::BypassWrong => "bypass-wrong",
         }
     }
 }
