@@ -9,11 +9,13 @@ mod fingerprint;
 pub mod forecast;
 mod host;
 mod lints;
+mod module_test;
 mod packages;
 mod record;
 mod rules;
 mod since;
 mod sysctl;
+mod written;
 
 pub use crate::resource::Kind;
 pub use bridge::Owned;
@@ -22,11 +24,19 @@ pub use diff::{Diff, DiffLine};
 pub use drift::drift;
 pub use fingerprint::digest;
 pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
+pub use module_test::module_test;
 pub use record::Record;
 
+use crate::desired::Desired;
+use crate::observe::Observed;
 use crate::problem::Origin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// What is to be done on a host, or what has drifted there.
+pub fn of(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
+    if options.drift { drift(desired, observed, options) } else { host(desired, observed, options) }
+}
 
 /// One change of one resource on one host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -29,17 +29,16 @@ pub(super) fn warnings(document: &Document) -> Vec<Group<'_, WarningEntry>> {
     group(document.hosts.iter().flat_map(|h| h.warnings.iter().map(|w| (w, h.name.as_str()))))
 }
 
-/// Hosts with something to say about themselves, equal words together.
+/// Hosts with something to say about themselves, equal words together; the first of each stands for all.
 pub(super) fn messages(document: &Document) -> Vec<Group<'_, HostEntry>> {
     let mut groups: Vec<Group<'_, HostEntry>> = Vec::new();
+    let mut index = BTreeMap::new();
     for host in document.hosts.iter().filter(|h| h.message.is_some()) {
-        let same = |(first, _): &&mut Group<'_, HostEntry>| {
-            first.status == host.status && first.message == host.message && first.hint == host.hint
-        };
-        match groups.iter_mut().find(same) {
-            Some((_, names)) => names.push(&host.name),
-            None => groups.push((host, vec![&host.name])),
-        }
+        let at = *index.entry((host.status, &host.message, &host.hint)).or_insert_with(|| {
+            groups.push((host, Vec::new()));
+            groups.len() - 1
+        });
+        groups[at].1.push(&host.name);
     }
     groups
 }

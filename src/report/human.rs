@@ -226,12 +226,8 @@ fn hosts_by_message(document: &Document, style: Style, out: &mut String) {
     let any = !groups.is_empty();
     for (host, names) in groups {
         let words = format!("{} {}", printable(&fold_names(&names)), host.status.words().to_uppercase());
-        let _ = writeln!(
-            out,
-            "{}: {}",
-            style.alarm(&words),
-            printable(host.message.as_deref().unwrap_or_default())
-        );
+        let message = printable(host.message.as_deref().unwrap_or_default());
+        let _ = writeln!(out, "{}: {message}", style.alarm(&words));
         if let Some(hint) = &host.hint {
             let _ = writeln!(out, "    → {}", printable(hint));
         }
