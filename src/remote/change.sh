@@ -362,7 +362,7 @@ place_link() {
 unlink_file() {
 	local kept=$VAR/original/files/${1##*/}
 	if [ -e "$kept" ]; then
-		cp -p "$kept" "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
+		cp -p "$kept" "$1.kvmfw-new" && to_disk "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
 	else
 		rm -f "$1"
 	fi
@@ -416,7 +416,7 @@ keep_originals() {
 	for family in 4 6; do
 		[ -e $dir/tables$family ] || cp "$T/pre/tables$family" $dir/tables$family || return 1
 	done
-	to_disk $dir/sysctl $dir/policies $dir
+	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
 
 # Generations beyond the newest twenty, and transactions beyond them, have served.
@@ -461,7 +461,8 @@ install_boot() {
 			reload=yes
 		done
 		[ -n "$reload" ] || exit 0
-		to_disk $VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
+		# The files too, not only their names: after a power cut they would be there and empty.
+		to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
 		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 		exit 0
 	}

@@ -234,7 +234,7 @@ close_txn() {
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
 	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
 	rm -f "$T/token"
-	to_disk "$T/done" "$T" $VAR 2>/dev/null
+	to_disk "$T/done" "$T" $VAR/history $VAR 2>/dev/null
 	echo "done $1" >&5
 	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then rm -rf $VAR; fi
 }

@@ -7,7 +7,7 @@
 //!   CHAOS_THREADS=N  so many hosts at once (2)
 //!   CHAOS_FAULT=NAME, CHAOS_STEP=NAME  only this fault, this step
 //!   CHAOS_STOP=1   ends after the first violation
-//!   CHAOS_BOOK=FILE  writes the table as a page of the book
+//!   CHAOS_BOOK=FILE  writes the table as a page of the book, after every twenty runs
 //!   KVMFW=PROGRAM  the program under test
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -66,6 +66,10 @@ fn nothing_breaks_the_promise() {
                         break;
                     }
                     several(seed, batch, &table, &violations);
+                    if let Some(path) = std::env::var_os("CHAOS_BOOK") {
+                        let page = table.lock().unwrap().page(seed, violations.lock().unwrap().len());
+                        std::fs::write(path, page).unwrap();
+                    }
                 }
             });
         }
@@ -79,9 +83,6 @@ fn nothing_breaks_the_promise() {
         start.elapsed().as_secs_f64(),
         violations.len()
     ));
-    if let Some(path) = std::env::var_os("CHAOS_BOOK") {
-        std::fs::write(path, table.page(seed, violations.len())).unwrap();
-    }
     assert!(violations.is_empty(), "{}", violations.join("\n"));
     common::tell("");
     assert!(table.missed() * 20 <= table.runs(), "{} runs did not come to their step", table.missed());
