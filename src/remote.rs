@@ -9,6 +9,7 @@ const IPTABLES: &str = include_str!("remote/iptables.sh");
 const TARGET: &str = include_str!("remote/target.sh");
 const HISTORY: &str = include_str!("remote/history.sh");
 const PROBE: &str = include_str!("remote/probe.sh");
+const NETWORK: &str = include_str!("remote/network.sh");
 
 /// The whole script that a transaction leaves on its host.
 pub const KVMFW_SH: &str = concat!(
@@ -16,8 +17,10 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/lib.sh"),
     include_str!("remote/iptables.sh"),
     include_str!("remote/probe.sh"),
+    include_str!("remote/network.sh"),
     include_str!("remote/guard.sh"),
     include_str!("remote/change.sh"),
+    include_str!("remote/boot.sh"),
     include_str!("remote/main.sh"),
 );
 
@@ -71,7 +74,7 @@ pub struct Question<'a> {
 
 /// The document that observes a host and changes nothing.
 pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
-    let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{PROBE}", nonce.as_str());
+    let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}", nonce.as_str());
     doc.push_str("want() {\n\tcase $1 in\n\t4) cat");
     here(&mut doc, nonce, question.want[0]);
     doc.push_str("\t;;\n\t6) cat");

@@ -138,8 +138,9 @@ fn commands_and_flags_exist() {
         // Flags that the text mentions.
         for code in text.split('`').skip(1).step_by(2) {
             for flag in code.split_whitespace().filter(|w| w.starts_with("--") && w.len() > 2) {
-                let ours =
-                    !["iptables", "-j", "-m", "cargo", "sysctl", "ansible"].iter().any(|w| code.contains(w));
+                let ours = !["iptables", "-j", "-m", "cargo", "sysctl", "ansible", "puppet"]
+                    .iter()
+                    .any(|w| code.contains(w));
                 assert!(!ours || flags.contains(flag), "{path}: `{code}`");
             }
         }
@@ -187,15 +188,28 @@ fn quoted_after(source: &str, before: &[&str]) -> BTreeSet<String> {
     found
 }
 
+/// What stands in a module's file and in the files below it.
+fn module(path: &str) -> String {
+    let mut text = fs::read_to_string(format!("{path}.rs")).unwrap_or_default();
+    if let Ok(entries) = fs::read_dir(path) {
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let mut below: Vec<_> = paths
+            .filter(|path| path.is_dir() || path.extension().is_some_and(|e| e == "rs"))
+            .map(|path| path.with_extension(""))
+            .collect();
+        below.sort();
+        below.dedup();
+        text.extend(below.iter().map(|path| module(path.to_str().unwrap())));
+    }
+    assert!(!text.is_empty(), "{path}: there is no such module");
+    text
+}
+
 #[test]
 fn every_reason_is_explained() {
-    let read = |path: &str| fs::read_to_string(path).unwrap();
-    let mut reasons = quoted_after(&read("src/plan/host.rs"), &["Refusal::new("]);
-    reasons.extend(quoted_after(&read("src/plan/bridge.rs"), &["Err(("]));
-    let mut engine = String::new();
-    for entry in fs::read_dir("src/apply").unwrap() {
-        engine.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
-    }
+    let mut reasons = quoted_after(&module("src/plan/host"), &["Refusal::new("]);
+    reasons.extend(quoted_after(&module("src/plan/bridge"), &["Err(("]));
+    let engine = module("src/apply");
     reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "_ => ("]));
     let kinds = engine.split("let reason = match error {").nth(1).unwrap().split("};").next().unwrap();
     reasons.extend(quoted_after(kinds, &["=>"]));
@@ -229,19 +243,10 @@ fn warnings_are_explained() {
         let shown = plan.contains(&format!("*{risk}*"));
         assert!(shown, "first-plan.md does not name the risk `{risk}`");
     }
-    for file in [
-        "src/plan/host.rs",
-        "src/plan/lints.rs",
-        "src/plan/sysctl.rs",
-        "src/plan/rules.rs",
-        "src/plan/bridge.rs",
-        "src/desired/rules.rs",
-        "src/desired/compile.rs",
-    ] {
-        let source = fs::read_to_string(file).unwrap();
-        for rest in source.split("code: \"").skip(1) {
+    for room in ["src/plan", "src/desired"] {
+        for rest in module(room).split("code: \"").skip(1) {
             let code = rest.split('"').next().unwrap();
-            assert!(page.contains(&format!("`{code}`")), "{file}: refusals.md does not explain {code}");
+            assert!(page.contains(&format!("`{code}`")), "{room}: refusals.md does not explain {code}");
         }
     }
 }
@@ -324,9 +329,9 @@ fn every_fault_has_its_test() {
         assert_eq!(tests == "—", tier == "—", "{}", row[0]);
         for name in tests.split('`').skip(1).step_by(2) {
             let (file, test) = name.split_once("::").unwrap_or_else(|| panic!("{name} names no file"));
-            let text = fs::read_to_string(format!("tests/{file}.rs"))
-                .or_else(|_| fs::read_to_string(format!("src/{file}.rs")))
-                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            let folder =
+                if Path::new("src").join(file).with_extension("rs").exists() { "src" } else { "tests" };
+            let text = module(&format!("{folder}/{file}"));
             assert!(text.contains(&format!("fn {test}()")), "{name} does not exist");
             count += 1;
         }

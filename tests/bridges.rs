@@ -5,6 +5,7 @@ mod common;
 
 use common::Lab;
 use common::project::Project;
+use std::fs;
 
 const HOST: &str = "kvm1";
 
@@ -20,6 +21,9 @@ ip addr add 198.51.100.9/32 dev p0
 ip route add 198.51.100.1 dev p0
 ip route add default via 198.51.100.1 dev p0 metric 50
 ip -6 route add default dev p0 metric 70
+ip route add 203.0.113.0/24 via 198.51.100.1 dev p0 mtu lock 1400 advmss 1300 initcwnd 20
+ip route add 192.0.3.0/24 mtu 1300 nexthop via 198.51.100.1 dev p0 weight 2 nexthop via 192.168.1.53 dev br123 weight 1
+ip route add 192.0.4.0/24 dev p0 table 77 src 198.51.100.9
 ";
 
 #[test]
@@ -32,7 +36,7 @@ fn routes_of_a_routed_host_move_with_its_address_and_come_back() {
     let bridge = "bridges: { br9: { ports: [p0], addresses: ['198.51.100.9/32'], take_addresses: true } }\n";
     let project =
         Project::new(&lab, &[HOST], &format!("{bridge}checks: [{{ command: 'false', required: true }}]\n"));
-    let routes = "ip route; ip -6 route";
+    let routes = "ip -o route; ip -6 route; ip route show table 77";
     let before = on_host(&lab, routes);
     let back = project.apply(&lab, &[]).expect(4);
     assert!(back.stdout.contains("ROLLED BACK"), "{}", back.stdout);
@@ -41,7 +45,14 @@ fn routes_of_a_routed_host_move_with_its_address_and_come_back() {
     project.all(bridge);
     project.apply(&lab, &[]).expect(0);
     let after = on_host(&lab, routes);
-    for line in ["default via 198.51.100.1 dev br9", "198.51.100.1 dev br9", "default dev br9 metric 70"] {
+    for line in [
+        "default via 198.51.100.1 dev br9",
+        "198.51.100.1 dev br9",
+        "default dev br9 metric 70",
+        "203.0.113.0/24 via 198.51.100.1 dev br9 mtu lock 1400 advmss 1300 initcwnd 20",
+        "nexthop via 198.51.100.1 dev br9 weight 2 \\\tnexthop via 192.168.1.53 dev br123 weight 1",
+        "192.0.4.0/24 dev br9 scope link src 198.51.100.9",
+    ] {
         assert!(after.contains(line), "{line} is not in\n{after}");
     }
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
@@ -68,4 +79,68 @@ fn a_link_with_a_lease_is_made_no_port() {
         assert!(run.stdout.contains("eth0 has 10.99.0.11 by DHCP"), "{}", run.stdout);
     }
     common::same(&before, &lab.dump(HOST), "nothing was to be done");
+}
+
+/// Bridges that other programs make are left to them, whether they are there or not.
+#[test]
+fn bridges_of_others_are_refused() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let network = |mode: &str, bridge: &str| {
+        format!(
+            "<network><name>x</name>\n<forward mode='{mode}'/>\n<bridge name='{bridge}' stp='on'/></network>\n"
+        )
+    };
+    let folder = lab.disk(HOST, "/etc/libvirt/qemu/networks");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("nat.xml"), network("nat", "br7")).unwrap();
+    fs::write(folder.join("lan.xml"), network("bridge", "br123")).unwrap();
+    let before = lab.dump(HOST);
+    for (bridge, evidence) in [
+        ("virbr0", "libvirt (by its name)"),
+        ("docker0", "Docker (by its name)"),
+        ("vmbr0", "Proxmox VE (by its name)"),
+        ("qbr0123abcd-ef", "OpenStack Neutron (by its name)"),
+        ("brq0123abcd-ef", "OpenStack Neutron (by its name)"),
+        ("br7", "libvirt (/etc/libvirt/qemu/networks/nat.xml defines it)"),
+    ] {
+        let project = Project::new(&lab, &[HOST], &format!("bridges: {{ {bridge}: {{ stp: false }} }}\n"));
+        let run = project.apply(&lab, &["--format", "json"]).expect(7);
+        let host = &run.json()["hosts"][0];
+        assert_eq!(host["reason"], "foreign_owner", "{host:#}");
+        assert!(run.stdout.contains(evidence) && run.stdout.contains("manage: false"), "{}", run.stdout);
+        project.all(&format!("bridges: {{ {bridge}: {{ manage: false }} }}\n"));
+        project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    }
+    common::same(&before, &lab.dump(HOST), "nothing was to be done");
+    // A network that only uses a bridge of the host's own does not own it.
+    let project = Project::new(&lab, &[HOST], "bridges: { br123: { ageing: 77 } }\n");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+}
+
+/// A boot that cannot make a bridge what it should be says so, then and afterwards, until it is mended.
+#[test]
+fn what_fails_at_boot_is_told() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(&lab, "ip link add p0 type veth peer name p1");
+    let project = Project::new(&lab, &[HOST], "bridges: { br9: { ports: [p0], ageing: 77 } }\n");
+    project.apply(&lab, &[]).expect(0);
+    lab.reboot(HOST);
+    assert!(lab.console(HOST).contains("[FAILED] kvmfw-bridges.service"), "{}", lab.console(HOST));
+    assert!(on_host(&lab, "ip -d link show br9").contains("ageing_time 7700"), "the rest was to be done");
+    let status = project.kvmfw(&lab, &["status"]);
+    assert!(status.stdout.contains("BOOT FAILED bridges: `link set dev p0 "), "{}", status.stdout);
+    project.all("bridges: { br9: { ageing: 77 } }\n");
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0);
+    assert!(plan.stdout.contains("boot-failed kvm1"), "{}{}", plan.stdout, plan.stderr);
+    on_host(&lab, "ip link add p0 type veth peer name p1");
+    project.all("bridges: { br9: { ports: [p0], ageing: 77 } }\n");
+    project.apply(&lab, &[]).expect(0);
+    let status = project.kvmfw(&lab, &["status"]);
+    assert!(!status.stdout.contains("BOOT FAILED"), "{}", status.stdout);
 }

@@ -53,7 +53,7 @@ remote_scripts() {
     all=$(mktemp --suffix .sh) || return 1
     {
         echo '#!/bin/sh'
-        for part in lib iptables probe guard change main; do cat "src/remote/$part.sh"; done
+        for part in lib iptables probe network guard change boot main; do cat "src/remote/$part.sh"; done
     } >"$all"
     # Programs for awk and for an inner sh stand in single quotes, and `a && b || give_up` is meant.
     shellcheck -s dash -e SC2015,SC2016 "$all"

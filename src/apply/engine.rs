@@ -3,13 +3,13 @@
 use super::event::Shown;
 use super::look::{self, connect, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
-use super::rollout::{Budget, Rollout};
-use super::transaction::{CALL_LIMIT, GRACE, apply_host};
-use super::{Event, Events};
+use super::rollout::Budget;
+use super::transaction::{CALL_LIMIT, GRACE};
+use super::{Event, Events, Proof};
 use crate::desired::Desired;
 use crate::inventory::Connection;
 use crate::observe::{Observed, Sections};
-use crate::plan::{self, HostPlan, Options, Verdict};
+use crate::plan::{self, HostPlan, Options};
 use crate::remote::Nonce;
 use crate::transport::{Session, Via};
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub confirm_timeout: Duration,
     /// How long after the first confirm a second one follows; zero for none.
     pub soak: Duration,
+    /// What else has to be proven before a commit.
+    pub proof: Option<Proof>,
     /// Who does this: `user@controller`.
     pub owner: String,
     /// The run's name, the transaction's name on every host.
@@ -74,6 +76,11 @@ impl Interrupt {
         self.stop.load(Ordering::SeqCst)
     }
 
+    /// From now on hosts are being changed.
+    pub(super) fn change(&self) {
+        self.applying.store(true, Ordering::SeqCst);
+    }
+
     /// Whether hosts are being changed.
     pub fn applying(&self) -> bool {
         self.applying.load(Ordering::SeqCst)
@@ -82,12 +89,12 @@ impl Interrupt {
 
 /// Talks to hosts.
 pub struct Engine {
-    interrupt: Arc<Interrupt>,
-    settings: Arc<Settings>,
-    events: Events,
+    pub(super) interrupt: Arc<Interrupt>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) events: Events,
     gate: Arc<Semaphore>,
     /// Connections of the plan, to be used again by the apply.
-    sessions: BTreeMap<String, Session>,
+    pub(super) sessions: BTreeMap<String, Session>,
 }
 
 impl Engine {
@@ -158,9 +165,7 @@ impl Engine {
 
     /// Waits until everything so far has been shown: a prompt must not be drawn over.
     pub async fn drained(&self) {
-        let (token, shown) = tokio::sync::oneshot::channel::<()>();
-        self.events.emit(Event::Drain(Shown::new(token)));
-        let _ = shown.await;
+        drained(&self.events).await;
     }
 
     /// Ends the connections that a plan left open.
@@ -170,86 +175,6 @@ impl Engine {
             tasks.spawn(session.close());
         }
         while tasks.join_next().await.is_some() {}
-    }
-
-    /// Carries plans out, batch by batch. Outcomes come in the order of the plans.
-    pub async fn apply(&mut self, planned: Vec<Planned>) -> Vec<HostOutcome> {
-        let total = planned.len();
-        let mut outcomes: BTreeMap<usize, HostOutcome> = BTreeMap::new();
-        let mut todo = Vec::new();
-        let mut unreachable = 0;
-        for (index, planned) in planned.into_iter().enumerate() {
-            match planned.result {
-                Err(outcome) => {
-                    unreachable += usize::from(outcome.status == Status::Unreachable);
-                    outcomes.insert(index, outcome);
-                }
-                Ok((plan, _)) => match settled(&plan) {
-                    Some(mut outcome) => {
-                        outcome.plan = Some(plan);
-                        outcomes.insert(index, outcome);
-                    }
-                    None => todo.push((index, planned.desired, planned.options, plan)),
-                },
-            }
-        }
-        let mut rollout = Rollout::new(todo.len(), &self.settings.batches, self.settings.max_fail);
-        let too_many = unreachable > self.settings.max_unreachable.of(total);
-        if too_many && !todo.is_empty() {
-            self.events.emit(Event::Note(format!(
-                "{unreachable} of {total} hosts cannot be reached, more than --max-unreachable allows: nothing is changed"
-            )));
-        }
-        self.events.emit(Event::Applying(todo.len()));
-        self.interrupt.applying.store(true, Ordering::SeqCst);
-        let mut todo = todo.into_iter();
-        for size in rollout.batches().to_vec() {
-            let mut tasks = JoinSet::new();
-            let mut names = BTreeMap::new();
-            let mut batch: Vec<_> = todo.by_ref().take(size).collect();
-            batch.reverse();
-            loop {
-                while tasks.len() < self.settings.parallel.max(1)
-                    && !rollout.stopped()
-                    && !too_many
-                    && !self.interrupt.asked()
-                {
-                    let Some((index, desired, options, plan)) = batch.pop() else { break };
-                    let session = self.sessions.remove(&desired.host);
-                    let (settings, events) = (self.settings.clone(), self.events.clone());
-                    let host = desired.host.clone();
-                    let handle = tasks.spawn(async move {
-                        let outcome = apply_host(&settings, &events, &desired, &options, plan, session).await;
-                        (index, outcome)
-                    });
-                    names.insert(handle.id(), (index, host));
-                }
-                let Some(joined) = tasks.join_next_with_id().await else { break };
-                let (index, outcome) = match joined {
-                    Ok((_, done)) => done,
-                    Err(error) => {
-                        // A bug of ours: the host's guard decides, and the user is told that we do not know.
-                        let (index, host) = names.remove(&error.id()).unwrap_or((usize::MAX, "?".to_owned()));
-                        let outcome = HostOutcome::new(host, Status::Unknown)
-                            .reason("internal")
-                            .message("kvmfw itself failed while it changed this host; its guard decides")
-                            .hint("kvmfw status");
-                        (index, outcome)
-                    }
-                };
-                if outcome.status.is_failure() {
-                    rollout.count_failure();
-                }
-                self.events.emit(Event::Done(outcome.clone()));
-                outcomes.insert(index, outcome);
-            }
-            for (index, desired, _, plan) in batch.into_iter().rev() {
-                outcomes
-                    .insert(index, skipped(&desired.host, plan, &rollout, too_many, self.interrupt.asked()));
-            }
-        }
-        self.close().await;
-        outcomes.into_values().collect()
     }
 }
 
@@ -294,6 +219,12 @@ impl Engine {
     }
 }
 
+pub(super) async fn drained(events: &Events) {
+    let (token, shown) = tokio::sync::oneshot::channel::<()>();
+    events.emit(Event::Drain(Shown::new(token)));
+    let _ = shown.await;
+}
+
 async fn ask_host<T>(
     settings: &Settings,
     events: &Events,
@@ -312,38 +243,4 @@ async fn ask_host<T>(
         let tail = answer.stderr.lines().last().unwrap_or("the host's answer is not complete").to_owned();
         HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(tail)
     })
-}
-
-/// The outcome of a host that needs no transaction.
-fn settled(plan: &HostPlan) -> Option<HostOutcome> {
-    match &plan.verdict {
-        Verdict::Changes => None,
-        Verdict::Unchanged => Some(HostOutcome::new(&plan.host, Status::Unchanged)),
-        Verdict::Refused(refusal) => {
-            let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
-            let outcome =
-                HostOutcome::new(&plan.host, status).reason(&refusal.reason).message(&refusal.message);
-            Some(HostOutcome { hint: refusal.hint().map(str::to_owned), ..outcome })
-        }
-    }
-}
-
-fn skipped(
-    host: &str,
-    plan: Box<HostPlan>,
-    rollout: &Rollout,
-    too_many: bool,
-    interrupted: bool,
-) -> HostOutcome {
-    let (failed, budget) = rollout.budget();
-    let (reason, message) = if interrupted {
-        ("interrupted", "interrupted before its turn".to_owned())
-    } else if too_many {
-        ("max_unreachable", "too many hosts cannot be reached".to_owned())
-    } else {
-        ("budget", format!("{failed} failed, and --max-fail is {budget}"))
-    };
-    let mut outcome = HostOutcome::new(host, Status::Skipped).reason(reason).message(message);
-    outcome.plan = Some(plan);
-    outcome
 }

@@ -3,6 +3,7 @@
 use super::HostOutcome;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -11,10 +12,22 @@ pub enum Event {
     Observing(usize),
     /// A host was observed, or could not be; the error.
     Observed(String, Option<String>),
-    /// So many hosts are about to be changed.
-    Applying(usize),
-    /// A host is at a step of its transaction.
-    Step(String, &'static str),
+    /// So many hosts are about to be changed, and so many failures stop that.
+    Applying {
+        /// How many.
+        hosts: usize,
+        /// How many failures stop new hosts.
+        max_fail: usize,
+    },
+    /// A batch has begun.
+    Batch {
+        /// Which, counted from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// A host is at a step: which, and after how long its guard rolls back if nothing more comes.
+    Step(String, &'static str, Option<Duration>),
     /// A host is done with.
     Done(HostOutcome),
     /// Something worth a line, about the run.

@@ -61,6 +61,7 @@ pub(super) async fn observe_host(
     recover: bool,
 ) -> (ObserveResult, Option<Session>) {
     let host = &desired.host;
+    events.emit(Event::Step(host.clone(), "looking", None));
     let session = match connect(settings, events, host, &desired.connection).await {
         Ok(session) => session,
         Err(error) => return (Err(unreachable(host, &error)), None),

@@ -5,10 +5,13 @@ mod engine;
 mod event;
 mod look;
 mod outcome;
+mod proof;
 mod rollout;
+mod run;
 mod transaction;
 
 pub use engine::{Engine, Interrupt, Planned, Settings};
 pub use event::{Event, Events};
 pub use outcome::{HostOutcome, Status, TransactionState};
+pub use proof::Proof;
 pub use rollout::{Budget, Rollout, parse_batches};

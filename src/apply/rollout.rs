@@ -1,5 +1,7 @@
-//! In what order hosts change, and when to stop. Pure.
+//! In what order hosts change, how many at once, and when to stop. Pure.
 
+use crate::desired::Turn;
+use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
 /// A number of hosts, or a share of those selected.
@@ -45,37 +47,106 @@ pub fn parse_batches(text: &str) -> Result<Vec<Budget>, String> {
     Ok(batches)
 }
 
-/// Hands out hosts batch by batch, until too many have failed.
+/// Hands out hosts batch by batch, until all have had their turn or too many have failed.
 #[derive(Clone, Debug)]
 pub struct Rollout {
-    batches: Vec<usize>,
+    /// Batches that have not begun; the hosts of each.
+    batches: VecDeque<Vec<usize>>,
+    /// Hosts of the batch that has begun, by the groups that limit them, each queue in the order of turn.
+    waiting: BTreeMap<Vec<usize>, VecDeque<usize>>,
+    /// The limiting groups of each host.
+    groups: Vec<Vec<usize>>,
+    /// How many more hosts of each limiting group may start.
+    room: Vec<usize>,
+    begun: usize,
+    of: usize,
+    in_flight: usize,
+    parallel: usize,
     max_fail: usize,
     failed: usize,
 }
 
 impl Rollout {
-    /// A rollout over so many hosts. The last batch size repeats until all have had their turn.
-    pub fn new(hosts: usize, batches: &[Budget], max_fail: Budget) -> Self {
-        let mut sizes = Vec::new();
-        let mut left = hosts;
-        let mut sizes_wanted = batches.iter();
+    /// A rollout over these hosts, at most `parallel` at once. The last batch size repeats until all
+    /// have had their turn; jump hosts come after all others, each a batch of its own.
+    pub fn new(hosts: &[Turn], batches: &[Budget], max_fail: Budget, parallel: usize) -> Self {
+        let (jump, others): (Vec<usize>, Vec<usize>) =
+            (0..hosts.len()).partition(|host| hosts[*host].jump_host);
+        let mut queue = VecDeque::new();
+        let mut left = others.as_slice();
+        let mut sizes = batches.iter();
         let mut size = 1;
-        while left > 0 {
-            size = sizes_wanted.next().map_or(size, |b| b.of(hosts)).max(1);
-            sizes.push(size.min(left));
-            left -= size.min(left);
+        while !left.is_empty() {
+            size = sizes.next().map_or(size, |b| b.of(hosts.len())).max(1);
+            let (batch, rest) = left.split_at(size.min(left.len()));
+            queue.push_back(batch.to_vec());
+            left = rest;
         }
-        Self { batches: sizes, max_fail: max_fail.of(hosts).max(1), failed: 0 }
+        queue.extend(jump.into_iter().map(|host| vec![host]));
+        let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut room: Vec<usize> = Vec::new();
+        let mut groups = Vec::with_capacity(hosts.len());
+        for host in hosts {
+            let of_host = host.max_in_flight.iter().map(|(name, limit)| {
+                *ids.entry(name).or_insert_with(|| {
+                    room.push((*limit).max(1));
+                    room.len() - 1
+                })
+            });
+            groups.push(of_host.collect());
+        }
+        Self {
+            of: queue.len(),
+            batches: queue,
+            waiting: BTreeMap::new(),
+            groups,
+            room,
+            begun: 0,
+            in_flight: 0,
+            parallel: parallel.max(1),
+            max_fail: max_fail.of(hosts.len()).max(1),
+            failed: 0,
+        }
     }
 
-    /// The sizes of the batches in order; they add up to the hosts.
-    pub fn batches(&self) -> &[usize] {
-        &self.batches
+    /// The next host that may start now, which then counts as in flight. `None`: none may, before one
+    /// in flight has ended, or ever.
+    pub fn start(&mut self) -> Option<usize> {
+        if self.stopped() || self.in_flight >= self.parallel {
+            return None;
+        }
+        if self.waiting.is_empty() && self.in_flight == 0 {
+            self.begin();
+        }
+        let free = |groups: &[usize]| groups.iter().all(|group| self.room[*group] > 0);
+        let ready = self.waiting.iter().filter(|(groups, _)| free(groups));
+        let key = ready.min_by_key(|(_, hosts)| hosts.front().copied()).map(|(groups, _)| groups.clone())?;
+        let hosts = self.waiting.get_mut(&key)?;
+        let host = hosts.pop_front()?;
+        if hosts.is_empty() {
+            self.waiting.remove(&key);
+        }
+        key.iter().for_each(|group| self.room[*group] -= 1);
+        self.in_flight += 1;
+        Some(host)
     }
 
-    /// A host failed, was rolled back or became unknown.
-    pub fn count_failure(&mut self) {
-        self.failed += 1;
+    /// The next batch waits, if there is one.
+    fn begin(&mut self) {
+        let Some(batch) = self.batches.pop_front() else { return };
+        self.begun += 1;
+        for host in batch {
+            self.waiting.entry(self.groups[host].clone()).or_default().push_back(host);
+        }
+    }
+
+    /// A host that was started has ended; whether it failed, was rolled back or is unknown.
+    pub fn ended(&mut self, host: usize, failed: bool) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.failed += usize::from(failed);
+        for group in &self.groups[host] {
+            self.room[*group] += 1;
+        }
     }
 
     /// Whether no new host may start.
@@ -87,28 +158,12 @@ impl Rollout {
     pub fn budget(&self) -> (usize, usize) {
         (self.failed, self.max_fail)
     }
+
+    /// The number of the batch that has begun, counted from 1, and how many there are.
+    pub fn batch(&self) -> (usize, usize) {
+        (self.begun, self.of)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn canary_then_tenth_then_all() {
-        let batches = parse_batches("1,10%,100%").unwrap();
-        assert_eq!(Rollout::new(100, &batches, Budget::Hosts(1)).batches(), [1, 10, 89]);
-        assert_eq!(Rollout::new(1, &batches, Budget::Hosts(1)).batches(), [1]);
-        assert_eq!(Rollout::new(3, &batches, Budget::Hosts(1)).batches(), [1, 1, 1]);
-        assert!(parse_batches("0").is_err() && parse_batches("x").is_err() && parse_batches("101%").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn every_host_once(hosts in 0usize..5000, first in 1usize..50, percent in 1u8..=100) {
-            let rollout = Rollout::new(hosts, &[Budget::Hosts(first), Budget::Percent(percent)], Budget::Percent(5));
-            prop_assert_eq!(rollout.batches().iter().sum::<usize>(), hosts);
-            prop_assert!(rollout.batches().iter().all(|b| *b > 0));
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //! decide. The host's guard is the one who knows; what is not read from it is unknown.
 
 use super::checks::{read_checks, run_here};
-use super::engine::Settings;
+use super::engine::{Settings, drained};
 use super::look::{PROBE_LIMIT, connect, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
 use super::{Event, Events};
@@ -36,6 +36,14 @@ struct Transaction<'a> {
     patience: Duration,
     /// The commit was sent; whether it arrived is another question.
     commit_sent: AtomicBool,
+}
+
+/// What a host says of a transaction.
+struct Told {
+    state: TransactionState,
+    checks: BTreeMap<usize, bool>,
+    /// Until the guard decides by itself.
+    left: Duration,
 }
 
 pub(super) async fn apply_host(
@@ -81,7 +89,7 @@ impl Transaction<'_> {
                 return outcome;
             }
         };
-        self.step("applying");
+        self.step("applying", Some(self.settings.apply_timeout));
         let started = Instant::now();
         // A channel that the change cut may never say so; a new connection can ask as well.
         let limit = self.settings.apply_timeout.min(Duration::from_secs(10)) + Duration::from_secs(2);
@@ -98,8 +106,8 @@ impl Transaction<'_> {
         outcome
     }
 
-    fn step(&self, step: &'static str) {
-        self.events.emit(Event::Step(self.desired.host.clone(), step));
+    fn step(&self, step: &'static str, guard: Option<Duration>) {
+        self.events.emit(Event::Step(self.desired.host.clone(), step, guard));
     }
 
     /// The plan's connection if it still lives, else a new one.
@@ -117,7 +125,7 @@ impl Transaction<'_> {
     /// checks pass before anything is touched.
     async fn stage(&self, plan: &HostPlan, session: &Session) -> Result<BTreeMap<usize, bool>, HostOutcome> {
         let host = &self.desired.host;
-        self.step("staging");
+        self.step("staging", None);
         let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
         let mut files = plan.bundle.files.clone();
         files.push(("owner".into(), format!("{}\n", self.settings.owner)));
@@ -147,9 +155,7 @@ impl Transaction<'_> {
             return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
         }
         let again = plan::host(self.desired, &observed, self.options);
-        let same =
-            again.changes == plan.changes && again.bundle == plan.bundle && again.verdict == Verdict::Changes;
-        if !same {
+        if again.fingerprint() != plan.fingerprint() || again.verdict != Verdict::Changes {
             self.abort(session).await;
             let (reason, message) = match again.verdict {
                 Verdict::Refused(refusal) => (refusal.reason, refusal.message),
@@ -178,7 +184,7 @@ impl Transaction<'_> {
         command: &str,
         limit: Duration,
     ) -> Result<TransactionState, TransportError> {
-        self.call_sections(session, command, limit).await.map(|(state, _)| state)
+        self.call_sections(session, command, limit).await.map(|told| told.state)
     }
 
     async fn call_sections(
@@ -186,14 +192,18 @@ impl Transaction<'_> {
         session: &Session,
         command: &str,
         limit: Duration,
-    ) -> Result<(TransactionState, BTreeMap<usize, bool>), TransportError> {
+    ) -> Result<Told, TransportError> {
         let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
         let document = remote::call(&nonce, command, &self.settings.run, &self.token);
         let answer = session.run(&document, limit).await?;
         let text = String::from_utf8_lossy(&answer.stdout);
         let sections = Sections::split(&text, nonce.as_str());
         match TransactionState::read(&sections) {
-            Some(state) => Ok((state, read_checks(&sections))),
+            Some(state) => {
+                let left = sections.value("outcome", "left").and_then(|left| left.parse().ok());
+                let left = left.map_or(self.settings.confirm_timeout, Duration::from_secs);
+                Ok(Told { state, checks: read_checks(&sections), left })
+            }
             None => Err(TransportError::Lost("the host's answer was cut off".into())),
         }
     }
@@ -220,7 +230,7 @@ impl Transaction<'_> {
 
     /// Comes back over new connections until the host says how it ended, or time is up.
     async fn confirm(&self, before: &BTreeMap<usize, bool>, started: Instant) -> HostOutcome {
-        self.step("confirming");
+        self.step("confirming", Some(self.settings.confirm_timeout + self.settings.soak));
         let deadline = started
             + self.settings.apply_timeout
             + self.settings.confirm_timeout
@@ -287,8 +297,8 @@ impl Transaction<'_> {
         first_confirm: &mut Option<Instant>,
     ) -> Result<(TransactionState, Option<Duration>), TransportError> {
         let patient = Instant::now() + self.patience;
-        let failed = loop {
-            let (state, mut after) =
+        let (failed, left) = loop {
+            let Told { state, checks: mut after, left } =
                 self.call_sections(session, "probe-confirm", CALL_LIMIT + self.checks_limit()).await?;
             if state != TransactionState::Applied {
                 return Ok((state, None));
@@ -296,31 +306,48 @@ impl Transaction<'_> {
             after.extend(self.controller_checks().await);
             let failed = self.failed_check(before, &after);
             if failed.is_none() || Instant::now() >= patient {
-                break failed;
+                break (failed, left);
             }
             tokio::time::sleep(CHECK_PAUSE).await;
         };
         if let Some(failed) = failed {
             self.events.emit(Event::Note(format!("{}: check failed: {failed}", self.desired.host)));
-            let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
-            let reason = format!("a check failed: {failed}");
-            let document = remote::console(&nonce, &format!("rollback {}", self.settings.run), &reason);
-            let answer = session.run(&document, CALL_LIMIT + GRACE).await?;
-            let text = String::from_utf8_lossy(&answer.stdout);
-            let state = TransactionState::read(&Sections::split(&text, nonce.as_str()));
-            return Ok((state.unwrap_or(TransactionState::Deciding), None));
+            return self.roll_back(session, &format!("a check failed: {failed}")).await;
         }
         if !self.settings.soak.is_zero() {
             let first = *first_confirm.get_or_insert_with(Instant::now);
             let left = (first + self.settings.soak).saturating_duration_since(Instant::now());
             if !left.is_zero() {
-                self.step("soaking");
+                self.step("soaking", Some(self.settings.confirm_timeout + left));
                 return Ok((TransactionState::Applied, Some(left)));
+            }
+        }
+        if let Some(proof) = &self.settings.proof {
+            // Whoever is asked must see the question, and is through before the guard is: its word would
+            // not say why.
+            drained(self.events).await;
+            let left = left.saturating_sub(Duration::from_secs(1));
+            if let Err(reason) = proof.ask(left).await {
+                return self.roll_back(session, &reason).await;
             }
         }
         self.commit_sent.store(true, Ordering::Relaxed);
         let state = self.call(session, "commit", CALL_LIMIT * 2).await?;
         Ok((state, None))
+    }
+
+    /// Does not wait for the guard's deadline.
+    async fn roll_back(
+        &self,
+        session: &Session,
+        reason: &str,
+    ) -> Result<(TransactionState, Option<Duration>), TransportError> {
+        let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
+        let document = remote::console(&nonce, &format!("rollback {}", self.settings.run), reason);
+        let answer = session.run(&document, CALL_LIMIT + GRACE).await?;
+        let text = String::from_utf8_lossy(&answer.stdout);
+        let state = TransactionState::read(&Sections::split(&text, nonce.as_str()));
+        Ok((state.unwrap_or(TransactionState::Deciding), None))
     }
 
     /// The first check that passed before, or has to pass anyway, and does not now.

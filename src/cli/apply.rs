@@ -1,10 +1,12 @@
 //! `kvmfw apply`
 
+use super::saved::SavedPlan;
 use super::{Code, Common, exit, runs, setup};
-use crate::apply::{Budget, Engine, HostOutcome, Planned, Settings, Status, parse_batches};
+use crate::apply::{Budget, Engine, HostOutcome, Proof, Settings, Status, parse_batches};
 use crate::desired::Desired;
 use crate::plan::{Options, Verdict};
 use crate::report::{Document, plan_text, recap_text};
+use crate::transport::Via;
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -98,40 +100,43 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
                 );
                 return Err(exit::BAD_INPUT);
             }
-            Some(runs::load_plan(path)?)
+            Some(SavedPlan::load(path)?)
         }
         None => None,
     };
-    let (_, desired) = match &saved {
-        Some(saved) => saved.desired(common)?,
-        None => setup::desired(common)?,
+    let (desired, allowed) = match &saved {
+        Some(saved) => (saved.desired(common)?, saved.options()),
+        None => (setup::desired(common)?.1, Options::default()),
     };
-    let options = Options { take_over: args.take_over, accept, ..Options::default() };
+    let options = Options { take_over: args.take_over || allowed.take_over, accept, ..allowed };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
-    let expected = saved.map(|s| s.expected());
-    carry_out(common, &args.rollout, Work { hosts, expected, left: Vec::new(), max_fail: Budget::Hosts(1) })
+    let todo = Work { hosts, saved, left: Vec::new(), max_fail: Budget::Hosts(1), local: None };
+    carry_out(common, &args.rollout, todo)
 }
-
-/// What a saved plan says about hosts: the plan of each must come out the same again.
-pub(super) type Expected = std::collections::BTreeMap<String, runs::SavedHost>;
 
 /// What is to be carried out.
 pub(super) struct Work {
     pub hosts: Vec<(Desired, Options)>,
-    pub expected: Option<Expected>,
+    /// The plan that was saved: what comes out otherwise now is left alone.
+    pub saved: Option<SavedPlan>,
     /// Hosts that are left out, and why.
     pub left: Vec<HostOutcome>,
     /// Where the user did not say it.
     pub max_fail: Budget,
+    /// This machine is the host; what proves that one still gets in.
+    pub local: Option<Proof>,
 }
 
 /// Plans, shows, asks, applies, and shows what came of it.
 pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, todo: Work) -> Code {
     let run = setup::run_name()?;
-    let settings = rollout.settings(common, &run, todo.max_fail)?;
-    let Work { hosts, expected, left, .. } = todo;
+    let mut settings = rollout.settings(common, &run, todo.max_fail)?;
+    let Work { hosts, saved, left, local, .. } = todo;
+    if local.is_some() {
+        settings = Settings { via: Via::Local, proof: local, ..settings };
+    }
     let (outcomes, interrupted) =
-        setup::engine(common, settings, |engine| work(common, engine, hosts, expected))?;
+        setup::engine(common, settings, |engine| work(common, engine, hosts, saved))?;
     let mut outcomes = outcomes?;
     outcomes.extend(left);
     let mut document = Document::of_run(&run, &outcomes);
@@ -153,11 +158,11 @@ async fn work(
     common: &Common,
     mut engine: Engine,
     hosts: Vec<(Desired, Options)>,
-    expected: Option<Expected>,
+    saved: Option<SavedPlan>,
 ) -> Result<Vec<HostOutcome>, u8> {
     let mut planned = engine.plan(hosts, true).await;
-    if let Some(expected) = &expected {
-        planned.iter_mut().for_each(|p| hold_to(p, expected));
+    if let Some(saved) = &saved {
+        planned.iter_mut().for_each(|p| saved.hold(p));
     }
     let pending =
         planned.iter().any(|p| matches!(&p.result, Ok((plan, _)) if plan.verdict == Verdict::Changes));
@@ -168,7 +173,7 @@ async fn work(
         if common.format == super::Format::Human {
             setup::complain(&plan_text(&document, style));
         }
-        if expected.is_none() {
+        if saved.is_none() {
             let question =
                 format!("Apply to {} of {} hosts?", document.count(Status::Changed), planned.len());
             if let Err(code) = tokio::task::block_in_place(|| setup::ask(common, &question)) {
@@ -178,17 +183,4 @@ async fn work(
         }
     }
     Ok(engine.apply(planned).await)
-}
-
-/// A saved plan is applied exactly or not at all.
-fn hold_to(planned: &mut Planned, expected: &Expected) {
-    let Ok((plan, _)) = &planned.result else { return };
-    let same = expected.get(&plan.host).is_some_and(|saved| saved.is(plan));
-    if !same && !matches!(plan.verdict, Verdict::Refused(_)) {
-        let outcome = HostOutcome::new(&plan.host, Status::Refused)
-            .reason("stale")
-            .message("the host, or the inventory, has changed since the plan was saved")
-            .hint("plan again");
-        planned.result = Err(outcome);
-    }
 }

@@ -9,6 +9,7 @@ mod inventory;
 mod plan;
 mod program;
 mod runs;
+mod saved;
 mod setup;
 mod shard;
 mod show;

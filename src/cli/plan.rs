@@ -1,5 +1,6 @@
 //! `kvmfw plan`
 
+use super::saved::SavedPlan;
 use super::{Code, Common, exit, runs, setup};
 use crate::plan::Options;
 use crate::report::{Document, plan_text};
@@ -26,7 +27,11 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
         setup::engine(common, settings, |mut engine| async move { engine.plan(hosts, false).await })?;
     let document = Document::of_plan(&planned);
     if let Some(path) = &args.out {
-        runs::save_plan(path, &project, common, &planned, &document)?;
+        let saved = SavedPlan::of(&project, common, &options, &planned, &document);
+        runs::write_private(path, &saved.text()).map_err(|error| {
+            setup::complain(&format!("cannot write {}: {error}", path.display()));
+            exit::INTERNAL
+        })?;
         setup::complain(&format!("Saved to {0}. Run `kvmfw apply {0}`.", path.display()));
     }
     setup::show(common, &document, plan_text);

@@ -24,12 +24,13 @@ pub fn style(common: &Common, terminal: bool) -> Style {
         When::Auto if std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| !v.is_empty() && v != "0") => true,
         When::Auto => terminal && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
     };
-    Style { color, width: terminal.then(columns).flatten() }
-}
-
-fn columns() -> Option<usize> {
-    let from_env = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-    from_env.or_else(|| terminal_size::terminal_size().map(|(w, _)| usize::from(w.0)))
+    let size = terminal.then(terminal_size::terminal_size).flatten();
+    let columns = || std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    Style {
+        color,
+        width: terminal.then(columns).flatten().or(size.map(|(columns, _)| usize::from(columns.0))),
+        height: size.map(|(_, rows)| usize::from(rows.0)),
+    }
 }
 
 /// Writes a result. A reader that went away is not an error.
@@ -54,10 +55,9 @@ pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>
     exit::BAD_INPUT
 }
 
-/// Reads an inventory with the modules beside it.
-fn load(dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, Problems> {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    inventory::load(&Locate { dir, inventory, home })
+/// Where a project and its inventory are looked for.
+pub fn locate(dir: Option<PathBuf>, inventory: Option<String>) -> Locate {
+    Locate { dir, inventory, home: std::env::var_os("HOME").map(PathBuf::from) }
 }
 
 /// The project in a folder, with the inventory of a name: a file, a folder, or a program.
@@ -67,10 +67,9 @@ pub fn open(common: &Common, dir: Option<PathBuf>, inventory: Option<String>) ->
         Some(path) => {
             let text = program::run(path)?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let home = std::env::var_os("HOME").map(PathBuf::from);
-            inventory::load_text(&Locate { dir, inventory: None, home }, &name, &text).map_err(bad)
+            inventory::load_text(&locate(dir, None), &name, &text).map_err(bad)
         }
-        None => load(dir, inventory).map_err(bad),
+        None => inventory::load(&locate(dir, inventory)).map_err(bad),
     }
 }
 
@@ -132,6 +131,7 @@ pub fn settings(common: &Common, run: &str) -> Settings {
         apply_timeout: Duration::from_secs(60),
         confirm_timeout: Duration::from_secs(60),
         soak: Duration::ZERO,
+        proof: None,
         owner: owner(),
         run: run.to_owned(),
     }
@@ -216,6 +216,11 @@ pub fn show(common: &Common, document: &Document, text: impl Fn(&Document, Style
         Format::Json => print(&document.json()),
         Format::Human => print(&text(document, style(common, std::io::stdout().is_terminal()))),
     }
+}
+
+/// This moment in UTC, by the second.
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A name for a run: when, and something that no other run of this second has.

@@ -1,6 +1,6 @@
 //! `kvmfw show`
 
-use super::{Code, Common, exit, runs, setup};
+use super::{Code, Common, exit, runs, saved, setup};
 use crate::report::{plan_text, recap_text};
 use clap::Args;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub(super) fn run(common: &Common, args: &ShowArgs) -> Code {
         } else {
             Path::new(what).to_owned()
         };
-        match runs::load_document(&path) {
+        match saved::document(&path) {
             Ok(document) => {
                 setup::show(common, &document, |d, style| {
                     if d.run.is_some() {

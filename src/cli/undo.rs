@@ -60,7 +60,8 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
         }
     }
     // What fails on one host must not keep the others in a state that is to be left.
-    carry_out(common, &args.rollout, Work { hosts, expected: None, left, max_fail: Budget::Percent(100) })
+    let todo = Work { hosts, saved: None, left, max_fail: Budget::Percent(100), local: None };
+    carry_out(common, &args.rollout, todo)
 }
 
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {

@@ -1,7 +1,7 @@
 //! Puts together what is stated for a host.
 
 use super::merge::{Fact, Outcome, Slot};
-use super::{Desired, bridges, connection, rules, sysctl};
+use super::{Desired, Turn, bridges, connection, rules, sysctl, turn};
 use crate::inventory::{
     Entry, Host, Module, Owner, Project, RANK_HOST, RANK_MODULE, RANK_RANGE, Resources, RuleText, Spanned,
     Values, shown, sorted,
@@ -10,7 +10,7 @@ use crate::problem::{Problem, Warning};
 use crate::resource::iptables::expand::{Element, Param, Scope};
 use crate::yaml::Node;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 /// Compiles the desired state of hosts, in the order given.
@@ -32,50 +32,10 @@ pub fn compile(project: &Project, hosts: &[String]) -> Result<Vec<Desired>, Vec<
         .collect();
     if done.iter().all(|(_, problems)| problems.is_empty()) {
         let mut all: Vec<Desired> = done.into_iter().filter_map(|(desired, _)| desired).collect();
-        jump_hosts(&mut all);
+        turn::jump_hosts(&mut all);
         return Ok(all);
     }
     Err(collected(hosts.iter().zip(done.into_iter().map(|(_, problems)| problems))))
-}
-
-/// Warns of hosts that are the way to others: what cuts one of them off cuts off all behind it.
-fn jump_hosts(all: &mut [Desired]) {
-    let mut behind: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for desired in all.iter() {
-        for hop in desired.connection.jump.iter().flat_map(|jump| jump.split(',')) {
-            behind.entry(hop_name(hop).to_owned()).or_default().push(desired.host.clone());
-        }
-    }
-    for desired in all.iter_mut() {
-        let by = |name: &String| behind.get(name).into_iter().flatten();
-        let mut names: Vec<&String> = by(&desired.host).chain(by(&desired.connection.address)).collect();
-        names.sort();
-        names.dedup();
-        names.retain(|name| **name != desired.host);
-        let Some(first) = names.first() else { continue };
-        let more = match names.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        let message = format!(
-            "this host is the way to {first}{more} (`jump`): what cuts it off cuts them off too; apply to it alone, and last"
-        );
-        desired.warnings.push(Warning { code: "jump-host", message, origin: None });
-    }
-}
-
-/// The host of `user@host:port`, as ProxyJump takes it.
-fn hop_name(hop: &str) -> &str {
-    let hop = hop.trim().trim_start_matches("ssh://");
-    let hop = hop.rsplit_once('@').map_or(hop, |(_, host)| host);
-    if let Some(rest) = hop.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
-    }
-    match hop.split_once(':') {
-        // More than one colon is an address of IPv6.
-        Some((host, port)) if !port.contains(':') => host,
-        _ => hop,
-    }
 }
 
 /// Every effective value of a host with the place where it was stated; empty if there is no such host.
@@ -160,6 +120,10 @@ impl<'a> Compiler<'a> {
         let connection = connection::connection(&host.name, &entries, out);
         for (_, group) in host.lineage.iter() {
             out.fact(|| "groups".to_owned(), || group.name.clone(), &group.entry.place);
+            if let Some(limit) = &group.entry.max_in_flight {
+                let value = || format!("{} ({})", limit.value, group.name);
+                out.fact(|| "max_in_flight".to_owned(), value, &limit.place);
+            }
         }
         let sources = self.sources(&entries, out);
         let resources: Vec<(u32, &Resources)> = sources.iter().map(Source::resources).collect();
@@ -183,6 +147,7 @@ impl<'a> Compiler<'a> {
             bridges,
             checks,
             stanza: None,
+            turn: Turn::of(&host.lineage),
             warnings,
         }
     }

@@ -7,7 +7,9 @@ mod merge;
 mod model;
 mod rules;
 mod sysctl;
+mod turn;
 
 pub use compile::{compile, explain_host};
 pub use merge::Fact;
 pub use model::*;
+pub use turn::Turn;

@@ -1,5 +1,6 @@
 //! The desired state of one host, complete: nothing downstream looks at YAML again.
 
+use super::Turn;
 use crate::inventory::{Check, Connection, Stanza};
 use crate::problem::Warning;
 use crate::resource::iptables::{Family, Rules};
@@ -25,6 +26,8 @@ pub struct Desired {
     pub checks: Vec<Check>,
     /// What the bootstraps of this host asked for, where this is one.
     pub stanza: Option<Stanza>,
+    /// With whom it may change, and when.
+    pub turn: Turn,
     /// Lints about this host's input.
     pub warnings: Vec<Warning>,
 }

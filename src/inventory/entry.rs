@@ -17,6 +17,8 @@ pub struct Entry {
     pub address: Option<Spanned<String>>,
     /// `groups`: those of a host, or the parents of a group.
     pub groups: Option<Vec<Spanned<String>>>,
+    /// `max_in_flight`, only of a group: so many of its hosts change at once.
+    pub max_in_flight: Option<Spanned<usize>>,
     /// `modules`.
     pub modules: Vec<Spanned<String>>,
     /// `ssh`.
@@ -52,14 +54,13 @@ pub enum Owner {
 /// Reads an entry.
 pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) -> Entry {
     let mut known = vec!["groups", "ssh", "modules", "params"];
-    if owner != Owner::Group {
-        known.insert(0, "address");
-    }
+    known.push(if owner == Owner::Group { "max_in_flight" } else { "address" });
     known.extend(KEYS);
     let mut entry = Entry {
         place: place.clone(),
         address: None,
         groups: None,
+        max_in_flight: None,
         modules: vec![],
         ssh: SshText::default(),
         params: vec![],
@@ -92,6 +93,11 @@ pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) 
                 }
             }
             "groups" => entry.groups = Some(reader.names(value, "group", "_.-")),
+            "max_in_flight" => {
+                let limit = reader.int(value, "max_in_flight", 1, i128::from(u16::MAX));
+                let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+                entry.max_in_flight = limit.map(|limit| Spanned::new(limit, &value.place));
+            }
             "modules" => entry.modules = reader.names(value, "module", "_.-"),
             "ssh" => entry.ssh = ssh(value, reader),
             "params" => entry.params = params(value, reader),

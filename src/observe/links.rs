@@ -1,21 +1,18 @@
-//! Links, addresses and routes, from what `ip -j` prints.
+//! Links and addresses, from what `ip -j` prints.
 
+use super::Route;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// The key that marks a route of [`Links::routes6`]; `ip -j` names no family.
-pub const V6: &str = "kvmfw.v6";
 
 /// The links of a host by name, and its routes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Links {
     /// Links by name.
     pub by_name: BTreeMap<String, Link>,
-    /// IPv4 routes of all tables as `ip -j` prints them.
-    pub routes4: Vec<Value>,
-    /// IPv6 routes of all tables.
-    pub routes6: Vec<Value>,
+    /// Routes of all tables and both families, in an order in which they can be made: what is on the link
+    /// comes before what goes by a gateway.
+    pub routes: Vec<Route>,
 }
 
 /// One link.
@@ -83,22 +80,13 @@ impl Links {
     /// elsewhere, by the tool that is missing.
     pub fn parse(links: &str, routes4: &str, routes6: &str) -> Self {
         let links: Vec<Link> = serde_json::from_str(links).unwrap_or_default();
-        // A gateway has to be there before the routes that go by it, also when they are made again in this
-        // order: what is on the link comes first.
-        let routes = |text: &str| {
-            let mut routes: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
-            routes.sort_by_key(|route| route.get("gateway").is_some());
-            routes
+        let of = |text: &str, v6| -> Vec<Route> {
+            text.lines().filter_map(|line| Route::parse(line, v6)).collect()
         };
-        let mut routes6 = routes(routes6);
-        for route in routes6.iter_mut().filter_map(Value::as_object_mut) {
-            route.insert(V6.to_owned(), Value::Bool(true));
-        }
-        Self {
-            by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
-            routes4: routes(routes4),
-            routes6,
-        }
+        let mut routes = of(routes4, false);
+        routes.extend(of(routes6, true));
+        routes.sort_by_key(|route| route.hops.iter().any(|hop| hop.via.is_some()));
+        Self { by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(), routes }
     }
 
     /// The bridges.
@@ -116,6 +104,11 @@ impl Link {
     /// Whether it is a bridge.
     pub fn is_bridge(&self) -> bool {
         self.linkinfo.kind.as_deref() == Some("bridge")
+    }
+
+    /// Whether it is switched on.
+    pub fn is_up(&self) -> bool {
+        self.flags.iter().any(|f| f == "UP")
     }
 
     /// A numeric attribute of its kind.

@@ -1,12 +1,16 @@
 //! IS: what one round trip found out about a host.
 
 mod links;
+mod network;
 mod parse;
+mod routes;
 mod sections;
 mod sysctl_dirs;
 
-pub use links::{Link, Links, V6};
+pub use links::{Link, Links};
+pub use network::Network;
 pub use parse::{ObserveError, observe};
+pub use routes::{Hop, Route};
 pub use sections::Sections;
 pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
 
@@ -34,6 +38,8 @@ pub struct Observed {
     pub others: Others,
     /// Links, addresses and routes.
     pub links: Links,
+    /// Who else makes or configures links.
+    pub network: Network,
 }
 
 /// What kind of host this is.
@@ -87,7 +93,7 @@ pub struct State {
     pub generation: Option<u32>,
     /// A transaction that is open.
     pub open: Option<String>,
-    /// Why the rules did not load at the last boot.
+    /// What did not load at the last boot, and why; it begins with `bridges: ` where it was no rule.
     pub boot_failed: Option<String>,
     /// What the current generation wants, as recorded.
     pub record: Option<String>,

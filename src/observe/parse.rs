@@ -1,6 +1,8 @@
 //! From the probe's answer to [`Observed`].
 
-use super::{Facts, Links, Live, Observed, Others, Predicted, Rules, Sections, SshEnds, State, SysctlDirs};
+use super::{
+    Facts, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, SshEnds, State, SysctlDirs,
+};
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +56,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
             sections.get("routes4").unwrap_or(""),
             sections.get("routes6").unwrap_or(""),
         ),
+        network: Network::parse(sections.get("network").unwrap_or("")),
     })
 }
 

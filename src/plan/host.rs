@@ -25,6 +25,8 @@ pub struct Options {
 pub struct HostPlan {
     /// The host.
     pub host: String,
+    /// The generation that it was made against; `None` on a host that was never managed.
+    pub generation: Option<u32>,
     /// Whether there is something to do, and whether it may be done.
     pub verdict: Verdict,
     /// What changes, in the order in which it is shown.
@@ -86,6 +88,7 @@ pub fn question(desired: &Desired) -> ([String; 2], String) {
 pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
     let mut plan = HostPlan {
         host: desired.host.clone(),
+        generation: observed.state.generation,
         verdict: Verdict::Unchanged,
         changes: Vec::new(),
         warnings: desired.warnings.clone(),
@@ -145,7 +148,10 @@ fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
     });
     let boot = state.boot_failed.as_ref().map(|why| Warning {
         code: "boot-failed",
-        message: format!("at the last boot the rules did not load, so the host was open: {why}"),
+        message: match why.strip_prefix("bridges: ") {
+            Some(line) => format!("at the last boot the bridges did not become what they should be: {line}"),
+            None => format!("at the last boot the rules did not load, so the host was open: {why}"),
+        },
         origin: None,
     });
     let guest = observed.facts.guest.as_ref().map(|port| Warning {

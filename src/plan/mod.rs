@@ -3,6 +3,7 @@
 mod bridge;
 mod bundle;
 mod diff;
+mod fingerprint;
 mod host;
 mod lints;
 mod packages;
@@ -15,6 +16,7 @@ pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
+pub use fingerprint::digest;
 pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
 pub use record::Record;
 

@@ -72,6 +72,7 @@ impl Record {
             bridges: self.bridges,
             checks: now.checks.clone(),
             stanza: self.stanza,
+            turn: now.turn.clone(),
             warnings: Vec::new(),
         }
     }

@@ -386,6 +386,8 @@ persist() {
 	cat "$T/new/inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
 	to_disk $ETC $ETC/inventory || return 1
 	link_files
+	# What did not load at boot was decided anew.
+	rm -f $VAR/boot.failed
 	prune
 }
 

@@ -328,40 +328,6 @@ recover_abandoned() {
 	section end
 }
 
-# At boot, before the network: end what was open, then files as the generation has them.
-boot_early() {
-	mkdir -p $VAR
-	if [ -L $VAR/open ]; then
-		exec 9>>$VAR/lock 5>/dev/null
-		flock 9
-		booting=yes
-		ID=none T=$VAR/txn/none
-		recover
-	fi
-	[ -e $ETC/current ] && link_files
-	:
-}
-
-# At boot, the rules of the generation. A host that cannot load them stays open, and says so.
-boot_load() {
-	rm -f $VAR/boot.failed
-	[ -e $ETC/current ] || return 0
-	while read -r module; do modprobe "$module"; done <$ETC/current/boot.modules
-	for family in 4 6; do
-		[ -s $ETC/current/rules.v$family ] || continue
-		error=$(ipt_load $family "$(cat $ETC/current/rules.v$family)" 2>&1) && continue
-		echo "$(ipt_number $family): $(echo "$error" | grep . | head -n 1)" >>$VAR/boot.failed
-		shout "the $(ipt_number $family) rules did not load at boot, the host is open: $error"
-	done
-	:
-}
-
-# At boot, after the distribution has made its links. What is there already is not an error.
-boot_bridges() {
-	if [ -s $ETC/current/boot.bridges ]; then ip -force -batch $ETC/current/boot.bridges 2>/dev/null; fi
-	:
-}
-
 main() {
 	command=${1-status}
 	: "${NONCE:=-}"

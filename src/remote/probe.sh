@@ -19,7 +19,8 @@ probe_host() {
 	printf 'boot_id=%s\n' "$boot"
 	if [ -d /run/systemd/system ]; then echo systemd=yes; else echo systemd=no; fi
 	if [ -d /etc/systemd/system ]; then echo units=yes; else echo units=no; fi
-	printf 'ssh=%s\n' "${SSH_CONNECTION-}"
+	# Who works on the host itself may have come over SSH too, though nothing is applied over it.
+	printf 'ssh=%s\n' "${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}"
 	printf 'root=%s\n' "$ROOT"
 	if [ -d /proc/sys/net/bridge ]; then echo br_netfilter=yes; else echo br_netfilter=no; fi
 	for tool in ip awk sed flock setsid mkfifo timeout sync ln mv xargs unshare iptables-save ip6tables-save; do
@@ -189,7 +190,7 @@ probe_others() {
 probe_client() {
 	local client mac dev port
 	section client
-	client=${SSH_CONNECTION-}
+	client=${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}
 	client=${client%% *}
 	[ -n "$client" ] && have bridge || return 0
 	ip -o neigh show to "$client" 2>/dev/null | sed -n 's/.* dev \([^ ]*\) .*lladdr \([^ ]*\).*/\1 \2/p' | while read -r dev mac; do
@@ -208,9 +209,9 @@ probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
 	section routes4
-	ip -4 -j route show table all 2>/dev/null
+	ip -o -4 route show table all 2>/dev/null
 	section routes6
-	ip -6 -j route show table all 2>/dev/null
+	ip -o -6 route show table all 2>/dev/null
 }
 
 probe() {
@@ -225,6 +226,7 @@ probe() {
 	probe_rules 6
 	probe_others
 	probe_links
+	probe_network
 	probe_client
 	section end
 }

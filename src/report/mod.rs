@@ -1,5 +1,6 @@
 //! Plans, events and outcomes in; text and JSON out. Knows nothing of how they came about.
 
+mod board;
 mod document;
 mod fold;
 mod human;
@@ -7,6 +8,7 @@ mod problems;
 mod progress;
 mod style;
 
+pub use board::Board;
 pub use document::{ChangeEntry, Document, HostEntry, WarningEntry};
 pub use fold::fold_names;
 pub use human::{plan_text, recap_text};

@@ -1,10 +1,11 @@
-//! What one sees while it runs, on stderr: bars on a terminal, plain lines elsewhere.
+//! What one sees while it runs, on stderr: a bar and who is in flight on a terminal, plain lines
+//! elsewhere.
 
-use super::{Style, printable};
+use super::{Board, Style, printable};
 use crate::apply::{Event, HostOutcome, Status};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::collections::BTreeMap;
-use std::time::Duration;
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// How progress is shown.
@@ -22,36 +23,43 @@ pub enum ProgressMode {
 pub struct Progress {
     mode: ProgressMode,
     style: Style,
-    bars: MultiProgress,
-    total: Option<ProgressBar>,
-    hosts: BTreeMap<String, ProgressBar>,
-    done: usize,
-    of: usize,
+    board: Board,
+    /// One bar whose message is the whole board, so that the screen never shows half of a change.
+    bar: Option<ProgressBar>,
 }
 
-/// How many hosts have a line of their own at once; more would push the screen.
-const LINES: usize = 8;
+/// How long it will take, once there is something to tell it from.
+fn time_left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    if state.pos() > 0 {
+        let _ = write!(out, "  eta {:#}", HumanDuration(state.eta()));
+    }
+}
+
+/// Between two looks at the clocks on the screen.
+const TICK: Duration = Duration::from_millis(250);
+/// Between two signs of life where there is no terminal.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 impl Progress {
     /// A progress display.
     pub fn new(mode: ProgressMode, style: Style) -> Self {
-        Self { mode, style, bars: MultiProgress::new(), total: None, hosts: BTreeMap::new(), done: 0, of: 0 }
+        Self { mode, style, board: Board::default(), bar: None }
     }
 
     /// Runs until the engine has said its last word.
     pub async fn run(mut self, mut events: UnboundedReceiver<Event>) {
-        let mut heartbeat = tokio::time::interval(Duration::from_secs(10));
-        heartbeat.tick().await;
+        let mut clock = tokio::time::interval(if self.mode == ProgressMode::Bar { TICK } else { HEARTBEAT });
+        clock.tick().await;
         loop {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.show(event),
                     None => break,
                 },
-                _ = heartbeat.tick() => {
-                    if self.mode == ProgressMode::Plain && self.done < self.of {
-                        eprintln!("… {} of {} hosts", self.done, self.of);
-                    }
+                _ = clock.tick() => match self.mode {
+                    ProgressMode::Bar => self.draw(),
+                    ProgressMode::Plain if self.board.done < self.board.of => say(&self.board.heartbeat()),
+                    _ => {}
                 }
             }
         }
@@ -59,64 +67,51 @@ impl Progress {
     }
 
     fn show(&mut self, event: Event) {
+        self.board.hear(&event, Instant::now());
         match event {
-            Event::Observing(hosts) => self.start("observing", hosts),
-            Event::Observed(host, error) => {
-                self.advance();
-                if let Some(error) = error {
-                    self.line(&format!("{}: {}", printable(&host), printable(&error)));
-                }
+            Event::Observing(_) | Event::Applying { .. } => self.start(),
+            Event::Observed(host, Some(error)) => {
+                self.line(&format!("{}: {}", printable(&host), printable(&error)));
             }
-            Event::Applying(hosts) => self.start("applying", hosts),
-            Event::Step(host, step) => self.step(&host, step),
-            Event::Done(outcome) => self.done(&outcome),
+            Event::Done(outcome) => {
+                // First off the board, then above it.
+                self.draw();
+                self.done(&outcome);
+            }
             Event::Note(text) | Event::Detail(text) => self.line(&printable(&text)),
             Event::Drain(_) => self.finish(),
+            Event::Observed(_, None) | Event::Batch { .. } | Event::Step(..) => {}
         }
     }
 
-    fn start(&mut self, what: &'static str, of: usize) {
+    fn start(&mut self) {
         self.finish();
-        (self.done, self.of) = (0, of);
-        if self.mode != ProgressMode::Bar || of == 0 {
+        if self.mode != ProgressMode::Bar || self.board.of == 0 {
             return;
         }
-        let style = ProgressStyle::with_template("  {msg} {bar:24} {pos}/{len} hosts  {elapsed}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = self.bars.add(ProgressBar::new(of as u64).with_style(style).with_message(what));
-        bar.enable_steady_tick(Duration::from_millis(200));
-        self.total = Some(bar);
+        let style = ProgressStyle::with_template("  {prefix} {bar:16} {pos}/{len} hosts{left}{msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("left", time_left);
+        let bar = ProgressBar::new(self.board.of as u64).with_style(style).with_prefix(self.board.what);
+        self.bar = Some(bar);
+        self.draw();
     }
 
-    fn advance(&mut self) {
-        self.done += 1;
-        if let Some(bar) = &self.total {
-            bar.inc(1);
+    /// Brings the screen up to the board.
+    fn draw(&self) {
+        let Some(bar) = &self.bar else { return };
+        let (rows, columns) = (self.style.height.unwrap_or(24), self.style.width.unwrap_or(80));
+        // The bar itself, a line above it, and the row on which the cursor stands.
+        let mut text = self.board.summary();
+        for line in self.board.lines(rows.saturating_sub(3), columns.saturating_sub(1), Instant::now()) {
+            text.push('\n');
+            text.push_str(&line);
         }
+        bar.set_position(self.board.done as u64);
+        bar.set_message(text);
     }
 
-    fn step(&mut self, host: &str, step: &'static str) {
-        if self.mode != ProgressMode::Bar {
-            return;
-        }
-        if !self.hosts.contains_key(host) && self.hosts.len() >= LINES {
-            return;
-        }
-        let bar = self.hosts.entry(host.to_owned()).or_insert_with(|| {
-            let style = ProgressStyle::with_template("  {prefix:.bold}  {msg}  {elapsed}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            self.bars.add(ProgressBar::new_spinner().with_style(style).with_prefix(printable(host)))
-        });
-        bar.set_message(step);
-        bar.tick();
-    }
-
-    fn done(&mut self, outcome: &HostOutcome) {
-        if let Some(bar) = self.hosts.remove(&outcome.host) {
-            bar.finish_and_clear();
-            self.bars.remove(&bar);
-        }
-        self.advance();
+    fn done(&self, outcome: &HostOutcome) {
         let word = match outcome.status {
             Status::Changed => self.style.added(outcome.status.words()),
             Status::Unchanged | Status::Skipped => outcome.status.words().to_owned(),
@@ -133,21 +128,22 @@ impl Progress {
     fn line(&self, text: &str) {
         match self.mode {
             ProgressMode::None => {}
-            ProgressMode::Plain => eprintln!("{text}"),
-            // println of a MultiProgress vanishes when there is no bar to stand above.
-            ProgressMode::Bar if self.total.is_some() => {
-                let _ = self.bars.println(text);
-            }
-            ProgressMode::Bar => eprintln!("{text}"),
+            ProgressMode::Plain => say(text),
+            ProgressMode::Bar => match &self.bar {
+                Some(bar) => bar.println(text),
+                None => say(text),
+            },
         }
     }
 
     fn finish(&mut self) {
-        for (_, bar) in std::mem::take(&mut self.hosts) {
-            bar.finish_and_clear();
-        }
-        if let Some(bar) = self.total.take() {
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
+}
+
+/// The terminal may be gone, and the work goes on.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -9,6 +9,8 @@ pub struct Style {
     pub color: bool,
     /// Columns of the terminal, if it is one.
     pub width: Option<usize>,
+    /// Rows of the terminal, if it is one.
+    pub height: Option<usize>,
 }
 
 impl Style {

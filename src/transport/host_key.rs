@@ -3,9 +3,10 @@
 //! ssh itself does all of it, so that its configuration, jump hosts and aliases hold here too.
 
 use super::TransportError;
+use super::config::{self, PrivateFile};
 use crate::inventory::Connection;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
@@ -33,9 +34,23 @@ pub fn is_unknown(message: &str) -> bool {
 ///
 /// Errors: no connection came up, or ssh showed no key.
 pub async fn fetch(connection: &Connection) -> Result<HostKey, TransportError> {
-    let folder = tempfile_folder()?;
-    let file = folder.path.join("known_hosts");
+    ask(connection, Command::new("ssh")).await
+}
+
+/// The same over a connection that starts at a third machine. ssh holds the host to its key from end
+/// to end, so that nobody on the way can answer in its place.
+///
+/// Errors: the third machine cannot be logged in to, or it gets no connection to the host.
+pub async fn fetch_from(third: &Connection, host: &Connection) -> Result<HostKey, TransportError> {
+    let config = config::jump(third)?;
     let mut ssh = Command::new("ssh");
+    ssh.arg("-F").arg(config.path());
+    let host = Connection { jump: Some(third.address.clone()), ..host.clone() };
+    ask(&host, ssh).await
+}
+
+async fn ask(connection: &Connection, mut ssh: Command) -> Result<HostKey, TransportError> {
+    let file = PrivateFile::new("")?;
     for option in [
         "BatchMode=yes",
         "ControlPath=none",
@@ -47,18 +62,18 @@ pub async fn fetch(connection: &Connection) -> Result<HostKey, TransportError> {
     ] {
         ssh.args(["-o", option]);
     }
-    ssh.arg("-o").arg(format!("UserKnownHostsFile={}", file.display()));
+    ssh.arg("-o").arg(format!("UserKnownHostsFile={}", file.path().display()));
     ssh.arg("-o").arg(format!("ConnectTimeout={}", connection.connect_timeout.as_secs().max(1)));
     to(&mut ssh, connection).arg("true");
     let limit = connection.connect_timeout + Duration::from_secs(10);
     let answer = output(ssh, limit).await?;
-    let line = std::fs::read_to_string(&file).unwrap_or_default();
+    let line = std::fs::read_to_string(file.path()).unwrap_or_default();
     let Some(line) = line.lines().next().map(str::to_owned) else {
         let why = answer.lines().last().unwrap_or("ssh showed no host key").to_owned();
         return Err(TransportError::Connect(why));
     };
     let mut keygen = Command::new("ssh-keygen");
-    keygen.args(["-l", "-f"]).arg(&file);
+    keygen.args(["-l", "-f"]).arg(file.path());
     let said = keygen.stdin(Stdio::null()).output().await.map_err(|e| here(&e))?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let mut words = said.split_whitespace();
@@ -129,25 +144,4 @@ async fn output(mut command: Command, limit: Duration) -> Result<String, Transpo
 
 fn here(error: &std::io::Error) -> TransportError {
     TransportError::Here(format!("cannot run ssh: {error}"))
-}
-
-struct Folder {
-    path: PathBuf,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
-}
-
-fn tempfile_folder() -> Result<Folder, TransportError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let name = crate::remote::random_hex(8).map_err(|e| TransportError::Here(e.to_string()))?;
-    let path = Path::new(&std::env::temp_dir()).join(format!("kvmfw-{name}"));
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&path)
-        .map_err(|e| TransportError::Here(format!("cannot make {}: {e}", path.display())))?;
-    Ok(Folder { path })
 }

@@ -1,8 +1,9 @@
 //! The only door to hosts. A session takes a document for `sh`, runs it as root and gives back what
 //! it printed; every wait has an end.
 
+mod config;
 pub mod host_key;
-mod local;
+pub mod local;
 mod ssh;
 
 use crate::inventory::Connection;
@@ -89,7 +90,7 @@ pub fn command(via: Via, connection: &Connection) -> String {
 pub async fn connect(via: Via, connection: &Connection) -> Result<Session, TransportError> {
     match via {
         Via::Ssh => ssh::SshSession::connect(connection).await.map(Session::Ssh),
-        Via::Local => Ok(Session::Local(local::LocalSession)),
+        Via::Local => Ok(Session::Local(local::LocalSession::new())),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Hosts over SSH: the user's own ssh, with its configuration, agent and known hosts.
 
+use super::config::{self, PrivateFile};
 use super::{Answer, TransportError, exchange};
 use crate::inventory::{Become, Connection};
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A TCP connection of its own, kept by one ssh process; commands are multiplexed over it.
@@ -13,20 +13,12 @@ pub struct SshSession {
     session: openssh::Session,
     become_root: Become,
     /// Options of the inventory as a file for `ssh -F`; goes with the session.
-    _config: Option<ConfigFile>,
-}
-
-struct ConfigFile(PathBuf);
-
-impl Drop for ConfigFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+    _config: Option<PrivateFile>,
 }
 
 impl SshSession {
     pub(super) async fn connect(connection: &Connection) -> Result<Self, TransportError> {
-        let folder = control_folder()?;
+        let folder = config::folder()?;
         let mut builder = SessionBuilder::default();
         builder
             .known_hosts_check(known_hosts_check(connection))
@@ -50,9 +42,9 @@ impl SshSession {
         if let Some(jump) = &connection.jump {
             builder.jump_hosts(jump.split(','));
         }
-        let config = write_config(connection, &folder)?;
+        let config = config::options(connection)?;
         if let Some(config) = &config {
-            builder.config_file(&config.0);
+            builder.config_file(config.path());
         }
         // ConnectTimeout covers TCP and key exchange; authentication can still hang.
         let limit = connection.connect_timeout + Duration::from_secs(10);
@@ -103,27 +95,6 @@ impl SshSession {
     }
 }
 
-/// Where control sockets live: short, because the path of a socket ends at 108 bytes.
-fn control_folder() -> Result<PathBuf, TransportError> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
-    let uid = nix::unistd::geteuid().as_raw();
-    let folder = base.join(format!("kvmfw-{uid}"));
-    let here = |e: std::io::Error| TransportError::Here(format!("cannot use {}: {e}", folder.display()));
-    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(here(error)),
-        _ => {}
-    }
-    let meta = std::fs::symlink_metadata(&folder).map_err(here)?;
-    if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
-        return Err(TransportError::Here(format!(
-            "{} belongs to somebody else or is open to others; remove it",
-            folder.display()
-        )));
-    }
-    Ok(folder)
-}
-
 fn known_hosts_check(connection: &Connection) -> KnownHosts {
     let asked = connection.options.iter().find(|(k, _)| k.eq_ignore_ascii_case("StrictHostKeyChecking"));
     match asked.map(|(_, v)| v.as_str()) {
@@ -131,27 +102,6 @@ fn known_hosts_check(connection: &Connection) -> KnownHosts {
         Some("no" | "off") => KnownHosts::Accept,
         _ => KnownHosts::Strict,
     }
-}
-
-/// ssh takes the first value it meets: ours, then the user's configuration, then the machine's.
-fn write_config(connection: &Connection, folder: &Path) -> Result<Option<ConfigFile>, TransportError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    if connection.options.is_empty() {
-        return Ok(None);
-    }
-    let mut text = String::new();
-    for (name, value) in &connection.options {
-        let _ = writeln!(text, "{name} {value}");
-    }
-    text.push_str("Match all\nInclude ~/.ssh/config\nMatch all\nInclude /etc/ssh/ssh_config\n");
-    let name = crate::remote::random_hex(8).map_err(|e| TransportError::Here(e.to_string()))?;
-    let path = folder.join(format!("{name}.conf"));
-    let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())
-    };
-    write().map_err(|e| TransportError::Here(format!("cannot write {}: {e}", path.display())))?;
-    Ok(Some(ConfigFile(path)))
 }
 
 /// The command that removes the old key of a host.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod project;
+pub mod terminal;
 pub mod transaction;
 
 use std::ffi::OsStr;

@@ -1,0 +1,63 @@
+//! Which bridges of the host `$bridges` stands for.
+
+use super::BootstrapArgs;
+use crate::cli::{Common, exit, setup};
+use crate::inventory::{Project, Stanza};
+use crate::observe::{Link, Observed};
+use crate::report::printable;
+use std::collections::BTreeSet;
+
+/// The bridges for `$bridges`: those that were named, else those on the host, after a question.
+pub(super) fn propose(
+    common: &Common,
+    args: &BootstrapArgs,
+    observed: &Observed,
+    stanza: &Stanza,
+    project: &Project,
+    before: &BTreeSet<String>,
+) -> Result<Vec<String>, u8> {
+    let all: Vec<&Link> = observed.links.bridges().collect();
+    if let Some(none) = args.bridge.iter().find(|name| !all.iter().any(|link| link.name == **name)) {
+        let names: Vec<&str> = all.iter().map(|link| link.name.as_str()).collect();
+        setup::complain(&format!(
+            "the host has no bridge `{}`; it has: {}",
+            none.escape_debug(),
+            if names.is_empty() { "none".to_owned() } else { printable(&names.join(", ")) }
+        ));
+        return Err(exit::BAD_INPUT);
+    }
+    let asks = stanza.modules.iter().any(|m| project.modules.get(m).is_some_and(|m| m.uses_bridges));
+    if !asks || !args.bridge.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found: Vec<&Link> =
+        all.into_iter().filter(|link| !made_by_others(&link.name) && !before.contains(&link.name)).collect();
+    if found.is_empty() {
+        if before.is_empty() {
+            setup::complain(
+                "no bridge was found for $bridges; name one with --bridge, or leave that module out",
+            );
+            return Err(exit::BAD_INPUT);
+        }
+        return Ok(Vec::new());
+    }
+    let shown: Vec<String> = found
+        .iter()
+        .map(|link| {
+            let ports: Vec<&str> = observed.links.ports(&link.name).map(|p| p.name.as_str()).collect();
+            printable(&format!("{} ({})", link.name, ports.join(" ")))
+        })
+        .collect();
+    setup::complain(&format!("Bridges on the host: {}", shown.join(", ")));
+    setup::ask(common, "Use them for $bridges?")?;
+    Ok(found.into_iter().map(|link| link.name.clone()).collect())
+}
+
+/// Bridges of software that looks after them itself.
+fn made_by_others(name: &str) -> bool {
+    let prefixes = ["docker", "virbr", "lxcbr", "lxdbr", "cni", "podman", "fwbr", "qbr", "brq", "kube"];
+    let network = name
+        .strip_prefix("br-")
+        .is_some_and(|id| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit()));
+    network || prefixes.iter().any(|prefix| name.starts_with(prefix))
+}

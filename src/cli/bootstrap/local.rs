@@ -1,0 +1,214 @@
+//! The host that kvmfw itself runs on: what proves, before a change is kept, that one still gets in.
+//! kvmfw comes from inside and proves nothing; a person at the terminal or a third machine does.
+
+use crate::apply::Proof;
+use crate::cli::{Code, Common, exit, setup};
+use crate::inventory::{BOOTSTRAP, Connection, Reach};
+use crate::observe::SshEnds;
+use crate::transport::host_key::{self, HostKey};
+use crate::transport::local::{address_towards, connected};
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
+/// Between two looks at who is connected, and two tries of a third machine.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Without a terminal nobody could say that the change is good.
+pub(super) fn needs_terminal() -> Code {
+    if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        return Ok(exit::DONE);
+    }
+    setup::complain(
+        "There is no terminal, so nobody here can confirm the change; nothing was changed. Run it on a terminal, \
+         or name a machine that shall try to reach this host: --confirm-from USER@HOST",
+    );
+    Err(exit::LEFT_ALONE)
+}
+
+/// How others reach this host: as the operator came, else by the address that a third machine sees.
+pub(super) fn refine(reach: &mut Reach, operator: Option<&SshEnds>, third: Option<&Connection>) {
+    if let Some(ends) = operator {
+        reach.address = ends.server.to_string();
+        reach.port = Some(ends.server_port).filter(|port| *port != 22);
+    } else if let Some(address) = third.and_then(|third| address_towards(&third.address)) {
+        reach.address = address.to_string();
+    }
+}
+
+/// A person at this terminal says so.
+pub(super) fn by_operator(ends: Option<&SshEnds>) -> Proof {
+    let (over_ssh, port) = (ends.is_some(), ends.map_or(22, |ends| ends.server_port));
+    Proof::new(move |left| async move { Prompt::new(over_ssh, port, left).answer().await })
+}
+
+/// A third machine gets a new connection to this host, and the one who answers has this host's key.
+/// Tried before anything is touched: what fails now would fail then too.
+pub(super) fn by_third(common: &Common, third: Connection, host: &Connection) -> Result<Proof, u8> {
+    let (third, host) = (Arc::new(third), Arc::new(host.clone()));
+    let settings = setup::settings(common, BOOTSTRAP);
+    let (right, _) = setup::engine(common, settings, |_| async {
+        let own =
+            host_key::fetch(&host).await.map_err(|e| format!("no sshd answers at {}: {e}", host.address))?;
+        match host_key::fetch_from(&third, &host).await {
+            Ok(seen) if seen == own => Ok(own),
+            Ok(seen) => Err(format!(
+                "another machine answers there at {}: its host key is {}, and that of this host {}",
+                host.address, seen.fingerprint, own.fingerprint
+            )),
+            Err(error) => Err(error.to_string()),
+        }
+    })?;
+    let right = right.map_err(|why| {
+        setup::complain(&format!(
+            "{} cannot confirm: {why}. Nothing was changed. `ssh {}` must work here without a question, and sshd there \
+             must allow TCP forwarding; how this host is reached from there can be said: kvmfw bootstrap --local USER@HOST",
+            third.address, third.address
+        ));
+        exit::LEFT_ALONE
+    })?;
+    Ok(Proof::new(move |left| reached(third.clone(), host.clone(), right.clone(), left)))
+}
+
+async fn reached(
+    third: Arc<Connection>,
+    host: Arc<Connection>,
+    right: HostKey,
+    left: Duration,
+) -> Result<(), String> {
+    let deadline = Instant::now() + left;
+    let mut trouble = "it did not come up in time".to_owned();
+    while let Ok(answer) = tokio::time::timeout_at(deadline, host_key::fetch_from(&third, &host)).await {
+        match answer {
+            Ok(key) if key == right => return Ok(()),
+            Ok(_) => trouble = "another machine answers".to_owned(),
+            Err(error) => trouble = error.to_string(),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(format!("no new connection from {} to {}: {trouble}", third.address, host.address))
+}
+
+/// The question at the terminal, with what counts as an answer.
+struct Prompt {
+    /// The operator came over SSH: an open session that says nothing about the next one.
+    over_ssh: bool,
+    port: u16,
+    deadline: Instant,
+    seconds: u64,
+    before: BTreeSet<SocketAddr>,
+    /// Somebody came in since the change.
+    came: bool,
+    warned: bool,
+}
+
+impl Prompt {
+    fn new(over_ssh: bool, port: u16, left: Duration) -> Self {
+        let deadline = Instant::now() + left;
+        Self {
+            over_ssh,
+            port,
+            deadline,
+            seconds: left.as_secs(),
+            before: connected(port),
+            came: false,
+            warned: false,
+        }
+    }
+
+    async fn answer(mut self) -> Result<(), String> {
+        let gone = || "the operator's terminal is gone".to_owned();
+        let (Ok(mut hangup), Ok(mut interrupt)) =
+            (signal(SignalKind::hangup()), signal(SignalKind::interrupt()))
+        else {
+            return Err("signals cannot be heard".to_owned());
+        };
+        let mut lines = typed();
+        self.introduce();
+        let mut tick = tokio::time::interval(PAUSE);
+        loop {
+            tokio::select! {
+                line = lines.recv() => match line.as_deref().map(str::trim) {
+                    None => return Err(gone()),
+                    Some("") if self.enough() => return Ok(()),
+                    Some("") => {}
+                    Some("n" | "N" | "no") => return Err("the operator said no".to_owned()),
+                    Some(_) => say("\nEnter keeps it, n undoes it.\n"),
+                },
+                _ = hangup.recv() => return Err(gone()),
+                _ = interrupt.recv() => return Err("interrupted by the operator".to_owned()),
+                _ = tick.tick() => {
+                    let left = self.deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        say("\n");
+                        return Err("nobody confirmed it in time".to_owned());
+                    }
+                    self.look();
+                    say(&format!("\rKeep it? Enter keeps it, n undoes it at once [{} s] ", left.as_secs() + 1));
+                }
+            }
+        }
+    }
+
+    fn introduce(&self) {
+        say(&format!(
+            "\nThe change is live. Unless you keep it, it is undone in {} s, also if this terminal is gone by then.\n{}\n",
+            self.seconds,
+            if self.over_ssh {
+                "You are here over SSH, and an open session proves nothing: log in anew in a second window, then answer here."
+            } else {
+                "This terminal does not depend on the network: if others are to get in, try that from elsewhere now."
+            }
+        ));
+    }
+
+    /// Looks whether anybody came in since.
+    fn look(&mut self) {
+        let now = connected(self.port);
+        for new in now.difference(&self.before) {
+            say(&format!("\rA new connection from {} came in.                    \n", new.ip()));
+            self.came = true;
+        }
+        self.before = now;
+    }
+
+    /// Whether Enter is enough of an answer. What nobody has tried is kept on the second one only.
+    fn enough(&mut self) -> bool {
+        self.look();
+        if self.over_ssh && !self.came && !self.warned {
+            self.warned = true;
+            say(
+                "\nNo new connection has come in since the change. Log in anew to see that it works; Enter again keeps it unproven.\n",
+            );
+            return false;
+        }
+        true
+    }
+}
+
+/// Lines from the terminal. What was typed before the question is no answer to it.
+fn typed() -> UnboundedReceiver<String> {
+    let _ = nix::sys::termios::tcflush(std::io::stdin(), nix::sys::termios::FlushArg::TCIFLUSH);
+    let (sender, lines) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        while std::io::stdin().read_line(&mut line).is_ok_and(|read| read > 0) {
+            if sender.send(std::mem::take(&mut line)).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// The terminal may be gone, and that is found elsewhere.
+fn say(text: &str) {
+    let mut stderr = std::io::stderr();
+    let _ = stderr.write_all(text.as_bytes());
+    let _ = stderr.flush();
+}

@@ -1,0 +1,184 @@
+//! `kvmfw bootstrap`: one host, without an inventory; prints the one to keep.
+
+mod bridges;
+mod first_look;
+mod local;
+mod reach;
+
+use super::apply::{RolloutArgs, Work, carry_out};
+use super::{Code, Common, Format, exit, setup};
+use crate::apply::{Budget, Settings};
+use crate::desired::{self, Desired};
+use crate::inventory::{self, BOOTSTRAP, Project, Reach, Stanza};
+use crate::observe::Observed;
+use crate::plan::{Options, Record};
+use crate::problem::did_you_mean;
+use crate::report::{Document, plan_text};
+use crate::transport::Via;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `bootstrap`.
+#[derive(Debug, Args)]
+pub(super) struct BootstrapArgs {
+    /// Whom to log in as and where: root@kvm1, admin@192.0.2.1:2222, root@[2001:db8::1]; with --local,
+    /// how others reach this host
+    #[arg(value_name = "USER@HOST", required_unless_present = "local")]
+    target: Option<String>,
+    /// Set up the host that this runs on, without SSH
+    #[arg(long, conflicts_with = "host_key_fingerprint")]
+    local: bool,
+    /// With --local: keep the change if this machine gets a new connection to here, and ask nobody
+    #[arg(long, value_name = "USER@HOST", requires = "local")]
+    confirm_from: Option<String>,
+    /// A module the host is to have; again for more
+    #[arg(short, long, value_name = "NAME", required = true)]
+    module: Vec<String>,
+    /// A value for a param: host-firewall.allow_tcp=22,16514
+    #[arg(long, value_name = "MODULE.PARAM=VALUE")]
+    param: Vec<String>,
+    /// A bridge of the host for $bridges; again for more [default: asks about those it finds]
+    #[arg(long, value_name = "NAME")]
+    bridge: Vec<String>,
+    /// The host's name in the inventory [default: HOST]
+    #[arg(long)]
+    name: Option<String>,
+    /// The host key that is right: SHA256:…
+    #[arg(long, value_name = "SHA256:…")]
+    host_key_fingerprint: Option<String>,
+    /// The private key to log in with
+    #[arg(long, value_name = "FILE")]
+    identity_file: Option<PathBuf>,
+    /// Where host keys are looked for and kept
+    #[arg(long, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
+    #[command(flatten)]
+    rollout: RolloutArgs,
+}
+
+impl BootstrapArgs {
+    /// The host, for people.
+    fn shown(&self) -> &str {
+        self.target.as_deref().unwrap_or("this host")
+    }
+
+    /// How the host is reached. The files of ssh are for the machine that is logged in to.
+    fn reach(&self) -> Result<Reach, u8> {
+        let files = [("identity_file", &self.identity_file), ("known_hosts", &self.known_hosts)];
+        let none = [("identity_file", &None), ("known_hosts", &None)];
+        match &self.target {
+            Some(target) => reach::parse(target, if self.local { none } else { files }, self.name.as_ref()),
+            None => reach::here(self.name.as_ref()),
+        }
+    }
+
+    /// The machine that confirms a local bootstrap.
+    fn third(&self, common: &Common) -> Result<Option<Desired>, u8> {
+        let Some(text) = &self.confirm_from else { return Ok(None) };
+        let files = [("identity_file", &self.identity_file), ("known_hosts", &self.known_hosts)];
+        let reach = reach::parse(text, files, None)?;
+        compile(common, &project(common, &Stanza::default().yaml(&reach, &Default::default()))?).map(Some)
+    }
+}
+
+pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
+    let mut reach = args.reach()?;
+    let wanted = wanted(args)?;
+    let third = args.third(common)?;
+    if args.local && third.is_none() {
+        local::needs_terminal()?;
+    }
+    let bare = project(common, &Stanza::default().yaml(&reach, &Default::default()))?;
+    for module in &wanted.modules {
+        if !bare.modules.contains_key(module) {
+            let help = did_you_mean(module, bare.modules.keys().map(String::as_str));
+            setup::complain(&format!(
+                "there is no module `{}`{}",
+                module.escape_debug(),
+                help.map_or_else(String::new, |h| format!("; {h}"))
+            ));
+            return Err(exit::BAD_INPUT);
+        }
+    }
+    // What is wrong with the words is said before anybody is asked or connected to.
+    let early = Stanza { bridges: ["br0".to_owned()].into(), ..wanted.clone() };
+    compile(common, &project(common, &early.yaml(&reach, &bare.modules))?)?;
+
+    let via = if args.local { Via::Local } else { Via::Ssh };
+    let settings = Settings { via, ..setup::settings(common, BOOTSTRAP) };
+    let base = compile(common, &bare)?;
+    let (looked, _) = setup::engine(common, settings, |engine| first_look::look(common, args, engine, base))?;
+    let planned = looked?;
+    let Ok((_, observed)) = &planned.result else {
+        let document = Document::of_plan(&[planned]);
+        setup::show(common, &document, plan_text);
+        return Ok(exit::of(&document, exit::DONE));
+    };
+    let mut stanza = kept(observed);
+    let before = stanza.bridges.clone();
+    stanza.add(wanted);
+    stanza.bridges.extend(bridges::propose(common, args, observed, &stanza, &bare, &before)?);
+
+    let third = third.map(|third| third.connection);
+    if args.local && args.target.is_none() {
+        local::refine(&mut reach, observed.facts.ssh.as_ref(), third.as_ref());
+    }
+    let yaml = stanza.yaml(&reach, &bare.modules);
+    let mut desired = compile(common, &project(common, &yaml)?)?;
+    desired.stanza = Some(stanza);
+    let local = match (args.local, third) {
+        (false, _) => None,
+        (true, None) => Some(local::by_operator(observed.facts.ssh.as_ref())),
+        (true, Some(third)) => Some(local::by_third(common, third, &desired.connection)?),
+    };
+    let hosts = vec![(desired, Options::default())];
+    let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
+    let code = carry_out(common, &args.rollout, todo)?;
+    if code == exit::DONE {
+        let text = format!("\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n\n{yaml}");
+        match common.format {
+            Format::Human => setup::print(&text),
+            _ => setup::complain(&text),
+        }
+    }
+    Ok(code)
+}
+
+/// What was asked for in words.
+fn wanted(args: &BootstrapArgs) -> Result<Stanza, u8> {
+    let mut stanza = Stanza { bridges: args.bridge.iter().cloned().collect(), ..Stanza::default() };
+    for module in args.module.iter().flat_map(|m| m.split(',')).map(str::trim) {
+        if !stanza.modules.iter().any(|m| m == module) {
+            stanza.modules.push(module.to_owned());
+        }
+    }
+    for param in &args.param {
+        let split = param.split_once('=').and_then(|(path, value)| Some((path.split_once('.')?, value)));
+        let Some(((module, name), value)) = split else {
+            setup::complain(&format!(
+                "--param `{}`: write it as MODULE.PARAM=VALUE, host-firewall.allow_tcp=22,16514",
+                param.escape_debug()
+            ));
+            return Err(exit::BAD_INPUT);
+        };
+        stanza.params.entry(module.to_owned()).or_default().insert(name.to_owned(), value.to_owned());
+    }
+    Ok(stanza)
+}
+
+fn project(common: &Common, yaml: &str) -> Result<Project, u8> {
+    let locate = setup::locate(common.dir.clone(), None);
+    inventory::load_text(&locate, BOOTSTRAP, yaml).map_err(|p| setup::report(common, &p.list, &p.sources))
+}
+
+fn compile(common: &Common, project: &Project) -> Result<Desired, u8> {
+    let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
+    let all = desired::compile(project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
+    all.into_iter().next().ok_or(exit::INTERNAL)
+}
+
+/// What earlier bootstraps asked for, as the host remembers it.
+fn kept(observed: &Observed) -> Stanza {
+    let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+    record.and_then(|record| record.stanza).unwrap_or_default()
+}

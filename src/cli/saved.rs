@@ -1,0 +1,247 @@
+//! Saved plans: what was planned, from which files, and how each host was. Applied exactly, or not at all.
+
+use super::{Common, exit, setup};
+use crate::apply::{HostOutcome, Planned, Status};
+use crate::desired::{self, Desired};
+use crate::inventory::Project;
+use crate::plan::{HostPlan, Options, Verdict, digest};
+use crate::report::Document;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A plan as a file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedPlan {
+    /// The shape of this file.
+    version: u32,
+    /// The kvmfw that made it.
+    kvmfw: String,
+    /// When, in UTC.
+    made: String,
+    /// The project folder that it was made in.
+    dir: PathBuf,
+    /// The inventory: a name, or a path, relative to the project folder where it lies in it.
+    inventory: String,
+    /// Digests of every file that was read, by name.
+    sources: BTreeMap<String, String>,
+    /// `--take-over` was given.
+    #[serde(default)]
+    take_over: bool,
+    /// How the hosts with changes were.
+    hosts: BTreeMap<String, Seen>,
+    /// What was shown.
+    pub(super) plan: Document,
+}
+
+/// A host as the plan saw it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Seen {
+    /// The generation that booted.
+    generation: Option<u32>,
+    /// Of what the plan touches.
+    fingerprint: String,
+}
+
+impl SavedPlan {
+    /// The shape that this kvmfw writes and applies.
+    const VERSION: u32 = 1;
+
+    pub(super) fn of(
+        project: &Project,
+        common: &Common,
+        options: &Options,
+        planned: &[Planned],
+        document: &Document,
+    ) -> Self {
+        let plans = planned.iter().filter_map(|p| Some(&p.result.as_ref().ok()?.0));
+        let hosts = plans
+            .filter(|plan| plan.verdict == Verdict::Changes)
+            .map(|plan| {
+                let seen = Seen { generation: plan.generation, fingerprint: plan.fingerprint() };
+                (plan.host.clone(), seen)
+            })
+            .collect();
+        Self {
+            version: Self::VERSION,
+            kvmfw: env!("CARGO_PKG_VERSION").to_owned(),
+            made: setup::now(),
+            dir: project.root.clone(),
+            inventory: inventory_name(project, common),
+            sources: digests(project),
+            take_over: options.take_over,
+            hosts,
+            plan: document.clone(),
+        }
+    }
+
+    /// The text of its file.
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads a plan that is to be applied.
+    pub(super) fn load(path: &Path) -> Result<Self, u8> {
+        let fail = |error: String| {
+            setup::complain(&format!("{} cannot be applied: {error}", path.display()));
+            exit::BAD_INPUT
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|e| fail(format!("it is no saved plan: {e}")))?;
+        match value["version"].as_u64() {
+            Some(version) if version != u64::from(Self::VERSION) => {
+                return Err(fail(format!(
+                    "its version is {version}, this kvmfw applies {}; plan again",
+                    Self::VERSION
+                )));
+            }
+            _ => {}
+        }
+        let saved: Self =
+            serde_json::from_value(value).map_err(|e| fail(format!("it is no saved plan: {e}")))?;
+        if saved.kvmfw != env!("CARGO_PKG_VERSION") {
+            return Err(fail(format!(
+                "kvmfw {} made it, and this is {}; plan again",
+                saved.kvmfw,
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
+        Ok(saved)
+    }
+
+    /// The desired state of the plan's hosts, from the very files that it was made from.
+    pub(super) fn desired(&self, common: &Common) -> Result<Vec<Desired>, u8> {
+        let here = std::env::current_dir().ok();
+        let project_here = here.as_deref().and_then(|here| {
+            here.ancestors().find(|dir| dir.join("inventories").is_dir() || dir.join("modules").is_dir())
+        });
+        let dir = common.dir.as_deref().or(project_here).unwrap_or(&self.dir);
+        let inventory = match self.inventory.strip_prefix(INSIDE) {
+            Some(path) => dir.join(path).display().to_string(),
+            None => self.inventory.clone(),
+        };
+        let project = setup::open(common, Some(dir.to_path_buf()), Some(inventory))?;
+        let other = differences(&self.sources, &digests(&project));
+        if !other.is_empty() {
+            setup::complain(&format!(
+                "The plan was made from other files than those in {}; nothing was touched:\n  {}\nPlan again, or apply it where \
+                 they are as they were (-C DIR; it was made in {}).",
+                dir.display(),
+                other.join("\n  "),
+                self.dir.display()
+            ));
+            return Err(exit::BAD_INPUT);
+        }
+        let names: Vec<String> = self.plan.hosts.iter().map(|h| h.name.clone()).collect();
+        desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))
+    }
+
+    /// What the user allowed when it was made.
+    pub(super) fn options(&self) -> Options {
+        Options { take_over: self.take_over, ..Options::default() }
+    }
+
+    /// A saved plan is applied exactly or not at all: hosts that are not as they were are left alone.
+    pub(super) fn hold(&self, planned: &mut Planned) {
+        let Ok((plan, _)) = &planned.result else { return };
+        let Some(message) = self.stale(plan) else { return };
+        let outcome = HostOutcome::new(&plan.host, Status::Refused)
+            .reason("stale")
+            .message(message)
+            .hint("nothing was touched; plan again");
+        planned.result = Err(outcome);
+    }
+
+    /// Why the plan is not for the host as it is now.
+    fn stale(&self, now: &HostPlan) -> Option<String> {
+        if now.verdict != Verdict::Changes {
+            // Nothing to do is right if there was nothing to do; a host that refuses says why itself.
+            let applied = now.verdict == Verdict::Unchanged && self.hosts.contains_key(&now.host);
+            return applied
+                .then(|| "the plan was applied already, or its change was made otherwise".to_owned());
+        }
+        let Some(seen) = self.hosts.get(&now.host) else {
+            let then = self.plan.hosts.iter().find(|h| h.name == now.host);
+            return Some(match then.map(|h| h.status) {
+                Some(Status::Unchanged) => {
+                    "there was nothing to do when the plan was made, and now there is".to_owned()
+                }
+                Some(status) => format!("the plan has nothing for it, it was {} then", status.words()),
+                None => "the plan does not know it".to_owned(),
+            });
+        };
+        if seen.fingerprint == now.fingerprint() {
+            return None;
+        }
+        Some(if seen.generation == now.generation {
+            "what the plan touches has changed on the host since the plan was made".to_owned()
+        } else {
+            let number = |n: Option<u32>| n.map_or_else(|| "none".to_owned(), |n| n.to_string());
+            format!(
+                "the host has had another apply since the plan was made, or that of this plan (generation {} then, {} now)",
+                number(seen.generation),
+                number(now.generation)
+            )
+        })
+    }
+}
+
+/// Begins the path of an inventory that lies in the project folder.
+const INSIDE: &str = "./";
+
+/// The inventory as `-i` names it, good also where the project lies elsewhere.
+fn inventory_name(project: &Project, common: &Common) -> String {
+    let Some(given) = &common.inventory else { return project.name.clone() };
+    let named = ["", ".yaml"]
+        .iter()
+        .any(|ext| project.root.join("inventories").join(format!("{given}{ext}")).exists());
+    if named || !Path::new(given).exists() {
+        return given.clone();
+    }
+    let path = std::path::absolute(given).unwrap_or_else(|_| PathBuf::from(given));
+    match path.strip_prefix(&project.root) {
+        Ok(inside) => format!("{INSIDE}{}", inside.display()),
+        Err(_) => path.display().to_string(),
+    }
+}
+
+fn digests(project: &Project) -> BTreeMap<String, String> {
+    project.sources.iter().map(|(name, text)| (name.to_string(), digest([&**text]))).collect()
+}
+
+/// What is otherwise than it was, a line for each file.
+fn differences(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+    let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let word = |name: &String| match (then.get(name), now.get(name)) {
+        (Some(then), Some(now)) if then == now => None,
+        (Some(_), Some(_)) => Some("has changed"),
+        (Some(_), None) => Some("is gone"),
+        (None, _) => Some("is new"),
+    };
+    names.into_iter().filter_map(|name| Some(format!("{name} {}", word(name)?))).collect()
+}
+
+/// The document in a file: a saved plan of any age, or what was printed with `--format json`.
+pub(super) fn document(path: &Path) -> Result<Document, String> {
+    #[derive(Deserialize)]
+    struct Shown {
+        plan: Document,
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| format!("neither a saved plan nor a result: {e}"))?;
+    let document = match value.get("plan").is_some_and(serde_json::Value::is_object) {
+        true => serde_json::from_value::<Shown>(value).map(|shown| shown.plan),
+        false => serde_json::from_value(value),
+    };
+    let document = document.map_err(|e| format!("neither a saved plan nor a result: {e}"))?;
+    if document.version > Document::VERSION {
+        return Err(format!(
+            "its version is {}, this kvmfw reads {} and older",
+            document.version,
+            Document::VERSION
+        ));
+    }
+    Ok(document)
+}

@@ -1,0 +1,190 @@
+//! Routes, from the words that `ip -o route` prints. Those words are what `ip route` takes, also those
+//! that this program knows nothing about: so a route can be moved without losing any of them. (The JSON
+//! of `ip` leaves some out, the lock of an mtu for one.)
+
+use std::fmt::Write as _;
+
+/// A route that somebody made: what the kernel makes for an address by itself is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The network, as `ip` takes it back: the default of IPv6 is `::/0`.
+    pub dst: String,
+    /// All that is said beside the hops: `proto static`, `metric 50`, `mtu lock 1400`, …
+    pub words: Vec<String>,
+    /// Where it goes; more than one is a multipath route.
+    pub hops: Vec<Hop>,
+}
+
+/// One way that a route goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    /// The gateway, `inet6 fe80::1` where it is one of the other family.
+    pub via: Option<String>,
+    /// The link.
+    pub dev: String,
+    /// Its share, in a multipath route.
+    pub weight: Option<String>,
+    /// The gateway is on the link whatever the addresses say.
+    pub onlink: bool,
+}
+
+/// What the kernel says about the moment; no part of a route.
+const STATES: [&str; 7] = ["linkdown", "dead", "offload", "trap", "pervasive", "rt_offload", "rt_trap"];
+
+impl Route {
+    /// Reads one line of `ip -o route show table all`. `None`: a route of the kernel's own, one of a kind
+    /// that goes nowhere, or nothing that looks like a route.
+    pub fn parse(line: &str, v6: bool) -> Option<Self> {
+        let mut parts = line.split("nexthop ");
+        let mut words = parts.next()?.split(['\\', ' ', '\t']).filter(|w| !w.is_empty());
+        // What is no network is a type: `local`, `blackhole`.
+        let dst =
+            words.next().filter(|w| *w == "default" || w.contains([':', '.']) || w.parse::<u8>().is_ok())?;
+        let dst = if dst == "default" && v6 { "::/0" } else { dst }.to_owned();
+        let mut route = Self { dst, words: Vec::new(), hops: Vec::new() };
+        let mut rest = Vec::new();
+        let hop = Hop::parse(words, &mut rest);
+        route.hops.extend((!hop.dev.is_empty()).then_some(hop));
+        let mut ignored = Vec::new();
+        route.hops.extend(
+            parts.map(|part| {
+                Hop::parse(part.split(['\\', ' ', '\t']).filter(|w| !w.is_empty()), &mut ignored)
+            }),
+        );
+        route.words = kept(&rest);
+        let kernels = route.has("proto", "kernel") || route.has("table", "local");
+        (!kernels && !route.hops.is_empty()).then_some(route)
+    }
+
+    /// Whether it has a word with this value.
+    fn has(&self, word: &str, value: &str) -> bool {
+        self.words.windows(2).any(|pair| pair == [word, value])
+    }
+
+    /// Whether it is the default route of the main table.
+    pub fn is_default(&self) -> bool {
+        matches!(self.dst.as_str(), "default" | "::/0") && !self.words.iter().any(|w| w == "table")
+    }
+
+    /// Whether it goes by this link.
+    pub fn by(&self, dev: &str) -> bool {
+        self.hops.iter().any(|hop| hop.dev == dev)
+    }
+
+    /// What makes it anew, as a line for `ip -batch`, by the links that `to` has in place of its own.
+    pub fn line<'a>(&'a self, to: impl Fn(&'a str) -> &'a str) -> String {
+        let mut line = format!("route replace {}", self.dst);
+        if let [hop] = &self.hops[..] {
+            hop.write(&mut line, to(&hop.dev));
+        }
+        for word in &self.words {
+            line.push(' ');
+            line.push_str(word);
+        }
+        if self.hops.len() > 1 {
+            for hop in &self.hops {
+                line.push_str(" nexthop");
+                hop.write(&mut line, to(&hop.dev));
+            }
+        }
+        line
+    }
+}
+
+impl Hop {
+    /// Takes what belongs to a hop; the rest goes on `rest`.
+    fn parse<'a>(mut words: impl Iterator<Item = &'a str>, rest: &mut Vec<&'a str>) -> Self {
+        let mut hop = Self::default();
+        while let Some(word) = words.next() {
+            match word {
+                "via" => {
+                    let via = words.next().unwrap_or_default();
+                    hop.via = Some(match via {
+                        "inet" | "inet6" => format!("{via} {}", words.next().unwrap_or_default()),
+                        via => via.to_owned(),
+                    });
+                }
+                "dev" => hop.dev = words.next().unwrap_or_default().to_owned(),
+                "weight" => hop.weight = words.next().map(str::to_owned),
+                "onlink" => hop.onlink = true,
+                word if STATES.contains(&word) => {}
+                word => rest.push(word),
+            }
+        }
+        hop
+    }
+
+    fn write(&self, line: &mut String, dev: &str) {
+        if let Some(via) = &self.via {
+            let _ = write!(line, " via {via}");
+        }
+        let _ = write!(line, " dev {dev}");
+        if let Some(weight) = &self.weight {
+            let _ = write!(line, " weight {weight}");
+        }
+        if self.onlink {
+            line.push_str(" onlink");
+        }
+    }
+}
+
+/// The words that `ip` takes back: not the number of a nexthop object, whose hops are written out, not
+/// the time that is left, and no lock where the value is always locked.
+fn kept(words: &[&str]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        match *word {
+            "nhid" | "expires" => {
+                words.next();
+            }
+            "rto_min" => {
+                kept.push("rto_min".to_owned());
+                words.next_if(|next| **next == "lock");
+            }
+            word => kept.push(word.to_owned()),
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Line as `ip -o route` prints it, and the line that makes it anew by br0 instead of a.
+    #[test]
+    fn every_word_moves() {
+        let cases = [
+            ("default via 10.0.0.1 dev a onlink ", "default via 10.0.0.1 dev br0 onlink"),
+            ("10.0.0.0/24 dev a proto kernel scope link src 10.0.0.2 ", ""),
+            ("local 10.0.0.2 dev a table local proto kernel scope host src 10.0.0.2 ", ""),
+            ("broadcast 10.0.0.255 dev a table local proto kernel scope link src 10.0.0.2 ", ""),
+            ("blackhole 192.0.3.0/24 ", ""),
+            ("unreachable default dev lo metric 4294967295 error -101", ""),
+            (
+                "203.0.113.0/24 via 10.0.0.1 dev a mtu lock 1400 rtt 20ms features ecn rto_min lock 5ms congctl reno linkdown ",
+                "203.0.113.0/24 via 10.0.0.1 dev br0 mtu lock 1400 rtt 20ms features ecn rto_min 5ms congctl reno",
+            ),
+            (
+                "198.51.101.0/24 mtu 1300 \\\tnexthop via 10.0.0.1 dev a weight 3 \\\tnexthop via 10.1.0.1 dev c weight 1 onlink ",
+                "198.51.101.0/24 mtu 1300 nexthop via 10.0.0.1 dev br0 weight 3 nexthop via 10.1.0.1 dev c weight 1 onlink",
+            ),
+            ("192.0.2.0/24 via inet6 fe80::1 dev a ", "192.0.2.0/24 via inet6 fe80::1 dev br0"),
+            ("192.0.6.0/24 nhid 5 via 10.0.0.1 dev a ", "192.0.6.0/24 via 10.0.0.1 dev br0"),
+            ("192.0.4.0/24 tos 0x10 dev a scope link ", "192.0.4.0/24 dev br0 tos 0x10 scope link"),
+        ];
+        for (printed, expected) in cases {
+            let line = Route::parse(printed, false).map(|r| r.line(|d| if d == "a" { "br0" } else { d }));
+            let expected = (!expected.is_empty()).then(|| format!("route replace {expected}"));
+            assert_eq!(line, expected, "{printed}");
+        }
+        let ra = "default via fe80::1 dev a proto ra metric 1024 expires 1797sec hoplimit 64 pref medium";
+        let ra = Route::parse(ra, true).unwrap();
+        assert!(ra.is_default() && ra.by("a"));
+        assert_eq!(
+            ra.line(|_| "b"),
+            "route replace ::/0 via fe80::1 dev b proto ra metric 1024 hoplimit 64 pref medium"
+        );
+    }
+}

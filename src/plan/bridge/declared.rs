@@ -1,0 +1,150 @@
+//! A bridge that is declared: from what is there to what is stated, and the way back.
+
+use super::{BridgePlan, Owned, Refused, foreign};
+use crate::observe::{Link, Links, Observed};
+use crate::plan::diff::Wanted;
+use crate::plan::{Action, Change, Diff, DiffLine, Risk};
+use crate::problem::Origin;
+use crate::resource::Kind;
+use crate::resource::bridge::Bridge;
+
+/// The work on one bridge while it is being planned.
+pub(super) struct Work<'a> {
+    pub bridge: &'a Bridge,
+    pub links: &'a Links,
+    pub observed: &'a Observed,
+    pub plan: &'a mut BridgePlan,
+    pub owned: Owned,
+    /// What the diff shows as it is, and as it will be.
+    pub old: Vec<String>,
+    pub new: Vec<Wanted>,
+    /// The way back, if there is a way forward.
+    pub back: Vec<String>,
+}
+
+pub(super) fn plan(
+    bridge: &Bridge,
+    owned: Owned,
+    observed: &Observed,
+    plan: &mut BridgePlan,
+) -> Result<(), Refused> {
+    let (old, new, back) = Default::default();
+    Work { bridge, links: &observed.links, observed, plan, owned, old, new, back }.all()
+}
+
+impl Work<'_> {
+    fn all(mut self) -> Result<(), Refused> {
+        let name = &self.bridge.name;
+        if !self.bridge.vlans.is_empty() {
+            return Err((
+                "unsupported",
+                format!(
+                    "bridge {name}: port VLANs are not applied by this version; leave them to the distribution"
+                ),
+            ));
+        }
+        let there = self.links.by_name.get(name);
+        if there.is_some_and(|l| !l.is_bridge()) {
+            return Err(("foreign_owner", format!("{name} exists and is no bridge")));
+        }
+        if !self.owned.created {
+            foreign::check(name, self.observed)?;
+        }
+        self.check_ports()?;
+        let before = self.plan.forward.len();
+        match there {
+            None => self.create(),
+            // It is there now and is not after a boot: every generation makes it anew.
+            Some(link) if self.owned.created => self.create_at_boot(link),
+            Some(_) => {}
+        }
+        self.attributes(there);
+        self.step(format!("link set dev {name} up"), there.is_some_and(Link::is_up));
+        self.ports();
+        self.addresses(there);
+        self.gateways();
+        if there.is_none() {
+            self.back.push(format!("link del dev {name}"));
+            self.owned.created = true;
+        }
+        self.routes_back();
+        let changes = self.plan.forward.len() > before;
+        self.plan.owned.insert(name.clone(), self.owned.clone());
+        if changes {
+            self.change(there);
+        }
+        Ok(())
+    }
+
+    /// What the plan shows of it.
+    fn change(self, there: Option<&Link>) {
+        let bridge = self.bridge;
+        let mut diff = Diff::of(&self.old, &self.new);
+        if diff.is_empty() {
+            let origin = Some(bridge.origin.clone());
+            diff.lines.push(DiffLine { sign: '+', text: "up".to_owned(), origin });
+        }
+        let mut risks = Vec::new();
+        if self.carries_ssh() {
+            risks.push(Risk::ManagementPath);
+        }
+        if there.is_some() && (bridge.mac.is_some() || bridge.mtu.is_some()) {
+            // A pinned MAC and a set MTU stay set: the bridge follows its ports no more.
+            risks.push(Risk::OneWay);
+        }
+        self.plan.back.extend(self.back);
+        self.plan.devices.insert(bridge.name.clone());
+        self.plan.devices.extend(bridge.ports.iter().cloned());
+        self.plan.changes.push(Change {
+            kind: Kind::Bridge,
+            resource: bridge.name.clone(),
+            action: if there.is_none() { Action::Add } else { Action::Change },
+            diff,
+            origin: vec![bridge.origin.clone()],
+            risks,
+        });
+    }
+
+    /// A line for the way forward unless it is so already; and always one for the boot.
+    pub(super) fn step(&mut self, line: String, holds: bool) {
+        if !holds {
+            self.plan.forward.push(line.clone());
+        }
+        self.plan.boot.push(line);
+    }
+
+    /// A line of the diff that is wanted, with its origin.
+    pub(super) fn wanted(&mut self, text: String) {
+        let origin: Origin = self.bridge.origin.clone();
+        self.new.push((text, Some(origin)));
+    }
+
+    fn create_at_boot(&mut self, link: &Link) {
+        let name = &self.bridge.name;
+        self.plan.boot.push(format!("link add name {name} type bridge stp_state 0 forward_delay 0"));
+        let of_port = if self.bridge.ports.is_empty() { None } else { link.mac.clone() };
+        if let Some(mac) = self.bridge.mac.clone().or(of_port) {
+            self.plan.boot.push(format!("link set dev {name} address {mac}"));
+        }
+    }
+
+    fn create(&mut self) {
+        let name = &self.bridge.name;
+        self.step(format!("link add name {name} type bridge stp_state 0 forward_delay 0"), false);
+        // A bridge without a MAC of its own takes the lowest of its ports, and changes it with them.
+        let of_port = self.bridge.ports.first().and_then(|p| self.links.by_name.get(p)?.mac.clone());
+        if let Some(mac) = self.bridge.mac.clone().or(of_port) {
+            self.step(format!("link set dev {name} address {mac}"), false);
+        }
+    }
+
+    /// Whether the SSH connection ends on this bridge or one of its ports.
+    fn carries_ssh(&self) -> bool {
+        let Some(ssh) = &self.observed.facts.ssh else { return false };
+        let devices = std::iter::once(&self.bridge.name).chain(&self.bridge.ports);
+        devices
+            .filter_map(|d| self.links.by_name.get(d))
+            .flat_map(|l| &l.addresses)
+            .any(|a| a.local.parse() == Ok(ssh.server))
+    }
+}

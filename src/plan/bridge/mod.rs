@@ -1,0 +1,78 @@
+//! Bridges: what is declared is ensured, what we added and is declared no more goes, everything
+//! else stays. A bridge that exists is never taken down or made anew: guests' taps would lose it.
+
+mod addresses;
+mod attributes;
+mod declared;
+mod foreign;
+mod ports;
+mod removed;
+mod routes;
+mod stp;
+
+use super::{Change, Record};
+use crate::desired::Desired;
+use crate::observe::Observed;
+use crate::problem::Warning;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What kvmfw added to a bridge, and what stood there before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    /// We made the bridge.
+    pub created: bool,
+    /// Ports we enslaved.
+    pub ports: BTreeSet<String>,
+    /// Addresses we added, with the port they were taken from.
+    pub addresses: BTreeMap<IpNet, Option<String>>,
+    /// Gateways we added.
+    pub gateways: BTreeSet<IpAddr>,
+    /// Routes that we moved from a port to the bridge, as lines for `ip -batch`, in an order in which
+    /// they can be made: at boot they have to move again.
+    #[serde(default)]
+    pub routes: Vec<String>,
+    /// Attributes we set, with the value before: `mtu` → `1500`, `eth1 mtu` → `1500`.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// What a plan does about bridges. The three texts are for `ip -batch`.
+#[derive(Default)]
+pub(super) struct BridgePlan {
+    pub changes: Vec<Change>,
+    pub warnings: Vec<Warning>,
+    /// To the desired state, step by step.
+    pub forward: Vec<String>,
+    /// Back to what was observed, from wherever the way forward stopped.
+    pub back: Vec<String>,
+    /// To the desired state at boot, from wherever the distribution left it.
+    pub boot: Vec<String>,
+    pub owned: BTreeMap<String, Owned>,
+    /// Links that are touched.
+    pub devices: BTreeSet<String>,
+    /// Why it cannot be done: reason and sentence.
+    pub refusal: Option<Refused>,
+}
+
+type Refused = (&'static str, String);
+
+pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> BridgePlan {
+    let mut plan = BridgePlan::default();
+    for bridge in desired.bridges.values().filter(|b| b.manage) {
+        let owned = record.owned.get(&bridge.name).cloned().unwrap_or_default();
+        if let Err(refusal) = declared::plan(bridge, owned, observed, &mut plan) {
+            plan.refusal.get_or_insert(refusal);
+        }
+    }
+    for (name, owned) in &record.owned {
+        if !desired.bridges.get(name).is_some_and(|b| b.manage) {
+            removed::plan(name, owned, observed, &mut plan);
+        }
+    }
+    for lines in [&mut plan.forward, &mut plan.back, &mut plan.boot] {
+        stp::in_order(lines);
+    }
+    plan
+}

@@ -1,0 +1,89 @@
+//! Which links become ports, and which must not.
+
+use super::Refused;
+use super::addresses::addresses;
+use super::declared::Work;
+use crate::observe::Link;
+
+impl Work<'_> {
+    pub(super) fn check_ports(&self) -> Result<(), Refused> {
+        let name = &self.bridge.name;
+        for port in &self.bridge.ports {
+            let Some(link) = self.links.by_name.get(port) else {
+                return Err(("no_such_link", format!("bridge {name}: there is no link {port} on the host")));
+            };
+            if link.master.as_ref() != Some(name)
+                && let Some(address) = self.leased(link)
+            {
+                return Err((
+                    "foreign_owner",
+                    format!(
+                        "bridge {name}: {port} has {address} by DHCP or router advertisement, which as a port it would \
+                         lose; make the bridge ask for it in the host's own network files, or make it static first"
+                    ),
+                ));
+            }
+            if self.bridge.take_addresses {
+                continue;
+            }
+            if let Some(master) = link.master.as_ref().filter(|m| *m != name) {
+                return Err((
+                    "foreign_owner",
+                    format!(
+                        "bridge {name}: {port} is a port of {master}; `take_addresses: true` would move it"
+                    ),
+                ));
+            }
+            let carried = addresses(link).find(|a| !self.bridge.addresses.contains(a));
+            if let Some(address) = carried {
+                return Err((
+                    "foreign_owner",
+                    format!(
+                        "bridge {name}: {port} carries {address}, which as a port it would lose; declare it on the \
+                         bridge, or `take_addresses: true`"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// An address of a link that somebody keeps asking for: one by DHCP, or the one SSH comes by. Those
+    /// that router advertisements give to every link on the way are no reason to keep off it.
+    fn leased<'a>(&self, link: &'a Link) -> Option<&'a str> {
+        let ssh = self.observed.facts.ssh.as_ref().map(|ssh| ssh.server.to_string());
+        let mut dynamic = link.addresses.iter().filter(|a| a.dynamic && a.scope != "link");
+        dynamic.find(|a| a.family == "inet" || Some(&a.local) == ssh.as_ref()).map(|a| a.local.as_str())
+    }
+
+    pub(super) fn ports(&mut self) {
+        let name = self.bridge.name.clone();
+        for port in &self.bridge.ports {
+            let link = self.links.by_name.get(port);
+            let master = link.and_then(|l| l.master.clone());
+            let holds = master.as_deref() == Some(&name);
+            self.step(format!("link set dev {port} master {name}"), holds);
+            self.step(format!("link set dev {port} up"), link.is_some_and(Link::is_up));
+            if holds {
+                self.old.push(format!("port {port}"));
+            } else {
+                self.back.push(master.map_or_else(
+                    || format!("link set dev {port} nomaster"),
+                    |m| format!("link set dev {port} master {m}"),
+                ));
+                self.owned.ports.insert(port.clone());
+            }
+            self.wanted(format!("port {port}"));
+        }
+        let gone: Vec<String> =
+            self.owned.ports.iter().filter(|p| !self.bridge.ports.contains(p)).cloned().collect();
+        for port in gone {
+            self.owned.ports.remove(&port);
+            if self.links.by_name.get(&port).is_some_and(|l| l.master.as_deref() == Some(&name)) {
+                self.plan.forward.push(format!("link set dev {port} nomaster"));
+                self.back.push(format!("link set dev {port} master {name}"));
+                self.old.push(format!("port {port}"));
+            }
+        }
+    }
+}

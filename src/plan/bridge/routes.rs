@@ -1,0 +1,62 @@
+//! Routes that move with an address, and default gateways.
+
+use super::addresses::addresses;
+use super::declared::Work;
+use std::net::IpAddr;
+
+impl Work<'_> {
+    /// Routes by a port that loses its addresses become routes by the bridge.
+    pub(super) fn routes_of_ports(&mut self) {
+        let (links, bridge) = (self.links, self.bridge);
+        let loses = |dev: &str| {
+            bridge.ports.iter().any(|p| p == dev)
+                && (bridge.take_addresses
+                    || links.by_name.get(dev).is_some_and(|l| addresses(l).next().is_some()))
+        };
+        for route in links.routes.iter().filter(|r| r.hops.iter().any(|hop| loses(&hop.dev))) {
+            let line = route.line(|dev| if loses(dev) { &bridge.name } else { dev });
+            self.plan.forward.push(line.clone());
+            if !self.owned.routes.contains(&line) {
+                self.owned.routes.push(line);
+            }
+        }
+    }
+
+    /// Routes by the bridge and its ports as they are, for the way back.
+    pub(super) fn routes_back(&mut self) {
+        let bridge = self.bridge;
+        let devices = || std::iter::once(&bridge.name).chain(&bridge.ports);
+        let routes = self.links.routes.iter().filter(|route| devices().any(|dev| route.by(dev)));
+        self.back.extend(routes.map(|route| route.line(|dev| dev)));
+    }
+
+    pub(super) fn gateways(&mut self) {
+        let name = self.bridge.name.clone();
+        let links = self.links;
+        for gateway in &self.bridge.gateways {
+            let text = gateway.to_string();
+            let family = |dst: &str| (dst == "::/0") == gateway.is_ipv6();
+            let defaults = || links.routes.iter().filter(|r| r.is_default() && family(&r.dst));
+            let holds =
+                defaults().any(|r| r.hops.iter().any(|h| h.via.as_deref() == Some(&text) && h.dev == name));
+            self.step(format!("route replace default via {gateway} dev {name}"), holds);
+            if holds {
+                self.old.push(format!("gateway {gateway}"));
+            } else {
+                self.owned.gateways.insert(*gateway);
+                self.back.insert(0, format!("route del default via {gateway} dev {name}"));
+                // What `replace` pushes out comes back with the way back.
+                self.back.extend(defaults().map(|r| r.line(|dev| dev)));
+            }
+            self.wanted(format!("gateway {gateway}"));
+        }
+        let gone: Vec<IpAddr> =
+            self.owned.gateways.iter().filter(|g| !self.bridge.gateways.contains(g)).copied().collect();
+        for gateway in gone {
+            self.owned.gateways.remove(&gateway);
+            self.plan.forward.push(format!("route del default via {gateway} dev {name}"));
+            self.back.push(format!("route replace default via {gateway} dev {name}"));
+            self.old.push(format!("gateway {gateway}"));
+        }
+    }
+}

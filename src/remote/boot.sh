@@ -1,0 +1,64 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# What the boot units do: first the transaction that was open, then the rules, then the bridges.
+
+# At boot, before the network: end what was open, then files as the generation has them.
+boot_early() {
+	mkdir -p $VAR
+	rm -f $VAR/boot.failed
+	if [ -L $VAR/open ]; then
+		exec 9>>$VAR/lock 5>/dev/null
+		flock 9
+		booting=yes
+		ID=none T=$VAR/txn/none
+		recover
+	fi
+	[ -e $ETC/current ] && link_files
+	:
+}
+
+# At boot, the rules of the generation. A host that cannot load them stays open, and says so.
+boot_load() {
+	[ -e $ETC/current ] || return 0
+	while read -r module; do modprobe "$module"; done <$ETC/current/boot.modules
+	for family in 4 6; do
+		[ -s $ETC/current/rules.v$family ] || continue
+		error=$(ipt_load $family "$(cat $ETC/current/rules.v$family)" 2>&1) && continue
+		echo "$(ipt_number $family): $(echo "$error" | grep . | head -n 1)" >>$VAR/boot.failed
+		shout "the $(ipt_number $family) rules did not load at boot, the host is open: $error"
+	done
+	:
+}
+
+# The lines of boot.bridges that are not so yet: links that are there are not made, addresses that are
+# there are not added, and those that are not are not taken away. What is left must not fail.
+boot_lines() {
+	{
+		for link in /sys/class/net/*; do printf '%s\n' "${link##*/}"; done
+		ip -o addr show | awk '{ print $2, $4 }'
+		echo '='
+		cat "$1"
+	} | awk '
+		$0 == "=" { rest = 1; next }
+		!rest { there[$0] = 1; next }
+		/^link add name / && ($4 in there) { next }
+		/^addr add / && (($5 " " $3) in there) { next }
+		/^addr del / && !(($5 " " $3) in there) { next }
+		{ print }'
+}
+
+# At boot, after the distribution has made its links. Every line is tried; those that failed are told.
+boot_bridges() {
+	local lines said
+	[ -s $ETC/current/boot.bridges ] || return 0
+	lines=$(boot_lines $ETC/current/boot.bridges)
+	said=$(printf '%s\n' "$lines" | ip -force -batch - 2>&1)
+	[ -n "$said" ] || return 0
+	said=$(printf '%s\n=\n%s\n' "$lines" "$said" | awk '
+		$0 == "=" { rest = 1; next }
+		!rest { line[++n] = $0; next }
+		/^Command failed / { sub(/.*:/, ""); print "bridges: `" line[$0 + 0] "`: " why; next }
+		{ sub(/^(RTNETLINK answers|Error): /, ""); why = $0 }')
+	printf '%s\n' "$said" >>$VAR/boot.failed
+	shout "not all of the bridges could be set at boot: $(printf '%s\n' "$said" | head -n 1)"
+	return 1
+}

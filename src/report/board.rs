@@ -1,0 +1,180 @@
+//! What the screen shows while a run goes on, as text: who is in flight, at which step, and how long
+//! until a guard rolls back. Pure; drawing it is for the progress display.
+
+use super::printable;
+use crate::apply::{Event, HostOutcome};
+use std::time::{Duration, Instant};
+
+/// The state of a run as far as events have told it.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// What is being done with the hosts.
+    pub what: &'static str,
+    /// How many hosts are done with.
+    pub done: usize,
+    /// Of how many.
+    pub of: usize,
+    failed: usize,
+    /// How many failures stop new hosts; only while hosts are changed.
+    max_fail: Option<usize>,
+    /// The batch that has begun, and how many there are.
+    batch: Option<(usize, usize)>,
+    /// In the order in which they started, so that who hangs is on top.
+    in_flight: Vec<Flight>,
+}
+
+#[derive(Debug)]
+struct Flight {
+    host: String,
+    step: &'static str,
+    since: Instant,
+    /// When its guard rolls back by itself.
+    guard: Option<Instant>,
+}
+
+/// The longest name that gets its own column in full.
+const NAME: usize = 36;
+
+impl Board {
+    /// Takes an event into account.
+    pub fn hear(&mut self, event: &Event, now: Instant) {
+        match event {
+            Event::Observing(of) => *self = Self { what: "looking", of: *of, ..Self::default() },
+            Event::Applying { hosts, max_fail } => {
+                *self = Self { what: "applying", of: *hosts, max_fail: Some(*max_fail), ..Self::default() };
+            }
+            Event::Batch { number, of } => self.batch = Some((*number, *of)),
+            Event::Step(host, step, guard) => self.step(host, step, guard.map(|left| now + left), now),
+            Event::Observed(host, _) => self.land(host),
+            Event::Done(HostOutcome { host, status, .. }) => {
+                self.failed += usize::from(status.is_failure());
+                self.land(host);
+            }
+            Event::Note(_) | Event::Detail(_) | Event::Drain(_) => {}
+        }
+    }
+
+    fn step(&mut self, host: &str, step: &'static str, guard: Option<Instant>, now: Instant) {
+        match self.in_flight.iter_mut().find(|flight| flight.host == host) {
+            Some(flight) => (flight.step, flight.guard) = (step, guard),
+            None => self.in_flight.push(Flight { host: host.to_owned(), step, since: now, guard }),
+        }
+    }
+
+    fn land(&mut self, host: &str) {
+        self.in_flight.retain(|flight| flight.host != host);
+        self.done += 1;
+    }
+
+    /// What stands beside the bar: batch and failures, where hosts are changed.
+    pub fn summary(&self) -> String {
+        let batch = self.batch.map_or_else(String::new, |(number, of)| format!("  batch {number}/{of}"));
+        let failed = self.max_fail.map_or_else(String::new, |max| format!("  failed {}/{max}", self.failed));
+        format!("{batch}{failed}")
+    }
+
+    /// A line for each host in flight, at most so many and so wide; the last one counts the others.
+    pub fn lines(&self, rows: usize, columns: usize, now: Instant) -> Vec<String> {
+        let all = self.in_flight.len();
+        let shown = if all <= rows { all } else { rows.saturating_sub(1) };
+        let flights = &self.in_flight[..shown];
+        let wide = |flight: &Flight| flight.host.chars().count();
+        let width = flights.iter().map(wide).max().unwrap_or(0).min(NAME).min(columns / 2);
+        let mut lines: Vec<String> = flights.iter().map(|flight| flight.line(width, columns, now)).collect();
+        if shown < all && rows > 0 {
+            lines.push(format!("  … and {} more", all - shown));
+        }
+        lines
+    }
+
+    /// The sign of life where there is no terminal.
+    pub fn heartbeat(&self) -> String {
+        let hosts: Vec<&str> = self.in_flight.iter().map(|flight| flight.host.as_str()).collect();
+        let flying = match hosts.len() {
+            0 => String::new(),
+            _ => format!("; in flight: {}", printable(&super::fold_names(&hosts))),
+        };
+        format!("… {} of {} hosts{}{flying}", self.done, self.of, self.summary())
+    }
+}
+
+impl Flight {
+    fn line(&self, width: usize, columns: usize, now: Instant) -> String {
+        let name = cut(&printable(&self.host), width);
+        let took = seconds(now.saturating_duration_since(self.since));
+        let guard = self.guard.map_or_else(String::new, |at| match at.saturating_duration_since(now) {
+            Duration::ZERO => "   its guard decides now".to_owned(),
+            left => format!("   guard rolls back in {}", seconds(left)),
+        });
+        cut(&format!("  {name:<width$}  {:<10} {took:>4}{guard}", self.step), columns)
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    match time.as_secs() {
+        s if s < 100 => format!("{s}s"),
+        s => format!("{}m{:02}s", s / 60, s % 60),
+    }
+}
+
+/// A text that is too wide loses its end.
+fn cut(text: &str, columns: usize) -> String {
+    match text.chars().count() {
+        n if n <= columns => text.to_owned(),
+        _ => text.chars().take(columns.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::Status;
+
+    fn flying(hosts: usize) -> (Board, Instant) {
+        let (mut board, now) = (Board::default(), Instant::now());
+        board.hear(&Event::Applying { hosts: 200, max_fail: 3 }, now);
+        board.hear(&Event::Batch { number: 2, of: 3 }, now);
+        for n in 0..hosts {
+            let guard = (n % 2 == 0).then_some(Duration::from_secs(60));
+            board.hear(&Event::Step(format!("kvm{n:03}.dc1.example.net"), "confirming", guard), now);
+        }
+        (board, now + Duration::from_secs(7))
+    }
+
+    #[test]
+    fn hosts_in_flight_with_their_guards() {
+        let (board, now) = flying(2);
+        assert_eq!(
+            board.lines(10, 80, now),
+            [
+                "  kvm000.dc1.example.net  confirming   7s   guard rolls back in 53s",
+                "  kvm001.dc1.example.net  confirming   7s",
+            ]
+        );
+        assert_eq!(board.summary(), "  batch 2/3  failed 0/3");
+    }
+
+    #[test]
+    fn a_narrow_or_low_screen_is_not_overflown() {
+        for (rows, columns) in [(1, 20), (5, 40), (23, 80), (60, 200), (0, 10)] {
+            let (board, now) = flying(32);
+            let lines = board.lines(rows, columns, now);
+            assert!(lines.len() <= rows, "{rows}: {lines:?}");
+            assert!(lines.iter().all(|line| line.chars().count() <= columns), "{columns}: {lines:?}");
+        }
+        let (board, now) = flying(32);
+        assert_eq!(board.lines(5, 80, now).last().unwrap(), "  … and 28 more");
+    }
+
+    #[test]
+    fn who_ends_makes_room() {
+        let (mut board, now) = flying(3);
+        let host = "kvm000.dc1.example.net";
+        board.hear(&Event::Done(HostOutcome::new(host, Status::RolledBack)), now);
+        assert_eq!((board.done, board.lines(9, 80, now).len()), (1, 2));
+        assert_eq!(
+            board.heartbeat(),
+            "… 1 of 200 hosts  batch 2/3  failed 1/3; in flight: kvm[001-002].dc1.example.net"
+        );
+    }
+}
