@@ -22,6 +22,9 @@ use tokio::time::Instant;
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at a check that fails.
 const CHECK_PAUSE: Duration = Duration::from_millis(500);
+/// To conntrack, a connection from a port whose last one died without a word is the old one.
+const CONTRADICTION: &str = "a new connection came in although the plan is sure that none does: a stale \
+    conntrack entry lets one pass, and proves nothing (--accept-risk lockout trusts it)";
 /// How long after its deadline a host may still be busy rolling back.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 
@@ -34,6 +37,8 @@ struct Transaction<'a> {
     token: String,
     /// How long a check may fail before that decides.
     patience: Duration,
+    /// The plan was sure that no new connection gets in.
+    foretold: bool,
     /// The commit was sent; whether it arrived is another question.
     commit_sent: AtomicBool,
 }
@@ -63,7 +68,9 @@ pub(super) async fn apply_host(
     let bridged = plan.changes.iter().any(|change| change.kind == Kind::Bridge);
     let patience = if bridged { settings.confirm_timeout / 2 } else { Duration::ZERO };
     let commit_sent = AtomicBool::new(false);
-    let transaction = Transaction { settings, events, desired, options, token, patience, commit_sent };
+    let foretold = plan.warnings.iter().any(|w| w.code == "lockout") && !options.accept.contains("lockout");
+    let transaction =
+        Transaction { settings, events, desired, options, token, patience, foretold, commit_sent };
     let mut outcome = transaction.carry_out(&plan, session).await;
     if outcome.status == Status::RolledBack
         && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
@@ -313,6 +320,9 @@ impl Transaction<'_> {
         if let Some(failed) = failed {
             self.events.emit(Event::Note(format!("{}: check failed: {failed}", self.desired.host)));
             return self.roll_back(session, &format!("a check failed: {failed}")).await;
+        }
+        if self.foretold && self.settings.proof.is_none() {
+            return self.roll_back(session, CONTRADICTION).await;
         }
         if !self.settings.soak.is_zero() {
             let first = *first_confirm.get_or_insert_with(Instant::now);

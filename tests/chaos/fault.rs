@@ -169,7 +169,10 @@ impl Fault {
             }
             Fault::Tap => {
                 let bridge = if host.has_link("br9") { "br9" } else { "br123" };
-                host.sh(&format!("ip link add tap9 type dummy && ip link set tap9 master {bridge} up")).ok();
+                host.sh(&format!(
+                    "ip link add tap9 type veth peer name tap9p && ip link set tap9 master {bridge} up"
+                ))
+                .ok();
             }
             Fault::Contrary => {
                 let rolls_back = fs_word(t, "decision") == "rollback";
