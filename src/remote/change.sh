@@ -256,6 +256,8 @@ apply() {
 	apply_rules 6
 	if [ -s "$T/new/bridges" ]; then
 		step bridges
+		error=$(newcomers)
+		[ -z "$error" ] || failed "$error"
 		error=$(ip -batch "$T/new/bridges" 2>&1) || failed "$error"
 	fi
 	step "sysctl, closing"
@@ -270,6 +272,18 @@ apply() {
 	[ -z "$error" ] || failed "$(not_kept "$(printf '%s\n' "$error" | head -n 1)")"
 	step applied
 	exit 0
+}
+
+# A guest that came to a bridge since the plan keeps that from going.
+newcomers() {
+	local bridge port
+	sed -n 's/^link del dev //p' "$T/new/bridges" | while read -r bridge; do
+		for port in "/sys/class/net/$bridge/brif"/*; do
+			[ -e "$port" ] || continue
+			port=${port##*/}
+			grep -qxF "link set dev $port nomaster" "$T/new/bridges" || echo "$bridge was to go, but $port has become a port of it; plan again"
+		done
+	done
 }
 
 # The kernel may write a value in another way: sorted, in other units, within bounds.

@@ -1,16 +1,20 @@
 //! A random state that a host is to have.
 
+use crate::fault::names;
 use crate::random::Random;
+use std::fmt;
 
-/// Why a change must not last, if it must not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sick {
-    No,
+names!(
+    /// Why a change must not last, if it must not.
+    Sick {
+    No = "well",
     /// A check of it fails.
-    Check,
-    /// It lets the open connections live and no new one in.
-    LockOut,
-}
+    Check = "check fails",
+    /// It lets the open connections live and no new one in, and the plan says so.
+    Foretold = "lockout",
+    /// The same, by a rule that kvmfw cannot judge.
+    LockOut = "unknown lockout",
+});
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Desired {
@@ -54,9 +58,8 @@ impl Desired {
         match sick {
             Sick::No => {}
             Sick::Check => yaml += "checks: [{ command: 'false', required: true }]\n",
-            Sick::LockOut => {
-                yaml += "iptables:\n  filter:\n    INPUT:\n      first: |\n        -m state --state ESTABLISHED,RELATED -j ACCEPT\n        -p tcp --dport 22 -j DROP\n";
-            }
+            Sick::Foretold => yaml += &lock_out("-p tcp --dport 22 -j DROP"),
+            Sick::LockOut => yaml += &lock_out("-p tcp --dport 22 -m length --length 0:65535 -j DROP"),
         }
         yaml
     }
@@ -93,4 +96,10 @@ impl Desired {
         must("ageing", ageing.is_some_and(|a| a.starts_with(&format!("{} ", self.ageing * 100))));
         wrong
     }
+}
+
+fn lock_out(rule: &str) -> String {
+    format!(
+        "iptables:\n  filter:\n    INPUT:\n      first: |\n        -m state --state ESTABLISHED,RELATED -j ACCEPT\n        {rule}\n"
+    )
 }

@@ -8,7 +8,8 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 macro_rules! names {
-    ($name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+    ($(#[$doc_all:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc_all])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[$doc])* $variant),* }
         impl $name {
@@ -20,6 +21,8 @@ macro_rules! names {
         }
     };
 }
+
+pub(crate) use names;
 
 names!(Fault {
     Controller = "controller killed",
@@ -168,11 +171,7 @@ impl Fault {
                 host.sh("for i in iptables ip6tables; do $i -w 10 -I FORWARD -m comment --comment somebody -j ACCEPT || exit 1; done").ok();
             }
             Fault::Tap => {
-                let bridge = if host.has_link("br9") { "br9" } else { "br123" };
-                host.sh(&format!(
-                    "ip link add tap9 type veth peer name tap9p && ip link set tap9 master {bridge} up"
-                ))
-                .ok();
+                host.sh("ip link add tap9 type veth peer name tap9p && for b in br9 br123; do ip link set tap9 master $b up 2>/dev/null && exit 0; done; exit 1").ok();
             }
             Fault::Contrary => {
                 let rolls_back = fs_word(t, "decision") == "rollback";

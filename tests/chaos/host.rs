@@ -114,10 +114,6 @@ impl Host {
         self.typed.borrow_mut().push(shell.spawn().unwrap());
     }
 
-    pub fn has_link(&self, name: &str) -> bool {
-        self.path(&format!("/sys/class/net/{name}")).exists()
-    }
-
     pub fn signal(&self, signal: &str, pids: &[u32]) {
         if pids.is_empty() {
             return;

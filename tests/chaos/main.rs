@@ -5,7 +5,7 @@
 //!   CHAOS_RUNS=N   how many runs (50)
 //!   CHAOS_ONLY=N   only run N of that seed, on a fresh host that is brought to where run N began
 //!   CHAOS_THREADS=N  so many hosts at once (2)
-//!   CHAOS_FAULT=NAME, CHAOS_STEP=NAME  only this fault, this step
+//!   CHAOS_FAULT=NAME,… CHAOS_STEP=NAME,… CHAOS_SICK=NAME,…  only these faults, steps, ills of the change
 //!   CHAOS_STOP=1   ends after the first violation
 //!   CHAOS_BOOK=FILE  writes the table as a page of the book, after every twenty runs
 //!   KVMFW=PROGRAM  the program under test

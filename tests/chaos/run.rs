@@ -29,7 +29,7 @@ pub struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { to, fault, step, sick, lasts, boot } = self;
-        write!(f, "{fault} at `{step}`, sick {sick:?}, lasts {lasts:?}, boot {boot}, to {to:?}")
+        write!(f, "{fault} at `{step}`, {sick}, lasts {lasts:?}, boot {boot}, to {to:?}")
     }
 }
 
@@ -43,23 +43,19 @@ pub enum Seen {
     Broken,
 }
 
-fn chosen<T: Copy>(name: &str, all: &[T], text: impl Fn(T) -> &'static str) -> Option<T> {
-    let wanted = std::env::var(name).ok()?;
-    Some(
-        all.iter()
-            .copied()
-            .find(|one| text(*one) == wanted)
-            .unwrap_or_else(|| panic!("{name}={wanted}: no such thing")),
-    )
+/// Of all those that a variable names, with commas between them; without it all.
+fn chosen<T: Copy>(variable: &str, all: &[T], text: impl Fn(T) -> &'static str) -> Vec<T> {
+    let Ok(wanted) = std::env::var(variable) else { return all.to_vec() };
+    let find = |name: &str| all.iter().copied().find(|one| text(*one) == name);
+    wanted.split(',').map(|n| find(n).unwrap_or_else(|| panic!("{variable}: no `{n}`"))).collect()
 }
 
 /// Every fault at every step where it can be done, in an order of its own for each round.
 fn cell(seed: u64, number: u64) -> (Fault, Step) {
-    let fault = chosen("CHAOS_FAULT", Fault::ALL, Fault::name);
-    let step = chosen("CHAOS_STEP", Step::ALL, Step::name);
-    let cells = Fault::ALL.iter().flat_map(|f| f.steps().iter().map(|s| (*f, *s)));
-    let mut cells: Vec<_> =
-        cells.filter(|(f, s)| fault.is_none_or(|w| w == *f) && step.is_none_or(|w| w == *s)).collect();
+    let faults = chosen("CHAOS_FAULT", Fault::ALL, Fault::name);
+    let steps = chosen("CHAOS_STEP", Step::ALL, Step::name);
+    let cells = faults.iter().flat_map(|f| f.steps().iter().map(|s| (*f, *s)));
+    let mut cells: Vec<_> = cells.filter(|(_, step)| steps.contains(step)).collect();
     assert!(!cells.is_empty(), "no such fault at such a step");
     let many = cells.len() as u64;
     let mut random = Random::of(seed ^ 0xce11, number / many);
@@ -74,10 +70,13 @@ pub fn plan(seed: u64, number: u64) -> Plan {
     let (fault, step) = cell(seed, number);
     let from = (!number.is_multiple_of(PER_LAB)).then(|| plan_to(seed, number - 1));
     let to = Desired::random(&mut Random::of(seed ^ 0xd5, number), from.as_ref());
-    let sick = match random.below(8) {
-        0 => Sick::Check,
-        1 => Sick::LockOut,
-        _ => Sick::No,
+    let sick = chosen("CHAOS_SICK", Sick::ALL, Sick::name);
+    let sick = match random.of_these(&sick) {
+        // Three in four are well.
+        _ if sick.len() > 1 && !random.one_in(4) => Sick::No,
+        // Every port that a confirm may come from is taken for an open connection.
+        Sick::LockOut if fault == Fault::Stale => Sick::Foretold,
+        one => one,
     };
     let lasts = Duration::from_millis(random.of_these(match () {
         () if step < Step::Armed => &[100, 500],
