@@ -143,8 +143,8 @@ impl Host {
     pub fn dump(&self) -> String {
         // The connection's own traces and, on hosts with iptables-persistent, nothing else moves.
         let dump = self.lab.dump_without(HOST, &["/etc/kvmfw", "/etc/mtab"]);
-        // A bridge that is made anew gets a new MAC, and one without ports finds out late that it has no
-        // carrier.
+        // A bridge that is made anew gets a new MAC, one without ports finds out late that it has no
+        // carrier, and one that had a port keeps that one's limits.
         let plain = dump
             .lines()
             .filter(|l| !(l.contains("br9") && (l.contains("fe80::") || l.contains("multicast ff00::"))))
@@ -153,7 +153,9 @@ impl Host {
                     return if l.contains(" dev br9 ") { l.replace(" linkdown", "") } else { l.to_owned() };
                 }
                 let mut words: Vec<&str> = l.split(' ').filter(|w| !w.starts_with('<')).collect();
-                for word in ["link/ether", "bridge_id", "designated_root", "state"] {
+                for word in
+                    ["link/ether", "bridge_id", "designated_root", "state", "tso_max_size", "tso_max_segs"]
+                {
                     if let Some(at) = words.iter().position(|w| *w == word) {
                         words.remove(at + 1);
                     }
