@@ -1,7 +1,7 @@
 //! What the rules will do to people, said before they do it.
 
 use super::rules::{RulesPlan, origins};
-use super::{HostPlan, Risk};
+use super::{HostPlan, Risk, flows};
 use crate::desired::Desired;
 use crate::netfilter::{
     BridgeView, Dark, Ruleset, SshCase, SshPath, SshSummary, Step, dead_rules, guests_dark, ssh_lockout,
@@ -25,6 +25,7 @@ pub(super) fn judge(desired: &Desired, observed: &Observed, rules: &[RulesPlan; 
         view.dead(&after, plan);
         view.starved(&after, plan);
         view.outranked(plan);
+        plan.warnings.extend(flows::unsaved(family, &there.live, &planned.predicted));
     }
 }
 
@@ -142,7 +143,7 @@ impl View<'_> {
             dport: ends.server_port,
             in_iface: near.map(|l| l.name.clone()),
             out_iface: near.map(|l| l.name.clone()),
-            conntrack_active_before: tracks(self.live),
+            conntrack_active_before: flows::tracks(self.live),
             tcp_loose: number("net/netfilter/nf_conntrack_tcp_loose").unwrap_or(1) != 0,
         };
         let what = |which: SshCase| match which {
@@ -324,14 +325,4 @@ fn writer(rule: &str) -> &'static str {
         }
     }
     "a rule of somebody else"
-}
-
-/// Whether conntrack is active already: some rule asks it.
-fn tracks(save: &Save) -> bool {
-    let asks = |rule: &String| {
-        ["-m state ", "-m conntrack ", "--ctstate", "-j MASQUERADE", "-j DNAT", "-j SNAT", "-j REDIRECT"]
-            .iter()
-            .any(|w| rule.contains(w))
-    };
-    save.tables.values().flat_map(|t| t.chains()).flat_map(|c| &c.rules).any(asks)
 }

@@ -4,6 +4,7 @@ mod bridge;
 mod bundle;
 mod diff;
 mod fingerprint;
+mod flows;
 mod host;
 mod lints;
 mod packages;
