@@ -25,6 +25,8 @@ const CHECK_PAUSE: Duration = Duration::from_millis(500);
 /// To conntrack, a connection from a port whose last one died without a word is the old one.
 const CONTRADICTION: &str = "a new connection came in although the plan is sure that none does: a stale \
     conntrack entry lets one pass, and proves nothing (--accept-risk lockout trusts it)";
+/// While a change soaks, between two looks: what is rolled back meanwhile is told then.
+const SOAK_LOOK: Duration = Duration::from_secs(30);
 /// How long after its deadline a host may still be busy rolling back.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 
@@ -261,7 +263,7 @@ impl Transaction<'_> {
             let state = self.settle(&session, before, &mut first_confirm).await;
             session.close().await;
             match state {
-                Ok((TransactionState::Applied, Some(wait))) => tokio::time::sleep(wait).await,
+                Ok((TransactionState::Applied, Some(wait))) => tokio::time::sleep(wait.min(SOAK_LOOK)).await,
                 Ok((state, _)) if state.is_final() => return self.outcome_of(&state, trouble.as_deref()),
                 Ok((state @ TransactionState::RollbackFailed(_), _)) => {
                     trouble = Some("the rollback has not succeeded so far".into());

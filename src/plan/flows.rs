@@ -1,8 +1,8 @@
 //! What rules do to connections that are open when they come.
 
 use crate::problem::Warning;
-use crate::resource::iptables::{Family, Policy};
 use crate::resource::iptables::save::Save;
+use crate::resource::iptables::{Family, Policy};
 
 /// A warning of what the host cannot save: it lets its own open TCP connections pass wherever the rules let
 /// ESTABLISHED pass, and nothing else.

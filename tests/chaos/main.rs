@@ -48,7 +48,7 @@ fn nothing_breaks_the_promise() {
     common::tell(&format!("CHAOS_SEED={seed} CHAOS_RUNS={runs}"));
     let start = std::time::Instant::now();
     let next = AtomicU64::new(0);
-    let table = Mutex::new(Table::default());
+    let table = Mutex::new(Table::new());
     let violations = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..threads {

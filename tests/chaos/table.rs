@@ -31,9 +31,17 @@ pub struct Table {
     runs: u64,
     missed: u64,
     late: u64,
+    commit: String,
 }
 
 impl Table {
+    /// An empty one, of the commit that is checked out now.
+    pub fn new() -> Self {
+        let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+        let commit = commit.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+        Self { commit, ..Self::default() }
+    }
+
     pub fn count(&mut self, plan: &Plan, seen: Seen) {
         self.runs += 1;
         match seen {
@@ -84,8 +92,7 @@ impl Table {
 
     /// For the book.
     pub fn page(&self, seed: u64, violations: usize) -> String {
-        let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
-        let commit = commit.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+        let commit = &self.commit;
         let mut page = format!(
             "{HEAD}\n\nSeed {seed}, commit {commit}: {} runs, {violations} violations. {} struck a later step than was meant, and count\nthere; {} struck nothing.\n\n| fault |",
             self.runs, self.late, self.missed
