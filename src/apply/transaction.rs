@@ -22,9 +22,6 @@ use tokio::time::Instant;
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at a check that fails.
 const CHECK_PAUSE: Duration = Duration::from_millis(500);
-/// To conntrack, a connection from a port whose last one died without a word is the old one.
-const CONTRADICTION: &str = "a new connection came in although the plan is sure that none does: a stale \
-    conntrack entry lets one pass, and proves nothing (--accept-risk lockout trusts it)";
 /// While a change soaks, between two looks: what is rolled back meanwhile is told then.
 const SOAK_LOOK: Duration = Duration::from_secs(30);
 /// How long after its deadline a host may still be busy rolling back.
@@ -39,8 +36,6 @@ struct Transaction<'a> {
     token: String,
     /// How long a check may fail before that decides.
     patience: Duration,
-    /// The plan was sure that no new connection gets in.
-    foretold: bool,
     /// The commit was sent; whether it arrived is another question.
     commit_sent: AtomicBool,
 }
@@ -70,9 +65,7 @@ pub(super) async fn apply_host(
     let bridged = plan.changes.iter().any(|change| change.kind == Kind::Bridge);
     let patience = if bridged { settings.confirm_timeout / 2 } else { Duration::ZERO };
     let commit_sent = AtomicBool::new(false);
-    let foretold = plan.warnings.iter().any(|w| w.code == "lockout") && !options.accept.contains("lockout");
-    let transaction =
-        Transaction { settings, events, desired, options, token, patience, foretold, commit_sent };
+    let transaction = Transaction { settings, events, desired, options, token, patience, commit_sent };
     let mut outcome = transaction.carry_out(&plan, session).await;
     if outcome.status == Status::RolledBack
         && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
@@ -322,9 +315,6 @@ impl Transaction<'_> {
         if let Some(failed) = failed {
             self.events.emit(Event::Note(format!("{}: check failed: {failed}", self.desired.host)));
             return self.roll_back(session, &format!("a check failed: {failed}")).await;
-        }
-        if self.foretold && self.settings.proof.is_none() {
-            return self.roll_back(session, CONTRADICTION).await;
         }
         if !self.settings.soak.is_zero() {
             let first = *first_confirm.get_or_insert_with(Instant::now);

@@ -10,10 +10,8 @@ names!(
     No = "well",
     /// A check of it fails.
     Check = "check fails",
-    /// It lets the open connections live and no new one in, and the plan says so.
-    Foretold = "lockout",
-    /// The same, by a rule that kvmfw cannot judge.
-    LockOut = "unknown lockout",
+    /// It lets the open connections live and no new one in, by a rule that no forecast can judge.
+    LockOut = "lockout",
 });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,8 +56,9 @@ impl Desired {
         match sick {
             Sick::No => {}
             Sick::Check => yaml += "checks: [{ command: 'false', required: true }]\n",
-            Sick::Foretold => yaml += &lock_out("-p tcp --dport 22 -j DROP"),
-            Sick::LockOut => yaml += &lock_out("-p tcp --dport 22 -m length --length 0:65535 -j DROP"),
+            Sick::LockOut => {
+                yaml += "iptables:\n  filter:\n    INPUT:\n      first: |\n        -m state --state ESTABLISHED,RELATED -j ACCEPT\n        -p tcp --dport 22 -m length --length 0:65535 -j DROP\n";
+            }
         }
         yaml
     }
@@ -96,10 +95,4 @@ impl Desired {
         must("ageing", ageing.is_some_and(|a| a.starts_with(&format!("{} ", self.ageing * 100))));
         wrong
     }
-}
-
-fn lock_out(rule: &str) -> String {
-    format!(
-        "iptables:\n  filter:\n    INPUT:\n      first: |\n        -m state --state ESTABLISHED,RELATED -j ACCEPT\n        {rule}\n"
-    )
 }

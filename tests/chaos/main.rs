@@ -93,6 +93,9 @@ fn several(seed: u64, batch: std::ops::Range<u64>, table: &Mutex<Table>, violati
     let mut host: Option<host::Host> = None;
     let mut known = HashMap::new();
     for number in batch {
+        if std::env::var_os("CHAOS_STOP").is_some() && !violations.lock().unwrap().is_empty() {
+            return;
+        }
         let plan = run::plan(seed, number);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             if host.is_none() {
@@ -119,9 +122,6 @@ fn several(seed: u64, batch: std::ops::Range<u64>, table: &Mutex<Table>, violati
                 table.lock().unwrap().count(&plan, run::Seen::Broken);
                 // What comes next shall not suffer from it.
                 host = None;
-                if std::env::var_os("CHAOS_STOP").is_some() {
-                    return;
-                }
             }
         }
     }

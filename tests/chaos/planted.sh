@@ -34,7 +34,7 @@ no_fence() {
 }
 # The connection that applied confirms, and neither side minds.
 old_connection() {
-    space 'foreign writer,controller killed' 'armed,applied' 'well,unknown lockout'
+    space 'foreign writer,controller killed' 'armed,applied' 'well,lockout'
     plant src/apply/transaction.rs 1 '            _ => self.confirm(&before, started).await,' \
         '            _ => match self.settle(&session, &before, &mut None).await {
                 Ok((state, _)) => self.outcome_of(&state, None),

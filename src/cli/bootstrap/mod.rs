@@ -131,7 +131,8 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
         (true, None) => Some(local::by_operator(observed.facts.ssh.as_ref())),
         (true, Some(third)) => Some(local::by_third(common, third, &desired.connection)?),
     };
-    let hosts = vec![(desired, Options::default())];
+    let options = Options { accept: args.rollout.accept.set(), ..Options::default() };
+    let hosts = vec![(desired, options)];
     let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, todo)?;
     if code == exit::DONE {
