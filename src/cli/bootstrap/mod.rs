@@ -102,12 +102,15 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let settings = Settings { via, ..setup::settings(common, BOOTSTRAP) };
     let base = compile(common, &bare)?;
     let (looked, _) = setup::engine(common, settings, |engine| first_look::look(common, args, engine, base))?;
-    let planned = looked?;
-    let Ok((_, observed)) = &planned.result else {
-        let document = Document::of_plan(&[planned]);
-        setup::show(common, &document, plan_text);
-        return Ok(exit::of(&document, exit::DONE));
+    let observed = match looked? {
+        Ok(observed) => observed,
+        Err(outcome) => {
+            let document = Document::of_outcomes(&[outcome]);
+            setup::show(common, &document, plan_text);
+            return Ok(exit::of(&document, exit::DONE));
+        }
     };
+    let observed = observed.as_ref();
     let mut stanza = kept(observed);
     let before = stanza.bridges.clone();
     stanza.add(wanted);
