@@ -5,11 +5,14 @@ set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 
-# The virtual machine of tests/vm is for the night.
+# The virtual machine of tests/vm and the containers of tests/boots are for the night.
 machine=''
 [ "${KVMFW_VM-}" != 1 ] || machine='qemu-system-x86_64 qemu-system-x86
 mmdebstrap mmdebstrap
 mke2fs e2fsprogs'
+[ "${KVMFW_BOOTS-}" != 1 ] || machine="$machine
+systemd-nspawn systemd-container
+mmdebstrap mmdebstrap"
 
 # A command, and the package that brings it.
 missing=''

@@ -8,7 +8,7 @@ mod sections;
 mod sysctl_dirs;
 
 pub use links::{Link, Links};
-pub use network::Network;
+pub use network::{FileLine, Manager, Network, Owner};
 pub use parse::{ObserveError, observe};
 pub use routes::{Hop, Route};
 pub use sections::Sections;
