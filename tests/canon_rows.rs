@@ -90,11 +90,10 @@ fn what_is_not_modelled() {
     assert_eq!(unknown, NOT_MODELLED);
 }
 
-const NOT_MODELLED: [&str; 21] = [
+const NOT_MODELLED: [&str; 20] = [
     "--tcp-option 2",
     "-j NFQUEUE",
     "-j USR",
-    "-m addrtype",
     "-m cgroup",
     "-m connlimit",
     "-m frag",

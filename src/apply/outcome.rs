@@ -2,10 +2,11 @@
 
 use crate::observe::Sections;
 use crate::plan::HostPlan;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How it ended for a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// As desired already.

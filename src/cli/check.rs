@@ -1,14 +1,14 @@
 //! `kvmfw check`
 
 use super::{Code, Common, Format, exit, setup};
-use crate::desired;
+use crate::{desired, plan};
 
 pub(super) fn run(common: &Common) -> Code {
     let project = setup::project(common)?;
     let names = setup::selected(common, &project)?;
     let desired =
         desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
-    let mut warnings: Vec<_> = desired.iter().flat_map(|d| &d.warnings).collect();
+    let mut warnings: Vec<_> = desired.iter().flat_map(plan::check).collect();
     warnings.sort();
     warnings.dedup();
     match common.format {

@@ -22,6 +22,19 @@ pub const LEFT_ALONE: u8 = 7;
 /// Interrupted.
 pub const INTERRUPTED: u8 = 130;
 
+/// All of them with what they mean, as the manual has them.
+pub const MEANINGS: [(u8, &str); 9] = [
+    (DONE, "Done."),
+    (INTERNAL, "An internal error; no host was touched."),
+    (CHANGES, "Changes are pending (`--detailed-exitcode`)."),
+    (BAD_INPUT, "Usage or bad input."),
+    (FAILED, "Some hosts failed and are as they were."),
+    (UNREACHABLE, "Some hosts could not be reached and were not touched."),
+    (UNKNOWN, "Nobody knows how some hosts are, or a rollback failed."),
+    (LEFT_ALONE, "Hosts were left alone on purpose."),
+    (INTERRUPTED, "Interrupted."),
+];
+
 /// The one of two codes that matters more.
 pub fn worse(a: u8, b: u8) -> u8 {
     let rank =
@@ -76,5 +89,25 @@ pub fn of(document: &Document, changes: u8) -> u8 {
         changes
     } else {
         DONE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manual and the comments, from which the book has its table, say the same.
+    #[test]
+    fn meanings_are_those_of_the_comments() {
+        let lines: Vec<&str> = include_str!("exit.rs").lines().collect();
+        let of = |pair: &[&str]| {
+            let value = pair[1].strip_prefix("pub const ")?.split_once(": u8 = ")?.1;
+            Some((
+                value.trim_end_matches(';').parse::<u8>().unwrap(),
+                pair[0].trim_start_matches("/// ").to_owned(),
+            ))
+        };
+        let comments: Vec<(u8, String)> = lines.windows(2).filter_map(of).collect();
+        assert_eq!(comments, MEANINGS.map(|(code, meaning)| (code, meaning.to_owned())));
     }
 }

@@ -3,7 +3,9 @@
 mod apply;
 mod bootstrap;
 mod check;
+mod complete;
 mod exit;
+mod generate;
 mod history;
 mod inventory;
 mod plan;
@@ -18,7 +20,7 @@ mod undo;
 mod unlock;
 
 use crate::report::ProgressMode;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,6 +57,8 @@ enum Command {
     Bootstrap(bootstrap::BootstrapArgs),
     /// Look at the inventory
     Inventory(inventory::InventoryArgs),
+    /// Write what editors, shells and `man` read: schemas, completions, manual pages
+    Generate(generate::GenerateArgs),
 }
 
 /// What every subcommand takes.
@@ -62,7 +66,7 @@ enum Command {
 #[command(next_help_heading = "Common options")]
 struct Common {
     /// Project folder, with inventories/ and modules/ [default: here or the nearest parent]
-    #[arg(short = 'C', value_name = "DIR", global = true)]
+    #[arg(short = 'C', value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
     dir: Option<PathBuf>,
     /// Inventory: a name below inventories/, or a path
     #[arg(short, long, value_name = "NAME", env = "KVMFW_INVENTORY", global = true)]
@@ -98,7 +102,7 @@ struct Common {
     #[arg(long, global = true)]
     detailed_exitcode: bool,
     /// Where runs are kept [default: $XDG_STATE_HOME/kvmfw/runs]
-    #[arg(long, value_name = "DIR", env = "KVMFW_RUN_DIR", global = true)]
+    #[arg(long, value_name = "DIR", env = "KVMFW_RUN_DIR", value_hint = ValueHint::DirPath, global = true)]
     run_dir: Option<PathBuf>,
 }
 
@@ -152,6 +156,7 @@ impl ProgressWhen {
 
 /// Runs the command line; the whole of `main`.
 pub fn run() -> ExitCode {
+    complete::answer(Cli::command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -173,6 +178,7 @@ pub fn run() -> ExitCode {
         Command::Unlock(args) => unlock::run(common, &args),
         Command::Bootstrap(args) => bootstrap::run(common, &args),
         Command::Inventory(args) => inventory::run(common, &args),
+        Command::Generate(args) => generate::run(&args, Cli::command()),
     };
     ExitCode::from(code.unwrap_or_else(|code| code))
 }

@@ -8,14 +8,26 @@ use std::path::{Path, PathBuf};
 
 /// Where a run is kept.
 pub(super) fn folder(common: &Common, run: &str) -> PathBuf {
-    let base = common.run_dir.clone().unwrap_or_else(|| {
+    base(common.run_dir.as_deref()).join(run)
+}
+
+/// The runs that are kept in a folder, the oldest first.
+pub(super) fn names(base: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// Where runs are kept.
+pub(super) fn base(given: Option<&Path>) -> PathBuf {
+    given.map(Path::to_path_buf).unwrap_or_else(|| {
         let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
         let home = || {
             std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(".local/state")
         };
         state.unwrap_or_else(home).join("kvmfw/runs")
-    });
-    base.join(run)
+    })
 }
 
 /// Keeps what came of a run. That this fails must not hide how the hosts are.

@@ -6,6 +6,9 @@ use crate::yaml::{Node, Value};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+/// The keys of a check.
+pub(super) const KEYS: [&str; 6] = ["ping", "tcp", "command", "from", "timeout", "required"];
+
 /// Reads a list of checks.
 pub fn checks(node: &Node, reader: &mut Reader<'_>) -> Vec<Check> {
     let items = reader.list(node, "a list of checks");
@@ -13,11 +16,10 @@ pub fn checks(node: &Node, reader: &mut Reader<'_>) -> Vec<Check> {
 }
 
 fn check(node: &Node, reader: &mut Reader<'_>) -> Option<Check> {
-    let known = ["ping", "tcp", "command", "from", "timeout", "required"];
     let mut check = None;
     let (mut count, mut open) = (0, false);
     let (mut from, mut timeout, mut required) = (None, Duration::from_secs(5), false);
-    for pair in reader.fields(node, "a check", &known) {
+    for pair in reader.fields(node, "a check", &KEYS) {
         let value = &pair.value;
         match pair.key.as_str() {
             "ping" | "tcp" | "command" => {

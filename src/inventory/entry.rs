@@ -51,11 +51,16 @@ pub enum Owner {
     Group,
 }
 
+/// The keys of an entry.
+pub(super) fn keys(owner: Owner) -> Vec<&'static str> {
+    let mut keys = vec!["groups", "ssh", "modules", "params"];
+    keys.push(if owner == Owner::Group { "max_in_flight" } else { "address" });
+    keys.extend(KEYS);
+    keys
+}
+
 /// Reads an entry.
 pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) -> Entry {
-    let mut known = vec!["groups", "ssh", "modules", "params"];
-    known.push(if owner == Owner::Group { "max_in_flight" } else { "address" });
-    known.extend(KEYS);
     let mut entry = Entry {
         place: place.clone(),
         address: None,
@@ -73,7 +78,7 @@ pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) 
     } else {
         node
     };
-    for pair in reader.fields(node, if owner == Owner::Group { "a group" } else { "a host" }, &known) {
+    for pair in reader.fields(node, if owner == Owner::Group { "a group" } else { "a host" }, &keys(owner)) {
         let value = &pair.value;
         match pair.key.as_str() {
             "address" if owner == Owner::Range => {

@@ -77,7 +77,7 @@ fn finish(files: Files, unread: Vec<Problem>) -> Result<Project, Problems> {
 }
 
 /// The project's folder: the one that is named, else the nearest that looks like one.
-fn root(locate: &Locate) -> Result<PathBuf, Problems> {
+pub fn root(locate: &Locate) -> Result<PathBuf, Problems> {
     if let Some(dir) = &locate.dir {
         if !dir.is_dir() {
             return Err(Problem::new("no-project", format!("`{}` is no folder", dir.display())).into());
@@ -128,7 +128,7 @@ fn inventory_path(root: &Path, wanted: Option<&str>) -> Result<PathBuf, Problem>
 }
 
 /// The inventories of a project by name.
-fn inventories(folder: &Path) -> Vec<(String, PathBuf)> {
+pub fn inventories(folder: &Path) -> Vec<(String, PathBuf)> {
     let mut names: Vec<(String, PathBuf)> = entries(folder)
         .into_iter()
         .filter_map(|path| {

@@ -18,6 +18,13 @@ pub const SHIPPED: [(&str, &str); 5] = [
     ("host-firewall", include_str!("../../modules/host-firewall/module.yaml")),
 ];
 
+/// The keys of a module.
+pub(super) fn keys() -> Vec<&'static str> {
+    let mut keys = vec!["description", "params"];
+    keys.extend(KEYS);
+    keys
+}
+
 /// A module.
 #[derive(Clone, Debug)]
 pub struct Module {
@@ -52,9 +59,7 @@ impl Module {
     /// Reads a module; what is wrong with it for all values goes to `problems`.
     pub fn read(name: &str, root: &Node, text: &Arc<str>, problems: &mut Vec<Problem>) -> Module {
         let mut reader = Reader::new(text, Path::new(""), None);
-        let mut known = vec!["description", "params"];
-        known.extend(KEYS);
-        let pairs = reader.fields(root, "a module", &known);
+        let pairs = reader.fields(root, "a module", &keys());
         let mut module = Module {
             name: name.to_owned(),
             file: root.place.file.clone(),

@@ -57,7 +57,11 @@ pub enum Base {
     Enum(Vec<String>),
 }
 
-const TYPES: [&str; 9] = ["bool", "int", "string", "cidr", "ip", "mac", "iface", "port", "enum"];
+/// The types of one value.
+pub(super) const TYPES: [&str; 9] = ["bool", "int", "string", "cidr", "ip", "mac", "iface", "port", "enum"];
+
+/// The keys of a declared param.
+pub(super) const KEYS: [&str; 7] = ["type", "default", "doc", "min", "max", "pattern", "values"];
 
 /// Reads `params:` of a module.
 pub fn declared(node: &Node, reader: &mut Reader<'_>) -> Vec<Declared> {
@@ -80,10 +84,9 @@ pub fn declared(node: &Node, reader: &mut Reader<'_>) -> Vec<Declared> {
 }
 
 fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>) -> Option<Declared> {
-    let known = ["type", "default", "doc", "min", "max", "pattern", "values"];
     let (mut base, mut list, mut default, mut doc) = (None, false, None, None);
     let (mut min, mut max, mut pattern, mut values) = (None, None, None, None);
-    for pair in reader.fields(node, "a param", &known) {
+    for pair in reader.fields(node, "a param", &KEYS) {
         let value = &pair.value;
         match pair.key.as_str() {
             "type" => {

@@ -90,6 +90,9 @@ pub const RANK_RANGE: u32 = 200_000;
 /// The rank of what a host's own entry states.
 pub const RANK_HOST: u32 = 200_001;
 
+/// The keys of an inventory file.
+pub(super) const KEYS: [&str; 2] = ["hosts", "groups"];
+
 /// Puts the files together.
 ///
 /// Errors: everything that is wrong with them without looking at single hosts.
@@ -186,7 +189,7 @@ impl Build {
             Err(mut problems) => return self.problems.append(&mut problems),
         };
         let mut reader = Reader::new(&file.text, &file.folder, home);
-        for pair in reader.fields(&root, "an inventory", &["hosts", "groups"]) {
+        for pair in reader.fields(&root, "an inventory", &KEYS) {
             match pair.key.as_str() {
                 "hosts" => {
                     for host in reader.map(&pair.value, "hosts by name") {

@@ -186,11 +186,24 @@ fn sysctl_value(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
     }
 }
 
-const NUMBERS: [(&str, i128, i128); 3] =
+/// Numbers of a bridge and their bounds.
+pub(super) const NUMBERS: [(&str, i128, i128); 3] =
     [("mtu", 68, 65535), ("forward_delay", 0, 30), ("ageing", 0, 1_000_000)];
 
-const FLAGS: [&str; 5] =
+/// Truths of a bridge.
+pub(super) const FLAGS: [&str; 5] =
     ["stp", "vlan_filtering", "nf_call_iptables", "nf_call_ip6tables", "nf_call_arptables"];
+
+/// The keys of a VLAN of a port.
+pub(super) const VLAN_KEYS: [&str; 3] = ["vid", "pvid", "untagged"];
+
+/// The keys of a bridge.
+pub(super) fn bridge_keys() -> Vec<&'static str> {
+    let mut keys = vec!["manage", "ports", "addresses", "gateways", "take_addresses", "mac", "vlans"];
+    keys.extend(NUMBERS.map(|(key, ..)| key));
+    keys.extend(FLAGS);
+    keys
+}
 
 fn bridges(node: &Node, reader: &mut Reader<'_>) -> Vec<BridgeText> {
     let mut bridges = Vec::new();
@@ -204,9 +217,6 @@ fn bridges(node: &Node, reader: &mut Reader<'_>) -> Vec<BridgeText> {
 }
 
 fn bridge(pair: &Pair, reader: &mut Reader<'_>) -> BridgeText {
-    let mut known = vec!["manage", "ports", "addresses", "gateways", "take_addresses", "mac", "vlans"];
-    known.extend(NUMBERS.map(|(key, ..)| key));
-    known.extend(FLAGS);
     let mut bridge = BridgeText {
         name: Spanned::new(pair.key.clone(), &pair.key_place),
         manage: None,
@@ -219,7 +229,7 @@ fn bridge(pair: &Pair, reader: &mut Reader<'_>) -> BridgeText {
         mac: None,
         vlans: None,
     };
-    for field in reader.fields(&pair.value, "a bridge", &known) {
+    for field in reader.fields(&pair.value, "a bridge", &bridge_keys()) {
         let (node, place) = (&field.value, &field.key_place);
         let spanned = |value: Option<bool>| value.map(|value| Spanned::new(value, place));
         match field.key.as_str() {
@@ -355,7 +365,7 @@ fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
         for item in reader.list(&pair.value, "a list of VLANs") {
             let (mut vid, mut pvid, mut untagged) = (None, false, false);
             if matches!(item.value, Value::Map(_)) {
-                for field in reader.fields(item, "a VLAN", &["vid", "pvid", "untagged"]) {
+                for field in reader.fields(item, "a VLAN", &VLAN_KEYS) {
                     match field.key.as_str() {
                         "vid" => vid = reader.int(&field.value, "a VLAN", 1, 4094),
                         "pvid" => pvid = reader.bool(&field.value).unwrap_or_default(),

@@ -12,7 +12,10 @@ use crate::yaml::{Node, Pair, Style, Value};
 use std::sync::Arc;
 
 /// The chain names that are left are 28 less our prefix.
-const MAX_CHAIN: usize = 22;
+pub(super) const MAX_CHAIN: usize = 22;
+
+/// The keys of a chain.
+pub(super) const KEYS: [&str; 5] = ["first", "rules", "last", "policy", "hook"];
 
 /// What one source states about one chain.
 #[derive(Clone, Debug)]
@@ -173,7 +176,7 @@ fn chain(family: Family, table: &str, pair: &Pair, params: &[&str], reader: &mut
         reader.wrong_help("rules-not-a-block", &pair.value.place, message, help);
         return chain;
     }
-    for field in reader.fields(&pair.value, "a chain", &["first", "rules", "last", "policy", "hook"]) {
+    for field in reader.fields(&pair.value, "a chain", &KEYS) {
         let section = match field.key.as_str() {
             "first" => 0,
             "rules" => 1,

@@ -28,11 +28,12 @@ pub struct SshText {
     pub connect_timeout: Option<Spanned<Duration>>,
 }
 
-const KEYS: [&str; 8] =
+/// The keys of `ssh:`.
+pub(super) const KEYS: [&str; 8] =
     ["port", "user", "become", "identity_file", "known_hosts", "jump", "options", "connect_timeout"];
 
 /// Options of ssh_config(5) that an inventory may set.
-const OPTIONS: [&str; 44] = [
+pub(super) const OPTIONS: [&str; 44] = [
     "AddKeysToAgent",
     "AddressFamily",
     "BindAddress",

@@ -3,7 +3,7 @@
 use super::packet::{Device, Packet, States, TcpFlags};
 use super::ruleset::Ruleset;
 use super::walk::{Base, walk};
-use super::{Pattern, Step, Test, Verdict};
+use super::{Pattern, Step, Surroundings, Test, Verdict};
 use crate::resource::iptables::Family;
 use std::collections::HashSet;
 
@@ -43,7 +43,12 @@ const CLASSES: usize = 8;
 
 /// Says whether new connections between ports of a bridge are dropped for certain, whatever the
 /// addresses of the guests.
-pub fn guests_dark(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Option<Dark> {
+pub fn guests_dark(
+    rules: &Ruleset,
+    around: &Surroundings,
+    family: Family,
+    bridge: &BridgeView,
+) -> Option<Dark> {
     if !bridge.nf_call {
         return None;
     }
@@ -51,7 +56,7 @@ pub fn guests_dark(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Opti
     for (from_index, from) in ports.iter().enumerate() {
         for (to_index, to) in ports.iter().enumerate() {
             if from_index != to_index
-                && let Some(dark) = between(rules, family, bridge, from, to)
+                && let Some(dark) = between(rules, around, family, bridge, from, to)
             {
                 return Some(dark);
             }
@@ -60,7 +65,14 @@ pub fn guests_dark(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Opti
     None
 }
 
-fn between(rules: &Ruleset, family: Family, bridge: &BridgeView, from: &Device, to: &Device) -> Option<Dark> {
+fn between(
+    rules: &Ruleset,
+    around: &Surroundings,
+    family: Family,
+    bridge: &BridgeView,
+    from: &Device,
+    to: &Device,
+) -> Option<Dark> {
     let mut dark: Option<Dark> = None;
     for (kind, packet) in samples(family) {
         let frame = Packet {
@@ -71,7 +83,7 @@ fn between(rules: &Ruleset, family: Family, bridge: &BridgeView, from: &Device, 
             bridged: true,
             ..packet
         };
-        let found = walk(rules, Base::Forward, &frame);
+        let found = walk(rules, around, Base::Forward, &frame);
         let (Verdict::Drop, Some(step)) = (found.verdict, found.decided_by) else { continue };
         let sample = format!("{kind} from {} to {}", shown(from), shown(to));
         dark.get_or_insert(Dark { step, sample, dropped: Vec::new() }).dropped.push(kind);

@@ -1,7 +1,9 @@
 //! Will these rules cut the SSH connection that the host is managed by?
 
-use super::packet::{Device, Packet, States, TcpFlags};
+use super::packet::{Device, Direction, End, Packet, States, TcpFlags, Translation};
+use super::rule::Target;
 use super::ruleset::Ruleset;
+use super::surroundings::Surroundings;
 use super::walk::{Base, Walk, walk};
 use super::{Step, Verdict};
 use crate::resource::iptables::Family;
@@ -85,16 +87,19 @@ pub enum SshSummary {
 }
 
 /// Walks everything that an SSH connection to the host needs.
-pub fn ssh_lockout(rules: &Ruleset, path: &SshPath) -> SshVerdict {
+pub fn ssh_lockout(rules: &Ruleset, around: &Surroundings, path: &SshPath) -> SshVerdict {
     let inbound = |sport: u16, flags, state| {
         let packet = Packet {
             src: Some(path.src),
             dst: Some(path.dst),
             dst_local: Some(true),
             state,
+            direction: Some(Direction::Original),
+            // That the open one reaches sshd is seen.
+            translation: if state == States::ESTABLISHED { Translation::NONE } else { Translation::ByRules },
             ..Packet::tcp(path.family, sport, path.dport, flags)
         };
-        walk(rules, Base::Input, &inward(packet, path))
+        arriving(rules, around, path, &inward(packet, path))
     };
     let pickup = if path.tcp_loose { States::NEW } else { States::INVALID };
     let reply = Packet {
@@ -102,15 +107,47 @@ pub fn ssh_lockout(rules: &Ruleset, path: &SshPath) -> SshVerdict {
         dst: Some(path.src),
         src_local: Some(true),
         state: States::ESTABLISHED,
+        direction: Some(Direction::Reply),
         ..Packet::tcp(path.family, path.dport, path.sport, TcpFlags::REPLY)
     };
     SshVerdict {
         established: inbound(path.sport, TcpFlags::ACK, States::ESTABLISHED),
         pickup: (!path.conntrack_active_before).then(|| inbound(path.sport, TcpFlags::ACK, pickup)),
         new: inbound(path.sport, TcpFlags::SYN, States::NEW),
-        reply: walk(rules, Base::Output, &outward(reply, path)),
-        neighbour: (path.family == Family::V6).then(|| neighbour(rules, path)),
+        reply: walk(rules, around, Base::Output, &outward(reply, path)),
+        neighbour: (path.family == Family::V6).then(|| neighbour(rules, around, path)),
     }
+}
+
+/// Walks a packet that reaches sshd. Where a rule of nat may have brought it to sshd's address or port
+/// it has come with others, and raw and mangle have seen those.
+fn arriving(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Packet) -> Walk {
+    let mut direct = walk(rules, around, Base::Input, packet);
+    let sshd = (Some(path.dst), Some(path.dport));
+    let reaches =
+        direct.left.as_ref().map(|(base, left)| *base == Base::Input && (left.dst, left.dport) == sshd);
+    if direct.verdict == Verdict::Accept && reaches != Some(true) {
+        // nat sends it elsewhere, or may.
+        direct.verdict = if reaches == Some(false) { Verdict::Drop } else { Verdict::Unknown };
+        let nat = direct.trace.iter().find(|stage| stage.table == "nat");
+        direct.decided_by = nat.and_then(|stage| stage.decided_by.clone());
+    }
+    let led = rules.all_rules().any(|rule| match &rule.target {
+        Target::Rewrite(rewrite) => rewrite.may_lead_to(path.dst, path.dport),
+        _ => false,
+    });
+    if !led {
+        return direct;
+    }
+    let destination = Some(End { address: Some(path.dst), port: Some(path.dport) });
+    let translation = Translation::Known { destination, source: None };
+    let led = Packet { dst: None, dport: None, dnat: Some(true), translation, ..packet.clone() };
+    let led = walk(rules, around, Base::Input, &led);
+    if reaches == Some(false) || led.verdict == direct.verdict {
+        return led;
+    }
+    let unknown = if direct.verdict == Verdict::Unknown { direct } else { led };
+    Walk { verdict: Verdict::Unknown, left: None, ..unknown }
 }
 
 fn inward(packet: Packet, path: &SshPath) -> Packet {
@@ -129,22 +166,22 @@ fn outward(packet: Packet, path: &SshPath) -> Packet {
     }
 }
 
-fn neighbour(rules: &Ruleset, path: &SshPath) -> Walk {
+fn neighbour(rules: &Ruleset, around: &Surroundings, path: &SshPath) -> Walk {
     // Conntrack leaves neighbour discovery alone. Who asks is the router or the client itself, by
     // a link-local or a global address.
     let message = |kind| Packet { state: States::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
     let mut worst: Option<Walk> = None;
     for kind in [135, 136] {
         for found in [
-            walk(rules, Base::Input, &inward(message(kind), path)),
-            walk(rules, Base::Output, &outward(message(kind), path)),
+            walk(rules, around, Base::Input, &inward(message(kind), path)),
+            walk(rules, around, Base::Output, &outward(message(kind), path)),
         ] {
             if worst.as_ref().is_none_or(|worst| rank(found.verdict) > rank(worst.verdict)) {
                 worst = Some(found);
             }
         }
     }
-    worst.unwrap_or(Walk { verdict: Verdict::Unknown, decided_by: None, path: Vec::new() })
+    worst.unwrap_or(Walk { verdict: Verdict::Unknown, decided_by: None, trace: Vec::new(), left: None })
 }
 
 fn rank(verdict: Verdict) -> u8 {

@@ -1,7 +1,7 @@
 //! The conditions of a rule.
 
 use super::names;
-use super::packet::{States, TcpFlags};
+use super::packet::{Direction, States, TcpFlags};
 use std::net::IpAddr;
 
 /// One condition of a rule. All of a rule's conditions have to hold.
@@ -52,13 +52,8 @@ pub enum Test {
         /// The type, and the code if one is asked for.
         kind: Option<(u8, Option<u8>)>,
     },
-    /// `--state` and `--ctstate`.
-    State {
-        /// The states that match.
-        states: States,
-        /// Whether `SNAT` or `DNAT` is among them.
-        nat: bool,
-    },
+    /// `-m state` and `-m conntrack`, all options of one.
+    Conntrack(Conntrack),
     /// `--physdev-in`.
     PhysIn(Pattern),
     /// `--physdev-out`.
@@ -76,18 +71,51 @@ pub enum Test {
         /// The mask.
         mask: u32,
     },
-    /// `-m addrtype --src-type` with `LOCAL` in it; `only` when nothing else is.
-    SourceLocal {
-        /// Whether `LOCAL` stands alone.
-        only: bool,
-    },
-    /// `-m addrtype --dst-type` with `LOCAL` in it; `only` when nothing else is.
-    DestinationLocal {
-        /// Whether `LOCAL` stands alone.
-        only: bool,
-    },
+    /// `-m addrtype --src-type`.
+    SourceKind(Vec<AddressKind>),
+    /// `-m addrtype --dst-type`.
+    DestinationKind(Vec<AddressKind>),
     /// Anything that is not modelled, as it was written.
     Unknown(String),
+}
+
+/// What is asked of conntrack at once: where it has no entry for a packet, only the state counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Conntrack {
+    /// `--state`, `--ctstate`.
+    pub states: Option<StateList>,
+    /// `--ctdir`, and whether `!` stands before it.
+    pub direction: Option<(Direction, bool)>,
+    /// Other options, which are not modelled.
+    pub other: Option<String>,
+}
+
+/// The states that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StateList {
+    /// With `!` in front.
+    pub negated: bool,
+    /// The states proper.
+    pub states: States,
+    /// `SNAT` is among them.
+    pub snat: bool,
+    /// `DNAT` is among them.
+    pub dnat: bool,
+}
+
+/// What `-m addrtype` calls an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressKind {
+    /// One of the host's own.
+    Local,
+    /// One of a machine.
+    Unicast,
+    /// To all of a network.
+    Broadcast,
+    /// To a group.
+    Multicast,
+    /// One of the others (ANYCAST, UNREACHABLE …).
+    Other,
 }
 
 /// An address and a mask, which need not be a prefix.
@@ -202,7 +230,6 @@ pub(super) fn option(extension: &str, option: &str, values: &[String]) -> Option
         ("multiport", "--ports") => Test::AnyPorts(PortRange::parse_list(one()?)?),
         ("icmp", "--icmp-type") => Test::Icmp { protocol: 1, kind: icmp(one()?)? },
         ("icmp6", "--icmpv6-type") => Test::Icmp { protocol: 58, kind: icmp(one()?)? },
-        ("state", "--state") | ("conntrack", "--ctstate") => states(one()?)?,
         ("physdev", "--physdev-in") => Test::PhysIn(Pattern(one()?.to_owned())),
         ("physdev", "--physdev-out") => Test::PhysOut(Pattern(one()?.to_owned())),
         ("physdev", "--physdev-is-in") => flag(Test::PhysIsIn)?,
@@ -214,8 +241,8 @@ pub(super) fn option(extension: &str, option: &str, values: &[String]) -> Option
         }
         ("iprange", "--src-range") => range(one()?, Test::SourceRange)?,
         ("iprange", "--dst-range") => range(one()?, Test::DestinationRange)?,
-        ("addrtype", "--src-type") => Test::SourceLocal { only: local(one()?)? },
-        ("addrtype", "--dst-type") => Test::DestinationLocal { only: local(one()?)? },
+        ("addrtype", "--src-type") => Test::SourceKind(kinds(one()?)),
+        ("addrtype", "--dst-type") => Test::DestinationKind(kinds(one()?)),
         _ => return None,
     })
 }
@@ -242,15 +269,44 @@ fn icmp(text: &str) -> Option<Option<(u8, Option<u8>)>> {
     }))
 }
 
-fn states(list: &str) -> Option<Test> {
-    let (mut states, mut nat) = (States::NONE, false);
-    for name in list.split(',') {
-        match name {
-            "SNAT" | "DNAT" => nat = true,
-            name => states = states | States::named(name)?,
+/// All options of one `-m state` or `-m conntrack`.
+pub(super) fn conntrack<'a>(options: impl Iterator<Item = (bool, &'a str, &'a [String])>) -> Conntrack {
+    let mut asked = Conntrack { states: None, direction: None, other: None };
+    for (negated, option, values) in options {
+        let value = values.first().map_or("", String::as_str);
+        let known = match (option, value) {
+            ("--state" | "--ctstate", list) => {
+                asked.states = states(list, negated);
+                asked.states.is_some()
+            }
+            ("--ctdir", "ORIGINAL") => {
+                asked.direction = Some((Direction::Original, negated));
+                true
+            }
+            ("--ctdir", "REPLY") => {
+                asked.direction = Some((Direction::Reply, negated));
+                true
+            }
+            _ => false,
+        };
+        if !known {
+            let not = if negated { "! " } else { "" };
+            asked.other = Some(format!("{not}{option} {}", values.join(" ")));
         }
     }
-    Some(Test::State { states, nat })
+    asked
+}
+
+fn states(list: &str, negated: bool) -> Option<StateList> {
+    let mut found = StateList { negated, states: States::NONE, snat: false, dnat: false };
+    for name in list.split(',') {
+        match name {
+            "SNAT" => found.snat = true,
+            "DNAT" => found.dnat = true,
+            name => found.states = found.states | States::named(name)?,
+        }
+    }
+    Some(found)
 }
 
 fn range(text: &str, test: fn(IpAddr, IpAddr) -> Test) -> Option<Test> {
@@ -258,6 +314,13 @@ fn range(text: &str, test: fn(IpAddr, IpAddr) -> Test) -> Option<Test> {
     Some(test(from.parse().ok()?, to.parse().ok()?))
 }
 
-fn local(list: &str) -> Option<bool> {
-    list.split(',').any(|kind| kind == "LOCAL").then_some(list == "LOCAL")
+fn kinds(list: &str) -> Vec<AddressKind> {
+    let kind = |name| match name {
+        "LOCAL" => AddressKind::Local,
+        "UNICAST" => AddressKind::Unicast,
+        "BROADCAST" => AddressKind::Broadcast,
+        "MULTICAST" => AddressKind::Multicast,
+        _ => AddressKind::Other,
+    };
+    list.split(',').map(kind).collect()
 }

@@ -9,9 +9,13 @@
 //! ([`ssh_lockout`]), will the guests on this bridge go dark ([`guests_dark`]), and which rules can
 //! never match ([`dead_rules`]).
 //!
-//! Not seen here, and to be looked at by the caller: the other backend, other nft tables,
-//! ebtables, the contents of ipsets, a full conntrack table.
+//! What a walk met on its way is told hook by hook and rule by rule ([`Walk::trace`]).
+//!
+//! What decides beside the tables of one family and backend stands in [`Surroundings`]: addresses and
+//! routes, which NAT needs, and other tables that may drop (the other backend, native nft, ebtables).
+//! Not seen: the contents of ipsets, a full conntrack table, what the reverse path filter drops.
 
+mod chain;
 mod dead;
 #[cfg(test)]
 mod fixtures;
@@ -19,20 +23,27 @@ mod guests;
 mod lockout;
 mod matches;
 mod names;
+mod nat;
 mod outcome;
 mod packet;
 mod rule;
 mod ruleset;
+mod surroundings;
 mod test;
+mod trace;
+mod translate;
 mod walk;
 
 pub use dead::{Dead, dead_rules};
 pub use guests::{BridgeView, Dark, guests_dark};
 pub use lockout::{SshCase, SshPath, SshSummary, SshVerdict, ssh_lockout};
-pub use matches::{Match, Network, Pattern, PortRange, Test};
+pub use matches::{AddressKind, Conntrack, Match, Network, Pattern, PortRange, StateList, Test};
+pub use nat::{Part, Rewrite, To};
 pub use outcome::{Step, Verdict};
-pub use packet::{Device, Packet, States, TcpFlags};
+pub use packet::{Device, Direction, End, Packet, States, TcpFlags, Translation};
 pub use rule::{Rule, Target};
 pub use ruleset::Ruleset;
+pub use surroundings::{Bystander, Effect, Hook, Surroundings};
 pub use test::Answer;
+pub use trace::{Met, Skipped, Stage};
 pub use walk::{Base, Walk, walk, walk_chain};

@@ -1,5 +1,6 @@
 //! What a walk came to, and by which rule.
 
+use super::nat::Rewrite;
 use std::fmt;
 
 /// What becomes of a packet.
@@ -49,8 +50,8 @@ pub(super) struct Outcomes {
     pub(super) doubt: Option<Step>,
     /// A RETURN without a sure answer: to blame when there is nothing better.
     pub(super) doubtful_return: Option<Step>,
-    /// NAT may have changed the packet.
-    pub(super) rewritten: bool,
+    /// What NAT makes of the packet on some branch, and by which rule. Such a branch passes.
+    pub(super) rewritten: Vec<(Rewrite, Step)>,
     /// How many verdicts were noted.
     pub(super) noted: usize,
     /// No rule and no policy was met.
@@ -60,8 +61,10 @@ pub(super) struct Outcomes {
 impl Outcomes {
     /// What all branches agree on, and by which rule; or the rule to blame that they do not.
     pub(super) fn verdict(&self) -> (Verdict, Option<Step>) {
-        match (&self.accept, &self.drop, &self.unknown) {
-            (Some(_), None, None) if !self.rewritten => (Verdict::Accept, self.accept.clone()),
+        let rewritten = self.rewritten.first().map(|(_, step)| step.clone());
+        let accept = self.accept.clone().or(rewritten);
+        match (&accept, &self.drop, &self.unknown) {
+            (Some(_), None, None) => (Verdict::Accept, accept),
             (None, Some(_), None) => (Verdict::Drop, self.drop.clone()),
             (None, None, None) if self.untouched => (Verdict::Accept, None),
             (accept, drop, unknown) => {

@@ -17,6 +17,8 @@ pub struct Packet {
     pub src_local: Option<bool>,
     /// Whether the destination is an address of this host.
     pub dst_local: Option<bool>,
+    /// Whether the destination is the broadcast address of a network of this host.
+    pub dst_broadcast: Option<bool>,
     /// The number of the protocol.
     pub protocol: Option<u8>,
     /// Source port.
@@ -39,8 +41,56 @@ pub struct Packet {
     pub bridged: bool,
     /// What conntrack may say of it.
     pub state: States,
+    /// Which way it goes in its connection. A NEW packet is one of the original direction.
+    pub direction: Option<Direction>,
+    /// Whether its connection has a destination that was rewritten (`--ctstate DNAT`).
+    pub dnat: Option<bool>,
+    /// Whether its connection has a source that was rewritten (`--ctstate SNAT`).
+    pub snat: Option<bool>,
+    /// What NAT does to the packets of its connection that go its way.
+    pub translation: Translation,
     /// The firewall mark it has when it comes in.
     pub mark: Option<u32>,
+}
+
+/// The two ways of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// That of its first packet.
+    Original,
+    /// That of the answer.
+    Reply,
+}
+
+/// What NAT does to the packets that go one way of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Translation {
+    /// Not known: for the first packet of a connection the rules tell; of later ones they tell only
+    /// whether anything can have been rewritten.
+    #[default]
+    ByRules,
+    /// Known, from the walk of the first packet or from conntrack. Base, `out_iface`, `physout` and
+    /// `bridged` of such a packet are those that it has when it is rewritten.
+    Known {
+        /// Where it really goes to, from nat PREROUTING or OUTPUT on.
+        destination: Option<End>,
+        /// Where it seems to come from, behind nat POSTROUTING or INPUT.
+        source: Option<End>,
+    },
+}
+
+impl Translation {
+    /// Nothing is rewritten.
+    pub const NONE: Translation = Translation::Known { destination: None, source: None };
+}
+
+/// An address and a port after NAT; `None` is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct End {
+    /// The address.
+    pub address: Option<IpAddr>,
+    /// The port, where the protocol has one.
+    pub port: Option<u16>,
 }
 
 /// The protocol numbers that the walk needs by name.
@@ -62,6 +112,7 @@ impl Packet {
             dst: None,
             src_local: None,
             dst_local: None,
+            dst_broadcast: None,
             protocol: None,
             sport: None,
             dport: None,
@@ -73,6 +124,10 @@ impl Packet {
             physout: Device::Unknown,
             bridged: false,
             state: States::ALL,
+            direction: None,
+            dnat: None,
+            snat: None,
+            translation: Translation::ByRules,
             mark: Some(0),
         }
     }
@@ -153,6 +208,14 @@ impl States {
             "UNTRACKED" => Self::UNTRACKED,
             _ => return None,
         })
+    }
+
+    /// Those of these states that conntrack has an entry for.
+    pub const TRACKED: States = States(7);
+
+    /// The states one by one.
+    pub fn each(self) -> impl Iterator<Item = States> {
+        (0..5).map(|bit| States(1 << bit)).filter(move |state| self.meets(*state))
     }
 
     /// Whether all of these states are among the others.

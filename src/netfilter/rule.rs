@@ -1,6 +1,7 @@
 //! One canonical rule, read.
 
 use super::matches::{self, Match, Test};
+use super::nat::Rewrite;
 use crate::resource::iptables::save::{takes_value, tokens};
 
 /// A rule as the walk sees it.
@@ -41,7 +42,7 @@ pub enum Target {
     /// Takes the packet out of conntrack.
     Untrack,
     /// Rewrites an address or a port.
-    Rewrite,
+    Rewrite(Rewrite),
     /// A target that is not modelled, and that may decide.
     Unknown(String),
 }
@@ -187,8 +188,31 @@ fn extension(name: &str, words: &[String], matches: &mut Vec<Match>) {
         matches.push(unknown(format!("-m {name} {}", words.join(" ")).trim_end().to_owned()));
         return;
     }
-    let mut rest = words;
+    let options = options(words);
+    if matches!(name, "state" | "conntrack") {
+        let asked = options.iter().map(|(negated, option, values)| (*negated, *option, *values));
+        matches.push(Match { negated: false, test: Test::Conntrack(matches::conntrack(asked)) });
+        return;
+    }
     let mut seen = Vec::new();
+    for (negated, option, values) in options {
+        seen.push(match matches::option(name, option, values) {
+            Some(test) => Match { negated, test },
+            None => unknown(format!("{option} {}", values.join(" ")).trim_end().to_owned()),
+        });
+    }
+    // --limit-iface-in changes what LOCAL means.
+    if name == "addrtype" && seen.iter().any(|one| matches!(one.test, Test::Unknown(_))) {
+        matches.push(unknown(format!("-m {name} {}", words.join(" "))));
+        return;
+    }
+    matches.append(&mut seen);
+}
+
+/// The options of a match extension: whether `!` stands before, the name, the values.
+fn options(words: &[String]) -> Vec<(bool, &str, &[String])> {
+    let mut found = Vec::new();
+    let mut rest = words;
     while let [first, after @ ..] = rest {
         let negated = first == "!";
         let (option, after) = match (negated, after) {
@@ -201,17 +225,9 @@ fn extension(name: &str, words: &[String], matches: &mut Vec<Match>) {
             after.iter().skip(fixed).take_while(|word| !word.starts_with("--") && *word != "!").count();
         let (values, after) = after.split_at(fixed + more);
         rest = after;
-        seen.push(match matches::option(name, option, values) {
-            Some(test) => Match { negated, test },
-            None => unknown(format!("{option} {}", values.join(" ")).trim_end().to_owned()),
-        });
+        found.push((negated, option, values));
     }
-    // --limit-iface-in changes what LOCAL means.
-    if name == "addrtype" && seen.iter().any(|one| matches!(one.test, Test::Unknown(_))) {
-        matches.push(unknown(format!("-m {name} {}", words.join(" "))));
-        return;
-    }
-    matches.append(&mut seen);
+    found
 }
 
 fn target(name: &str, arguments: &[String]) -> Target {
@@ -232,7 +248,9 @@ fn target(name: &str, arguments: &[String]) -> Target {
         "CONNMARK" if has("--restore-mark") => Target::AnyMark,
         "CONNMARK" => Target::Continue,
         "SET" if has("--map-set") => Target::AnyMark,
-        "DNAT" | "SNAT" | "REDIRECT" | "MASQUERADE" | "NETMAP" | "DNPT" | "SNPT" => Target::Rewrite,
+        "DNAT" | "SNAT" | "REDIRECT" | "MASQUERADE" | "NETMAP" | "DNPT" | "SNPT" => {
+            Target::Rewrite(Rewrite::parse(name, arguments))
+        }
         "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "" => Target::Unknown(name.to_owned()),
         name if HARMLESS.contains(&name) => Target::Continue,
         // A target that is not a chain of the table is unknown to the walk, which looks.

@@ -1,7 +1,7 @@
 //! Asking a packet the conditions of a rule.
 
-use super::matches::{Match, PortRange, Test};
-use super::packet::{Device, Packet, protocol};
+use super::matches::{AddressKind, Conntrack, Match, PortRange, Test};
+use super::packet::{Device, Direction, Packet, States, protocol};
 use super::rule::Rule;
 use std::net::IpAddr;
 
@@ -29,6 +29,20 @@ impl Answer {
             Answer::No if negated => Answer::Yes,
             answer => answer,
         }
+    }
+
+    /// Both have to hold.
+    fn and(self, other: Answer) -> Self {
+        match (self, other) {
+            (Answer::No, _) | (_, Answer::No) => Answer::No,
+            (Answer::Yes, Answer::Yes) => Answer::Yes,
+            _ => Answer::Unknown,
+        }
+    }
+
+    /// One of the two has to hold.
+    fn or(self, other: Answer) -> Self {
+        self.negated_if(true).and(other.negated_if(true)).negated_if(true)
     }
 
     fn of<T>(known: Option<T>, test: impl FnOnce(T) -> bool) -> Self {
@@ -71,23 +85,15 @@ impl Match {
             | Test::AnyPorts(_)
             | Test::TcpFlags { .. }
             | Test::Icmp { .. } => return self.transport(packet),
-            Test::State { states, nat } => {
-                if packet.state.within(*states) {
-                    Answer::Yes
-                } else if *nat || packet.state.meets(*states) {
-                    Answer::Unknown
-                } else {
-                    Answer::No
-                }
-            }
+            Test::Conntrack(asked) => asked.answer(packet),
             Test::PhysIn(pattern) => device(&packet.physin, |name| pattern.fits(name)),
             Test::PhysOut(pattern) => return phys_out(packet, self.negated, |name| pattern.fits(name)),
             Test::PhysIsIn => present(&packet.physin),
             Test::PhysIsOut => present(&packet.physout),
             Test::PhysIsBridged => packet.bridged.into(),
             Test::Mark { value, mask } => Answer::of(packet.mark, |mark| mark & mask == *value),
-            Test::SourceLocal { only } => local(packet.src_local, *only),
-            Test::DestinationLocal { only } => local(packet.dst_local, *only),
+            Test::SourceKind(kinds) => kind(kinds, packet.src, packet.src_local, Some(false)),
+            Test::DestinationKind(kinds) => kind(kinds, packet.dst, packet.dst_local, packet.dst_broadcast),
             Test::Unknown(_) => Answer::Unknown,
         };
         answer.negated_if(self.negated)
@@ -173,10 +179,75 @@ fn phys_out(packet: &Packet, negated: bool, fits: impl FnOnce(&str) -> bool) -> 
     }
 }
 
-fn local(local: Option<bool>, only: bool) -> Answer {
-    match local {
-        Some(true) => Answer::Yes,
-        Some(false) if only => Answer::No,
-        _ => Answer::Unknown,
+impl Conntrack {
+    /// What it answers for each state that the packet may be in, if that is the same.
+    fn answer(&self, packet: &Packet) -> Answer {
+        let mut all = packet.state.each().map(|state| self.in_state(packet, state));
+        let Some(first) = all.next() else { return Answer::Unknown };
+        if all.all(|answer| answer == first) { first } else { Answer::Unknown }
+    }
+
+    /// `conntrack_mt` of the kernel: without an entry the state alone decides, and where no state is
+    /// asked for the answer is no.
+    fn in_state(&self, packet: &Packet, state: States) -> Answer {
+        let tracked = state.within(States::TRACKED);
+        let state_fits = self.states.map_or(Answer::Yes, |list| {
+            let mut fits = Answer::from(state.within(list.states));
+            if tracked && list.snat {
+                fits = fits.or(Answer::of(packet.snat, |snat| snat));
+            }
+            if tracked && list.dnat {
+                fits = fits.or(Answer::of(packet.dnat, |dnat| dnat));
+            }
+            fits.negated_if(list.negated)
+        });
+        if !tracked {
+            return if self.states.is_some() { state_fits } else { Answer::No };
+        }
+        let direction = if state == States::NEW { Some(Direction::Original) } else { packet.direction };
+        let direction_fits = self.direction.map_or(Answer::Yes, |(asked, negated)| {
+            Answer::of(direction, |direction| direction == asked).negated_if(negated)
+        });
+        let rest = if self.other.is_some() { Answer::Unknown } else { Answer::Yes };
+        state_fits.and(direction_fits).and(rest)
+    }
+}
+
+/// `-m addrtype`: IPv4 asks for one of the kinds, IPv6 for all of them.
+fn kind(
+    kinds: &[AddressKind],
+    address: Option<IpAddr>,
+    local: Option<bool>,
+    broadcast: Option<bool>,
+) -> Answer {
+    let has = |kind| kinds.contains(&kind);
+    match address {
+        Some(IpAddr::V6(address)) => {
+            let multicast = address.is_multicast();
+            let unicast = !multicast && !address.is_unspecified();
+            if has(AddressKind::Multicast) && !multicast || has(AddressKind::Unicast) && !unicast {
+                Answer::No
+            } else if has(AddressKind::Local) {
+                match local {
+                    Some(false) if has(AddressKind::Other) => Answer::Unknown,
+                    local => Answer::of(local, |local| local),
+                }
+            } else if has(AddressKind::Other) {
+                Answer::Unknown
+            } else {
+                Answer::Yes
+            }
+        }
+        Some(IpAddr::V4(address)) if address.is_multicast() => has(AddressKind::Multicast).into(),
+        Some(IpAddr::V4(address)) if address.is_broadcast() || address.octets()[0] == 0 => {
+            has(AddressKind::Broadcast).into()
+        }
+        _ => match (local, broadcast) {
+            (Some(true), _) => has(AddressKind::Local).into(),
+            (Some(false), Some(false)) if address.is_some() => has(AddressKind::Unicast).into(),
+            (Some(false), Some(true)) => has(AddressKind::Broadcast).into(),
+            (Some(false), _) if kinds == [AddressKind::Local] => Answer::No,
+            _ => Answer::Unknown,
+        },
     }
 }

@@ -1,21 +1,12 @@
 //! A packet on its way through the tables.
 
-use super::outcome::{Outcomes, Step, Verdict};
-use super::packet::{Device, Packet, States};
-use super::rule::Target;
-use super::ruleset::{End, Ruleset};
-use super::test::Answer;
-use crate::resource::iptables::Policy;
-
-/// How many rules one walk looks at before it gives up; a ruleset of 10 000 rules that is walked
-/// through in several tables stays far below it.
-const BUDGET: usize = 400_000;
-
-/// How deep chains may call each other. The kernel refuses loops, a damaged save does not.
-const DEPTH: usize = 64;
-
-/// How many steps are told.
-const PATH: usize = 256;
+use super::chain::{Passed, Walker};
+use super::outcome::{Step, Verdict};
+use super::packet::{Device, Packet};
+use super::ruleset::Ruleset;
+use super::surroundings::{Bystander, Effect, Hook, Surroundings};
+use super::trace::{Met, Skipped, Stage};
+use super::translate::{self, World};
 
 /// Where a packet goes: the built-in chain of the filter table that it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,295 +27,291 @@ pub struct Walk {
     /// The rule or policy that says so; for *unknown*, the first rule that cannot be answered.
     /// `None` only where no rule and no policy was met.
     pub decided_by: Option<Step>,
-    /// The rules met on the way, the first of them at least, surely or maybe.
-    pub path: Vec<Step>,
+    /// The way of the packet, hook by hook and rule by rule. Where NAT is in doubt the ways that
+    /// follow stand one after the other, each under its assumption.
+    pub trace: Vec<Stage>,
+    /// The packet as it leaves the tables, where that is known: rewritten by NAT, with its mark and
+    /// state, and `base` for where it ended.
+    pub left: Option<(Base, Packet)>,
 }
 
-/// Which devices a packet has when it meets a chain.
-#[derive(Clone, Copy)]
-enum Place {
-    Pre,
-    Middle,
-    Post,
-}
+impl Walk {
+    /// The rules that matched, surely or maybe, in the order in which they were met.
+    pub fn met(&self) -> impl Iterator<Item = &Met> {
+        self.trace.iter().flat_map(|stage| &stage.met)
+    }
 
-impl Base {
-    /// The tables and built-in chains in the order of the kernel.
-    fn stages(self) -> &'static [(&'static str, &'static str, Place)] {
-        use Place::{Middle, Post, Pre};
-        match self {
-            Base::Input => &[
-                ("raw", "PREROUTING", Pre),
-                ("mangle", "PREROUTING", Pre),
-                ("nat", "PREROUTING", Pre),
-                ("mangle", "INPUT", Middle),
-                ("filter", "INPUT", Middle),
-                ("security", "INPUT", Middle),
-                ("nat", "INPUT", Middle),
-            ],
-            Base::Forward => &[
-                ("raw", "PREROUTING", Pre),
-                ("mangle", "PREROUTING", Pre),
-                ("nat", "PREROUTING", Pre),
-                ("mangle", "FORWARD", Middle),
-                ("filter", "FORWARD", Middle),
-                ("security", "FORWARD", Middle),
-                ("mangle", "POSTROUTING", Post),
-                ("nat", "POSTROUTING", Post),
-            ],
-            Base::Output => &[
-                ("raw", "OUTPUT", Middle),
-                ("mangle", "OUTPUT", Middle),
-                ("nat", "OUTPUT", Middle),
-                ("filter", "OUTPUT", Middle),
-                ("security", "OUTPUT", Middle),
-                ("mangle", "POSTROUTING", Post),
-                ("nat", "POSTROUTING", Post),
-            ],
-        }
+    /// Those that have no sure answer: why a verdict is unknown.
+    pub fn unknowns(&self) -> impl Iterator<Item = &Met> {
+        self.met().filter(|met| met.is_unknown())
     }
 }
 
 /// Walks a packet through all tables.
-pub fn walk(rules: &Ruleset, base: Base, packet: &Packet) -> Walk {
-    let mut walker = Walker::new(rules, packet);
-    let mut passed: Option<Step> = None;
-    let mut doubt: Option<Step> = None;
-    for (table, chain, place) in base.stages() {
-        if rules.is_incompatible(table) && doubt.is_none() {
-            doubt = Some(Step {
-                table: (*table).to_owned(),
-                chain: (*chain).to_owned(),
-                index: None,
-                text: "native nft rules, which iptables-save does not show".to_owned(),
-            });
-        }
-        // NAT looks only at the first packet of a connection.
-        if *table == "nat" && !walker.packet.state.meets(States::NEW | States::RELATED) {
-            continue;
-        }
-        let seen = walker.packet_at(packet, table, *place);
-        let stage = walker.stage(table, chain, seen);
-        match stage.verdict() {
-            (Verdict::Drop, step) if !stage.rewritten => return walker.finish(Verdict::Drop, step),
-            (Verdict::Accept, step) => {
-                // The filter table is where one looks for the answer; a policy says little.
-                if *table == "filter" || passed.is_none() {
-                    passed = step.or(passed);
-                }
-            }
-            (_, step) => doubt = doubt.or(step),
-        }
-        // Behind NAT it is another packet, and none that is known here.
-        if stage.rewritten {
-            break;
+pub fn walk(rules: &Ruleset, around: &Surroundings, base: Base, packet: &Packet) -> Walk {
+    let mut way = Way { rules, around, trace: Vec::new(), passed: None, doubt: None };
+    let start = World::start(rules, around, base, packet);
+    let mut first = start.clone();
+    let (hook, chain) = match base {
+        Base::Output => (Hook::Output, "OUTPUT"),
+        Base::Input | Base::Forward => (Hook::Prerouting, "PREROUTING"),
+    };
+    for table in ["raw", "mangle"] {
+        if let Some(drop) = way.stage(&mut first, table, chain, hook) {
+            return way.finish(Verdict::Drop, Some(drop), None);
         }
     }
-    match doubt {
-        Some(step) => walker.finish(Verdict::Unknown, Some(step)),
-        None => walker.finish(Verdict::Accept, passed),
+    let worlds = way.nat(&first, chain, hook);
+    let common = (way.passed.take(), way.doubt.take());
+    let mut ends = Vec::new();
+    for world in worlds {
+        (way.passed, way.doubt) = common.clone();
+        ends.push(way.rest(world));
     }
+    way.together(ends)
 }
 
 /// Walks a packet through one chain of one table, and what it calls.
 pub fn walk_chain(rules: &Ruleset, table: &str, chain: &str, packet: &Packet) -> Walk {
     let mut walker = Walker::new(rules, packet);
-    let (verdict, step) = walker.stage(table, chain, packet.clone()).verdict();
-    walker.finish(verdict, step)
+    let passed = walker.builtin(table, chain);
+    let (verdict, decided_by) = passed.outcomes.verdict();
+    let trace = vec![stage(table, chain, packet.clone(), &passed, None)];
+    Walk { verdict, decided_by, trace, left: None }
 }
 
-struct Walker<'a> {
+/// What one world came to.
+struct End {
+    verdict: Verdict,
+    step: Option<Step>,
+    left: (Base, Packet),
+    assuming: Option<(Step, bool)>,
+}
+
+struct Way<'a> {
     rules: &'a Ruleset,
-    packet: Packet,
-    outcomes: Outcomes,
-    path: Vec<Step>,
-    budget: usize,
+    around: &'a Surroundings,
+    trace: Vec<Stage>,
+    /// What lets the packet pass.
+    passed: Option<Step>,
+    /// The first rule that makes it unknown.
+    doubt: Option<Step>,
 }
 
-/// Where a chain is walked: how deep, and whether the packet surely comes here.
-#[derive(Clone, Copy)]
-struct Frame {
-    depth: usize,
-    sure: bool,
-}
-
-impl<'a> Walker<'a> {
-    fn new(rules: &'a Ruleset, packet: &Packet) -> Self {
-        let outcomes = Outcomes::default();
-        Self { rules, packet: packet.clone(), outcomes, path: Vec::new(), budget: BUDGET }
+impl Way<'_> {
+    fn finish(self, verdict: Verdict, decided_by: Option<Step>, left: Option<(Base, Packet)>) -> Walk {
+        Walk { verdict, decided_by, trace: self.trace, left }
     }
 
-    fn finish(self, verdict: Verdict, decided_by: Option<Step>) -> Walk {
-        Walk { verdict, decided_by, path: self.path }
+    /// Walks one built-in chain; what drops the packet for certain.
+    fn stage(&mut self, world: &mut World, table: &str, chain: &str, hook: Hook) -> Option<Step> {
+        let seen = world.at(hook);
+        let mut walker = Walker::new(self.rules, &seen);
+        let passed = walker.builtin(table, chain);
+        world.packet.mark = walker.packet.mark;
+        world.packet.state = walker.packet.state;
+        self.note(table, chain, seen, &passed, world)
     }
 
-    /// The packet as the chains of one hook see it, with the mark and state it has got by now.
-    fn packet_at(&self, first: &Packet, table: &str, place: Place) -> Packet {
-        let mut packet = Packet { mark: self.packet.mark, state: self.packet.state, ..first.clone() };
-        match place {
-            Place::Pre => {
-                packet.out_iface = Device::Absent;
-                packet.physout = Device::Absent;
-                packet.bridged = false;
-            }
-            Place::Middle => {}
-            Place::Post => packet.in_iface = Device::Absent,
-        }
-        if table == "raw" && packet.state != States::UNTRACKED {
-            // Conntrack comes after raw; xt_conntrack calls what it has not seen INVALID. Only what
-            // comes by the loopback has its state already from when it was sent.
-            packet.state = match &packet.in_iface {
-                Device::Named(name) if name == "lo" => packet.state,
-                Device::Named(_) | Device::Absent => States::INVALID,
-                Device::Some | Device::Unknown => packet.state | States::INVALID,
-            };
-        }
-        packet
-    }
-
-    /// Walks one built-in chain of one table.
-    fn stage(&mut self, table: &str, chain: &str, seen: Packet) -> Outcomes {
-        let state = self.packet.state;
-        let shown = seen.state;
-        self.packet = seen;
-        self.outcomes = Outcomes::default();
-        match self.rules.chain(table, chain) {
-            None => self.outcomes.untouched = true,
-            Some(_) => {
-                if self.chain(table, chain, Frame { depth: 0, sure: true }) {
-                    self.policy(table, chain);
-                }
-            }
-        }
-        if table == "raw" {
-            // What NOTRACK added to the placeholder it adds to the state.
-            self.packet.state = match self.packet.state {
-                States::UNTRACKED => States::UNTRACKED,
-                after if after == shown => state,
-                _ => state | States::UNTRACKED,
-            };
-        }
-        std::mem::take(&mut self.outcomes)
-    }
-
-    fn policy(&mut self, table: &str, chain: &str) {
-        let end = self.rules.chain(table, chain).map_or(End::Odd, |chain| chain.end);
-        let step =
-            |text: String| Step { table: table.to_owned(), chain: chain.to_owned(), index: None, text };
-        match end {
-            End::Policy(policy) => {
-                let verdict = match policy {
-                    Policy::Accept => Verdict::Accept,
-                    Policy::Drop => Verdict::Drop,
-                };
-                self.outcomes.note(verdict, step(format!("policy {policy}")));
-            }
-            End::Back => self.outcomes.note(Verdict::Accept, step("end of the chain".to_owned())),
-            End::Odd => {
-                self.outcomes.note(Verdict::Unknown, step("policy that is not understood".to_owned()))
-            }
-        }
-    }
-
-    /// Walks a chain; says whether the packet may come out at its end.
-    fn chain(&mut self, table: &str, name: &str, frame: Frame) -> bool {
-        let rules = self.rules;
-        let Some(chain) = rules.chain(table, name) else { return true };
-        let mut may_return = false;
-        for (index, rule) in chain.rules.iter().enumerate() {
-            let step = || Step {
+    /// Writes down what a chain came to; what drops the packet for certain.
+    fn note(
+        &mut self,
+        table: &str,
+        chain: &str,
+        seen: Packet,
+        passed: &Passed,
+        world: &World,
+    ) -> Option<Step> {
+        let stage = stage(table, chain, seen, passed, world.assuming.clone());
+        let (verdict, step) = (stage.verdict, stage.decided_by.clone());
+        self.trace.push(stage);
+        if self.rules.is_incompatible(table) && self.doubt.is_none() {
+            self.doubt = Some(Step {
                 table: table.to_owned(),
-                chain: name.to_owned(),
-                index: Some(index + 1),
-                text: rule.text.clone(),
-            };
-            if self.budget == 0 {
-                self.outcomes.note(Verdict::Unknown, step());
-                return false;
-            }
-            self.budget -= 1;
-            let sure = match rule.matches(&self.packet) {
-                Answer::No => continue,
-                Answer::Yes => true,
-                Answer::Unknown => false,
-            };
-            if self.path.len() < PATH {
-                self.path.push(step());
-            }
-            let noted = self.outcomes.noted;
-            let inner = Frame { depth: frame.depth + 1, sure: frame.sure && sure && !may_return };
-            // Whether a packet that surely matches goes on with the next rule.
-            let goes_on = match &rule.target {
-                Target::Accept => {
-                    self.outcomes.note(Verdict::Accept, step());
-                    false
-                }
-                Target::Drop => {
-                    self.outcomes.note(Verdict::Drop, step());
-                    false
-                }
-                Target::Return => {
-                    may_return = true;
-                    if !sure {
-                        self.outcomes.doubtful_return.get_or_insert_with(step);
-                    }
-                    false
-                }
-                Target::Jump(chain) => self.enter(table, chain, inner, step),
-                Target::Goto(chain) => {
-                    may_return |= self.enter(table, chain, inner, step);
-                    false
-                }
-                Target::Rewrite => {
-                    self.outcomes.rewritten = true;
-                    self.outcomes.note(Verdict::Unknown, step());
-                    false
-                }
-                Target::Unknown(_) => {
-                    self.outcomes.note(Verdict::Unknown, step());
-                    // It may as well let the packet go on.
-                    true
-                }
-                change => {
-                    self.change(change, inner.sure && self.outcomes.accept.is_none());
-                    true
-                }
-            };
-            if !sure && self.outcomes.noted > noted {
-                self.outcomes.doubt.get_or_insert_with(step);
-            }
-            if sure && !goes_on {
-                return may_return;
-            }
+                chain: chain.to_owned(),
+                index: None,
+                text: "native nft rules, which iptables-save does not show".to_owned(),
+            });
         }
-        true
+        match verdict {
+            Verdict::Drop => return step,
+            Verdict::Accept => {
+                // The filter table is where one looks for the answer; a policy says little.
+                if table == "filter" || self.passed.is_none() {
+                    self.passed = step.or(self.passed.take());
+                }
+            }
+            Verdict::Unknown => self.doubt = self.doubt.take().or(step),
+        }
+        None
     }
 
-    /// Enters a chain; says whether the packet may come back.
-    fn enter(&mut self, table: &str, chain: &str, frame: Frame, step: impl Fn() -> Step) -> bool {
-        if frame.depth >= DEPTH || self.rules.chain(table, chain).is_none() {
-            self.outcomes.note(Verdict::Unknown, step());
-            return true;
+    /// nat before routing: what the packet may have become.
+    fn nat(&mut self, world: &World, chain: &str, hook: Hook) -> Vec<World> {
+        let seen = world.at(hook);
+        if !translate::asks_rules(&seen) {
+            self.skip("nat", chain, seen, Skipped::LaterPacket, world);
+            return translate::destination(self.rules, self.around, world, None);
         }
-        self.chain(table, chain, frame)
+        let passed = Walker::new(self.rules, &seen).builtin("nat", chain);
+        self.note("nat", chain, seen, &passed, world);
+        translate::destination(self.rules, self.around, world, Some(&passed.outcomes))
     }
 
-    /// What a target does to the packet itself.
-    fn change(&mut self, target: &Target, sure: bool) {
-        match target {
-            Target::Mark { value, mask } => {
-                let after = self.packet.mark.map(|mark| (mark & !mask) ^ value);
-                if sure || after == self.packet.mark {
-                    self.packet.mark = after;
-                } else {
-                    self.packet.mark = None;
-                }
-            }
-            Target::AnyMark => self.packet.mark = None,
-            Target::Untrack if sure => self.packet.state = States::UNTRACKED,
-            Target::Untrack => self.packet.state = self.packet.state | States::UNTRACKED,
-            _ => {}
+    /// nat after routing, which changes where the packet seems to come from and no verdict.
+    fn nat_source(&mut self, world: &mut World, chain: &str, hook: Hook) -> Option<Step> {
+        let seen = world.at(hook);
+        if !translate::asks_rules(&seen) {
+            self.skip("nat", chain, seen, Skipped::LaterPacket, world);
+            translate::source(self.rules, self.around, world, None);
+            return None;
         }
+        let passed = Walker::new(self.rules, &seen).builtin("nat", chain);
+        let dropped = self.note("nat", chain, seen, &passed, world);
+        translate::source(self.rules, self.around, world, Some(&passed.outcomes)).or(dropped)
+    }
+
+    fn skip(&mut self, table: &str, chain: &str, packet: Packet, skipped: Skipped, world: &World) {
+        self.trace.push(Stage {
+            table: table.to_owned(),
+            chain: chain.to_owned(),
+            packet,
+            skipped: Some(skipped),
+            verdict: Verdict::Accept,
+            decided_by: None,
+            asked: 0,
+            met: Vec::new(),
+            assuming: world.assuming.clone(),
+        });
+    }
+
+    /// From routing to the end.
+    fn rest(&mut self, mut world: World) -> End {
+        let assuming = world.assuming.clone();
+        let hooks = world.hooks();
+        let step = match world.lost.take() {
+            Some(step) => Some(step),
+            None => self.tables(&mut world),
+        };
+        let left = (world.base, world.packet);
+        if let Some(step) = step {
+            return End { verdict: Verdict::Drop, step: Some(step), left, assuming };
+        }
+        let doubt = self.doubt.take().or_else(|| self.bystander(&hooks, left.1.bridged));
+        match doubt {
+            Some(step) => End { verdict: Verdict::Unknown, step: Some(step), left, assuming },
+            None => End { verdict: Verdict::Accept, step: self.passed.take(), left, assuming },
+        }
+    }
+
+    /// What drops the packet for certain on its way from routing to the end.
+    fn tables(&mut self, world: &mut World) -> Option<Step> {
+        let (tables, chain, hook): (&[&str], _, _) = match world.base {
+            Base::Input => (&["mangle", "filter", "security"], "INPUT", Hook::Input),
+            Base::Forward => (&["mangle", "filter", "security"], "FORWARD", Hook::Forward),
+            Base::Output => (&["filter", "security"], "OUTPUT", Hook::Output),
+        };
+        for table in tables {
+            if let Some(drop) = self.stage(world, table, chain, hook) {
+                return Some(drop);
+            }
+        }
+        if world.base == Base::Input {
+            return self.nat_source(world, "INPUT", Hook::Input);
+        }
+        if let Some(drop) = self.stage(world, "mangle", "POSTROUTING", Hook::Postrouting) {
+            return Some(drop);
+        }
+        if let Some(drop) = self.nat_source(world, "POSTROUTING", Hook::Postrouting) {
+            return Some(drop);
+        }
+        self.loopback(world)
+    }
+
+    /// What the host sends to itself comes in again, and NAT has done its part.
+    fn loopback(&mut self, world: &mut World) -> Option<Step> {
+        if world.base != Base::Output || world.packet.dst_local != Some(true) {
+            return None;
+        }
+        let lo = Device::named("lo");
+        world.base = Base::Input;
+        world.packet = Packet { in_iface: lo, out_iface: Device::Absent, ..world.packet.clone() };
+        for (table, chain, hook) in [
+            ("raw", "PREROUTING", Hook::Prerouting),
+            ("mangle", "PREROUTING", Hook::Prerouting),
+            ("mangle", "INPUT", Hook::Input),
+            ("filter", "INPUT", Hook::Input),
+            ("security", "INPUT", Hook::Input),
+        ] {
+            if let Some(drop) = self.stage(world, table, chain, hook) {
+                return Some(drop);
+            }
+        }
+        None
+    }
+
+    /// The first bystander that may stop a packet that passes these hooks.
+    fn bystander(&self, hooks: &[Hook], bridged: bool) -> Option<Step> {
+        let meets = |one: &&Bystander| {
+            one.hooks.iter().any(|hook| hooks.contains(hook) || *hook == Hook::Bridge && bridged)
+        };
+        self.around.bystanders.iter().find(meets).map(bystander_step)
+    }
+
+    /// What all worlds agree on.
+    fn together(self, ends: Vec<End>) -> Walk {
+        let rewrites = |one: &&Bystander| one.effect == Effect::MayRewrite;
+        if let Some(one) = self.around.bystanders.iter().find(rewrites) {
+            let all = [Hook::Prerouting, Hook::Output];
+            if one.hooks.iter().any(|hook| all.contains(hook)) {
+                return self.finish(Verdict::Unknown, Some(bystander_step(one)), None);
+            }
+        }
+        let mut ends = ends.into_iter();
+        let Some(first) = ends.next() else { return self.finish(Verdict::Unknown, None, None) };
+        let mut alone = true;
+        let mut differs = false;
+        let mut unknown: Option<Step> = None;
+        for end in ends {
+            alone = false;
+            differs |= end.verdict != first.verdict;
+            if end.verdict == Verdict::Unknown {
+                unknown = unknown.or(end.step);
+            }
+        }
+        if differs {
+            let step = match (&first.assuming, first.verdict) {
+                (Some((step, _)), _) => Some(step.clone()),
+                (None, Verdict::Unknown) => first.step,
+                (None, _) => unknown,
+            };
+            return self.finish(Verdict::Unknown, step, None);
+        }
+        let left = (alone && first.verdict != Verdict::Drop).then_some(first.left);
+        self.finish(first.verdict, first.step, left)
+    }
+}
+
+fn bystander_step(one: &Bystander) -> Step {
+    let text = match one.effect {
+        Effect::MayDrop => "may drop it",
+        Effect::MayRewrite => "may rewrite or drop it",
+    };
+    Step { table: one.name.clone(), chain: String::new(), index: None, text: text.to_owned() }
+}
+
+fn stage(table: &str, chain: &str, packet: Packet, passed: &Passed, assuming: Option<(Step, bool)>) -> Stage {
+    let (verdict, decided_by) = passed.outcomes.verdict();
+    Stage {
+        table: table.to_owned(),
+        chain: chain.to_owned(),
+        packet,
+        skipped: passed.outcomes.untouched.then_some(Skipped::NoRules),
+        verdict,
+        decided_by,
+        asked: passed.asked,
+        met: passed.met.clone(),
+        assuming,
     }
 }
 

@@ -1,7 +1,8 @@
 //! From the probe's answer to [`Observed`].
 
 use super::{
-    Facts, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, SshEnds, State, SysctlDirs,
+    Facts, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Socket, SshEnds, State,
+    SysctlDirs,
 };
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
@@ -56,6 +57,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
             sections.get("routes4").unwrap_or(""),
             sections.get("routes6").unwrap_or(""),
         ),
+        sockets: Socket::parse(sections.get("sockets").unwrap_or("")),
         network: Network::parse(sections.get("network").unwrap_or("")),
     })
 }
@@ -168,7 +170,9 @@ fn words(text: &str) -> String {
 }
 
 fn others(s: &Sections<'_>) -> Others {
-    let mut others = Others::default();
+    let evidence = s.get("evidence").unwrap_or("").lines().filter_map(|line| line.split_once('='));
+    let evidence = evidence.map(|(what, file)| (what.to_owned(), file.to_owned())).collect();
+    let mut others = Others { evidence, ..Others::default() };
     for line in s.get("others").unwrap_or("").lines() {
         match line.split_once('=') {
             Some(("native", what)) => others.native.push(what.to_owned()),

@@ -4,6 +4,7 @@ mod bridge;
 mod bundle;
 mod diff;
 mod fingerprint;
+pub mod forecast;
 mod host;
 mod lints;
 mod packages;
@@ -17,10 +18,11 @@ pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use fingerprint::digest;
-pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
+pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
 pub use record::Record;
 
 use crate::problem::Origin;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One change of one resource on one host.
@@ -41,7 +43,7 @@ pub struct Change {
 }
 
 /// What happens to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It was not there.
@@ -53,7 +55,7 @@ pub enum Action {
 }
 
 /// What is dangerous about a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Risk {
     /// It touches what the SSH connection passes.
@@ -66,6 +68,8 @@ pub enum Risk {
     OneWay,
     /// It removes every resource of its kind from the host.
     RemovesAll,
+    /// It takes bridged frames away from somebody who filters them there.
+    BypassWrong,
 }
 
 impl Risk {
@@ -77,6 +81,7 @@ impl Risk {
             Risk::GuestsDark => "guests-dark",
             Risk::OneWay => "one-way",
             Risk::RemovesAll => "removes-all",
+            Risk::BypassWrong => "bypass-wrong",
         }
     }
 }

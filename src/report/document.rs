@@ -2,10 +2,12 @@
 
 use crate::apply::{HostOutcome, Planned, Status};
 use crate::plan::{Action, Change, DiffLine, HostPlan, Kind, Risk, Verdict};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The result of a plan or a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Document {
     /// The shape of this document; grows when a reader has to change.
     pub version: u32,
@@ -13,13 +15,14 @@ pub struct Document {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub run: Option<String>,
     /// How many hosts, and how many of each status.
+    #[schemars(with = "BTreeMap<String, u64>")]
     pub summary: serde_json::Map<String, serde_json::Value>,
     /// The hosts in the order of the inventory.
     pub hosts: Vec<HostEntry>,
 }
 
 /// One host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HostEntry {
     /// Its name.
     pub name: String,
@@ -44,7 +47,7 @@ pub struct HostEntry {
 }
 
 /// One change of one host.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeEntry {
     /// The kind of resource.
     pub kind: Kind,
@@ -64,7 +67,7 @@ pub struct ChangeEntry {
 }
 
 /// One warning.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct WarningEntry {
     /// A stable word.
     pub code: String,
@@ -78,6 +81,12 @@ pub struct WarningEntry {
 impl Document {
     /// The version this kvmfw writes.
     pub const VERSION: u32 = 1;
+
+    /// Its JSON Schema, draft-07. Keys may come, so others than these are allowed.
+    pub fn schema() -> serde_json::Value {
+        let settings = schemars::generate::SchemaSettings::draft07();
+        settings.into_generator().into_root_schema_for::<Document>().to_value()
+    }
 
     /// A document about these hosts.
     pub fn new(run: Option<String>, hosts: Vec<HostEntry>) -> Self {

@@ -46,7 +46,8 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         let _ = write!(out, " {}", style.alarm(&format!("{} unreachable.", hosts(unreachable))));
     }
     if refused > 0 {
-        let _ = write!(out, " {}", style.alarm(&format!("{} refused.", hosts(refused))));
+        let gap = if out.is_empty() || out.ends_with('\n') { "" } else { " " };
+        let _ = write!(out, "{gap}{}", style.alarm(&format!("{} refused.", hosts(refused))));
     }
     out.push('\n');
     out
@@ -119,6 +120,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
             Risk::GuestsDark => "! guests go dark",
             Risk::OneWay => "! cannot be rolled back in full",
             Risk::RemovesAll => "! removes all of its kind",
+            Risk::BypassWrong => "! the bypass is wrong here",
         };
         column += 3 + text.chars().count();
         let gap = if style.width.is_some_and(|w| column > w) {
@@ -127,7 +129,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
         } else {
             "   "
         };
-        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark);
+        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark | Risk::BypassWrong);
         let _ = write!(out, "{gap}{}", if grave { style.alarm(text) } else { style.warn(text) });
     }
     out.push('\n');

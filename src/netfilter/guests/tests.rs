@@ -7,7 +7,7 @@ fn br123() -> BridgeView {
 }
 
 fn dark(rules: &Ruleset) -> Option<Dark> {
-    guests_dark(rules, Family::V4, &br123())
+    guests_dark(rules, &Surroundings::default(), Family::V4, &br123())
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn each_cure_helps() {
         assert_eq!(dark(&classic_v4(cure)), None, "{cure}");
     }
     let bypassed = BridgeView { nf_call: false, ..br123() };
-    assert_eq!(guests_dark(&classic_v4(""), Family::V4, &bypassed), None);
+    assert_eq!(guests_dark(&classic_v4(""), &Surroundings::default(), Family::V4, &bypassed), None);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_policy_and_other_tables_count() {
 #[test]
 fn neighbour_discovery_is_no_connection() {
     let classic = classic("", "-p ipv6-icmp -m icmp6 --icmpv6-type 128");
-    let dark = guests_dark(&classic, Family::V6, &br123()).unwrap();
+    let dark = guests_dark(&classic, &Surroundings::default(), Family::V6, &br123()).unwrap();
     assert_eq!(
         dark.dropped,
         ["new TCP connection", "new UDP flow", "neighbour solicitation", "neighbour advertisement"]
@@ -109,10 +109,10 @@ fn neighbour_discovery_is_no_connection() {
 #[test]
 fn guests_to_come_count() {
     let empty = BridgeView { ports: vec!["eth1".into()], ..br123() };
-    let dark = guests_dark(&classic_v4(""), Family::V4, &empty).unwrap();
+    let dark = guests_dark(&classic_v4(""), &Surroundings::default(), Family::V4, &empty).unwrap();
     assert_eq!(dark.sample, "new TCP connection from eth1 to a guest");
     let cured = classic_v4("-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n");
-    assert_eq!(guests_dark(&cured, Family::V4, &empty), None);
+    assert_eq!(guests_dark(&cured, &Surroundings::default(), Family::V4, &empty), None);
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn fresh(dport: u16) -> SshPath {
 /// `safe`, `cut NEW by filter/INPUT rule 1: …`, `maybe …`
 fn say(rules: &Ruleset, path: &SshPath) -> String {
     let by = |step: Option<Step>| step.map_or("nothing".to_owned(), |step| step.to_string());
-    match ssh_lockout(rules, path).summary() {
+    match ssh_lockout(rules, &Surroundings::default(), path).summary() {
         SshSummary::Safe => "safe".into(),
         SshSummary::LockedOut { which, step } => format!("cut {which:?} by {}", by(step)),
         SshSummary::Unknown { which, step } => format!("maybe {which:?} by {}", by(step)),
@@ -40,14 +40,17 @@ fn the_classic_ruleset() {
     // Nobody has known the connection before: its next packet is NEW, to a port that is closed. But that
     // no new one can be made either is worse.
     assert_eq!(say(&rules, &fresh(2222)), format!("cut New by {REJECT}"));
-    assert_eq!(ssh_lockout(&rules, &fresh(2222)).pickup.unwrap().verdict, Verdict::Drop);
+    assert_eq!(
+        ssh_lockout(&rules, &Surroundings::default(), &fresh(2222)).pickup.unwrap().verdict,
+        Verdict::Drop
+    );
 }
 
 #[test]
 fn only_established() {
     let rules = filter("-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -j DROP");
     assert_eq!(say(&rules, &path(22)), "cut New by filter/INPUT rule 2: -j DROP");
-    let verdict = ssh_lockout(&rules, &fresh(22));
+    let verdict = ssh_lockout(&rules, &Surroundings::default(), &fresh(22));
     assert_eq!(verdict.established.verdict, Verdict::Accept);
     assert_eq!(verdict.pickup.unwrap().verdict, Verdict::Drop);
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::netfilter::fixtures::{classic_v4, filter, ruleset};
-use crate::netfilter::{Rule, TcpFlags, Test, dead_rules};
+use crate::netfilter::{Answer, Rule, States, TcpFlags, Test, dead_rules};
 use crate::resource::iptables::Family;
 use proptest::prelude::*;
 
@@ -16,6 +16,10 @@ fn packet() -> Packet {
         state: States::NEW,
         ..Packet::tcp(Family::V4, 40_000, 22, TcpFlags::SYN)
     }
+}
+
+fn around() -> Surroundings {
+    Surroundings::default()
 }
 
 #[test]
@@ -51,7 +55,9 @@ fn conditions() {
         ("-m state ! --state NEW", No),
         ("-m conntrack --ctstate INVALID,UNTRACKED", No),
         ("-m conntrack --ctstate DNAT", Unknown),
-        ("-m conntrack --ctstate NEW --ctdir ORIGINAL", Unknown),
+        ("-m conntrack --ctstate NEW --ctdir ORIGINAL", Yes),
+        ("-m conntrack --ctstate NEW --ctproto 6", Unknown),
+        ("-m conntrack ! --ctdir ORIGINAL", No),
         ("-m conntrack --ctstate INVALID --ctdir ORIGINAL", No),
         ("-m physdev --physdev-in vnet+", Yes),
         ("-m physdev ! --physdev-in vnet0", No),
@@ -64,6 +70,7 @@ fn conditions() {
         ("-m mark --mark 0x0", Yes),
         ("-m mark ! --mark 0x10/0xff", Yes),
         ("-m addrtype --dst-type LOCAL", Unknown),
+        ("-m addrtype --dst-type MULTICAST", Unknown),
         ("-m iprange --src-range 10.0.0.1-10.0.0.9", Yes),
         ("-m iprange ! --src-range 10.0.0.9-10.0.0.1", Yes),
         ("-m comment --comment \"-i lo\"", Yes),
@@ -100,11 +107,11 @@ fn what_is_not_known_is_not_answered() {
 
 #[test]
 fn the_path_is_told() {
-    let found = walk(&classic_v4(""), Base::Input, &packet());
+    let found = walk(&classic_v4(""), &around(), Base::Input, &packet());
     assert_eq!(found.verdict, Verdict::Accept);
-    let chains: Vec<_> = found.path.iter().map(|step| (step.chain.as_str(), step.index.unwrap())).collect();
+    let chains: Vec<_> = found.met().map(|met| (met.step.chain.as_str(), met.step.index.unwrap())).collect();
     assert_eq!(chains, [("INPUT", 1), ("KVMFW-INPUT", 1), ("KVMFW-RH-Firewall-1-INPUT", 4)]);
-    assert_eq!(found.decided_by, found.path.last().cloned());
+    assert_eq!(found.decided_by, found.met().last().map(|met| met.step.clone()));
 }
 
 /// Measured on a kernel: in raw a packet from outside is INVALID, one by the loopback is not.
@@ -113,9 +120,9 @@ fn raw_comes_before_conntrack() {
     let rules = ruleset(
         "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
     );
-    assert_eq!(walk(&rules, Base::Input, &packet()).verdict, Verdict::Drop);
+    assert_eq!(walk(&rules, &around(), Base::Input, &packet()).verdict, Verdict::Drop);
     let local = Packet { in_iface: Device::named("lo"), ..packet() };
-    assert_eq!(walk(&rules, Base::Input, &local).verdict, Verdict::Accept);
+    assert_eq!(walk(&rules, &around(), Base::Input, &local).verdict, Verdict::Accept);
 }
 
 #[test]
@@ -125,7 +132,7 @@ fn ten_thousand_rules_are_walked_to_the_end() {
         text +=
             &format!("-A INPUT -s 10.9.{}.{}/32 -m limit --limit 1/sec -j LOG\n", number / 250, number % 250);
     }
-    let found = walk(&filter(&format!("{text}-A INPUT -p tcp -j DROP")), Base::Input, &packet());
+    let found = walk(&filter(&format!("{text}-A INPUT -p tcp -j DROP")), &around(), Base::Input, &packet());
     assert_eq!(found.decided_by.unwrap().index, Some(10_001));
 }
 
@@ -148,7 +155,7 @@ fn chains_that_call_each_other_end() {
         }
     }
     let rules = filter(&format!("{text}-A C50 -j LOG"));
-    assert_eq!(walk(&rules, Base::Input, &packet()).verdict, Verdict::Unknown);
+    assert_eq!(walk(&rules, &around(), Base::Input, &packet()).verdict, Verdict::Unknown);
     assert!(dead_rules(&rules, "filter", "C0").is_empty());
 }
 
@@ -194,7 +201,7 @@ proptest! {
     #[test]
     fn less_knowledge_gives_no_other_verdict(rules in proptest::collection::vec(any_rule(), 0..12)) {
         let set = filter(&format!("-A A -j LOG\n-A B -j LOG\n{}", rules.join("\n")));
-        let full = walk(&set, Base::Input, &packet()).verdict;
+        let full = walk(&set, &around(), Base::Input, &packet()).verdict;
         for less in [
             Packet { src: None, ..packet() },
             Packet { in_iface: Device::Unknown, ..packet() },
@@ -203,7 +210,7 @@ proptest! {
             Packet { mark: None, ..packet() },
             Packet::new(Family::V4),
         ] {
-            let verdict = walk(&set, Base::Input, &less).verdict;
+            let verdict = walk(&set, &around(), Base::Input, &less).verdict;
             prop_assert!(verdict == full || verdict == Verdict::Unknown, "{verdict:?} but {full:?}");
         }
     }
@@ -231,7 +238,7 @@ proptest! {
                 !dead.iter().any(|dead| dead.index == index)
             }).collect::<Vec<_>>().join("\n");
         }
-        let (before, after) = (walk(&set, Base::Input, &packet()), walk(&filter(&kept), Base::Input, &packet()));
+        let (before, after) = (walk(&set, &around(), Base::Input, &packet()), walk(&filter(&kept), &around(), Base::Input, &packet()));
         prop_assert_eq!(before.verdict, after.verdict, "{}\nwithout\n{}", all, kept);
     }
 }

@@ -1,0 +1,123 @@
+//! The shapes of what groups, hosts and modules state alike.
+
+use super::{ADDRESS, LINK, MAC, NETWORK, Shapes, WORD, by_name, doc, object, reference};
+use crate::inventory::{resources, rules};
+use crate::resource::iptables::TABLES;
+use serde_json::{Map, Value, json};
+
+impl Shapes {
+    /// What stands under one key of a resource.
+    pub(super) fn resource(self, key: &str) -> Option<Value> {
+        Some(match key {
+            "sysctl" => doc(
+                by_name(
+                    r"^(?!.*\.conf$)(?!.*\.\.)[A-Za-z0-9_+][A-Za-z0-9_.+-]{0,199}$",
+                    reference("sysctl-file"),
+                ),
+                "Files of /etc/sysctl.d by name without `.conf`; the whole file is kvmfw's.",
+            ),
+            "iptables" => doc(
+                reference("tables"),
+                "Rules for IPv4: tables and chains, or a block of iptables-save text.",
+            ),
+            "ip6tables" => doc(
+                reference("tables"),
+                "Rules for IPv6: tables and chains, or a block of iptables-save text.",
+            ),
+            "bridges" => doc(by_name(LINK, reference("bridge")), "Bridges by name; `$bridges` in rules."),
+            "checks" => doc(self.list(reference("check")), "What must pass before an apply is confirmed."),
+            "foreign_chains" => doc(
+                self.set(self.text(WORD)),
+                "Chains of others to which rules may jump, such as DOCKER-USER.",
+            ),
+            _ => return None,
+        })
+    }
+
+    pub(super) fn sysctl_file(self) -> Value {
+        let text = json!({ "type": "string", "pattern": r"^[\t -~]{1,1000}$" });
+        let value = self.value(json!({ "anyOf": [{ "type": "integer" }, text] }));
+        by_name(r"^[A-Za-z0-9_@+-]+([./][A-Za-z0-9_@+-]+)+$", value)
+    }
+
+    /// Tables by name, or one text.
+    pub(super) fn tables(self) -> Value {
+        let table = |chains: &[&str]| {
+            let builtin: Map<String, Value> =
+                chains.iter().map(|chain| ((*chain).to_owned(), reference("builtin-chain"))).collect();
+            let others: Vec<&str> = TABLES
+                .iter()
+                .flat_map(|(_, chains)| chains.iter().copied())
+                .filter(|chain| !chains.contains(chain))
+                .collect();
+            let name = format!("^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{}}}$", rules::MAX_CHAIN - 1);
+            json!({
+                "type": ["object", "null"],
+                "properties": builtin,
+                "propertyNames": { "pattern": name, "not": { "anyOf": [{ "enum": others }, { "pattern": "^KVMFW-" }] } },
+                "additionalProperties": reference("own-chain"),
+            })
+        };
+        let names = TABLES.map(|(name, _)| name);
+        let tables = object(&names, "", |name| {
+            TABLES.iter().find(|(table, _)| *table == name).map(|(_, chains)| table(chains))
+        });
+        json!({ "anyOf": [tables, { "type": "string", "minLength": 1 }] })
+    }
+
+    /// Only a built-in chain has a policy and a hook.
+    pub(super) fn chain(self, builtin: bool) -> Value {
+        let keys: Vec<&str> =
+            rules::KEYS.into_iter().filter(|key| builtin || !["policy", "hook"].contains(key)).collect();
+        object(&keys, "", |key| {
+            let text = |when: &str| {
+                json!({
+                    "type": ["string", "null"],
+                    "description": format!("Rules in a block `|`, one per line, less `-A CHAIN`; {when}."),
+                })
+            };
+            Some(match key {
+                "first" => text("before those of all other sources"),
+                "rules" => text("in the middle"),
+                "last" => text("after those of all other sources"),
+                "policy" => self.word(&["ACCEPT", "DROP"]),
+                "hook" => doc(self.word(&["first", "last"]), "Keep the hook of kvmfw's chain at this place."),
+                _ => return None,
+            })
+        })
+    }
+
+    pub(super) fn bridge(self) -> Value {
+        object(&resources::bridge_keys(), "", |key| {
+            let text = |pattern: &str| self.text(pattern);
+            Some(match key {
+                "manage" => doc(self.boolean(), "`false`: others make it; it only stands in `$bridges`."),
+                "take_addresses" => doc(self.boolean(), "Take addresses and routes over from a named port."),
+                "ports" => doc(self.set(text(LINK)), "Ports, at least these."),
+                "addresses" => doc(self.set(text(NETWORK)), "Addresses with prefix length, at least these."),
+                "gateways" => doc(self.list(text(ADDRESS)), "Default gateways, one of each family."),
+                "mac" => text(MAC),
+                "vlans" => self.vlans(),
+                _ => match resources::NUMBERS.iter().find(|(name, ..)| *name == key) {
+                    Some((_, low, high)) => self.integer(*low, *high),
+                    None if resources::FLAGS.contains(&key) => self.boolean(),
+                    None => return None,
+                },
+            })
+        })
+    }
+
+    fn vlans(self) -> Value {
+        let vid = self.integer(1, 4094);
+        let mut vlan = object(&resources::VLAN_KEYS, "", |key| {
+            Some(match key {
+                "vid" => vid.clone(),
+                "pvid" => doc(self.boolean(), "Untagged frames that come in belong to it."),
+                "untagged" => doc(self.boolean(), "Frames leave without a tag."),
+                _ => return None,
+            })
+        });
+        vlan["type"] = "object".into();
+        doc(by_name(LINK, self.list(json!({ "anyOf": [vid.clone(), vlan] }))), "VLANs by port.")
+    }
+}

@@ -1,0 +1,113 @@
+//! What decides about a packet beside the tables of one family and backend.
+
+use super::packet::Device;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The host around its tables. What is left empty is not known, and makes an answer that needs it
+/// unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The host's own addresses, each with its device and the prefix of its network, in the order of
+    /// the kernel.
+    pub addresses: Vec<(String, IpNet)>,
+    /// Routes of the main table: the network and the device. Leave it empty where policy routing
+    /// decides.
+    pub routes: Vec<(IpNet, String)>,
+    /// Other tables that packets pass.
+    pub bystanders: Vec<Bystander>,
+}
+
+/// A table or chain that the walk does not read, and that packets pass too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bystander {
+    /// What it is called, for people: `nft table inet filter`, `iptables-legacy`, `ebtables`.
+    pub name: String,
+    /// Where packets meet it.
+    pub hooks: Vec<Hook>,
+    /// What it can do.
+    pub effect: Effect,
+}
+
+/// What a bystander can do to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Drop it: what passes our tables may end there.
+    MayDrop,
+    /// Rewrite it or drop it: nothing can be said.
+    MayRewrite,
+}
+
+/// Where packets meet rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// Before routing.
+    Prerouting,
+    /// To the host.
+    Input,
+    /// Through the host.
+    Forward,
+    /// From the host.
+    Output,
+    /// After routing.
+    Postrouting,
+    /// Only what a bridge forwards: ebtables, arptables and tables of the `bridge` family.
+    Bridge,
+}
+
+impl Surroundings {
+    /// Whether an address is one of the host's own.
+    pub fn is_local(&self, address: IpAddr) -> Option<bool> {
+        if address.is_loopback() {
+            return Some(true);
+        }
+        let same = |(_, own): &(String, IpNet)| own.addr() == address;
+        (!self.addresses.is_empty()).then(|| self.addresses.iter().any(same))
+    }
+
+    /// Whether an address is the broadcast address of one of the host's networks.
+    pub fn is_broadcast(&self, address: IpAddr) -> Option<bool> {
+        let all = |(_, own): &(String, IpNet)| match own {
+            // A network of two or one has none.
+            IpNet::V4(own) => own.prefix_len() < 31 && IpAddr::V4(own.broadcast()) == address,
+            IpNet::V6(_) => false,
+        };
+        (address.is_ipv6() || !self.addresses.is_empty()).then(|| self.addresses.iter().any(all))
+    }
+
+    /// The device that leads to an address.
+    pub fn device_to(&self, address: IpAddr) -> Device {
+        if self.routes.is_empty() {
+            return Device::Some;
+        }
+        let fits = self.routes.iter().filter(|(network, _)| network.contains(&address));
+        match fits.max_by_key(|(network, _)| network.prefix_len()) {
+            Some((_, device)) => Device::named(device),
+            None => Device::Some,
+        }
+    }
+
+    /// What REDIRECT and MASQUERADE take for an address on a device: the first that is as far-reaching
+    /// as the peer's. `Err` where the device has none for certain.
+    pub(super) fn own_on(&self, device: &Device, peer: Option<IpAddr>) -> Result<Option<IpAddr>, ()> {
+        let (Device::Named(device), Some(peer)) = (device, peer) else { return Ok(None) };
+        if self.addresses.is_empty() {
+            return Ok(None);
+        }
+        let link_local = |address: IpAddr| match address {
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        };
+        let mut fit = self.addresses.iter().filter(|(name, own)| {
+            name == device
+                && own.addr().is_ipv4() == peer.is_ipv4()
+                && link_local(own.addr()) == link_local(peer)
+        });
+        match (fit.next(), fit.next()) {
+            (None, _) => Err(()),
+            (Some((_, only)), None) => Ok(Some(only.addr())),
+            // Which of several is first is the kernel's secret where some are secondary.
+            _ => Ok(None),
+        }
+    }
+}

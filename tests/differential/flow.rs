@@ -1,0 +1,370 @@
+//! Connections between the nodes of the world, packet by packet, and what conntrack makes of each.
+
+use crate::random::Random;
+use kvmfw::netfilter::{Base, Device, Direction, End, Packet, States, Surroundings, TcpFlags, Translation};
+use kvmfw::resource::iptables::Family;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+/// Where a packet starts or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    G0,
+    G1,
+    Net,
+    Host,
+}
+
+impl Node {
+    pub fn name(self) -> &'static str {
+        match self {
+            Node::G0 => "g0",
+            Node::G1 => "g1",
+            Node::Net => "net",
+            Node::Host => "host",
+        }
+    }
+
+    pub fn named(name: &str) -> Self {
+        [Node::G0, Node::G1, Node::Net].into_iter().find(|node| node.name() == name).unwrap_or(Node::Host)
+    }
+
+    fn addresses(self, family: Family) -> &'static [&'static str] {
+        match (self, family) {
+            (Node::G0, Family::V4) => &["10.0.0.1"],
+            (Node::G1, Family::V4) => &["10.0.0.2"],
+            (Node::Net, Family::V4) => &["10.1.0.1"],
+            (Node::Host, Family::V4) => &["10.0.0.254", "10.1.0.254"],
+            (Node::G0, Family::V6) => &["fd00::1"],
+            (Node::G1, Family::V6) => &["fd00::2"],
+            (Node::Net, Family::V6) => &["fd01::1"],
+            (Node::Host, Family::V6) => &["fd00::fe", "fd01::fe"],
+        }
+    }
+
+    pub fn of(address: IpAddr) -> Option<Self> {
+        if address.is_loopback() {
+            return Some(Node::Host);
+        }
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        [Node::G0, Node::G1, Node::Net, Node::Host]
+            .into_iter()
+            .find(|node| node.addresses(family).iter().any(|own| own.parse() == Ok(address)))
+    }
+
+    fn port(self) -> Option<&'static str> {
+        match self {
+            Node::G0 => Some("vnet0"),
+            Node::G1 => Some("vnet1"),
+            _ => None,
+        }
+    }
+
+    fn device(self) -> Device {
+        match self {
+            Node::G0 | Node::G1 => Device::named("br0"),
+            Node::Net => Device::named("eth0"),
+            Node::Host => Device::Absent,
+        }
+    }
+}
+
+/// The sort of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tcp,
+    Udp,
+    Ping,
+    /// Neighbour discovery, which conntrack leaves alone; IPv6 only.
+    Discovery,
+    /// A protocol without ports.
+    Other,
+}
+
+/// One packet as it is put on the wire.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub family: Family,
+    pub at: Node,
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub protocol: u8,
+    pub sport: u16,
+    pub dport: u16,
+    pub flags: u8,
+    pub seq: u32,
+    pub ack: u32,
+    pub icmp: (u8, u8),
+    pub echo: u16,
+    pub state: States,
+    pub direction: Option<Direction>,
+    pub translation: Translation,
+    pub dnat: Option<bool>,
+    pub snat: Option<bool>,
+    /// Where NAT sends it, if it is known to rewrite it.
+    pub really_to: Option<IpAddr>,
+}
+
+/// The host as the walk is told of it.
+pub fn surroundings(family: Family) -> Surroundings {
+    let net = |text: &str| text.parse().unwrap();
+    let (own, routes) = match family {
+        Family::V4 => (["10.0.0.254/24", "10.1.0.254/24"], ["10.0.0.0/24", "10.1.0.0/24"]),
+        Family::V6 => (["fd00::fe/64", "fd01::fe/64"], ["fd00::/64", "fd01::/64"]),
+    };
+    let devices = ["br0", "eth0"];
+    Surroundings {
+        addresses: devices.iter().zip(own).map(|(device, own)| ((*device).to_owned(), net(own))).collect(),
+        routes: devices.iter().zip(routes).map(|(device, to)| (net(to), (*device).to_owned())).collect(),
+        bystanders: Vec::new(),
+    }
+}
+
+/// What conntrack calls a segment in the middle of a connection that it does not know.
+pub fn picked_up(loose: bool) -> States {
+    if loose { States::NEW } else { States::INVALID }
+}
+
+/// The flags of TCP that are sent.
+pub mod flags {
+    pub const FIN: u8 = 1;
+    pub const SYN: u8 = 2;
+    pub const RST: u8 = 4;
+    pub const ACK: u8 = 16;
+}
+
+impl Sent {
+    /// The first packet of a random connection.
+    pub fn first(random: &mut Random, family: Family, number: u16, loose: bool) -> (Kind, Self) {
+        use Node::{G0, G1, Host, Net};
+        let (at, to) = random.of_these(&[
+            (G0, G1),
+            (G1, G0),
+            (G0, G1),
+            (G0, Net),
+            (Net, G1),
+            (G0, Host),
+            (Net, Host),
+            (Net, Host),
+            (Host, G1),
+            (Host, Net),
+        ]);
+        let mut address = |node: Node| random.of_these(node.addresses(family)).parse().unwrap();
+        let (src, dst) = (address(at), address(to));
+        let kinds =
+            [Kind::Tcp, Kind::Tcp, Kind::Tcp, Kind::Udp, Kind::Udp, Kind::Ping, Kind::Ping, Kind::Other];
+        let mut kind = random.of_these(&kinds);
+        if family == Family::V6 && random.one_in(12) {
+            kind = Kind::Discovery;
+        }
+        let v4 = family == Family::V4;
+        let mut sent = Sent {
+            family,
+            at,
+            src,
+            dst,
+            protocol: match kind {
+                Kind::Tcp => 6,
+                Kind::Udp => 17,
+                Kind::Ping | Kind::Discovery => {
+                    if v4 {
+                        1
+                    } else {
+                        58
+                    }
+                }
+                Kind::Other => 254,
+            },
+            // Each connection has a port or number of its own: no old entry of conntrack fits.
+            sport: number,
+            dport: random.of_these(&[22, 22, 53, 80, 443, 8080]),
+            flags: 0,
+            seq: 1000,
+            ack: 0,
+            icmp: if v4 { (8, 0) } else { (128, 0) },
+            echo: number,
+            state: States::NEW,
+            direction: None,
+            translation: Translation::ByRules,
+            dnat: None,
+            snat: None,
+            really_to: None,
+        };
+        match kind {
+            Kind::Tcp => sent.open(random, loose),
+            Kind::Discovery => {
+                sent.icmp = (random.of_these(&[135, 136]), 0);
+                sent.state = States::UNTRACKED;
+            }
+            // An answer that nobody asked for.
+            Kind::Ping if random.one_in(8) => {
+                sent.icmp = if v4 { (0, 0) } else { (129, 0) };
+                sent.state = States::INVALID;
+            }
+            // An error about a packet that nobody sent is not tried: see `error`.
+            _ => {}
+        }
+        (kind, sent)
+    }
+
+    /// Mostly a SYN; else a segment whose connection conntrack has not seen begin.
+    fn open(&mut self, random: &mut Random, loose: bool) {
+        self.flags = flags::SYN;
+        if random.one_in(3) {
+            self.ack = 1;
+            (self.flags, self.state) = random.of_these(&[
+                (flags::ACK, picked_up(loose)),
+                (flags::SYN | flags::ACK, States::INVALID),
+                (flags::RST | flags::ACK, States::INVALID),
+                (flags::FIN | flags::ACK, States::INVALID),
+                (flags::SYN | flags::FIN, States::INVALID),
+                (0, States::INVALID),
+            ]);
+        }
+    }
+
+    /// What is on its way back for a packet that arrived, sent where it arrived.
+    pub fn reply(&self, arrived: &Arrived) -> Self {
+        let mut reply = Sent {
+            at: arrived.at,
+            src: arrived.dst,
+            dst: arrived.src,
+            sport: arrived.dport.unwrap_or(self.dport),
+            dport: arrived.sport.unwrap_or(self.sport),
+            echo: arrived.echo.unwrap_or(self.echo),
+            icmp: match self.icmp {
+                (8, _) => (0, 0),
+                (128, _) => (129, 0),
+                other => other,
+            },
+            ..self.clone()
+        };
+        if self.protocol == 6 {
+            let started = u32::from(self.flags & flags::SYN != 0);
+            reply.seq = if started == 1 { 9000 } else { self.ack };
+            reply.ack = self.seq + 12 + started;
+            reply.flags = if started == 1 { flags::SYN | flags::ACK } else { flags::ACK };
+        }
+        reply
+    }
+
+    /// What follows in the direction of the first packet.
+    pub fn next(&self, reply: &Sent) -> Self {
+        let mut next = self.clone();
+        if self.protocol == 6 {
+            next.flags = flags::ACK;
+            next.seq = reply.ack;
+            next.ack = reply.seq + 12 + u32::from(reply.flags & flags::SYN != 0);
+        }
+        next
+    }
+
+    /// A packet of the connection that a first one has made, by what became of that: NAT does the
+    /// same to all that follow.
+    pub fn of_connection(self, first: &Sent, arrived: &Arrived, direction: Direction) -> Self {
+        let ports = matches!(first.protocol, 6 | 17);
+        let (dport, sport) = (arrived.dport.unwrap_or(first.dport), arrived.sport.unwrap_or(first.sport));
+        let dnat = (arrived.dst, dport) != (first.dst, first.dport);
+        let snat = (arrived.src, sport) != (first.src, first.sport)
+            || arrived.echo.is_some_and(|echo| echo != first.echo);
+        let end = |rewritten: bool, address: IpAddr, port: u16| {
+            rewritten.then_some(End { address: Some(address), port: ports.then_some(port) })
+        };
+        let (destination, source) = match direction {
+            Direction::Original => (end(dnat, arrived.dst, dport), end(snat, arrived.src, sport)),
+            Direction::Reply => (end(snat, first.src, first.sport), end(dnat, first.dst, first.dport)),
+        };
+        Sent {
+            direction: Some(direction),
+            translation: Translation::Known { destination, source },
+            dnat: Some(dnat),
+            snat: Some(snat),
+            really_to: destination.and_then(|end| end.address),
+            ..self
+        }
+    }
+
+    /// Who has the address it goes to.
+    pub fn to(&self) -> Option<Node> {
+        Node::of(self.really_to.unwrap_or(self.dst))
+    }
+
+    /// As `wire.py` takes it.
+    pub fn order(&self, id: u64) -> Value {
+        let mac = match (self.at, Node::of(self.dst)) {
+            (Node::Net, _) => "eth0",
+            (Node::G0, Some(Node::G1)) => "g1",
+            (Node::G1, Some(Node::G0)) => "g0",
+            _ => "host",
+        };
+        json!({
+            "id": id, "at": self.at.name(), "mac": mac, "family": if self.family == Family::V4 { 4 } else { 6 },
+            "src": self.src, "dst": self.dst, "protocol": self.protocol, "sport": self.sport, "dport": self.dport,
+            "flags": self.flags, "seq": self.seq, "ack": self.ack, "icmp": [self.icmp.0, self.icmp.1],
+            "echo": self.echo,
+        })
+    }
+
+    /// As the walk takes it.
+    pub fn packet(&self) -> (Base, Packet) {
+        let to = self.to().unwrap();
+        let base = match (self.at, to) {
+            (Node::Host, _) => Base::Output,
+            (_, Node::Host) => Base::Input,
+            _ => Base::Forward,
+        };
+        // From one machine of the bridge to another the frame is bridged, or NAT makes it so.
+        let bridged = self.at.port().is_some() && to.port().is_some();
+        let port = |node: Node| node.port().map_or(Device::Absent, Device::named);
+        let packet = match self.protocol {
+            6 => Packet::tcp(self.family, self.sport, self.dport, TcpFlags { known: 63, set: self.flags }),
+            17 => Packet::udp(self.family, self.sport, self.dport),
+            1 | 58 => Packet::icmp(self.family, self.icmp.0, self.icmp.1),
+            other => Packet { protocol: Some(other), ..Packet::new(self.family) },
+        };
+        let packet = Packet {
+            src: Some(self.src),
+            dst: Some(self.dst),
+            src_local: Some(self.at == Node::Host),
+            dst_local: Some(Node::of(self.dst) == Some(Node::Host)),
+            in_iface: self.at.device(),
+            out_iface: to.device(),
+            physin: port(self.at),
+            physout: if bridged { port(to) } else { Device::Absent },
+            bridged,
+            state: self.state,
+            direction: self.direction,
+            translation: self.translation,
+            dnat: self.dnat,
+            snat: self.snat,
+            ..packet
+        };
+        (base, packet)
+    }
+}
+
+/// A packet as it was seen at its end.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    pub at: Node,
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub sport: Option<u16>,
+    pub dport: Option<u16>,
+    pub echo: Option<u16>,
+}
+
+impl Arrived {
+    pub fn read(seen: &Value) -> Self {
+        let address = |key: &str| seen[key].as_str().unwrap().parse().unwrap();
+        let number = |key: &str| seen[key].as_u64().map(|n| u16::try_from(n).unwrap());
+        Arrived {
+            at: Node::named(seen["at"].as_str().unwrap()),
+            src: address("src"),
+            dst: address("dst"),
+            sport: number("sport"),
+            dport: number("dport"),
+            echo: number("echo"),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The packet walk against the kernel: random rules, random packets that are sent for real, and no
+//! answer may be wrong.
+//!
+//!   DIFF_SEED=N     the seed; printed, else from the clock
+//!   DIFF_PACKETS=N  so many packets (500; 10,000 with KVMFW_LONG=1)
+//!   DIFF_ONLY=N     only ruleset N of that seed
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod flow;
+#[path = "../chaos/random.rs"]
+mod random;
+mod rules;
+mod world;
+
+use flow::{Arrived, Kind, Node, Sent};
+use kvmfw::netfilter::{Direction, Ruleset, States, Surroundings, Verdict, Walk, walk};
+use kvmfw::resource::iptables::Family;
+use random::Random;
+use rules::{Rules, UNKNOWN_IS_ENOUGH};
+use world::{Backend, World};
+
+/// So many connections are tried against one ruleset.
+const FLOWS: u16 = 16;
+
+#[derive(Default)]
+struct Count {
+    packets: u64,
+    accepted: u64,
+    dropped: u64,
+    unknown: u64,
+    rulesets: u64,
+    refused: u64,
+    wrong: Vec<String>,
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")))
+}
+
+#[test]
+fn the_walk_says_what_the_kernel_does() {
+    if !common::require_root() {
+        return;
+    }
+    let long = std::env::var_os("KVMFW_LONG").is_some();
+    let seed =
+        number("DIFF_SEED").unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() % 1_000_000);
+    let packets = number("DIFF_PACKETS").unwrap_or(if long { 10_000 } else { 500 });
+    common::tell(&format!("DIFF_SEED={seed} DIFF_PACKETS={packets}"));
+    let start = std::time::Instant::now();
+    let mut world = World::up();
+    let mut count = Count::default();
+    let only = number("DIFF_ONLY");
+    for run in only.map_or(0..u64::MAX, |run| run..run + 1) {
+        if count.packets >= packets || count.wrong.len() >= 20 {
+            break;
+        }
+        one_ruleset(&mut world, seed, run, &mut count);
+    }
+    common::tell(&format!(
+        "{} packets through {} rulesets in {:.0} s: {} accepted, {} dropped, {} unknown, {} wrong (DIFF_SEED={seed}); {} rulesets refused by the kernel",
+        count.packets,
+        count.rulesets,
+        start.elapsed().as_secs_f64(),
+        count.accepted,
+        count.dropped,
+        count.unknown,
+        count.wrong.len(),
+        count.refused,
+    ));
+    assert!(count.wrong.is_empty(), "{}", count.wrong.join("\n\n"));
+    if only.is_none() {
+        assert!(count.refused * 5 <= count.rulesets, "rules are drawn that no kernel takes");
+        assert!(count.accepted * 5 >= packets && count.dropped * 10 >= packets, "one-sided packets");
+        assert!(count.unknown * 5 <= packets, "the walk knows too little");
+    }
+}
+
+/// Loads one ruleset and sends connections through it.
+fn one_ruleset(world: &mut World, seed: u64, run: u64, count: &mut Count) {
+    let mut random = Random::of(seed, run);
+    let family = random.of_these(&[Family::V4, Family::V4, Family::V6]);
+    let backend = random.of_these(&[Backend::Nft, Backend::Legacy]);
+    let text = Rules { random: &mut random, family }.file();
+    let save = match world.load(backend, family, &text) {
+        Ok(save) => save,
+        Err(why) => {
+            // What comes before the table that is refused is loaded.
+            count.refused += 1;
+            unload(world, backend, family);
+            if std::env::var_os("DIFF_SHOW").is_some() {
+                common::tell(&format!("refused: {why}\n{text}"));
+            }
+            return;
+        }
+    };
+    let loose = !random.one_in(4);
+    world.sysctl("net.netfilter.nf_conntrack_tcp_loose", loose.into());
+    let set = Ruleset::new(&save);
+    let around = flow::surroundings(family);
+    count.rulesets += 1;
+    for n in 0..FLOWS {
+        let port = u16::try_from(20_000 + (run * u64::from(FLOWS) + u64::from(n)) % 40_000).unwrap();
+        let (kind, first) = Sent::first(&mut random, family, port, loose);
+        if kind == Kind::Other {
+            world.forget();
+        }
+        let mut flow =
+            Flow { world, set: &set, around: &around, count, random: &mut random, loose, log: String::new() };
+        if let Some(wrong) = flow.run(kind, &first).err() {
+            let log = flow.log.clone();
+            count.wrong.push(format!(
+                "WRONG: DIFF_SEED={seed} DIFF_ONLY={run} {family:?} {backend:?}: {wrong}\n{log}{}",
+                save.render()
+            ));
+            break;
+        }
+    }
+    unload(world, backend, family);
+}
+
+/// Nothing of a ruleset may be met by the next one, which may be of the other backend or family.
+fn unload(world: &World, backend: Backend, family: Family) {
+    let tables = rules::TABLES.map(|(table, chains)| {
+        let chains: String = chains.iter().map(|chain| format!(":{chain} ACCEPT\n")).collect();
+        format!("*{table}\n{chains}COMMIT\n")
+    });
+    world.load(backend, family, &tables.concat()).unwrap();
+}
+
+struct Flow<'a> {
+    world: &'a mut World,
+    set: &'a Ruleset,
+    around: &'a Surroundings,
+    count: &'a mut Count,
+    random: &'a mut Random,
+    loose: bool,
+    log: String,
+}
+
+/// What became of a packet.
+struct Outcome {
+    /// How it was seen at its end.
+    arrived: Option<Arrived>,
+    /// Whether conntrack has seen it: not what raw dropped or took out; nothing where nobody can tell.
+    tracked: Option<bool>,
+}
+
+impl Flow<'_> {
+    /// A packet, maybe one more before there is an answer, the answer, and one more. Ends where what
+    /// conntrack makes of it cannot be told.
+    fn run(&mut self, kind: Kind, first: &Sent) -> Result<(), String> {
+        let outcome = self.send(first)?;
+        let Some(arrived) = outcome.arrived else {
+            // What was dropped has left no entry, so that another one is as new as the first.
+            if self.random.one_in(4) && outcome.tracked.is_some() {
+                self.send(first)?;
+            }
+            return Ok(());
+        };
+        if kind == Kind::Discovery || outcome.tracked.is_none() || self.random.one_in(4) {
+            return Ok(());
+        }
+        // Conntrack has an entry unless it has not seen the packet or not understood it.
+        let entry = outcome.tracked == Some(true) && first.state == States::NEW;
+        let mut reply = first.reply(&arrived);
+        if entry {
+            reply.state = States::ESTABLISHED;
+            reply = reply.of_connection(first, &arrived, Direction::Reply);
+        } else {
+            reply.state = match kind {
+                Kind::Udp | Kind::Other => States::NEW,
+                Kind::Tcp if reply.flags == flow::flags::ACK => flow::picked_up(self.loose),
+                _ => States::INVALID,
+            };
+        }
+        // What the host sends to itself is not tried, nor what nobody has the address of.
+        if reply.to().is_none() || (reply.at, reply.to()) == (Node::Host, Some(Node::Host)) {
+            return Ok(());
+        }
+        let answered = self.send(&reply)?;
+        if !entry || answered.tracked != Some(true) {
+            return Ok(());
+        }
+        let next = Sent { state: States::ESTABLISHED, ..first.next(&reply) };
+        self.send(&next.of_connection(first, &arrived, Direction::Original))?;
+        Ok(())
+    }
+
+    /// Sends a packet and compares.
+    fn send(&mut self, sent: &Sent) -> Result<Outcome, String> {
+        let (base, packet) = sent.packet();
+        let walk = walk(self.set, self.around, base, &packet);
+        self.count.packets += 1;
+        let seen = self.world.send(&sent.order(self.count.packets));
+        let step = walk.decided_by.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.log += &format!("{sent:?}\n  walk {:?} by {step}\n  seen {seen:?}\n", walk.verdict);
+        if let Some((base, left)) = &walk.left {
+            self.log += &format!("  left {base:?} {left:?}\n");
+        }
+        let arrived = seen.first().map(Arrived::read);
+        match (walk.verdict, &arrived) {
+            (Verdict::Accept, Some(arrived)) => {
+                self.count.accepted += 1;
+                self.compare(&walk, arrived)?;
+            }
+            (Verdict::Drop, None) => self.count.dropped += 1,
+            (Verdict::Accept, None) if Self::nobody_there(sent, &walk) => {
+                return Ok(Outcome { arrived: None, tracked: None });
+            }
+            (Verdict::Unknown, _) => {
+                self.count.unknown += 1;
+                let meant = walk.unknowns().any(|met| {
+                    let text = format!("{} ", met.step.text);
+                    UNKNOWN_IS_ENOUGH.iter().any(|enough| text.contains(enough))
+                });
+                if !meant {
+                    return Err(format!("unknown by {step}"));
+                }
+                return Ok(Outcome { arrived: None, tracked: None });
+            }
+            (told, _) => return Err(format!("the walk says {told:?}")),
+        }
+        let state = match &walk.left {
+            Some((_, left)) => Some(left.state),
+            None => walk.trace.last().map(|stage| stage.packet.state),
+        };
+        let at_raw = walk.verdict == Verdict::Drop && step.starts_with("raw/");
+        let tracked = match state {
+            Some(States::UNTRACKED) => Some(false),
+            _ if at_raw => Some(false),
+            Some(state) if !state.meets(States::UNTRACKED) => Some(true),
+            _ => None,
+        };
+        Ok(Outcome { arrived, tracked })
+    }
+
+    /// A bridge sends no frame back to the port by which it came in, and an address that nobody has is
+    /// not found, whatever the rules say.
+    fn nobody_there(sent: &Sent, walk: &Walk) -> bool {
+        let nodes = walk.trace.iter().filter_map(|stage| stage.packet.dst).map(Node::of);
+        nodes.into_iter().any(|node| node.is_none() || node == Some(sent.at))
+    }
+
+    /// What NAT made of it is what the walk says.
+    fn compare(&self, walk: &Walk, arrived: &Arrived) -> Result<(), String> {
+        let Some((_, left)) = &walk.left else { return Ok(()) };
+        let same = |told: Option<std::net::IpAddr>, seen| told.is_none_or(|told| told == seen);
+        let port = |told: Option<u16>, seen: Option<u16>| match (told, seen) {
+            (Some(told), Some(seen)) => told == seen,
+            _ => true,
+        };
+        if same(left.src, arrived.src)
+            && same(left.dst, arrived.dst)
+            && port(left.sport, arrived.sport)
+            && port(left.dport, arrived.dport)
+        {
+            return Ok(());
+        }
+        Err("NAT made something else of it".to_owned())
+    }
+}

@@ -1,0 +1,117 @@
+//! The pages of the book on moving from other tools, walked through: the host is what the page says
+//! it is, and what the page says to do is done.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::Lab;
+use common::project::Project;
+use std::fs;
+
+const HOST: &str = "kvm1";
+
+#[test]
+fn from_a_bare_rules_v4() {
+    if common::require_root() {
+        walk("moving-rules.md");
+    }
+}
+
+#[test]
+fn from_ansible() {
+    if common::require_root() {
+        walk("moving-ansible.md");
+    }
+}
+
+#[test]
+fn from_puppet() {
+    if common::require_root() {
+        walk("moving-puppet.md");
+    }
+}
+
+/// Code blocks of a page with what stands after the fence.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(format!("book/src/{page}")).unwrap();
+    let fenced = text.split("```").skip(1).step_by(2);
+    fenced
+        .map(|block| block.split_once('\n').unwrap())
+        .map(|(kind, body)| (kind.into(), body.into()))
+        .collect()
+}
+
+/// The file that a block is, by its first line.
+fn path(body: &str) -> &str {
+    body.lines().next().unwrap().trim_start_matches("# ")
+}
+
+fn walk(page: &str) {
+    let lab = Lab::builder().persistent(true).up();
+    let project = Project::new(&lab, &[HOST], "modules: []");
+    let blocks = blocks(page);
+
+    // As the other tool left it, and booted since.
+    for (_, body) in blocks.iter().filter(|(kind, _)| kind == "text") {
+        fs::write(lab.disk(HOST, path(body)), body).unwrap();
+    }
+    lab.reboot(HOST);
+    assert!(!foreign(&lab).is_empty(), "the old rules are not live");
+    assert!(lab.guest_ping(HOST, "g0", "192.168.1.2"), "guests are dark before anything is done");
+
+    let mut plans = Vec::new();
+    for (kind, body) in &blocks {
+        match kind.as_str() {
+            "yaml" => {
+                let key = format!(
+                    "user: root, identity_file: {0}/id_ed25519, known_hosts: {0}/known_hosts",
+                    lab.dir().display()
+                );
+                let yaml = body.replace("192.0.2.11", &lab.address(HOST)).replace("user: root", &key);
+                project.write(path(body), &yaml);
+            }
+            "console" => {
+                for line in body.lines() {
+                    step(&lab, &project, line, &mut plans);
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(plans.len() >= 2, "{page} has no plan before and after");
+    assert!(plans[0].contains("starves-foreign"), "the old rules are not told of: {}", plans[0]);
+    let last = plans.last().unwrap();
+    assert!(last.contains("No changes.") && !last.contains("foreign"), "{last}");
+
+    // It lasts, and nothing of the old comes back.
+    lab.reboot(HOST);
+    project.kvmfw(&lab, &["plan", "-i", "prod", "--detailed-exitcode"]).expect(0);
+    assert_eq!(foreign(&lab), "", "left or come back");
+    assert!(lab.guest_ping(HOST, "g0", "192.168.1.2"), "guests are dark");
+    assert!(lab.guest_ping(HOST, "g0", "192.168.1.53"), "the way out is dark");
+}
+
+/// One line of a console: `$` where kvmfw runs, `kvm1#` on the host.
+fn step(lab: &Lab, project: &Project, line: &str, plans: &mut Vec<String>) {
+    if let Some(command) = line.strip_prefix("$ kvmfw ") {
+        let mut words: Vec<&str> = command.split(' ').collect();
+        if words[0] == "apply" {
+            words.push("-y");
+        }
+        let run = project.kvmfw(lab, &words).expect(0);
+        if words[0] == "plan" {
+            plans.push(run.stdout);
+        }
+    } else if let Some(command) = line.strip_prefix("kvm1# ") {
+        let output = lab.host(HOST, &["sh", "-c", &format!("set -eu; {command}")]);
+        assert!(output.success(), "{line}: {}", output.stderr);
+    } else {
+        panic!("whose line is that: {line}");
+    }
+}
+
+/// Rules that are not ours.
+fn foreign(lab: &Lab) -> String {
+    let live = lab.host(HOST, &["iptables-save"]).ok();
+    live.lines().filter(|l| l.starts_with("-A") && !l.contains("KVMFW-")).map(|l| format!("{l}\n")).collect()
+}
