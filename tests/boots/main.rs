@@ -154,7 +154,9 @@ fn a_new_bridge_over_a_free_port() {
     if !asked_for() {
         return;
     }
-    let cases: [(&str, &[(&str, &str)], &str); 4] = [
+    /// A unit, files of the host's own, and the file that ours has to be.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 4] = [
         (
             "systemd-networkd",
             &[
