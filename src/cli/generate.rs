@@ -46,6 +46,8 @@ enum Schema {
     Inventory,
     /// A module.yaml
     Module,
+    /// Tests of a module, modules/NAME/tests/*.yaml
+    ModuleTest,
     /// What `--format json` writes: version 1 of plan, apply, undo and show
     Output,
 }
@@ -55,6 +57,7 @@ impl Schema {
         match self {
             Schema::Inventory => "inventory",
             Schema::Module => "module",
+            Schema::ModuleTest => "module-test",
             Schema::Output => "output",
         }
     }
@@ -119,7 +122,12 @@ fn completions(shell: Shell) -> String {
     let mut text = Vec::new();
     // Writing to memory does not fail.
     let _ = engine.write_registration(complete::VARIABLE, "kvmfw", "kvmfw", "kvmfw", &mut text);
-    String::from_utf8_lossy(&text).trim_start().to_owned()
+    let mut text = String::from_utf8_lossy(&text).trim_start().to_owned();
+    if matches!(shell, Shell::Zsh) {
+        // In a folder of fpath zsh takes the file for the function itself, and calls it at the first word.
+        text.push_str("[[ $funcstack[1] == _kvmfw ]] && _clap_dynamic_completer_kvmfw || true\n");
+    }
+    text
 }
 
 /// The manual pages by file name, kvmfw.1 first.

@@ -7,11 +7,13 @@ mod fingerprint;
 pub mod forecast;
 mod host;
 mod lints;
+mod module_test;
 mod packages;
 mod record;
 mod rules;
 mod since;
 mod sysctl;
+mod written;
 
 pub use crate::resource::Kind;
 pub use bridge::Owned;
@@ -19,6 +21,7 @@ pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use fingerprint::digest;
 pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
+pub use module_test::module_test;
 pub use record::Record;
 
 use crate::problem::Origin;

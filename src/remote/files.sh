@@ -32,7 +32,7 @@ place_link() {
 unlink_file() {
 	local kept=$VAR/original/files/${1##*/}
 	if [ -e "$kept" ]; then
-		cp -p "$kept" "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
+		cp -p "$kept" "$1.kvmfw-new" && to_disk "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
 	else
 		rm -f "$1"
 	fi
