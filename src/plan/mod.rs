@@ -19,7 +19,9 @@ pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use fingerprint::digest;
 pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
+pub use lints::{bypass_evidence, bypass_writers, writer};
 pub use record::Record;
+pub use rules::origins as origins_of;
 
 use crate::problem::Origin;
 use schemars::JsonSchema;

@@ -5,7 +5,7 @@ use crate::inventory::Reach;
 use std::path::PathBuf;
 
 /// `USER@HOST:PORT` taken apart; `files` are those of ssh, the name is the host's in the inventory.
-pub(super) fn parse(
+pub(in crate::cli) fn parse(
     text: &str,
     files: [(&'static str, &Option<PathBuf>); 2],
     name: Option<&String>,
