@@ -17,6 +17,7 @@ mod save_text;
 mod schema;
 mod select;
 mod ssh;
+mod ssh_arguments;
 mod stanza;
 
 pub use connection::*;
