@@ -177,8 +177,7 @@ async fn work(
     if let Some(saved) = &saved {
         planned.iter_mut().for_each(|p| saved.hold(p));
     }
-    let pending =
-        planned.iter().any(|p| matches!(&p.result, Ok((plan, _)) if plan.verdict == Verdict::Changes));
+    let pending = planned.iter().any(|p| matches!(&p.result, Ok(plan) if plan.verdict == Verdict::Changes));
     if pending {
         engine.drained().await;
         let document = Document::of_plan(&planned);

@@ -174,7 +174,7 @@ impl ExplainArgs {
 /// The hosts, and whether an inventory knows them.
 fn hosts(common: &Common, host: &str) -> Result<(Vec<Desired>, bool), u8> {
     if host.contains('@') && !host.starts_with('@') {
-        let reach = reach::parse(host, [("identity_file", &None), ("known_hosts", &None)], None)?;
+        let reach = reach::parse(host, [("identity_file", None), ("known_hosts", None)], None)?;
         let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
         let locate = Locate { dir: common.dir.clone(), inventory: None, home };
         let yaml = Stanza::default().yaml(&reach, &Default::default());

@@ -57,7 +57,7 @@ impl SavedPlan {
         planned: &[Planned],
         document: &Document,
     ) -> Self {
-        let plans = planned.iter().filter_map(|p| Some(&p.result.as_ref().ok()?.0));
+        let plans = planned.iter().filter_map(|p| p.result.as_ref().ok());
         let hosts = plans
             .filter(|plan| may_be_applied(&plan.verdict))
             .map(|plan| {
@@ -150,7 +150,7 @@ impl SavedPlan {
 
     /// A saved plan is applied exactly or not at all: hosts that are not as they were are left alone.
     pub(super) fn hold(&self, planned: &mut Planned) {
-        let Ok((plan, _)) = &planned.result else { return };
+        let Ok(plan) = &planned.result else { return };
         let Some(message) = self.stale(plan) else { return };
         let outcome = HostOutcome::new(&plan.host, Status::Refused)
             .reason("stale")
