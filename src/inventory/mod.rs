@@ -7,6 +7,7 @@ mod entry;
 mod groups;
 mod load;
 mod module;
+mod module_test;
 mod names;
 mod params;
 mod project;
@@ -22,8 +23,9 @@ mod stanza;
 
 pub use connection::*;
 pub use entry::{Entry, Owner, ParamText};
-pub use load::{Locate, inventories, load, load_text, root};
+pub use load::{Locate, inventories, load, load_text, module_tests, root};
 pub use module::{Module, SHIPPED, Values};
+pub use module_test::{Carries, ModuleTest, PacketText};
 pub use params::{Base, Declared, Type, shown};
 pub use project::*;
 pub use reader::Spanned;

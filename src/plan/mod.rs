@@ -7,11 +7,13 @@ mod fingerprint;
 pub mod forecast;
 mod host;
 mod lints;
+mod module_test;
 mod packages;
 mod record;
 mod rules;
 mod since;
 mod sysctl;
+mod written;
 
 pub use crate::resource::Kind;
 pub use bridge::Owned;
@@ -20,6 +22,7 @@ pub use diff::{Diff, DiffLine};
 pub use fingerprint::digest;
 pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
 pub use lints::{bypass_evidence, bypass_writers, writer};
+pub use module_test::module_test;
 pub use record::Record;
 pub use rules::origins as origins_of;
 
