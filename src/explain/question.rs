@@ -101,7 +101,7 @@ pub fn destination(text: &str) -> Result<(End, Option<u16>, Transport), String> 
         },
         None => (text, Transport::Tcp),
     };
-    if place.parse::<IpAddr>().is_ok() {
+    if place.parse::<IpAddr>().is_ok() || place.ends_with(']') {
         return Ok((End::parse(place)?, None, transport));
     }
     let (end, port) = match place.rsplit_once(':') {
