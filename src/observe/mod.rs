@@ -150,5 +150,20 @@ pub struct Others {
     /// Programs that load and flush rules of their own: `firewalld`, `ufw`, `nftables FILE`.
     pub managers: Vec<String>,
     /// Base chains of native nft tables.
-    pub chains: Vec<String>,
+    pub chains: Vec<NativeChain>,
+}
+
+/// A base chain of a native nft table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NativeChain {
+    /// Family and name of its table: `inet filter`.
+    pub table: String,
+    /// `filter`, `nat` or `route`.
+    pub kind: String,
+    /// The hook: `input`, `forward`, …
+    pub hook: String,
+    /// Its policy or a rule of its table drops packets.
+    pub drops: bool,
+    /// A rule of its table rewrites where packets go to.
+    pub rewrites: bool,
 }

@@ -1,11 +1,11 @@
 //! What the rules will do to people, said before they do it.
 
 use super::rules::{RulesPlan, origins};
+use super::surroundings::surroundings;
 use super::{HostPlan, Risk};
 use crate::desired::Desired;
 use crate::netfilter::{
-    BridgeView, Dark, Ruleset, SshCase, SshPath, SshSummary, Step, Surroundings, dead_rules, guests_dark,
-    ssh_lockout,
+    BridgeView, Dark, Ruleset, SshCase, SshPath, SshSummary, Step, dead_rules, guests_dark, ssh_lockout,
 };
 use crate::observe::{Live, Observed};
 use crate::problem::{Origin, Warning};
@@ -43,7 +43,7 @@ impl View<'_> {
         let mut bridges: BTreeSet<String> = self.observed.links.bridges().map(|l| l.name.clone()).collect();
         bridges.extend(self.desired.bridges.keys().cloned());
         for name in bridges {
-            let around = &Surroundings::default();
+            let around = &surroundings(self.observed, self.family);
             let was = guests_dark(before, around, self.family, &self.bridge(&name, false));
             let Some(dark) = guests_dark(after, around, self.family, &self.bridge(&name, true)) else {
                 continue;
@@ -158,7 +158,9 @@ impl View<'_> {
             SshCase::Reply => "what the host answers over SSH",
             SshCase::Neighbour => "IPv6 neighbour discovery, and with it SSH",
         };
-        let (code, which, step) = match ssh_lockout(after, &Surroundings::default(), &path).summary() {
+        let (code, which, step) = match ssh_lockout(after, &surroundings(self.observed, self.family), &path)
+            .summary()
+        {
             SshSummary::Safe => return,
             // New connections are made all the same, and one of those confirms.
             SshSummary::LockedOut { which: SshCase::Pickup, step } => ("session-dies", SshCase::Pickup, step),
@@ -299,6 +301,7 @@ fn plain(chain: &str) -> &str {
 fn say(step: &Step) -> String {
     match step.index {
         Some(index) => format!("{}/{} rule {index} `{}`", step.table, plain(&step.chain), step.text),
+        None if step.chain.is_empty() => format!("{}, which {}", step.table, step.text),
         None => format!("the policy of {}/{} ({})", step.table, step.chain, step.text),
     }
 }

@@ -10,6 +10,7 @@ mod packages;
 mod record;
 mod rules;
 mod since;
+mod surroundings;
 mod sysctl;
 
 pub use crate::resource::Kind;
