@@ -5,6 +5,7 @@ mod common;
 
 use common::Lab;
 use common::project::{Project, Run};
+use common::terminal::Terminal;
 use std::process::Command;
 
 const HOST: &str = "kvm1";
@@ -26,14 +27,17 @@ impl Bench {
     }
 
     fn bootstrap(&self, more: &[&str]) -> Run {
-        let target = format!("root@{}", self.lab.address(HOST));
+        let args = self.words("root", more);
+        let words: Vec<&str> = args.iter().map(String::as_str).chain(["-y"]).collect();
+        self.project.kvmfw(&self.lab, &words)
+    }
+
+    fn words(&self, login: &str, more: &[&str]) -> Vec<String> {
+        let target = format!("{login}@{}", self.lab.address(HOST));
         let key = self.lab.dir().join("id_ed25519").display().to_string();
         let known = self.known_hosts();
-        let mut args =
-            vec!["bootstrap", &target, "--name", HOST, "--identity-file", &key, "--known-hosts", &known];
-        args.extend(["--confirm-timeout", "5s", "-y"]);
-        args.extend(more);
-        self.project.kvmfw(&self.lab, &args)
+        let fixed = ["bootstrap", &target, "--name", HOST, "--identity-file", &key, "--known-hosts", &known];
+        fixed.iter().chain(&["--confirm-timeout", "5s"]).chain(more).map(|word| (*word).to_owned()).collect()
     }
 
     /// What ssh-keygen says of the key that the lab knows the host by.
@@ -155,4 +159,42 @@ fn a_host_that_is_not_there() {
     bench.bootstrap(&["-m", "host-firewall"]).expect(5);
     let run = bench.bootstrap(&["-m", "host-firewall", "--host-key-fingerprint", "SHA256:AAAA"]).expect(5);
     assert!(run.stderr.contains("10.99.0.11"), "{}", run.stderr);
+}
+
+/// Question by question, as a person sees it; and a login that is not root.
+#[test]
+fn a_person_is_asked_for_key_bridges_and_plan() {
+    if !common::require_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let fingerprint = bench.fingerprint();
+    let start = || {
+        let args = bench.words("admin", &FIREWALL);
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        Terminal::start(bench.project.command(&bench.lab, &words))
+    };
+    let mut terminal = start();
+    terminal.sees(&format!("its host key is not known yet: ED25519 {fingerprint}"));
+    terminal.type_line("n");
+    assert_eq!(terminal.end().0, 7);
+    assert!(!std::path::Path::new(&bench.known_hosts()).exists(), "a key was kept that was declined");
+
+    let sudoers = bench.lab.disk(HOST, "/etc/sudoers.d/admin");
+    let may = std::fs::read_to_string(&sudoers).unwrap();
+    std::fs::write(&sudoers, may.replace("NOPASSWD: ", "")).unwrap();
+    let mut terminal = start();
+    terminal.sees("Is that the right one? [y/N]");
+    terminal.type_line("y");
+    let (code, screen) = terminal.end();
+    assert!(code == 7 && screen.contains("sudo: a password is required"), "{code} {screen}");
+
+    std::fs::write(&sudoers, may).unwrap();
+    let mut terminal = start();
+    terminal.sees("Bridges on the host: br123 (eth1 vnet0 vnet1)");
+    terminal.type_line("y");
+    terminal.sees("Apply to 1 of 1 hosts? [y/N]");
+    terminal.type_line("y");
+    let (code, screen) = terminal.end();
+    assert!(code == 0 && screen.contains("ssh: { user: admin, become: sudo"), "{code} {screen}");
 }

@@ -222,10 +222,13 @@ modules 'office, host-firewall, firewall-log, bridge-bypass'
 kvmfw plan
 check 'the plan says so, and which rule does it' has 'LOCKOUT: every new SSH connection'
 
+kvmfw apply -y
+check 'an apply leaves such hosts alone' coded 7
+
 heading 'Do it nevertheless'
 tell 'The session that applies goes on, for it is ESTABLISHED. But a change counts only once a new' \
     'connection has confirmed it, and nobody gets a new one. After 5 s the host puts itself back.'
-kvmfw apply -y --confirm-timeout 5s
+kvmfw apply -y --confirm-timeout 5s --accept-risk lockout
 check 'the first host rolled itself back, the other two were spared' coded 4
 at controller 'ssh kvm1 uname -n' lab ssh kvm1 -- uname -n
 check 'SSH works' coded 0

@@ -11,6 +11,14 @@ use std::time::{Duration, Instant};
 
 const HOST: &str = "kvm1";
 const OPEN: &str = "modules: [host-firewall, bridge-accept-each]\nbridges: { br123: { manage: false } }\n";
+const LOCKOUT: &str = "\
+iptables:
+  filter:
+    INPUT:
+      rules: |
+        -m state --state ESTABLISHED -j ACCEPT
+        -p tcp --dport 22 -j DROP
+";
 const STATUSES: [&str; 8] =
     ["unchanged", "changed", "rolled_back", "failed", "unreachable", "unknown", "skipped", "refused"];
 
@@ -200,6 +208,53 @@ fn left_alone_is_7() {
     project.all(&format!("{OPEN}sysctl: {{ 60-mine: {{ net.ipv4.ip_forward: 0 }} }}\n"));
     let json = document(&project.kvmfw(&lab, &["plan", "-i", "lab", "--format", "json"]).expect(7));
     assert_eq!(json["hosts"][0]["reason"], "foreign_owner", "{json:#}");
+}
+
+/// A risk that is predicted refuses the host, in the plan too, until it is accepted by its name.
+#[test]
+fn a_predicted_risk_is_7_until_it_is_accepted() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], LOCKOUT);
+    let before = lab.dump(HOST);
+    let apply = ["apply", "-y", "--confirm-timeout", "5s", "--format", "json"];
+    for args in [&["plan", "--format", "json"][..], &apply] {
+        let host = document(&project.kvmfw(&lab, args).expect(7))["hosts"][0].clone();
+        assert_eq!((&host["status"], &host["reason"]), (&"refused".into(), &"lockout".into()), "{host:#}");
+        assert!(host["message"].as_str().unwrap().contains("every new SSH connection"), "{host:#}");
+        assert!(host["hint"].as_str().unwrap().contains("--accept-risk lockout"), "{host:#}");
+        assert!(host["changes"].to_string().contains("lockout"), "what would change is shown: {host:#}");
+    }
+    let other = ["--accept-risk", "removes-all"];
+    project.kvmfw(&lab, &[&apply[..], &other].concat()).expect(7);
+    assert_eq!(lab.dump(HOST), before, "it was touched");
+    // Accepted, it is guarded all the same.
+    let accept = ["--accept-risk", "lockout"];
+    project.kvmfw(&lab, &[&["plan", "--detailed-exitcode"][..], &accept].concat()).expect(2);
+    let run = document(&project.kvmfw(&lab, &[&apply[..], &accept].concat()).expect(4));
+    assert_eq!(run["hosts"][0]["status"], "rolled_back", "{run:#}");
+
+    // A saved plan remembers what was accepted for it; what was not is asked of the apply.
+    let saved = project.path().join("saved.plan");
+    let saved = saved.to_str().unwrap();
+    project.kvmfw(&lab, &["plan", "-o", saved]).expect(7);
+    let run = document(&project.kvmfw(&lab, &["apply", saved, "--format", "json"]).expect(7));
+    assert_eq!(run["hosts"][0]["reason"], "lockout", "{run:#}");
+    project.kvmfw(&lab, &["apply", saved, "--confirm-timeout", "5s", "--accept-risk", "lockout"]).expect(4);
+    project.kvmfw(&lab, &["plan", "-o", saved, "--accept-risk", "lockout"]).expect(0);
+    project.kvmfw(&lab, &["apply", saved, "--confirm-timeout", "5s"]).expect(4);
+
+    // Everything of a kind goes away; an undo says as much by its name.
+    project.all(&format!("{OPEN}sysctl: {{ 60-t: {{ net.ipv4.conf.all.arp_ignore: 1 }} }}\n"));
+    project.apply(&lab, &[]).expect(0);
+    project.all(OPEN);
+    let run = document(&project.apply(&lab, &["--format", "json"]).expect(7));
+    assert_eq!(run["hosts"][0]["reason"], "removes-all", "{run:#}");
+    assert!(run["hosts"][0]["message"].as_str().unwrap().ends_with("of kind sysctl"), "{run:#}");
+    project.apply(&lab, &["--accept-risk", "removes-all"]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
 }
 
 /// The worst counts: unknown before failed before unreachable before left alone.

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::inventory::{Locate, load_text};
+use kvmfw::inventory::{Locate, load_text, module_tests};
 use kvmfw::yaml::{self, Node, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -57,6 +57,8 @@ fn kind(path: &str) -> Option<&'static str> {
     let yaml = path.ends_with(".yaml");
     if yaml && path.contains("inventories/") {
         Some("inventory")
+    } else if yaml && path.contains("modules/") && path.contains("/tests/") {
+        Some("module-test")
     } else if yaml && path.contains("modules/") {
         Some("module")
     } else {
@@ -68,7 +70,7 @@ struct Schemas(BTreeMap<&'static str, jsonschema::Validator>);
 
 impl Schemas {
     fn new() -> Self {
-        Self(["inventory", "module"].map(|name| (name, schema(name))).into())
+        Self(["inventory", "module", "module-test"].map(|name| (name, schema(name))).into())
     }
 
     /// What a schema says against a text; nothing about what is no YAML.
@@ -242,6 +244,21 @@ checks: [{ ping: $where, timeout: 5s }]
 foreign_chains: []
 "#;
 
+const TEST: &str = r#"
+every key:
+  given: { modules: [host-firewall], params: { host-firewall: { allow_tcp: [22] } }, bridges: { br0: { manage: false } } }
+  observed: { iptables: "*filter\nCOMMIT\n", ip6tables: "*filter\nCOMMIT\n", sysctl: { net.bridge.bridge-nf-call-iptables: 1 } }
+  iptables: { filter: { INPUT: { last: } } }
+  ip6tables: { filter: { FORWARD: } }
+  sysctl: { 60-x: { net.ipv4.ip_forward: 1 } }
+  packets:
+    - { chain: FORWARD, ip: 4, in: eth0, out: eth1, src: 192.0.2.1, dst: 192.0.2.2, tcp: 22, state: NEW, verdict: ACCEPT }
+    - { bridge: br0, ip: 6, in: vnet0, icmp: 135/0, state: UNTRACKED, verdict: unknown, by: policy }
+    - { chain: INPUT, udp: 53, dst: '2001:db8::1', verdict: REJECT }
+    - { chain: OUTPUT, icmp: echo, verdict: DROP }
+an error: { given: { modules: [host-firewal] }, error: there is no module }
+"#;
+
 fn properties(schema: &serde_json::Value, keys: &mut BTreeSet<String>) {
     match schema {
         serde_json::Value::Object(map) => {
@@ -268,15 +285,20 @@ fn schemas_and_readers_take_every_key() {
     // Values of bridges are checked when they are put in: `9` is no MTU.
     fs::write(module.join("module.yaml"), MODULE.replace("mtu: $number, ", "")).unwrap();
     let locate = Locate { dir: Some(folder.path().into()), home: Some("/home/ops".into()), inventory: None };
-    load_text(&locate, "all", INVENTORY).unwrap_or_else(|problems| panic!("{:#?}", problems.list));
+    fs::create_dir_all(module.join("tests")).unwrap();
+    fs::write(module.join("tests/all.yaml"), TEST).unwrap();
+    let project =
+        load_text(&locate, "all", INVENTORY).unwrap_or_else(|problems| panic!("{:#?}", problems.list));
+    let (tests, _) = module_tests(&project).unwrap_or_else(|problems| panic!("{:#?}", problems.list));
+    assert_eq!((tests.len(), tests[0].packets.len()), (2, 4));
     let schemas = Schemas::new();
-    for (name, text) in [("inventory", INVENTORY), ("module", MODULE)] {
+    for (name, text) in [("inventory", INVENTORY), ("module", MODULE), ("module-test", TEST)] {
         assert_eq!(schemas.against(name, text), [""; 0], "{name}");
         let mut keys = BTreeSet::new();
         properties(&serde_json::from_str(&generate(&["schema", name])).unwrap(), &mut keys);
         keys.retain(|key| !["raw", "mangle", "nat", "security"].contains(&key.as_str()));
         // What groups and modules share is in the inventory's.
-        let all = format!("{INVENTORY}{MODULE}");
+        let all = format!("{INVENTORY}{MODULE}{TEST}");
         keys.retain(|key| !all.contains(&format!("{key}:")));
         assert!(keys.is_empty(), "{name}: this test does not use {keys:?}");
     }

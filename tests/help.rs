@@ -1,5 +1,5 @@
 //! The whole help of the program as one text: a flag that comes, goes or changes is seen in review.
-//! `UPDATE_EXPECT=1` rewrites `tests/data/help.txt`.
+//! `UPDATE_EXPECT=1` rewrites `tests/data/help.txt`, and the page of the book.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
@@ -38,14 +38,36 @@ fn walk(words: &[&str], all: &mut String) {
     }
 }
 
+/// The help as a page of the book: what all commands take stands there once.
+fn page(all: &str) -> String {
+    let mut page = "# Commands and flags\n\nThis is what `kvmfw --help` says, and `--help` of each command. What every command takes stands only \
+                    under [the first](#kvmfw). [Manual pages](editor.md#manual-pages) say the same.\n"
+        .to_owned();
+    for part in all.split("$ kvmfw ").skip(1) {
+        let (words, text) = part.split_once('\n').unwrap();
+        let name = format!("kvmfw {}", words.trim_end_matches("--help")).trim_end().to_owned();
+        let own = match text.split_once("\nCommon options:\n") {
+            Some((own, _)) if name != "kvmfw" => own,
+            _ => text,
+        };
+        page.push_str(&format!("\n## {name}\n\n```text\n{}\n```\n", own.trim_end()));
+    }
+    page
+}
+
+fn is(file: &str, text: &str) {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(file, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(file).unwrap_or_default();
+    let other = text.lines().zip(expected.lines()).find(|(now, then)| now != then);
+    assert!(text == expected, "{file} is not what the program says (UPDATE_EXPECT=1 rewrites it): {other:?}");
+}
+
 #[test]
 fn whole_help() {
     let mut all = String::new();
     walk(&[], &mut all);
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(FILE, &all).unwrap();
-    }
-    let expected = std::fs::read_to_string(FILE).unwrap_or_default();
-    let other = all.lines().zip(expected.lines()).find(|(now, then)| now != then);
-    assert!(all == expected, "{FILE} is not what the program says (UPDATE_EXPECT=1 rewrites it): {other:?}");
+    is(FILE, &all);
+    is("book/src/commands.md", &page(&all));
 }

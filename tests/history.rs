@@ -53,7 +53,7 @@ fn generations_with_who_when_plan_and_diff() {
     project.all(TWO);
     let second = project.apply(&lab, &[]).expect(0).run();
     project.all(BAD);
-    project.apply(&lab, &[]).expect(4);
+    project.apply(&lab, &["--accept-risk", "lockout,removes-all"]).expect(4);
 
     let all = entries(&lab, &project, "kvm1");
     let column = |name: &str| all.iter().map(|e| e[name].clone()).collect::<Vec<_>>();
@@ -97,7 +97,7 @@ fn undo_of_any_generation_is_on_record() {
     // Back at the console, which leaves a higher number unused; what follows starts from 1.
     lab.host("kvm1", &["sh", "/var/lib/kvmfw/kvmfw.sh", "undo"]).ok();
     project.all(BAD.replace("port 22", "port 23").as_str());
-    let third = project.apply(&lab, &[]).expect(0).run();
+    let third = project.apply(&lab, &["--accept-risk", "removes-all"]).expect(0).run();
     // The state before that run is generation 1, not the 2 that was left.
     project.kvmfw(&lab, &["undo", &third, "-y"]).expect(0);
     common::same(&one, &lab.dump_without("kvm1", &["/etc/kvmfw"]), "undo after an undo at the console");

@@ -1,15 +1,9 @@
 #!/bin/sh
 # Installs what the tests, the lab and the demo need and this Debian (or Ubuntu) does not have. Does
-# nothing when nothing is missing; starts no service.
+# nothing when nothing is missing; starts no service. qemu is not among it: tests/vm/image.sh gets its own.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
-
-# The virtual machine of tests/vm is for the night.
-machine=''
-[ "${KVMFW_VM-}" != 1 ] || machine='qemu-system-x86_64 qemu-system-x86
-mmdebstrap mmdebstrap
-mke2fs e2fsprogs'
 
 # A command, and the package that brings it.
 missing=''
@@ -49,10 +43,12 @@ python3 python3
 shellcheck shellcheck
 cc build-essential
 make build-essential
-$machine
+mmdebstrap mmdebstrap
+mke2fs e2fsprogs
 LIST
 # Not a command on everybody's path.
 [ -d /etc/ssl/certs ] || missing="$missing ca-certificates"
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 [ -x /lib/systemd/systemd-sysctl ] || [ -x /usr/lib/systemd/systemd-sysctl ] || missing="$missing systemd"
 
 [ -n "$missing" ] || exit 0

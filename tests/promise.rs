@@ -123,7 +123,8 @@ impl Case {
     #[track_caller]
     fn run(&self, lab: &Lab, project: &Project, origin: Option<&str>) {
         let last = newest(lab, HOST);
-        let run = project.apply(lab, &[]).expect(4);
+        let accept = ["--accept-risk", "lockout,removes-all"];
+        let run = project.apply(lab, &accept).expect(4);
         let said = format!("{}{}", run.stdout, run.stderr);
         for words in &self.words {
             assert!(said.contains(words.as_str()), "`{words}` is not said in\n{said}");
@@ -144,7 +145,8 @@ impl Case {
             assert!(folder.is_none_or(|t| !t.join("armed").exists()), "something was armed");
         }
         assert!(run.stdout.contains('→'), "nothing says what to do next: {}", run.stdout);
-        project.kvmfw(lab, &["plan", "--detailed-exitcode"]).expect(self.next);
+        let plan = ["plan", "--detailed-exitcode", accept[0], accept[1]];
+        project.kvmfw(lab, &plan).expect(self.next);
     }
 }
 
@@ -401,7 +403,7 @@ fn one_guard_dies_and_its_twin_commits() {
     }
     let lab = Lab::up();
     let project = Project::new(&lab, &[HOST], &slow(80));
-    let kvmfw = start(&lab, &project, &[]);
+    let kvmfw = start(&lab, &project, &["--accept-risk", "lockout"]);
     let folder = marked(&lab, "applied", None);
     kill_on_host(&lab, &guards(&lab, &id_of(&folder)).0);
     let run = end(kvmfw).expect(0);
@@ -418,7 +420,7 @@ fn one_guard_dies_and_its_twin_rolls_back() {
     let lab = Lab::up();
     let project = Project::new(&lab, &[HOST], &rules("-j DROP"));
     let before = lab.dump(HOST);
-    let kvmfw = start(&lab, &project, &[]);
+    let kvmfw = start(&lab, &project, &["--accept-risk", "lockout"]);
     let folder = marked(&lab, "applied", None);
     kill_on_host(&lab, &guards(&lab, &id_of(&folder)).0);
     let run = end(kvmfw).expect(4);

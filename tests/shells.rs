@@ -40,7 +40,7 @@ fn apply_and_roll_back(shell: Shell, backend: Backend, ssh: &str) {
     let good = lab.dump("kvm1");
 
     project.all_with_ssh(ssh, &format!("{ALL}{LOCKOUT}"));
-    let bad = project.apply(&lab, &[]).expect(4);
+    let bad = project.apply(&lab, &["--accept-risk", "lockout"]).expect(4);
     assert!(bad.stdout.contains("ROLLED BACK"), "{}", bad.stdout);
     common::same(&good, &lab.dump("kvm1"), "rolled back to the byte");
 

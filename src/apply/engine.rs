@@ -19,6 +19,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+/// Of so many hosts, those first in turn, the plan's connections stay open for the apply: an idle one is an
+/// ssh process here and one there.
+const KEPT: usize = 256;
+
 /// How a run is carried out.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -53,8 +57,8 @@ pub struct Planned {
     pub desired: Arc<Desired>,
     /// What the user allowed for it.
     pub options: Options,
-    /// The plan and what it was made from, or the outcome that stands in its place.
-    pub result: Result<(Box<HostPlan>, Box<Observed>), HostOutcome>,
+    /// The plan, or the outcome that stands in its place.
+    pub result: Result<Box<HostPlan>, HostOutcome>,
 }
 
 /// How far an interrupt may go: shared with whoever hears the signals.
@@ -111,56 +115,59 @@ impl Engine {
         let mut tasks = JoinSet::new();
         // A panic in a task is a bug of ours; the host is told of all the same.
         let mut names = BTreeMap::new();
-        // A plan changes nothing; an apply first ends what was left open and nobody watches.
-        let recover = keep;
-        let keep = keep && hosts.len() <= self.settings.parallel;
         for (index, (desired, options)) in hosts.into_iter().enumerate() {
             let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
             let desired = Arc::new(desired);
             let known = (index, desired.clone(), options.clone());
             let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
-                let (result, session) = observe_host(&settings, &events, &desired, recover).await;
+                // A plan changes nothing; an apply first ends what was left open and nobody watches.
+                let (observed, session) = observe_host(&settings, &events, &desired, keep).await;
+                // Planned here and now: what was observed of a host is a lot, and not needed afterwards.
+                let result = observed.map(|observed| Box::new(plan::host(&desired, &observed, &options)));
                 let error = result.as_ref().err().and_then(|o| o.message.clone());
                 events.emit(Event::Observed(desired.host.clone(), error));
                 let session = match session {
-                    Some(session) if keep => Some(session),
+                    Some(session) if keep && index < KEPT => Some(session),
                     Some(session) => {
                         session.close().await;
                         None
                     }
                     None => None,
                 };
-                (index, desired, options, result, session)
+                (index, Planned { desired, options, result }, session)
             });
             names.insert(handle.id(), known);
         }
-        let mut done = Vec::new();
+        let mut done = BTreeMap::new();
         while let Some(joined) = tasks.join_next_with_id().await {
-            let (index, desired, options, result, session) = match joined {
+            let (index, planned, session) = match joined {
                 Ok((_, done)) => done,
                 Err(error) => {
                     let Some((index, desired, options)) = names.remove(&error.id()) else { continue };
                     let result =
                         Err(internal(&desired.host, "kvmfw itself failed while it looked at this host"));
-                    (index, desired, options, result, None)
+                    (index, Planned { desired, options, result }, None)
                 }
             };
             if let Some(session) = session {
-                self.sessions.insert(desired.host.clone(), session);
+                self.sessions.insert(planned.desired.host.clone(), session);
             }
-            done.push((index, desired, options, result));
+            done.insert(index, planned);
         }
-        done.sort_by_key(|(index, ..)| *index);
-        done.into_iter()
-            .map(|(_, desired, options, result)| {
-                let result = result.map(|observed| {
-                    let plan = plan::host(&desired, &observed, &options);
-                    (Box::new(plan), observed)
-                });
-                Planned { desired, options, result }
-            })
-            .collect()
+        done.into_values().collect()
+    }
+
+    /// Looks at one host, and plans nothing.
+    pub async fn look(&self, desired: &Desired) -> Result<Box<Observed>, HostOutcome> {
+        self.events.emit(Event::Observing(1));
+        let (observed, session) = observe_host(&self.settings, &self.events, desired, false).await;
+        let error = observed.as_ref().err().and_then(|o| o.message.clone());
+        self.events.emit(Event::Observed(desired.host.clone(), error));
+        if let Some(session) = session {
+            session.close().await;
+        }
+        observed
     }
 
     /// Waits until everything so far has been shown: a prompt must not be drawn over.

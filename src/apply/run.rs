@@ -114,7 +114,7 @@ fn sort_out(planned: Vec<Planned>) -> (BTreeMap<usize, HostOutcome>, Vec<Job>) {
             Err(outcome) => {
                 outcomes.insert(index, outcome);
             }
-            Ok((plan, _)) => match settled(&plan) {
+            Ok(plan) => match settled(&plan) {
                 Some(mut outcome) => {
                     outcome.plan = Some(plan);
                     outcomes.insert(index, outcome);

@@ -4,7 +4,7 @@ use super::saved::SavedPlan;
 use super::{Code, Common, exit, runs, setup};
 use crate::apply::{Budget, Engine, HostOutcome, Proof, Settings, Status, parse_batches};
 use crate::desired::Desired;
-use crate::plan::{Options, Verdict};
+use crate::plan::{Acceptable, Options, Verdict};
 use crate::report::{Document, plan_text, recap_text};
 use crate::transport::Via;
 use clap::Args;
@@ -19,12 +19,30 @@ pub(super) struct ApplyArgs {
     file: Option<PathBuf>,
     #[command(flatten)]
     rollout: RolloutArgs,
-    /// Go on although this is predicted: lockout, bypass_wrong, removes-all
-    #[arg(long, value_name = "NAME")]
-    accept_risk: Vec<String>,
     /// Take hosts over from another inventory
     #[arg(long)]
     take_over: bool,
+}
+
+/// Risks that are predicted and do not refuse a host.
+#[derive(Clone, Debug, Args)]
+pub(super) struct AcceptArgs {
+    /// Go on although this is predicted: lockout, bypass_wrong, removes-all
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_risk)]
+    accept_risk: Vec<Acceptable>,
+}
+
+impl AcceptArgs {
+    pub(super) fn set(&self) -> BTreeSet<Acceptable> {
+        self.accept_risk.iter().copied().collect()
+    }
+}
+
+fn parse_risk(text: &str) -> Result<Acceptable, String> {
+    Acceptable::ALL
+        .into_iter()
+        .find(|risk| risk.as_str().replace('_', "-") == text.replace('_', "-"))
+        .ok_or_else(|| "there is no such risk; it is lockout, bypass_wrong or removes-all".to_owned())
 }
 
 /// How a run goes over the hosts.
@@ -48,6 +66,8 @@ pub(super) struct RolloutArgs {
     /// Confirm a second time, that long after the first
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_time)]
     soak: Duration,
+    #[command(flatten)]
+    pub(super) accept: AcceptArgs,
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -80,15 +100,6 @@ impl RolloutArgs {
 }
 
 pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
-    let accept: BTreeSet<String> = args.accept_risk.iter().cloned().collect();
-    if let Some(unknown) =
-        accept.iter().find(|r| !["lockout", "bypass_wrong", "removes-all"].contains(&r.as_str()))
-    {
-        setup::complain(&format!(
-            "--accept-risk {unknown}: there is no such risk; it is lockout, bypass_wrong or removes-all"
-        ));
-        return Err(exit::BAD_INPUT);
-    }
     let saved = match &args.file {
         Some(path) => {
             if common.limit.is_some()
@@ -108,6 +119,8 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
         Some(saved) => (saved.desired(common)?, saved.options()),
         None => (setup::desired(common)?.1, Options::default()),
     };
+    let mut accept = args.rollout.accept.set();
+    accept.extend(&allowed.accept);
     let options = Options { take_over: args.take_over || allowed.take_over, accept, ..allowed };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
     let todo = Work { hosts, saved, left: Vec::new(), max_fail: Budget::Hosts(1), local: None };
@@ -164,8 +177,7 @@ async fn work(
     if let Some(saved) = &saved {
         planned.iter_mut().for_each(|p| saved.hold(p));
     }
-    let pending =
-        planned.iter().any(|p| matches!(&p.result, Ok((plan, _)) if plan.verdict == Verdict::Changes));
+    let pending = planned.iter().any(|p| matches!(&p.result, Ok(plan) if plan.verdict == Verdict::Changes));
     if pending {
         engine.drained().await;
         let document = Document::of_plan(&planned);

@@ -1,14 +1,18 @@
 //! `kvmfw check`
 
 use super::{Code, Common, Format, exit, setup};
-use crate::desired;
+use crate::inventory::{self, Project};
+use crate::plan::module_test;
+use crate::{desired, plan};
+use rayon::prelude::*;
 
 pub(super) fn run(common: &Common) -> Code {
     let project = setup::project(common)?;
     let names = setup::selected(common, &project)?;
     let desired =
         desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
-    let mut warnings: Vec<_> = desired.iter().flat_map(|d| &d.warnings).collect();
+    let tests = module_tests(common, &project)?;
+    let mut warnings: Vec<_> = desired.iter().flat_map(plan::check).collect();
     warnings.sort();
     warnings.dedup();
     match common.format {
@@ -20,7 +24,7 @@ pub(super) fn run(common: &Common) -> Code {
                 })
                 .collect();
             let document = serde_json::json!({
-                "version": crate::report::Document::VERSION, "errors": [], "warnings": list, "hosts": desired.len(),
+                "version": crate::report::Document::VERSION, "errors": [], "warnings": list, "hosts": desired.len(), "tests": tests,
             });
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
@@ -30,7 +34,22 @@ pub(super) fn run(common: &Common) -> Code {
                 setup::print(&format!("! {}: {}{origin}\n", warning.code, warning.message));
             }
             setup::print(&format!("{}: {} hosts, no errors.\n", project.name, desired.len()));
+            if tests > 0 {
+                setup::print(&format!("{tests} tests of modules passed.\n"));
+            }
         }
     }
     Ok(exit::DONE)
+}
+
+/// Runs the tests of the project's modules; gives back how many passed.
+fn module_tests(common: &Common, project: &Project) -> Result<usize, u8> {
+    let (tests, sources) =
+        inventory::module_tests(project).map_err(|p| setup::report(common, &p.list, &p.sources))?;
+    let wrong: Vec<_> = tests.par_iter().flat_map_iter(|test| module_test(project, test)).collect();
+    if wrong.is_empty() {
+        return Ok(tests.len());
+    }
+    let sources = project.sources.clone().into_iter().chain(sources).collect();
+    Err(setup::report(common, &wrong, &sources))
 }

@@ -46,6 +46,8 @@ enum Schema {
     Inventory,
     /// A module.yaml
     Module,
+    /// Tests of a module, modules/NAME/tests/*.yaml
+    ModuleTest,
     /// What `--format json` writes: version 1 of plan, apply, undo and show
     Output,
 }
@@ -55,6 +57,7 @@ impl Schema {
         match self {
             Schema::Inventory => "inventory",
             Schema::Module => "module",
+            Schema::ModuleTest => "module-test",
             Schema::Output => "output",
         }
     }

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 /// Plan and apply sysctl, iptables and bridges on KVM hosts over SSH. A host that can no longer be
 /// reached puts itself back.
 #[derive(Debug, Parser)]
-#[command(name = "kvmfw", version, max_term_width = 100)]
+#[command(name = "kvmfw", version = env!("KVMFW_VERSION"), max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     common: Common,

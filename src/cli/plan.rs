@@ -1,5 +1,6 @@
 //! `kvmfw plan`
 
+use super::apply::AcceptArgs;
 use super::saved::SavedPlan;
 use super::{Code, Common, exit, runs, setup};
 use crate::plan::Options;
@@ -16,11 +17,13 @@ pub(super) struct PlanArgs {
     /// Plan hosts that another inventory manages
     #[arg(long)]
     take_over: bool,
+    #[command(flatten)]
+    accept: AcceptArgs,
 }
 
 pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let (project, desired) = setup::desired(common)?;
-    let options = Options { take_over: args.take_over, ..Options::default() };
+    let options = Options { take_over: args.take_over, accept: args.accept.set(), ..Options::default() };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
     let settings = setup::settings(common, "plan");
     let (planned, _) =

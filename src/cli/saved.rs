@@ -4,7 +4,7 @@ use super::{Common, exit, setup};
 use crate::apply::{HostOutcome, Planned, Status};
 use crate::desired::{self, Desired};
 use crate::inventory::Project;
-use crate::plan::{HostPlan, Options, Verdict, digest};
+use crate::plan::{Acceptable, HostPlan, Options, Verdict, digest};
 use crate::report::Document;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,9 @@ pub(super) struct SavedPlan {
     /// `--take-over` was given.
     #[serde(default)]
     take_over: bool,
+    /// `--accept-risk` was given for these.
+    #[serde(default)]
+    accept_risk: Vec<String>,
     /// How the hosts with changes were.
     hosts: BTreeMap<String, Seen>,
     /// What was shown.
@@ -54,9 +57,9 @@ impl SavedPlan {
         planned: &[Planned],
         document: &Document,
     ) -> Self {
-        let plans = planned.iter().filter_map(|p| Some(&p.result.as_ref().ok()?.0));
+        let plans = planned.iter().filter_map(|p| p.result.as_ref().ok());
         let hosts = plans
-            .filter(|plan| plan.verdict == Verdict::Changes)
+            .filter(|plan| may_be_applied(&plan.verdict))
             .map(|plan| {
                 let seen = Seen { generation: plan.generation, fingerprint: plan.fingerprint() };
                 (plan.host.clone(), seen)
@@ -70,6 +73,7 @@ impl SavedPlan {
             inventory: inventory_name(project, common),
             sources: digests(project),
             take_over: options.take_over,
+            accept_risk: options.accept.iter().map(|risk| risk.as_str().to_owned()).collect(),
             hosts,
             plan: document.clone(),
         }
@@ -139,12 +143,14 @@ impl SavedPlan {
 
     /// What the user allowed when it was made.
     pub(super) fn options(&self) -> Options {
-        Options { take_over: self.take_over, ..Options::default() }
+        let accepted = |risk: &Acceptable| self.accept_risk.iter().any(|name| name == risk.as_str());
+        let accept = Acceptable::ALL.into_iter().filter(accepted).collect();
+        Options { take_over: self.take_over, accept, ..Options::default() }
     }
 
     /// A saved plan is applied exactly or not at all: hosts that are not as they were are left alone.
     pub(super) fn hold(&self, planned: &mut Planned) {
-        let Ok((plan, _)) = &planned.result else { return };
+        let Ok(plan) = &planned.result else { return };
         let Some(message) = self.stale(plan) else { return };
         let outcome = HostOutcome::new(&plan.host, Status::Refused)
             .reason("stale")
@@ -184,6 +190,15 @@ impl SavedPlan {
                 number(now.generation)
             )
         })
+    }
+}
+
+/// Whether a plan has something for a host, maybe only once a risk is accepted.
+fn may_be_applied(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Changes => true,
+        Verdict::Unchanged => false,
+        Verdict::Refused(refusal) => Acceptable::ALL.iter().any(|risk| risk.as_str() == refusal.reason),
     }
 }
 

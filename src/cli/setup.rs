@@ -137,10 +137,15 @@ pub fn settings(common: &Common, run: &str) -> Settings {
     }
 }
 
+/// Who runs this, also through sudo.
+pub fn user() -> Option<String> {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|u| u.name);
+    std::env::var("SUDO_USER").ok().or(user)
+}
+
 /// Who runs this, for the host's records: `user@controller`.
 fn owner() -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|u| u.name);
-    let user = std::env::var("SUDO_USER").ok().or(user).unwrap_or_else(|| "?".to_owned());
+    let user = user().unwrap_or_else(|| "?".to_owned());
     let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();
     let clean = |text: String| text.chars().filter(|c| c.is_ascii_graphic()).take(64).collect::<String>();
     format!("{}@{}", clean(user), clean(host))

@@ -3,7 +3,7 @@
 use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, exit, setup};
 use crate::apply::{Budget, HostOutcome, Status};
-use crate::plan::{Options, Record};
+use crate::plan::{Acceptable, Options, Record};
 use crate::remote;
 use clap::Args;
 
@@ -42,15 +42,19 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
         let document = move |nonce: &remote::Nonce| remote::target(nonce, &run, &to);
         engine.ask(hosts, document, read).await
     })?;
+    // Whoever goes back knows that what came later goes away.
+    let mut accept = args.rollout.accept.set();
+    accept.insert(Acceptable::RemovesAll);
+    let options = Options { accept, ..Options::default() };
     let mut hosts = Vec::new();
     let mut left = Vec::new();
     for (desired, (host, target)) in desired.into_iter().zip(asked) {
         match target {
             Ok(Target::Original) => {
-                let options = Options { zero: true, ..Options::default() };
+                let options = Options { zero: true, ..options.clone() };
                 hosts.push((Record::default().restore(&desired), options));
             }
-            Ok(Target::Generation(record)) => hosts.push((record.restore(&desired), Options::default())),
+            Ok(Target::Generation(record)) => hosts.push((record.restore(&desired), options.clone())),
             Ok(Target::Unknown(what)) => left.push(
                 HostOutcome::new(host, Status::Refused)
                     .reason("nothing_to_undo")

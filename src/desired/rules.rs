@@ -235,12 +235,22 @@ fn loops(
 /// Rules for IPv4 alone leave IPv6 open.
 fn one_family(families: &BTreeMap<Family, Rules>, out: &mut Outcome) {
     let filter = |family| families.get(&family).and_then(|rules| rules.tables.get("filter"));
-    if let Some(v4) = filter(Family::V4)
-        && filter(Family::V6).is_none()
-    {
+    let Some(v4) = filter(Family::V4) else { return };
+    let Some(v6) = filter(Family::V6) else {
         let origin = v4.chains.values().map(|chain| chain.origin.clone()).next();
         let message =
             "iptables has filter rules and ip6tables has none: over IPv6 everything passes".to_owned();
         out.warnings.push(Warning { code: "ipv6-missing", message, origin });
+        return;
+    };
+    for chain in ["INPUT", "FORWARD"] {
+        let own = format!("{PREFIX}{chain}");
+        let Some(origin) = v4.chains.get(&own).map(|found| found.origin.clone()) else { continue };
+        if !v6.chains.contains_key(&own) && !v6.policies.contains_key(chain) {
+            let message = format!(
+                "iptables has rules in {chain} and ip6tables has none there: over IPv6 everything passes it"
+            );
+            out.warnings.push(Warning { code: "ipv6-missing", message, origin: Some(origin) });
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Inventories that are JSON: our own shape from a program, or what `ansible-inventory --list` prints.
 //! Both become our YAML, and that alone is read.
 
-use super::names;
 use super::stanza::quoted;
+use super::{names, ssh_arguments};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,6 +14,11 @@ const OURS: &str = "kvmfw";
 ///
 /// Errors: what in an Ansible inventory cannot be said in ours, naming the host.
 pub fn translate(text: &str) -> Result<Option<String>, String> {
+    if is_theirs(text) {
+        let message =
+            "this is in Ansible's own form, and kvmfw reads what `ansible-inventory -i FILE --list` prints";
+        return Err(message.to_owned());
+    }
     if !text.trim_start().starts_with('{') {
         return Ok(None);
     }
@@ -23,6 +28,17 @@ pub fn translate(text: &str) -> Result<Option<String>, String> {
     let mut out = String::new();
     map(&root, 0, false, &mut out);
     Ok(Some(out))
+}
+
+/// Whether a text is an inventory as people write it for Ansible, INI or YAML, by its first line.
+fn is_theirs(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim_end);
+    let first =
+        lines.find(|l| !l.is_empty() && !l.starts_with(['#', ';']) && *l != "---").unwrap_or_default();
+    let section = first.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    section.is_some_and(|name| name.chars().all(|c| c.is_alphanumeric() || "_-:.".contains(c)))
+        || matches!(first, "all:" | "ungrouped:")
+        || first.contains(" ansible_") && first.contains('=')
 }
 
 fn from_ansible(root: &Map<String, Value>) -> Result<Map<String, Value>, String> {
@@ -106,20 +122,29 @@ fn host_entry(
     if let Some(file) = text(&["ansible_ssh_private_key_file", "ansible_private_key_file"]) {
         ssh.insert("identity_file".to_owned(), file.into());
     }
-    let become_root = text(&["ansible_become", "ansible_ssh_become"]);
-    if become_root.is_some_and(|b| matches!(b.to_ascii_lowercase().as_str(), "true" | "yes" | "1" | "on")) {
+    if text(&["ansible_become", "ansible_ssh_become"]).is_some_and(|on| is_true(&on)) {
         if let Some(method) = text(&["ansible_become_method"])
             && method != "sudo"
             && method != "ansible.builtin.sudo"
         {
             return Err(format!("host `{host}` has ansible_become_method `{method}`; kvmfw knows sudo only"));
         }
+        if let Some(user) = text(&["ansible_become_user"]).filter(|user| user != "root") {
+            return Err(format!("host `{host}` has ansible_become_user `{user}`; kvmfw has to become root"));
+        }
         ssh.insert("become".to_owned(), "sudo".into());
     }
-    for args in ["ansible_ssh_common_args", "ansible_ssh_extra_args"] {
+    if let Some(seconds) = text(&["ansible_ssh_timeout", "ansible_timeout"]) {
+        ssh.insert("connect_timeout".to_owned(), format!("{seconds}s").into());
+    }
+    for args in ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"] {
         if let Some(args) = text(&[args]) {
-            arguments(host, &args, &mut ssh)?;
+            ssh_arguments::read(&args, &mut ssh).map_err(|why| format!("host `{host}`, {why}"))?;
         }
+    }
+    if text(&["ansible_ssh_host_key_checking", "ansible_host_key_checking"]).is_some_and(|on| !is_true(&on)) {
+        let options = ssh.entry("options").or_insert_with(|| json!({}));
+        options["StrictHostKeyChecking"] = "no".into();
     }
     let mut entry = Map::new();
     if let Some(address) = text(&["ansible_host", "ansible_ssh_host"]).filter(|address| address != host) {
@@ -148,37 +173,9 @@ fn host_entry(
     Ok(entry)
 }
 
-/// `-J bastion`, `-o ProxyJump=bastion`, `-o Name=value`: the jump host and options; others mean
-/// something that would silently be lost.
-fn arguments(host: &str, args: &str, ssh: &mut Map<String, Value>) -> Result<(), String> {
-    let lost = |what: &str| {
-        format!("host `{host}`: ssh argument `{what}` has no place here; put it into ssh_config")
-    };
-    let mut words = args.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
-    while let Some(word) = words.next() {
-        let (flag, joined) = word.split_at_checked(2).ok_or_else(|| lost(word))?;
-        let value = if joined.is_empty() { words.next().unwrap_or_default() } else { joined };
-        let (name, value) = match flag {
-            "-J" => ("ProxyJump", value),
-            "-o" => value.split_once('=').ok_or_else(|| lost(value))?,
-            _ => return Err(lost(word)),
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "proxyjump" => {
-                ssh.insert("jump".to_owned(), value.into());
-            }
-            "userknownhostsfile" => {
-                ssh.insert("known_hosts".to_owned(), value.into());
-            }
-            // Connections are kept and ended by kvmfw itself.
-            "controlmaster" | "controlpersist" | "controlpath" => {}
-            _ => {
-                let options = ssh.entry("options").or_insert_with(|| json!({}));
-                options[name] = value.into();
-            }
-        }
-    }
-    Ok(())
+/// What Ansible takes for true.
+fn is_true(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "y" | "t" | "1" | "1.0" | "on")
 }
 
 /// A map as block YAML; texts of rules as literal blocks, the only form they are read in.
@@ -286,8 +283,21 @@ hosts:
         assert!(host(r#"{"ansible_host": "{{ ip }}"}"#).contains("template"));
         assert!(host(r#"{"ansible_become": "yes", "ansible_become_method": "su"}"#).contains("sudo only"));
         assert!(host(r#"{"ansible_ssh_common_args": "-F x"}"#).contains("no place"));
+        assert!(host(r#"{"ansible_become": true, "ansible_become_user": "deploy"}"#).contains("become root"));
         assert!(host(r#"{"kvmfw": 1}"#).contains("no map"));
         assert!(host(r#"{"ansible_port": "ssh"}"#).contains("no port"));
+    }
+
+    #[test]
+    fn what_people_write_for_ansible_is_known() {
+        for text in [
+            "# fleet\n\n[storage:children]\nkvm1\n",
+            "kvm1 ansible_host=192.0.2.1\n",
+            "---\nall:\n  hosts:\n    kvm1:\n",
+        ] {
+            assert!(translate(text).unwrap_err().contains("--list"), "{text}");
+        }
+        assert!(!is_theirs("hosts:\n  kvm1: { }\n") && !is_theirs("[a, b]") && !is_theirs("{}"));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Finds and reads the files of a project; the only place of the inventory that touches the disk.
 
 use super::ansible;
+use super::module_test::{self, ModuleTest};
 use super::project::{File, Files, Project, assemble};
+use super::reader::Reader;
 use crate::problem::{Problem, Problems, Sources, did_you_mean};
 use crate::yaml;
 use std::path::{Path, PathBuf};
@@ -62,6 +64,38 @@ pub fn load_text(locate: &Locate, name: &str, text: &str) -> Result<Project, Pro
         root: root.clone(),
     };
     finish(files, read.problems)
+}
+
+/// The tests of the project's modules, and their texts for snippets.
+///
+/// Errors: everything that is wrong with how they are written.
+pub fn module_tests(project: &Project) -> Result<(Vec<ModuleTest>, Sources), Problems> {
+    let mut read = Read { root: &project.root, problems: Vec::new() };
+    let (mut tests, mut sources) = (Vec::new(), Sources::new());
+    for folder in entries(&project.root.join("modules")) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !project.modules.contains_key(&name) || !folder.join("tests").is_dir() {
+            continue;
+        }
+        for file in read.folder(&folder.join("tests")) {
+            sources.insert(file.name.clone(), file.text.clone());
+            let root = match yaml::parse(&file.name, &file.text) {
+                Ok(root) => root,
+                Err(mut problems) => {
+                    read.problems.append(&mut problems);
+                    continue;
+                }
+            };
+            let mut reader = Reader::new(&file.text, &file.folder, None);
+            tests.extend(module_test::tests(&name, &root, project, &mut reader));
+            read.problems.append(&mut reader.problems);
+        }
+    }
+    if read.problems.is_empty() {
+        Ok((tests, sources))
+    } else {
+        Err(Problems { list: read.problems, sources })
+    }
 }
 
 /// What could not be read is told together with what is wrong in what could.

@@ -278,18 +278,7 @@ impl Build {
                     ));
                 }
             }
-            for name in &entry.modules {
-                if !self.modules.contains_key(&name.value) {
-                    let known = self.modules.keys().map(String::as_str);
-                    self.problems.push(missing(
-                        "unknown-module",
-                        "module",
-                        name,
-                        did_you_mean(&name.value, known),
-                    ));
-                }
-            }
-            self.problems.extend(params(entry, &self.modules));
+            self.problems.extend(unknown_names(entry, &self.modules));
         }
         self.problems.extend(groups::cycles(&self.groups));
     }
@@ -344,6 +333,19 @@ fn missing(code: &'static str, what: &str, name: &Spanned<String>, help: Option<
         Problem::new(code, format!("there is no {what} `{}`", name.value)).at_place(&name.place);
     problem.help = help;
     problem
+}
+
+/// Modules that an entry names and that there are none of, and what is wrong with params.
+pub(super) fn unknown_names(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
+    let known = || modules.keys().map(String::as_str);
+    let unknown = entry.modules.iter().filter(|name| !modules.contains_key(&name.value));
+    let mut problems: Vec<Problem> = unknown
+        .map(|name| {
+            missing("unknown-module", "module", name, did_you_mean(&name.value, known().collect::<Vec<_>>()))
+        })
+        .collect();
+    problems.extend(params(entry, modules));
+    problems
 }
 
 /// What is wrong with the values that an entry gives to params.

@@ -85,7 +85,7 @@ impl Resources {
     }
 }
 
-fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlText> {
+pub(super) fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlText> {
     let mut files = Vec::new();
     for pair in reader.short_map(node, "files of /etc/sysctl.d by name") {
         let right = file_name(&pair.key, &pair.key_place, reader);

@@ -4,6 +4,7 @@
 //! A schema cannot see how YAML is written (rules outside of a block), what a rule means, or what
 //! another file says; all else it takes and refuses as the readers do.
 
+mod module_test;
 mod resources;
 
 use super::entry::{self, Owner};
@@ -20,6 +21,10 @@ pub fn schema(name: &str) -> Option<Value> {
         "module" => {
             let shapes = Shapes { in_module: true };
             ("kvmfw module", shapes.module(), shapes)
+        }
+        "module-test" => {
+            let shapes = Shapes { in_module: false };
+            ("kvmfw tests of a module", shapes.module_tests(), shapes)
         }
         _ => return None,
     };
@@ -357,7 +362,7 @@ mod tests {
             }
         }
         let mut open = Vec::new();
-        for name in ["inventory", "module"] {
+        for name in ["inventory", "module", "module-test"] {
             walk(name, &schema(name).unwrap(), &mut open);
         }
         assert!(open.is_empty(), "give these keys a shape: {open:#?}");

@@ -5,6 +5,7 @@ mod network;
 mod parse;
 mod routes;
 mod sections;
+mod sockets;
 mod sysctl_dirs;
 
 pub use links::{Link, Links};
@@ -12,6 +13,7 @@ pub use network::Network;
 pub use parse::{ObserveError, observe};
 pub use routes::{Hop, Route};
 pub use sections::Sections;
+pub use sockets::Socket;
 pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
 
 use crate::resource::iptables::Family;
@@ -38,6 +40,8 @@ pub struct Observed {
     pub others: Others,
     /// Links, addresses and routes.
     pub links: Links,
+    /// What listens and what is connected, the first thousands of it.
+    pub sockets: Vec<Socket>,
     /// Who else makes or configures links.
     pub network: Network,
 }
@@ -128,7 +132,7 @@ pub struct Rules {
 }
 
 /// How the rules would look after an apply, by the host's own iptables.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Predicted {
     /// Nothing is wanted and nothing of ours is there, or what is wanted was proven before and is there.
     Same,
@@ -150,20 +154,11 @@ pub struct Others {
     /// Programs that load and flush rules of their own: `firewalld`, `ufw`, `nftables FILE`.
     pub managers: Vec<String>,
     /// Base chains of native nft tables.
-    pub chains: Vec<NativeChain>,
-}
-
-/// A base chain of a native nft table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NativeChain {
-    /// Family and name of its table: `inet filter`.
-    pub table: String,
-    /// `filter`, `nat` or `route`.
-    pub kind: String,
-    /// The hook: `input`, `forward`, …
-    pub hook: String,
-    /// Its policy or a rule of its table drops packets.
-    pub drops: bool,
-    /// A rule of its table rewrites where packets go to.
-    pub rewrites: bool,
+    pub chains: Vec<String>,
+    /// What rules of native nft tables do, `inet filter drop`, `ip other rewrite`: where they drop packets
+    /// or rewrite where those go to.
+    pub acts: BTreeSet<String>,
+    /// Who needs bridged frames in netfilter, or brings them there, and the file that shows it:
+    /// `docker-icc`, `docker-proxy`, `kubernetes`, `pve`, `writer`.
+    pub evidence: Vec<(String, String)>,
 }

@@ -1,7 +1,7 @@
 //! From the probe's answer to [`Observed`].
 
 use super::{
-    Facts, Links, Live, NativeChain, Network, Observed, Others, Predicted, Rules, Sections, SshEnds, State,
+    Facts, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Socket, SshEnds, State,
     SysctlDirs,
 };
 use crate::resource::iptables::Family;
@@ -57,6 +57,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
             sections.get("routes4").unwrap_or(""),
             sections.get("routes6").unwrap_or(""),
         ),
+        sockets: Socket::parse(sections.get("sockets").unwrap_or("")),
         network: Network::parse(sections.get("network").unwrap_or("")),
     })
 }
@@ -168,42 +169,18 @@ fn words(text: &str) -> String {
     lines.join("; ")
 }
 
-/// `inet other type filter hook forward priority 10; policy drop;`, with `device` in between for some.
-fn native_chain(line: &str) -> Option<NativeChain> {
-    let words: Vec<&str> = line.split([' ', '\t', ';']).filter(|w| !w.is_empty()).collect();
-    let after = |name: &str| {
-        let at = words.iter().skip(2).position(|w| *w == name)?;
-        words.get(at + 3).map(|w| (*w).to_owned())
-    };
-    Some(NativeChain {
-        table: words.get(..2)?.join(" "),
-        kind: after("type")?,
-        hook: after("hook")?,
-        drops: after("policy").is_some_and(|policy| policy == "drop"),
-        rewrites: false,
-    })
-}
-
-/// `inet other drop`: what the rules of a table do.
-fn acts(chains: &mut [NativeChain], line: &str) {
-    let Some((table, act)) = line.rsplit_once(' ') else { return };
-    for chain in chains.iter_mut().filter(|chain| chain.table == table) {
-        match act {
-            "drop" => chain.drops = true,
-            _ => chain.rewrites = true,
-        }
-    }
-}
-
 fn others(s: &Sections<'_>) -> Others {
-    let mut others = Others::default();
+    let evidence = s.get("evidence").unwrap_or("").lines().filter_map(|line| line.split_once('='));
+    let evidence = evidence.map(|(what, file)| (what.to_owned(), file.to_owned())).collect();
+    let mut others = Others { evidence, ..Others::default() };
     for line in s.get("others").unwrap_or("").lines() {
         match line.split_once('=') {
             Some(("native", what)) => others.native.push(what.to_owned()),
             Some(("manager", what)) => others.managers.push(what.to_owned()),
-            Some(("chain", what)) => others.chains.extend(native_chain(what)),
-            // After the chains of its table: what its rules do.
-            Some(("acts", what)) => acts(&mut others.chains, what),
+            Some(("chain", what)) => others.chains.push(what.to_owned()),
+            Some(("acts", what)) => {
+                others.acts.insert(what.to_owned());
+            }
             Some((backend, count)) => {
                 if let Ok(count @ 1..) = count.parse() {
                     others.backend_rules.insert(backend.to_owned(), count);

@@ -15,9 +15,34 @@ pub struct Options {
     /// Take a host over from another inventory.
     pub take_over: bool,
     /// Risks that do not refuse.
-    pub accept: BTreeSet<String>,
+    pub accept: BTreeSet<Acceptable>,
     /// Go back to the state before kvmfw.
     pub zero: bool,
+}
+
+/// A predicted risk that refuses a host until the user accepts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Acceptable {
+    /// The host's SSH will be cut.
+    Lockout,
+    /// Something on the host needs bridged frames in netfilter, and they are taken out of it.
+    BypassWrong,
+    /// Every resource of a kind is removed.
+    RemovesAll,
+}
+
+impl Acceptable {
+    /// All of them, the gravest first.
+    pub const ALL: [Acceptable; 3] = [Acceptable::Lockout, Acceptable::BypassWrong, Acceptable::RemovesAll];
+
+    /// The word for `--accept-risk`, and the reason of the refusal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Acceptable::Lockout => "lockout",
+            Acceptable::BypassWrong => "bypass_wrong",
+            Acceptable::RemovesAll => "removes-all",
+        }
+    }
 }
 
 /// What is to be done on one host.
@@ -65,7 +90,18 @@ impl Refusal {
 
     /// What to do next, where the sentence does not say it.
     pub fn hint(&self) -> Option<&'static str> {
-        self.is_failure().then_some("nothing was touched; correct the rule and plan again")
+        match self.reason.as_str() {
+            _ if self.is_failure() => Some("nothing was touched; correct the rule and plan again"),
+            "lockout" => Some(
+                "nothing was touched; correct the rule. With --accept-risk lockout it is applied all the same, and the host \
+                 puts itself back when no new connection confirms",
+            ),
+            "bypass_wrong" => Some(
+                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, or --accept-risk bypass_wrong",
+            ),
+            "removes-all" => Some("nothing was touched; if that is meant, --accept-risk removes-all"),
+            _ => None,
+        }
     }
 
     fn new(reason: &str, message: impl Into<String>) -> Self {
@@ -82,6 +118,13 @@ pub fn question(desired: &Desired) -> ([String; 2], String) {
         keys.push('\n');
     }
     (want, keys)
+}
+
+/// What can be said about a host's part of the inventory without a connection.
+pub fn check(desired: &Desired) -> Vec<Warning> {
+    let mut warnings = desired.warnings.clone();
+    warnings.extend(lints::offline(desired));
+    warnings
 }
 
 /// Plans one host.
@@ -125,6 +168,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     let refusal = refusal(desired, observed, options, &sysctl)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)));
     lints::judge(desired, observed, &rules, &mut plan);
+    let refusal = refusal.or_else(|| risky(&plan, options));
     plan.verdict = match refusal {
         Some(refusal) => Verdict::Refused(refusal),
         None if plan.changes.is_empty() => Verdict::Unchanged,
@@ -134,6 +178,46 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     plan.warnings.dedup();
     plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, &bridges, options);
     plan
+}
+
+/// The gravest of the risks that the plan has and the user did not accept.
+fn risky(plan: &HostPlan, options: &Options) -> Option<Refusal> {
+    if plan.changes.is_empty() {
+        return None;
+    }
+    let found = |risk| match risk {
+        Acceptable::Lockout => warning(plan, "lockout"),
+        Acceptable::BypassWrong => {
+            let changes = plan.changes.iter().any(|c| c.risks.contains(&Risk::BypassWrong));
+            warning(plan, "bypass-wrong").filter(|_| changes)
+        }
+        Acceptable::RemovesAll => removed_kinds(&plan.changes),
+    };
+    Acceptable::ALL
+        .into_iter()
+        .filter(|risk| !options.accept.contains(risk))
+        .find_map(|risk| Some(Refusal::new(risk.as_str(), found(risk)?)))
+}
+
+/// The sentence of a warning, with its place.
+fn warning(plan: &HostPlan, code: &str) -> Option<String> {
+    let found = plan.warnings.iter().find(|w| w.code == code)?;
+    let origin = found.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
+    Some(format!("{}{origin}", found.message))
+}
+
+/// Says which kinds of resources the plan takes away altogether. Where sysctl files go and rules come,
+/// one cure takes the place of another, and that is no slip.
+fn removed_kinds(changes: &[Change]) -> Option<String> {
+    use crate::resource::Kind;
+    let rules = |c: &Change| matches!(c.kind, Kind::Iptables | Kind::Ip6tables);
+    let replaced = changes.iter().any(|c| rules(c) && c.action != super::Action::Remove);
+    let gone = changes.iter().filter(|c| c.risks.contains(&Risk::RemovesAll));
+    let gone = gone.filter(|c| c.kind != Kind::Sysctl || !replaced);
+    let kinds: BTreeSet<&str> = gone.map(|c| c.kind.as_str()).collect();
+    let list: Vec<&str> = kinds.into_iter().collect();
+    (!list.is_empty())
+        .then(|| format!("this removes everything that kvmfw put there of kind {}", list.join(", ")))
 }
 
 /// What an earlier run or the last boot left to be looked at.

@@ -2,23 +2,27 @@
 
 mod bridge;
 mod bundle;
+pub mod bystanders;
 mod diff;
 mod fingerprint;
+pub mod forecast;
 mod host;
 mod lints;
+mod module_test;
 mod packages;
 mod record;
 mod rules;
 mod since;
-mod surroundings;
 mod sysctl;
+mod written;
 
 pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use fingerprint::digest;
-pub use host::{HostPlan, Options, Refusal, Verdict, host, question};
+pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
+pub use module_test::module_test;
 pub use record::Record;
 
 use crate::problem::Origin;
@@ -68,6 +72,8 @@ pub enum Risk {
     OneWay,
     /// It removes every resource of its kind from the host.
     RemovesAll,
+    /// It takes bridged frames away from somebody who filters them there.
+    BypassWrong,
 }
 
 impl Risk {
@@ -79,6 +85,7 @@ impl Risk {
             Risk::GuestsDark => "guests-dark",
             Risk::OneWay => "one-way",
             Risk::RemovesAll => "removes-all",
+            Risk::BypassWrong => "bypass-wrong",
         }
     }
 }

@@ -194,14 +194,30 @@ fn policies_back(family: Family, wanted: &Rules, observed: &Observed, record: &R
     }
 }
 
-/// The live rules with ours as they are written: what is shown of rules that the host refuses.
-fn as_written(live: &Save, wanted: &Rules) -> Save {
+/// The live rules with ours as they are written: what is shown of rules that the host refuses, and of
+/// hosts that nobody has asked.
+pub(super) fn as_written(live: &Save, wanted: &Rules) -> Save {
     let mut save = live.clone();
     for (name, rules) in &wanted.tables {
         let table = save.tables.entry(name.clone()).or_default();
         for (chain, declared) in &rules.chains {
             let rules = declared.rules.iter().map(|r| r.text.clone()).collect();
             table.insert(SaveChain { name: chain.clone(), policy: None, odd_policy: None, rules });
+        }
+        let entered = rules.chains.iter().filter_map(|(own, c)| Some((&c.hook.as_ref()?.0, own)));
+        for builtin in rules.policies.keys().chain(entered.clone().map(|(builtin, _)| builtin)) {
+            let mut found = table.chain(builtin).cloned().unwrap_or_else(|| SaveChain {
+                name: builtin.clone(),
+                policy: Some(Policy::Accept),
+                ..SaveChain::default()
+            });
+            found.policy = rules.policies.get(builtin).map(|(policy, _)| *policy).or(found.policy);
+            if let Some((_, own)) = entered.clone().find(|(of, _)| *of == builtin)
+                && !found.rules.iter().any(|rule| rule.ends_with(&format!("-j {own}")))
+            {
+                found.rules.insert(0, format!("-m comment --comment \"{HOOK_COMMENT}\" -j {own}"));
+            }
+            table.insert(found);
         }
     }
     save

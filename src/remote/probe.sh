@@ -54,8 +54,12 @@ probe_sysctl() {
 		want_keys
 		cat $ETC/current/sysctl.keys 2>/dev/null
 		# What a forecast needs whether it is declared or not.
-		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables netfilter/nf_conntrack_tcp_loose; do
+		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables netfilter/nf_conntrack_tcp_loose ipv6/conf/all/forwarding; do
 			echo net/$key
+		done
+		for key in /proc/sys/net/ipv6/conf/*/accept_ra; do
+			link=${key%/*}
+			[ -e "/sys/class/net/${link##*/}/brport" ] || printf '%s\n' "${key#/proc/sys/}"
 		done
 	} | read_keys
 	# Modes, because root's own tests say yes to everything in some shells.
@@ -225,6 +229,41 @@ probe_client() {
 	done
 }
 
+# Who needs bridged frames in netfilter, and who brings them there. Files tell it; no daemon is asked.
+probe_evidence() {
+	local file
+	section evidence
+	[ -d /etc/pve ] && echo pve=/etc/pve
+	for file in /var/lib/kubelet/config.yaml /etc/kubernetes/kubelet.conf /var/lib/rancher/k3s/agent /etc/cni/net.d/*.conf*; do
+		[ -e "$file" ] && printf 'kubernetes=%s\n' "$file"
+	done
+	if [ -s /etc/docker/daemon.json ]; then
+		sed -n -e 's|.*"icc"[[:space:]]*:[[:space:]]*false.*|docker-icc=/etc/docker/daemon.json|p' \
+			-e 's|.*"userland-proxy"[[:space:]]*:[[:space:]]*false.*|docker-proxy=/etc/docker/daemon.json|p' /etc/docker/daemon.json
+	fi
+	first_line /run/docker.pid
+	if [ -n "$line" ] && [ -r "/proc/$line/cmdline" ]; then
+		tr '\0' '\n' <"/proc/$line/cmdline" |
+			sed -n -e 's|^--icc=false$|docker-icc=command line of dockerd|p' -e 's|^--userland-proxy=false$|docker-proxy=command line of dockerd|p'
+	fi
+	grep -lsE 'bridge-nf-call-ip6?tables' /etc/ufw/sysctl.conf /etc/rc.local /etc/network/interfaces /etc/network/interfaces.d/* \
+		/etc/network/if-*.d/* /etc/libvirt/hooks/* /etc/modprobe.d/* | sed 's/^/writer=/'
+	:
+}
+
+# What listens and what is connected, so that a plan can say which of it the rules would cut. Bounded: a
+# host may have a hundred thousand.
+probe_sockets() {
+	section sockets
+	awk 'BEGIN {
+		for (i = 1; i < ARGC; i++) {
+			print ">" ARGV[i]
+			for (n = 0; n < 4000 && (getline <ARGV[i]) > 0; n++) if ($4 == "01" || $4 == "0A" || $4 == "07") print $2, $3, $4
+			close(ARGV[i])
+		}
+	}' /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6
+}
+
 probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
@@ -245,7 +284,9 @@ probe() {
 	probe_rules 4
 	probe_rules 6
 	probe_others
+	probe_evidence
 	probe_links
+	probe_sockets
 	probe_network
 	probe_client
 	section end

@@ -104,6 +104,11 @@ impl Document {
         Self::new(None, planned.iter().map(HostEntry::of_planned).collect())
     }
 
+    /// What came of hosts outside of any run.
+    pub fn of_outcomes(outcomes: &[HostOutcome]) -> Self {
+        Self::new(None, outcomes.iter().map(HostEntry::of_outcome).collect())
+    }
+
     /// What a run did.
     pub fn of_run(run: &str, outcomes: &[HostOutcome]) -> Self {
         Self::new(Some(run.to_owned()), outcomes.iter().map(HostEntry::of_outcome).collect())
@@ -125,7 +130,7 @@ impl Document {
 impl HostEntry {
     fn of_planned(planned: &Planned) -> Self {
         match &planned.result {
-            Ok((plan, _)) => Self::of_host_plan(plan),
+            Ok(plan) => Self::of_host_plan(plan),
             Err(outcome) => Self::of_outcome(outcome),
         }
     }

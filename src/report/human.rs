@@ -1,7 +1,7 @@
 //! Plans and recaps as people read them. Equal changes of many hosts are one block; hosts without
 //! changes are not mentioned; the summary comes last, where the eye is.
 
-use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
+use super::document::{ChangeEntry, Document};
 use super::{Style, fold_names, printable};
 use crate::apply::Status;
 use crate::plan::{Action, Risk};
@@ -46,7 +46,8 @@ pub fn plan_text(document: &Document, style: Style) -> String {
         let _ = write!(out, " {}", style.alarm(&format!("{} unreachable.", hosts(unreachable))));
     }
     if refused > 0 {
-        let _ = write!(out, " {}", style.alarm(&format!("{} refused.", hosts(refused))));
+        let gap = if out.is_empty() || out.ends_with('\n') { "" } else { " " };
+        let _ = write!(out, "{gap}{}", style.alarm(&format!("{} refused.", hosts(refused))));
     }
     out.push('\n');
     out
@@ -81,20 +82,24 @@ fn hosts(n: usize) -> String {
     if n == 1 { "1 host".to_owned() } else { format!("{n} hosts") }
 }
 
-/// Equal changes under one heading, in the order of first mention.
-fn blocks(document: &Document, style: Style, out: &mut String) {
-    let mut order: Vec<(&ChangeEntry, Vec<&str>)> = Vec::new();
-    let mut index: BTreeMap<&ChangeEntry, usize> = BTreeMap::new();
-    for host in document.hosts.iter().filter(|h| !h.changes.is_empty()) {
-        for change in &host.changes {
-            let at = *index.entry(change).or_insert_with(|| {
-                order.push((change, Vec::new()));
-                order.len() - 1
-            });
-            order[at].1.push(&host.name);
-        }
+/// Equal things of many hosts as one, with the names of the hosts, in the order of first mention.
+fn together<'d, T: Ord + Copy>(all: impl Iterator<Item = (T, &'d str)>) -> Vec<(T, Vec<&'d str>)> {
+    let mut order: Vec<(T, Vec<&str>)> = Vec::new();
+    let mut index: BTreeMap<T, usize> = BTreeMap::new();
+    for (thing, host) in all {
+        let at = *index.entry(thing).or_insert_with(|| {
+            order.push((thing, Vec::new()));
+            order.len() - 1
+        });
+        order[at].1.push(host);
     }
-    for (change, names) in order {
+    order
+}
+
+fn blocks(document: &Document, style: Style, out: &mut String) {
+    let hosts = document.hosts.iter();
+    let changes = hosts.flat_map(|host| host.changes.iter().map(|change| (change, host.name.as_str())));
+    for (change, names) in together(changes) {
         block(change, &names, style, out);
     }
 }
@@ -119,6 +124,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
             Risk::GuestsDark => "! guests go dark",
             Risk::OneWay => "! cannot be rolled back in full",
             Risk::RemovesAll => "! removes all of its kind",
+            Risk::BypassWrong => "! the bypass is wrong here",
         };
         column += 3 + text.chars().count();
         let gap = if style.width.is_some_and(|w| column > w) {
@@ -127,7 +133,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
         } else {
             "   "
         };
-        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark);
+        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark | Risk::BypassWrong);
         let _ = write!(out, "{gap}{}", if grave { style.alarm(text) } else { style.warn(text) });
     }
     out.push('\n');
@@ -152,17 +158,8 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
 }
 
 fn warnings(document: &Document, style: Style, out: &mut String) {
-    let mut order: Vec<(&WarningEntry, Vec<&str>)> = Vec::new();
-    let mut index: BTreeMap<&WarningEntry, usize> = BTreeMap::new();
-    for host in &document.hosts {
-        for warning in &host.warnings {
-            let at = *index.entry(warning).or_insert_with(|| {
-                order.push((warning, Vec::new()));
-                order.len() - 1
-            });
-            order[at].1.push(&host.name);
-        }
-    }
+    let hosts = document.hosts.iter();
+    let order = together(hosts.flat_map(|host| host.warnings.iter().map(|w| (w, host.name.as_str()))));
     let any = !order.is_empty();
     for (warning, names) in order {
         let _ = write!(
@@ -184,26 +181,15 @@ fn warnings(document: &Document, style: Style, out: &mut String) {
 
 /// Hosts with something to say about themselves, equal words together.
 fn hosts_by_message(document: &Document, style: Style, out: &mut String) {
-    let mut groups: Vec<(&HostEntry, Vec<&str>)> = Vec::new();
-    for host in document.hosts.iter().filter(|h| h.message.is_some()) {
-        let same = |(first, _): &&mut (&HostEntry, Vec<&str>)| {
-            first.status == host.status && first.message == host.message && first.hint == host.hint
-        };
-        match groups.iter_mut().find(same) {
-            Some((_, names)) => names.push(&host.name),
-            None => groups.push((host, vec![&host.name])),
-        }
-    }
+    let said = document.hosts.iter().filter_map(|host| Some((host, host.message.as_deref()?)));
+    let groups = together(
+        said.map(|(host, message)| ((host.status, message, host.hint.as_deref()), host.name.as_str())),
+    );
     let any = !groups.is_empty();
-    for (host, names) in groups {
-        let words = format!("{} {}", printable(&fold_names(&names)), host.status.words().to_uppercase());
-        let _ = writeln!(
-            out,
-            "{}: {}",
-            style.alarm(&words),
-            printable(host.message.as_deref().unwrap_or_default())
-        );
-        if let Some(hint) = &host.hint {
+    for ((status, message, hint), names) in groups {
+        let words = format!("{} {}", printable(&fold_names(&names)), status.words().to_uppercase());
+        let _ = writeln!(out, "{}: {}", style.alarm(&words), printable(message));
+        if let Some(hint) = hint {
             let _ = writeln!(out, "    → {}", printable(hint));
         }
     }

@@ -56,17 +56,15 @@ pub(super) fn folder() -> Result<PathBuf, TransportError> {
     Ok(folder)
 }
 
-/// The options of an inventory, before the user's own configuration.
-pub(super) fn options(connection: &Connection) -> Result<Option<PrivateFile>, TransportError> {
-    if connection.options.is_empty() {
-        return Ok(None);
-    }
-    let mut text = String::new();
+/// The options of an inventory, before the user's own configuration. A jump host gets the same file,
+/// and with it the word that nobody is to be asked; ssh does not pass that on by itself.
+pub(super) fn options(connection: &Connection) -> Result<PrivateFile, TransportError> {
+    let mut text = "BatchMode yes\n".to_owned();
     for (name, value) in &connection.options {
         let _ = writeln!(text, "{name} {value}");
     }
     text.push_str(OWN);
-    PrivateFile::new(&text).map(Some)
+    PrivateFile::new(&text)
 }
 
 /// How a jump host is reached. It must never ask anybody: whoever could answer sees something else.

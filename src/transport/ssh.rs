@@ -12,8 +12,8 @@ use std::time::Duration;
 pub struct SshSession {
     session: openssh::Session,
     become_root: Become,
-    /// Options of the inventory as a file for `ssh -F`; goes with the session.
-    _config: Option<PrivateFile>,
+    /// For `ssh -F`; goes with the session.
+    _config: PrivateFile,
 }
 
 impl SshSession {
@@ -43,9 +43,7 @@ impl SshSession {
             builder.jump_hosts(jump.split(','));
         }
         let config = config::options(connection)?;
-        if let Some(config) = &config {
-            builder.config_file(config.path());
-        }
+        builder.config_file(config.path());
         // ConnectTimeout covers TCP and key exchange; authentication can still hang.
         let limit = connection.connect_timeout + Duration::from_secs(10);
         let session = match tokio::time::timeout(limit, builder.connect_mux(&connection.address)).await {
@@ -129,6 +127,12 @@ fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportEr
                 return TransportError::Connect(format!(
                     "{}; compare it and take it by one ssh to the host",
                     super::host_key::UNKNOWN
+                ));
+            }
+            if last.contains("Permission denied") {
+                return TransportError::Connect(format!(
+                    "{last} No key was taken, and kvmfw asks for no password and no passphrase: load the key with ssh-add, \
+                     or name its file (identity_file)"
                 ));
             }
             TransportError::Connect(last.to_owned())

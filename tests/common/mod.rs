@@ -375,13 +375,42 @@ impl Drop for Lab {
 #[must_use]
 #[track_caller]
 pub fn require_root() -> bool {
-    let Some(why) = missing() else { return true };
+    match missing() {
+        None => true,
+        Some(why) => may_skip(&why),
+    }
+}
+
+/// The same for tools that only some tests need.
+#[must_use]
+#[track_caller]
+pub fn require_tools(tools: &[&str]) -> bool {
+    match absent(tools) {
+        None => true,
+        Some(why) => may_skip(&why),
+    }
+}
+
+/// Says for all to see that the test is skipped, or panics where it may not be.
+#[track_caller]
+fn may_skip(why: &str) -> bool {
     let set = |name: &str, value: &str| std::env::var(name).is_ok_and(|v| v == value);
     assert!(!set("CI", "true") && !set("KVMFW_NO_SKIP", "1"), "this test may not be skipped: needs {why}");
     // Not eprint!, which the test runner captures: a skip must be seen.
     let line = format!("\nSKIPPED: needs {why} ({})\n", std::panic::Location::caller());
     let _ = std::io::stderr().write_all(line.as_bytes());
     false
+}
+
+/// Those of the tools that are not there.
+fn absent(tools: &[&str]) -> Option<String> {
+    let there = |tool: &&&str| {
+        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+            .iter()
+            .any(|dir| Path::new(dir).join(tool).exists())
+    };
+    let absent: Vec<&str> = tools.iter().filter(|tool| !there(tool)).copied().collect();
+    (!absent.is_empty()).then(|| absent.join(", "))
 }
 
 fn missing() -> Option<String> {
@@ -407,14 +436,8 @@ fn missing() -> Option<String> {
         "busybox",
         "dmesg",
     ];
-    let there = |tool: &&str| {
-        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-            .iter()
-            .any(|dir| Path::new(dir).join(tool).exists())
-    };
-    let absent: Vec<_> = tools.into_iter().filter(|tool| !there(tool)).collect();
-    if !absent.is_empty() {
-        return Some(format!("root and {}", absent.join(", ")));
+    if let Some(absent) = absent(&tools) {
+        return Some(format!("root and {absent}"));
     }
     let netns = Command::new("unshare")
         .args(["--net", "--mount", "--pid", "--uts", "--fork", "true"])

@@ -1,10 +1,10 @@
 //! The first look at a host, and the question for its key before it.
 
 use super::BootstrapArgs;
-use crate::apply::{Engine, HostOutcome, Planned};
+use crate::apply::{Engine, HostOutcome};
 use crate::cli::{Code, Common, exit, setup};
 use crate::desired::Desired;
-use crate::plan::Options;
+use crate::observe::Observed;
 use crate::transport::TransportError;
 use crate::transport::host_key::{self, HostKey};
 
@@ -12,9 +12,9 @@ use crate::transport::host_key::{self, HostKey};
 pub(super) async fn look(
     common: &Common,
     args: &BootstrapArgs,
-    mut engine: Engine,
+    engine: Engine,
     desired: Desired,
-) -> Result<Planned, u8> {
+) -> Result<Result<Box<Observed>, HostOutcome>, u8> {
     let fail = |error: TransportError| {
         setup::complain(&format!("{}: {error}", args.shown()));
         exit::UNREACHABLE
@@ -33,9 +33,9 @@ pub(super) async fn look(
         }
         key = Some(found);
     }
-    let planned = once(&mut engine, &desired).await?;
-    if !planned.result.as_ref().err().is_some_and(unknown_key) {
-        return Ok(planned);
+    let observed = engine.look(&desired).await;
+    if !observed.as_ref().err().is_some_and(unknown_key) {
+        return Ok(observed);
     }
     let key = match key {
         Some(key) => key,
@@ -50,12 +50,7 @@ pub(super) async fn look(
     if !common.quiet {
         setup::complain(&format!("The key of {} is in {} now.", args.shown(), file.display()));
     }
-    once(&mut engine, &desired).await
-}
-
-async fn once(engine: &mut Engine, desired: &Desired) -> Result<Planned, u8> {
-    let planned = engine.plan(vec![(desired.clone(), Options::default())], false).await;
-    planned.into_iter().next().ok_or(exit::INTERNAL)
+    Ok(engine.look(&desired).await)
 }
 
 fn unknown_key(outcome: &HostOutcome) -> bool {

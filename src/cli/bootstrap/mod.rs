@@ -16,6 +16,7 @@ use crate::problem::did_you_mean;
 use crate::report::{Document, plan_text};
 use crate::transport::Via;
 use clap::Args;
+use reach::Files;
 use std::path::PathBuf;
 
 /// Arguments of `bootstrap`.
@@ -62,12 +63,16 @@ impl BootstrapArgs {
         self.target.as_deref().unwrap_or("this host")
     }
 
-    /// How the host is reached. The files of ssh are for the machine that is logged in to.
+    /// Files of ssh, for the machine that is logged in to.
+    fn files(&self) -> Files<'_> {
+        [("identity_file", self.identity_file.as_deref()), ("known_hosts", self.known_hosts.as_deref())]
+    }
+
+    /// How the host is reached.
     fn reach(&self) -> Result<Reach, u8> {
-        let files = [("identity_file", &self.identity_file), ("known_hosts", &self.known_hosts)];
-        let none = [("identity_file", &None), ("known_hosts", &None)];
+        let files = if self.local { Files::default() } else { self.files() };
         match &self.target {
-            Some(target) => reach::parse(target, if self.local { none } else { files }, self.name.as_ref()),
+            Some(target) => reach::parse(target, files, self.name.as_ref()),
             None => reach::here(self.name.as_ref()),
         }
     }
@@ -75,8 +80,7 @@ impl BootstrapArgs {
     /// The machine that confirms a local bootstrap.
     fn third(&self, common: &Common) -> Result<Option<Desired>, u8> {
         let Some(text) = &self.confirm_from else { return Ok(None) };
-        let files = [("identity_file", &self.identity_file), ("known_hosts", &self.known_hosts)];
-        let reach = reach::parse(text, files, None)?;
+        let reach = reach::parse(text, self.files(), None)?;
         compile(common, &project(common, &Stanza::default().yaml(&reach, &Default::default()))?).map(Some)
     }
 }
@@ -89,17 +93,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
         local::needs_terminal()?;
     }
     let bare = project(common, &Stanza::default().yaml(&reach, &Default::default()))?;
-    for module in &wanted.modules {
-        if !bare.modules.contains_key(module) {
-            let help = did_you_mean(module, bare.modules.keys().map(String::as_str));
-            setup::complain(&format!(
-                "there is no module `{}`{}",
-                module.escape_debug(),
-                help.map_or_else(String::new, |h| format!("; {h}"))
-            ));
-            return Err(exit::BAD_INPUT);
-        }
-    }
+    known(&wanted, &bare)?;
     // What is wrong with the words is said before anybody is asked or connected to.
     let early = Stanza { bridges: ["br0".to_owned()].into(), ..wanted.clone() };
     compile(common, &project(common, &early.yaml(&reach, &bare.modules))?)?;
@@ -108,12 +102,15 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let settings = Settings { via, ..setup::settings(common, BOOTSTRAP) };
     let base = compile(common, &bare)?;
     let (looked, _) = setup::engine(common, settings, |engine| first_look::look(common, args, engine, base))?;
-    let planned = looked?;
-    let Ok((_, observed)) = &planned.result else {
-        let document = Document::of_plan(&[planned]);
-        setup::show(common, &document, plan_text);
-        return Ok(exit::of(&document, exit::DONE));
+    let observed = match looked? {
+        Ok(observed) => observed,
+        Err(outcome) => {
+            let document = Document::of_outcomes(&[outcome]);
+            setup::show(common, &document, plan_text);
+            return Ok(exit::of(&document, exit::DONE));
+        }
     };
+    let observed = observed.as_ref();
     let mut stanza = kept(observed);
     let before = stanza.bridges.clone();
     stanza.add(wanted);
@@ -131,7 +128,8 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
         (true, None) => Some(local::by_operator(observed.facts.ssh.as_ref())),
         (true, Some(third)) => Some(local::by_third(common, third, &desired.connection)?),
     };
-    let hosts = vec![(desired, Options::default())];
+    let options = Options { accept: args.rollout.accept.set(), ..Options::default() };
+    let hosts = vec![(desired, options)];
     let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, todo)?;
     if code == exit::DONE {
@@ -164,6 +162,20 @@ fn wanted(args: &BootstrapArgs) -> Result<Stanza, u8> {
         stanza.params.entry(module.to_owned()).or_default().insert(name.to_owned(), value.to_owned());
     }
     Ok(stanza)
+}
+
+/// Whether there are all the modules that were asked for.
+fn known(wanted: &Stanza, project: &Project) -> Code {
+    let Some(module) = wanted.modules.iter().find(|module| !project.modules.contains_key(*module)) else {
+        return Ok(exit::DONE);
+    };
+    let help = did_you_mean(module, project.modules.keys().map(String::as_str));
+    setup::complain(&format!(
+        "there is no module `{}`{}",
+        module.escape_debug(),
+        help.map_or_else(String::new, |h| format!("; {h}"))
+    ));
+    Err(exit::BAD_INPUT)
 }
 
 fn project(common: &Common, yaml: &str) -> Result<Project, u8> {

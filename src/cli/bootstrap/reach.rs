@@ -2,14 +2,13 @@
 
 use crate::cli::{exit, setup};
 use crate::inventory::Reach;
-use std::path::PathBuf;
+use std::path::Path;
+
+/// Keys of `ssh:` with the files that the command line names for them.
+pub(super) type Files<'a> = [(&'static str, Option<&'a Path>); 2];
 
 /// `USER@HOST:PORT` taken apart; `files` are those of ssh, the name is the host's in the inventory.
-pub(super) fn parse(
-    text: &str,
-    files: [(&'static str, &Option<PathBuf>); 2],
-    name: Option<&String>,
-) -> Result<Reach, u8> {
+pub(super) fn parse(text: &str, files: Files<'_>, name: Option<&String>) -> Result<Reach, u8> {
     let (user, place) = match text.rsplit_once('@') {
         Some((user, place)) => (Some(user.to_owned()), place),
         None => (None, text),
@@ -25,10 +24,10 @@ pub(super) fn parse(
         setup::complain(&format!("`{}`: that is no port", text.escape_debug()));
         return Err(exit::BAD_INPUT);
     };
-    let absolute = |path: &PathBuf| {
-        std::path::absolute(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned()
+    let absolute = |path: &Path| {
+        std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
     };
-    let files = files.into_iter().filter_map(|(key, file)| Some((key, absolute(file.as_ref()?)))).collect();
+    let files = files.into_iter().filter_map(|(key, file)| Some((key, absolute(file?)))).collect();
     let name = name.cloned().unwrap_or_else(|| match address.contains(':') {
         // Colons have no place in a host's name.
         true => format!("host-{}", address.replace(':', "-")),
@@ -44,6 +43,5 @@ pub(super) fn here(name: Option<&String>) -> Result<Reach, u8> {
         setup::complain("this host has no name; give it one with --name");
         return Err(exit::BAD_INPUT);
     };
-    let user = std::env::var("SUDO_USER").unwrap_or_else(|_| "root".to_owned());
-    Ok(Reach { address: name.clone(), name, user: Some(user), port: None, files: Vec::new() })
+    Ok(Reach { address: name.clone(), name, user: setup::user(), port: None, files: Vec::new() })
 }

@@ -1,0 +1,129 @@
+//! How a host is and will be as far as packets are concerned, for the lints and for `explain`.
+
+use super::{Record, rules};
+use crate::desired::Desired;
+use crate::netfilter::{BridgeView, Surroundings};
+use crate::observe::{Live, Observed, Predicted};
+use crate::resource::iptables::Family;
+use crate::resource::iptables::save::Save;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// All rules of a family as they will be once the desired ones are in place.
+pub fn rules_after(family: Family, desired: &Desired, observed: &Observed) -> Save {
+    let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+    rules::plan(family, desired, observed, &record.unwrap_or_default()).predicted
+}
+
+/// Puts the rules as they are written in the place of a dry run's answer, where there is none: good for
+/// rules that are written as iptables prints them.
+pub fn as_if_dry_run(desired: &Desired, observed: &mut Observed) {
+    for (family, rules) in &desired.rules {
+        if let Some(there) = observed.rules.get_mut(family)
+            && there.predicted == Predicted::Same
+        {
+            there.predicted = Predicted::Rules(rules::as_written(&there.live, rules));
+        }
+    }
+}
+
+/// A bridge as it is, or, with what is desired, as it will be.
+pub fn bridge_view(
+    family: Family,
+    name: &str,
+    observed: Option<&Observed>,
+    desired: Option<&Desired>,
+) -> BridgeView {
+    let links = observed.map(|o| &o.links);
+    let declared = desired.and_then(|d| d.bridges.get(name));
+    let mut ports: Vec<String> =
+        links.map_or_else(Vec::new, |links| links.ports(name).map(|port| port.name.clone()).collect());
+    for port in declared.into_iter().flat_map(|bridge| &bridge.ports) {
+        if !ports.contains(port) {
+            ports.push(port.clone());
+        }
+    }
+    let own = links.and_then(|l| l.by_name.get(name)?.number(own_knob(family))).is_some_and(|v| v != 0);
+    let own = match (declared, family) {
+        (Some(bridge), Family::V4) => bridge.nf_call_iptables.unwrap_or(own),
+        (Some(bridge), Family::V6) => bridge.nf_call_ip6tables.unwrap_or(own),
+        (None, _) => own,
+    };
+    BridgeView { name: name.to_owned(), ports, nf_call: own || global(family, observed, desired) }
+}
+
+/// What the walk has to know of the host beside its rules: addresses and routes. Other tables are left
+/// out: who is connected has passed them, and a plan does not change them.
+pub fn surroundings(observed: &Observed) -> Surroundings {
+    let links = &observed.links;
+    let mut addresses = Vec::new();
+    for link in links.by_name.values() {
+        let nets =
+            link.addresses.iter().filter_map(|a| format!("{}/{}", a.local, a.prefix).parse::<IpNet>().ok());
+        addresses.extend(nets.map(|net| (link.name.clone(), net)));
+    }
+    // The kernel's own routes stand in no list: they follow from the addresses.
+    let mut routes: Vec<(IpNet, String)> =
+        addresses.iter().map(|(link, net): &(String, IpNet)| (net.trunc(), link.clone())).collect();
+    for route in &links.routes {
+        let other_table = route.words.iter().any(|word| word == "table");
+        let (Some(net), [hop], false) = (network(&route.dst), &route.hops[..], other_table) else {
+            // Policy routing, or several ways: which one a packet takes is not known.
+            routes.clear();
+            break;
+        };
+        routes.push((net, hop.dev.clone()));
+    }
+    Surroundings { addresses, routes, ..Surroundings::default() }
+}
+
+/// A route's destination, as `ip` prints it.
+fn network(dst: &str) -> Option<IpNet> {
+    match dst {
+        "default" => "0.0.0.0/0".parse().ok(),
+        dst => dst.parse().ok().or_else(|| dst.parse::<IpAddr>().ok().map(IpNet::from)),
+    }
+}
+
+/// A bridge's own switch, as `ip` calls it.
+pub fn own_knob(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "nf_call_iptables",
+        Family::V6 => "nf_call_ip6tables",
+    }
+}
+
+/// The switch for all bridges, as a path below `/proc/sys`.
+pub fn global_knob(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "net/bridge/bridge-nf-call-iptables",
+        Family::V6 => "net/bridge/bridge-nf-call-ip6tables",
+    }
+}
+
+/// Whether the switch for all bridges is declared, and on.
+pub fn declared_global(family: Family, desired: &Desired) -> Option<bool> {
+    let entries = desired.sysctl.values().flat_map(|file| &file.entries);
+    let mut of_key = entries.filter(|entry| entry.key.path() == global_knob(family));
+    of_key.next().map(|entry| entry.value.trim() != "0")
+}
+
+/// Whether bridged frames of all bridges meet iptables. Without br_netfilter none does; a rule that
+/// loads it brings it at 1.
+fn global(family: Family, observed: Option<&Observed>, desired: Option<&Desired>) -> bool {
+    let live = match observed.map(|o| o.sysctl.get(global_knob(family))) {
+        Some(Some(Live::Value(value))) => Some(value.trim() != "0"),
+        Some(_) => None,
+        // Nothing is known of the host: on, which is the kernel's default once the module is there.
+        None => Some(true),
+    };
+    let Some(desired) = desired else { return live.unwrap_or(false) };
+    let wanted = declared_global(family, desired);
+    wanted.or(live).unwrap_or_else(|| loads_br_netfilter(desired))
+}
+
+fn loads_br_netfilter(desired: &Desired) -> bool {
+    let tables = desired.rules.values().flat_map(|rules| rules.tables.values());
+    let mut rules = tables.flat_map(|table| table.chains.values()).flat_map(|chain| &chain.rules);
+    rules.any(|rule| rule.module == Some("br_netfilter"))
+}

@@ -1,0 +1,179 @@
+//! Taking bridges out of netfilter: where that is wrong, and where it will not last.
+
+use super::{View, mark, warn};
+use crate::desired::Desired;
+use crate::netfilter::{Pattern, Rule, Ruleset, Target, Test};
+use crate::observe::Observed;
+use crate::plan::forecast::{declared_global, global_knob, own_knob};
+use crate::plan::{HostPlan, Risk};
+use crate::problem::{Origin, Warning};
+use crate::resource::Kind;
+use crate::resource::iptables::Family;
+use crate::resource::iptables::save::Save;
+use std::collections::BTreeSet;
+
+/// Chains by the start of their name, and who filters guests in them.
+const FILTERS: [(&str, &str); 9] = [
+    ("neutron-", "OpenStack neutron: security groups of its guests"),
+    ("PVEFW-", "pve-firewall: the rules of its guests"),
+    ("FI-", "libvirt's nwfilter: IP rules of a guest"),
+    ("FO-", "libvirt's nwfilter: IP rules of a guest"),
+    ("libvirt-host-in", "libvirt's nwfilter: IP rules of a guest"),
+    ("KUBE-FIREWALL", "Kubernetes: services and policies of pods behind a bridge"),
+    ("KUBE-SERVICES", "Kubernetes: services and policies of pods behind a bridge"),
+    ("cali-", "Calico: policies of pods"),
+    ("WEAVE-", "Weave: policies of pods"),
+];
+
+/// The bypass where somebody filters bridged frames on this host, with what shows it.
+pub(super) fn wrong(desired: &Desired, observed: &Observed, predicted: [&Save; 2], plan: &mut HostPlan) {
+    let Some(origin) = declared(desired) else { return };
+    let mut evidence = evidence(observed);
+    for (family, save) in Family::ALL.into_iter().zip(predicted) {
+        evidence.extend(dead_filters(family, save, observed));
+    }
+    if evidence.is_empty() {
+        return;
+    }
+    let message = format!(
+        "taking bridges out of netfilter is wrong on this host, where somebody filters bridged frames: {}. With \
+         bridge-nf-call-iptables at 0 none of that sees a frame any more",
+        evidence.into_iter().collect::<Vec<_>>().join("; ")
+    );
+    plan.warnings.push(warn("bypass-wrong", message, Some(origin)));
+    mark(plan, Risk::BypassWrong, |change| {
+        change.kind == Kind::Sysctl && change.diff.text().contains("net.bridge.bridge-nf-call-")
+    });
+}
+
+/// Who will bring bridged frames back into netfilter.
+pub(super) fn undone(desired: &Desired, observed: &Observed, warnings: &mut Vec<Warning>) {
+    let Some(origin) = declared(desired) else { return };
+    let chain = |name: &str| observed.rules.values().any(|r| r.live.chain("filter", name).is_some());
+    if chain("DOCKER") || chain("DOCKER-USER") || observed.links.by_name.contains_key("docker0") {
+        let message = "Docker is on this host, and its daemon sets bridge-nf-call-iptables to 1 when it starts (before 27.3 always, \
+                       later with icc=false or userland-proxy=false); the udev rule covers only the loading of br_netfilter, so plan \
+                       again after Docker starts, or use bridge-accept-physdev there"
+            .to_owned();
+        warnings.push(warn("bypass-undone", message, Some(origin.clone())));
+    }
+    for (what, file) in &observed.others.evidence {
+        let message = match what.as_str() {
+            "writer" => {
+                format!("{file} writes bridge-nf-call keys too, and may set them back; take that out there")
+            }
+            "pve" => {
+                "this is a Proxmox host: pve-firewall sets bridge-nf-call-iptables to 1 whenever it starts"
+                    .to_owned()
+            }
+            _ => continue,
+        };
+        warnings.push(warn("bypass-undone", message, Some(origin.clone())));
+    }
+}
+
+impl View<'_> {
+    /// A bridge whose own switch is on stays in netfilter, whatever the one for all says.
+    pub(super) fn bypass_overridden(&self, warnings: &mut Vec<Warning>) {
+        let Some(observed) = self.observed else { return };
+        if declared_global(self.family, self.desired) != Some(false) {
+            return;
+        }
+        let knob = own_knob(self.family);
+        for link in observed.links.bridges().filter(|l| l.number(knob).is_some_and(|v| v != 0)) {
+            let declared = self.desired.bridges.get(&link.name).and_then(|bridge| match self.family {
+                Family::V4 => bridge.nf_call_iptables,
+                Family::V6 => bridge.nf_call_ip6tables,
+            });
+            if declared.is_some() {
+                continue;
+            }
+            let message = format!(
+                "{} stays in netfilter: its own {knob} is 1, and either switch is enough; declare `{knob}: false` for that bridge",
+                link.name
+            );
+            let origin = self.desired.bridges.get(&link.name).map(|bridge| bridge.origin.clone());
+            warnings.push(warn("bypass-overridden", message, origin));
+        }
+    }
+}
+
+/// Where the bypass is declared.
+fn declared(desired: &Desired) -> Option<Origin> {
+    let keys = Family::ALL.map(global_knob);
+    let mut entries = desired.sysctl.values().flat_map(|file| &file.entries);
+    let entry = entries.find(|e| keys.contains(&e.key.path()) && e.value.trim() == "0")?;
+    Some(entry.origin.clone())
+}
+
+/// Programs that filter guests there, by their chains, links and files.
+fn evidence(observed: &Observed) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for rules in observed.rules.values() {
+        for chain in rules.live.tables.values().flat_map(|table| table.chains()) {
+            if let Some((_, who)) = FILTERS.iter().find(|(start, _)| chain.name.starts_with(start)) {
+                found.insert(format!("{who} (chain {})", shortened(&chain.name)));
+            }
+        }
+    }
+    for name in observed.links.by_name.keys() {
+        if name.starts_with("qbr") || name.starts_with("brq") {
+            found.insert(format!(
+                "OpenStack neutron: security groups of its guests (bridge {})",
+                shortened(name)
+            ));
+        }
+    }
+    for (what, file) in &observed.others.evidence {
+        let who = match what.as_str() {
+            "docker-icc" => "Docker with icc=false: containers kept apart",
+            "docker-proxy" => "Docker with userland-proxy=false: published ports within one bridge",
+            "kubernetes" => "Kubernetes: services and policies of pods behind a bridge",
+            _ => continue,
+        };
+        found.insert(format!("{who} ({file})"));
+    }
+    found
+}
+
+/// One guest's chain or bridge stands for all of its kind.
+fn shortened(name: &str) -> String {
+    match name.find('-').filter(|_| !name.starts_with("KUBE")) {
+        Some(at) => format!("{}…", &name[..=at]),
+        None if name.starts_with("qbr") || name.starts_with("brq") => format!("{}…", &name[..3]),
+        None => name.to_owned(),
+    }
+}
+
+/// Rules that drop bridged frames and would see none any more.
+fn dead_filters(family: Family, save: &Save, observed: &Observed) -> BTreeSet<String> {
+    let set = Ruleset::new(save);
+    let mut dead = Vec::new();
+    for (table, chains) in &save.tables {
+        for chain in chains.chains() {
+            if FILTERS.iter().any(|(start, _)| chain.name.starts_with(start)) {
+                continue;
+            }
+            let rules = set.rules(table, &chain.name).unwrap_or_default();
+            let drops = rules.iter().filter(|rule| rule.target == Target::Drop && is_bridged(rule, observed));
+            dead.extend(drops.map(|rule| format!("{}/{} `{}`", table, super::plain(&chain.name), rule.text)));
+        }
+    }
+    let Some(first) = dead.first() else { return BTreeSet::new() };
+    let more = if dead.len() > 1 { format!(" and {} more", dead.len() - 1) } else { String::new() };
+    [format!("{family} rules that would see no frame any more: {first}{more}")].into()
+}
+
+/// Whether only bridged frames can meet a rule: it asks for a port, or comes and goes by one bridge.
+fn is_bridged(rule: &Rule, observed: &Observed) -> bool {
+    let tests = || rule.matches.iter().filter(|one| !one.negated).map(|one| &one.test);
+    let by_port = |test: &Test| {
+        matches!(
+            test,
+            Test::PhysIn(_) | Test::PhysOut(_) | Test::PhysIsIn | Test::PhysIsOut | Test::PhysIsBridged
+        )
+    };
+    let bridge = |Pattern(name): &Pattern| observed.links.by_name.get(name).is_some_and(|l| l.is_bridge());
+    let within = |name: &Pattern| tests().any(|other| matches!(other, Test::Out(out) if out == name));
+    tests().any(by_port) || tests().any(|test| matches!(test, Test::In(name) if bridge(name) && within(name)))
+}

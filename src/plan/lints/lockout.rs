@@ -1,0 +1,104 @@
+//! The connection that reads the plan, and the next one.
+
+use super::{View, kind, mark, say, warn};
+use crate::netfilter::{SshCase, SshPath, SshSummary, ssh_lockout};
+use crate::observe::{Link, Live};
+use crate::plan::{HostPlan, Risk};
+use crate::resource::iptables::Family;
+use crate::resource::iptables::save::Save;
+
+impl View<'_> {
+    /// The connection that reads this plan, and the next one.
+    pub(super) fn lockout(&self, plan: &mut HostPlan) {
+        let Some(observed) = self.observed else { return };
+        let Some(ends) = &observed.facts.ssh else { return };
+        if ends.server.is_ipv4() != (self.family == Family::V4) {
+            return;
+        }
+        let links = &observed.links.by_name;
+        let moved = |link: &Link| self.bridge_of(&link.name);
+        if self.live == self.predicted
+            && !links.values().any(|l| moved(l).is_some() && l.master.as_deref() != moved(l))
+        {
+            return;
+        }
+        let server = ends.server.to_string();
+        let link = links.values().find(|l| l.addresses.iter().any(|a| a.local == server));
+        let number = |key: &str| match observed.sysctl.get(key) {
+            Some(Live::Value(value)) => value.trim().parse::<i64>().ok(),
+            _ => None,
+        };
+        let near = link.filter(|l| {
+            l.addresses.iter().any(|a| {
+                format!("{}/{}", a.local, a.prefix)
+                    .parse::<ipnet::IpNet>()
+                    .is_ok_and(|net| net.contains(&ends.client))
+            })
+        });
+        // Where its address moves to a bridge, packets come in by the bridge.
+        let device = near.map(|l| moved(l).unwrap_or(&l.name).to_owned());
+        let path = SshPath {
+            family: self.family,
+            src: ends.client,
+            dst: ends.server,
+            sport: ends.client_port,
+            dport: ends.server_port,
+            in_iface: device.clone(),
+            out_iface: device,
+            conntrack_active_before: tracks(self.live),
+            tcp_loose: number("net/netfilter/nf_conntrack_tcp_loose").unwrap_or(1) != 0,
+        };
+        let what = |which: SshCase| match which {
+            SshCase::Established => "the open SSH connection",
+            SshCase::Pickup => {
+                "the open SSH connection (conntrack was not active before and will see it as new)"
+            }
+            SshCase::New => "every new SSH connection",
+            SshCase::Reply => "what the host answers over SSH",
+            SshCase::Neighbour => "IPv6 neighbour discovery, and with it SSH",
+        };
+        let (code, which, step) = match ssh_lockout(&self.after, &self.around, &path).summary() {
+            SshSummary::Safe => return,
+            // New connections are made all the same, and one of those confirms.
+            SshSummary::LockedOut { which: SshCase::Pickup, step } => ("session-dies", SshCase::Pickup, step),
+            SshSummary::LockedOut { which, step } => ("lockout", which, step),
+            SshSummary::Unknown { which, step } => ("lockout-unknown", which, step),
+        };
+        let by = step.as_ref().map_or_else(|| "the rules".to_owned(), say);
+        let message = if code == "lockout" {
+            format!(
+                "LOCKOUT: {} from {} to port {} will be cut by {by}",
+                what(which),
+                ends.client,
+                ends.server_port
+            )
+        } else if code == "session-dies" {
+            format!("{} will be cut by {by}; new ones are not", what(which))
+        } else {
+            format!("whether {} survives cannot be told: it depends on {by}", what(which))
+        };
+        plan.warnings.push(warn(code, message, step.as_ref().and_then(|s| self.origin_of(s))));
+        if code == "lockout" {
+            mark(plan, Risk::Lockout, |c| {
+                c.kind == kind(self.family) && c.risks.contains(&Risk::ManagementPath)
+            });
+        }
+    }
+
+    /// The bridge that a link is to be a port of.
+    pub(super) fn bridge_of(&self, link: &str) -> Option<&str> {
+        let mut bridges = self.desired.bridges.values().filter(|bridge| bridge.manage);
+        let bridge = bridges.find(|bridge| bridge.ports.iter().any(|port| port == link));
+        bridge.map(|bridge| bridge.name.as_str())
+    }
+}
+
+/// Whether conntrack is active already: some rule asks it.
+fn tracks(save: &Save) -> bool {
+    let asks = |rule: &String| {
+        ["-m state ", "-m conntrack ", "--ctstate", "-j MASQUERADE", "-j DNAT", "-j SNAT", "-j REDIRECT"]
+            .iter()
+            .any(|w| rule.contains(w))
+    };
+    save.tables.values().flat_map(|t| t.chains()).flat_map(|c| &c.rules).any(asks)
+}

@@ -1,0 +1,140 @@
+//! What the rules will do to people, said before they do it.
+
+mod bypass;
+mod guests;
+mod halves;
+mod lockout;
+mod order;
+mod ports;
+mod routes;
+mod services;
+mod sockets;
+
+use super::rules::{RulesPlan, as_written, origins};
+use super::{HostPlan, Risk, forecast};
+use crate::desired::Desired;
+use crate::netfilter::{Ruleset, Step, Surroundings};
+use crate::observe::Observed;
+use crate::problem::{Origin, Warning};
+use crate::resource::Kind;
+use crate::resource::iptables::save::Save;
+use crate::resource::iptables::{Family, PREFIX};
+
+/// Warns and marks risks.
+pub(super) fn judge(desired: &Desired, observed: &Observed, rules: &[RulesPlan; 2], plan: &mut HostPlan) {
+    for (family, planned) in Family::ALL.into_iter().zip(rules) {
+        let Some(there) = observed.rules.get(&family) else { continue };
+        let view = View::new(family, desired, Some(observed), &there.live, &planned.predicted);
+        view.guests(plan);
+        view.lockout(plan);
+        view.sockets(plan);
+        view.dead(&mut plan.warnings);
+        view.starved(&mut plan.warnings);
+        view.outranked(&mut plan.warnings);
+        view.established(&mut plan.warnings);
+        if observed.facts.ssh.is_none() {
+            view.ssh_accepted(&mut plan.warnings);
+        }
+        view.ports(&mut plan.warnings);
+        view.bypass_overridden(&mut plan.warnings);
+    }
+    let predicted = [&rules[0].predicted, &rules[1].predicted];
+    bypass::wrong(desired, observed, predicted, plan);
+    bypass::undone(desired, observed, &mut plan.warnings);
+    routes::lost(desired, observed, &mut plan.warnings);
+}
+
+/// What can be said without a host: of the declared rules alone, as they are written.
+pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let nothing = Save::default();
+    for (family, rules) in &desired.rules {
+        let written = as_written(&nothing, rules);
+        let view = View::new(*family, desired, None, &nothing, &written);
+        view.guests_where_filtered(&mut warnings);
+        view.dead(&mut warnings);
+        view.established(&mut warnings);
+        view.ssh_accepted(&mut warnings);
+        view.ports(&mut warnings);
+    }
+    warnings
+}
+
+/// One family of one host, as it is and as it will be.
+struct View<'a> {
+    family: Family,
+    desired: &'a Desired,
+    /// `None` where only the inventory is looked at.
+    observed: Option<&'a Observed>,
+    live: &'a Save,
+    predicted: &'a Save,
+    before: Ruleset,
+    after: Ruleset,
+    around: Surroundings,
+}
+
+impl<'a> View<'a> {
+    fn new(
+        family: Family,
+        desired: &'a Desired,
+        observed: Option<&'a Observed>,
+        live: &'a Save,
+        predicted: &'a Save,
+    ) -> Self {
+        let (before, after) = (Ruleset::new(live), Ruleset::new(predicted));
+        let around = observed.map(forecast::surroundings).unwrap_or_default();
+        Self { family, desired, observed, live, predicted, before, after, around }
+    }
+
+    /// Where the step that decides was declared; of others' rules nothing is known.
+    fn origin_of(&self, step: &Step) -> Option<Origin> {
+        match step.index {
+            Some(index) => self.rule_origin(&step.table, &step.chain, index),
+            None => {
+                let table = self.desired.rules.get(&self.family)?.tables.get(&step.table)?;
+                table.policies.get(&step.chain).map(|(_, origin)| origin.clone())
+            }
+        }
+    }
+
+    fn rule_origin(&self, table: &str, chain: &str, index: usize) -> Option<Origin> {
+        let declared = self.desired.rules.get(&self.family)?.tables.get(table)?.chains.get(chain)?;
+        let count = self.predicted.chain(table, chain)?.rules.len();
+        origins(declared, count).into_iter().nth(index.checked_sub(1)?)?
+    }
+
+    fn chain_origin(&self, table: &str, chain: &str) -> Option<Origin> {
+        Some(self.desired.rules.get(&self.family)?.tables.get(table)?.chains.get(chain)?.origin.clone())
+    }
+}
+
+fn warn(code: &'static str, message: String, origin: Option<Origin>) -> Warning {
+    Warning { code, message, origin }
+}
+
+fn kind(family: Family) -> Kind {
+    match family {
+        Family::V4 => Kind::Iptables,
+        Family::V6 => Kind::Ip6tables,
+    }
+}
+
+fn mark(plan: &mut HostPlan, risk: Risk, which: impl Fn(&super::Change) -> bool) {
+    for change in plan.changes.iter_mut().filter(|c| which(c)) {
+        if !change.risks.contains(&risk) {
+            change.risks.push(risk);
+        }
+    }
+}
+
+fn plain(chain: &str) -> &str {
+    chain.strip_prefix(PREFIX).unwrap_or(chain)
+}
+
+/// A step in the words of the inventory.
+fn say(step: &Step) -> String {
+    match step.index {
+        Some(index) => format!("{}/{} rule {index} `{}`", step.table, plain(&step.chain), step.text),
+        None => format!("the policy of {}/{} ({})", step.table, step.chain, step.text),
+    }
+}

@@ -1,0 +1,110 @@
+//! Rules that never match, and rules that decide before others.
+
+use super::{View, plain};
+use crate::netfilter::dead_rules;
+use crate::problem::Warning;
+use crate::resource::iptables::HOOK_COMMENT;
+
+impl View<'_> {
+    /// Rules of ours that no packet reaches.
+    pub(super) fn dead(&self, warnings: &mut Vec<Warning>) {
+        for (table, chain) in self.predicted.own_chains() {
+            for dead in dead_rules(&self.after, table, &chain.name) {
+                let (Some(rule), Some(wall)) =
+                    (chain.rules.get(dead.index - 1), chain.rules.get(dead.shadowed_by - 1))
+                else {
+                    continue;
+                };
+                let origin = self.rule_origin(table, &chain.name, dead.index);
+                warnings.push(Warning {
+                    code: "dead-rule",
+                    message: format!(
+                        "{} {table}/{} rule {}: `{rule}` is never reached, because rule {} before it decides: `{wall}`",
+                        self.family,
+                        plain(&chain.name),
+                        dead.index,
+                        dead.shadowed_by
+                    ),
+                    origin,
+                });
+            }
+        }
+    }
+
+    /// Foreign rules that our hook leaves nothing for.
+    pub(super) fn starved(&self, warnings: &mut Vec<Warning>) {
+        for hook in self.predicted.hooks() {
+            let Some(chain) = self.predicted.chain(hook.table, hook.chain) else { continue };
+            let starved: Vec<&str> = dead_rules(&self.after, hook.table, hook.chain)
+                .iter()
+                .filter(|d| d.shadowed_by == hook.position)
+                .filter_map(|d| chain.rules.get(d.index - 1))
+                .map(String::as_str)
+                .collect();
+            if let Some(first) = starved.first() {
+                let more = match starved.len() {
+                    1 => String::new(),
+                    n => format!(" and {} more", n - 1),
+                };
+                warnings.push(Warning {
+                    code: "starves-foreign",
+                    message: format!(
+                        "{} {}/{}: ours decides about every packet, so rules of others after it never match: `{first}`{more}",
+                        self.family, hook.table, hook.chain
+                    ),
+                    origin: self.chain_origin(hook.table, &hook.target),
+                });
+            }
+        }
+    }
+
+    /// Foreign rules that stand before our hook and decide.
+    pub(super) fn outranked(&self, warnings: &mut Vec<Warning>) {
+        for hook in self.predicted.hooks() {
+            let Some(chain) = self.predicted.chain(hook.table, hook.chain) else { continue };
+            let before = chain.rules.iter().take(hook.position - 1);
+            let decides: Vec<&String> =
+                before.filter(|r| !r.contains(HOOK_COMMENT) && may_decide(r)).collect();
+            if let Some(first) = decides.first() {
+                warnings.push(Warning {
+                    code: "hook-outranked",
+                    message: format!(
+                        "{} {}/{}: {} stands before our hook and decides first: `{first}`; `hook: first` would move ours up",
+                        self.family,
+                        hook.table,
+                        hook.chain,
+                        writer(first)
+                    ),
+                    origin: self.chain_origin(hook.table, &hook.target),
+                });
+            }
+        }
+    }
+}
+
+/// Whether a foreign rule can decide: anything but the targets that let the packet go on.
+fn may_decide(rule: &str) -> bool {
+    let target = crate::resource::iptables::save::jump(rule).map(|j| j.target);
+    target
+        .is_some_and(|t| !matches!(t.as_str(), "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "CLASSIFY"))
+}
+
+/// Who writes such rules.
+pub(super) fn writer(rule: &str) -> &'static str {
+    let target = crate::resource::iptables::save::jump(rule).map(|j| j.target).unwrap_or_default();
+    for (start, who) in [
+        ("DOCKER", "Docker"),
+        ("LIBVIRT_", "libvirt"),
+        ("f2b-", "fail2ban"),
+        ("KUBE-", "kube-proxy"),
+        ("cali-", "Calico"),
+        ("ufw", "ufw"),
+        ("PVEFW-", "pve-firewall"),
+        ("neutron-", "neutron"),
+    ] {
+        if target.starts_with(start) {
+            return who;
+        }
+    }
+    "a rule of somebody else"
+}

@@ -1,0 +1,207 @@
+//! The host's own connections: which of them the new rules would cut.
+
+use super::{View, say, services, warn};
+use crate::netfilter::{Base, Device, Packet, Ruleset, States, Step, Surroundings, TcpFlags, Verdict, walk};
+use crate::observe::{Observed, Socket};
+use crate::plan::HostPlan;
+use crate::resource::iptables::Family;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// So many rules may be looked at for all sockets together: a long ruleset gets fewer walks.
+const WORK: usize = 400_000;
+
+/// So many things are named in a warning.
+const NAMED: usize = 8;
+
+/// Ports that clients take; a UDP socket there waits for an answer and serves nobody.
+const CLIENT_PORTS: u16 = 32_768;
+
+/// Connections to one service of one peer, or from one peer to one service of ours.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Flow {
+    local: IpAddr,
+    peer: IpAddr,
+    /// The port that names the service.
+    service: u16,
+    tcp: bool,
+    /// The service is the host's.
+    serves: bool,
+}
+
+/// What is cut, by the step that cuts it.
+type Cut = BTreeMap<String, (Step, BTreeSet<String>)>;
+
+impl View<'_> {
+    /// Connections that are open and would be cut, and listeners that nobody would reach any more.
+    pub(super) fn sockets(&self, plan: &mut HostPlan) {
+        let Some(observed) = self.observed else { return };
+        if self.live == self.predicted {
+            return;
+        }
+        let mut budget = (WORK / (self.before.len() + self.after.len() + 1)).clamp(16, 512);
+        let listening: BTreeSet<(u16, bool)> =
+            observed.sockets.iter().filter(|s| s.peer.is_none()).map(|s| (s.port, s.tcp)).collect();
+        let mut open = Cut::new();
+        let mut closed = Cut::new();
+        let mut flows: Vec<Flow> =
+            observed.sockets.iter().filter_map(|s| self.flow(s, observed, &listening)).collect();
+        // What is known by name first, should there be too many.
+        flows.sort_by_key(|flow| (services::name(flow.service).is_none(), *flow));
+        flows.dedup();
+        for flow in &flows {
+            if budget == 0 {
+                break;
+            }
+            budget -= 1;
+            if let Some(step) = self.newly_dropped(|set| cut_open(set, &self.around, self.family, flow)) {
+                add(&mut open, step, flow.shown());
+            } else if flow.serves
+                && let Some(step) = self.newly_dropped(|set| {
+                    cut_new(set, &self.around, self.family, Some(flow.peer), flow.service, flow.tcp)
+                })
+            {
+                let what =
+                    format!("{} for {}, connected now", services::shown(flow.service, flow.tcp), flow.peer);
+                add(&mut closed, step, what);
+            }
+        }
+        for (port, tcp) in self.served(observed) {
+            if budget == 0 {
+                break;
+            }
+            budget -= 1;
+            if let Some(step) =
+                self.newly_dropped(|set| cut_new(set, &self.around, self.family, None, port, tcp))
+            {
+                add(&mut closed, step, services::shown(port, tcp));
+            }
+        }
+        for (step, what) in open.into_values() {
+            let message =
+                format!("connections that are open now will be cut by {}: {}", say(&step), list(&what));
+            plan.warnings.push(warn("connections-cut", message, self.origin_of(&step)));
+        }
+        for (step, what) in closed.into_values() {
+            let message = format!(
+                "{}: new connections to what listens on the host will be cut by {}: {}",
+                self.family,
+                say(&step),
+                list(&what)
+            );
+            plan.warnings.push(warn("ports-closed", message, self.origin_of(&step)));
+        }
+    }
+
+    /// A connection of this family with somebody else, other than the one that asks.
+    fn flow(&self, socket: &Socket, observed: &Observed, listening: &BTreeSet<(u16, bool)>) -> Option<Flow> {
+        let (peer, peer_port) = socket.peer?;
+        let v4 = self.family == Family::V4;
+        if peer.is_ipv4() != v4 || peer.is_loopback() || peer == socket.local {
+            return None;
+        }
+        if observed.facts.ssh.as_ref().is_some_and(|ssh| ssh.client == peer && ssh.server_port == socket.port)
+        {
+            return None;
+        }
+        let serves = listening.contains(&(socket.port, socket.tcp));
+        let service = if serves { socket.port } else { peer_port };
+        Some(Flow { local: socket.local, peer, service, tcp: socket.tcp, serves })
+    }
+
+    /// Ports that something listens on for others, SSH's left out: that is said elsewhere.
+    fn served(&self, observed: &Observed) -> BTreeSet<(u16, bool)> {
+        let ssh = observed.facts.ssh.as_ref().map(|ssh| ssh.server_port);
+        let mine = |socket: &&Socket| {
+            let any_v6 = socket.local.is_ipv6() && socket.local.is_unspecified();
+            let family = socket.local.is_ipv4() == (self.family == Family::V4) || any_v6;
+            // A DHCP client reads its answers before netfilter does.
+            let client = !socket.tcp && (socket.port >= CLIENT_PORTS || socket.port == 68);
+            family && !client && socket.peer.is_none() && !socket.local.is_loopback()
+        };
+        let ports = observed.sockets.iter().filter(mine).filter(|s| Some(s.port) != ssh || !s.tcp);
+        ports.map(|s| (s.port, s.tcp)).collect()
+    }
+
+    /// What drops it after the change, where nothing did before.
+    fn newly_dropped(&self, drops: impl Fn(&Ruleset) -> Option<Step>) -> Option<Step> {
+        let step = drops(&self.after)?;
+        drops(&self.before).is_none().then_some(step)
+    }
+}
+
+impl Flow {
+    fn shown(&self) -> String {
+        let service = services::shown(self.service, self.tcp);
+        if self.serves {
+            format!("{service} for {}", self.peer)
+        } else {
+            format!("to {} {service}", self.peer)
+        }
+    }
+}
+
+/// What drops packets of an open connection, either way. Conntrack knows it: an apply sees to that
+/// before the first rule that asks.
+fn cut_open(set: &Ruleset, around: &Surroundings, family: Family, flow: &Flow) -> Option<Step> {
+    let (ours, theirs) = if flow.serves { (Some(flow.service), None) } else { (None, Some(flow.service)) };
+    let packet = |src, dst, sport, dport| {
+        let segment = if flow.tcp {
+            Packet { tcp_flags: TcpFlags::ACK, ..Packet::tcp(family, 0, 0, TcpFlags::ACK) }
+        } else {
+            Packet::udp(family, 0, 0)
+        };
+        Packet { src: Some(src), dst: Some(dst), sport, dport, state: States::ESTABLISHED, ..segment }
+    };
+    let inward = to_host(packet(flow.peer, flow.local, theirs, ours));
+    let outward = Packet {
+        src_local: Some(true),
+        in_iface: Device::Absent,
+        out_iface: Device::Some,
+        physin: Device::Absent,
+        physout: Device::Absent,
+        ..packet(flow.local, flow.peer, ours, theirs)
+    };
+    dropped(set, around, Base::Input, &inward).or_else(|| dropped(set, around, Base::Output, &outward))
+}
+
+/// What drops the first packet to a port of the host.
+fn cut_new(
+    set: &Ruleset,
+    around: &Surroundings,
+    family: Family,
+    from: Option<IpAddr>,
+    port: u16,
+    tcp: bool,
+) -> Option<Step> {
+    let packet = if tcp { Packet::tcp(family, 0, port, TcpFlags::SYN) } else { Packet::udp(family, 0, port) };
+    let packet = to_host(Packet { src: from, sport: None, state: States::NEW, ..packet });
+    dropped(set, around, Base::Input, &packet)
+}
+
+fn to_host(packet: Packet) -> Packet {
+    Packet {
+        dst_local: Some(true),
+        in_iface: Device::Some,
+        out_iface: Device::Absent,
+        physout: Device::Absent,
+        ..packet
+    }
+}
+
+fn dropped(set: &Ruleset, around: &Surroundings, base: Base, packet: &Packet) -> Option<Step> {
+    let found = walk(set, around, base, packet);
+    found.decided_by.filter(|_| found.verdict == Verdict::Drop)
+}
+
+fn add(cut: &mut Cut, step: Step, what: String) {
+    cut.entry(step.to_string()).or_insert_with(|| (step, BTreeSet::new())).1.insert(what);
+}
+
+fn list(what: &BTreeSet<String>) -> String {
+    let mut text = what.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if what.len() > NAMED {
+        text.push_str(&format!(" and {} more", what.len() - NAMED));
+    }
+    text
+}

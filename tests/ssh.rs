@@ -1,0 +1,299 @@
+//! Ways to log in, as `ssh` itself knows them: kvmfw uses the operator's own ssh and takes nothing
+//! from it. Each login here has a home of its own, with its own `~/.ssh`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::project::{Project, Run};
+use common::terminal::Terminal;
+use common::{Cut, Lab};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const HOST: &str = "kvm1";
+
+/// An operator with a `~/.ssh`, where kvmfw runs.
+struct Operator<'a> {
+    lab: &'a Lab,
+    project: Project,
+    home: tempfile::TempDir,
+}
+
+impl<'a> Operator<'a> {
+    /// The hosts are reached as `ssh:` says, and no other way.
+    fn new(lab: &'a Lab, ssh: &str) -> Self {
+        let operator =
+            Self { lab, project: Project::new(lab, &[], "modules: []"), home: tempfile::tempdir().unwrap() };
+        fs::create_dir(operator.file("")).unwrap();
+        operator.inventory(ssh);
+        operator
+    }
+
+    fn inventory(&self, ssh: &str) {
+        let yaml = format!(
+            "hosts: {{ kvm1: {{ }} }}\ngroups:\n  all:\n    ssh: {{ {ssh} }}\n    sysctl: {{ 60-t: {{ net.ipv4.conf.all.arp_ignore: 1 }} }}\n"
+        );
+        self.project.write("inventories/prod.yaml", &yaml);
+    }
+
+    /// A file of `~/.ssh`.
+    fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(".ssh").join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.file(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// The key that the hosts know, under a name in `~/.ssh`.
+    fn key(&self, name: &str) {
+        self.write(name, &fs::read_to_string(self.lab.dir().join("id_ed25519")).unwrap());
+    }
+
+    fn known_hosts(&self) {
+        self.write("known_hosts", &fs::read_to_string(self.lab.dir().join("known_hosts")).unwrap());
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        self.command_in(&["setsid", "--wait"], args)
+    }
+
+    /// kvmfw with that home, in a session of its own. ssh takes the home from the password file, and so
+    /// it is put in the place of root's.
+    fn command_in(&self, session: &[&str], args: &[&str]) -> Command {
+        let program = std::env::var("KVMFW").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kvmfw").to_owned());
+        let mut command = self.lab.exec_command("unshare");
+        command
+            .arg("--mount")
+            .args(session)
+            .args(["sh", "-c", "mount --bind \"$0\" /root && exec \"$@\""])
+            .arg(self.home.path())
+            .arg(program)
+            .args(args)
+            .args(["-i", "prod", "--color", "never", "-C"])
+            .arg(self.project.path())
+            .env("HOME", "/root")
+            .env("KVMFW_RUN_DIR", self.project.path().join("runs"))
+            .env_remove("SSH_AUTH_SOCK")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, mut command: Command) -> Run {
+        let start = Instant::now();
+        let output = command.output().unwrap();
+        Run {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: start.elapsed(),
+        }
+    }
+
+    #[track_caller]
+    fn logs_in(&self) {
+        let run = self.run(self.command(&["plan", "--detailed-exitcode"])).expect(2);
+        assert!(run.stdout.contains("arp_ignore"), "{}", run.stdout);
+    }
+
+    #[track_caller]
+    fn stays_out(&self, why: &str) {
+        let run = self.run(self.command(&["plan"])).expect(5);
+        assert!(run.stdout.contains(why), "{}", run.stdout);
+    }
+}
+
+/// ssh-keygen, which says nothing.
+#[track_caller]
+fn keygen(args: &[&str]) {
+    let output = Command::new("ssh-keygen").arg("-q").args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Lines for a host's sshd, which starts anew with them.
+fn sshd(lab: &Lab, lines: &str) {
+    fs::write(lab.disk(HOST, "/etc/ssh/sshd_config.d/test.conf"), lines).unwrap();
+    lab.reboot(HOST);
+}
+
+#[test]
+fn ssh_config_with_host_include_and_match() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let operator = Operator::new(&lab, "connect_timeout: 5s");
+    operator.key("fleet");
+    operator.known_hosts();
+    operator.write(
+        "config",
+        "Include conf.d/*.conf\nMatch host 10.99.0.11\n    User admin\n    IdentityFile ~/.ssh/fleet\n",
+    );
+    operator.write(
+        "conf.d/lab.conf",
+        "Host kvm?\n    HostName 10.99.0.11\n    ControlMaster auto\n    ControlPath ~/.ssh/%C\n",
+    );
+    // admin is no root, so it is the configuration that names the user.
+    let run = operator.run(operator.command(&["plan"])).expect(7);
+    assert!(run.stdout.contains("become: sudo"), "{}", run.stdout);
+    operator.inventory("become: sudo");
+    operator.logs_in();
+    // Options of the inventory stand before the configuration, and do not replace it.
+    operator.inventory("become: sudo, options: { ServerAliveInterval: 7 }");
+    operator.logs_in();
+}
+
+#[test]
+fn hashed_known_hosts() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let operator = Operator::new(&lab, "user: root");
+    operator.key("id_ed25519");
+    operator.write("config", "Host kvm1\n    HostName 10.99.0.11\n");
+    operator.stays_out("the host key is not known here");
+    operator.known_hosts();
+    keygen(&["-H", "-f", operator.file("known_hosts").to_str().unwrap()]);
+    assert!(fs::read_to_string(operator.file("known_hosts")).unwrap().starts_with("|1|"), "it is not hashed");
+    operator.logs_in();
+    // A key that changed is told as such.
+    let file = operator.file("other");
+    keygen(&["-t", "ed25519", "-N", "", "-f", file.to_str().unwrap()]);
+    let public = fs::read_to_string(operator.file("other.pub")).unwrap();
+    operator.write("known_hosts", &format!("10.99.0.11 {public}"));
+    keygen(&["-H", "-f", operator.file("known_hosts").to_str().unwrap()]);
+    operator.stays_out("the host key has changed");
+}
+
+/// Ends an agent, also when a test fails.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_key_that_only_the_agent_has() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let operator = Operator::new(&lab, "user: root");
+    operator.known_hosts();
+    operator.write("config", "Host kvm1\n    HostName 10.99.0.11\n");
+    operator.stays_out("ssh-add");
+    let socket = operator.file("agent");
+    let mut agent = Command::new("ssh-agent");
+    agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
+    let _agent = Agent(agent.spawn().unwrap());
+    common::transaction::wait("the agent", Duration::from_secs(10), || socket.exists().then_some(()));
+    let mut add = Command::new("ssh-add");
+    add.arg("-q").arg(lab.dir().join("id_ed25519")).env("SSH_AUTH_SOCK", &socket);
+    assert!(add.status().unwrap().success());
+    let mut command = operator.command(&["plan", "--detailed-exitcode"]);
+    command.env("SSH_AUTH_SOCK", &socket);
+    operator.run(command).expect(2);
+    // By the configuration too.
+    operator.write("config", "Host kvm1\n    HostName 10.99.0.11\n    IdentityAgent ~/.ssh/agent\n");
+    operator.logs_in();
+}
+
+#[test]
+fn certificates_of_users_and_hosts() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let operator = Operator::new(&lab, "user: root");
+    operator.write("config", "Host kvm1\n    HostName 10.99.0.11\n");
+    let path = |name: &str| operator.file(name).to_str().unwrap().to_owned();
+    for name in ["ca", "id_ed25519"] {
+        keygen(&["-t", "ed25519", "-N", "", "-f", &path(name)]);
+    }
+    let ca = fs::read_to_string(operator.file("ca.pub")).unwrap();
+    let (host_key, host_cert) =
+        ("/etc/ssh/ssh_host_ed25519_key.pub", "/etc/ssh/ssh_host_ed25519_key-cert.pub");
+    keygen(&[
+        "-s",
+        &path("ca"),
+        "-h",
+        "-I",
+        "kvm1",
+        "-n",
+        "10.99.0.11",
+        lab.disk(HOST, host_key).to_str().unwrap(),
+    ]);
+    fs::write(lab.disk(HOST, "/etc/ssh/ca.pub"), &ca).unwrap();
+    sshd(&lab, &format!("TrustedUserCAKeys /etc/ssh/ca.pub\nHostCertificate {host_cert}\n"));
+    operator.stays_out("the host key is not known here");
+    operator.write("known_hosts", &format!("@cert-authority 10.99.0.* {ca}"));
+    operator.stays_out("Permission denied");
+    keygen(&["-s", &path("ca"), "-I", "operator", "-n", "root", &path("id_ed25519.pub")]);
+    operator.logs_in();
+}
+
+#[test]
+fn through_a_jump_host() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).guests(false).up();
+    // There is no other way.
+    lab.cut(HOST, Cut::Both);
+    let operator = Operator::new(&lab, "user: root, jump: admin@bastion");
+    operator.key("id_ed25519");
+    operator.known_hosts();
+    let names = "Host bastion\n    HostName 10.99.0.12\nHost kvm1\n    HostName 10.99.0.11\n";
+    operator.write("config", names);
+    operator.logs_in();
+    // By the configuration, and with what an apply needs: new connections.
+    operator.inventory("user: root");
+    operator.write("config", &format!("{names}    ProxyJump admin@bastion\n"));
+    operator.run(operator.command(&["apply", "-y"])).expect(0);
+}
+
+/// What needs an answer fails at once, though there is a terminal that could give one.
+#[test]
+fn nothing_is_ever_asked() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).guests(false).up();
+    let operator = Operator::new(&lab, "user: root, connect_timeout: 5s");
+    operator.key("id_ed25519");
+    keygen(&["-p", "-P", "", "-N", "a secret", "-f", operator.file("id_ed25519").to_str().unwrap()]);
+    operator.known_hosts();
+    operator.write("config", "Host kvm1\n    HostName 10.99.0.11\n");
+    let asked = |operator: &Operator<'_>| {
+        let command = operator.command_in(&["setsid", "--wait", "--ctty"], &["plan"]);
+        let start = Instant::now();
+        let (code, screen) = Terminal::start(command).end();
+        assert_eq!(code, 5, "{screen}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(!screen.contains("passphrase for") && !screen.contains("assword:"), "{screen}");
+        screen
+    };
+    let screen = asked(&operator);
+    assert!(screen.contains("Permission denied") && screen.contains("ssh-add"), "{screen}");
+
+    // A host that wants a password.
+    fs::remove_dir_all(lab.disk(HOST, "/root/.ssh")).unwrap();
+    sshd(&lab, "PasswordAuthentication yes\nPermitRootLogin yes\n");
+    let screen = asked(&operator);
+    assert!(screen.contains("Permission denied") && screen.contains("ssh-add"), "{screen}");
+
+    // A jump host for whose key one would be asked.
+    operator.inventory("user: root, jump: kvm2, connect_timeout: 5s");
+    operator.write("config", "Host kvm1\n    HostName 10.99.0.11\nHost kvm2\n    HostName 10.99.0.12\n");
+    asked(&operator);
+}
