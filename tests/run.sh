@@ -64,7 +64,7 @@ remote_scripts() {
 
 scripts() {
     local files=()
-    for file in tests/*.sh tests/lab/*.sh tests/chaos/*.sh tests/vm/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
+    for file in tests/*.sh tests/lab/*.sh tests/lab/services/* tests/chaos/*.sh tests/vm/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
         [ -e "$file" ] && files+=("$file")
     done
     shellcheck -e SC1091 "${files[@]}"

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod bundle;
+pub mod bystanders;
 mod diff;
 mod fingerprint;
 pub mod forecast;

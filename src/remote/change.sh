@@ -256,6 +256,8 @@ apply() {
 	apply_rules 6
 	if [ -s "$T/new/bridges" ]; then
 		step bridges
+		error=$(newcomers)
+		[ -z "$error" ] || failed "$error"
 		error=$(ip -batch "$T/new/bridges" 2>&1) || failed "$error"
 	fi
 	step "sysctl, closing"
@@ -270,6 +272,18 @@ apply() {
 	[ -z "$error" ] || failed "$(not_kept "$(printf '%s\n' "$error" | head -n 1)")"
 	step applied
 	exit 0
+}
+
+# A guest that came to a bridge since the plan keeps that from going.
+newcomers() {
+	local bridge port
+	sed -n 's/^link del dev //p' "$T/new/bridges" | while read -r bridge; do
+		for port in "/sys/class/net/$bridge/brif"/*; do
+			[ -e "$port" ] || continue
+			port=${port##*/}
+			grep -qxF "link set dev $port nomaster" "$T/new/bridges" || echo "$bridge was to go, but $port has become a port of it; plan again"
+		done
+	done
 }
 
 # The kernel may write a value in another way: sorted, in other units, within bounds.
@@ -362,7 +376,7 @@ place_link() {
 unlink_file() {
 	local kept=$VAR/original/files/${1##*/}
 	if [ -e "$kept" ]; then
-		cp -p "$kept" "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
+		cp -p "$kept" "$1.kvmfw-new" && to_disk "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
 	else
 		rm -f "$1"
 	fi
@@ -418,7 +432,7 @@ keep_originals() {
 	for family in 4 6; do
 		[ -e $dir/tables$family ] || cp "$T/pre/tables$family" $dir/tables$family || return 1
 	done
-	to_disk $dir/sysctl $dir/policies $dir
+	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
 
 # Generations beyond the newest twenty, and transactions beyond them, have served.
@@ -463,7 +477,8 @@ install_boot() {
 			reload=yes
 		done
 		[ -n "$reload" ] || exit 0
-		to_disk $VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
+		# The files too, not only their names: after a power cut they would be there and empty.
+		to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
 		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 		exit 0
 	}

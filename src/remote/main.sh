@@ -47,7 +47,7 @@ $live
 		done
 	done
 	install_boot || give_up no_boot "there is no /etc/systemd/system to put the boot units into"
-	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G" $ETC/generations $ETC $VAR/txn $VAR 2>/dev/null ||
+	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*} 2>/dev/null ||
 		true
 	# sync(1) tells of files that are gone or fifos; what counts is that these arrived.
 	to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" || give_up no_space "cannot sync $T to disk"

@@ -1,6 +1,7 @@
 //! What the rules will do to people, said before they do it.
 
 mod bypass;
+mod flows;
 mod guests;
 mod halves;
 mod lockout;
@@ -35,6 +36,7 @@ pub(super) fn judge(desired: &Desired, observed: &Observed, rules: &[RulesPlan; 
         view.starved(&mut plan.warnings);
         view.outranked(&mut plan.warnings);
         view.established(&mut plan.warnings);
+        view.first_conntrack(&mut plan.warnings);
         if observed.facts.ssh.is_none() {
             view.ssh_accepted(&mut plan.warnings);
         }
