@@ -3,7 +3,7 @@
 mod bridges;
 mod first_look;
 mod local;
-mod reach;
+pub(super) mod reach;
 
 use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, Format, exit, setup};
