@@ -11,6 +11,9 @@ mod routes;
 mod services;
 mod sockets;
 
+pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
+pub use order::writer;
+
 use super::rules::{RulesPlan, as_written, origins};
 use super::{HostPlan, Risk, forecast};
 use crate::desired::Desired;
