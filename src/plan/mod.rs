@@ -2,6 +2,7 @@
 
 mod bridge;
 mod bundle;
+pub mod bystanders;
 mod diff;
 mod fingerprint;
 pub mod forecast;
@@ -21,8 +22,10 @@ pub use bundle::Bundle;
 pub use diff::{Diff, DiffLine};
 pub use fingerprint::digest;
 pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
+pub use lints::{bypass_evidence, bypass_writers, writer};
 pub use module_test::module_test;
 pub use record::Record;
+pub use rules::origins as origins_of;
 
 use crate::problem::Origin;
 use schemars::JsonSchema;

@@ -2,6 +2,7 @@
 
 mod board;
 mod document;
+mod explain;
 mod fold;
 mod human;
 mod problems;
@@ -10,6 +11,7 @@ mod style;
 
 pub use board::Board;
 pub use document::{ChangeEntry, Document, HostEntry, WarningEntry};
+pub use explain::explanation_text;
 pub use fold::fold_names;
 pub use human::{plan_text, recap_text};
 pub use problems::{problems_json, problems_text};
