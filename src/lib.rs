@@ -9,6 +9,7 @@ pub mod apply;
 pub mod characters;
 pub mod cli;
 pub mod desired;
+pub mod explain;
 pub mod inventory;
 pub mod netfilter;
 pub mod observe;

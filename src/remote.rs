@@ -11,6 +11,7 @@ const HISTORY: &str = include_str!("remote/history.sh");
 const PROBE: &str = include_str!("remote/probe.sh");
 const APPLIED: &str = include_str!("remote/applied.sh");
 const NETWORK: &str = include_str!("remote/network.sh");
+const EXPLAIN: &str = include_str!("remote/explain.sh");
 
 /// The whole script that a transaction leaves on its host.
 pub const KVMFW_SH: &str = concat!(
@@ -20,6 +21,7 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/probe.sh"),
     include_str!("remote/network.sh"),
     include_str!("remote/guard.sh"),
+    include_str!("remote/files.sh"),
     include_str!("remote/change.sh"),
     include_str!("remote/boot.sh"),
     include_str!("remote/main.sh"),
@@ -76,19 +78,38 @@ pub struct Question<'a> {
 /// The document that observes a host and changes nothing.
 pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
     let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}", nonce.as_str());
-    doc.push_str("want() {\n\tcase $1 in\n\t4) cat");
-    here(&mut doc, nonce, question.want[0]);
-    doc.push_str("\t;;\n\t6) cat");
-    here(&mut doc, nonce, question.want[1]);
-    doc.push_str("\t;;\n\tesac\n}\nwant_keys() {\n\tcat");
-    here(&mut doc, nonce, question.keys);
-    doc.push_str("}\nprobe </dev/null\n");
+    ask(&mut doc, nonce, question);
+    doc.push_str("probe </dev/null\n");
     doc
 }
 
 /// The document that observes a host as to what its own generation wants, and changes nothing.
 pub fn probe_applied(nonce: &Nonce) -> String {
-    format!("NONCE='{}'\n{LIB}{IPTABLES}{PROBE}{APPLIED}probe </dev/null\n", nonce.as_str())
+    format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}{APPLIED}probe </dev/null\n", nonce.as_str())
+}
+
+/// The document that observes a host for `explain`: guests and boot files too, and with `log` what the
+/// kernel logged.
+pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
+    let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}{EXPLAIN}", nonce.as_str());
+    ask(&mut doc, nonce, question);
+    doc.push_str("if [ \"$ROOT\" = yes ]; then\nexplain_guests </dev/null\nexplain_boot_files </dev/null\n");
+    if log {
+        doc.push_str("explain_log </dev/null\n");
+    }
+    doc.push_str("fi\nprobe </dev/null\n");
+    doc
+}
+
+/// What the script asks the document for.
+fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
+    doc.push_str("want() {\n\tcase $1 in\n\t4) cat");
+    here(doc, nonce, question.want[0]);
+    doc.push_str("\t;;\n\t6) cat");
+    here(doc, nonce, question.want[1]);
+    doc.push_str("\t;;\n\tesac\n}\nwant_keys() {\n\tcat");
+    here(doc, nonce, question.keys);
+    doc.push_str("}\n");
 }
 
 /// The document that uploads a transaction and stages it: up to, not including, the arming.
@@ -99,7 +120,7 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, String)]) -> String {
     let _ = write!(
         doc,
         "T=$VAR/txn/{id}\n\
-         mkdir -p \"$T/new/sysctl.d\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
+         mkdir -p \"$T/new/sysctl.d\" \"$T/new/net\" \"$T/new/run\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
          put() {{ cat >\"$T/$1\" || refuse no_space \"cannot write to $T\"; }}\n\
          put kvmfw.sh"
     );

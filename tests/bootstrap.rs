@@ -56,6 +56,7 @@ impl Bench {
     /// Keeps what was printed as the inventory `prod`, and plans it.
     fn plan_of_what_was_printed(&self, run: &Run) -> Run {
         let yaml = run.stdout.split("its plan is empty:\n\n").nth(1).expect("an inventory");
+        assert!(yaml.starts_with("# yaml-language-server: $schema=../schema/inventory.json\n"), "{yaml}");
         self.project.write("inventories/prod.yaml", yaml);
         self.project.kvmfw(&self.lab, &["plan", "-i", "prod", "--detailed-exitcode"])
     }

@@ -84,7 +84,9 @@ fn confirm_rollback_and_status() {
     let project = Project::new(&lab, &["kvm1"], &sysctl(1));
     let now = || lab.host("kvm1", &["sysctl", "-n", "net.ipv4.conf.all.arp_ignore"]).ok().trim().to_owned();
     let status = || lab.host("kvm1", &["sh", SCRIPT, "status"]).ok();
-    for (n, command, state) in [(1, "confirm", "committed"), (2, "rollback", "rolled_back")] {
+    for (n, command, state) in
+        [(1, "confirm", "committed"), (2, "rollback", "rolled_back"), (3, "unlock", "rolled_back")]
+    {
         project.all(&sysctl(n));
         let mut child = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--soak", "600s"]);
         until("applied", || applied(&lab) == n as usize);

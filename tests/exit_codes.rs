@@ -270,6 +270,10 @@ fn several_at_once() {
         &format!("{OPEN}checks: [{{ command: 'test $(uname -n) != kvm3', required: true }}]\n"),
     );
     lab.cut("kvm2", Cut::Both);
+    // One that does not answer is more than the default allows of three: nobody is changed.
+    let json = document(&project.apply(&lab, &["--format", "json"]).expect(5));
+    let reasons: Vec<_> = json["hosts"].as_array().unwrap().iter().map(|h| h["reason"].clone()).collect();
+    assert_eq!(reasons, ["max_unreachable", "connect", "max_unreachable"], "{json:#}");
     let args = ["--max-unreachable", "1", "--max-fail", "3", "--format", "json"];
     let json = document(&project.apply(&lab, &args).expect(4));
     let statuses: Vec<_> = json["hosts"].as_array().unwrap().iter().map(|h| h["status"].clone()).collect();
@@ -281,6 +285,8 @@ fn several_at_once() {
     let json = document(&project.apply(&lab, &["--format", "json"]).expect(4));
     assert_eq!(json["summary"]["rolled_back"], 1, "{json:#}");
     assert_eq!(json["summary"]["skipped"], 2, "{json:#}");
+    let budget = json["hosts"].as_array().unwrap().iter().filter(|h| h["reason"] == "budget").count();
+    assert_eq!(budget, 2, "{json:#}");
 }
 
 fn interrupt(child: &Child) {
@@ -307,6 +313,7 @@ fn interrupted_is_130() {
     let json = document(&run);
     let statuses: Vec<_> = json["hosts"].as_array().unwrap().iter().map(|h| h["status"].clone()).collect();
     assert_eq!(statuses, ["changed", "skipped"], "{json:#}");
+    assert_eq!(json["hosts"][1]["reason"], "interrupted", "{json:#}");
     assert!(run.stderr.contains("Interrupted"), "{}", run.stderr);
 
     // Twice: the guard is left to it, and rolls back what nobody confirmed.

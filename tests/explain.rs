@@ -87,3 +87,142 @@ fn seen_on_the_host_dash_nft() {
 fn seen_on_the_host_busybox_legacy() {
     seen_on_the_host(Shell::Busybox, Backend::Legacy);
 }
+
+/// The old ruleset by hand, with a log line first, as a boot file has it.
+const OLD: &str = "\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:RH-Firewall-1-INPUT - [0:0]
+-A INPUT -j RH-Firewall-1-INPUT
+-A FORWARD -j LOG --log-prefix \"Firewall FORWARD: \"
+-A FORWARD -j RH-Firewall-1-INPUT
+-A RH-Firewall-1-INPUT -i lo -j ACCEPT
+-A RH-Firewall-1-INPUT -p icmp -m icmp --icmp-type any -j ACCEPT
+-A RH-Firewall-1-INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT
+-A RH-Firewall-1-INPUT -p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT
+-A RH-Firewall-1-INPUT -j REJECT --reject-with icmp-host-prohibited
+COMMIT
+";
+
+/// Why are my guests unreachable? Asked of a host that kvmfw has never managed.
+fn the_question(shell: Shell, backend: Backend) {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().shell(shell).backend(backend).up();
+    std::fs::create_dir_all(lab.disk(HOST, "/etc/iptables")).unwrap();
+    std::fs::write(lab.disk(HOST, "/etc/iptables/rules.v4"), OLD).unwrap();
+    lab.host(HOST, &["iptables-restore", "/etc/iptables/rules.v4"]).ok();
+    let guest = "mkdir -p /run/libvirt/qemu; echo \"<domain><target dev='vda'/><target dev='vnet0'/></domain>\" >/run/libvirt/qemu/web1.xml";
+    lab.host(HOST, &["sh", "-c", guest]).ok();
+    let project = Project::new(&lab, &[HOST], "modules: [host-firewall, bridge-accept-physdev]\n");
+    let before = lab.dump(HOST);
+
+    let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
+    for words in [
+        "vnet0 (web1)",
+        "IPv4  DARK",
+        "by filter/RH-Firewall-1-INPUT rule 5 `-j REJECT --reject-with icmp-host-prohibited` (/etc/iptables/rules.v4:13)",
+        "IPv6  open",
+        "bridge-accept-each",
+        "bridge-accept-physdev",
+        "bridge-bypass",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let json = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "json"]).expect(0).json();
+    let dark = &json["hosts"][0]["bridges"][0]["families"][0]["dark"];
+    assert_eq!(
+        (&dark["by"]["chain"], &dark["by"]["rule"]),
+        (&"RH-Firewall-1-INPUT".into(), &5.into()),
+        "{json:#}"
+    );
+
+    // One packet: by the guest's name, now and as desired.
+    let ask = |more: &[&str]| {
+        let args = [&["explain", "--host", HOST, "--format", "json"][..], more].concat();
+        project.kvmfw(&lab, &args).expect(0).json()["hosts"][0]["packets"][0].clone()
+    };
+    let packet = ["--from", "web1", "--to", "192.168.1.53:53/udp"];
+    let now = ask(&packet);
+    assert_eq!(
+        (&now["fate"]["verdict"], &now["route"]["kind"]),
+        (&"dropped".into(), &"bridged".into()),
+        "{now:#}"
+    );
+    let hop = now["hops"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|hop| hop["chain"] == "FORWARD" && hop["table"] == "filter");
+    let rules: Vec<_> =
+        hop.unwrap()["rules"].as_array().unwrap().iter().map(|rule| rule["rule"].clone()).collect();
+    assert_eq!(rules, [1, 2, 5], "the LOG, the jump, the REJECT: {now:#}");
+    let then = ask(&[&packet[..], &["--desired"]].concat());
+    assert_eq!(then["fate"]["verdict"], "passes", "{then:#}");
+    assert!(then["fate"]["by"]["origin"].as_str().unwrap().contains("bridge-accept-physdev"), "{then:#}");
+    for (more, verdict) in [
+        (["--from", "10.99.0.1", "--to", "host:22"], "passes"),
+        (["--from", "10.99.0.1", "--to", "10.99.0.11:80"], "dropped"),
+        (["--from", "host", "--to", "10.99.0.1:80"], "passes"),
+        (["--in", "eth0", "--to", "192.168.1.1:80"], "dropped"),
+        (["--from", "vnet0", "--to", "192.168.1.2"], "unknown"),
+        (["--from", "vnet0", "--to", "192.168.1.2/icmp"], "passes"),
+    ] {
+        assert_eq!(ask(&more)["fate"]["verdict"], verdict, "{more:?}");
+    }
+    for wrong in [
+        &["--from", "vnet9", "--to", "vnet1"][..],
+        &["--from", "vnet0", "--to", "1.2.3.4:http"],
+        &["--bridge", "br9"],
+    ] {
+        project.kvmfw(&lab, &[&["explain", "--host", HOST][..], wrong].concat()).expect(3);
+    }
+
+    // What the kernel logs about it.
+    let send = "import socket\nfor i in range(4): socket.socket(socket.AF_INET,socket.SOCK_DGRAM).sendto(b'x',('192.168.1.53',53))";
+    lab.guest(HOST, "g0", &["python3", "-c", send]).ok();
+    let log = project.path().join("kern.log");
+    std::fs::write(&log, lab.klog(HOST)).unwrap();
+    let args = ["explain", "--host", HOST, "--format", "json", "--log", log.to_str().unwrap()];
+    let json = project.kvmfw(&lab, &args).expect(0).json();
+    let groups = json["hosts"][0]["log"]["groups"].as_array().unwrap().clone();
+    let group =
+        groups.iter().find(|g| g["protocol"] == "udp" && g["port"] == 53 && g["from"]["port"] == "vnet0");
+    let group = group.unwrap_or_else(|| panic!("{json:#}"));
+    assert_eq!(
+        (&group["count"], &group["bridge"], &group["from"]["guest"]),
+        (&4.into(), &"br123".into(), &"web1".into()),
+        "{group:#}"
+    );
+    assert_eq!(
+        (&group["rule"]["chain"], &group["rule"]["rule"]),
+        (&"FORWARD".into(), &1.into()),
+        "{group:#}"
+    );
+    assert_eq!(
+        (&group["live"]["verdict"], &group["desired"]["verdict"]),
+        (&"dropped".into(), &"passes".into()),
+        "{group:#}"
+    );
+
+    common::same(&before, &lab.dump(HOST), "explain changes nothing");
+
+    // Out of netfilter nothing is dark.
+    lab.host(HOST, &["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0"]).ok();
+    let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
+    assert!(text.contains("IPv4  open  no rule of the host sees bridged frames"), "{text}");
+    assert!(!text.contains("Ways out"), "{text}");
+}
+
+#[test]
+fn why_are_my_guests_unreachable_dash_nft() {
+    the_question(Shell::Dash, Backend::Nft);
+}
+
+#[test]
+fn why_are_my_guests_unreachable_busybox_legacy() {
+    the_question(Shell::Busybox, Backend::Legacy);
+}

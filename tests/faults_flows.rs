@@ -122,6 +122,32 @@ fn rules(lab: &Lab) -> String {
     ["iptables-save", "ip6tables-save"].map(|tool| lab.host(HOST, &[tool]).ok()).concat()
 }
 
+fn warned(lab: &Lab, project: &Project) -> Vec<String> {
+    let json = project.kvmfw(lab, &["plan", "--format", "json"]).expect(0).json();
+    let warnings = json["hosts"][0]["warnings"].as_array().cloned().unwrap_or_default();
+    let codes = warnings.iter().map(|w| w["code"].as_str().unwrap().to_owned());
+    codes.filter(|c| ["first-conntrack", "established-missing"].contains(&c.as_str())).collect()
+}
+
+/// What is not saved is announced, once.
+#[test]
+fn what_does_not_survive_is_announced() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    assert_eq!(warned(&lab, &project), ["first-conntrack"; 2], "one for each family");
+    project.all(
+        "iptables:\n  filter:\n    INPUT:\n      policy: DROP\n      rules: |\n        -p tcp --dport 22 -j ACCEPT\n",
+    );
+    assert_eq!(warned(&lab, &project), ["established-missing"]);
+    project.all(&opened(80));
+    project.apply(&lab, &[]).expect(0);
+    project.all(&opened(81));
+    assert_eq!(warned(&lab, &project), [""; 0]);
+}
+
 fn survive(backend: Backend) {
     if !common::require_root() {
         return;

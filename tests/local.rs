@@ -152,15 +152,18 @@ fn over_ssh_a_new_login_is_the_proof() {
     let lab = Lab::up();
     let before = lab.dump(HOST);
 
-    // Enter alone does not keep what lets nobody in.
-    let mut terminal = session(&lab, "root", &[&LOCKOUT[..], &["-y", "--confirm-timeout", "5s"]].concat());
-    terminal.sees("LOCKOUT: every new SSH connection");
+    // The way in is known, and what would close it is refused.
+    let (code, screen) = session(&lab, "root", &[&LOCKOUT[..], &["-y"]].concat()).end();
+    assert!(code == 7 && screen.contains("LOCKOUT: every new SSH connection"), "{code} {screen}");
+
+    // Enter alone does not keep what nobody has tried.
+    let mut terminal = session(&lab, "root", &["-y", "--confirm-timeout", "5s"]);
     terminal.sees(ASK);
     terminal.type_line("");
     terminal.sees("No new connection has come in since the change");
     let (code, screen) = terminal.end();
     assert_eq!(code, 4, "{screen}");
-    common::same(&before, &lab.dump(HOST), "locked out");
+    common::same(&before, &lab.dump(HOST), "kept by nobody");
 
     // The session dies while it asks.
     let terminal = session(&lab, "root", &["-y", "--confirm-timeout", "600s"]);

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at a check that fails.
 const CHECK_PAUSE: Duration = Duration::from_millis(500);
+/// While a change soaks, between two looks: what is rolled back meanwhile is told then.
+const SOAK_LOOK: Duration = Duration::from_secs(30);
 /// How long after its deadline a host may still be busy rolling back.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 
@@ -254,7 +256,7 @@ impl Transaction<'_> {
             let state = self.settle(&session, before, &mut first_confirm).await;
             session.close().await;
             match state {
-                Ok((TransactionState::Applied, Some(wait))) => tokio::time::sleep(wait).await,
+                Ok((TransactionState::Applied, Some(wait))) => tokio::time::sleep(wait.min(SOAK_LOOK)).await,
                 Ok((state, _)) if state.is_final() => return self.outcome_of(&state, trouble.as_deref()),
                 Ok((state @ TransactionState::RollbackFailed(_), _)) => {
                     trouble = Some("the rollback has not succeeded so far".into());

@@ -126,7 +126,12 @@ fn completions(shell: Shell) -> String {
     let mut text = Vec::new();
     // Writing to memory does not fail.
     let _ = engine.write_registration(complete::VARIABLE, "kvmfw", "kvmfw", "kvmfw", &mut text);
-    String::from_utf8_lossy(&text).trim_start().to_owned()
+    let mut text = String::from_utf8_lossy(&text).trim_start().to_owned();
+    if matches!(shell, Shell::Zsh) {
+        // In a folder of fpath zsh takes the file for the function itself, and calls it at the first word.
+        text.push_str("[[ $funcstack[1] == _kvmfw ]] && _clap_dynamic_completer_kvmfw || true\n");
+    }
+    text
 }
 
 /// The manual pages by file name, kvmfw.1 first.

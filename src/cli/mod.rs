@@ -5,6 +5,7 @@ mod bootstrap;
 mod check;
 mod complete;
 mod exit;
+mod explain;
 mod generate;
 mod history;
 mod inventory;
@@ -55,6 +56,8 @@ enum Command {
     Undo(undo::UndoArgs),
     /// End a transaction that was left open on a host
     Unlock(unlock::UnlockArgs),
+    /// Say why a host's guests cannot be reached, or what becomes of one packet
+    Explain(explain::ExplainArgs),
     /// Set up one host without an inventory, and print the one to keep
     Bootstrap(bootstrap::BootstrapArgs),
     /// Look at the inventory
@@ -209,6 +212,7 @@ pub fn run() -> ExitCode {
         Command::History(args) => history::run(common, &args),
         Command::Undo(args) => undo::run(common, &args),
         Command::Unlock(args) => unlock::run(common, &args),
+        Command::Explain(args) => explain::run(common, &args),
         Command::Bootstrap(args) => bootstrap::run(common, &args),
         Command::Inventory(args) => inventory::run(common, &args),
         Command::Generate(args) => generate::run(&args, Cli::command()),

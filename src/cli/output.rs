@@ -27,6 +27,7 @@ fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
         Command::History(_) => ("history", &[Human, Json], false),
         Command::Unlock(_) => ("unlock", &[Human], false),
         Command::Inventory(_) => ("inventory", &[Human, Json], false),
+        Command::Explain(_) => ("explain", &[Human, Json], false),
         Command::Generate(_) => ("generate", &[Human], false),
     }
 }

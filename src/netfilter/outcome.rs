@@ -19,7 +19,7 @@ pub enum Verdict {
 pub struct Step {
     /// The table.
     pub table: String,
-    /// The chain.
+    /// The chain; empty for a table beside ours ([`super::Bystander`]).
     pub chain: String,
     /// The place of the rule, counted from 1; `None` is the end of the chain.
     pub index: Option<usize>,
@@ -29,6 +29,9 @@ pub struct Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.chain.is_empty() {
+            return write!(f, "{}, which {}", self.table, self.text);
+        }
         write!(f, "{}/{}", self.table, self.chain)?;
         match self.index {
             Some(index) => write!(f, " rule {index}: {}", self.text),

@@ -9,7 +9,7 @@ mod sockets;
 mod sysctl_dirs;
 
 pub use links::{Link, Links};
-pub use network::Network;
+pub use network::{FileLine, Manager, Network, Owner};
 pub use parse::{ObserveError, observe};
 pub use routes::{Hop, Route};
 pub use sections::Sections;
@@ -157,6 +157,9 @@ pub struct Others {
     pub managers: Vec<String>,
     /// Base chains of native nft tables.
     pub chains: Vec<String>,
+    /// What rules of native nft tables do, `inet filter drop`, `ip other rewrite`: where they drop packets
+    /// or rewrite where those go to.
+    pub acts: BTreeSet<String>,
     /// Who needs bridged frames in netfilter, or brings them there, and the file that shows it:
     /// `docker-icc`, `docker-proxy`, `kubernetes`, `pve`, `writer`.
     pub evidence: Vec<(String, String)>,

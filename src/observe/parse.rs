@@ -184,6 +184,9 @@ fn others(s: &Sections<'_>) -> Others {
             Some(("native", what)) => others.native.push(what.to_owned()),
             Some(("manager", what)) => others.managers.push(what.to_owned()),
             Some(("chain", what)) => others.chains.push(what.to_owned()),
+            Some(("acts", what)) => {
+                others.acts.insert(what.to_owned());
+            }
             Some((backend, count)) => {
                 if let Ok(count @ 1..) = count.parse() {
                     others.backend_rules.insert(backend.to_owned(), count);

@@ -3,6 +3,7 @@
 mod boot;
 mod bridge;
 mod bundle;
+pub mod bystanders;
 mod diff;
 mod drift;
 mod fingerprint;
@@ -24,8 +25,10 @@ pub use diff::{Diff, DiffLine};
 pub use drift::drift;
 pub use fingerprint::digest;
 pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
+pub use lints::{bypass_evidence, bypass_writers, writer};
 pub use module_test::module_test;
 pub use record::Record;
+pub use rules::origins as origins_of;
 
 use crate::desired::Desired;
 use crate::observe::Observed;

@@ -151,7 +151,7 @@ fn lines(
 }
 
 /// Which declared rule each canonical one comes from: a list in `-s` or `-d` became several.
-pub(super) fn origins(declared: &Chain, canonical: usize) -> Vec<Option<Origin>> {
+pub fn origins(declared: &Chain, canonical: usize) -> Vec<Option<Origin>> {
     let mut all = Vec::with_capacity(canonical);
     for rule in &declared.rules {
         for _ in 0..expansion(&rule.text) {

@@ -77,7 +77,8 @@ guard() {
 	cd /
 	exec 5<>"$T/ack" 8<>"$T/ctl" 7>>"$T/guard.lock"
 	flock 7
-	[ -e "$T/done" ] && exit 0
+	# Who was here before may have died at its last words.
+	[ ! -e "$T/done" ] || { put_away; exit 0; }
 	exec 9>>$VAR/lock
 	if ! flock -n 9; then
 		IFS= read -r line <$VAR/lock
@@ -232,11 +233,17 @@ close_txn() {
 	record "$1"
 	# Whole or not at all; where not even this can be written, an empty one with the decision beside it.
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
-	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
-	rm -f "$T/token"
-	to_disk "$T/done" "$T" $VAR 2>/dev/null
+	put_away
 	echo "done $1" >&5
 	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then rm -rf $VAR; fi
+}
+
+# What a transaction that is over leaves lying.
+put_away() {
+	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
+	rm -f "$T/token"
+	to_disk "$T/done" "$T" $VAR/history $VAR 2>/dev/null
+	:
 }
 
 record() {
@@ -256,6 +263,7 @@ shout() {
 recover() {
 	local mine=$ID
 	txn "$(basename "$(readlink $VAR/open)")" || { rm -f $VAR/open; txn "$mine"; return; }
+	[ ! -e "$T/done" ] || { put_away; txn "$mine"; return; }
 	say "recovering $ID, left open"
 	[ -e "$T/decision" ] || decide rollback "its guard is gone"
 	first_line "$T/boot_id"

@@ -72,7 +72,7 @@ probe_sysctl() {
 		want_keys
 		cat $ETC/current/sysctl.keys 2>/dev/null
 		# What a forecast needs whether it is declared or not.
-		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables netfilter/nf_conntrack_tcp_loose ipv6/conf/all/forwarding; do
+		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables netfilter/nf_conntrack_tcp_loose ipv4/ip_forward ipv6/conf/all/forwarding; do
 			echo net/$key
 		done
 		for key in /proc/sys/net/ipv6/conf/*/accept_ra; do
@@ -167,7 +167,7 @@ unit_enabled() {
 unit_active() { [ -d /run/systemd/system ] && have systemctl && timeout 5 systemctl -q is-active "$1" 2>/dev/null; }
 
 # Rules of the other backend, and native nft rules inside tables of iptables: iptables-save shows
-# neither, or shows them wrong.
+# neither, or shows them wrong. Then what else packets pass.
 probe_others() {
 	section others
 	probe_managers
@@ -182,38 +182,58 @@ probe_others() {
 		if [ -n "$line" ] && have ip6tables-legacy-save; then
 			ip6tables-legacy-save 2>/dev/null | grep -c '^-A' | sed 's/^/legacy6=/'
 		fi
-		if have nft; then
-			others=$(nft list ruleset 2>/dev/null | awk '
-				/^table / { table = $2 " " $3; next }
-				table ~ /^ip6? (raw|mangle|nat|filter|security)$/ {
-					bare = $0
-					gsub(/"[^"]*"/, "", bare)
-					if (bare !~ /^[ \t]*chain / && bare ~ /\{/) print "native=" table ": " $0
-				}
-				$1 == "type" && $3 == "hook" && table !~ /^ip6? (raw|mangle|nat|filter|security)$/ { print "chain=" table " " $0 }')
-			# nft shows a match of iptables (time, hashlimit) as if it were a native one with a set; only
-			# its JSON tells them apart.
-			case $others in
-			*native=*)
-				native=$(nft -j list ruleset 2>/dev/null | sed 's/{"[a-z]*": {"family": /\n&/g' |
-					awk '/^{"rule": {"family": "ip6?", "table": "(raw|mangle|nat|filter|security)"/ && /"set": / { print "native=" substr($0, 10, 240) }'
-					echo end)
-				# Without JSON in this nft what looks native counts as native.
-				if [ "$native" != end ] || nft -j list tables >/dev/null 2>&1; then
-					others=$(printf '%s\n%s\n' "$native" "$others" | awk '/^end$/ { rest = 1; next } !rest || !/^native=/')
-				fi
-				;;
-			esac
-			printf '%s\n' "$others"
-		fi
 		;;
 	legacy)
-		if have iptables-nft-save && { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules ]; }; then
+		if have iptables-nft-save && nf_tables_loaded; then
 			iptables-nft-save 2>/dev/null | grep -c '^-A' | sed 's/^/nft4=/'
 			ip6tables-nft-save 2>/dev/null | grep -c '^-A' | sed 's/^/nft6=/'
 		fi
 		;;
 	esac
+	if have nft && { [ "$backend" = nft ] || nf_tables_loaded; }; then probe_nft; fi
+	# To ask one of these for a table makes it, so only what is loaded is asked for.
+	if grep -qs '^ebtable_' /proc/modules && have ebtables-legacy; then
+		for table in filter nat broute; do
+			grep -qs "^ebtable_$table " /proc/modules && ebtables-legacy -t $table -L 2>/dev/null
+		done | grep -c -e '^-' -e 'policy: DROP' | sed 's/^/ebtables=/'
+	fi
+	if grep -qs '^arptable_filter ' /proc/modules && have arptables-legacy; then
+		arptables-legacy -n -L 2>/dev/null | grep -c -e '^-j' -e 'policy DROP' | sed 's/^/arptables=/'
+	fi
+}
+
+nf_tables_loaded() { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules ]; }
+
+# Base chains of native tables, then what their rules do; native rules in tables of iptables.
+probe_nft() {
+	local others native
+	others=$(nft list ruleset 2>/dev/null | awk -v backend="$backend" '
+		/^table / { table = $2 " " $3; own = table ~ /^ip6? (raw|mangle|nat|filter|security)$/; next }
+		own && backend == "legacy" { next }
+		{ bare = $0; gsub(/"[^"]*"/, "", bare) }
+		own && bare !~ /^[ \t]*chain / && bare ~ /\{/ { print "native=" table ": " $0 }
+		own { next }
+		$1 == "type" && $3 == "hook" { print "chain=" table " " $0; next }
+		bare ~ /(^|[^a-z_-])(drop|reject|queue|tproxy|synproxy)([^a-z_-]|$)/ { drop[table] }
+		bare ~ /(^|[^a-z_-])(dnat|redirect)([^a-z_-]|$)/ { rewrite[table] }
+		END {
+			for (table in drop) print "acts=" table " drop"
+			for (table in rewrite) print "acts=" table " rewrite"
+		}')
+	# nft shows a match of iptables (time, hashlimit) as if it were a native one with a set; only
+	# its JSON tells them apart.
+	case $others in
+	*native=*)
+		native=$(nft -j list ruleset 2>/dev/null | sed 's/{"[a-z]*": {"family": /\n&/g' |
+			awk '/^{"rule": {"family": "ip6?", "table": "(raw|mangle|nat|filter|security)"/ && /"set": / { print "native=" substr($0, 10, 240) }'
+			echo end)
+		# Without JSON in this nft what looks native counts as native.
+		if [ "$native" != end ] || nft -j list tables >/dev/null 2>&1; then
+			others=$(printf '%s\n%s\n' "$native" "$others" | awk '/^end$/ { rest = 1; next } !rest || !/^native=/')
+		fi
+		;;
+	esac
+	printf '%s\n' "$others"
 }
 
 # The bridge and the port behind which the controller is, if that is a guest's: a tap, or named like one.

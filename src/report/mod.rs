@@ -2,6 +2,7 @@
 
 mod board;
 mod document;
+mod explain;
 mod fold;
 mod group;
 mod human;
@@ -15,6 +16,7 @@ mod style;
 
 pub use board::Board;
 pub use document::{ChangeEntry, Document, HostEntry, WarningEntry};
+pub use explain::explanation_text;
 pub use fold::fold_names;
 pub use human::{Human, Part};
 pub use json::Json;

@@ -1,6 +1,18 @@
 //! A random state that a host is to have.
 
+use crate::fault::names;
 use crate::random::Random;
+use std::fmt;
+
+names!(
+    /// Why a change must not last, if it must not.
+    Sick {
+    No = "well",
+    /// A check of it fails.
+    Check = "check fails",
+    /// It lets the open connections live and no new one in, by a rule that no forecast can judge.
+    LockOut = "lockout",
+});
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Desired {
@@ -25,11 +37,11 @@ impl Desired {
             arp: random.below(3),
             keepalive: 3000 + random.below(3),
             ageing: 100 + random.below(3),
-            bridge: false,
+            bridge: random.one_in(2),
         }
     }
 
-    pub fn yaml(&self, sick: bool) -> String {
+    pub fn yaml(&self, sick: Sick) -> String {
         let cure = ["bridge-accept-each", "bridge-accept-physdev", "bridge-bypass"]
             [usize::try_from(self.cure).unwrap()];
         let mut yaml =
@@ -41,8 +53,12 @@ impl Desired {
         );
         let more = if self.bridge { ", br9: { addresses: ['192.0.2.1/24'] }" } else { "" };
         yaml += &format!("bridges: {{ br123: {{ ageing: {} }}{more} }}\n", self.ageing);
-        if sick {
-            yaml += "checks: [{ command: 'false', required: true }]\n";
+        match sick {
+            Sick::No => {}
+            Sick::Check => yaml += "checks: [{ command: 'false', required: true }]\n",
+            Sick::LockOut => {
+                yaml += "iptables:\n  filter:\n    INPUT:\n      first: |\n        -m state --state ESTABLISHED,RELATED -j ACCEPT\n        -p tcp --dport 22 -m length --length 0:65535 -j DROP\n";
+            }
         }
         yaml
     }

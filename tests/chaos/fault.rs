@@ -8,7 +8,8 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 macro_rules! names {
-    ($name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+    ($(#[$doc_all:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc_all])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[$doc])* $variant),* }
         impl $name {
@@ -21,22 +22,28 @@ macro_rules! names {
     };
 }
 
+pub(crate) use names;
+
 names!(Fault {
     Controller = "controller killed",
     Session = "sshd session killed",
     Guard = "one guard killed",
     Guards = "both guards killed",
     Apply = "apply child killed",
+    Hangs = "apply hangs",
     CutBoth = "link cut both ways",
     CutTo = "link cut to the host",
     CutFrom = "link cut from the host",
     CutNew = "new connections dropped",
-    Delay = "link delayed",
+    Delay = "link delayed both ways",
+    DelayFrom = "answers delayed",
     Power = "power cut",
     DiskFull = "disk full",
     ReadOnly = "/etc read-only",
     Xtables = "xtables lock held",
     Foreign = "foreign writer",
+    Tap = "guest started",
+    Contrary = "decided otherwise at the console",
     Second = "second controller",
     Stale = "stale conntrack entries",
 });
@@ -80,6 +87,13 @@ impl Step {
     }
 }
 
+impl Step {
+    /// The last one that this transaction came to.
+    pub fn last(t: &Path) -> Option<Self> {
+        Self::ALL.iter().rev().copied().find(|step| step.reached(t))
+    }
+}
+
 impl Fault {
     /// Steps at which it can be done.
     pub fn steps(self) -> &'static [Step] {
@@ -87,7 +101,9 @@ impl Fault {
             // The disk is to fill up after the host has promised to end it.
             Fault::DiskFull | Fault::ReadOnly => &Step::ALL[3..],
             Fault::Xtables => &Step::ALL[..9],
-            Fault::Apply => &Step::ALL[4..8],
+            Fault::Apply | Fault::Hangs => &Step::ALL[4..8],
+            // Who was first has decided; before the change is there only the guard decides.
+            Fault::Contrary => &[Step::Applied, Step::Decided],
             _ => Step::ALL,
         }
     }
@@ -108,8 +124,8 @@ impl Fault {
         }
     }
 
-    /// Does it. The host's own processes stand still meanwhile.
-    pub fn strike(self, host: &Host, t: &Path, kvmfw: &mut Child) {
+    /// Does it. The host's own processes stand still meanwhile; returns those that go on doing so.
+    pub fn strike(self, host: &Host, t: &Path, kvmfw: &mut Child) -> Vec<u32> {
         let id = t.file_name().unwrap().to_string_lossy().into_owned();
         match self {
             Fault::Controller => {
@@ -118,24 +134,27 @@ impl Fault {
             Fault::Session => {
                 let mut all = host.processes("sshd-session: ");
                 all.extend(host.processes("sshd: root"));
+                if host.services {
+                    // With all that it started, as a login manager does.
+                    all.extend(host.in_sessions());
+                }
                 host.signal("-KILL", &all);
             }
-            Fault::Guard => {
-                let holds = |pid: &&u32| {
-                    std::fs::read_link(format!("/proc/{pid}/fd/9")).is_ok_and(|p| p.ends_with("kvmfw/lock"))
-                };
-                let all = host.processes(&format!("/kvmfw.sh guard {id}"));
-                host.signal("-KILL", &all.iter().find(holds).copied().into_iter().collect::<Vec<_>>());
-            }
+            Fault::Guard => kill_guard(host, &id),
             Fault::Guards => host.signal("-KILL", &host.processes(&format!("/kvmfw.sh guard {id}"))),
             Fault::Apply => host.signal("-KILL", &host.processes(&format!("/kvmfw.sh apply {id}"))),
+            Fault::Hangs => return host.processes(&format!("/kvmfw.sh apply {id}")),
             Fault::CutBoth => host.lab.cut(HOST, Cut::Both),
             Fault::CutTo => host.lab.cut(HOST, Cut::To),
             Fault::CutFrom => host.lab.cut(HOST, Cut::From),
             Fault::CutNew => host.lab.cut(HOST, Cut::New),
             // Without netem: slower than the timeouts allow for a while, then there again.
-            Fault::Delay => {
-                host.sh("tc qdisc replace dev eth0 root tbf rate 64kbit burst 4kb limit 200kb").ok();
+            Fault::Delay | Fault::DelayFrom => {
+                host.sh(&format!("tc qdisc replace dev eth0 root {SLOW}")).ok();
+                if self == Fault::Delay {
+                    let slow = format!("tc qdisc replace dev {HOST} root {SLOW}");
+                    host.lab.exec(&["sh", "-c", &slow]).ok();
+                }
             }
             Fault::Power => host.lab.power_cut(HOST),
             Fault::DiskFull => {
@@ -151,25 +170,45 @@ impl Fault {
             Fault::Foreign => {
                 host.sh("for i in iptables ip6tables; do $i -w 10 -I FORWARD -m comment --comment somebody -j ACCEPT || exit 1; done").ok();
             }
+            Fault::Tap => {
+                host.sh("ip link add tap9 type veth peer name tap9p && for b in br9 br123; do ip link set tap9 master $b up 2>/dev/null && exit 0; done; exit 1").ok();
+            }
+            Fault::Contrary => {
+                let rolls_back = fs_word(t, "decision") == "rollback";
+                let command = if rolls_back { "confirm" } else { "rollback" };
+                host.console(command, &id);
+                // Past its decision it waits for the guard; who takes over finds whatever there is.
+                let waits = || !host.processes(&format!("flock {}", host_path(t, "guard.lock"))).is_empty();
+                assert!(wait(Duration::from_secs(20), waits), "the console's {command} did not come to wait");
+                kill_guard(host, &id);
+            }
             Fault::Second => {}
             Fault::Stale => {
                 host.sh("for p in $(seq 40000 40015); do conntrack -I -p tcp -s 10.99.0.1 -d 10.99.0.11 --sport $p --dport 22 --state ESTABLISHED -t 300 -u SEEN_REPLY,ASSURED; done 2>/dev/null; true").ok();
             }
         }
+        Vec::new()
     }
 
     /// Whether it goes on until [`Fault::mend`].
     pub fn lasts(self) -> bool {
-        use Fault::{CutBoth, CutFrom, CutNew, CutTo, Delay, DiskFull, ReadOnly, Xtables};
-        matches!(self, CutBoth | CutTo | CutFrom | CutNew | Delay | DiskFull | ReadOnly | Xtables)
+        use Fault::{CutBoth, CutFrom, CutNew, CutTo, Delay, DelayFrom, DiskFull, Hangs, ReadOnly, Xtables};
+        matches!(
+            self,
+            CutBoth | CutTo | CutFrom | CutNew | Delay | DelayFrom | DiskFull | Hangs | ReadOnly | Xtables
+        )
     }
 
     /// Ends it.
     pub fn mend(self, host: &Host) {
         match self {
+            Fault::Hangs => host.signal("-CONT", &host.processes("/kvmfw.sh apply ")),
             Fault::CutBoth | Fault::CutTo | Fault::CutFrom | Fault::CutNew => host.lab.mend(HOST),
-            Fault::Delay => {
+            Fault::Delay | Fault::DelayFrom => {
                 host.sh("tc qdisc del dev eth0 root").ok();
+                if self == Fault::Delay {
+                    host.lab.exec(&["tc", "qdisc", "del", "dev", HOST, "root"]).ok();
+                }
             }
             Fault::DiskFull => {
                 host.sh("rm -f /var/lib/kvmfw/filler").ok();
@@ -182,11 +221,11 @@ impl Fault {
         }
     }
 
-    /// Takes away what [`Fault::prepare`] put there; after the transaction.
-    pub fn clear(self, host: &Host) {
+    /// Takes away what [`Fault::prepare`] put there, and what it did if it `struck`; after the transaction.
+    pub fn clear(self, host: &Host, struck: bool) {
         match self {
             Fault::DiskFull => {
-                host.sh("mkdir -p /run/small && mount --move /var/lib/kvmfw /run/small && rm -rf /var/lib/kvmfw/* && cp -a /run/small/. /var/lib/kvmfw && umount -l /run/small && rmdir /run/small").ok();
+                host.sh("mkdir -p /run/small && mount --move /var/lib/kvmfw /run/small && rm -rf /var/lib/kvmfw/* && cp -a /run/small/. /var/lib/kvmfw && sync -f /var/lib/kvmfw && umount -l /run/small && rmdir /run/small").ok();
             }
             Fault::ReadOnly => {
                 host.sh("umount -l /etc").ok();
@@ -195,12 +234,36 @@ impl Fault {
                 host.lab.exec(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999"]).ok();
                 host.sh("conntrack -D -p tcp --dport 22 >/dev/null 2>&1; true").ok();
             }
-            Fault::Foreign => {
+            Fault::Foreign if struck => {
                 host.sh("for i in iptables ip6tables; do $i -w 10 -D FORWARD -m comment --comment somebody -j ACCEPT || exit 1; done").ok();
+            }
+            Fault::Tap => {
+                // What the guests of a host hang on is not for us to take away.
+                host.sh("[ ! -e /sys/class/net/tap9 ] || { ip -o link show tap9 | grep -q ' master ' || { ip -o link show tap9; exit 1; }; ip link del tap9; }").ok();
             }
             _ => {}
         }
     }
+}
+
+/// Slower than anything needs.
+const SLOW: &str = "tbf rate 64kbit burst 4kb limit 200kb";
+
+/// Kills the guard that holds the lock.
+fn kill_guard(host: &Host, id: &str) {
+    let holds =
+        |pid: &&u32| std::fs::read_link(format!("/proc/{pid}/fd/9")).is_ok_and(|p| p.ends_with("kvmfw/lock"));
+    let all = host.processes(&format!("/kvmfw.sh guard {id}"));
+    host.signal("-KILL", &all.iter().find(holds).copied().into_iter().collect::<Vec<_>>());
+}
+
+fn fs_word(t: &Path, file: &str) -> String {
+    std::fs::read_to_string(t.join(file)).unwrap_or_default().trim().to_owned()
+}
+
+/// A file of a transaction's folder as the host's processes name it.
+fn host_path(t: &Path, file: &str) -> String {
+    format!("/var/lib/kvmfw/txn/{}/{file}", t.file_name().unwrap().to_string_lossy())
 }
 
 /// Waits for something to become so.

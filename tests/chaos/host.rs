@@ -2,25 +2,43 @@
 
 use crate::common::project::{Project, Run};
 use crate::common::{self, Backend, Lab, Shell};
-use crate::desired::Desired;
+use crate::desired::{Desired, Sick};
 use crate::random::Random;
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 pub const HOST: &str = "kvm1";
 
 pub struct Host {
     pub lab: Lab,
     pub project: Project,
+    /// Whether it takes itself for run by systemd.
+    pub services: bool,
+    /// What somebody typed at its console and that may still run.
+    typed: RefCell<Vec<Child>>,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for child in self.typed.borrow_mut().iter_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 impl Host {
     pub fn up(random: &mut Random) -> Self {
         let backend = random.of_these(&[Backend::Nft, Backend::Legacy]);
         let shell = random.of_these(&[Shell::Dash, Shell::Bash, Shell::Busybox]);
-        let lab = Lab::builder().backend(backend).shell(shell).persistent(random.one_in(2)).up();
+        let persistent = random.one_in(2);
+        let services = random.one_in(2) && Path::new("/usr/bin/systemd-run").exists();
+        let lab = Lab::builder().backend(backend).shell(shell).persistent(persistent);
+        let lab = lab.services(services).image(has_loop()).up();
         let project = Project::new(&lab, &[HOST], "{}");
-        let host = Self { lab, project };
+        let host = Self { lab, project, services, typed: RefCell::default() };
         // Rules of somebody else, which boot as well.
         let unit = "[Unit]\nDefaultDependencies=no\nBefore=network-pre.target\n[Service]\nType=oneshot\nExecStart=/etc/others.sh\n[Install]\nWantedBy=multi-user.target\n";
         let script = "#!/bin/sh\nfor i in iptables ip6tables; do\n$i -N LIBVIRT_FWX; $i -A LIBVIRT_FWX -i virbr0 -o virbr0 -j ACCEPT; $i -A FORWARD -j LIBVIRT_FWX\ndone\nexit 0\n";
@@ -61,19 +79,39 @@ impl Host {
 
     /// Processes of the host by what their command line contains: pids as they are called here.
     pub fn processes(&self, contains: &str) -> Vec<u32> {
-        let init = self.init();
-        let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-        let Some(own) = space(&init) else { return Vec::new() };
-        let all = fs::read_dir("/proc").unwrap().flatten();
-        all.filter_map(|e| e.file_name().into_string().ok())
-            .filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()) && *pid != init)
-            .filter(|pid| {
-                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                let line: Vec<u8> = line.into_iter().map(|b| if b == 0 { b' ' } else { b }).collect();
-                String::from_utf8_lossy(&line).contains(contains) && space(pid).as_ref() == Some(&own)
-            })
-            .filter_map(|pid| pid.parse().ok())
-            .collect()
+        self.all_processes(|pid| file_of(pid, "cmdline").contains(contains))
+    }
+
+    /// Processes that came out of an SSH session.
+    pub fn in_sessions(&self) -> Vec<u32> {
+        self.all_processes(|pid| file_of(pid, "environ").contains(" SSH_CONNECTION="))
+    }
+
+    fn all_processes(&self, wanted: impl Fn(u32) -> bool) -> Vec<u32> {
+        let Ok(init) = self.init().parse() else { return Vec::new() };
+        let (mut all, mut todo) = (Vec::new(), vec![init]);
+        // Whoever lost its parent is a child of PID 1; what is typed comes in from outside.
+        todo.extend(self.typed.borrow().iter().map(Child::id));
+        while let Some(pid) = todo.pop() {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            let children = tasks.map(|t| fs::read_to_string(t.path().join("children")).unwrap_or_default());
+            let children: Vec<u32> = children
+                .flat_map(|c| c.split(' ').filter_map(|c| c.parse().ok()).collect::<Vec<_>>())
+                .collect();
+            all.extend(children.iter().copied().filter(|c| wanted(*c)));
+            todo.extend(children);
+        }
+        all
+    }
+
+    /// A command typed at its console, which may take its time.
+    pub fn console(&self, command: &str, id: &str) {
+        let mut shell = self.lab.host_command(HOST);
+        shell
+            .args(["sh", "/var/lib/kvmfw/kvmfw.sh", command, id])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.typed.borrow_mut().push(shell.spawn().unwrap());
     }
 
     pub fn signal(&self, signal: &str, pids: &[u32]) {
@@ -88,6 +126,14 @@ impl Host {
             .status();
     }
 
+    /// Whether anything of ours runs on it.
+    pub fn busy(&self) -> bool {
+        for child in self.typed.borrow_mut().iter_mut() {
+            let _ = child.try_wait();
+        }
+        !self.processes("/kvmfw.sh ").is_empty()
+    }
+
     /// Whether somebody watches an open transaction.
     pub fn guarded(&self) -> bool {
         !self.processes("/kvmfw.sh guard ").is_empty()
@@ -97,19 +143,25 @@ impl Host {
     pub fn dump(&self) -> String {
         // The connection's own traces and, on hosts with iptables-persistent, nothing else moves.
         let dump = self.lab.dump_without(HOST, &["/etc/kvmfw", "/etc/mtab"]);
-        // A bridge that is made anew gets a new MAC.
-        let plain = dump.lines().filter(|l| !(l.contains("br9") && l.contains("fe80::"))).map(|l| {
-            if !l.starts_with("br9 ") {
-                return l.to_owned();
-            }
-            let mut words: Vec<&str> = l.split(' ').collect();
-            for word in ["link/ether", "bridge_id", "designated_root"] {
-                if let Some(at) = words.iter().position(|w| *w == word) {
-                    words.remove(at + 1);
+        // A bridge that is made anew gets a new MAC, one without ports finds out late that it has no
+        // carrier, and one that had a port keeps that one's limits.
+        let plain = dump
+            .lines()
+            .filter(|l| !(l.contains("br9") && (l.contains("fe80::") || l.contains("multicast ff00::"))))
+            .map(|l| {
+                if !l.starts_with("br9 ") {
+                    return if l.contains(" dev br9 ") { l.replace(" linkdown", "") } else { l.to_owned() };
                 }
-            }
-            words.join(" ")
-        });
+                let mut words: Vec<&str> = l.split(' ').filter(|w| !w.starts_with('<')).collect();
+                for word in
+                    ["link/ether", "bridge_id", "designated_root", "state", "tso_max_size", "tso_max_segs"]
+                {
+                    if let Some(at) = words.iter().position(|w| *w == word) {
+                        words.remove(at + 1);
+                    }
+                }
+                words.join(" ")
+            });
         plain.collect::<Vec<_>>().join("\n") + "\n"
     }
 
@@ -141,7 +193,7 @@ impl Host {
     /// Brings it to a state, without a fault.
     #[track_caller]
     pub fn settle(&self, desired: &Desired) -> Run {
-        self.project.all(&desired.yaml(false));
+        self.project.all(&desired.yaml(Sick::No));
         let args = ["apply", "-y", "--apply-timeout", "30s", "--confirm-timeout", "30s", "--format", "json"];
         let run = self.project.kvmfw(&self.lab, &args);
         assert_eq!(run.code, 0, "the next apply needs help:\n{}{}", run.stdout, run.stderr);
@@ -164,4 +216,25 @@ impl Host {
         let last: Vec<&str> = last.into_iter().rev().collect();
         format!("{}{}\nconsole:\n{}", output.stdout, output.stderr, last.join("\n"))
     }
+}
+
+/// One of those texts of a process in which zeros divide the words.
+fn file_of(pid: u32, name: &str) -> String {
+    let text = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let text: Vec<u8> = text.into_iter().map(|b| if b == 0 { b' ' } else { b }).collect();
+    format!(" {}", String::from_utf8_lossy(&text))
+}
+
+/// Whether a host can have a disk that loses what was not synced. Without loop devices all is kept, and
+/// a sync that is missing stays unseen.
+fn has_loop() -> bool {
+    static HAS: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        let free = std::process::Command::new("losetup").arg("-f").output();
+        let has = free.is_ok_and(|o| o.status.success());
+        if !has {
+            common::tell("SKIPPED: no loop devices, so power cuts keep what was never synced");
+        }
+        has
+    });
+    *HAS
 }

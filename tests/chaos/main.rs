@@ -5,9 +5,9 @@
 //!   CHAOS_RUNS=N   how many runs (50)
 //!   CHAOS_ONLY=N   only run N of that seed, on a fresh host that is brought to where run N began
 //!   CHAOS_THREADS=N  so many hosts at once (2)
-//!   CHAOS_FAULT=NAME, CHAOS_STEP=NAME  only this fault, this step
+//!   CHAOS_FAULT=NAME,… CHAOS_STEP=NAME,… CHAOS_SICK=NAME,…  only these faults, steps, ills of the change
 //!   CHAOS_STOP=1   ends after the first violation
-//!   CHAOS_BOOK=FILE  writes the table as a page of the book
+//!   CHAOS_BOOK=FILE  writes the table as a page of the book, after every twenty runs
 //!   KVMFW=PROGRAM  the program under test
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -48,7 +48,7 @@ fn nothing_breaks_the_promise() {
     common::tell(&format!("CHAOS_SEED={seed} CHAOS_RUNS={runs}"));
     let start = std::time::Instant::now();
     let next = AtomicU64::new(0);
-    let table = Mutex::new(Table::default());
+    let table = Mutex::new(Table::new());
     let violations = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -66,6 +66,10 @@ fn nothing_breaks_the_promise() {
                         break;
                     }
                     several(seed, batch, &table, &violations);
+                    if let Some(path) = std::env::var_os("CHAOS_BOOK") {
+                        let page = table.lock().unwrap().page(seed, violations.lock().unwrap().len());
+                        std::fs::write(path, page).unwrap();
+                    }
                 }
             });
         }
@@ -79,9 +83,6 @@ fn nothing_breaks_the_promise() {
         start.elapsed().as_secs_f64(),
         violations.len()
     ));
-    if let Some(path) = std::env::var_os("CHAOS_BOOK") {
-        std::fs::write(path, table.page(seed, violations.len())).unwrap();
-    }
     assert!(violations.is_empty(), "{}", violations.join("\n"));
     common::tell("");
     assert!(table.missed() * 20 <= table.runs(), "{} runs did not come to their step", table.missed());
@@ -92,6 +93,9 @@ fn several(seed: u64, batch: std::ops::Range<u64>, table: &Mutex<Table>, violati
     let mut host: Option<host::Host> = None;
     let mut known = HashMap::new();
     for number in batch {
+        if std::env::var_os("CHAOS_STOP").is_some() && !violations.lock().unwrap().is_empty() {
+            return;
+        }
         let plan = run::plan(seed, number);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             if host.is_none() {
@@ -118,9 +122,6 @@ fn several(seed: u64, batch: std::ops::Range<u64>, table: &Mutex<Table>, violati
                 table.lock().unwrap().count(&plan, run::Seen::Broken);
                 // What comes next shall not suffer from it.
                 host = None;
-                if std::env::var_os("CHAOS_STOP").is_some() {
-                    return;
-                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::PER_LAB;
 use crate::common::project::Run;
-use crate::desired::Desired;
+use crate::desired::{Desired, Sick};
 use crate::fault::{Fault, Step, wait};
 use crate::host::Host;
 use crate::invariants;
@@ -18,8 +18,8 @@ pub struct Plan {
     pub to: Desired,
     pub fault: Fault,
     pub step: Step,
-    /// A check of the change fails: it is to be rolled back, fault or not.
-    pub sick: bool,
+    /// Why it is to be rolled back, fault or not.
+    pub sick: Sick,
     /// How long a fault lasts that lasts; no longer than the transaction.
     pub lasts: Duration,
     /// Whether power is cut in the end, to see what boots.
@@ -29,43 +29,60 @@ pub struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { to, fault, step, sick, lasts, boot } = self;
-        write!(f, "{fault} at `{step}`, sick {sick}, lasts {lasts:?}, boot {boot}, to {to:?}")
+        write!(f, "{fault} at `{step}`, {sick}, lasts {lasts:?}, boot {boot}, to {to:?}")
     }
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    Old,
-    New,
-    /// The transaction did not come to the step.
+    /// The fault struck at this step; whether the new state is there.
+    Struck(Step, bool),
+    /// The transaction did not come to the step, or went by one at which the fault means something.
     Missed,
     Broken,
 }
 
-fn chosen<T: Copy>(name: &str, all: &[T], text: impl Fn(T) -> &'static str) -> Option<T> {
-    let wanted = std::env::var(name).ok()?;
-    Some(
-        all.iter()
-            .copied()
-            .find(|one| text(*one) == wanted)
-            .unwrap_or_else(|| panic!("{name}={wanted}: no such thing")),
-    )
+/// Of all those that a variable names, with commas between them; without it all.
+fn chosen<T: Copy>(variable: &str, all: &[T], text: impl Fn(T) -> &'static str) -> Vec<T> {
+    let Ok(wanted) = std::env::var(variable) else { return all.to_vec() };
+    let find = |name: &str| all.iter().copied().find(|one| text(*one) == name);
+    wanted.split(',').map(|n| find(n).unwrap_or_else(|| panic!("{variable}: no `{n}`"))).collect()
+}
+
+/// Every fault at every step where it can be done, in an order of its own for each round.
+fn cell(seed: u64, number: u64) -> (Fault, Step) {
+    let faults = chosen("CHAOS_FAULT", Fault::ALL, Fault::name);
+    let steps = chosen("CHAOS_STEP", Step::ALL, Step::name);
+    let cells = faults.iter().flat_map(|f| f.steps().iter().map(|s| (*f, *s)));
+    let mut cells: Vec<_> = cells.filter(|(_, step)| steps.contains(step)).collect();
+    assert!(!cells.is_empty(), "no such fault at such a step");
+    let many = cells.len() as u64;
+    let mut random = Random::of(seed ^ 0xce11, number / many);
+    for n in (1..many).rev() {
+        cells.swap(usize::try_from(n).unwrap(), usize::try_from(random.below(n + 1)).unwrap());
+    }
+    cells[usize::try_from(number % many).unwrap()]
 }
 
 pub fn plan(seed: u64, number: u64) -> Plan {
     let mut random = Random::of(seed, number + 1_000_000);
-    let fault = random.of_these(Fault::ALL);
-    let fault = chosen("CHAOS_FAULT", Fault::ALL, Fault::name).unwrap_or(fault);
-    let step = random.of_these(fault.steps());
-    let step = chosen("CHAOS_STEP", Step::ALL, Step::name).unwrap_or(step);
+    let (fault, step) = cell(seed, number);
     let from = (!number.is_multiple_of(PER_LAB)).then(|| plan_to(seed, number - 1));
     let to = Desired::random(&mut Random::of(seed ^ 0xd5, number), from.as_ref());
-    let sick = random.one_in(6);
-    let lasts = Duration::from_millis(random.of_these(if step < Step::Armed {
-        &[100, 500]
-    } else {
-        &[300, 1000, 8000]
+    let sick = chosen("CHAOS_SICK", Sick::ALL, Sick::name);
+    let sick = match random.of_these(&sick) {
+        // Three in four are well.
+        _ if sick.len() > 1 && !random.one_in(4) => Sick::No,
+        // Every port that a confirm may come from is taken for an open connection: none proves anything.
+        Sick::LockOut if fault == Fault::Stale => Sick::Check,
+        one => one,
+    };
+    let lasts = Duration::from_millis(random.of_these(match () {
+        () if step < Step::Armed => &[100, 500],
+        // Beyond all deadlines: what is half done has to be undone.
+        () if fault == Fault::Hangs => &[1000, 12_000, 12_000],
+        () => &[300, 1000, 8000],
     }));
     Plan { to, fault, step, sick, lasts, boot: random.one_in(6) }
 }
@@ -85,7 +102,7 @@ fn said(child: Child, started: Instant) -> Run {
 }
 
 const APPLY: [&str; 8] =
-    ["apply", "-y", "--apply-timeout", "4s", "--confirm-timeout", "4s", "--format", "json"];
+    ["apply", "-y", "--apply-timeout", "8s", "--confirm-timeout", "4s", "--format", "json"];
 
 pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>) -> Seen {
     let Plan { fault, step, .. } = *plan;
@@ -107,12 +124,20 @@ pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>)
         over || folder.as_ref().is_some_and(|t| step.reached(t))
     }) && folder.as_ref().is_some_and(|t| step.reached(t));
     let mut second = None;
+    let mut struck = None;
     if let (true, Some(t)) = (reached, &folder) {
-        // To be sure that the fault meets this step, those who could go on stand still meanwhile.
-        let still = host.processes("/kvmfw.sh ");
+        // Those who could go on stand still meanwhile. They may have gone on until then: what counts is
+        // where they stand.
+        let mut still = host.processes("/kvmfw.sh ");
         host.signal("-STOP", &still);
-        fault.strike(host, t, &mut kvmfw);
+        struck = Step::last(t).filter(|step| fault.steps().contains(step));
+        if struck.is_some() {
+            let held = fault.strike(host, t, &mut kvmfw);
+            still.retain(|pid| !held.contains(pid));
+        }
         host.signal("-CONT", &still);
+    }
+    if let (Some(_), Some(t)) = (struck, &folder) {
         if fault == Fault::Second {
             second = Some(host.project.kvmfw(&host.lab, &APPLY));
         }
@@ -133,15 +158,11 @@ pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>)
             host.project.kvmfw(&host.lab, &["unlock", crate::host::HOST, "-y"]);
         }
         wait(Duration::from_secs(60), || t.join("done").exists() || !host.guarded());
-        // Nothing is compared while a guard is still at its last words.
-        wait(Duration::from_secs(60), || !host.guarded());
+        // Nothing is compared while anything of ours is still at its last words.
+        wait(Duration::from_secs(60), || !host.busy());
     }
-    fault.clear(host);
-    let look = invariants::Look { host, plan, before, booted_before, folder, run, second };
+    fault.clear(host, struck.is_some());
+    let look = invariants::Look { host, plan, before, booted_before, folder, struck, run, second };
     let new = look.check(known);
-    match (reached, new) {
-        (false, _) => Seen::Missed,
-        (true, false) => Seen::Old,
-        (true, true) => Seen::New,
-    }
+    struck.map_or(Seen::Missed, |step| Seen::Struck(step, new))
 }

@@ -85,6 +85,8 @@ pub struct Builder {
     bridges: u32,
     persistent: bool,
     guests: bool,
+    image: bool,
+    services: bool,
 }
 
 impl Builder {
@@ -124,6 +126,18 @@ impl Builder {
         self
     }
 
+    /// Whether each disk is a filesystem of its own, which loses in a power cut what was not synced.
+    pub fn image(mut self, image: bool) -> Self {
+        self.image = image;
+        self
+    }
+
+    /// Whether the hosts take themselves for run by systemd, with a stand-in for `systemd-run`.
+    pub fn services(mut self, services: bool) -> Self {
+        self.services = services;
+        self
+    }
+
     /// Brings the lab up, in a folder of its own.
     #[track_caller]
     pub fn up(self) -> Lab {
@@ -156,6 +170,10 @@ impl Builder {
             },
             "--persistent",
             if self.persistent { "yes" } else { "no" },
+            "--disk",
+            if self.image { "image" } else { "folder" },
+            "--services",
+            if self.services { "yes" } else { "no" },
         ];
         if !self.guests {
             args.push("--no-guests");
@@ -182,6 +200,8 @@ impl Lab {
             bridges: 1,
             persistent: false,
             guests: true,
+            image: false,
+            services: false,
         }
     }
 

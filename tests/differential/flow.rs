@@ -42,14 +42,17 @@ impl Node {
         }
     }
 
+    /// Who gets what goes to an address: its owner, or whoever the default route leads to.
     pub fn of(address: IpAddr) -> Option<Self> {
         if address.is_loopback() {
             return Some(Node::Host);
         }
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-        [Node::G0, Node::G1, Node::Net, Node::Host]
+        let owner = [Node::G0, Node::G1, Node::Net, Node::Host]
             .into_iter()
-            .find(|node| node.addresses(family).iter().any(|own| own.parse() == Ok(address)))
+            .find(|node| node.addresses(family).iter().any(|own| own.parse() == Ok(address)));
+        let near = surroundings(family).addresses.iter().any(|(_, net)| net.contains(&address));
+        owner.or((!near).then_some(Node::Net))
     }
 
     fn port(self) -> Option<&'static str> {
@@ -81,6 +84,15 @@ pub enum Kind {
     Other,
 }
 
+/// What packets should be sent so that the rules are met.
+#[derive(Clone, Debug, Default)]
+pub struct Hints {
+    /// Ports that rules name.
+    pub ports: Vec<u16>,
+    /// Addresses that nobody has and that nat rewrites.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// One packet as it is put on the wire.
 #[derive(Clone, Debug)]
 pub struct Sent {
@@ -109,10 +121,10 @@ pub struct Sent {
 pub fn surroundings(family: Family) -> Surroundings {
     let net = |text: &str| text.parse().unwrap();
     let (own, routes) = match family {
-        Family::V4 => (["10.0.0.254/24", "10.1.0.254/24"], ["10.0.0.0/24", "10.1.0.0/24"]),
-        Family::V6 => (["fd00::fe/64", "fd01::fe/64"], ["fd00::/64", "fd01::/64"]),
+        Family::V4 => (["10.0.0.254/24", "10.1.0.254/24"], ["10.0.0.0/24", "10.1.0.0/24", "0.0.0.0/0"]),
+        Family::V6 => (["fd00::fe/64", "fd01::fe/64"], ["fd00::/64", "fd01::/64", "::/0"]),
     };
-    let devices = ["br0", "eth0"];
+    let devices = ["br0", "eth0", "eth0"];
     Surroundings {
         addresses: devices.iter().zip(own).map(|(device, own)| ((*device).to_owned(), net(own))).collect(),
         routes: devices.iter().zip(routes).map(|(device, to)| (net(to), (*device).to_owned())).collect(),
@@ -135,7 +147,13 @@ pub mod flags {
 
 impl Sent {
     /// The first packet of a random connection.
-    pub fn first(random: &mut Random, family: Family, number: u16, loose: bool) -> (Kind, Self) {
+    pub fn first(
+        random: &mut Random,
+        family: Family,
+        number: u16,
+        loose: bool,
+        hints: &Hints,
+    ) -> (Kind, Self) {
         use Node::{G0, G1, Host, Net};
         let (at, to) = random.of_these(&[
             (G0, G1),
@@ -150,7 +168,15 @@ impl Sent {
             (Host, Net),
         ]);
         let mut address = |node: Node| random.of_these(node.addresses(family)).parse().unwrap();
-        let (src, dst) = (address(at), address(to));
+        let (src, mut dst) = (address(at), address(to));
+        let known = [22, 22, 53, 80, 443, 8080];
+        let mut dport = random.of_these(&known);
+        if !hints.ports.is_empty() && !random.one_in(4) {
+            dport = random.of_these(&hints.ports);
+        }
+        if !hints.addresses.is_empty() && random.one_in(4) {
+            dst = random.of_these(&hints.addresses);
+        }
         let kinds =
             [Kind::Tcp, Kind::Tcp, Kind::Tcp, Kind::Udp, Kind::Udp, Kind::Ping, Kind::Ping, Kind::Other];
         let mut kind = random.of_these(&kinds);
@@ -177,7 +203,7 @@ impl Sent {
             },
             // Each connection has a port or number of its own: no old entry of conntrack fits.
             sport: number,
-            dport: random.of_these(&[22, 22, 53, 80, 443, 8080]),
+            dport,
             flags: 0,
             seq: 1000,
             ack: 0,

@@ -9,14 +9,16 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod flow;
+mod public;
 #[path = "../chaos/random.rs"]
 mod random;
 mod rules;
 mod world;
 
-use flow::{Arrived, Kind, Node, Sent};
+use flow::{Arrived, Hints, Kind, Node, Sent};
 use kvmfw::netfilter::{Direction, Ruleset, States, Surroundings, Verdict, Walk, walk};
 use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::save::Save;
 use random::Random;
 use rules::{Rules, UNKNOWN_IS_ENOUGH};
 use world::{Backend, World};
@@ -78,47 +80,56 @@ fn the_walk_says_what_the_kernel_does() {
     }
 }
 
-/// Loads one ruleset and sends connections through it.
+/// Loads one random ruleset and sends connections through it.
 fn one_ruleset(world: &mut World, seed: u64, run: u64, count: &mut Count) {
     let mut random = Random::of(seed, run);
     let family = random.of_these(&[Family::V4, Family::V4, Family::V6]);
     let backend = random.of_these(&[Backend::Nft, Backend::Legacy]);
     let text = Rules { random: &mut random, family }.file();
-    let save = match world.load(backend, family, &text) {
-        Ok(save) => save,
-        Err(why) => {
-            // What comes before the table that is refused is loaded.
-            count.refused += 1;
-            unload(world, backend, family);
-            if std::env::var_os("DIFF_SHOW").is_some() {
-                common::tell(&format!("refused: {why}\n{text}"));
-            }
-            return;
-        }
+    let Ok(save) = world.load(backend, family, &text) else {
+        // What comes before the table that is refused is loaded.
+        count.refused += 1;
+        unload(world, backend, family);
+        return;
     };
+    let name = format!("DIFF_SEED={seed} DIFF_ONLY={run} {family:?} {backend:?}");
+    let trial =
+        Trial { name, family, first_port: run * u64::from(FLOWS), flows: FLOWS, hints: Hints::default() };
+    try_out(world, &save, &trial, &mut random, count);
+    unload(world, backend, family);
+}
+
+/// What is tried with rules that are loaded.
+struct Trial {
+    /// What a wrong answer is reported with.
+    name: String,
+    family: Family,
+    /// Where the numbers of its connections begin.
+    first_port: u64,
+    flows: u16,
+    hints: Hints,
+}
+
+/// Sends connections through rules that are loaded; stops at the first wrong answer.
+fn try_out(world: &mut World, save: &Save, trial: &Trial, random: &mut Random, count: &mut Count) {
     let loose = !random.one_in(4);
     world.sysctl("net.netfilter.nf_conntrack_tcp_loose", loose.into());
-    let set = Ruleset::new(&save);
-    let around = flow::surroundings(family);
+    let set = Ruleset::new(save);
+    let around = flow::surroundings(trial.family);
     count.rulesets += 1;
-    for n in 0..FLOWS {
-        let port = u16::try_from(20_000 + (run * u64::from(FLOWS) + u64::from(n)) % 40_000).unwrap();
-        let (kind, first) = Sent::first(&mut random, family, port, loose);
+    for n in 0..trial.flows {
+        let port = u16::try_from(20_000 + (trial.first_port + u64::from(n)) % 40_000).unwrap();
+        let (kind, first) = Sent::first(random, trial.family, port, loose, &trial.hints);
         if kind == Kind::Other {
             world.forget();
         }
-        let mut flow =
-            Flow { world, set: &set, around: &around, count, random: &mut random, loose, log: String::new() };
-        if let Some(wrong) = flow.run(kind, &first).err() {
+        let mut flow = Flow { world, set: &set, around: &around, count, random, loose, log: String::new() };
+        if let Err(wrong) = flow.run(kind, &first) {
             let log = flow.log.clone();
-            count.wrong.push(format!(
-                "WRONG: DIFF_SEED={seed} DIFF_ONLY={run} {family:?} {backend:?}: {wrong}\n{log}{}",
-                save.render()
-            ));
-            break;
+            count.wrong.push(format!("WRONG: {}: {wrong}\n{log}{}", trial.name, save.render()));
+            return;
         }
     }
-    unload(world, backend, family);
 }
 
 /// Nothing of a ruleset may be met by the next one, which may be of the other backend or family.

@@ -18,7 +18,11 @@ pub const TABLES: [(&str, &[&str]); 5] = [
 ];
 
 /// What the walk need not know the answer to.
-pub const UNKNOWN_IS_ENOUGH: [&str; 8] = [
+pub const UNKNOWN_IS_ENOUGH: [&str; 12] = [
+    "-m mac ",
+    "-m rt ",
+    "-m rpfilter ",
+    "-m set ",
     "-m limit ",
     "-m statistic ",
     "-m length ",

@@ -82,6 +82,8 @@ address add 10.0.0.254/24 brd + dev br0
 address add 10.1.0.254/24 brd + dev eth0
 address add fd00::fe/64 dev br0 nodad
 address add fd01::fe/64 dev eth0 nodad
+route add default via 10.1.0.1 dev eth0
+route add default via fd01::1 dev eth0
 """)
     ip("".join(f"neigh add {address} lladdr {MAC[name]} dev {NEAR[name][1]} nud permanent\n"
                for name, addresses in {"g0": ("10.0.0.1", "fd00::1"), "g1": ("10.0.0.2", "fd00::2"),

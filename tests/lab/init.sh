@@ -29,7 +29,8 @@ E
 
 # A reference to another host's namespace would keep it alive past its power cut.
 while read -r _ _ _ _ at _; do
-    [[ $at == /run/netns || $at == /run/netns/* ]] && echo "$at"
+    # And one to another host's disk would keep that busy.
+    [[ $at == /run/netns || $at == /run/netns/* || $at == */hosts/*/disk && $at != "$LAB_HOST/disk" ]] && echo "$at"
 done </proc/self/mountinfo | sort -r | uniq | while read -r at; do umount -l "$at" 2>/dev/null; done
 
 # shellcheck source=guests.sh
@@ -43,6 +44,7 @@ mount -o remount,bind,ro / || exit 1
 cd / || exit 1
 umask 022
 mkdir -p /run/sshd /run/lock /run/network /run/sudo
+[[ $LAB_SERVICES == yes ]] && mkdir -p /run/systemd/system
 chmod 1777 /run/lock
 # Every boot has an id of its own, by which one is told from a process that merely died.
 read -r boot_id </proc/sys/kernel/random/uuid && echo "$boot_id" >/run/boot_id &&

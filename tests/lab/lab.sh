@@ -13,7 +13,7 @@ usage() {
     cat <<'TEXT'
 usage: lab.sh COMMAND [--dir DIR] …          (DIR: else $LAB_DIR, else /run/lab)
   up [-n N] [--backend nft|legacy] [--shell dash|bash|busybox] [--bridges 1|2] [--no-guests]
-     [--sysctl-order systemd|procps] [--persistent yes|no]
+     [--sysctl-order systemd|procps] [--persistent yes|no] [--disk folder|image] [--services yes|no]
   down                                  exec -- CMD…             (beside the hosts, as their controller)
   host NAME -- CMD…                     guest NAME G -- CMD…     neighbour NAME -- CMD…
   ssh NAME -- CMD…                      cut NAME both|to|from|new    mend NAME
@@ -161,10 +161,29 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 TEXT
 }
 
+# A disk of its own, with a filesystem that loses in a power cut what was not synced.
+make_disk() { # NAME
+    local image=$DIR/hosts/$1/image
+    mkdir -p "$DIR/hosts/$1/disk" && truncate -s 48M "$image" && mkfs.ext4 -q -m 0 -N 8192 "$image" &&
+        mount -o loop "$image" "$DIR/hosts/$1/disk"
+}
+# From now on nothing reaches the image: as ext4 has it for tests of exactly this.
+cut_disk() { # NAME
+    local host=$DIR/hosts/$1
+    # EXT4_IOC_SHUTDOWN, without flushing the log.
+    perl -e 'my ($f, $how) = (undef, pack("L", 2));
+        open($f, "<", $ARGV[0]) or die "$ARGV[0]: $!\n"; ioctl($f, 0x8004587d, $how) or die "ext4 does not shut down: $!\n"' "$host/disk" || return 1
+    umount -l "$host/disk"
+    # Namespaces that die at their leisure still hold the old one.
+    cp --sparse=always "$host/image" "$host/image.new" && mv "$host/image.new" "$host/image" &&
+        mount -o loop "$host/image" "$host/disk"
+}
+
 # One host's disk: made once, kept by a power cut.
 make_host() { # NUMBER
     local name=kvm$1 host=$DIR/hosts/kvm$1 disk=$DIR/hosts/kvm$1/disk home
     v4 "$1"; v6 "$1"; mac "$1" 02 01
+    if [[ $DISK == image ]]; then make_disk "$name" || return 1; fi
     mkdir -p "$disk"/{root/.ssh,home/admin/.ssh} \
         "$disk"/var/{cache,lib/misc,lib/sudo/lectured,local,log,mail,opt,spool,tmp} || return 1
     ln -s /run "$disk/var/run"
@@ -261,11 +280,14 @@ TEXT
     bash) echo '/bin/bash /bin/sh none bind' >>"$host/fstab" ;;
     busybox) echo "$(type -P busybox) /bin/sh none bind" >>"$host/fstab" ;;
     esac
+    [[ $SERVICES == yes ]] && printf '%s\n' "$here/services/systemd-run /usr/bin/systemd-run none bind" \
+        "$here/services/systemctl /usr/bin/systemctl none bind" >>"$host/fstab"
     printf '%s\n' 'host-tmp /tmp tmpfs nosuid,nodev,mode=1777' 'host-run /run tmpfs nosuid,nodev,mode=755' >>"$host/fstab"
     # The launcher goes on record before it leaves the process group: see cmd_down.
     # shellcheck disable=SC2016 # for the inner shell
     env -i PATH="$PATH" LANG=C.UTF-8 LAB_HERE="$here" LAB_ID="$ID" LAB_NAME="$name" LAB_NUM="$num" LAB_HOST="$host" \
         LAB_ETH0="$eth0" LAB_ETH1="$eth1" LAB_PORT="$port" LAB_FAR="$far" LAB_ORDER="$ORDER" \
+        LAB_SERVICES="$SERVICES" \
         LAB_GUESTS="$([[ $GUESTS == yes ]] && echo "$guest_list")" \
         /bin/bash -c 'read -r stat </proc/self/stat; set -- ${stat##*) }; echo "$$ ${20}" >"$LAB_HOST/launcher"
             exec setsid unshare --mount --uts --ipc --net --pid --fork --kill-child /bin/bash "$LAB_HERE/init.sh"' \
@@ -284,6 +306,7 @@ power_cut() { # NAME
     alive "$host/launcher" && kill -KILL "$pid" # takes a half-started init with it
     dead "$1"
     rm -f "$host/pid" "$host/launcher"
+    if [[ $DISK == image ]]; then cut_disk "$1" || return 1; fi
     # The kernel takes namespaces down at its leisure; the cables go now.
     in_net "$ID-ctl" ip link del "$1" 2>/dev/null
     [[ -e /run/netns/$ID-$1-nb ]] && in_net "$ID-$1-nb" ip link del eth0 2>/dev/null
@@ -292,7 +315,7 @@ power_cut() { # NAME
 
 cmd_up() {
     local n=1 tool began=$EPOCHREALTIME
-    BACKEND=nft SHELL_=dash GUESTS=yes ORDER=systemd PERSISTENT=no BRIDGES=1
+    BACKEND=nft SHELL_=dash GUESTS=yes ORDER=systemd PERSISTENT=no BRIDGES=1 DISK=folder SERVICES=no
     while (($#)); do
         case $1 in
         -n) n=$2; shift 2 ;;
@@ -302,6 +325,8 @@ cmd_up() {
         --sysctl-order) ORDER=$2; shift 2 ;;
         --persistent) PERSISTENT=$2; shift 2 ;;
         --bridges) BRIDGES=$2; shift 2 ;;
+        --disk) DISK=$2; shift 2 ;;
+        --services) SERVICES=$2; shift 2 ;;
         *) usage >&2; exit 2 ;;
         esac
     done
@@ -310,6 +335,8 @@ cmd_up() {
     one_of sysctl-order "$ORDER" systemd procps
     one_of persistent "$PERSISTENT" yes no
     one_of bridges "$BRIDGES" 1 2
+    one_of disk "$DISK" folder image
+    one_of services "$SERVICES" yes no
     if [[ ! $n =~ ^[1-9][0-9]{0,2}$ ]] || ((n > 494)); then die '-n wants 1 to 494'; fi
     [[ $EUID == 0 ]] || die 'must be root'
     for tool in ip nsenter unshare setsid sshd ssh-keygen ifup brctl iptables-nft iptables-legacy sudo awk ping busybox dmesg; do
@@ -345,7 +372,7 @@ make_lab() { # HOW MANY
     echo "$ID" >"$DIR/id"
     # A lab's kernel log starts here, in seconds since the machine's boot.
     read -r SINCE _ </proc/uptime
-    declare -p ID BACKEND SHELL_ GUESTS ORDER PERSISTENT BRIDGES SINCE | sed 's/^declare [-a-z]* //' >"$DIR/conf"
+    declare -p ID BACKEND SHELL_ GUESTS ORDER PERSISTENT BRIDGES DISK SERVICES SINCE | sed 's/^declare [-a-z]* //' >"$DIR/conf"
     echo 1 >/proc/sys/net/netfilter/nf_log_all_netns
     make_controller "$n" || die 'cannot set up the controller side'
     if ! ssh-keygen -q -t ed25519 -N '' -C "$ID" -f "$DIR/id_ed25519" || ! (make_base); then
@@ -439,7 +466,10 @@ cmd_down() {
             [[ -e $net ]] && ip netns del "${net##*/}"
         done
     fi
-    rm -rf -- "$DIR"
+    for host in "$DIR"/hosts/*/; do
+        [[ ! -e ${host}image ]] || umount -l "${host}disk" 2>/dev/null
+    done
+    rm -rf --one-file-system -- "$DIR"
 }
 quiet() { ! kill -0 -- "-$1" 2>/dev/null; } # a process group: is nobody left?
 mine() { # is this PID the caller, or one of its parents?
@@ -522,6 +552,8 @@ cmd_reboot() {
             [[ $left ]] || exit 0
             read -rt 0.01 _ <> <(:)
         done'
+    # What a shutdown unmounts is written.
+    [[ $DISK == folder ]] || sync -f "$DIR/hosts/$1/disk"
     power_cut "$1"
     boot_host "$1"
 }

@@ -3,7 +3,7 @@
 mod bridges;
 mod first_look;
 mod local;
-mod reach;
+pub(super) mod reach;
 
 use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, Format, exit, output, setup};
@@ -134,7 +134,9 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, "bootstrap", todo)?;
     if code == exit::DONE {
-        let text = format!("\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n\n{yaml}");
+        let text = format!(
+            "\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n\n{MODELINE}{yaml}"
+        );
         match common.format {
             Format::Human => setup::print(&text),
             _ => setup::complain(&text),
@@ -142,6 +144,9 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     }
     Ok(code)
 }
+
+/// Where an editor finds the schema that `kvmfw generate schema -o schema` writes.
+const MODELINE: &str = "# yaml-language-server: $schema=../schema/inventory.json\n";
 
 /// What was asked for in words.
 fn wanted(args: &BootstrapArgs) -> Result<Stanza, u8> {

@@ -5,10 +5,10 @@ use crate::inventory::Reach;
 use std::path::Path;
 
 /// Keys of `ssh:` with the files that the command line names for them.
-pub(super) type Files<'a> = [(&'static str, Option<&'a Path>); 2];
+pub(in crate::cli) type Files<'a> = [(&'static str, Option<&'a Path>); 2];
 
 /// `USER@HOST:PORT` taken apart; `files` are those of ssh, the name is the host's in the inventory.
-pub(super) fn parse(text: &str, files: Files<'_>, name: Option<&String>) -> Result<Reach, u8> {
+pub(in crate::cli) fn parse(text: &str, files: Files<'_>, name: Option<&String>) -> Result<Reach, u8> {
     let (user, place) = match text.rsplit_once('@') {
         Some((user, place)) => (Some(user.to_owned()), place),
         None => (None, text),

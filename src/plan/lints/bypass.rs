@@ -28,7 +28,7 @@ const FILTERS: [(&str, &str); 9] = [
 /// The bypass where somebody filters bridged frames on this host, with what shows it.
 pub(super) fn wrong(desired: &Desired, observed: &Observed, predicted: [&Save; 2], plan: &mut HostPlan) {
     let Some(origin) = declared(desired) else { return };
-    let mut evidence = evidence(observed);
+    let mut evidence = programs(observed);
     for (family, save) in Family::ALL.into_iter().zip(predicted) {
         evidence.extend(dead_filters(family, save, observed));
     }
@@ -49,27 +49,38 @@ pub(super) fn wrong(desired: &Desired, observed: &Observed, predicted: [&Save; 2
 /// Who will bring bridged frames back into netfilter.
 pub(super) fn undone(desired: &Desired, observed: &Observed, warnings: &mut Vec<Warning>) {
     let Some(origin) = declared(desired) else { return };
+    warnings.extend(
+        writers(observed).into_iter().map(|message| warn("bypass-undone", message, Some(origin.clone()))),
+    );
+}
+
+/// Who brings bridged frames back into netfilter on this host.
+pub fn writers(observed: &Observed) -> Vec<String> {
+    let mut found = Vec::new();
     let chain = |name: &str| observed.rules.values().any(|r| r.live.chain("filter", name).is_some());
     if chain("DOCKER") || chain("DOCKER-USER") || observed.links.by_name.contains_key("docker0") {
-        let message = "Docker is on this host, and its daemon sets bridge-nf-call-iptables to 1 when it starts (before 27.3 always, \
-                       later with icc=false or userland-proxy=false); the udev rule covers only the loading of br_netfilter, so plan \
-                       again after Docker starts, or use bridge-accept-physdev there"
-            .to_owned();
-        warnings.push(warn("bypass-undone", message, Some(origin.clone())));
+        found.push(
+            "Docker is on this host, and its daemon sets bridge-nf-call-iptables to 1 when it starts (before 27.3 always, later \
+             with icc=false or userland-proxy=false); the udev rule covers only the loading of br_netfilter, so plan again \
+             after Docker starts, or use bridge-accept-physdev there"
+                .to_owned(),
+        );
     }
     for (what, file) in &observed.others.evidence {
-        let message = match what.as_str() {
+        match what.as_str() {
             "writer" => {
-                format!("{file} writes bridge-nf-call keys too, and may set them back; take that out there")
+                found.push(format!(
+                    "{file} writes bridge-nf-call keys too, and may set them back; take that out there"
+                ));
             }
-            "pve" => {
+            "pve" => found.push(
                 "this is a Proxmox host: pve-firewall sets bridge-nf-call-iptables to 1 whenever it starts"
-                    .to_owned()
-            }
-            _ => continue,
-        };
-        warnings.push(warn("bypass-undone", message, Some(origin.clone())));
+                    .to_owned(),
+            ),
+            _ => {}
+        }
     }
+    found
 }
 
 impl View<'_> {
@@ -106,8 +117,17 @@ fn declared(desired: &Desired) -> Option<Origin> {
     Some(entry.origin.clone())
 }
 
+/// Who filters bridged frames on a host as it is, with what shows it.
+pub fn evidence(observed: &Observed) -> BTreeSet<String> {
+    let mut found = programs(observed);
+    for (family, rules) in &observed.rules {
+        found.extend(dead_filters(*family, &rules.live, observed));
+    }
+    found
+}
+
 /// Programs that filter guests there, by their chains, links and files.
-fn evidence(observed: &Observed) -> BTreeSet<String> {
+fn programs(observed: &Observed) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for rules in observed.rules.values() {
         for chain in rules.live.tables.values().flat_map(|table| table.chains()) {

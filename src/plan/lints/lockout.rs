@@ -1,11 +1,10 @@
 //! The connection that reads the plan, and the next one.
 
-use super::{View, kind, mark, say, warn};
+use super::{View, flows, kind, mark, say, warn};
 use crate::netfilter::{SshCase, SshPath, SshSummary, ssh_lockout};
 use crate::observe::{Link, Live};
 use crate::plan::{HostPlan, Risk};
 use crate::resource::iptables::Family;
-use crate::resource::iptables::save::Save;
 
 impl View<'_> {
     /// The connection that reads this plan, and the next one.
@@ -45,7 +44,7 @@ impl View<'_> {
             dport: ends.server_port,
             in_iface: device.clone(),
             out_iface: device,
-            conntrack_active_before: tracks(self.live),
+            conntrack_active_before: flows::tracks(self.live),
             tcp_loose: number("net/netfilter/nf_conntrack_tcp_loose").unwrap_or(1) != 0,
         };
         let what = |which: SshCase| match which {
@@ -91,14 +90,4 @@ impl View<'_> {
         let bridge = bridges.find(|bridge| bridge.ports.iter().any(|port| port == link));
         bridge.map(|bridge| bridge.name.as_str())
     }
-}
-
-/// Whether conntrack is active already: some rule asks it.
-fn tracks(save: &Save) -> bool {
-    let asks = |rule: &String| {
-        ["-m state ", "-m conntrack ", "--ctstate", "-j MASQUERADE", "-j DNAT", "-j SNAT", "-j REDIRECT"]
-            .iter()
-            .any(|w| rule.contains(w))
-    };
-    save.tables.values().flat_map(|t| t.chains()).flat_map(|c| &c.rules).any(asks)
 }

@@ -1,6 +1,7 @@
 //! What the rules will do to people, said before they do it.
 
 mod bypass;
+mod flows;
 mod guests;
 mod halves;
 mod lockout;
@@ -9,6 +10,9 @@ mod ports;
 mod routes;
 mod services;
 mod sockets;
+
+pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
+pub use order::writer;
 
 use super::rules::{RulesPlan, as_written, origins};
 use super::{HostPlan, Risk, forecast};
@@ -32,6 +36,7 @@ pub(super) fn judge(desired: &Desired, observed: &Observed, rules: &[RulesPlan; 
         view.starved(&mut plan.warnings);
         view.outranked(&mut plan.warnings);
         view.established(&mut plan.warnings);
+        view.first_conntrack(&mut plan.warnings);
         if observed.facts.ssh.is_none() {
             view.ssh_accepted(&mut plan.warnings);
         }

@@ -73,7 +73,9 @@ impl View<'_> {
                         self.family,
                         hook.table,
                         hook.chain,
-                        writer(first)
+                        crate::resource::iptables::save::jump(first)
+                            .and_then(|jump| writer(&jump.target))
+                            .unwrap_or("a rule of somebody else")
                     ),
                     origin: self.chain_origin(hook.table, &hook.target),
                 });
@@ -89,22 +91,21 @@ fn may_decide(rule: &str) -> bool {
         .is_some_and(|t| !matches!(t.as_str(), "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "CLASSIFY"))
 }
 
-/// Who writes such rules.
-pub(super) fn writer(rule: &str) -> &'static str {
-    let target = crate::resource::iptables::save::jump(rule).map(|j| j.target).unwrap_or_default();
-    for (start, who) in [
+/// Who writes rules that stand in, or enter, a chain of this name.
+pub fn writer(chain: &str) -> Option<&'static str> {
+    let known = [
         ("DOCKER", "Docker"),
         ("LIBVIRT_", "libvirt"),
+        ("libvirt-", "libvirt's nwfilter"),
+        ("FI-", "libvirt's nwfilter"),
+        ("FO-", "libvirt's nwfilter"),
         ("f2b-", "fail2ban"),
         ("KUBE-", "kube-proxy"),
+        ("CNI-", "CNI plugins"),
         ("cali-", "Calico"),
         ("ufw", "ufw"),
         ("PVEFW-", "pve-firewall"),
         ("neutron-", "neutron"),
-    ] {
-        if target.starts_with(start) {
-            return who;
-        }
-    }
-    "a rule of somebody else"
+    ];
+    known.into_iter().find(|(start, _)| chain.starts_with(start)).map(|(_, who)| who)
 }

@@ -1,0 +1,245 @@
+//! `kvmfw explain`: why guests are dark, what becomes of a packet, what a log line means.
+
+use super::bootstrap::reach;
+use super::{Code, Common, Format, exit, setup};
+use crate::desired::{self, Desired};
+use crate::explain::{
+    End, Explanation, Extra, Question, Scene, bridges, cures, destination, read_log, story,
+};
+use crate::inventory::{self, BOOTSTRAP, Locate, Stanza};
+use crate::observe::{ObserveError, Observed, Sections, observe};
+use crate::plan;
+use crate::remote;
+use crate::report::explanation_text;
+use clap::Args;
+use std::io::{IsTerminal, Read};
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The host: a selection as with --limit, or USER@HOST of one that no inventory knows
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// Where a packet comes from: a port (vnet0), a guest, a device, an address, or host
+    #[arg(long, value_name = "WHERE", requires = "to")]
+    from: Option<String>,
+    /// Where it goes to: 192.168.1.1:53/udp, [fd00::1]:80, vnet1, host:22
+    #[arg(long, value_name = "WHERE")]
+    to: Option<String>,
+    /// The device it comes in by, to be routed
+    #[arg(long = "in", value_name = "DEVICE", requires = "to")]
+    device: Option<String>,
+    /// Only this bridge; with --to, the one that the packet crosses
+    #[arg(long, value_name = "NAME")]
+    bridge: Option<String>,
+    /// The packet belongs to a connection that is open
+    #[arg(long, requires = "to")]
+    established: bool,
+    /// The host as it is [default]
+    #[arg(long, conflicts_with = "desired")]
+    live: bool,
+    /// The host as the inventory wants it
+    #[arg(long)]
+    desired: bool,
+    /// Group kernel log lines: of a file, of stdin (-), or of the host's own journal
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "", conflicts_with = "to")]
+    log: Option<String>,
+}
+
+/// What one host answered.
+type Answer = Result<Box<(Observed, Extra)>, ObserveError>;
+
+pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
+    let question = args.question()?;
+    let log = args.log_text()?;
+    let Some(host) = args.host.as_deref().or(common.limit.as_deref()) else {
+        let Some(text) = log else {
+            setup::complain(
+                "say which host: --host NAME, or --host USER@HOST; only a log file can do without",
+            );
+            return Err(exit::BAD_INPUT);
+        };
+        let found =
+            Explanation { state: "live", log: Some(read_log(&text, None, None)), ..Explanation::default() };
+        show(common, &[found]);
+        return Ok(exit::DONE);
+    };
+    let (hosts, known) = hosts(common, host)?;
+    if args.desired && !known {
+        setup::complain("--desired needs an inventory that has the host");
+        return Err(exit::BAD_INPUT);
+    }
+    let journal = args.log.as_deref() == Some("");
+    // What is desired is asked for where it is looked at, and in a log, which says what it would change.
+    let wanted = known && (args.desired || args.log.is_some());
+    let mut code = exit::DONE;
+    let mut found = Vec::new();
+    for desired in hosts {
+        match ask(common, &desired, wanted, journal)? {
+            Ok(answer) => {
+                let (observed, extra) = *answer;
+                let text = log.as_deref().unwrap_or(&extra.log);
+                let look = Look { args, question: question.as_ref(), text, wanted };
+                found.push(look.explain(&desired, &observed, &extra)?);
+            }
+            Err(code_of_host) => code = exit::worse(code, code_of_host),
+        }
+    }
+    if !found.is_empty() {
+        show(common, &found);
+    }
+    Ok(code)
+}
+
+/// What a host is looked at for.
+struct Look<'a> {
+    args: &'a ExplainArgs,
+    question: Option<&'a Question>,
+    text: &'a str,
+    wanted: bool,
+}
+
+impl Look<'_> {
+    fn explain(&self, desired: &Desired, observed: &Observed, extra: &Extra) -> Result<Explanation, u8> {
+        let live = Scene::new(&desired.host, observed, None, extra);
+        let will_be = Scene::new(&desired.host, observed, Some(desired), extra);
+        let scene = if self.args.desired { &will_be } else { &live };
+        let mut found = Explanation {
+            name: scene.host.clone(),
+            state: scene.state(),
+            others: scene.others(),
+            ..Explanation::default()
+        };
+        let mut dark = false;
+        if self.args.log.is_some() {
+            let then = self.wanted.then_some(&will_be);
+            found.log = Some(read_log(self.text, Some(&live), then));
+        } else if let Some(question) = self.question {
+            found.packets = story(scene, question).map_err(|error| {
+                setup::complain(&error);
+                exit::BAD_INPUT
+            })?;
+            let bridged = |story: &&crate::explain::Story| story.route.bridge.is_some();
+            dark = found.packets.iter().filter(bridged).any(|story| story.fate.verdict == "dropped");
+        } else {
+            found.bridges = bridges(scene, self.args.bridge.as_deref());
+            if let (true, Some(name)) = (found.bridges.is_empty(), &self.args.bridge) {
+                setup::complain(&format!("{} has no bridge {}", scene.host, name.escape_debug()));
+                return Err(exit::BAD_INPUT);
+            }
+            dark =
+                found.bridges.iter().flat_map(|bridge| &bridge.families).any(|family| family.dark.is_some());
+        }
+        if dark {
+            found.cures = cures(scene);
+        }
+        Ok(found)
+    }
+}
+
+impl ExplainArgs {
+    fn question(&self) -> Result<Option<Question>, u8> {
+        let bad = |error: String| {
+            setup::complain(&error);
+            exit::BAD_INPUT
+        };
+        let Some(to) = &self.to else { return Ok(None) };
+        let (to, port, transport) = destination(to).map_err(bad)?;
+        let from = self.from.as_deref().map(End::parse).transpose().map_err(bad)?;
+        if from.is_none() && self.device.is_none() && self.bridge.is_none() {
+            return Err(bad("say where the packet comes from: --from, --in or --bridge".to_owned()));
+        }
+        let (device, bridge) = (self.device.clone(), self.bridge.clone());
+        Ok(Some(Question { from, to, port, transport, device, bridge, established: self.established }))
+    }
+
+    /// The lines of a file or of stdin; those of the host's journal come with its answer.
+    fn log_text(&self) -> Result<Option<String>, u8> {
+        let Some(path) = self.log.as_deref().filter(|path| !path.is_empty()) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let read = match path {
+            "-" => std::io::stdin().read_to_end(&mut bytes).map(|_| ()),
+            path => std::fs::read(path).map(|read| bytes = read),
+        };
+        match read {
+            Ok(()) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) => {
+                setup::complain(&format!("cannot read {path}: {error}"));
+                Err(exit::BAD_INPUT)
+            }
+        }
+    }
+}
+
+/// The hosts, and whether an inventory knows them.
+fn hosts(common: &Common, host: &str) -> Result<(Vec<Desired>, bool), u8> {
+    if host.contains('@') && !host.starts_with('@') {
+        let reach = reach::parse(host, [("identity_file", None), ("known_hosts", None)], None)?;
+        let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
+        let locate = Locate { dir: common.dir.clone(), inventory: None, home };
+        let yaml = Stanza::default().yaml(&reach, &Default::default());
+        let project = inventory::load_text(&locate, BOOTSTRAP, &yaml)
+            .map_err(|p| setup::report(common, &p.list, &p.sources))?;
+        let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
+        let desired =
+            desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
+        return Ok((desired, false));
+    }
+    let project = setup::project(common)?;
+    let names =
+        inventory::select(&project, host).map_err(|p| setup::report(common, &[p], &project.sources))?;
+    let desired =
+        desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
+    Ok((desired, true))
+}
+
+/// Asks one host; the code of one that gives no answer, which was said.
+fn ask(
+    common: &Common,
+    desired: &Desired,
+    wanted: bool,
+    journal: bool,
+) -> Result<Result<Box<(Observed, Extra)>, u8>, u8> {
+    let (want, keys) = if wanted { plan::question(desired) } else { Default::default() };
+    let hosts = vec![(desired.connection.clone(), desired.host.clone())];
+    let document = move |nonce: &remote::Nonce| {
+        remote::explain(nonce, &remote::Question { want: [&want[0], &want[1]], keys: &keys }, journal)
+    };
+    let read = |sections: &Sections<'_>| -> Option<Answer> {
+        let observed = observe(sections, "");
+        Some(observed.map(|observed| Box::new((observed, Extra::read(sections)))))
+    };
+    let settings = setup::settings(common, "explain");
+    let (mut answers, _) =
+        setup::engine(
+            common,
+            settings,
+            None,
+            |engine| async move { engine.ask(hosts, document, read).await },
+        )?;
+    let Some((host, answer)) = answers.pop() else { return Err(exit::INTERNAL) };
+    let (code, message) = match answer {
+        Ok(Ok(answer)) => return Ok(Ok(answer)),
+        Ok(Err(ObserveError::Refused(_, message))) => (exit::LEFT_ALONE, message),
+        Ok(Err(error @ ObserveError::NoPrivilege)) => (exit::LEFT_ALONE, error.to_string()),
+        Ok(Err(error)) => (exit::UNREACHABLE, error.to_string()),
+        Err(outcome) => (exit::of_outcome(&outcome), outcome.message.unwrap_or_default()),
+    };
+    setup::complain(&format!("{host}: {}", crate::report::printable(&message)));
+    Ok(Err(code))
+}
+
+fn show(common: &Common, found: &[Explanation]) {
+    match common.format {
+        Format::Json => {
+            let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": found });
+            setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+        }
+        _ => {
+            let style = setup::style(common, std::io::stdout().is_terminal());
+            for one in found {
+                setup::print(&explanation_text(one, style));
+            }
+        }
+    }
+}

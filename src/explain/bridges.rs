@@ -1,0 +1,125 @@
+//! Every bridge of a host: who hangs on it, whether its frames meet iptables, and who is in the dark.
+
+use super::scene::{Place, Scene};
+use crate::netfilter::guests_dark;
+use crate::observe::Live;
+use crate::plan::forecast::{declared_global, global_knob, own_knob};
+use crate::resource::iptables::Family;
+use serde::Serialize;
+
+/// One bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BridgeStory {
+    /// Its name.
+    pub name: String,
+    /// The host's own addresses on it.
+    pub addresses: Vec<String>,
+    /// Its ports.
+    pub ports: Vec<PortStory>,
+    /// What each family does with its frames.
+    pub families: Vec<FamilyStory>,
+    /// Frames with a VLAN tag pass iptables only if this is on.
+    pub vlan_filtering: bool,
+}
+
+/// A port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PortStory {
+    /// Its name.
+    pub name: String,
+    /// `uplink` (a device of the host), `guest`, or `declared` where it is none yet.
+    pub kind: &'static str,
+    /// The name of the guest behind it, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<String>,
+}
+
+/// One family on one bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FamilyStory {
+    /// iptables or ip6tables.
+    pub family: Family,
+    /// Whether its rules see bridged frames.
+    pub filtered: bool,
+    /// Which switch says so.
+    pub because: String,
+    /// What is dropped between its ports, where something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dark: Option<DarkStory>,
+}
+
+/// Guests in the dark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DarkStory {
+    /// The first kind of frame that is dropped, and between which ports.
+    pub sample: String,
+    /// All kinds that are dropped.
+    pub dropped: Vec<&'static str>,
+    /// By what.
+    pub by: Place,
+}
+
+/// All bridges of a host, or the one of a name.
+pub fn bridges(scene: &Scene<'_>, only: Option<&str>) -> Vec<BridgeStory> {
+    let names = scene.bridges().into_iter().filter(|name| only.is_none_or(|only| only == name));
+    names.map(|name| story(scene, &name)).collect()
+}
+
+fn story(scene: &Scene<'_>, name: &str) -> BridgeStory {
+    let link = scene.link(name);
+    let addresses = link.into_iter().flat_map(|link| &link.addresses).filter(|a| a.scope != "link");
+    let view = scene.bridge(Family::V4, name);
+    let ports = view.ports.iter().map(|port| port_story(scene, port, name)).collect();
+    BridgeStory {
+        name: name.to_owned(),
+        addresses: addresses.map(|a| format!("{}/{}", a.local, a.prefix)).collect(),
+        ports,
+        families: Family::ALL.into_iter().map(|family| family_story(scene, family, name)).collect(),
+        vlan_filtering: link.and_then(|link| link.number("vlan_filtering")).is_some_and(|on| on != 0),
+    }
+}
+
+fn port_story(scene: &Scene<'_>, name: &str, bridge: &str) -> PortStory {
+    let guest = scene.guests.get(name).cloned();
+    let link = scene.link(name);
+    let on_it = link.is_some_and(|link| link.master.as_deref() == Some(bridge));
+    let tap = link.is_some_and(|link| link.linkinfo.kind.as_deref() == Some("tun"));
+    let named =
+        ["vnet", "tap", "fwpr", "fwln", "veth", "macvtap"].iter().any(|start| name.starts_with(start));
+    let kind = match () {
+        () if !on_it => "declared",
+        () if guest.is_some() || tap || named => "guest",
+        () => "uplink",
+    };
+    PortStory { name: name.to_owned(), kind, guest }
+}
+
+fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
+    let view = scene.bridge(family, name);
+    let dark = scene.sets.get(&family).and_then(|set| guests_dark(set, &scene.around, family, &view));
+    let dark = dark.map(|dark| DarkStory {
+        by: scene.place(family, &dark.step),
+        sample: dark.sample,
+        dropped: dark.dropped,
+    });
+    FamilyStory { family, filtered: view.nf_call, because: because(scene, family, name, view.nf_call), dark }
+}
+
+/// Which of the two switches decides.
+fn because(scene: &Scene<'_>, family: Family, name: &str, filtered: bool) -> String {
+    let knob = global_knob(family).rsplit('/').next().unwrap_or_default();
+    let own = own_knob(family);
+    let declared = scene.desired.and_then(|desired| declared_global(family, desired));
+    let global = match (declared, scene.observed.sysctl.get(global_knob(family))) {
+        (Some(on), _) => Some(on),
+        (None, Some(Live::Value(value))) => Some(value.trim() != "0"),
+        (None, _) => None,
+    };
+    match (filtered, global) {
+        (true, Some(true)) => format!("{knob} is 1"),
+        (true, Some(false)) => format!("{own} of {name} is 1, which is enough though {knob} is 0"),
+        (true, None) => "a rule loads br_netfilter, which starts with every bridge in netfilter".to_owned(),
+        (false, Some(_)) => format!("{knob} and {own} of {name} are 0"),
+        (false, None) => "br_netfilter is not loaded".to_owned(),
+    }
+}

@@ -1,0 +1,431 @@
+//! The way of one packet through a host: hook by hook, rule by rule, and its end.
+
+use super::question::{End, Question, Transport};
+use super::scene::{Place, Scene};
+use crate::netfilter::{
+    Answer, Base, Device, Packet, Ruleset, Skipped, States, Step, Surroundings, Target, TcpFlags, Verdict,
+    walk,
+};
+use crate::observe::Live;
+use crate::resource::iptables::Family;
+use serde::Serialize;
+use std::net::IpAddr;
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fate {
+    /// `passes`, `dropped`, or `unknown`.
+    pub verdict: &'static str,
+    /// The rule that says so, or the first that cannot be answered; none where no rule sees the packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<Place>,
+    /// Why, where no rule says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+}
+
+/// How a packet goes through the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// `bridged`, `routed`, `to the host`, `from the host`.
+    pub kind: &'static str,
+    /// The bridge that it crosses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// The device it comes in by.
+    #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+    /// The device it leaves by.
+    #[serde(rename = "out", skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// What had to be assumed.
+    pub notes: Vec<String>,
+    #[serde(skip)]
+    base: Base,
+    #[serde(skip)]
+    packet: Packet,
+}
+
+/// One built-in chain on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hop {
+    /// The table.
+    pub table: String,
+    /// The built-in chain.
+    pub chain: String,
+    /// Why no rule was asked, or under which assumption the packet comes here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// How many rules were asked.
+    pub asked: usize,
+    /// The rules that match, surely or maybe.
+    pub rules: Vec<Met>,
+}
+
+/// A rule that a packet meets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Met {
+    /// The rule.
+    #[serde(flatten)]
+    pub place: Place,
+    /// How deep in user chains.
+    pub depth: usize,
+    /// It surely matches; otherwise it may.
+    pub sure: bool,
+    /// What would have to be known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+    /// `accept`, `drop`, `jump`, …
+    pub does: &'static str,
+}
+
+/// The whole answer about one packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Story {
+    /// What was asked, in words.
+    pub packet: String,
+    /// iptables or ip6tables.
+    pub family: Family,
+    /// How it goes.
+    pub route: Route,
+    /// The hooks.
+    pub hops: Vec<Hop>,
+    /// The end.
+    pub fate: Fate,
+}
+
+/// Follows a packet, for each family that the question is about.
+///
+/// Errors: the question names something that the host does not have.
+pub fn story(scene: &Scene<'_>, question: &Question) -> Result<Vec<Story>, String> {
+    let of = |end: &End| match end {
+        End::Address(IpAddr::V4(_)) => Some(Family::V4),
+        End::Address(IpAddr::V6(_)) => Some(Family::V6),
+        _ => None,
+    };
+    let asked = of(&question.to).or_else(|| question.from.as_ref().and_then(of));
+    if let (Some(End::Address(from)), End::Address(to)) = (&question.from, &question.to)
+        && from.is_ipv4() != to.is_ipv4()
+    {
+        return Err(format!("{from} and {to} are of different families"));
+    }
+    let families = Family::ALL.into_iter().filter(|family| asked.is_none_or(|asked| asked == *family));
+    families.map(|family| one(scene, question, family)).collect()
+}
+
+fn one(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Story, String> {
+    let route = route(scene, question, family)?;
+    let fate = fate(scene, family, route.base, &route.packet, route.bridge.as_deref());
+    let hops = match seen(scene, family, route.bridge.as_deref()) {
+        true => hops(scene, family, &route),
+        false => Vec::new(),
+    };
+    Ok(Story { packet: words(question), family, route, hops, fate })
+}
+
+/// `a new tcp connection from vnet0 to 192.168.1.53 port 53`.
+fn words(question: &Question) -> String {
+    let what = match (question.transport, question.established) {
+        (Transport::Icmp, _) => "a ping".to_owned(),
+        (Transport::Udp, false) => "the first udp packet".to_owned(),
+        (Transport::Tcp, false) => "a new tcp connection".to_owned(),
+        (other, true) => format!("a packet of an open {} connection", other.as_str()),
+    };
+    let from = question.from.as_ref().map_or_else(String::new, |end| format!(" from {}", end.shown()));
+    let port = question.port.map_or_else(String::new, |port| format!(" port {port}"));
+    format!("{what}{from} to {}{port}", question.to.shown())
+}
+
+/// What becomes of a packet; one that crosses a bridge may be seen by no rule.
+pub(super) fn fate(
+    scene: &Scene<'_>,
+    family: Family,
+    base: Base,
+    packet: &Packet,
+    bridge: Option<&str>,
+) -> Fate {
+    let word = |verdict| match verdict {
+        Verdict::Accept => "passes",
+        Verdict::Drop => "dropped",
+        Verdict::Unknown => "unknown",
+    };
+    if !seen(scene, family, bridge) {
+        let because = format!("bridged frames meet no rule of {family}");
+        return Fate { verdict: "passes", by: None, because: Some(because) };
+    }
+    if base == Base::Forward && bridge.is_none() && !forwards(scene, family) {
+        let because = "the host does not forward (ip_forward is 0)".to_owned();
+        return Fate { verdict: "dropped", by: None, because: Some(because) };
+    }
+    let Some(set) = scene.sets.get(&family) else {
+        return Fate { verdict: "unknown", by: None, because: Some(format!("the host has no {family}")) };
+    };
+    let found = walk(set, &scene.around, base, packet);
+    let by = found.decided_by.as_ref().map(|step| scene.place(family, step));
+    let missing: Vec<String> = found.unknowns().flat_map(|met| met.missing.clone()).collect();
+    let because = match found.verdict {
+        Verdict::Unknown if !missing.is_empty() => {
+            Some(format!("it depends on: {}", unique(missing).join(", ")))
+        }
+        Verdict::Accept if by.is_none() => Some("there are no rules".to_owned()),
+        _ => None,
+    };
+    Fate { verdict: word(found.verdict), by, because }
+}
+
+fn unique(mut words: Vec<String>) -> Vec<String> {
+    words.sort();
+    words.dedup();
+    words
+}
+
+/// Whether rules see it: everything but what crosses a bridge that is out of netfilter.
+fn seen(scene: &Scene<'_>, family: Family, bridge: Option<&str>) -> bool {
+    bridge.is_none_or(|bridge| scene.bridge(family, bridge).nf_call)
+}
+
+fn forwards(scene: &Scene<'_>, family: Family) -> bool {
+    let key = match family {
+        Family::V4 => "net/ipv4/ip_forward",
+        Family::V6 => "net/ipv6/conf/all/forwarding",
+    };
+    let mut wanted = scene.desired.into_iter().flat_map(|d| d.sysctl.values()).flat_map(|file| &file.entries);
+    let declared = wanted.find(|entry| entry.key.path() == key).map(|entry| entry.value.trim() != "0");
+    declared.unwrap_or_else(|| match scene.observed.sysctl.get(key) {
+        Some(Live::Value(value)) => value.trim() != "0",
+        // Not known: the rules decide.
+        _ => true,
+    })
+}
+
+/// The rules that a packet meets.
+pub(super) fn met(set: &Ruleset, around: &Surroundings, base: Base, packet: &Packet) -> Vec<Step> {
+    walk(set, around, base, packet).met().map(|met| met.step.clone()).collect()
+}
+
+fn hops(scene: &Scene<'_>, family: Family, route: &Route) -> Vec<Hop> {
+    let Some(set) = scene.sets.get(&family) else { return Vec::new() };
+    let found = walk(set, &scene.around, route.base, &route.packet);
+    let hop = |stage: &crate::netfilter::Stage| {
+        let skipped = stage.skipped.map(|why| match why {
+            Skipped::NoRules => "no rules".to_owned(),
+            Skipped::LaterPacket => "asked for the first packet of a connection only".to_owned(),
+        });
+        let assuming = stage.assuming.as_ref().map(|(step, rewritten)| {
+            let word = if *rewritten { "rewrites" } else { "does not rewrite" };
+            format!("if {}/{} `{}` {word} the packet", step.table, step.chain, step.text)
+        });
+        let end = stage.decided_by.iter().filter(|step| step.index.is_none()).map(|step| Met {
+            place: scene.place(family, step),
+            depth: 0,
+            sure: true,
+            missing: Vec::new(),
+            does: if stage.verdict == Verdict::Drop { "drop" } else { "accept" },
+        });
+        let met = stage.met.iter().map(|met| Met {
+            place: scene.place(family, &met.step),
+            depth: met.depth,
+            sure: met.answer == Answer::Yes,
+            missing: met.missing.clone(),
+            does: does(&met.target),
+        });
+        Hop {
+            table: stage.table.clone(),
+            chain: stage.chain.clone(),
+            note: assuming.or(skipped),
+            asked: stage.asked,
+            rules: met.chain(end).collect(),
+        }
+    };
+    found.trace.iter().map(hop).collect()
+}
+
+fn does(target: &Target) -> &'static str {
+    match target {
+        Target::Accept => "accept",
+        Target::Drop => "drop",
+        Target::Return => "return",
+        Target::Jump(_) | Target::Goto(_) => "jump",
+        Target::Continue => "go on",
+        Target::Mark { .. } | Target::AnyMark => "mark",
+        Target::Untrack => "untrack",
+        Target::Unknown(_) => "unknown",
+        _ => "rewrite",
+    }
+}
+
+// --- how it goes ------------------------------------------------------------------------------------
+
+/// A side of the way: the device, and the port where the device is a bridge.
+#[derive(Default)]
+struct Side {
+    device: Option<String>,
+    port: Option<String>,
+}
+
+fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route, String> {
+    let mut notes = Vec::new();
+    let from = from_side(scene, question)?;
+    let host = question.from == Some(End::Host);
+    let to = match &question.to {
+        End::Host => None,
+        End::Address(address) if scene.around.is_local(*address) == Some(true) => None,
+        End::Address(address) => Some(to_address(scene, question, *address, &from, &mut notes)),
+        End::Name(name) => Some(named(scene, name)?),
+    };
+    let Some(to) = to else {
+        if host {
+            return Err("from the host to itself: nothing of that leaves the host".to_owned());
+        }
+        return Ok(finish(scene, question, family, "to the host", Base::Input, from, Side::default(), notes));
+    };
+    if host {
+        return Ok(finish(
+            scene,
+            question,
+            family,
+            "from the host",
+            Base::Output,
+            Side::default(),
+            to,
+            notes,
+        ));
+    }
+    let same = from.device.is_some() && from.device == to.device;
+    let bridge = same && from.device.as_deref().is_some_and(|name| is_bridge(scene, name));
+    let kind = if bridge { "bridged" } else { "routed" };
+    Ok(finish(scene, question, family, kind, Base::Forward, from, to, notes))
+}
+
+fn is_bridge(scene: &Scene<'_>, name: &str) -> bool {
+    scene.link(name).is_some_and(|link| link.is_bridge())
+        || scene.bridges().iter().any(|bridge| bridge == name)
+}
+
+/// Where it comes in.
+fn from_side(scene: &Scene<'_>, question: &Question) -> Result<Side, String> {
+    let mut side = match &question.from {
+        None | Some(End::Host) => Side::default(),
+        Some(End::Name(name)) => named(scene, name)?,
+        Some(End::Address(address)) => match scene.around.device_to(*address) {
+            Device::Named(device) => Side { device: Some(device), port: None },
+            _ => Side::default(),
+        },
+    };
+    for name in question.device.iter().chain(&question.bridge) {
+        let given = named(scene, name)?;
+        side = Side { device: given.device, port: given.port.or(side.port) };
+    }
+    Ok(side)
+}
+
+/// A device by its name, the bridge of a port, or the port of a guest.
+fn named(scene: &Scene<'_>, name: &str) -> Result<Side, String> {
+    if let Some(link) = scene.link(name) {
+        let bridge = link.master.clone().filter(|master| is_bridge(scene, master));
+        return Ok(match bridge {
+            Some(bridge) => Side { device: Some(bridge), port: Some(name.to_owned()) },
+            None => Side { device: Some(name.to_owned()), port: None },
+        });
+    }
+    let of_guest = scene.guests.iter().find(|(_, guest)| *guest == name).map(|(port, _)| port.clone());
+    match of_guest {
+        Some(port) if port != name => named(scene, &port),
+        _ => {
+            let known: Vec<&str> = scene.observed.links.by_name.keys().map(String::as_str).collect();
+            Err(format!("{} has no device, port or guest `{name}`; it has {}", scene.host, known.join(", ")))
+        }
+    }
+}
+
+/// Where a packet to an address leaves.
+fn to_address(
+    scene: &Scene<'_>,
+    question: &Question,
+    address: IpAddr,
+    from: &Side,
+    notes: &mut Vec<String>,
+) -> Side {
+    let by_route = match scene.around.device_to(address) {
+        Device::Named(device) => Side { device: Some(device), port: None },
+        _ => Side::default(),
+    };
+    let Some(bridge) = from.device.as_deref().filter(|name| is_bridge(scene, name)) else { return by_route };
+    let stay = Side { device: Some(bridge.to_owned()), port: None };
+    if question.bridge.is_some() {
+        return stay;
+    }
+    if question.device.is_some() {
+        return by_route;
+    }
+    let mut own = scene
+        .around
+        .addresses
+        .iter()
+        .filter(|(device, net)| device == bridge && net.addr().is_ipv4() == address.is_ipv4());
+    let near = own.clone().any(|(_, net)| net.contains(&address));
+    if !near && own.next().is_some() {
+        notes.push(format!(
+            "taken to stay on {bridge}, by a router there; where the host itself is the guest's gateway, ask with --in {bridge}"
+        ));
+    }
+    stay
+}
+
+#[expect(clippy::too_many_arguments, reason = "one way, put together in one place")]
+fn finish(
+    scene: &Scene<'_>,
+    question: &Question,
+    family: Family,
+    kind: &'static str,
+    base: Base,
+    from: Side,
+    to: Side,
+    notes: Vec<String>,
+) -> Route {
+    let bridged = kind == "bridged";
+    let address = |end: Option<&End>| match end {
+        Some(End::Address(address)) => Some(*address),
+        _ => None,
+    };
+    let side = |side: &Side, absent: bool| match &side.device {
+        Some(device) => Device::named(device),
+        None if absent => Device::Absent,
+        None => Device::Some,
+    };
+    let port = |side: &Side, there: bool| match &side.port {
+        Some(port) => Device::named(port),
+        None if there => Device::Some,
+        None if side.device.as_deref().is_some_and(|device| is_bridge(scene, device)) => Device::Some,
+        None => Device::Absent,
+    };
+    // A bridged packet leaves by a port; a routed one is not known to when the rules are asked.
+    let physout = if bridged { port(&to, true) } else { Device::Absent };
+    let state = if question.established { States::ESTABLISHED } else { States::NEW };
+    let packet = Packet {
+        src: address(question.from.as_ref()),
+        dst: address(Some(&question.to)),
+        src_local: (base == Base::Output).then_some(true),
+        dst_local: Some(base == Base::Input),
+        in_iface: side(&from, base == Base::Output),
+        out_iface: side(&to, base == Base::Input),
+        physin: if base == Base::Output { Device::Absent } else { port(&from, bridged) },
+        physout,
+        bridged,
+        state,
+        ..transport(question, family)
+    };
+    let name = |side: Side| side.port.or(side.device);
+    let bridge = bridged.then(|| from.device.clone()).flatten();
+    Route { kind, bridge, input: name(from), output: name(to), notes, base, packet }
+}
+
+fn transport(question: &Question, family: Family) -> Packet {
+    let flags = if question.established { TcpFlags::ACK } else { TcpFlags::SYN };
+    let packet = match question.transport {
+        Transport::Tcp => Packet::tcp(family, 0, 0, flags),
+        Transport::Udp => Packet::udp(family, 0, 0),
+        Transport::Icmp => return Packet::icmp(family, if family == Family::V4 { 8 } else { 128 }, 0),
+    };
+    Packet { sport: None, dport: question.port, ..packet }
+}

@@ -1,0 +1,143 @@
+//! What is asked: from where to where, as people write it.
+
+use std::net::IpAddr;
+
+/// One end of a packet's way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The host itself.
+    Host,
+    /// An address.
+    Address(IpAddr),
+    /// A device of the host, a port of a bridge, or a guest.
+    Name(String),
+}
+
+/// The protocol above IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP, the first segment of a connection.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// A ping.
+    Icmp,
+}
+
+/// A packet that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Where it comes from.
+    pub from: Option<End>,
+    /// Where it goes to.
+    pub to: End,
+    /// The port it goes to.
+    pub port: Option<u16>,
+    /// What it is.
+    pub transport: Transport,
+    /// The device it comes in by, to be routed.
+    pub device: Option<String>,
+    /// The bridge that it crosses.
+    pub bridge: Option<String>,
+    /// It belongs to a connection that is open, in the direction it was opened.
+    pub established: bool,
+}
+
+impl Transport {
+    /// `tcp`, `udp`, `icmp`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Icmp => "icmp",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Transport::Tcp, Transport::Udp, Transport::Icmp].into_iter().find(|t| t.as_str() == word)
+    }
+}
+
+impl End {
+    /// An end without a port: `vnet0`, `192.0.2.1`, `host`.
+    ///
+    /// Errors: it has a character that no name has.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "host" {
+            return Ok(End::Host);
+        }
+        let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        if let Ok(address) = inner.parse() {
+            return Ok(End::Address(address));
+        }
+        let fits = |c: char| c.is_alphanumeric() || "._-@".contains(c);
+        if text.is_empty() || !text.chars().all(fits) {
+            return Err(format!(
+                "`{}` is neither an address nor the name of a device, a port or a guest",
+                text.escape_debug()
+            ));
+        }
+        Ok(End::Name(text.to_owned()))
+    }
+
+    /// As it was written.
+    pub fn shown(&self) -> String {
+        match self {
+            End::Host => "the host".to_owned(),
+            End::Address(address) => address.to_string(),
+            End::Name(name) => name.clone(),
+        }
+    }
+}
+
+/// `192.168.1.1:53/udp`, `[fd00::1]:80`, `vnet1/icmp`, `host:22` taken apart: end, port, protocol.
+///
+/// Errors: what is wrong with it, for the user.
+pub fn destination(text: &str) -> Result<(End, Option<u16>, Transport), String> {
+    let (place, transport) = match text.rsplit_once('/') {
+        Some((place, word)) => match Transport::parse(word) {
+            Some(transport) => (place, transport),
+            None => return Err(format!("`{}`: the protocol is tcp, udp or icmp", word.escape_debug())),
+        },
+        None => (text, Transport::Tcp),
+    };
+    if place.parse::<IpAddr>().is_ok() || place.ends_with(']') {
+        return Ok((End::parse(place)?, None, transport));
+    }
+    let (end, port) = match place.rsplit_once(':') {
+        Some((end, port)) => {
+            let number = port.parse().map_err(|_| format!("`{}` is no port", port.escape_debug()))?;
+            (end, Some(number))
+        }
+        None => (place, None),
+    };
+    if port.is_some() && transport == Transport::Icmp {
+        return Err("icmp has no ports".to_owned());
+    }
+    Ok((End::parse(end)?, port, transport))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_as_people_write_them() {
+        let address = |text: &str| End::Address(text.parse().unwrap());
+        let name = |text: &str| End::Name(text.to_owned());
+        for (text, end, port, transport) in [
+            ("192.168.1.1:53/udp", address("192.168.1.1"), Some(53), Transport::Udp),
+            ("192.168.1.1", address("192.168.1.1"), None, Transport::Tcp),
+            ("fd00::1", address("fd00::1"), None, Transport::Tcp),
+            ("[fd00::1]:80", address("fd00::1"), Some(80), Transport::Tcp),
+            ("[fd00::1]/icmp", address("fd00::1"), None, Transport::Icmp),
+            ("vnet1:22/tcp", name("vnet1"), Some(22), Transport::Tcp),
+            ("host:22", End::Host, Some(22), Transport::Tcp),
+        ] {
+            assert_eq!(destination(text), Ok((end, port, transport)), "{text}");
+        }
+        for wrong in ["", "a b", "192.168.1.1:http", "192.168.1.1/sctp", "1.2.3.4:5/icmp", "x:99999"] {
+            assert!(destination(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A host as it is explained: live, or as it will be.
+
+use super::boot_files::BootFiles;
+use crate::desired::Desired;
+use crate::netfilter::{BridgeView, Bystander, Effect, Hook, Ruleset, Step, Surroundings};
+use crate::observe::{Link, Observed, Sections};
+use crate::plan::{Record, forecast, origins_of, writer};
+use crate::resource::iptables::save::Save;
+use crate::resource::iptables::{Family, PREFIX, Rules};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Guests by the name of their bridge port.
+pub type Guests = BTreeMap<String, String>;
+
+/// What only `explain` asks a host for.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// Which guest is behind which port.
+    pub guests: Guests,
+    /// What the kernel logged.
+    pub log: String,
+    files: BootFiles,
+}
+
+impl Extra {
+    /// Reads the sections.
+    pub fn read(sections: &Sections<'_>) -> Self {
+        let pairs = sections.get("guests").unwrap_or("").lines().filter_map(|line| line.split_once(' '));
+        Self {
+            guests: pairs.map(|(port, name)| (port.to_owned(), name.to_owned())).collect(),
+            log: sections.get("log").unwrap_or("").to_owned(),
+            files: BootFiles::parse(sections.get("boot_files").unwrap_or("")),
+        }
+    }
+}
+
+/// What is looked at: one host, its rules, and what is known beside them.
+pub struct Scene<'a> {
+    /// The host's name in the inventory.
+    pub host: String,
+    /// What was observed.
+    pub observed: &'a Observed,
+    /// What is desired, where that is looked at instead of what is live.
+    pub desired: Option<&'a Desired>,
+    /// Which guest is behind which port.
+    pub guests: Guests,
+    pub(super) saves: BTreeMap<Family, Save>,
+    pub(super) sets: BTreeMap<Family, Ruleset>,
+    pub(super) around: Surroundings,
+    declared: BTreeMap<Family, Rules>,
+    files: BootFiles,
+}
+
+/// A rule, with whose it is and where it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The table.
+    pub table: String,
+    /// The chain as it is called on the host.
+    pub chain: String,
+    /// The place of the rule, counted from 1; `None` is the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<usize>,
+    /// The rule less `-A CHAIN`, or `policy DROP`.
+    pub text: String,
+    /// `kvmfw`, `Docker`, `libvirt`, …, or `others`.
+    pub owner: &'static str,
+    /// `file:line` where it was written, of the inventory or of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+}
+
+impl<'a> Scene<'a> {
+    /// The host as it is; with `desired`, as it will be.
+    pub fn new(host: &str, observed: &'a Observed, desired: Option<&'a Desired>, extra: &Extra) -> Self {
+        let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+        let declared = match desired {
+            Some(desired) => desired.rules.clone(),
+            None => record.map(|record| record.rules).unwrap_or_default(),
+        };
+        let saves: BTreeMap<Family, Save> = observed
+            .rules
+            .iter()
+            .map(|(family, rules)| {
+                let save = match desired {
+                    Some(desired) => forecast::rules_after(*family, desired, observed),
+                    None => rules.live.clone(),
+                };
+                (*family, save)
+            })
+            .collect();
+        let sets = saves.iter().map(|(family, save)| (*family, Ruleset::new(save))).collect();
+        let (guests, files) = (extra.guests.clone(), extra.files.clone());
+        let around = Surroundings { bystanders: bystanders(observed), ..forecast::surroundings(observed) };
+        Self { host: host.to_owned(), observed, desired, guests, saves, sets, around, declared, files }
+    }
+
+    /// `live` or `desired`.
+    pub fn state(&self) -> &'static str {
+        if self.desired.is_some() { "desired" } else { "live" }
+    }
+
+    /// Other tables that packets pass.
+    pub fn others(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.around.bystanders.iter().map(|b| b.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Names of the host's bridges, declared ones too where what is desired is looked at.
+    pub fn bridges(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.observed.links.bridges().map(|link| link.name.clone()).collect();
+        for name in self.desired.iter().flat_map(|desired| desired.bridges.keys()) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// A bridge as the rules of a family see it.
+    pub(super) fn bridge(&self, family: Family, name: &str) -> BridgeView {
+        forecast::bridge_view(family, name, Some(self.observed), self.desired)
+    }
+
+    /// The link of a name.
+    pub(super) fn link(&self, name: &str) -> Option<&Link> {
+        self.observed.links.by_name.get(name)
+    }
+
+    /// Where a step stands, and whose it is.
+    pub(super) fn place(&self, family: Family, step: &Step) -> Place {
+        Place {
+            table: step.table.clone(),
+            chain: step.chain.clone(),
+            rule: step.index,
+            text: step.text.clone(),
+            owner: owner(step),
+            origin: self.origin(family, step),
+        }
+    }
+
+    fn origin(&self, family: Family, step: &Step) -> Option<String> {
+        let declared = self.declared.get(&family).and_then(|rules| rules.tables.get(&step.table));
+        let Some(index) = step.index else {
+            return declared?.policies.get(&step.chain).map(|(_, origin)| origin.to_string());
+        };
+        if let Some(chain) = declared.and_then(|table| table.chains.get(&step.chain)) {
+            let count = self.saves.get(&family)?.chain(&step.table, &step.chain)?.rules.len();
+            return origins_of(chain, count).into_iter().nth(index.checked_sub(1)?)?.map(|o| o.to_string());
+        }
+        self.files.find(family, &step.table, &step.chain, &step.text)
+    }
+}
+
+/// Other tables that packets pass: those of the other backend, and native ones of nft.
+fn bystanders(observed: &Observed) -> Vec<Bystander> {
+    let all = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+    let mut found: Vec<Bystander> = Vec::new();
+    for (backend, count) in &observed.others.backend_rules {
+        let name = format!("{count} rules of the other backend ({})", backend.trim_end_matches(['4', '6']));
+        found.push(Bystander { name, hooks: all.to_vec(), effect: Effect::MayRewrite });
+    }
+    for chain in &observed.others.chains {
+        let words: Vec<&str> = chain.split_whitespace().collect();
+        let after =
+            |word: &str| words.iter().position(|w| *w == word).and_then(|at| words.get(at + 1)).copied();
+        let hook = match (words.first().copied(), after("hook")) {
+            (Some("bridge"), _) => Hook::Bridge,
+            (_, Some("prerouting")) => Hook::Prerouting,
+            (_, Some("input")) => Hook::Input,
+            (_, Some("forward")) => Hook::Forward,
+            (_, Some("output")) => Hook::Output,
+            (_, Some("postrouting")) => Hook::Postrouting,
+            _ => continue,
+        };
+        let effect = if after("type") == Some("nat") { Effect::MayRewrite } else { Effect::MayDrop };
+        let table = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+        found.push(Bystander { name: format!("nft table {table}"), hooks: vec![hook], effect });
+    }
+    found
+}
+
+/// Whose a rule is, by the chain it stands in or enters.
+fn owner(step: &Step) -> &'static str {
+    if step.chain.starts_with(PREFIX) || step.text.contains(PREFIX) {
+        return "kvmfw";
+    }
+    writer(&step.chain)
+        .or_else(|| writer(step.text.rsplit("-j ").next().unwrap_or_default()))
+        .unwrap_or("others")
+}
+
+impl Place {
+    /// `filter/FORWARD rule 4`, or `the policy of filter/FORWARD`.
+    pub fn name(&self) -> String {
+        match self.rule {
+            Some(rule) => format!("{}/{} rule {rule}", self.table, self.chain),
+            None => format!("the policy of {}/{}", self.table, self.chain),
+        }
+    }
+}

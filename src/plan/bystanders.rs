@@ -1,0 +1,104 @@
+//! What else packets of a host pass beside the tables that iptables shows.
+
+use crate::netfilter::{Bystander, Effect, Hook};
+use crate::observe::Others;
+use crate::resource::iptables::Family;
+
+/// Everything else there that packets of a family pass and that can stop or rewrite them.
+pub fn bystanders(others: &Others, family: Family) -> Vec<Bystander> {
+    let digit = if family == Family::V4 { '4' } else { '6' };
+    let mut found: Vec<Bystander> =
+        others.chains.iter().filter_map(|chain| native(chain, others, family)).collect();
+    for backend in others.backend_rules.keys() {
+        let (name, hooks) = match backend.as_str() {
+            "ebtables" => ("ebtables".to_owned(), vec![Hook::Bridge]),
+            "arptables" if family == Family::V4 => ("arptables".to_owned(), vec![Hook::Bridge]),
+            other => match other.strip_suffix(digit) {
+                Some(other) => (format!("{family}-{other}"), vec![Hook::Prerouting, Hook::Output]),
+                None => continue,
+            },
+        };
+        let effect = if hooks == [Hook::Bridge] { Effect::MayDrop } else { Effect::MayRewrite };
+        found.push(Bystander { name, hooks, effect });
+    }
+    found
+}
+
+/// `inet other type filter hook forward priority 10; policy drop;`, where it meets packets of the family
+/// and it or its table does something to them.
+fn native(chain: &str, others: &Others, family: Family) -> Option<Bystander> {
+    let words: Vec<&str> = chain.split([' ', '\t', ';']).filter(|word| !word.is_empty()).collect();
+    let after = |name: &str| {
+        let at = words.iter().skip(2).position(|word| *word == name)?;
+        words.get(at + 3).copied()
+    };
+    let (kind, table) = (*words.first()?, words.get(..2)?.join(" "));
+    let bridge = kind == "bridge";
+    let meets = match kind {
+        "inet" | "netdev" | "bridge" => true,
+        "ip" => family == Family::V4,
+        "ip6" => family == Family::V6,
+        _ => false,
+    };
+    let hook = match after("hook")? {
+        "input" | "output" if bridge => return None,
+        _ if bridge => Hook::Bridge,
+        "ingress" | "prerouting" => Hook::Prerouting,
+        "input" => Hook::Input,
+        "forward" => Hook::Forward,
+        "output" => Hook::Output,
+        "postrouting" | "egress" => Hook::Postrouting,
+        _ => return None,
+    };
+    let acts = |act: &str| others.acts.contains(&format!("{table} {act}"));
+    let effect = if after("type") == Some("nat") {
+        acts("rewrite").then_some(Effect::MayRewrite)
+    } else {
+        (after("policy") == Some("drop") || acts("drop")).then_some(Effect::MayDrop)
+    };
+    let name = format!("nft table {table}");
+    effect.filter(|_| meets).map(|effect| Bystander { name, hooks: vec![hook], effect })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_else_decides() {
+        let met = |chain: &str, acts: &[&str], family| {
+            let acts = acts.iter().map(|act| (*act).to_owned()).collect();
+            let others = Others { chains: vec![chain.to_owned()], acts, ..Others::default() };
+            bystanders(&others, family).pop().map(|one| (one.hooks[0], one.effect))
+        };
+        let drop = Some((Hook::Input, Effect::MayDrop));
+        let input = "inet other \t\ttype filter hook input priority filter; policy accept;";
+        assert_eq!(met(input, &["inet other drop"], Family::V4), drop);
+        assert_eq!(met(input, &["inet other drop"], Family::V6), drop);
+        assert_eq!(met(input, &["inet another drop"], Family::V4), None);
+        assert_eq!(met(&input.replace("accept", "drop"), &[], Family::V4), drop);
+        assert_eq!(met(&input.replace("inet", "ip6"), &["ip6 other drop"], Family::V4), None);
+        assert_eq!(
+            met(
+                "ip lib type nat hook prerouting priority -100; policy accept;",
+                &["ip lib rewrite"],
+                Family::V4
+            ),
+            Some((Hook::Prerouting, Effect::MayRewrite))
+        );
+        assert_eq!(
+            met("bridge f type filter hook forward priority 0; policy drop;", &[], Family::V6),
+            Some((Hook::Bridge, Effect::MayDrop))
+        );
+    }
+
+    #[test]
+    fn the_other_backend_and_ebtables() {
+        let counts = [("legacy4", 3), ("nft6", 1), ("ebtables", 2)];
+        let backend_rules = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        let others = Others { backend_rules, ..Others::default() };
+        let names = |family| bystanders(&others, family).into_iter().map(|one| one.name).collect::<Vec<_>>();
+        assert_eq!(names(Family::V4), ["ebtables", "iptables-legacy"]);
+        assert_eq!(names(Family::V6), ["ebtables", "ip6tables-nft"]);
+    }
+}

@@ -1,0 +1,39 @@
+//! Connections that are open when the first rules come that ask conntrack.
+
+use super::{View, warn};
+use crate::problem::Warning;
+use crate::resource::iptables::Policy;
+use crate::resource::iptables::save::Save;
+
+impl View<'_> {
+    /// What the host cannot save: it lets its own open TCP connections pass wherever the rules let
+    /// ESTABLISHED pass, and nothing else.
+    pub(super) fn first_conntrack(&self, warnings: &mut Vec<Warning>) {
+        if tracks(self.live) || !tracks(self.predicted) || !refuses_the_rest(self.predicted) {
+            return;
+        }
+        let message = format!(
+            "{}: the first rules here that ask conntrack: open TCP connections of the host live on, but UDP that only \
+             hears and connections that the host forwards for guests count as new, and have to pass as such",
+            self.family
+        );
+        warnings.push(warn("first-conntrack", message, None));
+    }
+}
+
+/// Whether some rule asks conntrack, so that it is active.
+pub(super) fn tracks(save: &Save) -> bool {
+    let asks = |rule: &String| {
+        ["-m state ", "-m conntrack ", "--ctstate", "-j MASQUERADE", "-j DNAT", "-j SNAT", "-j REDIRECT"]
+            .iter()
+            .any(|w| rule.contains(w))
+    };
+    save.tables.values().flat_map(|t| t.chains()).flat_map(|c| &c.rules).any(asks)
+}
+
+/// Whether the table filter ends with a rule or a policy that takes whatever came so far.
+fn refuses_the_rest(save: &Save) -> bool {
+    let Some(filter) = save.tables.get("filter") else { return false };
+    let wall = |rule: &String| rule.starts_with("-j DROP") || rule.starts_with("-j REJECT");
+    filter.chains().iter().any(|c| c.policy == Some(Policy::Drop) || c.rules.iter().any(wall))
+}

@@ -1,0 +1,46 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# What explain asks beyond a plan: who is behind which port of a bridge, which rules boot files load, what
+# the kernel logged. Changes nothing.
+
+# Port and guest, a line each: by virsh, else from the files in which libvirt keeps what runs.
+explain_guests() {
+	local domain file dev
+	section guests
+	if have virsh; then
+		timeout 10 virsh list --name 2>/dev/null | while read -r domain; do
+			[ -n "$domain" ] || continue
+			timeout 5 virsh domiflist "$domain" 2>/dev/null </dev/null |
+				while read -r dev _; do
+					[ -e "/sys/class/net/$dev" ] && printf '%s %s\n' "$dev" "$domain"
+				done
+		done
+		return
+	fi
+	for file in /run/libvirt/qemu/*.xml; do
+		[ -r "$file" ] || continue
+		domain=${file##*/}
+		sed -n "s/.*<target dev=['\"]\([^'\"]*\)['\"].*/\1/p" "$file" | while read -r dev; do
+			[ -e "/sys/class/net/$dev" ] && printf '%s %s\n' "$dev" "${domain%.xml}"
+		done
+	done
+}
+
+explain_boot_files() {
+	local file
+	section boot_files
+	for file in /etc/iptables/rules.v4 /etc/iptables/rules.v6 /etc/sysconfig/iptables /etc/sysconfig/ip6tables; do
+		[ -r "$file" ] || continue
+		printf '>%s\n' "$file"
+		grep -nE '^(\*|-A )' "$file"
+	done
+}
+
+# The newest lines of the LOG target.
+explain_log() {
+	section log
+	if [ -d /run/systemd/system ] && have journalctl; then
+		timeout 20 journalctl -k --no-pager -q -n 50000 2>/dev/null | grep ' OUT=' | tail -n 20000
+	else
+		dmesg 2>/dev/null | grep ' OUT=' | tail -n 20000
+	fi
+}

@@ -1,0 +1,225 @@
+//! Why, for people.
+
+use super::{Style, printable};
+use crate::explain::{
+    BridgeStory, Cure, Explanation, FamilyStory, Fate, Hop, LogGroup, LogStory, Place, Side, Story,
+};
+use crate::resource::iptables::Family;
+use std::fmt::Write as _;
+
+/// What was found out about one host.
+pub fn explanation_text(found: &Explanation, style: Style) -> String {
+    let mut out = String::new();
+    let state = if found.state == "live" { "as it is" } else { "as the inventory wants it" };
+    if !found.name.is_empty() {
+        let _ = writeln!(out, "{}, {state}", style.strong(&printable(&found.name)));
+    }
+    if !found.bridges.is_empty() {
+        found.bridges.iter().for_each(|bridge| bridge_text(bridge, style, &mut out));
+    } else if found.packets.is_empty() && found.log.is_none() {
+        out.push_str("  no bridges: there are no guests to be cut off here\n");
+    }
+    found.packets.iter().for_each(|story| packet_text(story, style, &mut out));
+    if let Some(log) = &found.log {
+        log_text(log, style, &mut out);
+    }
+    if !found.cures.is_empty() {
+        let _ = writeln!(out, "\n{}", style.strong("Ways out"));
+        let mut before = None;
+        for cure in &found.cures {
+            cure_text(cure, before, style, &mut out);
+            before = Some(cure);
+        }
+    }
+    for other in &found.others {
+        let _ = writeln!(
+            out,
+            "{}",
+            style.faint(&format!("  packets pass this too, and it may drop them: {}", printable(other)))
+        );
+    }
+    out
+}
+
+fn protocol(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+fn place(place: &Place) -> String {
+    let mut text = format!("{} `{}`", place.name(), place.text);
+    match (&place.origin, place.owner) {
+        (Some(origin), _) => {
+            let _ = write!(text, " ({origin})");
+        }
+        (None, "others") => {}
+        (None, owner) => {
+            let _ = write!(text, " ({owner})");
+        }
+    }
+    printable(&text)
+}
+
+fn bridge_text(bridge: &BridgeStory, style: Style, out: &mut String) {
+    let ports: Vec<String> = bridge
+        .ports
+        .iter()
+        .map(|port| match &port.guest {
+            Some(guest) => format!("{} ({guest})", port.name),
+            None if port.kind == "guest" => port.name.clone(),
+            None => format!("{} ({})", port.name, port.kind),
+        })
+        .collect();
+    let addresses =
+        if bridge.addresses.is_empty() { String::new() } else { format!("  {}", bridge.addresses.join(" ")) };
+    let _ = writeln!(out, "\n  {}{}", style.strong(&printable(&bridge.name)), printable(&addresses));
+    let ports = if ports.is_empty() { "no ports".to_owned() } else { ports.join(", ") };
+    let _ = writeln!(out, "    ports: {}", printable(&ports));
+    bridge.families.iter().for_each(|family| family_text(family, style, out));
+}
+
+fn family_text(story: &FamilyStory, style: Style, out: &mut String) {
+    let name = protocol(story.family);
+    let word = if story.dark.is_some() { style.alarm("DARK") } else { style.added("open") };
+    let sees = if story.filtered {
+        "the host's rules see bridged frames"
+    } else {
+        "no rule of the host sees bridged frames"
+    };
+    let _ = writeln!(out, "    {name}  {word}  {sees}: {}", printable(&story.because));
+    if let Some(dark) = &story.dark {
+        let _ = writeln!(
+            out,
+            "          dropped: {} (for example a {})",
+            dark.dropped.join(", "),
+            printable(&dark.sample)
+        );
+        let _ = writeln!(out, "          by {}", place(&dark.by));
+    }
+}
+
+fn packet_text(story: &Story, style: Style, out: &mut String) {
+    let route = &story.route;
+    let _ = writeln!(out, "\n  {} over {}", style.strong(&printable(&story.packet)), protocol(story.family));
+    let end = |name: &Option<String>, none: &str| name.clone().unwrap_or_else(|| none.to_owned());
+    let way = match route.kind {
+        "bridged" => format!(
+            "bridged: {} → {} → {}",
+            end(&route.input, "a port"),
+            end(&route.bridge, "the bridge"),
+            match &route.output {
+                output if *output == route.bridge => "a port".to_owned(),
+                output => end(output, "a port"),
+            }
+        ),
+        "routed" => format!("routed: {} → {}", end(&route.input, "?"), end(&route.output, "?")),
+        "to the host" => format!("to the host: by {}", end(&route.input, "?")),
+        kind => format!("{kind}: by {}", end(&route.output, "?")),
+    };
+    let _ = writeln!(out, "    {}", printable(&way));
+    for note in &route.notes {
+        let _ = writeln!(out, "    {}", style.faint(&printable(note)));
+    }
+    story.hops.iter().for_each(|hop| hop_text(hop, style, out));
+    let _ = writeln!(out, "  {}", fate_text(&story.fate, style));
+}
+
+fn hop_text(hop: &Hop, style: Style, out: &mut String) {
+    let title = format!("{}/{}", hop.table, hop.chain);
+    let note = match &hop.note {
+        Some(note) => note.clone(),
+        None if hop.asked == 0 => String::new(),
+        None if hop.asked == 1 => "1 rule asked".to_owned(),
+        None => format!("{} rules asked", hop.asked),
+    };
+    let _ = writeln!(out, "    {title:<22} {}", style.faint(&printable(&note)));
+    for met in &hop.rules {
+        let indent = "  ".repeat(met.depth);
+        let number = met.place.rule.map_or_else(|| "end".to_owned(), |rule| format!("{rule:>3}"));
+        let sure = if met.sure { String::new() } else { format!("  may match: {}", met.missing.join(", ")) };
+        let origin = met.place.origin.as_ref().map_or_else(String::new, |origin| format!("   # {origin}"));
+        let chain = if met.depth > 0 { format!("{} ", met.place.chain) } else { String::new() };
+        let text = format!("      {indent}{chain}{number}  {}", met.place.text);
+        let text = match met.does {
+            "drop" => style.removed(&printable(&text)),
+            "accept" => style.added(&printable(&text)),
+            _ => printable(&text),
+        };
+        let _ = writeln!(out, "{text}{}{}", style.warn(&printable(&sure)), style.faint(&printable(&origin)));
+    }
+}
+
+fn fate_text(fate: &Fate, style: Style) -> String {
+    let word = match fate.verdict {
+        "dropped" => style.alarm("DROPPED"),
+        "passes" => style.added("PASSES"),
+        _ => style.warn("UNKNOWN"),
+    };
+    let by = fate.by.as_ref().map_or_else(String::new, |by| format!(" by {}", place(by)));
+    let because = fate.because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
+    format!("{word}{}{}", by, printable(&because))
+}
+
+fn log_text(log: &LogStory, style: Style, out: &mut String) {
+    let _ = writeln!(out, "  {} packets logged, {} other lines", log.packets, log.others);
+    log.groups.iter().for_each(|group| group_text(group, style, out));
+}
+
+fn side_text(side: &Side) -> String {
+    let device = side.device.clone().unwrap_or_else(|| "the host".to_owned());
+    match (&side.port, &side.guest) {
+        (Some(port), Some(guest)) => format!("{port} ({guest})"),
+        (Some(port), None) => port.clone(),
+        (None, _) => device,
+    }
+}
+
+fn group_text(group: &LogGroup, style: Style, out: &mut String) {
+    let port = group.port.map_or_else(String::new, |port| format!(" port {port}"));
+    let bridge = group.bridge.as_ref().map_or_else(String::new, |bridge| format!(" on {bridge}"));
+    let title = format!(
+        "{}× {}{port} from {} to {}{bridge}",
+        group.count,
+        group.protocol,
+        side_text(&group.from),
+        side_text(&group.to)
+    );
+    let _ = writeln!(out, "\n  {}", style.strong(&printable(&title)));
+    let _ = writeln!(out, "    for example {}", printable(&group.example));
+    let by = match &group.rule {
+        Some(rule) => format!("logged by {}", place(rule)),
+        None => format!("logged as `{}`; no such rule is known", printable(group.prefix.trim_end())),
+    };
+    let _ = writeln!(out, "    {by}");
+    if let Some(live) = &group.live {
+        let _ = writeln!(out, "    now        {}", fate_text(live, style));
+    }
+    if let Some(desired) = &group.desired {
+        let same = group.live.as_ref().is_some_and(|live| live.verdict == desired.verdict);
+        let words =
+            if same { "the inventory changes nothing about that" } else { "the inventory changes that" };
+        let _ = writeln!(out, "    desired    {}   {}", fate_text(desired, style), style.faint(words));
+    }
+}
+
+/// What is as in the cure before is not said twice.
+fn cure_text(cure: &Cure, before: Option<&Cure>, style: Style, out: &mut String) {
+    let _ = writeln!(out, "  {}  {}", style.strong(cure.module), cure.what);
+    let same = before.filter(|b| (b.isolation, b.throughput) == (cure.isolation, cure.throughput));
+    match same {
+        Some(before) => {
+            let _ = writeln!(out, "      tenants, costs: as with {}", before.module);
+        }
+        None => {
+            let _ = writeln!(out, "      tenants: {}\n      costs: {}", cure.isolation, cure.throughput);
+        }
+    }
+    for trap in &cure.traps {
+        let _ = writeln!(out, "      mind: {}", printable(trap));
+    }
+    for wrong in &cure.wrong_here {
+        let _ = writeln!(out, "      {} {}", style.alarm("WRONG HERE:"), printable(wrong));
+    }
+}
