@@ -28,7 +28,7 @@ pub(super) fn run(common: &Common) -> Code {
             });
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
-        Format::Human => {
+        _ => {
             for warning in &warnings {
                 let origin = warning.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
                 setup::print(&format!("! {}: {}{origin}\n", warning.code, warning.message));

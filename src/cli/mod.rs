@@ -117,6 +117,10 @@ enum Format {
     Human,
     /// One document.
     Json,
+    /// A drawing of the host, from explain.
+    Svg,
+    /// The same as a Mermaid flowchart.
+    Mermaid,
 }
 
 /// When to colour.
@@ -170,6 +174,12 @@ pub fn run() -> ExitCode {
         }
     };
     let common = &cli.common;
+    if matches!(common.format, Format::Svg | Format::Mermaid) && !matches!(cli.command, Command::Explain(_)) {
+        setup::complain(
+            "--format svg and mermaid are drawings of a host: kvmfw explain --host HOST --format svg",
+        );
+        return ExitCode::from(exit::BAD_INPUT);
+    }
     let code = match cli.command {
         Command::Check => check::run(common),
         Command::Plan(args) => plan::run(common, &args),

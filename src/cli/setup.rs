@@ -219,7 +219,7 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
 pub fn show(common: &Common, document: &Document, text: impl Fn(&Document, Style) -> String) {
     match common.format {
         Format::Json => print(&document.json()),
-        Format::Human => print(&text(document, style(common, std::io::stdout().is_terminal()))),
+        _ => print(&text(document, style(common, std::io::stdout().is_terminal()))),
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn run(common: &Common) -> Code {
             let document = serde_json::json!({ "version": 1, "hosts": hosts });
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
-        Format::Human => hosts.iter().for_each(show),
+        _ => hosts.iter().for_each(show),
     }
     Ok(code)
 }
