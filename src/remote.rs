@@ -20,6 +20,7 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/probe.sh"),
     include_str!("remote/network.sh"),
     include_str!("remote/guard.sh"),
+    include_str!("remote/files.sh"),
     include_str!("remote/change.sh"),
     include_str!("remote/boot.sh"),
     include_str!("remote/main.sh"),
@@ -113,7 +114,7 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, String)]) -> String {
     let _ = write!(
         doc,
         "T=$VAR/txn/{id}\n\
-         mkdir -p \"$T/new/sysctl.d\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
+         mkdir -p \"$T/new/sysctl.d\" \"$T/new/net\" \"$T/new/run\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
          put() {{ cat >\"$T/$1\" || refuse no_space \"cannot write to $T\"; }}\n\
          put kvmfw.sh"
     );

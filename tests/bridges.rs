@@ -6,6 +6,8 @@ mod common;
 use common::Lab;
 use common::project::Project;
 use std::fs;
+use std::io::Read;
+use std::process::{Command, Stdio};
 
 const HOST: &str = "kvm1";
 
@@ -143,4 +145,65 @@ fn what_fails_at_boot_is_told() {
     project.apply(&lab, &[]).expect(0);
     let status = project.kvmfw(&lab, &["status"]);
     assert!(!status.stdout.contains("BOOT FAILED"), "{}", status.stdout);
+}
+
+/// Pings every 5 ms; the longest run of them without an answer, in milliseconds, and how many were answered.
+struct Pings(std::process::Child);
+
+impl Pings {
+    fn start(lab: &Lab, address: &str) -> Self {
+        let mut command = lab.exec_command("ping");
+        command.args(["-n", "-i", "0.005", "-W", "1", address]).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn longest_gap(mut self) -> (u32, usize) {
+        Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+        let mut text = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        self.0.wait().unwrap();
+        let answered: Vec<u32> = text
+            .lines()
+            .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok())
+            .collect();
+        let lost = answered.windows(2).map(|pair| pair[1].saturating_sub(pair[0] + 1)).max();
+        (lost.unwrap_or(u32::MAX / 5) * 5, answered.len())
+    }
+}
+
+/// The address that SSH comes by moves to a new bridge, over that very SSH.
+#[test]
+fn the_management_address_moves_within_50_ms() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        "bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: false } }\n",
+    );
+    let pings = ["10.99.0.11", "fd99::b"].map(|address| (address, Pings::start(&lab, address)));
+    let run = project.apply(&lab, &[]).expect(0);
+    for (address, pings) in pings {
+        let (gap, answered) = pings.longest_gap();
+        println!("{address}: {gap} ms without an answer, {answered} answers in {:?}", run.took);
+        assert!(answered > 100, "{address}: {answered} answers are no measure");
+        assert!(gap < 50, "{address} did not answer for {gap} ms");
+    }
+    let addresses = on_host(&lab, "ip -o address show scope global | awk '{ print $2, $4 }'");
+    assert!(
+        addresses.contains("brmgmt 10.99.0.11/16") && addresses.contains("brmgmt fd99::b/64"),
+        "{addresses}"
+    );
+    assert!(!addresses.contains("eth0"), "{addresses}");
+    let moved = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    // Its own file has the address still, which is said, with the lines.
+    let said = "moved-at-boot kvm1: bridge brmgmt: at boot ifupdown still sets up its port by \
+                /etc/network/interfaces:";
+    assert!(moved.stdout.contains(said), "{}", moved.stdout);
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    assert_eq!(on_host(&lab, "ip -o address show scope global | awk '{ print $2, $4 }'"), addresses);
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
 }

@@ -44,6 +44,7 @@ shellcheck shellcheck
 cc build-essential
 make build-essential
 mmdebstrap mmdebstrap
+systemd-nspawn systemd-container
 mke2fs e2fsprogs
 LIST
 # Not a command on everybody's path.

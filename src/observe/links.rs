@@ -21,6 +21,9 @@ pub struct Link {
     /// Name.
     #[serde(rename = "ifname", default)]
     pub name: String,
+    /// Its number.
+    #[serde(rename = "ifindex", default)]
+    pub index: u32,
     /// The bridge or bond it is a port of.
     #[serde(default)]
     pub master: Option<String>,

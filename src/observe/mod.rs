@@ -9,7 +9,7 @@ mod sockets;
 mod sysctl_dirs;
 
 pub use links::{Link, Links};
-pub use network::Network;
+pub use network::{FileLine, Manager, Network, Owner};
 pub use parse::{ObserveError, observe};
 pub use routes::{Hop, Route};
 pub use sections::Sections;

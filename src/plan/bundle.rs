@@ -60,6 +60,12 @@ impl Bundle {
         put("bridges", lines(bridges.forward.iter()));
         put("devices", lines(bridges.devices.iter()));
         put("boot.bridges", lines(bridges.boot.iter()));
+        for (folder, texts) in [("net", &bridges.files), ("run", &bridges.window)] {
+            for (path, text) in texts {
+                // One folder for all: the whole path is the name.
+                put(&format!("{folder}/{}", path.trim_start_matches('/').replace('/', "%")), text.clone());
+            }
+        }
         put("inventory", format!("{}\n", desired.inventory));
         put("checks", checks(desired));
         let record = serde_json::to_string(&Record::of(desired, &bridges.owned)).unwrap_or_default();

@@ -5,14 +5,17 @@
 boot_early() {
 	mkdir -p $VAR
 	rm -f $VAR/boot.failed
+	booting=yes
+	current=$(readlink $ETC/current)
 	if [ -L $VAR/open ]; then
 		exec 9>>$VAR/lock 5>/dev/null
 		flock 9
-		booting=yes
 		ID=none T=$VAR/txn/none
 		recover
 	fi
 	[ -e $ETC/current ] && link_files
+	# netplan wrote its files for the daemons before this ran.
+	[ "$(readlink $ETC/current)" = "$current" ] || ! have netplan || netplan generate
 	:
 }
 
@@ -30,11 +33,12 @@ boot_load() {
 }
 
 # The lines of boot.bridges that are not so yet: links that are there are not made, addresses that are
-# there are not added, and those that are not are not taken away. What is left must not fail.
+# there are not added, and those that are not are not taken away; so it is with gateways. What is left must not fail.
 boot_lines() {
 	{
 		for link in /sys/class/net/*; do printf '%s\n' "${link##*/}"; done
 		ip -o addr show | awk '{ print $2, $4 }'
+		{ ip -o route show default; ip -o -6 route show default; } | sed -n 's/ dev \([^ ]*\) .*/ dev \1/p'
 		echo '='
 		cat "$1"
 	} | awk '
@@ -42,6 +46,7 @@ boot_lines() {
 		!rest { there[$0] = 1; next }
 		/^link add name / && ($4 in there) { next }
 		/^addr add / && (($5 " " $3) in there) { next }
+		/^route replace default via [^ ]* dev [^ ]*( proto static)?$/ && (($3 " " $4 " " $5 " " $6 " " $7) in there) { next }
 		/^addr del / && !(($5 " " $3) in there) { next }
 		{ print }'
 }

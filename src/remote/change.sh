@@ -258,8 +258,10 @@ apply() {
 		step bridges
 		error=$(newcomers)
 		[ -z "$error" ] || failed "$error"
+		quiet_profiles
 		error=$(ip -batch "$T/new/bridges" 2>&1) || failed "$error"
 	fi
+	place_window
 	step "sysctl, closing"
 	# What boots next time comes with 1 too; what is declared otherwise stays as declared.
 	if [ -e "$T/fresh" ]; then
@@ -298,6 +300,7 @@ roll_back() {
 	local family bad=0 missing
 	if [ -s "$T/pre/bridges" ]; then
 		ip -force -batch "$T/pre/bridges" >/dev/null 2>&1
+		take_back_window
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
 			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue
@@ -345,41 +348,6 @@ tidy_tables() {
 		} | nft -f - 2>/dev/null
 	done
 	:
-}
-
-link_files() {
-	# Links for what the generation has, none for what it has no more. Redone at boot if cut short.
-	local file name
-	for file in "$ETC"/current/sysctl.d/*.conf; do
-		[ -e "$file" ] || continue
-		name=${file##*/}
-		place_link "$ETC/current/sysctl.d/$name" "/etc/sysctl.d/$name" || return 1
-	done
-	if [ -s $ETC/current/udev.rules ]; then
-		place_link $ETC/current/udev.rules /etc/udev/rules.d/99-kvmfw.rules || return 1
-	elif [ -L /etc/udev/rules.d/99-kvmfw.rules ]; then
-		rm -f /etc/udev/rules.d/99-kvmfw.rules
-	fi
-	for file in /etc/sysctl.d/*.conf; do
-		[ -L "$file" ] && [ ! -e "$file" ] || continue
-		case $(readlink "$file") in "$ETC"/*) unlink_file "$file" ;; esac
-	done
-	to_disk /etc/sysctl.d
-}
-
-place_link() {
-	[ "$(readlink "$2")" = "$1" ] && return 0
-	mkdir -p "${2%/*}" && ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
-}
-
-# A file that was there before us comes back, with its mode and owner.
-unlink_file() {
-	local kept=$VAR/original/files/${1##*/}
-	if [ -e "$kept" ]; then
-		cp -p "$kept" "$1.kvmfw-new" && to_disk "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
-	else
-		rm -f "$1"
-	fi
 }
 
 # Makes the generation what boots: one rename. All of it can be done again after a power cut.
@@ -442,16 +410,6 @@ prune() {
 	ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
 	# shellcheck disable=SC2012
 	ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
-}
-
-link_files_none() {
-	local file
-	for file in /etc/sysctl.d/*.conf; do
-		[ -L "$file" ] && case $(readlink "$file") in "$ETC"/*) unlink_file "$file" ;; esac
-	done
-	rm -f /etc/udev/rules.d/99-kvmfw.rules
-	remove_boot
-	rm -rf $ETC
 }
 
 # Unit and the target that pulls it in.

@@ -23,7 +23,7 @@ stage() {
 	echo "$generation" >"$T/generation" || give_up no_space "cannot write to $T"
 	G=$ETC/generations/$generation
 	snapshot || give_up no_space "cannot write the snapshot to $T"
-	mkdir "$G" "$G/sysctl.d" || give_up no_space "cannot write to $ETC"
+	mkdir "$G" "$G/sysctl.d" "$G/net" || give_up no_space "cannot write to $ETC"
 	for family in 4 6; do
 		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
 		prove $family
@@ -33,7 +33,14 @@ stage() {
 		[ -e "$file" ] || continue
 		cp "$file" "$G/sysctl.d/" && chmod 644 "$G/sysctl.d/${file##*/}" || give_up no_space "cannot write to $G"
 	done
-	chmod 755 $ETC $ETC/generations "$G" "$G/sysctl.d"
+	for file in "$T"/new/net/*; do
+		[ -e "$file" ] || continue
+		cp "$file" "$G/net/" || give_up no_space "cannot write to $G"
+		# NetworkManager and netplan want theirs for root alone; networkd is not root.
+		case $file in *.nmconnection | *.yaml) ;; *) chmod 644 "$G/net/${file##*/}" ;; esac
+	done
+	prove_netplan
+	chmod 755 $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net"
 	for family in 4 6; do
 		true >"$T/pre/tables$family"
 		ipt_family $family || continue
@@ -47,7 +54,7 @@ $live
 		done
 	done
 	install_boot || give_up no_boot "there is no /etc/systemd/system to put the boot units into"
-	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*} 2>/dev/null ||
+	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G"/net "$G"/net/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*} 2>/dev/null ||
 		true
 	# sync(1) tells of files that are gone or fifos; what counts is that these arrived.
 	to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" || give_up no_space "cannot sync $T to disk"

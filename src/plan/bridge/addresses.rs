@@ -50,7 +50,7 @@ impl Work<'_> {
     }
 
     /// The addresses that the bridge is to have, with the port they are or were taken from.
-    fn wanted_addresses(&self) -> Vec<(IpNet, Option<String>)> {
+    pub(super) fn wanted_addresses(&self) -> Vec<(IpNet, Option<String>)> {
         let mut wanted: Vec<(IpNet, Option<String>)> =
             self.bridge.addresses.iter().map(|a| (*a, self.carrier(a))).collect();
         if !self.bridge.take_addresses {
@@ -72,13 +72,15 @@ impl Work<'_> {
         wanted
     }
 
-    /// The named port that carries an address now.
+    /// The named port that carries an address now, or did before we took it: at boot it may have it again.
     fn carrier(&self, address: &IpNet) -> Option<String> {
-        self.bridge
-            .ports
-            .iter()
-            .find(|p| self.links.by_name.get(*p).is_some_and(|l| addresses(l).any(|a| a == *address)))
-            .cloned()
+        let ports = &self.bridge.ports;
+        let carries = |port: &&String| {
+            self.links.by_name.get(*port).is_some_and(|l| addresses(l).any(|a| a == *address))
+        };
+        let now = ports.iter().find(carries).cloned();
+        let before = || self.owned.addresses.get(address).cloned().flatten().filter(|p| ports.contains(p));
+        now.or_else(before)
     }
 }
 

@@ -53,9 +53,7 @@ impl Work<'_> {
         for port in &bridge.ports {
             self.link_attribute("mtu", port, mtu.clone());
         }
-        if there.is_some() {
-            self.link_attribute("address", &bridge.name, bridge.mac.clone());
-        }
+        self.link_attribute("address", &bridge.name, bridge.mac.clone());
     }
 
     /// Notes how an attribute was before we set it, and the line that sets it so again.

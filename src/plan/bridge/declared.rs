@@ -1,5 +1,6 @@
 //! A bridge that is declared: from what is there to what is stated, and the way back.
 
+use super::boot::{self, AtBoot};
 use super::{BridgePlan, Owned, Refused, foreign};
 use crate::observe::{Link, Links, Observed};
 use crate::plan::diff::Wanted;
@@ -51,7 +52,7 @@ impl Work<'_> {
             foreign::check(name, self.observed)?;
         }
         self.check_ports()?;
-        let before = self.plan.forward.len();
+        let (before, boot_before) = (self.plan.forward.len(), self.plan.boot.len());
         match there {
             None => self.create(),
             // It is there now and is not after a boot: every generation makes it anew.
@@ -68,12 +69,55 @@ impl Work<'_> {
             self.owned.created = true;
         }
         self.routes_back();
-        let changes = self.plan.forward.len() > before;
+        let mut changes = self.plan.forward.len() > before;
+        changes |= self.files(there)?;
+        changes |= self.boots_otherwise(boot_before);
         self.plan.owned.insert(name.clone(), self.owned.clone());
         if changes {
             self.change(there);
         }
         Ok(())
+    }
+
+    /// The files that make it so at boot; whether they are others than before.
+    fn files(&mut self, there: Option<&Link>) -> Result<bool, Refused> {
+        let (bridge, created) = (self.bridge, self.owned.created);
+        let before = std::mem::take(&mut self.owned.files);
+        let port = bridge.ports.first().and_then(|p| self.links.by_name.get(p));
+        let mac = bridge.mac.clone().or_else(|| there.or(port).and_then(|l| l.mac.clone()));
+        let wanted = self.wanted_addresses();
+        let at_boot = AtBoot {
+            bridge,
+            created,
+            mac,
+            ports: bridge.ports.iter().filter(|p| created || self.owned.ports.contains(*p)).collect(),
+            addresses: wanted
+                .into_iter()
+                .map(|(a, _)| a)
+                .filter(|a| created || self.owned.addresses.contains_key(a))
+                .collect(),
+            gateways: self.gateways_at_boot(),
+            files_before: &before,
+        };
+        let kept = boot::keep(&at_boot, self.observed)?;
+        self.old.extend(before.keys().map(|path| format!("file {path}")));
+        for (path, text) in &kept.files {
+            let rewritten = before.get(path).is_some_and(|old| old != text);
+            self.wanted(format!("file {path}{}", if rewritten { "   (rewritten)" } else { "" }));
+        }
+        let changes = before != kept.files;
+        self.plan.files.extend(kept.files.clone());
+        self.plan.window.extend(kept.window);
+        self.plan.warnings.extend(kept.warning);
+        self.owned.files = kept.files;
+        Ok(changes)
+    }
+
+    /// Notes what our unit does at boot; whether that is not what it does so far.
+    fn boots_otherwise(&mut self, from: usize) -> bool {
+        let boot: Vec<String> = self.plan.boot.get(from..).unwrap_or_default().to_vec();
+        let before = std::mem::replace(&mut self.owned.boot, boot);
+        !before.is_empty() && before != self.owned.boot
     }
 
     /// What the plan shows of it.
@@ -82,7 +126,7 @@ impl Work<'_> {
         let mut diff = Diff::of(&self.old, &self.new);
         if diff.is_empty() {
             let origin = Some(bridge.origin.clone());
-            diff.lines.push(DiffLine { sign: '+', text: "up".to_owned(), origin });
+            diff.lines.push(DiffLine { sign: '+', text: "as declared, also at boot".to_owned(), origin });
         }
         let mut risks = Vec::new();
         if self.carries_ssh() {
@@ -123,7 +167,7 @@ impl Work<'_> {
         let name = &self.bridge.name;
         self.plan.boot.push(format!("link add name {name} type bridge stp_state 0 forward_delay 0"));
         let of_port = if self.bridge.ports.is_empty() { None } else { link.mac.clone() };
-        if let Some(mac) = self.bridge.mac.clone().or(of_port) {
+        if let (None, Some(mac)) = (&self.bridge.mac, of_port) {
             self.plan.boot.push(format!("link set dev {name} address {mac}"));
         }
     }
@@ -133,7 +177,7 @@ impl Work<'_> {
         self.step(format!("link add name {name} type bridge stp_state 0 forward_delay 0"), false);
         // A bridge without a MAC of its own takes the lowest of its ports, and changes it with them.
         let of_port = self.bridge.ports.first().and_then(|p| self.links.by_name.get(p)?.mac.clone());
-        if let Some(mac) = self.bridge.mac.clone().or(of_port) {
+        if let (None, Some(mac)) = (&self.bridge.mac, of_port) {
             self.step(format!("link set dev {name} address {mac}"), false);
         }
     }

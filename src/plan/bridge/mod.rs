@@ -3,6 +3,7 @@
 
 mod addresses;
 mod attributes;
+mod boot;
 mod declared;
 mod foreign;
 mod ports;
@@ -36,6 +37,12 @@ pub struct Owned {
     pub routes: Vec<String>,
     /// Attributes we set, with the value before: `mtu` → `1500`, `eth1 mtu` → `1500`.
     pub attributes: BTreeMap<String, String>,
+    /// Network files by path, in the format of whoever owns the bridge.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    /// What our unit does about it at boot, as lines for `ip -batch`.
+    #[serde(default)]
+    pub boot: Vec<String>,
 }
 
 /// What a plan does about bridges. The three texts are for `ip -batch`.
@@ -49,6 +56,9 @@ pub(super) struct BridgePlan {
     pub back: Vec<String>,
     /// To the desired state at boot, from wherever the distribution left it.
     pub boot: Vec<String>,
+    /// Files by path that make it so at boot, and those below `/run` that say so until then.
+    pub files: BTreeMap<String, String>,
+    pub window: BTreeMap<String, String>,
     pub owned: BTreeMap<String, Owned>,
     /// Links that are touched.
     pub devices: BTreeSet<String>,

@@ -21,12 +21,21 @@ struct Removal<'a> {
 }
 
 pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, plan: &mut BridgePlan) {
-    let Some(link) = observed.links.by_name.get(name) else { return };
-    let (old, back) = Default::default();
+    // Also where the bridge is gone already: what boots has to change.
+    let gone = Link { name: name.to_owned(), ..Link::default() };
+    let there = observed.links.by_name.get(name);
+    let link = there.unwrap_or(&gone);
+    let (mut old, back) = (Vec::new(), Vec::new());
+    old.extend(owned.files.keys().map(|path| format!("file {path}")));
+    if there.is_none() && old.is_empty() {
+        return;
+    }
     let mut removal = Removal { name, link, owned, plan, old, back };
-    removal.addresses_and_ports(observed);
-    removal.attributes();
-    removal.bridge(observed);
+    if there.is_some() {
+        removal.addresses_and_ports(observed);
+        removal.attributes();
+        removal.bridge(observed);
+    }
     let Removal { old, back, plan, .. } = removal;
     if old.is_empty() {
         return;

@@ -2,6 +2,7 @@
 
 use super::addresses::addresses;
 use super::declared::Work;
+use crate::observe::Manager;
 use std::net::IpAddr;
 
 impl Work<'_> {
@@ -30,16 +31,44 @@ impl Work<'_> {
         self.back.extend(routes.map(|route| route.line(|dev| dev)));
     }
 
+    /// The gateways that a boot has to make: declared ones, else the defaults that moved with an address.
+    pub(super) fn gateways_at_boot(&self) -> Vec<IpAddr> {
+        let declared = &self.bridge.gateways;
+        let ours = declared.iter().filter(|g| self.owned.created || self.owned.gateways.contains(*g));
+        let mut gateways: Vec<IpAddr> = ours.copied().collect();
+        for route in &self.owned.routes {
+            let mut words = route.split(' ').skip(2);
+            let to = words.next().unwrap_or_default();
+            let via = words.nth(1).and_then(|word| word.parse::<IpAddr>().ok());
+            let (Some(via), true) = (via, matches!(to, "default" | "::/0")) else { continue };
+            if !declared.iter().chain(&gateways).any(|g| g.is_ipv6() == via.is_ipv6())
+                && !route.contains(" table ")
+            {
+                gateways.push(via);
+            }
+        }
+        gateways
+    }
+
+    /// What a default route gets beside its gateway: networkd marks its own so, and makes a second one
+    /// beside one that is not.
+    fn protocol(&self) -> &'static str {
+        let mut links = std::iter::once(&self.bridge.name).chain(&self.bridge.ports);
+        let owner = links.find_map(|l| self.observed.network.owner(self.links.by_name.get(l)?));
+        if owner.is_some_and(|owner| owner.manager == Manager::Networkd) { " proto static" } else { "" }
+    }
+
     pub(super) fn gateways(&mut self) {
         let name = self.bridge.name.clone();
         let links = self.links;
+        let protocol = self.protocol();
         for gateway in &self.bridge.gateways {
             let text = gateway.to_string();
             let family = |dst: &str| (dst == "::/0") == gateway.is_ipv6();
             let defaults = || links.routes.iter().filter(|r| r.is_default() && family(&r.dst));
             let holds =
                 defaults().any(|r| r.hops.iter().any(|h| h.via.as_deref() == Some(&text) && h.dev == name));
-            self.step(format!("route replace default via {gateway} dev {name}"), holds);
+            self.step(format!("route replace default via {gateway} dev {name}{protocol}"), holds);
             if holds {
                 self.old.push(format!("gateway {gateway}"));
             } else {

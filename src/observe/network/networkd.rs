@@ -1,0 +1,67 @@
+//! systemd-networkd: the first file by name that matches a link is the one that configures it.
+
+use super::{File, Manager, Network, Owner};
+use crate::observe::Link;
+use globset::Glob;
+
+impl Network {
+    pub(super) fn by_networkd(&self, link: &Link) -> Option<Owner> {
+        let state = format!("/run/systemd/netif/links/{}", link.index);
+        let state = self.files.iter().find(|f| f.path == state)?;
+        if state.value("ADMIN_STATE").is_none_or(|state| state == "unmanaged") {
+            return None;
+        }
+        let named = state.value("NETWORK_FILE").unwrap_or_default();
+        // With a file of ours in effect: the one that would be, if ours were not there.
+        let file = self.files.iter().find(|f| f.path == named).or_else(|| self.matching(link));
+        Some(Owner {
+            manager: Manager::Networkd,
+            netplan: file.is_some_and(|f| f.name().starts_with("10-netplan-")),
+            file: file.map(|f| f.path.clone()),
+            gives: file.into_iter().flat_map(File::gives).collect(),
+            carries: file
+                .into_iter()
+                .flat_map(|f| f.with_keys(Manager::Networkd.carried()))
+                .map(|(_, line)| line.clone())
+                .collect(),
+        })
+    }
+
+    fn matching(&self, link: &Link) -> Option<&File> {
+        let files = self.files.iter().filter(|f| f.name().ends_with(".network") && f.matches(link));
+        files.min_by_key(|f| f.name())
+    }
+}
+
+impl File {
+    fn gives(&self) -> impl Iterator<Item = super::FileLine> + '_ {
+        let lines = self.with_keys(&["Address", "Gateway", "DHCP", "Bridge", "Bond"]);
+        lines.filter(|(_, line)| !line.ends_with("=no")).map(|line| self.line(line))
+    }
+
+    /// Whether its `[Match]` is one of those that can be judged from here, and fits.
+    fn matches(&self, link: &Link) -> bool {
+        let mut section = "";
+        let mut fits = None;
+        for (_, line) in &self.lines {
+            if line.starts_with('[') {
+                section = line;
+            } else if section == "[Match]" {
+                let Some((key, values)) = line.split_once('=') else { continue };
+                let one_is = |is: &dyn Fn(&str) -> bool| values.split_whitespace().any(is);
+                let fit = match key.trim_end() {
+                    "Name" => one_is(&|name| {
+                        Glob::new(name).is_ok_and(|glob| glob.compile_matcher().is_match(&link.name))
+                    }),
+                    "MACAddress" | "PermanentMACAddress" => {
+                        one_is(&|mac| link.mac.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(mac)))
+                    }
+                    "Type" => one_is(&|kind| kind == "ether"),
+                    _ => false,
+                };
+                fits = Some(fits.unwrap_or(true) && fit);
+            }
+        }
+        fits == Some(true)
+    }
+}

@@ -1,0 +1,83 @@
+//! Stanzas of ifupdown, with the options of bridge-utils. A second stanza of a link adds to the first and
+//! cannot take anything away: a port that has an address in a file of the host's own is moved by our
+//! unit, after ifupdown, for as long as those lines are there.
+
+use super::{AtBoot, HEADER, Kept};
+use crate::observe::{Link, Observed, Owner};
+use crate::problem::Warning;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)], observed: &Observed) -> Kept {
+    let mut kept = Kept::default();
+    if !observed.network.ifupdown_bridges {
+        return kept;
+    }
+    let gives: Vec<String> =
+        owners.iter().flat_map(|(_, owner)| &owner.gives).map(ToString::to_string).collect();
+    if !gives.is_empty() {
+        let name = at_boot.name();
+        kept.warning = Some(Warning {
+            code: "moved-at-boot",
+            message: format!(
+                "bridge {name}: at boot ifupdown still sets up its port by {}; kvmfw-bridges.service moves that to {name} \
+                 afterwards. Delete these lines, and leave `iface {} inet manual`, to have ifupdown make the bridge \
+                 itself",
+                gives.join(", "),
+                owners.first().map_or("", |(link, _)| &link.name)
+            ),
+            origin: Some(at_boot.bridge.origin.clone()),
+        });
+        return kept;
+    }
+    kept.files =
+        BTreeMap::from([(format!("/etc/network/interfaces.d/kvmfw-{}", at_boot.name()), text(at_boot))]);
+    kept
+}
+
+pub(super) fn text(at_boot: &AtBoot<'_>) -> String {
+    let (bridge, name) = (at_boot.bridge, at_boot.name());
+    let mut first4 = at_boot.addresses(false);
+    let mut text = format!("{HEADER}auto {name}\n");
+    stanza(&mut text, at_boot, "inet", first4.next());
+    let mut option = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = writeln!(text, "    {key} {value}");
+        }
+    };
+    option("bridge_ports", Some(bridge.ports.join(" ")));
+    option("bridge_stp", Some(if bridge.stp == Some(true) { "on" } else { "off" }.to_owned()));
+    option("bridge_fd", at_boot.delay().map(|d| d.to_string()));
+    option("bridge_ageing", bridge.ageing.map(|a| a.to_string()));
+    option("bridge_maxwait", Some("0".to_owned()));
+    option("bridge_hw", at_boot.mac.clone());
+    option("mtu", bridge.mtu.map(|m| m.to_string()));
+    for address in first4 {
+        let _ = writeln!(text, "iface {name} inet static\n    address {address}");
+    }
+    let mut first = true;
+    for address in at_boot.addresses(true) {
+        if first {
+            stanza(&mut text, at_boot, "inet6", Some(address));
+        } else {
+            let _ = writeln!(text, "iface {name} inet6 static\n    address {address}");
+        }
+        let _ = writeln!(text, "    dad-attempts 0");
+        first = false;
+    }
+    text
+}
+
+/// The first stanza of a family; it has the gateway.
+fn stanza(text: &mut String, at_boot: &AtBoot<'_>, family: &str, address: Option<&IpNet>) {
+    let name = at_boot.name();
+    let Some(address) = address else {
+        let _ = writeln!(text, "iface {name} {family} manual");
+        return;
+    };
+    let _ = writeln!(text, "iface {name} {family} static\n    address {address}");
+    if let Some(gateway) = at_boot.gateway(family == "inet6") {
+        let _ = writeln!(text, "    gateway {gateway}");
+    }
+}

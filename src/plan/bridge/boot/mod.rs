@@ -1,0 +1,128 @@
+//! Who makes a bridge at boot. Whoever owns the link it stands in for gets it in files of its own
+//! format; what no such file can say, and bridges that nobody owns, are for our boot unit, which runs
+//! after all of them and ensures the whole.
+
+mod ifupdown;
+mod netplan;
+mod network_manager;
+mod networkd;
+
+use super::Refused;
+use crate::observe::{Link, Manager, Observed, Owner};
+use crate::problem::Warning;
+use crate::resource::bridge::Bridge;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// A bridge as it is to be after a boot.
+pub(super) struct AtBoot<'a> {
+    pub bridge: &'a Bridge,
+    /// We make it; else it is there without us, and we only add to it.
+    pub created: bool,
+    pub mac: Option<String>,
+    /// The ports that are ours to make.
+    pub ports: Vec<&'a String>,
+    /// Declared ones and those taken over.
+    pub addresses: Vec<IpNet>,
+    /// Declared ones, else the default that moved with an address.
+    pub gateways: Vec<IpAddr>,
+    /// What its files carried before, where their source is found no more.
+    pub files_before: &'a BTreeMap<String, String>,
+}
+
+/// What keeps a bridge over a boot.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Files by path.
+    pub files: BTreeMap<String, String>,
+    /// Files below `/run` that tell a running daemon the same while the change is not decided yet.
+    pub window: BTreeMap<String, String>,
+    pub warning: Option<Warning>,
+}
+
+/// The first line of our files.
+const HEADER: &str = "# Managed by kvmfw: do not edit, it is written anew.\n";
+
+pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Refused> {
+    let links = &observed.links.by_name;
+    let bridge = at_boot.bridge;
+    let ports: Vec<&Link> = at_boot.ports.iter().filter_map(|p| links.get(*p)).collect();
+    let owner = |link: &&Link| observed.network.owner(link);
+    if !at_boot.created {
+        let owner = links.get(&bridge.name).and_then(|link| owner(&link));
+        return match owner {
+            Some(owner) if owner.manager == Manager::Networkd => {
+                networkd::add(at_boot, &owner, &ports, observed)
+            }
+            _ => Ok(Kept::default()),
+        };
+    }
+    let owners: Vec<(&Link, Owner)> = ports.iter().filter_map(|link| Some((*link, owner(link)?))).collect();
+    let Some((_, first)) = owners.first() else { return Ok(Kept::default()) };
+    if let Some((link, other)) = owners.iter().find(|(_, o)| o.manager != first.manager) {
+        return Err((
+            "foreign_owner",
+            format!(
+                "bridge {}: {} configures {}, and {} configures {}; give its ports to one of them",
+                bridge.name,
+                first.manager.as_str(),
+                owners.first().map_or("", |(l, _)| &l.name),
+                other.manager.as_str(),
+                link.name
+            ),
+        ));
+    }
+    match first.manager {
+        Manager::Ifupdown => Ok(ifupdown::make(at_boot, &owners, observed)),
+        Manager::Networkd => {
+            networkd::not_before_ours(bridge, &owners)?;
+            let mut kept = networkd::make(at_boot, &owners);
+            if netplan::can_say(&owners, &bridge.name) {
+                kept.files = netplan::make(at_boot);
+            }
+            Ok(kept)
+        }
+        // Its profiles are for a kind of link; those of a VLAN or a bond we leave to our unit.
+        Manager::NetworkManager if !ports.iter().all(|link| is_ethernet(link)) => Ok(Kept::default()),
+        Manager::NetworkManager => Ok(network_manager::make(at_boot, &owners)),
+    }
+}
+
+fn is_ethernet(link: &Link) -> bool {
+    link.linkinfo.kind.as_deref().is_none_or(|kind| kind == "veth")
+}
+
+impl AtBoot<'_> {
+    fn name(&self) -> &str {
+        &self.bridge.name
+    }
+
+    /// Lines that the bridge takes over from the files of its ports; where those are not found any more,
+    /// the ones that it has already.
+    fn carried(&self, owners: &[(&Link, Owner)], path: &str) -> Vec<String> {
+        if owners.iter().any(|(_, owner)| owner.file.is_some()) {
+            return owners.iter().flat_map(|(_, owner)| &owner.carries).cloned().collect();
+        }
+        let keys = owners.first().map_or(&[][..], |(_, owner)| owner.manager.carried());
+        let before = self.files_before.get(path).map(String::as_str).unwrap_or_default();
+        let carried = before.lines().filter(|l| l.split_once('=').is_some_and(|(k, _)| keys.contains(&k)));
+        carried.map(str::to_owned).collect()
+    }
+
+    /// Seconds. Without STP the delay is as good as none, and with it there is a least one.
+    fn delay(&self) -> Option<u32> {
+        self.bridge.forward_delay.or_else(|| (self.bridge.stp != Some(true)).then_some(0))
+    }
+
+    fn gateway(&self, v6: bool) -> Option<&IpAddr> {
+        self.gateways.iter().find(|g| g.is_ipv6() == v6)
+    }
+
+    fn addresses(&self, v6: bool) -> impl Iterator<Item = &IpNet> {
+        self.addresses.iter().filter(move |a| a.addr().is_ipv6() == v6)
+    }
+}
+
+#[cfg(test)]
+mod tests;

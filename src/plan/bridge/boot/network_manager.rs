@@ -1,0 +1,88 @@
+//! Profiles of NetworkManager. Of all profiles that fit a device it takes the one of the highest
+//! priority at boot: ours take the place of the port's own, which stays as it is.
+
+use super::{AtBoot, HEADER, Kept};
+use crate::observe::{Link, Owner};
+use crate::plan::fingerprint::digest;
+use std::fmt::Write as _;
+
+const FOLDER: &str = "/etc/NetworkManager/system-connections";
+
+pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Kept {
+    let mut kept = Kept::default();
+    let name = at_boot.name();
+    let path = format!("{FOLDER}/kvmfw-{name}.nmconnection");
+    let carried = at_boot.carried(owners, &path);
+    kept.files.insert(path, bridge(at_boot, &carried));
+    for port in &at_boot.ports {
+        let id = format!("kvmfw-{name}-{port}");
+        let mut text = connection(&id, "ethernet", port);
+        let _ = write!(text, "master={name}\nslave-type=bridge\n\n[ethernet]\n");
+        mtu(&mut text, at_boot);
+        text.push_str("\n[bridge-port]\n");
+        kept.files.insert(format!("{FOLDER}/{id}.nmconnection"), text);
+    }
+    kept
+}
+
+fn connection(id: &str, kind: &str, link: &str) -> String {
+    format!(
+        "{HEADER}[connection]\nid={id}\nuuid={}\ntype={kind}\ninterface-name={link}\nautoconnect-priority=999\n",
+        uuid(id)
+    )
+}
+
+/// Always the same for the same profile.
+fn uuid(id: &str) -> String {
+    let hex = digest([id]);
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+    // Marked as one that is made of a hash.
+    format!("{}-{}-8{}-8{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
+}
+
+fn mtu(text: &mut String, at_boot: &AtBoot<'_>) {
+    if let Some(mtu) = at_boot.bridge.mtu {
+        let _ = writeln!(text, "mtu={mtu}");
+    }
+}
+
+fn bridge(at_boot: &AtBoot<'_>, carried: &[String]) -> String {
+    let bridge = at_boot.bridge;
+    let mut text = connection(&format!("kvmfw-{}", bridge.name), "bridge", &bridge.name);
+    text.push_str("\n[ethernet]\n");
+    mtu(&mut text, at_boot);
+    text.push_str("\n[bridge]\n");
+    let mut line = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{key}={value}");
+        }
+    };
+    line("mac-address", at_boot.mac.clone());
+    // Its own default is STP with 15 s of silence.
+    line("stp", Some((bridge.stp == Some(true)).to_string()));
+    line("forward-delay", at_boot.delay().map(|d| d.to_string()));
+    line("ageing-time", bridge.ageing.map(|a| a.to_string()));
+    line("vlan-filtering", bridge.vlan_filtering.map(|v| v.to_string()));
+    for v6 in [false, true] {
+        let _ = writeln!(text, "\n[{}]", if v6 { "ipv6" } else { "ipv4" });
+        let mut number = 0;
+        for address in at_boot.addresses(v6) {
+            number += 1;
+            let _ = writeln!(text, "address{number}={address}");
+        }
+        if number > 0 {
+            text.push_str("method=manual\n");
+            if let Some(gateway) = at_boot.gateway(v6) {
+                let _ = writeln!(text, "gateway={gateway}");
+            }
+            let servers =
+                carried.iter().filter(|line| line.starts_with("dns-search") || line.contains(':') == v6);
+            for line in servers {
+                let _ = writeln!(text, "{line}");
+            }
+        } else {
+            text.push_str(if v6 { "method=link-local\n" } else { "method=disabled\n" });
+        }
+    }
+    text
+}

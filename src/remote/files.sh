@@ -1,0 +1,167 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# The files that a generation has elsewhere in /etc: links into the current one, so that one rename
+# changes all of them.
+
+link_files() {
+	# Links for what the generation has, none for what it has no more. Redone at boot if cut short.
+	local file name
+	for file in "$ETC"/current/sysctl.d/*.conf; do
+		[ -e "$file" ] || continue
+		name=${file##*/}
+		place_link "$ETC/current/sysctl.d/$name" "/etc/sysctl.d/$name" || return 1
+	done
+	if [ -s $ETC/current/udev.rules ]; then
+		place_link $ETC/current/udev.rules /etc/udev/rules.d/99-kvmfw.rules || return 1
+	elif [ -L /etc/udev/rules.d/99-kvmfw.rules ]; then
+		rm -f /etc/udev/rules.d/99-kvmfw.rules
+	fi
+	for file in /etc/sysctl.d/*.conf; do
+		[ -L "$file" ] && [ ! -e "$file" ] || continue
+		case $(readlink "$file") in "$ETC"/*) unlink_file "$file" ;; esac
+	done
+	to_disk /etc/sysctl.d
+	link_network
+}
+
+place_link() {
+	[ "$(readlink "$2")" = "$1" ] && return 0
+	mkdir -p "${2%/*}" && ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
+}
+
+# A file that was there before us comes back, with its mode and owner.
+unlink_file() {
+	local kept=$VAR/original/files/${1##*/}
+	if [ -e "$kept" ]; then
+		cp -p "$kept" "$1.kvmfw-new" && to_disk "$1.kvmfw-new" && mv -f "$1.kvmfw-new" "$1"
+	else
+		rm -f "$1"
+	fi
+}
+
+link_files_none() {
+	local file
+	for file in /etc/sysctl.d/*.conf; do
+		[ -L "$file" ] && case $(readlink "$file") in "$ETC"/*) unlink_file "$file" ;; esac
+	done
+	rm -f /etc/udev/rules.d/99-kvmfw.rules
+	remove_boot
+	rm -rf $ETC
+	link_network
+}
+
+
+# Where the network files of a generation lie: their name there is the path, with % for /.
+network_paths() {
+	local file
+	for file in "$1"/*; do
+		[ -e "$file" ] && printf '%s %s\n' "$file" "${file##*/}"
+	done | sed 's,%,/,g; s, , /,'
+}
+
+# NetworkManager makes a bridge anew that is deleted while it has a profile for it.
+quiet_profiles() {
+	local file name
+	nm_runs || return 0
+	for file in "$ETC"/current/net/*.nmconnection; do
+		[ -e "$file" ] && [ ! -e "$T/new/net/${file##*/}" ] || continue
+		name=${file##*%}
+		printf '%s\n' "${name%.nmconnection}" >>"$T/quieted"
+		profile_autoconnects "${name%.nmconnection}" no || failed "NetworkManager does not let go of its profile ${name%.nmconnection}"
+	done
+}
+
+nm_runs() { [ -d /run/NetworkManager/devices ] && [ -z "${booting-}" ] && have nmcli; }
+
+profile_autoconnects() { timeout 10 nmcli connection modify --temporary id "$1" connection.autoconnect "$2" >/dev/null 2>&1; }
+
+# Links for the network files of the current generation, none for those that it has no more. A networkd
+# that runs is told where its own changed.
+link_network() {
+	local path file before changed='' profiles=''
+	first_line $ETC/current/before
+	before=$ETC/generations/$line
+	for path in /etc/network/interfaces.d/kvmfw-* /etc/systemd/network/*kvmfw-* /etc/systemd/network/*.d/90-kvmfw.conf \
+		/etc/NetworkManager/system-connections/kvmfw-* /etc/netplan/90-kvmfw-*; do
+		[ -L "$path" ] && [ ! -e "$path" ] || continue
+		case $(readlink "$path") in "$ETC"/*) ;; *) continue ;; esac
+		rm -f "$path"
+		case $path in
+		*.d/90-kvmfw.conf) rmdir "${path%/*}" 2>/dev/null ;;
+		esac
+		case $path in
+		/etc/systemd/network/*) changed=yes ;;
+		*.nmconnection)
+			profiles=yes
+			file=${path##*/}
+			# What it has of it in memory goes too.
+			! nm_runs || timeout 10 nmcli connection delete id "${file%.nmconnection}" >/dev/null 2>&1
+			;;
+		esac
+	done
+	for file in "$ETC"/current/net/*; do
+		[ -e "$file" ] || continue
+		path=/$(printf '%s' "${file##*/}" | tr % /)
+		[ -d "${path%/*}" ] || { mkdir -p "${path%/*}" && chmod 755 "${path%/*}"; } || return 1
+		if ! cmp -s "$file" "$before/net/${file##*/}"; then
+			case $path in
+			/etc/systemd/network/*) changed=yes ;;
+			*.nmconnection) profiles=yes ;;
+			esac
+		fi
+		place_link "$file" "$path" || return 1
+		to_disk "${path%/*}"
+	done
+	# What is active stays as it is; the next time it is what the files say.
+	if [ -n "$profiles" ] && nm_runs; then timeout 10 nmcli connection reload >/dev/null 2>&1; fi
+	[ -n "$changed" ] || return 0
+	for path in /run/systemd/network/00-kvmfw-*; do [ -e "$path" ] && rm -f "$path"; done
+	reload_networkd
+}
+
+reload_networkd() {
+	[ -d /run/systemd/netif ] && [ -z "${booting-}" ] && have networkctl || return 0
+	timeout 10 networkctl reload
+}
+
+# While a change is not decided, networkd reads of it in /run, which no boot sees: else it would put the
+# addresses that moved back to where they were the moment a cable is plugged in again.
+place_window() {
+	local file path
+	for file in "$T"/new/run/*; do
+		[ -e "$file" ] || continue
+		path=/$(printf '%s' "${file##*/}" | tr % /)
+		[ ! -e "$path" ] && [ ! -e "/etc${path#/run}" ] || continue
+		printf '%s\n' "$path" >>"$T/placed" && mkdir -p "${path%/*}" && chmod 755 "${path%/*}" &&
+			cp "$file" "$path" && chmod 644 "$path" || failed "cannot write $path"
+	done
+	[ ! -s "$T/placed" ] || reload_networkd || failed "systemd-networkd did not read its files again"
+}
+
+take_back_window() {
+	local path name
+	if [ -s "$T/quieted" ] && nm_runs; then
+		while IFS= read -r name; do profile_autoconnects "$name" yes; done <"$T/quieted"
+	fi
+	[ -s "$T/placed" ] || return 0
+	while IFS= read -r path; do rm -f "$path"; done <"$T/placed"
+	reload_networkd
+}
+
+# netplan reads all of its files or none: what it does not take would leave the host without a network.
+prove_netplan() {
+	local scratch error
+	have netplan || return 0
+	for file in "$T"/new/net/etc%netplan%*; do [ -e "$file" ] && break; done
+	[ -e "$file" ] || return 0
+	scratch=$(mktemp -d) && mkdir -p "$scratch/etc/netplan" || give_up no_space "cannot write to $TMPDIR"
+	for file in /etc/netplan/*.yaml; do
+		case $file in */90-kvmfw-*) continue ;; esac
+		[ ! -e "$file" ] || cp "$file" "$scratch/etc/netplan/"
+	done
+	for file in "$T"/new/net/etc%netplan%*; do cp "$file" "$scratch/etc/netplan/${file##*%}"; done
+	error=$(netplan generate --root-dir "$scratch" 2>&1) || {
+		rm -rf "$scratch"
+		give_up no_boot "netplan does not take the bridge: $(echo "$error" | grep . | tail -n 1)"
+	}
+	rm -rf "$scratch"
+}

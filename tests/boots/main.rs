@@ -1,0 +1,226 @@
+//! Bridges over real boots: systemd as PID 1 in a container, and each of the programs that configure
+//! networks there. What a plan promised is what boots, and what a cable that is plugged in again brings.
+//!
+//! Minutes, and packages from Debian once: these tests belong to .ci/nightly, which sets KVMFW_BOOTS=1.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod machine;
+
+use machine::{Machine, asked_for};
+
+const MOVED: &str =
+    "bridges: { brmgmt: { ports: [eth0], take_addresses: true, ageing: 77, nf_call_iptables: true } }\n";
+
+/// The management address moves to a bridge, the host boots, a cable is pulled and plugged in again, and all
+/// of it is undone.
+fn moves_boots_and_comes_back(machine: &mut Machine, files: &[&str]) {
+    machine.boot();
+    let before = machine.addresses();
+    assert_eq!(before, "eth0 10.98.0.2/24\neth0 fd98::2/64\n");
+    machine.all(MOVED);
+    let plan = machine.kvmfw(&["plan"]);
+    machine.kvmfw(&["apply", "-y", "--apply-timeout", "60s", "--confirm-timeout", "60s"]);
+    let promised = machine.addresses();
+    assert_eq!(promised, "brmgmt 10.98.0.2/24\nbrmgmt fd98::2/64\n");
+    for file in files {
+        assert!(plan.contains(&format!("file {file}")), "{file} is not in {plan}");
+        machine.on_host(&format!("test -L {file} && test -r {file}"));
+    }
+    for what in ["as applied", "after a boot", "after another boot"] {
+        if what != "as applied" {
+            machine.power_cut();
+            machine.boot();
+        }
+        machine.becomes(what, "addresses", Machine::addresses, &promised);
+        machine.becomes(what, "routes", Machine::default_routes, "default via 10.98.0.1 dev brmgmt\n");
+        machine.becomes(what, "bridge", Machine::bridge, "0 7700 1 02:00:00:00:00:10\n");
+        machine.kvmfw(&["plan", "--detailed-exitcode"]);
+        machine.pull_and_plug();
+        machine.becomes("after the cable", "addresses", Machine::addresses, &promised);
+        machine.kvmfw(&["plan", "--detailed-exitcode"]);
+    }
+    machine.kvmfw(&["undo", "--to", "0", "-y"]);
+    machine.becomes("undone", "addresses", Machine::addresses, &before);
+    assert_eq!(
+        machine.on_host(
+            "find /etc /run/systemd/network /run/NetworkManager /var/lib -name '*kvmfw*' 2>/dev/null || true"
+        ),
+        ""
+    );
+    machine.power_cut();
+    machine.boot();
+    machine.becomes("undone and booted", "addresses", Machine::addresses, &before);
+    machine.becomes(
+        "undone and booted",
+        "routes",
+        Machine::default_routes,
+        "default via 10.98.0.1 dev eth0\n",
+    );
+}
+
+#[test]
+fn networkd() {
+    if !asked_for() {
+        return;
+    }
+    let mut machine = Machine::new(&["systemd-networkd"]);
+    machine.write("etc/systemd/network/10-uplink.network", NETWORKD);
+    moves_boots_and_comes_back(
+        &mut machine,
+        &["/etc/systemd/network/00-kvmfw-brmgmt.netdev", "/etc/systemd/network/00-kvmfw-eth0.network"],
+    );
+}
+
+const NETWORKD: &str = "[Match]
+Name=eth0
+[Network]
+Address=10.98.0.2/24
+Address=fd98::2/64
+Gateway=10.98.0.1
+DNS=10.98.0.1
+";
+
+/// Its own file gives the port an address, which no other file can take away: our unit moves it.
+#[test]
+fn ifupdown() {
+    if !asked_for() {
+        return;
+    }
+    let mut machine = Machine::new(&["networking"]);
+    machine.write("etc/network/interfaces.d/uplink", IFUPDOWN);
+    moves_boots_and_comes_back(&mut machine, &[]);
+}
+
+const IFUPDOWN: &str = "auto eth0
+iface eth0 inet static
+    address 10.98.0.2/24
+    gateway 10.98.0.1
+iface eth0 inet6 static
+    address fd98::2/64
+    dad-attempts 0
+";
+
+#[test]
+fn network_manager() {
+    if !asked_for() {
+        return;
+    }
+    let mut machine = Machine::new(&["NetworkManager"]);
+    machine.write("etc/NetworkManager/system-connections/uplink.nmconnection", NETWORK_MANAGER);
+    moves_boots_and_comes_back(
+        &mut machine,
+        &["/etc/NetworkManager/system-connections/kvmfw-brmgmt.nmconnection"],
+    );
+}
+
+const NETWORK_MANAGER: &str = "[connection]
+id=uplink
+uuid=0b1d5d7e-0000-4000-8000-000000000001
+type=ethernet
+interface-name=eth0
+
+[ipv4]
+method=manual
+address1=10.98.0.2/24,10.98.0.1
+
+[ipv6]
+method=manual
+address1=fd98::2/64
+";
+
+/// A port with an address in a file of netplan: the files of networkd override what netplan wrote for it.
+#[test]
+fn netplan_with_an_address_on_the_port() {
+    if !asked_for() {
+        return;
+    }
+    let mut machine = Machine::new(&["systemd-networkd"]);
+    machine.write("etc/netplan/50-uplink.yaml", NETPLAN);
+    moves_boots_and_comes_back(&mut machine, &["/etc/systemd/network/00-kvmfw-eth0.network"]);
+}
+
+const NETPLAN: &str = "network:
+  version: 2
+  ethernets:
+    eth0:
+      addresses: [10.98.0.2/24, 'fd98::2/64']
+      routes: [{ to: default, via: 10.98.0.1 }]
+    eth1: { optional: true }
+";
+
+/// A bridge over a port that has nothing: each makes it at boot by a file of its own.
+#[test]
+fn a_new_bridge_over_a_free_port() {
+    if !asked_for() {
+        return;
+    }
+    /// A unit, files of the host's own, and the file that ours has to be.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 4] = [
+        (
+            "systemd-networkd",
+            &[
+                ("etc/systemd/network/10-uplink.network", NETWORKD),
+                (
+                    "etc/systemd/network/20-free.network",
+                    "[Match]\nName=eth1\n[Network]\nLinkLocalAddressing=no\n",
+                ),
+            ],
+            "/etc/systemd/network/00-kvmfw-br9.netdev",
+        ),
+        ("systemd-networkd", &[("etc/netplan/50-uplink.yaml", NETPLAN)], "/etc/netplan/90-kvmfw-br9.yaml"),
+        (
+            "networking",
+            &[
+                ("etc/network/interfaces.d/uplink", IFUPDOWN),
+                ("etc/network/interfaces.d/free", "iface eth1 inet manual\n"),
+            ],
+            "/etc/network/interfaces.d/kvmfw-br9",
+        ),
+        (
+            "NetworkManager",
+            &[("etc/NetworkManager/system-connections/uplink.nmconnection", NETWORK_MANAGER)],
+            "/etc/NetworkManager/system-connections/kvmfw-br9-eth1.nmconnection",
+        ),
+    ];
+    for (unit, own, file) in cases {
+        let mut machine = Machine::new(&[unit]);
+        for (path, text) in own {
+            machine.write(path, text);
+        }
+        machine.boot();
+        machine.all("bridges: { br9: { ports: [eth1], addresses: ['192.0.2.1/24', '2001:db8:9::1/64'], mtu: 1400 } }\n");
+        machine.kvmfw(&["apply", "-y"]);
+        machine.on_host(&format!("test -L {file} && test -r {file}"));
+        let all = "br9 192.0.2.1/24\nbr9 2001:db8:9::1/64\neth0 10.98.0.2/24\neth0 fd98::2/64\n";
+        machine.becomes(file, "addresses", Machine::addresses, all);
+        machine.power_cut();
+        // Without our own unit: the file alone makes it.
+        machine.write(
+            "etc/systemd/system/kvmfw-bridges.service.d/off.conf",
+            "[Unit]\nConditionPathExists=/nowhere\n",
+        );
+        machine.boot();
+        machine.becomes(file, "addresses after a boot", Machine::addresses, all);
+        machine.becomes(
+            file,
+            "master",
+            |m| m.on_host("cat /sys/class/net/br9/brif/eth1/bridge/uevent | sed -n s/INTERFACE=//p"),
+            "br9\n",
+        );
+        machine.kvmfw(&["plan", "--detailed-exitcode"]);
+        machine.kvmfw(&["undo", "--to", "0", "-y"]);
+        machine.becomes(
+            file,
+            "addresses when undone",
+            Machine::addresses,
+            "eth0 10.98.0.2/24\neth0 fd98::2/64\n",
+        );
+        assert_eq!(
+            machine
+                .on_host("find /etc /run/systemd/network -name '*kvmfw*' ! -name '*.d' 2>/dev/null || true"),
+            "",
+            "{file}"
+        );
+    }
+}
