@@ -138,8 +138,9 @@ fn what_does_not_survive_is_announced() {
     let lab = Lab::builder().guests(false).up();
     let project = Project::new(&lab, &[HOST], &opened(80));
     assert_eq!(warned(&lab, &project), ["first-conntrack"; 2], "one for each family");
-    let rules = "iptables: { filter: { INPUT: { policy: DROP } } }\n";
-    project.all(rules);
+    project.all(
+        "iptables:\n  filter:\n    INPUT:\n      policy: DROP\n      rules: |\n        -p tcp --dport 22 -j ACCEPT\n",
+    );
     assert_eq!(warned(&lab, &project), ["established-missing"]);
     project.all(&opened(80));
     project.apply(&lab, &[]).expect(0);

@@ -221,8 +221,8 @@ impl Fault {
         }
     }
 
-    /// Takes away what [`Fault::prepare`] put there; after the transaction.
-    pub fn clear(self, host: &Host) {
+    /// Takes away what [`Fault::prepare`] put there, and what it did if it `struck`; after the transaction.
+    pub fn clear(self, host: &Host, struck: bool) {
         match self {
             Fault::DiskFull => {
                 host.sh("mkdir -p /run/small && mount --move /var/lib/kvmfw /run/small && rm -rf /var/lib/kvmfw/* && cp -a /run/small/. /var/lib/kvmfw && sync -f /var/lib/kvmfw && umount -l /run/small && rmdir /run/small").ok();
@@ -234,7 +234,7 @@ impl Fault {
                 host.lab.exec(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999"]).ok();
                 host.sh("conntrack -D -p tcp --dport 22 >/dev/null 2>&1; true").ok();
             }
-            Fault::Foreign => {
+            Fault::Foreign if struck => {
                 host.sh("for i in iptables ip6tables; do $i -w 10 -D FORWARD -m comment --comment somebody -j ACCEPT || exit 1; done").ok();
             }
             Fault::Tap => {

@@ -102,7 +102,7 @@ fn said(child: Child, started: Instant) -> Run {
 }
 
 const APPLY: [&str; 8] =
-    ["apply", "-y", "--apply-timeout", "4s", "--confirm-timeout", "4s", "--format", "json"];
+    ["apply", "-y", "--apply-timeout", "8s", "--confirm-timeout", "4s", "--format", "json"];
 
 pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>) -> Seen {
     let Plan { fault, step, .. } = *plan;
@@ -161,7 +161,7 @@ pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>)
         // Nothing is compared while anything of ours is still at its last words.
         wait(Duration::from_secs(60), || !host.busy());
     }
-    fault.clear(host);
+    fault.clear(host, struck.is_some());
     let look = invariants::Look { host, plan, before, booted_before, folder, struck, run, second };
     let new = look.check(known);
     struck.map_or(Seen::Missed, |step| Seen::Struck(step, new))

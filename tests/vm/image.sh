@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds, once, what the booted machines of tests/vm boot: Debian with systemd, sshd, two guests and its
-# own kernel. Needs root and mmdebstrap; 150 MB come from the Debian mirror.
+# own kernel. Needs root and mmdebstrap; 110 MB come from the Debian mirror.
 #
 #   tests/vm/image.sh     prints the folder: root/ (for systemd-nspawn), vmlinuz, initrd and disk.img (for
 #                         qemu), the keys id and host_key, and qemu, which runs qemu-system-x86_64

@@ -6,8 +6,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a machine is made of.
@@ -31,7 +31,11 @@ pub struct Machine {
     port: u16,
     process: Child,
     boots: usize,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
+
+/// One emulated machine at a time: two on the same cores are so slow that kvmfw gives them up.
+static EMULATOR: Mutex<()> = Mutex::new(());
 
 /// Whether machines can be booted here; see [`common::require_root`] for what happens if not.
 pub fn require_machines() -> bool {
@@ -66,6 +70,7 @@ impl Machine {
     pub fn boot(kind: Kind) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let image = image();
+        let alone = (kind == Kind::Emulated).then(|| EMULATOR.lock().unwrap_or_else(PoisonError::into_inner));
         let folder = tempfile::tempdir().unwrap();
         let name = format!("kvmfw-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let port = match kind {
@@ -84,7 +89,7 @@ impl Machine {
         fs::write(folder.path().join("known_hosts"), known).unwrap();
         fs::create_dir(folder.path().join("inventories")).unwrap();
         let process = start(kind, &image, folder.path(), &name, port);
-        let mut machine = Self { kind, image, folder, name, port, process, boots: 0 };
+        let mut machine = Self { kind, image, folder, name, port, process, boots: 0, _alone: alone };
         machine.wait_for_boot();
         machine.all("modules: [bridge-bypass]\nbridges: { br123: { manage: false } }\n");
         machine

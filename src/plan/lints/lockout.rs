@@ -5,7 +5,6 @@ use crate::netfilter::{SshCase, SshPath, SshSummary, ssh_lockout};
 use crate::observe::{Link, Live};
 use crate::plan::{HostPlan, Risk};
 use crate::resource::iptables::Family;
-use crate::resource::iptables::save::Save;
 
 impl View<'_> {
     /// The connection that reads this plan, and the next one.
