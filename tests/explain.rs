@@ -210,6 +210,26 @@ fn the_question(shell: Shell, backend: Backend) {
 
     common::same(&before, &lab.dump(HOST), "explain changes nothing");
 
+    // Drawn: who hangs where, and where packets die.
+    let svg = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "svg"]).expect(0).stdout;
+    for words in [
+        "<svg ",
+        "web1",
+        "vnet1",
+        "eth1",
+        "br123",
+        "by filter/RH-Firewall-1-INPUT rule 5",
+        "class=\"cut\"",
+        "IPv6 through",
+    ] {
+        assert!(svg.contains(words), "{words}: {svg}");
+    }
+    let mermaid = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "mermaid"]).expect(0).stdout;
+    for words in ["flowchart LR", "web1", "b0 --x b0f0", "b0 --> b0f1", "class b0f0 dark"] {
+        assert!(mermaid.contains(words), "{words}: {mermaid}");
+    }
+    project.kvmfw(&lab, &["plan", "--format", "svg"]).expect(3);
+
     // Out of netfilter nothing is dark.
     lab.host(HOST, &["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0"]).ok();
     let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;

@@ -4,7 +4,7 @@ use super::bootstrap::reach;
 use super::{Code, Common, Format, exit, setup};
 use crate::desired::{self, Desired};
 use crate::explain::{
-    End, Explanation, Extra, Question, Scene, bridges, cures, destination, read_log, story,
+    End, Explanation, Extra, Question, Scene, bridges, cures, destination, mermaid, read_log, story, svg,
 };
 use crate::inventory::{self, BOOTSTRAP, Locate, Stanza};
 use crate::observe::{ObserveError, Observed, Sections, observe};
@@ -50,6 +50,10 @@ pub(super) struct ExplainArgs {
 type Answer = Result<Box<(Observed, Extra)>, ObserveError>;
 
 pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
+    if matches!(common.format, Format::Svg | Format::Mermaid) && (args.to.is_some() || args.log.is_some()) {
+        setup::complain("svg and mermaid draw a host: they go with neither --to nor --log");
+        return Err(exit::BAD_INPUT);
+    }
     let question = args.question()?;
     let log = args.log_text()?;
     let Some(host) = args.host.as_deref().or(common.limit.as_deref()) else {
@@ -235,7 +239,11 @@ fn show(common: &Common, found: &[Explanation]) {
             let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": found });
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
-        _ => {
+        Format::Svg => found.iter().for_each(|one| setup::print(&svg(&one.name, one.state, &one.bridges))),
+        Format::Mermaid => {
+            found.iter().for_each(|one| setup::print(&mermaid(&one.name, one.state, &one.bridges)))
+        }
+        Format::Human | Format::Jsonl | Format::Markdown => {
             let style = setup::style(common, std::io::stdout().is_terminal());
             for one in found {
                 setup::print(&explanation_text(one, style));

@@ -129,6 +129,10 @@ enum Format {
     Jsonl,
     /// A comment for a merge request.
     Markdown,
+    /// A drawing of the host, from explain.
+    Svg,
+    /// The same as a Mermaid flowchart.
+    Mermaid,
 }
 
 impl Format {
@@ -138,6 +142,8 @@ impl Format {
             Format::Json => "json",
             Format::Jsonl => "jsonl",
             Format::Markdown => "markdown",
+            Format::Svg => "svg",
+            Format::Mermaid => "mermaid",
         }
     }
 }

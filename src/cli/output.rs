@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 
 /// What a subcommand can write: formats, and whether JUnit makes sense.
 fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
-    use Format::{Human, Json, Jsonl, Markdown};
+    use Format::{Human, Json, Jsonl, Markdown, Mermaid, Svg};
     match command {
         Command::Plan(_) => ("plan", &[Human, Json, Jsonl, Markdown], true),
         Command::Apply(_) => ("apply", &[Human, Json, Jsonl, Markdown], true),
@@ -27,7 +27,7 @@ fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
         Command::History(_) => ("history", &[Human, Json], false),
         Command::Unlock(_) => ("unlock", &[Human], false),
         Command::Inventory(_) => ("inventory", &[Human, Json], false),
-        Command::Explain(_) => ("explain", &[Human, Json], false),
+        Command::Explain(_) => ("explain", &[Human, Json, Svg, Mermaid], false),
         Command::Generate(_) => ("generate", &[Human], false),
     }
 }
@@ -175,7 +175,7 @@ pub(super) fn show(common: &Common, command: &'static str, document: &Document, 
 fn render(common: &Common, document: &Document, part: Part, code: u8) -> String {
     let style = || setup::style(common, std::io::stdout().is_terminal());
     let renderer: Box<dyn Renderer> = match common.format {
-        Format::Human => Box::new(Human { style: style(), part }),
+        Format::Human | Format::Svg | Format::Mermaid => Box::new(Human { style: style(), part }),
         Format::Json => Box::new(Json),
         Format::Jsonl => Box::new(Jsonl { time: setup::now(), exit: code }),
         Format::Markdown => Box::new(Markdown { limit: common.markdown_limit }),

@@ -55,7 +55,7 @@ pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>
             print(&Markdown { limit: common.markdown_limit }.problems(problems, sources));
             let _ = write!(std::io::stderr(), "{}", text(false));
         }
-        Format::Human => {
+        Format::Human | Format::Svg | Format::Mermaid => {
             let color = style(common, std::io::stderr().is_terminal()).color;
             let _ = write!(std::io::stderr(), "{}", text(color));
         }

@@ -4,16 +4,21 @@
 mod boot_files;
 mod bridges;
 mod cures;
+mod draw;
+mod drawing;
 mod log;
 mod log_line;
+mod mermaid;
 mod path;
 mod question;
 mod scene;
 
 pub use bridges::{BridgeStory, DarkStory, FamilyStory, PortStory, bridges};
 pub use cures::{Cure, cures};
+pub use draw::svg;
 pub use log::{LogGroup, LogStory, Side, read_log};
 pub use log_line::LogLine;
+pub use mermaid::mermaid;
 pub use path::{Fate, Hop, Met, Route, Story, story};
 pub use question::{End, Question, Transport, destination};
 pub use scene::{Extra, Guests, Place, Scene};

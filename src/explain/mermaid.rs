@@ -1,0 +1,52 @@
+//! A host as a Mermaid flowchart.
+
+use super::bridges::{BridgeStory, FamilyStory};
+use super::drawing::{cloud, lines};
+use std::fmt::Write as _;
+
+/// The drawing of a host's bridges: ports, guests, what their frames pass, and where they die.
+pub fn mermaid(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
+    let mut out = format!("flowchart LR\n  subgraph host[\"{} ({state})\"]\n", quoted(host));
+    let mut links = String::new();
+    let mut dark = Vec::new();
+    for (n, bridge) in bridges.iter().enumerate() {
+        let _ = writeln!(out, "    b{n}[\"{}\"]", quoted(&bridge.name));
+        for (p, port) in bridge.ports.iter().enumerate() {
+            let _ = writeln!(out, "    b{n}p{p}([\"{}\"])", quoted(&port.name));
+            let _ = writeln!(links, "  b{n}p{p} --- b{n}");
+            if port.kind == "guest" {
+                let name = port.guest.as_deref().unwrap_or("guest");
+                let _ = writeln!(links, "  b{n}g{p}[/\"{}\"/] --- b{n}p{p}", quoted(name));
+            } else if port.kind == "uplink" {
+                let _ = writeln!(links, "  b{n}g{p}((\"network\")) --- b{n}p{p}");
+            }
+        }
+        for (f, family) in bridge.families.iter().enumerate() {
+            let _ = writeln!(out, "    b{n}f{f}[[\"{}\"]]", quoted(&words(family)));
+            let arrow = if family.dark.is_some() { "--x" } else { "-->" };
+            let _ = writeln!(links, "  b{n} {arrow} b{n}f{f}");
+            if family.dark.is_some() {
+                dark.push(format!("b{n}f{f}"));
+            }
+        }
+    }
+    out.push_str("  end\n");
+    out.push_str(&links);
+    if !dark.is_empty() {
+        let _ = writeln!(
+            out,
+            "  classDef dark fill:#fbd5d0,stroke:#b3261e,color:#000\n  class {} dark",
+            dark.join(",")
+        );
+    }
+    out
+}
+
+fn words(family: &FamilyStory) -> String {
+    format!("{}<br/>{}", cloud(family), lines(family).join("<br/>"))
+}
+
+/// Mermaid ends a text at a quote, and reads `#` as the start of an entity.
+fn quoted(text: &str) -> String {
+    text.replace('#', "#35;").replace('"', "#quot;").replace(['\n', '`'], " ")
+}
