@@ -26,7 +26,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const MEANINGS: [(u8, &str); 9] = [
     (DONE, "Done."),
     (INTERNAL, "An internal error; no host was touched."),
-    (CHANGES, "Changes are pending (`--detailed-exitcode`)."),
+    (CHANGES, "Changes are pending (`--detailed-exitcode`), or hosts have drifted (`--drift`)."),
     (BAD_INPUT, "Usage or bad input."),
     (FAILED, "Some hosts failed and are as they were."),
     (UNREACHABLE, "Some hosts could not be reached and were not touched."),
