@@ -339,6 +339,8 @@ fn t37_t38_an_undo_is_guarded_and_goes_on_past_a_host_that_fails() {
                 "5s",
                 "--max-fail",
                 "100%",
+                "--accept-risk",
+                "lockout",
                 "--format",
                 "json",
             ],

@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::Lab;
 use common::project::{Project, Run};
 use common::terminal::Terminal;
 use common::transaction::{ended, marked, read};
+use common::{Builder, Lab};
 use std::process::Command;
 
 const HOST: &str = "kvm1";
@@ -14,15 +14,21 @@ const ASK: &str = "Keep it? Enter keeps it";
 /// What lets nobody in any more.
 const LOCKOUT: [&str; 2] = ["--param", "host-firewall.allow_tcp=80"];
 
-fn program() -> String {
-    std::env::var("KVMFW").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kvmfw").to_owned())
+/// Where kvmfw lies on the host: a place that every login may read, wherever the test was built.
+const PROGRAM: &str = "/home/kvmfw";
+
+/// A lab with kvmfw on its host.
+fn lab(builder: Builder) -> Lab {
+    let lab = builder.up();
+    let program = std::env::var("KVMFW").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kvmfw").to_owned());
+    std::fs::copy(program, lab.disk(HOST, PROGRAM)).unwrap();
+    lab
 }
 
 /// `kvmfw bootstrap --local` as words for a shell on the host.
 fn words(more: &[&str]) -> Vec<String> {
-    let program = program();
     let fixed = [
-        program.as_str(),
+        PROGRAM,
         "bootstrap",
         "--local",
         "-m",
@@ -91,7 +97,7 @@ fn at_the_console() {
     if !common::require_root() {
         return;
     }
-    let lab = Lab::up();
+    let lab = lab(Lab::builder());
     let before = lab.dump(HOST);
 
     // Nobody answers: the guard's deadline, told by kvmfw.
@@ -149,7 +155,7 @@ fn over_ssh_a_new_login_is_the_proof() {
     if !common::require_root() {
         return;
     }
-    let lab = Lab::up();
+    let lab = lab(Lab::builder());
     let before = lab.dump(HOST);
 
     // The way in is known, and what would close it is refused.
@@ -192,7 +198,7 @@ fn another_machine_confirms() {
     if !common::require_root() {
         return;
     }
-    let lab = Lab::builder().hosts(2).up();
+    let lab = lab(Lab::builder().hosts(2));
     let before = lab.dump(HOST);
     let third = ["--confirm-from", "root@10.99.0.12", "-y", "--confirm-timeout", "6s"];
 
@@ -222,7 +228,7 @@ fn nobody_there_to_confirm() {
     if !common::require_root() {
         return;
     }
-    let lab = Lab::builder().guests(false).up();
+    let lab = lab(Lab::builder().guests(false));
     let but_sudo = || lab.dump_without(HOST, &["/etc/sudoers.d"]);
     let before = but_sudo();
     for more in [&["-y"][..], &[]] {

@@ -153,9 +153,13 @@ impl Way<'_> {
             self.skip("nat", chain, seen, Skipped::LaterPacket, world);
             return translate::destination(self.rules, self.around, world, None);
         }
-        let passed = Walker::new(self.rules, &seen).builtin("nat", chain);
+        let mut walker = Walker::new(self.rules, &seen);
+        let passed = walker.builtin("nat", chain);
         self.note("nat", chain, seen, &passed, world);
-        translate::destination(self.rules, self.around, world, Some(&passed.outcomes))
+        // A mark that is set beside the rewriting is asked for after routing (kube-proxy does that).
+        let mut marked = world.clone();
+        marked.packet.mark = walker.packet.mark;
+        translate::destination(self.rules, self.around, &marked, Some(&passed.outcomes))
     }
 
     /// nat after routing, which changes where the packet seems to come from and no verdict.
@@ -166,7 +170,9 @@ impl Way<'_> {
             translate::source(self.rules, self.around, world, None);
             return None;
         }
-        let passed = Walker::new(self.rules, &seen).builtin("nat", chain);
+        let mut walker = Walker::new(self.rules, &seen);
+        let passed = walker.builtin("nat", chain);
+        world.packet.mark = walker.packet.mark;
         let dropped = self.note("nat", chain, seen, &passed, world);
         translate::source(self.rules, self.around, world, Some(&passed.outcomes)).or(dropped)
     }

@@ -22,6 +22,17 @@ fn around() -> Surroundings {
     Surroundings::default()
 }
 
+/// kube-proxy marks in nat before routing, and asks for the mark after it.
+#[test]
+fn a_mark_set_in_nat_is_seen_after_routing() {
+    let rules = ruleset(
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j MARK --set-xmark 0x4000/0x4000\nCOMMIT\n\
+         *filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m mark --mark 0x4000/0x4000 -j DROP\nCOMMIT\n",
+    );
+    let packet = Packet { mark: Some(0), ..packet() };
+    assert_eq!(walk(&rules, &around(), Base::Input, &packet).verdict, Verdict::Drop);
+}
+
 #[test]
 fn conditions() {
     use Answer::{No, Unknown, Yes};
