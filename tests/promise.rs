@@ -8,6 +8,7 @@ use common::project::Project;
 use common::transaction::{self, between, end, newest, opened, read, start, wait};
 use common::{Backend, Cut, Lab};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
@@ -427,6 +428,38 @@ fn one_guard_dies_and_its_twin_rolls_back() {
     assert!(run.stdout.contains("ROLLED BACK"), "{}", run.stdout);
     let took = between(&folder, "armed", "done");
     assert!(took <= LIMITS + Duration::from_secs(5), "back after {took:?}");
+    same(&before, &lab.dump(HOST));
+}
+
+/// The guard dies, and the host's lock is not free at once: another one was in line for it. The twin waits
+/// for the lock, and ends the transaction; it does not call it busy, and leave it open for ever.
+#[test]
+fn one_guard_dies_and_its_twin_does_not_get_the_lock_at_once() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], &rules("-j DROP"));
+    let before = lab.dump(HOST);
+    let kvmfw = start(&lab, &project, &["--accept-risk", "lockout"]);
+    let folder = marked(&lab, "applied", None);
+    let script = "touch /run/has-it; until test -e /run/free; do sleep 0.05; done";
+    let mut command = lab.host_command(HOST);
+    let mut in_line = command.args(["flock", "/var/lib/kvmfw/lock", "sh", "-c", script]).spawn().unwrap();
+    let inode = std::fs::metadata(lab.disk(HOST, "/var/lib/kvmfw/lock")).unwrap().ino();
+    wait("it is in line", LIMITS, || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.contains(&format!(":{inode} "))).then_some(())
+    });
+    kill_on_host(&lab, &guards(&lab, &id_of(&folder)).0);
+    wait("the other one has the lock", LIMITS, || {
+        lab.host(HOST, &["test", "-e", "/run/has-it"]).success().then_some(())
+    });
+    lab.host(HOST, &["touch", "/run/free"]).ok();
+    assert!(in_line.wait().unwrap().success());
+    end(kvmfw).expect(4);
+    assert!(read(&folder, "done").starts_with("rolled_back"), "{}", read(&folder, "done"));
+    assert!(!lab.disk(HOST, "/var/lib/kvmfw/open").is_symlink(), "it was left open");
     same(&before, &lab.dump(HOST));
 }
 
