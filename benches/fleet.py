@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast kvmfw is on many hosts, beside the floor: bare ssh doing the same round trips.
 
-    benches/fleet.py [--hosts 1,10,50,100,200] [--rounds 3] [--kvmfw target/release/kvmfw] [--peers]
+    benches/fleet.py [--hosts 1,10,50,100,200] [--rounds 3] [--kvmfw target/release/kvmfw] [--memory]
 
 Brings up a lab of its own (root; the packages of tests/install-deps.sh), gives every contender the same
 hosts in the same state, in turns, and prints a table of medians with the spread. Judges nothing.
@@ -10,13 +10,12 @@ floor, plan    xargs -P32 ssh HOST 'sh -s', fed with the very document that kvmf
 floor, apply   the same over two new connections for each host, which is what an apply needs
 CPU            of the client and everything it started, by the kernel's accounts, ssh in the background too
 RSS            the largest single process of the client; --memory samples the sum (PSS) of all in a run of its own
---peers        also ansible and pyinfra, where they are installed: their plan and apply of the same state
 
 Client and hosts share this machine, so the hosts' work is part of every wall time. The lab's sshd knows
 one key exchange (curve25519): else the comparison would be one of key exchanges.
 """
 
-import argparse, ctypes, json, os, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
+import argparse, ctypes, os, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -254,13 +253,14 @@ def main():
         sys.exit("fleet.py: needs root, for the lab")
     if not options.kvmfw.exists():
         sys.exit(f"fleet.py: no {options.kvmfw}; cargo build --release")
-    # ssh in the background becomes our child when its parent ends, and its CPU is counted.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     counts = [int(n) for n in options.hosts.split(",")]
     kvmfw = options.kvmfw.resolve()
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(max(counts), Path(folder))
+        # From now on ssh in the background becomes our child when its parent ends, and its CPU is counted. Not
+        # earlier: the hosts would be our children too, and they never end.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
             project(lab, lab.folder, max(counts))
             document = record_document(lab, kvmfw)
