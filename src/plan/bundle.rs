@@ -10,12 +10,13 @@ use crate::observe::Observed;
 use crate::resource::iptables::{Family, own};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// Files by path below the transaction's folder, and what they hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle {
-    /// The files.
-    pub files: Vec<(String, String)>,
+    /// The files; hosts that get the same share it.
+    pub files: Vec<(String, Arc<str>)>,
 }
 
 impl Bundle {
@@ -41,7 +42,7 @@ impl Bundle {
         options: &Options,
     ) -> Self {
         let mut files = Vec::new();
-        let mut put = |name: &str, text: String| files.push((format!("new/{name}"), text));
+        let mut put = |name: &str, text: String| files.push((format!("new/{name}"), Arc::from(text)));
         for (digit, (family, plan)) in ["4", "6"].into_iter().zip(Family::ALL.into_iter().zip(rules)) {
             let base = desired.rules.get(&family).map_or_else(String::new, own::render);
             put(&format!("want{digit}"), with_policies(&base, plan));
@@ -73,7 +74,7 @@ impl Bundle {
         if options.zero {
             put("zero", String::new());
         }
-        files.push(("pre/bridges".to_owned(), lines(bridges.back.iter())));
+        files.push(("pre/bridges".to_owned(), lines(bridges.back.iter()).into()));
         Self { files }
     }
 }

@@ -4,14 +4,10 @@
 want() { cat "$T/new/want$1"; }
 want_keys() { cat "$T/new/sysctl.keys"; }
 
-# Keeps of own text $1 the policies only of those chains whose policy own text $2 names: what the
-# transaction does not manage it must not put back either. A chain that is not there yet accepts.
+# Of the own text on stdin keeps the policies only of those chains whose policy own text in file $1 names:
+# what the transaction does not manage it must not put back either. A chain that is not there yet accepts.
 only_policies_of() {
-	{
-		printf '%s\n=\n' "$2"
-		printf '%s\n' "$1"
-	} | awk '
-		$0 == "=" { rest = 1; table = ""; next }
+	awk '
 		/^\*/ { table = substr($1, 2) }
 		!rest && /^\^/ && ($2 == "first" || $2 == "last") { moves[table " " $1 " " $3] = 1 }
 		!rest {
@@ -30,11 +26,11 @@ only_policies_of() {
 				for (i = 1; i <= n; i++) if (left[i] != "") print left[i] " ACCEPT"
 				print "COMMIT"
 			}
-		}'
+		}' "$1" rest=1 -
 }
 
-# The goal in the host's own words: chains and rules as the dry run printed them ($2, own text),
-# hooks and policies as they are wanted ($1).
+# The goal in the host's own words: chains and rules as it prints them ($2), hooks and policies as they
+# are wanted ($1).
 goal_text() {
 	{
 		printf '%s\n=\n' "$1"
@@ -47,52 +43,47 @@ goal_text() {
 		}
 		$0 == "=" { rest = 1; next }
 		/^\*/ { table = substr($1, 2); if (!rest) order[++n] = table; next }
-		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $0 "\n"; next }
+		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $1 " -\n"; next }
 		/^:/ { if (!rest) head[table] = head[table] $0 "\n"; next }
 		/^\^/ { if (!rest) hooks[table] = hooks[table] $0 "\n"; next }
-		/^-A / { if (rest) rules[table] = rules[table] $0 "\n" }
+		/^-A KVMFW-/ { if (rest) rules[table] = rules[table] $0 "\n" }
 		END { for (k = 1; k <= n; k++) { table = order[k]; out() } }'
 }
 
-# Everything that a rollback puts back, read before anything is touched.
+# Everything that a rollback puts back, read before anything is touched: the rules as the look under the
+# lock saw them. What counts is written by printf, which knows of a disk that is full.
 snapshot() {
-	local family key
+	local family keys own
 	for family in 4 6; do
 		true >"$T/pre/flows$family"
 		ipt_family $family || { true >"$T/pre/own$family"; continue; }
-		"$ipt-save" 2>/dev/null | grep '^-A KVMFW--flows ' >"$T/pre/flows$family"
-		if ! live=$(ipt_save); then
+		if ! seen $family; then
 			[ ! -s "$T/new/want$family" ] || return 1
 			true >"$T/pre/own$family"
 			continue
 		fi
-		{ only_policies_of "$(printf '%s\n' "$live" | ipt_own)" "$(want $family)" && echo '#end'; } >"$T/pre/own$family" || return 1
+		[ -z "$live_flows" ] || printf '%s\n' "$live_flows" >"$T/pre/flows$family" || return 1
+		own=$(printf '%s\n' "$live" | ipt_own | only_policies_of "$T/new/want$family") && printf '%s\n' "$own" >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
-	for port in /sys/class/net/*/brport; do
+	for port in /sys/class/net/*/brif/*; do
 		[ -e "$port" ] || continue
-		master=$(readlink "$port/bridge")
-		port=${port%/brport}
+		master=${port%/brif/*}
 		printf 'link set dev %s master %s\n' "${port##*/}" "${master##*/}"
 	done >"$T/pre/ports" || return 1
-	{
-		read_keys <"$T/new/sysctl.keys" | grep -v '!'
-		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
-		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
-		echo '#end'
-	} >"$T/pre/sysctl" || return 1
+	keys=
+	[ ! -s "$T/new/sysctl.keys" ] || keys=$(read_keys <"$T/new/sysctl.keys" | grep -v '!')
+	# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
+	if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then keys=$keys$nl$(bridge_keys 0); fi
+	printf '%s\n' "$keys" >"$T/pre/sysctl" || return 1
 	# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
 	# Those go back too, but others may write them meanwhile: they are no measure of success.
-	if grep -q -e ip_forward -e /forwarding "$T/new/sysctl.keys"; then
+	if [ -s "$T/new/sysctl.keys" ] && grep -q -e ip_forward -e /forwarding "$T/new/sysctl.keys"; then
 		(cd /proc/sys && grep -rs '' net/ipv4/conf net/ipv6/conf) | sed 's/:/=/' |
 			grep -e /forwarding= -e /accept_redirects= -e /send_redirects= -e /proxy_ndp=
 	fi >"$T/pre/sysctl.side"
 	device_addresses >"$T/pre/addresses" || return 1
-	# A disk that filled up on the way shows here: what is cut off has no end.
-	for file in own4 own6 sysctl; do
-		[ ! -s "$T/pre/$file" ] || [ "$(tail -n 1 "$T/pre/$file")" = '#end' ] || return 1
-	done
 }
 
 # Addresses of the links that this transaction touches.
@@ -108,19 +99,20 @@ bridge_keys() {
 
 # Of the KEY=VALUE lines in file $1 those that are not so now, keys that do not exist left out.
 keys_that_differ() {
-	{
-		sed 's/=.*//' "$1" | read_keys
-		echo '='
-		cat "$1"
-	} | awk '
-		{ at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1); gsub(/[ \t]+/, " ", value); sub(/ $/, "", value) }
-		$0 == "=" { wanted = 1; next }
-		at == 0 { next }
-		!wanted { live[key] = value; next }
-		(key in live) && live[key] != value { print }'
+	local key
+	[ -s "$1" ] || return 0
+	# shellcheck disable=SC2094
+	while IFS='=' read -r key _; do
+		[ -z "$key" ] || [ ! -e "/proc/sys/$key" ] || printf '/proc/sys/%s\n' "$key"
+	done <"$1" | xargs grep -sH '' /dev/null | awk '
+		function plain(text) { gsub(/[ \t]+/, " ", text); sub(/ $/, "", text); return text }
+		!wanted { at = index($0, ":"); live[substr($0, 11, at - 11)] = plain(substr($0, at + 1)); next }
+		{ at = index($0, "="); key = substr($0, 1, at - 1) }
+		at > 0 && (key in live) && live[key] != plain(substr($0, at + 1)) { print }' - wanted=1 "$1"
 }
 
 write_keys() {
+	[ -s "$1" ] || return 0
 	keys_that_differ "$1" | {
 		failed=0
 		while IFS='=' read -r key value; do
@@ -147,16 +139,17 @@ apply_rules() {
 	[ -s "$T/new/want$1" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
 	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
 	if grep -q '^?' "$T/new/want$1"; then
-		live=$(ipt_save) || failed "$ipt-save failed"
-		predicted=$(ipt_dry "$1" "$live" "$(want_provable "$1")" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		goal=$(goal_text "$(want "$1")" "$(printf '%s\n' "$predicted" | ipt_own)")
+		ipt_save || failed "$ipt-save failed"
+		provable "$(want "$1")"
+		predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+		goal=$(goal_text "$(want "$1")" "$predicted")
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"
 	fi
 	goal=$(cat "$G/rules.v$1")
 	warm_up "$1" "$goal"
 	error=$(ipt_load "$1" "$(with_flows "$goal" "$T/flows$1")" 2>&1) || failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')"
-	live=$(ipt_save) && [ -z "$(ipt_change "$live" "$goal")" ] || failed "the rules were not there after loading them"
+	ipt_save && [ -z "$(ipt_change "$live" "$goal")" ] || failed "the rules were not there after loading them"
 }
 
 # Whether rules make conntrack look at packets.
@@ -175,15 +168,16 @@ warm_up() {
 	local sockets tries=0
 	true >"$T/flows$1" || return 0
 	tracks "$2" || return 0
-	if tracks "$(ipt_save)"; then
+	ipt_save
+	if tracks "$live"; then
 		# Once more those that an earlier apply let pass and that are still open.
 		[ -s "$T/pre/flows$1" ] || return 0
 		flows "$1" | grep -xF -f "$T/pre/flows$1" >"$T/flows$1"
 		return 0
 	fi
 	flows "$1" >"$T/flows$1"
+	[ -s "$T/flows$1" ] || return 0
 	sockets=$(($(wc -l <"$T/flows$1") / 2))
-	[ "$sockets" -gt 0 ] || return 0
 	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$T/log"
 	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
@@ -316,7 +310,7 @@ roll_back() {
 		[ -s "$T/new/want$family" ] || grep -q KVMFW- "$T/pre/own$family" || continue
 		ipt_family $family || continue
 		ipt_load $family "$(with_flows "$(cat "$T/pre/own$family")" "$T/pre/flows$family")" || bad=1
-		live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(cat "$T/pre/own$family")")" ] || bad=1
+		ipt_save && [ -z "$(ipt_change "$live" "$(cat "$T/pre/own$family")")" ] || bad=1
 		tidy_tables $family "$T/pre/tables$family"
 	done
 	write_keys "$T/pre/sysctl" /dev/null
@@ -334,7 +328,7 @@ roll_back() {
 # iptables-nft leaves empty base chains behind where there was no table before. They decide
 # nothing, but "as it was" means as it was.
 tidy_tables() {
-	local table chain family=ip chains
+	local table family=ip chains
 	[ "$backend" = nft ] && have nft || return 0
 	[ "$1" = 6 ] && family=ip6
 	sed -n 's/^absent //p' "$2" 2>/dev/null | while read -r table; do
@@ -361,7 +355,8 @@ persist() {
 		link_files_none
 		return
 	fi
-	generation=$(cat "$T/generation")
+	first_line "$T/generation"
+	generation=$line
 	[ -e "$ETC/generations/$generation" ] || return 1
 	keep_originals || return 1
 	ln -sfn "generations/$generation" $ETC/current.new && mv -fT $ETC/current.new $ETC/current || return 1
@@ -369,70 +364,68 @@ persist() {
 	to_disk $ETC $ETC/inventory || return 1
 	link_files
 	# What did not load at boot was decided anew.
-	rm -f $VAR/boot.failed
+	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
 	prune
 }
 
 # What was there before we first touched it, noted once.
 keep_originals() {
-	local dir=$VAR/original
-	mkdir -p $dir/files && touch $dir/sysctl $dir/policies || return 1
-	{
-		cat $dir/sysctl
-		while IFS= read -r key; do
-			grep -q "^$key=" $dir/sysctl || grep -m 1 "^$key=" "$T/pre/sysctl"
-		done <"$T/new/sysctl.keys"
-		echo '#end'
-	} >$dir/sysctl.new
-	{
-		cat $dir/policies
-		for family in 4 6; do
-			awk -v f=$family '/^\*/ { t = substr($1, 2) } /^:/ && !/^:KVMFW-/ { print f, t, substr($1, 2), $2 }' "$T/pre/own$family"
-		done | while read -r f table chain policy; do
-			grep -q "^$f $table $chain " $dir/policies || echo "$f $table $chain $policy"
-		done
-		echo '#end'
-	} >$dir/policies.new
-	for file in sysctl policies; do
-		[ "$(tail -n 1 $dir/$file.new)" = '#end' ] || return 1
-		sed -i '/^#end$/d' $dir/$file.new && mv -f $dir/$file.new $dir/$file || return 1
-	done
+	local dir=$VAR/original more
+	mkdir -p $dir/files && true >>$dir/sysctl && true >>$dir/policies || return 1
+	more=$(awk -F= '
+		!part { noted[$1]; next }
+		part == 1 { if (!($0 in noted)) touched[$0]; next }
+		$1 in touched { print; delete touched[$1] }' $dir/sysctl part=1 "$T/new/sysctl.keys" part=2 "$T/pre/sysctl")
+	note_more $dir/sysctl "$more" || return 1
+	more=$(awk '
+		!family { noted[$1, $2, $3]; next }
+		/^\*/ { table = substr($1, 2) }
+		/^:/ && !/^:KVMFW-/ && !((family, table, substr($1, 2)) in noted) { print family, table, substr($1, 2), $2 }
+	' $dir/policies family=4 "$T/pre/own4" family=6 "$T/pre/own6")
+	note_more $dir/policies "$more" || return 1
 	for family in 4 6; do
 		[ -e $dir/tables$family ] || cp "$T/pre/tables$family" $dir/tables$family || return 1
 	done
 	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
 
+# Lines $2 behind those of file $1: all of them or none.
+note_more() {
+	[ -n "$2" ] || return 0
+	local text
+	text=$(cat "$1" && printf '%s\n' "$2") && printf '%s\n' "$text" >"$1.new" && mv -f "$1.new" "$1"
+}
+
 # Generations beyond the newest twenty, and transactions beyond them, have served.
 prune() {
 	local name
+	set -- $ETC/generations/*
 	# shellcheck disable=SC2012
-	ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
+	[ $# -le 20 ] || ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
+	set -- $VAR/txn/*
 	# shellcheck disable=SC2012
-	ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
+	[ $# -le 20 ] || ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
 }
 
 # The boot units are the same in every generation; installed before anything is armed.
 install_boot() {
-	local dir=/etc/systemd/system
+	local dir=/etc/systemd/system unit wants
 	[ -d $dir ] || return 1
 	cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
-	boot_units | {
-		reload=
-		while read -r unit wants; do
-			cmp -s "$T/units/$unit" "$dir/$unit" && [ -L "$dir/$wants/$unit" ] && continue
-			[ -d "$dir/$wants" ] || { mkdir "$dir/$wants" && chmod 755 "$dir/$wants"; } || exit 1
-			cp "$T/units/$unit" "$dir/$unit.new" && chmod 644 "$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
-				ln -sfn "../$unit" "$dir/$wants/$unit" || exit 1
-			reload=yes
-		done
-		[ -n "$reload" ] || exit 0
-		# The files too, not only their names: after a power cut they would be there and empty.
-		to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
-		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-		exit 0
-	}
+	boot_units | while read -r unit wants; do
+		[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$unit" ] && cmp -s "$T/units/$unit" "$dir/$unit" || exit 1
+	done && return
+	# Beside their places, so that each comes there whole, by a rename.
+	mkdir -p -m 755 $dir/sysinit.target.wants $dir/multi-user.target.wants $dir/kvmfw.new && cp "$T"/units/* $dir/kvmfw.new/ &&
+		chmod 644 $dir/kvmfw.new/* && mv -f $dir/kvmfw.new/* $dir/ && rmdir $dir/kvmfw.new || return 1
+	boot_units | while read -r unit wants; do
+		[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$wants/$unit" ] || ln -sfn "../$unit" "$dir/$wants/$unit" || exit 1
+	done || return 1
+	# The files too, not only their names: after a power cut they would be there and empty.
+	to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || return 1
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	:
 }
 
 remove_boot() {
@@ -441,6 +434,7 @@ remove_boot() {
 		rm -f "$dir/$unit" "$dir/$wants/$unit"
 		rmdir "$dir/$wants" 2>/dev/null
 	done
+	[ ! -e $dir/kvmfw.new ] || rm -rf $dir/kvmfw.new
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	:
 }

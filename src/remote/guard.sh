@@ -15,8 +15,6 @@ txn() {
 	[ -n "$ID" ] && [ -d "$T" ]
 }
 
-owner_text() { cat "$T/owner" 2>/dev/null; }
-
 poke() { [ -p "$T/ctl" ] && echo "$1" 1<>"$T/ctl"; }
 
 set_deadline() {
@@ -47,7 +45,11 @@ seconds_left() {
 	left=$(((${line:-0} - now + 99) / 100))
 }
 
-limit() { sed -n "s/^$1=//p" "$T/limits"; }
+limit() {
+	while IFS='=' read -r key value; do
+		[ "$key" != "$1" ] || printf '%s\n' "$value"
+	done <"$T/limits"
+}
 
 # Only one of commit and rollback becomes the decision: link(2) refuses the second.
 decide() {
@@ -78,7 +80,10 @@ guard() {
 	exec 5<>"$T/ack" 8<>"$T/ctl" 7>>"$T/guard.lock"
 	flock 7
 	# Who was here before may have died at its last words.
-	[ ! -e "$T/done" ] || { put_away; exit 0; }
+	if [ -e "$T/done" ]; then
+		[ ! -L $VAR/open ] && [ ! -e "$T/token" ] || put_away
+		exit 0
+	fi
 	exec 9>>$VAR/lock
 	if [ -e "$T/deadline" ]; then
 		# The one before us had this lock. A process that it leaves behind may give it back a moment later than
@@ -91,7 +96,8 @@ guard() {
 		echo "released: the lock was held" >"$T/done"
 		exit 0
 	fi
-	echo "$(owner_text) ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
+	first_line "$T/owner"
+	echo "$line ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
 	if [ -e "$T/armed" ]; then took_over=yes; elif [ -L $VAR/open ]; then recover 5>/dev/null; fi
 	if [ -e "$T/deadline" ]; then
 		seconds_left
@@ -163,7 +169,6 @@ arm() {
 	boot_id
 	echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$(limit apply)" &&
 		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open; return 1; }
-	echo armed >&5
 	{
 		if setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$T/log" 2>"$T/error"; then
 			ln "$T/ok" "$T/result"
@@ -245,15 +250,20 @@ close_txn() {
 
 # What a transaction that is over leaves lying.
 put_away() {
-	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
-	rm -f "$T/token"
+	if [ "$(readlink $VAR/open)" = "txn/$ID" ]; then rm -f $VAR/open "$T/token"; else rm -f "$T/token"; fi
 	to_disk "$T/done" "$T" $VAR/history $VAR 2>/dev/null
 	:
 }
 
 record() {
 	[ -e "$T/armed" ] || return 0
-	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat "$T/generation")" "$ID" "$1" "$(owner_text)" "$(cat "$T/plan" 2>/dev/null)" >>$VAR/history
+	local generation owner
+	first_line "$T/generation"
+	generation=$line
+	first_line "$T/owner"
+	owner=$line
+	first_line "$T/plan"
+	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$generation" "$ID" "$1" "$owner" "$line" >>$VAR/history
 }
 
 shout() {

@@ -162,16 +162,20 @@ function change(t,   head, rules, drop, put, remove, n, part, i, k, key, id, at)
 	if (head drop rules put remove == "") return
 	printf "*%s\n%s%s%s%s%sCOMMIT\n", t, head, drop, rules, put, remove
 }
-END { for (o = 1; o <= 5; o++) if (only == "" || only == order[o]) change(order[o]) }
+END { for (o = 1; o <= 5; o++) change(order[o]) }
 '
 
-# Sets ipt (iptables or ip6tables), backend (nft or legacy) and ipt_version for family 4 or 6.
+# Sets ipt (iptables or ip6tables), backend (nft or legacy) and ipt_version for family 4 or 6. Each is asked
+# for its version once in the life of a shell.
 ipt_family() {
-	if [ "$1" = 6 ]; then ipt=ip6tables; else ipt=iptables; fi
-	ipt_version=
+	case $1 in
+	6) ipt=ip6tables ipt_version=${ipt_version6-} ;;
+	*) ipt=iptables ipt_version=${ipt_version4-} ;;
+	esac
 	backend=none
-	have "$ipt-save" && have "$ipt-restore" || return 1
-	ipt_version=$("$ipt-restore" --version 2>/dev/null) || ipt_version=
+	have "$ipt-save" && have "$ipt-restore" || { ipt_version=; return 1; }
+	[ -n "$ipt_version" ] || ipt_version=$("$ipt-restore" --version 2>/dev/null) || ipt_version=
+	if [ "$1" = 6 ]; then ipt_version6=$ipt_version; else ipt_version4=$ipt_version; fi
 	case $ipt_version in
 	*nf_tables*) backend=nft ;;
 	*legacy*) backend=legacy ;;
@@ -179,30 +183,33 @@ ipt_family() {
 	esac
 }
 
-# Counters and headers are not state; nor are the connections that were open when the rules came
-# (flows in change.sh).
-ipt_plain() {
-	sed -e '/^# Generated/d' -e '/^# Completed/d' -e '/^:KVMFW--flows /d' -e '/^-A KVMFW--flows /d' -e '/ -j KVMFW--flows$/d' \
-		-e 's/^\(:[^ ]* [^ ]*\) \[.*/\1/'
-}
-
+# Sets live to the rules of this family, without the connections that were open when our rules came: those
+# are no state, and stand in live_flows (flows in change.sh). Whoever reads live passes over comments and counters.
 # No -t: on legacy that would register the table. A save that fails, or that says it cannot show a
 # table, is not an empty host.
 ipt_save() {
-	local save
-	save=$("$ipt-save" 2>/dev/null) || return 1
-	case $save in *'is incompatible'*) return 1 ;; esac
-	printf '%s\n' "$save" | ipt_plain
+	local rc=0
+	live_flows='' flowing=''
+	live=$("$ipt-save" 2>/dev/null) || rc=1
+	case $live in
+	*KVMFW--flows*)
+		flowing=yes
+		live_flows=$(printf '%s\n' "$live" | grep '^-A KVMFW--flows ')
+		live=$(printf '%s\n' "$live" | sed -e '/^:KVMFW--flows /d' -e '/^-A KVMFW--flows /d' -e '/ -j KVMFW--flows$/d')
+		;;
+	esac
+	case $live in *'is incompatible'*) rc=1 ;; esac
+	return $rc
 }
 
 ipt_own() { awk "$OWN_AWK"; }
 
-# $1 live save, $2 own text wanted, $3 only this table (empty: all)
+# $1 live save, $2 own text wanted
 ipt_change() {
 	{
 		printf '%s\n=\n' "$1"
 		printf '%s\n' "$2"
-	} | awk -v only="${3-}" "$CHANGE_AWK"
+	} | awk "$CHANGE_AWK"
 }
 
 # Loads a clone of the live rules into a network namespace that nobody else sees, makes the real
@@ -238,7 +245,7 @@ $change
 CHANGE
 	)
 	rc=$?
-	printf '%s\n' "$predicted" | ipt_plain
+	printf '%s\n' "$predicted"
 	[ $rc -ne 4 ] || ipt_blame "$predicted" "$change"
 	return $rc
 }
@@ -265,17 +272,15 @@ ipt_blame() {
 	case $rule in -A*) printf 'rule: %s\n' "$rule" ;; esac
 }
 
-# Makes our part of family $1 what own text $2 says, table by table. Each table is one atomic step.
-# Returns 1 at the first table that fails; what iptables said is on stderr.
+# Makes our part of family $1 what own text $2 says. Each table is one atomic step, and the first that fails
+# is the last that is tried; what iptables said is on stderr.
 ipt_load() {
 	ipt_family "$1" || return 1
-	local live table change
-	live=$(ipt_save) || { say "$ipt-save failed"; return 1; }
-	for table in raw mangle nat filter security; do
-		change=$(ipt_change "$live" "$2" "$table")
-		[ -n "$change" ] || continue
-		printf '%s\n' "$change" | "$ipt-restore" -w 10 --noflush || return 1
-	done
+	local change
+	ipt_save || { say "$ipt-save failed"; return 1; }
+	change=$(ipt_change "$live" "$2")
+	if [ -n "$change" ]; then printf '%s\n' "$change" | "$ipt-restore" -w 10 --noflush || return 1; fi
+	case $flowing$2 in yes* | *KVMFW--flows*) ;; *) return 0 ;; esac
 	# Nothing leads there any more.
 	live=$("$ipt-save" 2>/dev/null) || return 0
 	case $live in

@@ -109,6 +109,14 @@ impl Session {
         }
     }
 
+    /// For how long nothing has been heard of the host.
+    pub fn silence(&self) -> Duration {
+        match self {
+            Session::Ssh(session) => session.silence(),
+            Session::Local(_) => Duration::ZERO,
+        }
+    }
+
     /// Ends the connection. A connection that is dead already is as good as closed.
     pub async fn close(self) {
         if let Session::Ssh(session) = self {

@@ -6,12 +6,15 @@ use crate::inventory::{Become, Connection};
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// A TCP connection of its own, kept by one ssh process; commands are multiplexed over it.
 pub struct SshSession {
     session: openssh::Session,
     become_root: Become,
+    /// When the other end was last heard of.
+    heard: Mutex<Instant>,
     /// For `ssh -F`; goes with the session.
     _config: PrivateFile,
 }
@@ -56,7 +59,12 @@ impl SshSession {
                 )));
             }
         };
-        Ok(Self { session, become_root: connection.become_root, _config: config })
+        let heard = Mutex::new(Instant::now());
+        Ok(Self { session, become_root: connection.become_root, heard, _config: config })
+    }
+
+    pub(super) fn silence(&self) -> Duration {
+        self.heard.lock().map_or(Duration::MAX, |heard| heard.elapsed())
     }
 
     pub(super) async fn run(&self, document: &str) -> Result<Answer, TransportError> {
@@ -78,6 +86,9 @@ impl SshSession {
         let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
         let answer = exchange(stdin, stdout, stderr, document).await?;
         let ended = child.wait().await;
+        if let (Ok(_), Ok(mut heard)) = (&ended, self.heard.lock()) {
+            *heard = Instant::now();
+        }
         if answer.stdout.is_empty() && self.become_root == Become::Sudo && answer.stderr.contains("sudo") {
             return Err(TransportError::Privilege(answer.stderr));
         }
