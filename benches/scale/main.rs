@@ -11,7 +11,7 @@ use kvmfw::apply::Planned;
 use kvmfw::desired::{Desired, compile};
 use kvmfw::inventory::{File, Files, Project, assemble};
 use kvmfw::observe::{Sections, observe};
-use kvmfw::plan::{self, Options};
+use kvmfw::plan::{self, Options, Shared};
 use kvmfw::report::{Document, Human, Part, Renderer, Style};
 use rayon::prelude::*;
 use std::fmt::Write as _;
@@ -46,9 +46,10 @@ fn project(text: String) -> Project {
     assemble(files).unwrap_or_else(|problems| panic!("{:#?}", problems.list))
 }
 
-fn planned(desired: Desired) -> Planned {
+fn planned(desired: Desired, shared: &Shared) -> Planned {
     let observed = observe(&Sections::split(ANSWER, NONCE), "").unwrap();
-    let plan = plan::host(&desired, &observed, &Options::default());
+    let mut plan = plan::host(&desired, &observed, &Options::default());
+    shared.share(&mut plan);
     assert!(plan.changes.len() > 5, "the recorded answer is out of date: {:?}", plan.verdict);
     Planned { desired: Arc::new(desired), options: Options::default(), result: Ok(Box::new(plan)) }
 }
@@ -75,7 +76,8 @@ fn measure(hosts: usize) {
     let names: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
     let all = compile(&project, &names).unwrap();
     lap("desired");
-    let planned: Vec<Planned> = all.into_par_iter().map(planned).collect();
+    let shared = Shared::default();
+    let planned: Vec<Planned> = all.into_par_iter().map(|desired| planned(desired, &shared)).collect();
     lap("observed and planned");
     let document = Document::of_plan(&planned);
     lap("document");

@@ -97,6 +97,7 @@ pub struct Engine {
     pub(super) settings: Arc<Settings>,
     pub(super) events: Events,
     gate: Arc<Semaphore>,
+    shared: Arc<plan::Shared>,
     /// Connections of the plan, to be used again by the apply.
     pub(super) sessions: BTreeMap<String, Session>,
 }
@@ -105,7 +106,8 @@ impl Engine {
     /// An engine that tells its events to `events`.
     pub fn new(settings: Settings, events: Events, interrupt: Arc<Interrupt>) -> Self {
         let gate = Arc::new(Semaphore::new(settings.parallel.max(1)));
-        Self { interrupt, settings: Arc::new(settings), events, gate, sessions: BTreeMap::new() }
+        let (settings, shared) = (Arc::new(settings), Arc::default());
+        Self { interrupt, settings, events, gate, shared, sessions: BTreeMap::new() }
     }
 
     /// Observes hosts in one round trip each and plans them. `keep` leaves connections open for an
@@ -117,14 +119,18 @@ impl Engine {
         let mut names = BTreeMap::new();
         for (index, (desired, options)) in hosts.into_iter().enumerate() {
             let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
-            let desired = Arc::new(desired);
+            let (desired, shared) = (Arc::new(desired), self.shared.clone());
             let known = (index, desired.clone(), options.clone());
             let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
                 // A plan changes nothing; an apply first ends what was left open and nobody watches.
                 let (observed, session) = observe_host(&settings, &events, &desired, &options, keep).await;
                 // Planned here and now: what was observed of a host is a lot, and not needed afterwards.
-                let result = observed.map(|observed| Box::new(plan::of(&desired, &observed, &options)));
+                let result = observed.map(|observed| {
+                    let mut plan = plan::of(&desired, &observed, &options);
+                    shared.share(&mut plan);
+                    Box::new(plan)
+                });
                 let error = result.as_ref().err().and_then(|o| o.message.clone());
                 events.emit(Event::Observed(desired.host.clone(), error));
                 let session = match session {

@@ -15,7 +15,7 @@ pub(super) fn changes(observed: &Observed) -> Vec<Change> {
         kind,
         resource: "boot".to_owned(),
         action: Action::Change,
-        diff: Diff { lines },
+        diff: Diff::from(lines),
         origin: Vec::new(),
         risks: Vec::new(),
     };

@@ -3,12 +3,13 @@
 use crate::problem::Origin;
 use serde::{Deserialize, Serialize};
 use similar::{Algorithm, ChangeTag, capture_diff_slices};
+use std::sync::Arc;
 
 /// A diff with three lines of context around what changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Diff {
-    /// Its lines in order.
-    pub lines: Vec<DiffLine>,
+    /// Its lines in order; hosts whose diffs are equal share them.
+    pub lines: Arc<Vec<DiffLine>>,
 }
 
 /// One line of a diff.
@@ -45,7 +46,12 @@ impl Diff {
                 all.push(DiffLine { sign, text: change.value().to_owned(), origin });
             }
         }
-        Self { lines: fold(all) }
+        fold(all).into()
+    }
+
+    /// Adds a line at the end.
+    pub(super) fn push(&mut self, line: DiffLine) {
+        Arc::make_mut(&mut self.lines).push(line);
     }
 
     /// Whether nothing changes.
@@ -56,13 +62,19 @@ impl Diff {
     /// The text of the JSON field: a sign, a space, the line.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for line in &self.lines {
+        for line in self.lines.iter() {
             text.push(line.sign);
             text.push(' ');
             text.push_str(&line.text);
             text.push('\n');
         }
         text
+    }
+}
+
+impl From<Vec<DiffLine>> for Diff {
+    fn from(lines: Vec<DiffLine>) -> Self {
+        Self { lines: Arc::new(lines) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! What counts is what is ours: chains, hooks, policies, files, their live keys, what was declared of
 //! bridges, and what has to be there so that all of it boots. Rules of others are no drift.
 
-use super::{Action, Change, Diff, DiffLine, HostPlan, Kind, Options, Record, Refusal, Risk, Verdict};
+use super::{Action, Change, DiffLine, HostPlan, Kind, Options, Record, Refusal, Risk, Verdict};
 use super::{bridge, host, rules, sysctl};
 use crate::desired::Desired;
 use crate::observe::Observed;
@@ -83,7 +83,7 @@ fn bridges(applied: &Desired, observed: &Observed, record: &Record, plan: &mut H
                 kind: Kind::Bridge,
                 resource: name.clone(),
                 action: Action::Change,
-                diff: Diff { lines: vec![line('-', message)] },
+                diff: vec![line('-', message)].into(),
                 origin: vec![bridge.origin.clone()],
                 risks: Vec::new(),
             });
@@ -101,7 +101,7 @@ fn replaced(path: &str, record: &Record) -> Option<Change> {
         kind: Kind::Sysctl,
         resource: file.name.clone(),
         action: Action::Change,
-        diff: Diff { lines },
+        diff: lines.into(),
         origin: vec![file.origin.clone()],
         risks: Vec::new(),
     })
@@ -119,21 +119,21 @@ fn turn(change: &mut Change) {
         Action::Change => Action::Change,
     };
     change.risks.retain(|risk| *risk == Risk::ManagementPath);
-    let lines = std::mem::take(&mut change.diff.lines);
-    let (mut gone, mut new) = (Vec::new(), Vec::new());
-    for line in lines {
+    let (mut turned, mut gone, mut new) = (Vec::new(), Vec::new(), Vec::new());
+    for line in change.diff.lines.iter().cloned() {
         match line.sign {
             '+' => gone.push(DiffLine { sign: '-', ..line }),
             '-' => new.push(DiffLine { sign: '+', ..line }),
             _ => {
-                change.diff.lines.append(&mut gone);
-                change.diff.lines.append(&mut new);
-                change.diff.lines.push(line);
+                turned.append(&mut gone);
+                turned.append(&mut new);
+                turned.push(line);
             }
         }
     }
-    change.diff.lines.append(&mut gone);
-    change.diff.lines.append(&mut new);
+    turned.append(&mut gone);
+    turned.append(&mut new);
+    change.diff = turned.into();
 }
 
 #[cfg(test)]
@@ -142,13 +142,14 @@ mod tests {
 
     #[test]
     fn forwards_and_old_before_new() {
-        let signs =
-            |text: &str| text.lines().map(|l| line(l.chars().next().unwrap(), l[2..].to_owned())).collect();
+        let signs = |text: &str| {
+            text.lines().map(|l| line(l.chars().next().unwrap(), l[2..].to_owned())).collect::<Vec<_>>()
+        };
         let mut change = Change {
             kind: Kind::Iptables,
             resource: "filter/INPUT".to_owned(),
             action: Action::Add,
-            diff: Diff { lines: signs("- a\n- b\n+ c\n  same\n+ d\n- e") },
+            diff: signs("- a\n- b\n+ c\n  same\n+ d\n- e").into(),
             origin: Vec::new(),
             risks: vec![Risk::Lockout, Risk::ManagementPath],
         };

@@ -257,13 +257,12 @@ fn leave() -> Change {
         kind: crate::resource::Kind::Sysctl,
         resource: "kvmfw".to_owned(),
         action: super::Action::Remove,
-        diff: super::Diff {
-            lines: vec![super::DiffLine {
-                sign: '-',
-                text: "/etc/kvmfw and its boot units".to_owned(),
-                origin: None,
-            }],
-        },
+        diff: vec![super::DiffLine {
+            sign: '-',
+            text: "/etc/kvmfw and its boot units".to_owned(),
+            origin: None,
+        }]
+        .into(),
         origin: Vec::new(),
         risks: Vec::new(),
     }

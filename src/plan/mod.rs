@@ -14,6 +14,7 @@ mod module_test;
 mod packages;
 mod record;
 mod rules;
+mod shared;
 mod since;
 mod sysctl;
 mod written;
@@ -29,6 +30,7 @@ pub use lints::{bypass_evidence, bypass_writers, writer};
 pub use module_test::module_test;
 pub use record::Record;
 pub use rules::origins as origins_of;
+pub use shared::Shared;
 
 use crate::desired::Desired;
 use crate::observe::Observed;

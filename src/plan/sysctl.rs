@@ -124,7 +124,7 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
         }
     }
     let mut diff = Diff::of(&old, &new);
-    for line in &mut diff.lines {
+    for line in std::sync::Arc::make_mut(&mut diff.lines) {
         if line.sign == '+'
             && let Some(note) = notes.get(&line.text)
         {
@@ -137,7 +137,7 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
     }
     let action = if there.is_none() && before.is_none() { Action::Add } else { Action::Change };
     if there.is_none() && diff.is_empty() {
-        diff.lines.push(super::DiffLine { sign: '+', text: file.path(), origin: Some(file.origin.clone()) });
+        diff.push(super::DiffLine { sign: '+', text: file.path(), origin: Some(file.origin.clone()) });
     }
     plan.changes.push(Change {
         kind: Kind::Sysctl,

@@ -4,7 +4,8 @@ use crate::apply::{HostOutcome, Planned, Status};
 use crate::plan::{Action, Change, DiffLine, HostPlan, Kind, Risk, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 /// The result of a plan or a run.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -62,14 +63,14 @@ pub struct ChangeEntry {
     /// What happens to it.
     pub action: Action,
     /// The lines, each with a sign and a space before it.
-    pub diff: String,
+    pub diff: Arc<str>,
     /// `file:line` of what is wanted.
     pub origin: Vec<String>,
     /// What is dangerous about it.
     pub risks: Vec<Risk>,
     /// The lines with their origins; only while this kvmfw runs.
     #[serde(skip)]
-    pub lines: Vec<DiffLine>,
+    pub lines: Arc<Vec<DiffLine>>,
 }
 
 /// One warning.
@@ -95,7 +96,17 @@ impl Document {
     }
 
     /// A document about these hosts.
-    pub fn new(run: Option<String>, hosts: Vec<HostEntry>) -> Self {
+    pub fn new(run: Option<String>, mut hosts: Vec<HostEntry>) -> Self {
+        // Equal changes of many hosts are one text in memory too.
+        let mut texts: HashSet<Arc<str>> = HashSet::new();
+        for change in hosts.iter_mut().flat_map(|host| &mut host.changes) {
+            match texts.get(&change.diff) {
+                Some(text) => change.diff = text.clone(),
+                None => {
+                    texts.insert(change.diff.clone());
+                }
+            }
+        }
         let mut summary = serde_json::Map::new();
         summary.insert("hosts".into(), hosts.len().into());
         for status in Status::ALL {
@@ -221,7 +232,7 @@ impl ChangeEntry {
             kind: change.kind,
             resource: change.resource.clone(),
             action: change.action,
-            diff: change.diff.text(),
+            diff: change.diff.text().into(),
             origin: change.origin.iter().map(ToString::to_string).collect(),
             risks: change.risks.clone(),
             lines: change.diff.lines.clone(),
@@ -231,7 +242,7 @@ impl ChangeEntry {
     /// The lines; those of a document that was read back have no origins.
     pub fn lines(&self) -> Vec<DiffLine> {
         if !self.lines.is_empty() {
-            return self.lines.clone();
+            return self.lines.to_vec();
         }
         self.diff
             .lines()

@@ -218,10 +218,10 @@ mod tests {
             kind: Kind::Iptables,
             resource: resource.to_owned(),
             action: Action::Change,
-            diff: diff.to_owned(),
+            diff: diff.into(),
             origin: vec!["modules/m/module.yaml:4".to_owned()],
             risks: vec![Risk::ManagementPath],
-            lines: Vec::new(),
+            lines: Arc::default(),
         }
     }
 

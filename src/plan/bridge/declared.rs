@@ -126,7 +126,7 @@ impl Work<'_> {
         let mut diff = Diff::of(&self.old, &self.new);
         if diff.is_empty() {
             let origin = Some(bridge.origin.clone());
-            diff.lines.push(DiffLine { sign: '+', text: "as declared, also at boot".to_owned(), origin });
+            diff.push(DiffLine { sign: '+', text: "as declared, also at boot".to_owned(), origin });
         }
         let mut risks = Vec::new();
         if self.carries_ssh() {
