@@ -7,47 +7,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod paper;
+
 use kvmfw::apply::Planned;
 use kvmfw::desired::{Desired, compile};
-use kvmfw::inventory::{File, Files, Project, assemble};
-use kvmfw::observe::{Sections, observe};
 use kvmfw::plan::{self, Options, Shared};
 use kvmfw::report::{Document, Human, Part, Renderer, Style};
 use rayon::prelude::*;
-use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a host of the lab answered when it was asked for the plan of this inventory.
-const ANSWER: &str = include_str!("answer.txt");
-const NONCE: &str = "kvmfw-recorded";
+/// Rules that each host has besides those of the modules.
+const RULES: usize = 100;
 
-fn inventory(hosts: usize) -> String {
-    let mut text = String::from(
-        "groups:\n  all:\n    modules: [host-firewall, firewall-log, bridge-accept-each]\n    \
-         bridges: { br123: { stp: false } }\n    sysctl:\n      60-bridge: { net.bridge.bridge-nf-call-arptables: 0 }\n    \
-         iptables:\n      filter:\n        FORWARD:\n          rules: |\n",
-    );
-    for n in 0..100 {
-        writeln!(text, "            -s 10.{n}.0.0/16 -p tcp -m tcp --dport {} -j ACCEPT", 1000 + n).unwrap();
-    }
-    text.push_str("hosts:\n");
-    for n in 0..hosts {
-        writeln!(text, "  kvm{n:06}: {{ address: 10.{}.{}.{} }}", n / 65536, n / 256 % 256, n % 256).unwrap();
-    }
-    text
-}
-
-fn project(text: String) -> Project {
-    let file = File { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
-    let files = Files { name: "prod".into(), inventory: vec![file], ..Files::default() };
-    assemble(files).unwrap_or_else(|problems| panic!("{:#?}", problems.list))
-}
-
-fn planned(desired: Desired, shared: &Shared) -> Planned {
-    let observed = observe(&Sections::split(ANSWER, NONCE), "").unwrap();
+fn planned(desired: Desired, answer: &str, shared: &Shared) -> Planned {
+    let observed = paper::observed(answer);
     let mut plan = plan::host(&desired, &observed, &Options::default());
     shared.share(&mut plan);
     assert!(plan.changes.len() > 5, "the recorded answer is out of date: {:?}", plan.verdict);
@@ -62,7 +37,7 @@ fn peak() -> u64 {
 }
 
 fn measure(hosts: usize) {
-    let text = inventory(hosts);
+    let (text, answer) = (paper::inventory(hosts, RULES), paper::answer(RULES));
     let mut times = Vec::new();
     let mut start = Instant::now();
     let mut lap = |name: &str| {
@@ -71,13 +46,14 @@ fn measure(hosts: usize) {
     };
     serde_yaml::from_str::<serde_yaml::Value>(&text).unwrap();
     lap("bare YAML");
-    let project = project(text);
+    let project = paper::project(text);
     lap("inventory");
     let names: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
     let all = compile(&project, &names).unwrap();
     lap("desired");
     let shared = Shared::default();
-    let planned: Vec<Planned> = all.into_par_iter().map(|desired| planned(desired, &shared)).collect();
+    let planned: Vec<Planned> =
+        all.into_par_iter().map(|desired| planned(desired, &answer, &shared)).collect();
     lap("observed and planned");
     let document = Document::of_plan(&planned);
     lap("document");
