@@ -11,6 +11,8 @@ mod removed;
 mod routes;
 mod stp;
 
+pub use foreign::maker;
+
 use super::{Change, Record};
 use crate::desired::Desired;
 use crate::observe::Observed;
