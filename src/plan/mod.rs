@@ -3,7 +3,7 @@
 mod boot;
 mod bridge;
 mod bundle;
-pub mod bystanders;
+mod bystanders;
 mod diff;
 mod drift;
 mod fingerprint;
@@ -21,6 +21,7 @@ mod written;
 pub use crate::resource::Kind;
 pub use bridge::Owned;
 pub use bundle::Bundle;
+pub use bystanders::bystanders;
 pub use diff::{Diff, DiffLine};
 pub use drift::drift;
 pub use fingerprint::digest;
