@@ -264,9 +264,13 @@ fn native_tables_that_may_drop_make_it_unknown() {
     let nft = |script: &str| lab.host(HOST, &["nft", script]).ok();
     let (v4, v6) = ("192.168.1.53:80", "[fd00:1::53]:80");
     let open = "\"passes\" null null";
-    nft("add table inet watch; add chain inet watch f { type filter hook forward priority 10; }; add rule inet watch f counter");
+    nft(
+        "add table inet watch; add chain inet watch f { type filter hook forward priority 10; }; add rule inet watch f counter",
+    );
     assert_eq!((verdict(v4), verdict(v6)), (open.to_owned(), open.to_owned()), "it only counts");
-    nft("add table ip6 other; add chain ip6 other f { type filter hook forward priority 10; }; add rule ip6 other f tcp dport 80 drop");
+    nft(
+        "add table ip6 other; add chain ip6 other f { type filter hook forward priority 10; }; add rule ip6 other f tcp dport 80 drop",
+    );
     let told = "[\"nft table ip6 other\"]";
     assert_eq!(verdict(v4), format!("\"passes\" null {told}"));
     assert_eq!(verdict(v6), format!("\"unknown\" \"nft table ip6 other\" {told}"));

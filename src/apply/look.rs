@@ -96,7 +96,10 @@ async fn look(events: &Events, desired: &Desired, options: &Options, session: &S
         remote::probe_applied(&nonce)
     } else {
         let (want, keys) = plan::question(desired);
-        remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys })
+        remote::probe(
+            &nonce,
+            &Question { want: [&want[0], &want[1]], keys: &keys, vlans: plan::asks_vlans(desired) },
+        )
     };
     let answer = ask(session, events, host, &document, PROBE_LIMIT)
         .await

@@ -207,7 +207,11 @@ fn ask(
     let (want, keys) = if wanted { plan::question(desired) } else { Default::default() };
     let hosts = vec![(desired.connection.clone(), desired.host.clone())];
     let document = move |nonce: &remote::Nonce| {
-        remote::explain(nonce, &remote::Question { want: [&want[0], &want[1]], keys: &keys }, journal)
+        remote::explain(
+            nonce,
+            &remote::Question { want: [&want[0], &want[1]], keys: &keys, vlans: false },
+            journal,
+        )
     };
     let read = |sections: &Sections<'_>| -> Option<Answer> {
         let observed = observe(sections, "");

@@ -106,7 +106,8 @@ impl<'a> Scene<'a> {
 
     /// Other tables that packets pass.
     pub fn others(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.around.iter().flat_map(|a| &a.bystanders).map(|b| b.name.clone()).collect();
+        let mut names: Vec<String> =
+            self.around.iter().flat_map(|a| &a.bystanders).map(|b| b.name.clone()).collect();
         names.sort();
         names.dedup();
         names

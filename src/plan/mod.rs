@@ -25,7 +25,7 @@ pub use bystanders::bystanders;
 pub use diff::{Diff, DiffLine};
 pub use drift::drift;
 pub use fingerprint::digest;
-pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
+pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, asks_vlans, check, host, question};
 pub use lints::{bypass_evidence, bypass_writers, writer};
 pub use module_test::module_test;
 pub use record::Record;
