@@ -28,6 +28,7 @@ fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
         Command::Unlock(_) => ("unlock", &[Human], false),
         Command::Inventory(_) => ("inventory", &[Human, Json], false),
         Command::Explain(_) => ("explain", &[Human, Json, Svg, Mermaid], false),
+        Command::Import(_) => ("import", &[Human], false),
         Command::Generate(_) => ("generate", &[Human], false),
     }
 }

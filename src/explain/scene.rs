@@ -1,9 +1,8 @@
 //! A host as it is explained: live, or as it will be.
 
-use super::boot_files::BootFiles;
 use crate::desired::Desired;
 use crate::netfilter::{BridgeView, Ruleset, Step, Surroundings};
-use crate::observe::{Link, Observed, Sections};
+use crate::observe::{BootFiles, Link, Observed, Sections};
 use crate::plan::{Record, bystanders, forecast, origins_of, writer};
 use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, PREFIX, Rules};
@@ -20,7 +19,6 @@ pub struct Extra {
     pub guests: Guests,
     /// What the kernel logged.
     pub log: String,
-    files: BootFiles,
 }
 
 impl Extra {
@@ -30,7 +28,6 @@ impl Extra {
         Self {
             guests: pairs.map(|(port, name)| (port.to_owned(), name.to_owned())).collect(),
             log: sections.get("log").unwrap_or("").to_owned(),
-            files: BootFiles::parse(sections.get("boot_files").unwrap_or("")),
         }
     }
 }
@@ -49,7 +46,7 @@ pub struct Scene<'a> {
     pub(super) sets: BTreeMap<Family, Ruleset>,
     around: [Surroundings; 2],
     declared: BTreeMap<Family, Rules>,
-    files: BootFiles,
+    files: &'a BootFiles,
 }
 
 /// A rule, with whose it is and where it was written.
@@ -91,7 +88,7 @@ impl<'a> Scene<'a> {
             })
             .collect();
         let sets = saves.iter().map(|(family, save)| (*family, Ruleset::new(save))).collect();
-        let (guests, files) = (extra.guests.clone(), extra.files.clone());
+        let (guests, files) = (extra.guests.clone(), &observed.boot_files);
         let around = Family::ALL.map(|family| Surroundings {
             bystanders: bystanders(&observed.others, family),
             ..forecast::surroundings(observed)

@@ -1,5 +1,6 @@
 //! IS: what one round trip found out about a host.
 
+mod boot_files;
 mod links;
 mod network;
 mod parse;
@@ -10,6 +11,7 @@ mod sockets;
 mod sysctl_dirs;
 mod vlans;
 
+pub use boot_files::{BootFiles, BootLine};
 pub use links::{Link, Links};
 pub use network::{FileLine, Manager, Network, Owner};
 pub use parse::{ObserveError, observe};
@@ -48,6 +50,8 @@ pub struct Observed {
     pub sockets: Vec<Socket>,
     /// Who else makes or configures links.
     pub network: Network,
+    /// What loads rules of others at boot; empty where it was not asked for.
+    pub boot_files: BootFiles,
 }
 
 /// What kind of host this is.

@@ -19,7 +19,7 @@ mod sysctl;
 mod written;
 
 pub use crate::resource::Kind;
-pub use bridge::Owned;
+pub use bridge::{Owned, maker as bridge_maker};
 pub use bundle::Bundle;
 pub use bystanders::bystanders;
 pub use diff::{Diff, DiffLine};

@@ -290,6 +290,23 @@ probe_sockets() {
 	}' /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6
 }
 
+# What loads rules of others at boot: files as iptables-save writes them, and scripts that call iptables.
+# Asked for by those who need it: such a file may be long.
+probe_boot_files() {
+	local file
+	section boot_files
+	set --
+	for file in /etc/iptables/rules.v4 /etc/iptables/rules.v6 /etc/sysconfig/iptables /etc/sysconfig/ip6tables \
+		/etc/iptables.rules /etc/ip6tables.rules /etc/iptables.up.rules /etc/rc.local /etc/rc.d/rc.local /etc/network/interfaces \
+		/etc/network/interfaces.d/* /etc/network/if-pre-up.d/* /etc/network/if-up.d/* /etc/networkd-dispatcher/*.d/* \
+		/etc/NetworkManager/dispatcher.d/* /etc/cron.d/*; do
+		[ -f "$file" ] && [ -r "$file" ] && set -- "$@" "$file"
+	done
+	[ $# -eq 0 ] || awk '
+		FNR == 1 { print ">" FILENAME; save = FILENAME ~ /\/(rules\.v[46]|ip6?tables|ip6?tables(\.up)?\.rules)$/ }
+		save && /^(\*|-A )/ || !save && !/^[ \t]*#/ && /ip6?tables/ { print FNR ":" $0 }' "$@"
+}
+
 probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null

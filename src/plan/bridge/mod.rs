@@ -12,6 +12,8 @@ mod routes;
 mod stp;
 mod vlans;
 
+pub use foreign::maker;
+
 use super::{Change, Record};
 use crate::desired::Desired;
 use crate::observe::{Observed, Vlans};
