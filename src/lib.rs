@@ -10,6 +10,7 @@ pub mod characters;
 pub mod cli;
 pub mod desired;
 pub mod explain;
+pub mod import;
 pub mod inventory;
 pub mod netfilter;
 pub mod observe;

@@ -75,12 +75,19 @@ pub struct Question<'a> {
     pub want: [&'a str; 2],
     /// sysctl keys as paths below `/proc/sys`, one on a line.
     pub keys: &'a str,
+    /// VLANs of ports too, also where no bridge filters by them yet.
+    pub vlans: bool,
+    /// Whether to tell what loads rules of others at boot.
+    pub boot_files: bool,
 }
 
 /// The document that observes a host and changes nothing.
 pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
     let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}", nonce.as_str());
     ask(&mut doc, nonce, question);
+    if question.boot_files {
+        doc.push_str("if [ \"$ROOT\" = yes ]; then probe_boot_files </dev/null; fi\n");
+    }
     doc.push_str("probe </dev/null\n");
     doc
 }
@@ -95,7 +102,7 @@ pub fn probe_applied(nonce: &Nonce) -> String {
 pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
     let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}{EXPLAIN}", nonce.as_str());
     ask(&mut doc, nonce, question);
-    doc.push_str("if [ \"$ROOT\" = yes ]; then\nexplain_guests </dev/null\nexplain_boot_files </dev/null\n");
+    doc.push_str("if [ \"$ROOT\" = yes ]; then\nexplain_guests </dev/null\nprobe_boot_files </dev/null\n");
     if log {
         doc.push_str("explain_log </dev/null\n");
     }
@@ -112,6 +119,9 @@ fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
     doc.push_str("\t;;\n\tesac\n}\nwant_keys() {\n\tcat");
     here(doc, nonce, question.keys);
     doc.push_str("}\n");
+    if question.vlans {
+        doc.push_str("VLANS=yes\n");
+    }
 }
 
 /// The document that uploads a transaction and stages it: up to, not including, the arming.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room and the rooms it may name. `cli` may name all of them.
-const DOORS: [(&str, &[&str]); 15] = [
+const DOORS: [(&str, &[&str]); 16] = [
     ("characters", &[]),
     ("problem", &["characters"]),
     ("yaml", &["problem", "characters"]),
@@ -19,6 +19,7 @@ const DOORS: [(&str, &[&str]); 15] = [
     ("netfilter", &["resource", "problem", "characters"]),
     ("plan", &["desired", "inventory", "observe", "netfilter", "resource", "problem", "characters"]),
     ("explain", &["plan", "desired", "observe", "netfilter", "resource", "problem", "characters"]),
+    ("import", &["plan", "inventory", "observe", "resource", "problem", "characters"]),
     ("remote", &[]),
     ("transport", &["inventory", "remote"]),
     (
@@ -42,7 +43,8 @@ const DOORS: [(&str, &[&str]); 15] = [
 
 /// Where no file, process, socket, clock of the runtime or variable of the environment is touched.
 fn is_pure(path: &str) -> bool {
-    let rooms = ["resource", "inventory", "desired", "observe", "plan", "netfilter", "explain", "report"];
+    let rooms =
+        ["resource", "inventory", "desired", "observe", "plan", "netfilter", "explain", "import", "report"];
     let files =
         ["apply/rollout.rs", "apply/outcome.rs", "apply/event.rs", "yaml.rs", "remote.rs", "problem.rs"];
     let edge = ["inventory/load.rs", "report/progress.rs"];

@@ -176,7 +176,7 @@ impl ExplainArgs {
 }
 
 /// The hosts, and whether an inventory knows them.
-fn hosts(common: &Common, host: &str) -> Result<(Vec<Desired>, bool), u8> {
+pub(super) fn hosts(common: &Common, host: &str) -> Result<(Vec<Desired>, bool), u8> {
     if host.contains('@') && !host.starts_with('@') {
         let reach = reach::parse(host, [("identity_file", None), ("known_hosts", None)], None)?;
         let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
@@ -205,15 +205,30 @@ fn ask(
     journal: bool,
 ) -> Result<Result<Box<(Observed, Extra)>, u8>, u8> {
     let (want, keys) = if wanted { plan::question(desired) } else { Default::default() };
+    ask_about(common, "explain", desired, (want, keys), journal)
+}
+
+/// The same with what is asked for: own text wanted of each family, and sysctl keys.
+pub(super) fn ask_about(
+    common: &Common,
+    run: &str,
+    desired: &Desired,
+    (want, keys): ([String; 2], String),
+    journal: bool,
+) -> Result<Result<Box<(Observed, Extra)>, u8>, u8> {
     let hosts = vec![(desired.connection.clone(), desired.host.clone())];
     let document = move |nonce: &remote::Nonce| {
-        remote::explain(nonce, &remote::Question { want: [&want[0], &want[1]], keys: &keys }, journal)
+        remote::explain(
+            nonce,
+            &remote::Question { want: [&want[0], &want[1]], keys: &keys, vlans: false, boot_files: true },
+            journal,
+        )
     };
     let read = |sections: &Sections<'_>| -> Option<Answer> {
         let observed = observe(sections, "");
         Some(observed.map(|observed| Box::new((observed, Extra::read(sections)))))
     };
-    let settings = setup::settings(common, "explain");
+    let settings = setup::settings(common, run);
     let (mut answers, _) =
         setup::engine(
             common,

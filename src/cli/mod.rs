@@ -8,6 +8,7 @@ mod exit;
 mod explain;
 mod generate;
 mod history;
+mod import;
 mod inventory;
 mod output;
 mod plan;
@@ -58,6 +59,8 @@ enum Command {
     Unlock(unlock::UnlockArgs),
     /// Say why a host's guests cannot be reached, or what becomes of one packet
     Explain(explain::ExplainArgs),
+    /// Print what a host has now as an inventory: its rules, sysctl files and bridges
+    Import(import::ImportArgs),
     /// Set up one host without an inventory, and print the one to keep
     Bootstrap(bootstrap::BootstrapArgs),
     /// Look at the inventory
@@ -219,6 +222,7 @@ pub fn run() -> ExitCode {
         Command::Undo(args) => undo::run(common, &args),
         Command::Unlock(args) => unlock::run(common, &args),
         Command::Explain(args) => explain::run(common, &args),
+        Command::Import(args) => import::run(common, &args),
         Command::Bootstrap(args) => bootstrap::run(common, &args),
         Command::Inventory(args) => inventory::run(common, &args),
         Command::Generate(args) => generate::run(&args, Cli::command()),

@@ -1,7 +1,6 @@
 //! WHY: what a host does with packets, and why guests cannot be reached. Pure: from what was observed,
 //! and, if asked, from what is desired.
 
-mod boot_files;
 mod bridges;
 mod cures;
 mod draw;

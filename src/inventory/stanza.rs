@@ -113,7 +113,7 @@ fn typed(module: Option<&Arc<Module>>, name: &str, value: &str) -> String {
 
 /// A YAML scalar that is this text and nothing else: bare where that is sure, else in JSON's quotes,
 /// which YAML takes too.
-pub(super) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let bare = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         && !["true", "false", "yes", "no", "on", "off", "null", "y", "n"]

@@ -1,20 +1,26 @@
 //! IS: what one round trip found out about a host.
 
+mod boot_files;
 mod links;
 mod network;
 mod parse;
+mod policy;
 mod routes;
 mod sections;
 mod sockets;
 mod sysctl_dirs;
+mod vlans;
 
+pub use boot_files::{BootFiles, BootLine};
 pub use links::{Link, Links};
 pub use network::{FileLine, Manager, Network, Owner};
 pub use parse::{ObserveError, observe};
+pub use policy::PolicyRule;
 pub use routes::{Hop, Route};
 pub use sections::Sections;
 pub use sockets::Socket;
 pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
+pub use vlans::{VlanFlags, Vlans, range as vlan_range};
 
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
@@ -44,6 +50,8 @@ pub struct Observed {
     pub sockets: Vec<Socket>,
     /// Who else makes or configures links.
     pub network: Network,
+    /// What loads rules of others at boot; empty where it was not asked for.
+    pub boot_files: BootFiles,
 }
 
 /// What kind of host this is.

@@ -1,8 +1,8 @@
 //! From the probe's answer to [`Observed`].
 
 use super::{
-    Facts, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Socket, SshEnds, State,
-    SysctlDirs,
+    BootFiles, Facts, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Socket, SshEnds,
+    State, SysctlDirs,
 };
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
@@ -56,9 +56,11 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
             sections.get("links").unwrap_or(""),
             sections.get("routes4").unwrap_or(""),
             sections.get("routes6").unwrap_or(""),
+            sections.get("vlans").unwrap_or(""),
         ),
         sockets: Socket::parse(sections.get("sockets").unwrap_or("")),
         network: Network::parse(sections.get("network").unwrap_or("")),
+        boot_files: BootFiles::parse(sections.get("boot_files").unwrap_or("")),
     })
 }
 

@@ -3,7 +3,7 @@
 mod boot;
 mod bridge;
 mod bundle;
-pub mod bystanders;
+mod bystanders;
 mod diff;
 mod drift;
 mod fingerprint;
@@ -20,12 +20,13 @@ mod sysctl;
 mod written;
 
 pub use crate::resource::Kind;
-pub use bridge::Owned;
+pub use bridge::{Owned, maker as bridge_maker};
 pub use bundle::Bundle;
+pub use bystanders::bystanders;
 pub use diff::{Diff, DiffLine};
 pub use drift::drift;
 pub use fingerprint::digest;
-pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, check, host, question};
+pub use host::{Acceptable, HostPlan, Options, Refusal, Verdict, asks_vlans, check, host, question};
 pub use lints::{bypass_evidence, bypass_writers, writer};
 pub use module_test::module_test;
 pub use record::Record;

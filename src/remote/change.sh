@@ -253,7 +253,7 @@ apply() {
 		error=$(newcomers)
 		[ -z "$error" ] || failed "$error"
 		quiet_profiles
-		error=$(ip -batch "$T/new/bridges" 2>&1) || failed "$error"
+		error=$(bridge_batch "$T/new/bridges" 2>&1) || failed "$error"
 	fi
 	place_window
 	step "sysctl, closing"
@@ -268,6 +268,18 @@ apply() {
 	[ -z "$error" ] || failed "$(not_kept "$(printf '%s\n' "$error" | head -n 1)")"
 	step applied
 	exit 0
+}
+
+# Lines of file $1 for `ip -batch`, and those that begin with `vlan` for `bridge -batch`, in their three
+# turns: links and addresses, VLANs, and last the bridges that are to filter by them. $2 is -force or nothing.
+bridge_batch() {
+	if ! grep -q '^vlan ' "$1"; then
+		ip ${2:+"$2"} -batch "$1"
+		return
+	fi
+	grep -v -e '^vlan ' -e ' vlan_filtering 1$' "$1" | ip ${2:+"$2"} -batch - || [ -n "${2-}" ] || return
+	grep '^vlan ' "$1" | bridge ${2:+"$2"} -batch - || [ -n "${2-}" ] || return
+	grep ' vlan_filtering 1$' "$1" | ip ${2:+"$2"} -batch -
 }
 
 # A guest that came to a bridge since the plan keeps that from going.
@@ -293,8 +305,9 @@ not_kept() {
 roll_back() {
 	local family bad=0 missing
 	if [ -s "$T/pre/bridges" ]; then
-		ip -force -batch "$T/pre/bridges" >/dev/null 2>&1
+		# First who configures links forgets the change: else it acts on it while it is taken back.
 		take_back_window
+		bridge_batch "$T/pre/bridges" -force >/dev/null 2>&1
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
 			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue

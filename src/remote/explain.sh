@@ -1,6 +1,6 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# What explain asks beyond a plan: who is behind which port of a bridge, which rules boot files load, what
-# the kernel logged. Changes nothing.
+# What explain asks beyond a plan: who is behind which port of a bridge, what the kernel
+# logged. Changes nothing.
 
 # Port and guest, a line each: by virsh, else from the files in which libvirt keeps what runs.
 explain_guests() {
@@ -22,16 +22,6 @@ explain_guests() {
 		sed -n "s/.*<target dev=['\"]\([^'\"]*\)['\"].*/\1/p" "$file" | while read -r dev; do
 			[ -e "/sys/class/net/$dev" ] && printf '%s %s\n' "$dev" "${domain%.xml}"
 		done
-	done
-}
-
-explain_boot_files() {
-	local file
-	section boot_files
-	for file in /etc/iptables/rules.v4 /etc/iptables/rules.v6 /etc/sysconfig/iptables /etc/sysconfig/ip6tables; do
-		[ -r "$file" ] || continue
-		printf '>%s\n' "$file"
-		grep -nE '^(\*|-A )' "$file"
 	done
 }
 

@@ -316,13 +316,52 @@ probe_sockets() {
 	}' /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6
 }
 
+# What loads rules of others at boot: files as iptables-save writes them, and scripts that call iptables.
+# Asked for by those who need it: such a file may be long.
+probe_boot_files() {
+	local file
+	section boot_files
+	set --
+	for file in /etc/iptables/rules.v4 /etc/iptables/rules.v6 /etc/sysconfig/iptables /etc/sysconfig/ip6tables \
+		/etc/iptables.rules /etc/ip6tables.rules /etc/iptables.up.rules /etc/rc.local /etc/rc.d/rc.local /etc/network/interfaces \
+		/etc/network/interfaces.d/* /etc/network/if-pre-up.d/* /etc/network/if-up.d/* /etc/networkd-dispatcher/*.d/* \
+		/etc/NetworkManager/dispatcher.d/* /etc/cron.d/*; do
+		[ -f "$file" ] && [ -r "$file" ] && set -- "$@" "$file"
+	done
+	[ $# -eq 0 ] || awk '
+		FNR == 1 { print ">" FILENAME; save = FILENAME ~ /\/(rules\.v[46]|ip6?tables|ip6?tables(\.up)?\.rules)$/ }
+		save && /^(\*|-A )/ || !save && !/^[ \t]*#/ && /ip6?tables/ { print FNR ":" $0 }' "$@"
+}
+
 probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
 	section routes4
-	ip -o -4 route show table all 2>/dev/null
+	probe_routes 4
 	section routes6
-	ip -o -6 route show table all 2>/dev/null
+	probe_routes 6
+}
+
+# VLANs of ports, where a bridge filters by them, is to, or had some from us.
+probe_vlans() {
+	local file asked=${VLANS-}
+	section vlans
+	for file in /sys/class/net/*/bridge/vlan_filtering; do
+		[ -n "$asked" ] && break
+		first_line "$file"
+		[ "$line" != 1 ] || asked=yes
+	done
+	[ -n "$asked" ] || grep -qs -e '^vlan ' -e ' vlan_filtering 1$' $ETC/current/boot.bridges "${T-}/new/boot.bridges" || return 0
+	have bridge && bridge -compressvlans -json vlan show 2>/dev/null
+	:
+}
+
+# Routes, and the rules that choose among their tables.
+probe_routes() {
+	ip -o "-$1" -force -batch - <<-'ROUTES' 2>/dev/null
+		route show table all
+		rule show
+	ROUTES
 }
 
 probe() {
@@ -338,6 +377,7 @@ probe() {
 	probe_others
 	probe_evidence
 	probe_links
+	probe_vlans
 	probe_sockets
 	probe_network
 	probe_client

@@ -85,7 +85,15 @@ impl Rules<'_> {
             matches += &self.head(hook, &mut protocol, &matches);
         }
         for _ in 0..self.random.below(3) {
-            matches += &self.extension(hook, protocol.as_deref());
+            let more = self.extension(hook, protocol.as_deref());
+            // Of two equal options of `-m tcp` iptables-nft-save shows the last alone, though the kernel wants
+            // both: nobody who reads it can know.
+            let twice = ["--dport ", "--sport ", "--tcp-flags "]
+                .iter()
+                .any(|option| more.contains(option) && matches.contains(option));
+            if !twice {
+                matches += &more;
+            }
         }
         let target = self.target(table, hook, protocol.as_deref(), users);
         format!("-A {chain} {matches}{target}\n")

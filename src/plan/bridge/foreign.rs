@@ -47,8 +47,13 @@ impl Rest {
     }
 }
 
-/// Refuses a bridge that another program makes.
-pub(super) fn check(bridge: &str, observed: &Observed) -> Result<(), Refused> {
+/// The program that makes a bridge.
+pub fn maker(bridge: &str, observed: &Observed) -> Option<&'static str> {
+    evidence(bridge, observed).map(|(who, ..)| who)
+}
+
+/// Who makes a bridge, what shows it, and where it is changed.
+fn evidence(bridge: &str, observed: &Observed) -> Option<(&'static str, String, &'static str)> {
     let by_name = MAKERS
         .iter()
         .find(|(start, rest, ..)| bridge.strip_prefix(start).is_some_and(|name| rest.fits(name)))
@@ -58,7 +63,12 @@ pub(super) fn check(bridge: &str, observed: &Observed) -> Result<(), Refused> {
         .libvirt
         .get(bridge)
         .map(|file| ("libvirt", format!("{file} defines it"), "virsh net-edit"));
-    let Some((who, evidence, how)) = by_file.or(by_name) else { return Ok(()) };
+    by_file.or(by_name)
+}
+
+/// Refuses a bridge that another program makes.
+pub(super) fn check(bridge: &str, observed: &Observed) -> Result<(), Refused> {
+    let Some((who, evidence, how)) = evidence(bridge, observed) else { return Ok(()) };
     Err((
         "foreign_owner",
         format!(

@@ -99,6 +99,7 @@ pub fn writer(chain: &str) -> Option<&'static str> {
         ("libvirt-", "libvirt's nwfilter"),
         ("FI-", "libvirt's nwfilter"),
         ("FO-", "libvirt's nwfilter"),
+        ("HI-", "libvirt's nwfilter"),
         ("f2b-", "fail2ban"),
         ("KUBE-", "kube-proxy"),
         ("CNI-", "CNI plugins"),

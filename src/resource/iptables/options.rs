@@ -12,6 +12,8 @@ pub(super) struct Seen {
     pub(super) matches: Vec<String>,
     protocol: Option<String>,
     open: bool,
+    /// What of `-m tcp` and `-m udp` was asked for.
+    asked: Vec<&'static str>,
 }
 
 pub(super) struct Walk<'a> {
@@ -383,6 +385,13 @@ impl Walk<'_> {
         {
             let help = self.corrected(self.at - 1, 1, &format!("-p tcp {option}"));
             self.wrong(word, &format!("`{option}` needs a protocol with ports before it"), Some(help));
+        }
+        if let Some(asked) = targets::shown_once(option) {
+            if self.seen.asked.contains(&asked) {
+                let help = "the kernel would want both, and iptables-nft-save shows the last one alone; several ports are `-m multiport --dports 22,80`, all else two rules".to_owned();
+                self.wrong(word, &format!("`{option}` is the second `{asked}` of this rule"), Some(help));
+            }
+            self.seen.asked.push(asked);
         }
         let limit = if TWO_VALUES.contains(&option) { 2 } else { 1 };
         let free = FREE_TEXT.contains(&option);

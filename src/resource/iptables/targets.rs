@@ -135,6 +135,17 @@ pub fn is_port_option(option: &str) -> bool {
     matches!(option, "--dport" | "--sport" | "--destination-port" | "--source-port")
 }
 
+/// What an option of `-m tcp` and `-m udp` asks for, by its usual name. `iptables-nft` takes it twice in one rule,
+/// but prints it once.
+pub fn shown_once(option: &str) -> Option<&'static str> {
+    match option {
+        "--dport" | "--destination-port" => Some("--dport"),
+        "--sport" | "--source-port" => Some("--sport"),
+        "--tcp-flags" | "--syn" => Some("--tcp-flags"),
+        _ => None,
+    }
+}
+
 /// Whether a protocol has ports.
 pub fn has_ports(protocol: &str) -> bool {
     matches!(

@@ -1,0 +1,63 @@
+//! `kvmfw import`: a host as it is, as the inventory that says the same.
+
+use super::explain::{ask_about, hosts};
+use super::{Code, Common, exit, setup};
+use crate::desired::{self, Desired};
+use crate::import;
+use crate::inventory;
+use crate::observe::Observed;
+use clap::Args;
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// The host: a name of the inventory, or USER@HOST of one that no inventory knows
+    #[arg(value_name = "HOST")]
+    host: String,
+}
+
+pub(super) fn run(common: &Common, args: &ImportArgs) -> Code {
+    let (hosts, _) = hosts(common, &args.host)?;
+    let [desired] = hosts.as_slice() else {
+        setup::complain(&format!(
+            "import takes one host; `{}` names {}",
+            args.host.escape_debug(),
+            hosts.len()
+        ));
+        return Err(exit::BAD_INPUT);
+    };
+    // Which files there are has to be known before their keys can be asked for.
+    let first = ask(common, desired, String::new())??;
+    let keys = import::keys(&first);
+    let observed = if keys.is_empty() { first } else { ask(common, desired, keys)?? };
+    let yaml = import::yaml(&desired.host, &desired.connection, &observed);
+    loads(common, &yaml)?;
+    setup::print(&yaml);
+    Ok(exit::DONE)
+}
+
+fn ask(common: &Common, desired: &Desired, keys: String) -> Result<Result<Observed, u8>, u8> {
+    let answer = ask_about(common, "import", desired, (Default::default(), keys), false)?;
+    Ok(answer.map(|answer| answer.0))
+}
+
+/// What is printed has to load; where it does not, that is a defect, and is said.
+fn loads(common: &Common, yaml: &str) -> Code {
+    let locate = setup::locate(common.dir.clone(), None);
+    let project = inventory::load_text(&locate, "import", yaml)
+        .map_err(|p| setup::report(common, &p.list, &p.sources))
+        .and_then(|project| {
+            let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
+            desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))
+        });
+    match project {
+        Ok(_) => Ok(exit::DONE),
+        Err(_) => {
+            setup::complain(
+                "what was read from the host cannot be said as an inventory, see above; please report it",
+            );
+            setup::complain(yaml);
+            Err(exit::INTERNAL)
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Bridges of a host, less those of programs that make them.
+
+use super::comment;
+use crate::inventory::quoted;
+use crate::observe::{Link, Observed};
+use crate::plan::bridge_maker;
+use crate::resource::bridge::check_link_name;
+use std::fmt::Write as _;
+
+/// `bridges:`.
+pub(super) fn write(observed: &Observed, text: &mut String) {
+    let mut body = String::new();
+    let mut left = String::new();
+    for link in observed.links.bridges() {
+        if observed.state.record.as_deref().is_some_and(|r| r.contains(&format!("\"{}\":", link.name))) {
+            comment(4, &format!("Left out: bridge {}: an inventory states it already", link.name), &mut left);
+        } else if let Some(who) = bridge_maker(&link.name, observed) {
+            comment(4, &format!("Left out: bridge {}: {who} makes it", link.name), &mut left);
+        } else if let Err(why) = check_link_name(&link.name) {
+            comment(4, &format!("Left out: bridge {}: its name {why}", link.name), &mut left);
+        } else {
+            bridge(link, observed, &mut body);
+        }
+    }
+    if !body.is_empty() {
+        text.push_str("    bridges:\n");
+    }
+    text.push_str(&body);
+    text.push_str(&left);
+}
+
+fn bridge(link: &Link, observed: &Observed, text: &mut String) {
+    match observed.network.owner(link) {
+        Some(owner) => {
+            let file = owner.file.map_or_else(String::new, |file| format!(", {file}"));
+            comment(6, &format!("made by {}{file}", owner.manager.as_str()), text);
+        }
+        None => comment(6, "of no network manager that kvmfw knows", text),
+    }
+    let list = |items: Vec<String>| items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", ");
+    let mut fields = Vec::new();
+    let ports: Vec<String> =
+        observed.links.ports(&link.name).filter(|p| is_uplink(p)).map(|p| p.name.clone()).collect();
+    let addresses: Vec<String> = link
+        .addresses
+        .iter()
+        .filter(|a| a.scope == "global" && !a.dynamic)
+        .map(|a| format!("{}/{}", a.local, a.prefix))
+        .collect();
+    let default =
+        |route: &&crate::observe::Route| route.is_default() && route.by(&link.name) && is_static(route);
+    let hops = observed.links.routes.iter().filter(default).flat_map(|route| &route.hops);
+    let gateways: Vec<String> =
+        hops.filter_map(|hop| hop.via.clone()).filter(|via| !via.contains(' ')).collect();
+    for (key, items) in [("ports", ports), ("addresses", addresses), ("gateways", gateways)] {
+        if !items.is_empty() {
+            fields.push(format!("{key}: [{}]", list(items)));
+        }
+    }
+    if link.number("stp_state").is_some_and(|on| on != 0) {
+        fields.push("stp: true".to_owned());
+    }
+    let _ = match fields.is_empty() {
+        true => writeln!(text, "      {}: {{ manage: false }}", quoted(&link.name)),
+        false => writeln!(text, "      {}: {{ {} }}", quoted(&link.name), fields.join(", ")),
+    };
+}
+
+/// Not the port of a guest, which comes and goes.
+fn is_uplink(port: &Link) -> bool {
+    let guests = ["vnet", "tap", "fwpr", "fwln", "veth", "lxc", "ve-", "vb-"];
+    port.linkinfo.kind.as_deref() != Some("tun") && !guests.iter().any(|start| port.name.starts_with(start))
+}
+
+/// Not from DHCP or a router's advertisement.
+fn is_static(route: &crate::observe::Route) -> bool {
+    !route.words.iter().any(|word| matches!(word.as_str(), "dhcp" | "ra" | "16" | "9"))
+}

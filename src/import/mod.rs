@@ -1,0 +1,85 @@
+//! IMPORT: what is on a host, said as an inventory says it. Rules and files of programs that write them
+//! again themselves are left out, and a comment says whose they are.
+//!
+//! What is printed loads, and adopted it changes no verdict: chains keep their rules in their order, and
+//! where rules of others stand before ours the hook is told to stay behind them.
+
+mod bridges;
+mod rules;
+mod sysctl;
+
+pub use sysctl::keys;
+
+use crate::inventory::{Become, Connection, quoted};
+use crate::observe::Observed;
+use std::fmt::Write as _;
+
+/// The inventory of one host as it was observed; `name` is its name there.
+///
+/// The values of [`keys`] have to be among what was observed.
+pub fn yaml(name: &str, connection: &Connection, observed: &Observed) -> String {
+    let mut text = format!(
+        "# What {name} has now, as an inventory. Nothing was changed there.\n\
+         # Keep it, for example as inventories/{name}.yaml; `kvmfw plan --adopt` then shows what of it would be taken over.\n"
+    );
+    if let Some(inventory) = &observed.state.inventory {
+        let generation = observed.state.generation.unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "# The inventory `{inventory}` manages this host (generation {generation}): what kvmfw wrote is not repeated here."
+        );
+    }
+    for manager in &observed.others.managers {
+        let name = manager.split(' ').next().unwrap_or_default();
+        let _ =
+            writeln!(text, "# {name} loads rules of its own there; kvmfw plans rules only once it does not.");
+    }
+    let _ = writeln!(text, "hosts:\n  {}:", quoted(name));
+    let before = text.len();
+    reach(name, connection, &mut text);
+    let rules = rules::Found::of(observed);
+    rules.foreign_chains(&mut text);
+    sysctl::write(observed, &mut text);
+    bridges::write(observed, &mut text);
+    rules.write(&mut text);
+    // A host must be a map, also where there is nothing to say but comments.
+    if text[before..].lines().all(|line| line.trim_start().starts_with('#')) {
+        text.insert_str(before - 1, " { }");
+    }
+    text
+}
+
+fn reach(name: &str, connection: &Connection, text: &mut String) {
+    if connection.address != name {
+        let _ = writeln!(text, "    address: {}", quoted(&connection.address));
+    }
+    let mut ssh = Vec::new();
+    ssh.extend(connection.user.iter().map(|user| format!("user: {}", quoted(user))));
+    if connection.become_root == Become::Sudo {
+        ssh.push("become: sudo".to_owned());
+    }
+    ssh.extend(connection.port.iter().map(|port| format!("port: {port}")));
+    for (key, path) in
+        [("identity_file", &connection.identity_file), ("known_hosts", &connection.known_hosts)]
+    {
+        ssh.extend(path.iter().map(|path| format!("{key}: {}", quoted(&path.to_string_lossy()))));
+    }
+    ssh.extend(connection.jump.iter().map(|jump| format!("jump: {}", quoted(jump))));
+    let options: Vec<String> = connection
+        .options
+        .iter()
+        .map(|(name, value)| format!("{}: {}", quoted(name), quoted(value)))
+        .collect();
+    if !options.is_empty() {
+        ssh.push(format!("options: {{ {} }}", options.join(", ")));
+    }
+    if !ssh.is_empty() {
+        let _ = writeln!(text, "    ssh: {{ {} }}", ssh.join(", "));
+    }
+}
+
+/// A line of a comment: what came from the host can neither end it nor do anything to a terminal.
+fn comment(indent: usize, line: &str, text: &mut String) {
+    let line: String = line.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let _ = writeln!(text, "{:indent$}# {line}", "");
+}

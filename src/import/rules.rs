@@ -1,0 +1,268 @@
+//! Rules of a host: those of nobody known are stated, the others are named.
+
+use super::comment;
+use crate::inventory::{check_chain, quoted};
+use crate::observe::Observed;
+use crate::plan::{bridge_maker, writer};
+use crate::problem::Place;
+use crate::resource::iptables::rule::{self, Context};
+use crate::resource::iptables::save::{SaveChain, Table, jump, tokens};
+use crate::resource::iptables::targets::owner_of_chain;
+use crate::resource::iptables::text::{Line, split};
+use crate::resource::iptables::{Family, HOOK_COMMENT, PREFIX, Policy, is_builtin};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// The rules of a host, sorted by whether they can be stated.
+pub(super) struct Found<'a> {
+    observed: &'a Observed,
+    /// Names of user chains that are left out, and why.
+    left: BTreeMap<&'a str, String>,
+}
+
+/// A rule of a built-in chain.
+enum Rule<'a> {
+    Stated(&'a str),
+    /// Why not.
+    Left(&'a str, String),
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn of(observed: &'a Observed) -> Self {
+        let mut found = Self { observed, left: BTreeMap::new() };
+        for (family, name, _, chain) in found.chains() {
+            if is_builtin(name, &chain.name) {
+                continue;
+            }
+            // One name is either ours or foreign, in all tables.
+            if let Some(why) = found.why_not(family, name, chain) {
+                found.left.insert(&chain.name, why);
+            }
+        }
+        found
+    }
+
+    /// Every chain that is not kvmfw's.
+    fn chains(&self) -> Vec<(Family, &'a str, &'a Table, &'a SaveChain)> {
+        let mut all = Vec::new();
+        for (family, rules) in &self.observed.rules {
+            for (name, table) in &rules.live.tables {
+                let foreign = table.chains().iter().filter(|chain| !chain.is_own());
+                all.extend(foreign.map(|chain| (*family, name.as_str(), table, chain)));
+            }
+        }
+        all
+    }
+
+    /// Why a user chain is left out as a whole: one rule less, and it would say something else.
+    fn why_not(&self, family: Family, table: &str, chain: &SaveChain) -> Option<String> {
+        if let Some(who) = self.owner(&chain.name) {
+            return Some(format!("{who} writes it"));
+        }
+        if let Err(problem) = check_chain(table, &chain.name) {
+            return Some(problem.message);
+        }
+        let why = |rule: &String| Some(format!("`{rule}`: {}", refused(rule, family, table, chain)?));
+        chain.rules.iter().find_map(why)
+    }
+
+    /// Who writes a chain of this name.
+    fn owner(&self, chain: &str) -> Option<&'static str> {
+        let firewalld =
+            || self.observed.others.managers.iter().any(|m| m == "firewalld").then_some("firewalld");
+        owner_of_chain(chain).or_else(|| writer(chain)).or_else(firewalld)
+    }
+
+    /// The rules of a built-in chain, less our hooks.
+    fn rules(&self, family: Family, table: &str, chain: &'a SaveChain) -> Vec<Rule<'a>> {
+        let ours = |rule: &&String| {
+            rule.contains(HOOK_COMMENT) || jump(rule).is_some_and(|j| j.target.starts_with(PREFIX))
+        };
+        let judge = |rule: &'a String| match self.writer(rule) {
+            Some(who) => Rule::Left(rule, format!("of {who}")),
+            None => match refused(rule, family, table, chain) {
+                Some(why) => Rule::Left(rule, why),
+                None => Rule::Stated(rule),
+            },
+        };
+        chain.rules.iter().filter(|rule| !ours(rule)).map(judge).collect()
+    }
+
+    /// Who writes a rule of a built-in chain, by what it jumps to, whose bridge it names, what it says.
+    fn writer(&self, rule: &str) -> Option<String> {
+        if let Some(target) = jump(rule).map(|jump| jump.target)
+            && let Some(who) = self.owner(&target)
+        {
+            return Some(who.to_owned());
+        }
+        let words = tokens(rule).unwrap_or_default();
+        for pair in words.windows(2) {
+            match pair[0].as_str() {
+                "-i" | "-o" | "--physdev-in" | "--physdev-out" => {
+                    if let Some(who) = bridge_maker(&pair[1], self.observed) {
+                        return Some(format!("{who}: it names its bridge {}", pair[1]));
+                    }
+                }
+                "--comment" if pair[1].starts_with("kubernetes ") => return Some("kube-proxy".to_owned()),
+                "--comment" if pair[1].starts_with("cali:") => return Some("Calico".to_owned()),
+                _ => {}
+            }
+        }
+        self.owner("").map(str::to_owned)
+    }
+
+    /// Chains of others that stated rules jump to.
+    pub(super) fn foreign_chains(&self, text: &mut String) {
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        for (family, name, table, chain) in self.chains() {
+            for rule in self.stated(family, name, chain) {
+                if let Some(target) = jump(rule).map(|jump| jump.target)
+                    && let Some(chain) = table.chain(&target)
+                    && self.left.contains_key(chain.name.as_str())
+                {
+                    names.insert(&chain.name);
+                }
+            }
+        }
+        if !names.is_empty() {
+            let list: Vec<String> = names.into_iter().map(quoted).collect();
+            let _ = writeln!(text, "    foreign_chains: [{}]", list.join(", "));
+        }
+    }
+
+    /// The rules of a chain that are stated.
+    fn stated(&self, family: Family, table: &str, chain: &'a SaveChain) -> Vec<&'a str> {
+        if !is_builtin(table, &chain.name) {
+            let left = self.left.contains_key(chain.name.as_str());
+            return chain.rules.iter().filter(|_| !left).map(String::as_str).collect();
+        }
+        let stated = |rule| match rule {
+            Rule::Stated(rule) => Some(rule),
+            Rule::Left(..) => None,
+        };
+        self.rules(family, table, chain).into_iter().filter_map(stated).collect()
+    }
+
+    /// `iptables:` and `ip6tables:`.
+    pub(super) fn write(&self, text: &mut String) {
+        for family in self.observed.rules.keys() {
+            let mut tables: BTreeMap<&str, String> = BTreeMap::new();
+            let mut left = Vec::new();
+            for (_, name, _, chain) in self.chains().into_iter().filter(|(of, ..)| of == family) {
+                let body = self.chain(*family, name, chain, &mut left);
+                if !body.is_empty() {
+                    tables.entry(name).or_default().push_str(&body);
+                }
+            }
+            if !tables.is_empty() {
+                let _ = writeln!(text, "    {}:", family.key());
+            }
+            for (name, chains) in tables {
+                let _ = write!(text, "      {name}:\n{chains}");
+            }
+            if !left.is_empty() {
+                comment(4, &format!("Left out of {}, and left alone on the host:", family.key()), text);
+            }
+            left.iter().for_each(|line| comment(4, &format!("  {line}"), text));
+        }
+    }
+
+    /// One chain, or why it is left out.
+    fn chain(&self, family: Family, table: &str, chain: &'a SaveChain, left: &mut Vec<String>) -> String {
+        let name = &chain.name;
+        if let Some(why) = self.left.get(name.as_str()) {
+            left.push(format!("chain {table}/{name} ({} rules): {why}", chain.rules.len()));
+            return String::new();
+        }
+        let builtin = is_builtin(table, name);
+        let stated = self.stated(family, table, chain);
+        let mut body = String::new();
+        if chain.policy == Some(Policy::Drop) {
+            body.push_str("          policy: DROP\n");
+        }
+        if builtin {
+            let rules = self.rules(family, table, chain);
+            for rule in &rules {
+                if let Rule::Left(rule, why) = rule {
+                    left.push(format!("rule of {table}/{name}: `{rule}`: {why}"));
+                }
+            }
+            body.push_str(place(&rules));
+        }
+        if !stated.is_empty() {
+            body.push_str("          rules: |\n");
+        }
+        for rule in &stated {
+            let _ = writeln!(body, "            {}", rule.replace('$', "$$"));
+        }
+        if body.is_empty() {
+            return if builtin { String::new() } else { format!("        {}: {{ }}\n", quoted(name)) };
+        }
+        let mut text = String::new();
+        if !stated.is_empty() {
+            comment(8, &self.from(family, table, name, &stated), &mut text);
+        }
+        let _ = write!(text, "        {}:\n{body}", quoted(name));
+        text
+    }
+
+    /// Where rules of nobody known come from.
+    fn from(&self, family: Family, table: &str, chain: &str, rules: &[&str]) -> String {
+        let files = &self.observed.boot_files;
+        let mut paths: BTreeSet<&str> = BTreeSet::new();
+        let mut loaded = 0;
+        for rule in rules {
+            let mut places = files.places(family, table, chain, rule).peekable();
+            loaded += usize::from(places.peek().is_some());
+            paths.extend(places.map(|place| place.path.as_str()));
+        }
+        let who = "by hand, or of a program that kvmfw does not know";
+        let paths: Vec<&str> = paths.into_iter().collect();
+        match (loaded, rules.len()) {
+            (0, _) => format!("{who}; no boot file known to kvmfw loads them"),
+            (some, all) if some == all => format!("{who}; loaded at boot by {}", paths.join(", ")),
+            (some, all) => format!("{who}; {some} of {all} loaded at boot by {}", paths.join(", ")),
+        }
+    }
+}
+
+/// Where the hook has to stand so that the order stays: behind rules of others, if those come first.
+fn place(rules: &[Rule<'_>]) -> &'static str {
+    let stated = |rule: &Rule<'_>| matches!(rule, Rule::Stated(_));
+    let (Some(first), Some(last)) = (rules.iter().position(stated), rules.iter().rposition(stated)) else {
+        return "";
+    };
+    let between = rules.get(first..last).unwrap_or_default().iter().any(|rule| !stated(rule));
+    match (first > 0, between || last + 1 < rules.len()) {
+        (false, false) => "",
+        (false, true) if !between => "",
+        (true, false) => "          hook: last   # rules of others come first, and stay first\n",
+        _ => {
+            "          # Rules of others stand between these: together they come behind them, which may decide otherwise.\n          hook: last\n"
+        }
+    }
+}
+
+/// Why an inventory cannot state a rule.
+fn refused(rule: &str, family: Family, table: &str, chain: &SaveChain) -> Option<String> {
+    if rule.is_empty() {
+        return Some("a rule that only counts".to_owned());
+    }
+    if rule
+        .chars()
+        .any(|c| c.is_control() || ('\u{80}'..'\u{a0}').contains(&c) || "\u{2028}\u{2029}".contains(c))
+    {
+        return Some("has control characters".to_owned());
+    }
+    let builtin = is_builtin(table, &chain.name);
+    let text = rule.replace('$', "$$");
+    let line = Line { text: &text, place: Place { file: "host".into(), line: 1, column: 1, length: 1 } };
+    let mut problems = Vec::new();
+    match split(&line) {
+        Err(problem) => problems.push(problem),
+        Ok(words) => {
+            rule::check(&words, Context { family, table, chain: &chain.name, builtin }, &mut problems);
+        }
+    }
+    problems.into_iter().next().map(|problem| problem.message)
+}

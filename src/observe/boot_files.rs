@@ -1,0 +1,121 @@
+//! The files that load rules of others at boot: where a live rule comes from, and what brings it back.
+
+use crate::resource::iptables::Family;
+
+/// What the boot files of a host say of rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootFiles {
+    rules: Vec<BootRule>,
+    /// Lines of scripts that call iptables.
+    pub scripts: Vec<BootLine>,
+}
+
+/// A rule that a file in the form of `iptables-save` loads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct BootRule {
+    family: Family,
+    /// `TABLE -A CHAIN …`.
+    text: String,
+    place: BootLine,
+}
+
+/// A line of a boot file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootLine {
+    /// The file.
+    pub path: String,
+    /// Its number, from 1.
+    pub line: u32,
+}
+
+impl BootFiles {
+    /// Reads the probe's section: `>PATH`, then `LINE:TEXT`.
+    pub fn parse(text: &str) -> Self {
+        let mut files = Self::default();
+        let mut path = "";
+        let mut table = "filter".to_owned();
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('>') {
+                path = name;
+                continue;
+            }
+            let Some((number, rule)) = line.split_once(':') else { continue };
+            let Ok(line) = number.parse() else { continue };
+            let place = BootLine { path: path.to_owned(), line };
+            if let Some(name) = rule.strip_prefix('*') {
+                name.trim().clone_into(&mut table);
+            } else if rule.starts_with("-A ") {
+                let v6 = path.ends_with(".v6") || path.contains("ip6tables");
+                let family = if v6 { Family::V6 } else { Family::V4 };
+                files.rules.push(BootRule { family, text: format!("{table} {}", plain(rule)), place });
+            } else {
+                files.scripts.push(place);
+            }
+        }
+        files
+    }
+
+    /// The first `file:line` that loads this rule.
+    pub fn find(&self, family: Family, table: &str, chain: &str, rule: &str) -> Option<String> {
+        let place = self.places(family, table, chain, rule).next()?;
+        Some(format!("{}:{}", place.path, place.line))
+    }
+
+    /// Every line that loads this rule.
+    pub fn places(
+        &self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        rule: &str,
+    ) -> impl Iterator<Item = &BootLine> {
+        let wanted = plain(&format!("{table} -A {chain} {rule}"));
+        self.rules.iter().filter(move |r| r.family == family && r.text == wanted).map(|r| &r.place)
+    }
+}
+
+/// White space and the order of state names do not count, nor does `-m tcp` behind `-p tcp`, which people
+/// leave out and iptables prints.
+fn plain(rule: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in rule.split_whitespace() {
+        let word = match word.contains("ESTABLISHED") && word.contains(',') {
+            true => {
+                let mut states: Vec<&str> = word.split(',').collect();
+                states.sort_unstable();
+                states.join(",")
+            }
+            false => word.to_owned(),
+        };
+        words.push(word);
+        let protocol = words.iter().position(|w| w == "-p").and_then(|at| words.get(at + 1));
+        if let (Some(protocol), [.., m, name]) = (protocol, words.as_slice())
+            && m == "-m"
+            && name == protocol
+        {
+            words.truncate(words.len() - 2);
+        }
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_found_as_people_write_them() {
+        let files = BootFiles::parse(
+            ">/etc/iptables/rules.v4\n1:*filter\n5:-A INPUT -p tcp --dport 22 -j ACCEPT\n\
+             7:-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n>/etc/rc.local\n3:iptables-restore </root/fw\n",
+        );
+        let find = |rule| files.find(Family::V4, "filter", "INPUT", rule);
+        assert_eq!(find("-p tcp -m tcp --dport 22 -j ACCEPT").as_deref(), Some("/etc/iptables/rules.v4:5"));
+        assert_eq!(
+            find("-m state --state ESTABLISHED,RELATED -j ACCEPT").as_deref(),
+            Some("/etc/iptables/rules.v4:7")
+        );
+        assert_eq!(find("-p udp -m udp --dport 22 -j ACCEPT"), None);
+        assert_eq!(files.scripts, [BootLine { path: "/etc/rc.local".to_owned(), line: 3 }]);
+    }
+}
