@@ -430,6 +430,7 @@ install_boot() {
 		[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$unit" ] && cmp -s "$T/units/$unit" "$dir/$unit" || exit 1
 	done && return
 	# Beside their places, so that each comes there whole, by a rename.
+	# shellcheck disable=SC2174 # none of them has a parent that is missing
 	mkdir -p -m 755 $dir/sysinit.target.wants $dir/multi-user.target.wants $dir/kvmfw.new && cp "$T"/units/* $dir/kvmfw.new/ &&
 		chmod 644 $dir/kvmfw.new/* && mv -f $dir/kvmfw.new/* $dir/ && rmdir $dir/kvmfw.new || return 1
 	boot_units | while read -r unit wants; do
