@@ -96,7 +96,10 @@ async fn look(events: &Events, desired: &Desired, options: &Options, session: &S
         remote::probe_applied(&nonce)
     } else {
         let (want, keys) = plan::question(desired);
-        remote::probe(&nonce, &Question { want: [&want[0], &want[1]], keys: &keys, boot_files: false })
+        remote::probe(
+            &nonce,
+            &Question { want: [&want[0], &want[1]], keys: &keys, boot_files: options.adopt },
+        )
     };
     let answer = ask(session, events, host, &document, PROBE_LIMIT)
         .await
