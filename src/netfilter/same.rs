@@ -114,11 +114,15 @@ fn laid_out<'a>(rules: &'a Ruleset, table: &str, chain: &str) -> Option<Vec<Item
     let mut budget = ITEMS;
     let mut items = chain_items(rules, table, chain, 0, &mut budget)?;
     let mut kept: Vec<Item<'a>> = Vec::new();
+    let mut changes = false;
     for item in items.drain(..) {
         if kept.last().is_some_and(|last: &Item<'_>| last.is_final() && last.matches.is_empty()) {
             break;
         }
-        if !(item.is_final() && kept.iter().any(|one| one.is_like(&item))) {
+        // Where a mark was set in between, the same condition may hold the second time.
+        let dead = item.is_final() && !changes && kept.iter().any(|one| one.is_like(&item));
+        changes |= !ends(&item, &mut BTreeSet::new());
+        if !dead {
             kept.push(item);
         }
     }
@@ -202,12 +206,12 @@ fn alike<'i, 'a>(old: &'i [Item<'a>], new: &'i [Item<'a>]) -> Result<(), Pair<'i
     if let Some(left) = free.iter().position(|free| *free) {
         return alone(&old[left], new, false);
     }
+    if places.is_sorted() {
+        return Ok(());
+    }
     let mut pairs = PAIRS;
     for (at, place) in places.iter().enumerate() {
         // Those that stand behind it now and stood before it.
-        if places.get(at) == Some(&at) && places.get(..at).is_some_and(|b| b.iter().all(|p| *p < at)) {
-            continue;
-        }
         for (later, _) in places.iter().enumerate().skip(at + 1).filter(|(_, other)| *other < place) {
             pairs = pairs.saturating_sub(1);
             let (first, second) = (&new[at], &new[later]);
@@ -225,10 +229,16 @@ fn commute<'m>(one: &'m Item<'_>, two: &'m Item<'_>, a: &[&'m Match], b: &[&'m M
     let under = |outer: &[&'m Match], item: &'m Item<'_>| -> Vec<&'m Match> {
         outer.iter().copied().chain(item.matches).collect()
     };
-    let (mine, theirs) = (under(a, one), under(b, two));
+    let (mut mine, mut theirs) = (under(a, one), under(b, two));
     let mut outcomes = BTreeSet::new();
-    if ends(one, &mut outcomes) && ends(two, &mut outcomes) && outcomes.len() < 2 || disjoint(&mine, &theirs)
-    {
+    let decide = ends(one, &mut outcomes) && ends(two, &mut outcomes);
+    if !decide {
+        // What one of them changes tells the other nothing.
+        for list in [&mut mine, &mut theirs] {
+            list.retain(|m| !matches!(m.test, Test::Mark { .. } | Test::Conntrack(_)));
+        }
+    }
+    if decide && outcomes.len() < 2 || disjoint(&mine, &theirs) {
         return true;
     }
     let inner = |item: &'m Item<'_>| match &item.body {

@@ -164,7 +164,6 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.extend(rules.changes.iter().cloned());
         plan.warnings.extend(rules.warnings.iter().cloned());
     }
-    plan.changes.extend(adoption.changes.iter().cloned());
     plan.warnings.extend(adoption.warnings.iter().cloned());
     let bridges = bridge::plan(desired, observed, &record);
     plan.changes.extend(bridges.changes.iter().cloned());
@@ -176,6 +175,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.push(leave());
     }
     removes_all(&record, desired, &mut plan.changes);
+    plan.changes.extend(adoption.changes.iter().cloned());
     plan.warnings.extend(left_behind(observed));
     let refusal = refusal(desired, observed, options, &sysctl)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))

@@ -65,6 +65,7 @@ fn what_changes_places_must_come_to_the_same_or_not_meet() {
         ("-m limit --limit 3/min -j ACCEPT", "-j DROP"),
         ("-j MARK --set-xmark 0x1/0xffffffff", "-m mark --mark 0x1 -j DROP"),
         ("-m mark --mark 0x2 -j RETURN", "-j DROP"),
+        ("-m mark --mark 0x1 -j MARK --set-xmark 0x2/0xffffffff", "-m mark --mark 0x2 -j DROP"),
     ] {
         let (before, after) = swapped(a, b);
         fails(&before, &after);
@@ -94,6 +95,10 @@ fn chains_that_return_are_met_as_wholes() {
         &format!("{}-A INPUT -i eth0 -j A\n-A INPUT -j ACCEPT\n", chain("A")),
         &format!("{}-A INPUT -j ACCEPT\n-A INPUT -i eth0 -j A\n", chain("A")),
     );
+    // A mark that is set in between lets the same rule meet a packet that it did not meet before.
+    let marked = "-A INPUT -m mark --mark 0x1 -j DROP\n";
+    let set = "-A INPUT -i eth0 -j MARK --set-xmark 0x1/0xffffffff\n";
+    fails(&format!("{marked}{set}{marked}"), &format!("{marked}{set}"));
     // Once is not twice where a limit counts.
     let limited = "-A INPUT -m limit --limit 3/min -j ACCEPT\n";
     fails(limited, &format!("{limited}{limited}"));
