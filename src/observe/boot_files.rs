@@ -69,7 +69,7 @@ impl BootFiles {
         chain: &str,
         rule: &str,
     ) -> impl Iterator<Item = &BootLine> {
-        let wanted = plain(&format!("{table} -A {chain} {rule}"));
+        let wanted = format!("{table} {}", plain(&format!("-A {chain} {rule}")));
         self.rules.iter().filter(move |r| r.family == family && r.text == wanted).map(|r| &r.place)
     }
 }
