@@ -256,8 +256,8 @@ apply() {
 	apply_rules 6
 	if [ -s "$T/new/bridges" ]; then
 		step bridges
-		error=$(newcomers)
-		[ -z "$error" ] || failed "$error"
+		error=$(newcomers "$T/new/bridges" | head -n 1)
+		[ -z "$error" ] || failed "$error, and that bridge was to go: plan again"
 		quiet_profiles
 		error=$(ip -batch "$T/new/bridges" 2>&1) || failed "$error"
 	fi
@@ -276,14 +276,15 @@ apply() {
 	exit 0
 }
 
-# A guest that came to a bridge since the plan keeps that from going.
+# Guests that came since the plan to bridges that batch $1 removes. An apply does not begin then; a rollback goes
+# back to where there was no such bridge, and says whom that leaves without one.
 newcomers() {
 	local bridge port
-	sed -n 's/^link del dev //p' "$T/new/bridges" | while read -r bridge; do
+	sed -n 's/^link del dev //p' "$1" | while read -r bridge; do
 		for port in "/sys/class/net/$bridge/brif"/*; do
 			[ -e "$port" ] || continue
 			port=${port##*/}
-			grep -qxF "link set dev $port nomaster" "$T/new/bridges" || echo "$bridge was to go, but $port has become a port of it; plan again"
+			grep -qxF -e "link set dev $port nomaster" -e "link set dev $port master $bridge" "$T/new/bridges" || echo "$port has become a port of $bridge"
 		done
 	done
 }
@@ -299,6 +300,11 @@ not_kept() {
 roll_back() {
 	local family bad=0 missing
 	if [ -s "$T/pre/bridges" ]; then
+		newcomers "$T/pre/bridges" | while read -r line; do
+			say "$line, which goes with this change"
+			line="$(cat "$T/reason" 2>/dev/null); $line, which went with this change"
+			printf '%s\n' "$line" >"$T/reason"
+		done
 		ip -force -batch "$T/pre/bridges" >/dev/null 2>&1
 		take_back_window
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
