@@ -259,7 +259,7 @@ apply() {
 		error=$(newcomers "$T/new/bridges" | head -n 1)
 		[ -z "$error" ] || failed "$error, and that bridge was to go: plan again"
 		quiet_profiles
-		error=$(ip -batch "$T/new/bridges" 2>&1) || failed "$error"
+		error=$(bridge_batch "$T/new/bridges" 2>&1) || failed "$error"
 	fi
 	place_window
 	step "sysctl, closing"
@@ -274,6 +274,18 @@ apply() {
 	[ -z "$error" ] || failed "$(not_kept "$(printf '%s\n' "$error" | head -n 1)")"
 	step applied
 	exit 0
+}
+
+# Lines of file $1 for `ip -batch`, and those that begin with `vlan` for `bridge -batch`, in their three
+# turns: links and addresses, VLANs, and last the bridges that are to filter by them. $2 is -force or nothing.
+bridge_batch() {
+	if ! grep -q '^vlan ' "$1"; then
+		ip ${2:+"$2"} -batch "$1"
+		return
+	fi
+	grep -v -e '^vlan ' -e ' vlan_filtering 1$' "$1" | ip ${2:+"$2"} -batch - || [ -n "${2-}" ] || return
+	grep '^vlan ' "$1" | bridge ${2:+"$2"} -batch - || [ -n "${2-}" ] || return
+	grep ' vlan_filtering 1$' "$1" | ip ${2:+"$2"} -batch -
 }
 
 # Guests that came since the plan to bridges that batch $1 removes. An apply does not begin then; a rollback goes
@@ -298,15 +310,17 @@ not_kept() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local family bad=0 missing
+	local family bad=0 missing lost
 	if [ -s "$T/pre/bridges" ]; then
-		newcomers "$T/pre/bridges" | while read -r line; do
-			say "$line, which goes with this change"
-			line="$(cat "$T/reason" 2>/dev/null); $line, which went with this change"
-			printf '%s\n' "$line" >"$T/reason"
-		done
-		ip -force -batch "$T/pre/bridges" >/dev/null 2>&1
+		lost=$(newcomers "$T/pre/bridges" | awk '{ printf "; %s, which went with this change", $0 }')
+		if [ -n "$lost" ]; then
+			lost=$(cat "$T/reason" 2>/dev/null)$lost
+			say "$lost"
+			printf '%s\n' "$lost" >"$T/reason"
+		fi
+		# First who configures links forgets the change: else it acts on it while it is taken back.
 		take_back_window
+		bridge_batch "$T/pre/bridges" -force >/dev/null 2>&1
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
 			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue
