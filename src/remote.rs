@@ -74,6 +74,8 @@ pub struct Question<'a> {
     pub want: [&'a str; 2],
     /// sysctl keys as paths below `/proc/sys`, one on a line.
     pub keys: &'a str,
+    /// VLANs of ports too, also where no bridge filters by them yet.
+    pub vlans: bool,
     /// Whether to tell what loads rules of others at boot.
     pub boot_files: bool,
 }
@@ -116,6 +118,9 @@ fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
     doc.push_str("\t;;\n\tesac\n}\nwant_keys() {\n\tcat");
     here(doc, nonce, question.keys);
     doc.push_str("}\n");
+    if question.vlans {
+        doc.push_str("VLANS=yes\n");
+    }
 }
 
 /// The document that uploads a transaction and stages it: up to, not including, the arming.

@@ -13,6 +13,7 @@ use common::{Backend, Builder, Lab, SysctlOrder};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 const CURES: [&str; 3] = ["bridge-accept-each", "bridge-accept-physdev", "bridge-bypass"];
@@ -283,6 +284,8 @@ struct Stage {
     listeners: Vec<Python>,
     project: Project,
     lab: Lab,
+    /// No flow has a source port that an earlier one had.
+    next_port: AtomicU16,
 }
 
 impl Stage {
@@ -302,7 +305,7 @@ impl Stage {
             assert!(found.contains(wanted), "{tool} on the host is {found}, not {wanted}");
         }
         let project = Project::new(&lab, &["kvm1"], "modules: []\n");
-        let mut stage = Self { listeners: Vec::new(), project, lab };
+        let mut stage = Self { listeners: Vec::new(), project, lab, next_port: AtomicU16::new(10_000) };
         stage.listen();
         Some(stage)
     }
@@ -391,7 +394,11 @@ impl Stage {
     /// What comes of new flows from a place, a line each.
     #[track_caller]
     fn ask(&self, place: &str, questions: &[String]) -> String {
-        let mut command = vec!["python3", "-c", ASK];
+        let many = u16::try_from(questions.len()).unwrap();
+        let first = self.next_port.fetch_add(many, Ordering::Relaxed);
+        assert!(first < 32_000, "out of ports");
+        let first = first.to_string();
+        let mut command = vec!["python3", "-c", ASK, &first];
         command.extend(questions.iter().map(String::as_str));
         match place {
             "neighbour" => self.lab.neighbour("kvm1", &command).ok(),

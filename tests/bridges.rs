@@ -207,3 +207,82 @@ fn the_management_address_moves_within_50_ms() {
     assert_eq!(on_host(&lab, "ip -o address show scope global | awk '{ print $2, $4 }'"), addresses);
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
 }
+
+/// Spanning tree that listens for longer than anybody waits: the new bridge is silent, and the address goes
+/// back to where it answered.
+#[test]
+fn the_management_address_comes_back_when_the_new_bridge_is_silent() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let before = lab.dump(HOST);
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        "bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: true, forward_delay: 30 } }\n",
+    );
+    let run = project.apply(&lab, &[]).expect(4);
+    assert!(run.stdout.contains("ROLLED BACK"), "{}", run.stdout);
+    common::same(&before, &lab.dump(HOST), "after the rollback");
+    let status = project.kvmfw(&lab, &["status"]).expect(0);
+    assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);
+    // It is nothing but the silence that was wrong.
+    project.all("bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: false } }\n");
+    project.apply(&lab, &[]).expect(0);
+}
+
+/// A rule of policy routing that asks for a link that becomes a port asks in vain.
+#[test]
+fn policy_rules_by_a_port_are_told() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(
+        &lab,
+        "ip rule add iif eth0 lookup 77 pref 100; ip -6 rule add from fd99::/64 iif eth0 lookup 78 pref 101",
+    );
+    let bridge = "bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: false } }\n";
+    let project = Project::new(&lab, &[HOST], bridge);
+    let told = |when: &str| {
+        let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(0).json();
+        let all = plan["hosts"][0]["warnings"].as_array().unwrap().clone();
+        let told = all.iter().filter(|w| w["code"] == "rule-by-port");
+        let told: Vec<_> = told.map(|w| w["message"].as_str().unwrap().to_owned()).collect();
+        println!("{when}: {told:#?}");
+        told
+    };
+    let before = told("before");
+    assert_eq!(before.len(), 2);
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(told("applied"), before, "it is still so");
+    // What it says to do is what helps.
+    for message in before {
+        let command = message.split('`').find(|words| words.starts_with("ip ")).unwrap();
+        on_host(&lab, command);
+    }
+    assert_eq!(told("added"), Vec::<String>::new());
+}
+
+/// VLANs are for kernels that filter them; where one does not, that is said before anything is touched.
+#[test]
+fn vlans_need_a_kernel_that_filters_them() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let filters = on_host(&lab, "ip -d -j link show br123").contains("vlan_default_pvid");
+    let before = lab.dump(HOST);
+    let words =
+        "bridges: { br123: { ports: [eth1], vlan_filtering: true, vlans: { eth1: [1, 10], br123: [1] } } }\n";
+    let project = Project::new(&lab, &[HOST], words);
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]);
+    let host = &plan.json()["hosts"][0];
+    if filters {
+        assert_eq!(host["changes"][0]["kind"], "bridge", "{host:#}");
+    } else {
+        assert_eq!((plan.code, &host["reason"]), (7, &"unsupported".into()), "{host:#}");
+    }
+    common::same(&before, &lab.dump(HOST), "a plan changes nothing");
+}

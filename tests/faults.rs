@@ -396,6 +396,45 @@ fn t40_a_disk_that_fills_up_after_arming() {
     unwritable("i=0; while touch /var/lib/kvmfw/full$i; do i=$((i+1)); done");
 }
 
+/// What lets no new connection in is live, and the disk is too full to write the deadline of the confirm
+/// down. It holds all the same.
+#[test]
+fn t40_a_disk_that_fills_up_under_a_lockout() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Legacy).up();
+    on_host(&lab, "mkdir -p /var/lib/kvmfw && mount -t tmpfs -o size=8m none /var/lib/kvmfw");
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    project.apply(&lab, &[]).expect(0);
+    let before = lab.dump(HOST);
+    project.all(&opened(80).replace("22, ", ""));
+    let mut holder = hold_lock(&lab, "/run/free");
+    let kvmfw = project.spawn(
+        &lab,
+        &["apply", "-y", "--accept-risk", "lockout", "--apply-timeout", "90s", "--confirm-timeout", "3s"],
+    );
+    let is_so = |script: &str| lab.host(HOST, &["sh", "-c", script]).success().then_some(());
+    wait("the change waits for the lock", LONG, || {
+        is_so(
+            "t=$(readlink /var/lib/kvmfw/open) && tail -n 1 /var/lib/kvmfw/$t/journal | grep -q ' iptables$' && pgrep -f '^[^ ]*iptables[^ ]*-restore'",
+        )
+    });
+    on_host(&lab, "cat /dev/zero >/var/lib/kvmfw/filler 2>/dev/null; true");
+    on_host(&lab, "touch /run/free");
+    holder.wait().unwrap();
+    wait("the change is live", LONG, || {
+        is_so("! iptables -S KVMFW-RH-Firewall-1-INPUT | grep -q 'dport 22 '")
+    });
+    // Long before the deadline of the step before, which is the one on the disk.
+    wait("it goes back", Duration::from_secs(30), || {
+        is_so("iptables -S KVMFW-RH-Firewall-1-INPUT | grep -q 'dport 22 '")
+    });
+    on_host(&lab, "rm /var/lib/kvmfw/filler");
+    assert_eq!(transaction::end(kvmfw).code, 4);
+    same(&before, &lab.dump(HOST), "after the rollback");
+}
+
 // --- no global sync ---------------------------------------------------------------------------------
 
 /// 300 MB of dirty pages lie about; nothing that an apply does asks for them to be written.

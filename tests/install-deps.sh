@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests, the lab and the demo need and this Debian (or Ubuntu) does not have. Does
-# nothing when nothing is missing; starts no service. qemu is not among it: tests/vm/image.sh gets its own.
+# nothing when nothing is missing; starts no service. qemu is not among it: tests/image.sh gets its own.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH

@@ -96,10 +96,13 @@ async fn look(events: &Events, desired: &Desired, options: &Options, session: &S
         remote::probe_applied(&nonce)
     } else {
         let (want, keys) = plan::question(desired);
-        remote::probe(
-            &nonce,
-            &Question { want: [&want[0], &want[1]], keys: &keys, boot_files: options.adopt },
-        )
+        let question = Question {
+            want: [&want[0], &want[1]],
+            keys: &keys,
+            vlans: plan::asks_vlans(desired),
+            boot_files: options.adopt,
+        };
+        remote::probe(&nonce, &question)
     };
     let answer = ask(session, events, host, &document, PROBE_LIMIT)
         .await

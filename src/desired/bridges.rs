@@ -125,9 +125,10 @@ fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
         out.problems.push(problem.at_place(&place));
     }
     for vlan in &vlans {
-        if !ports.contains(&vlan.port) {
+        if vlan.port != name && !ports.contains(&vlan.port) {
             let message = format!("`{}` has VLANs but is no port of bridge `{name}`", vlan.port);
-            let problem = Problem::new("unknown-port", message).help("name it in `ports`");
+            let problem = Problem::new("unknown-port", message)
+                .help("name it in `ports`; the bridge's own VLANs stand under its own name");
             out.problems.push(problem.at_place(&place));
             break;
         }

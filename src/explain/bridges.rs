@@ -96,7 +96,7 @@ fn port_story(scene: &Scene<'_>, name: &str, bridge: &str) -> PortStory {
 
 fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
     let view = scene.bridge(family, name);
-    let dark = scene.sets.get(&family).and_then(|set| guests_dark(set, &scene.around, family, &view));
+    let dark = scene.sets.get(&family).and_then(|set| guests_dark(set, scene.around(family), family, &view));
     let dark = dark.map(|dark| DarkStory {
         by: scene.place(family, &dark.step),
         sample: dark.sample,

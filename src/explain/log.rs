@@ -128,7 +128,7 @@ fn writer(scene: &Scene<'_>, line: &LogLine) -> Option<Place> {
     let family = line.family();
     let set = scene.sets.get(&family)?;
     let mut best: Option<(usize, Step)> = None;
-    for step in super::path::met(set, &scene.around, line.base(), &line.packet()) {
+    for step in super::path::met(set, scene.around(family), line.base(), &line.packet()) {
         let is_log = set
             .rules(&step.table, &step.chain)
             .and_then(|rules| rules.get(step.index?.checked_sub(1)?))

@@ -99,8 +99,7 @@ pub struct Story {
 /// Errors: the question names something that the host does not have.
 pub fn story(scene: &Scene<'_>, question: &Question) -> Result<Vec<Story>, String> {
     let of = |end: &End| match end {
-        End::Address(IpAddr::V4(_)) => Some(Family::V4),
-        End::Address(IpAddr::V6(_)) => Some(Family::V6),
+        End::Address(address) => Some(family_of(*address)),
         _ => None,
     };
     let asked = of(&question.to).or_else(|| question.from.as_ref().and_then(of));
@@ -111,6 +110,10 @@ pub fn story(scene: &Scene<'_>, question: &Question) -> Result<Vec<Story>, Strin
     }
     let families = Family::ALL.into_iter().filter(|family| asked.is_none_or(|asked| asked == *family));
     families.map(|family| one(scene, question, family)).collect()
+}
+
+fn family_of(address: IpAddr) -> Family {
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
 fn one(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Story, String> {
@@ -160,7 +163,7 @@ pub(super) fn fate(
     let Some(set) = scene.sets.get(&family) else {
         return Fate { verdict: "unknown", by: None, because: Some(format!("the host has no {family}")) };
     };
-    let found = walk(set, &scene.around, base, packet);
+    let found = walk(set, scene.around(family), base, packet);
     let by = found.decided_by.as_ref().map(|step| scene.place(family, step));
     let missing: Vec<String> = found.unknowns().flat_map(|met| met.missing.clone()).collect();
     let because = match found.verdict {
@@ -205,7 +208,7 @@ pub(super) fn met(set: &Ruleset, around: &Surroundings, base: Base, packet: &Pac
 
 fn hops(scene: &Scene<'_>, family: Family, route: &Route) -> Vec<Hop> {
     let Some(set) = scene.sets.get(&family) else { return Vec::new() };
-    let found = walk(set, &scene.around, route.base, &route.packet);
+    let found = walk(set, scene.around(family), route.base, &route.packet);
     let hop = |stage: &crate::netfilter::Stage| {
         let skipped = stage.skipped.map(|why| match why {
             Skipped::NoRules => "no rules".to_owned(),
@@ -269,7 +272,7 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
     let host = question.from == Some(End::Host);
     let to = match &question.to {
         End::Host => None,
-        End::Address(address) if scene.around.is_local(*address) == Some(true) => None,
+        End::Address(address) if scene.around(family).is_local(*address) == Some(true) => None,
         End::Address(address) => Some(to_address(scene, question, *address, &from, &mut notes)),
         End::Name(name) => Some(named(scene, name)?),
     };
@@ -307,7 +310,7 @@ fn from_side(scene: &Scene<'_>, question: &Question) -> Result<Side, String> {
     let mut side = match &question.from {
         None | Some(End::Host) => Side::default(),
         Some(End::Name(name)) => named(scene, name)?,
-        Some(End::Address(address)) => match scene.around.device_to(*address) {
+        Some(End::Address(address)) => match scene.around(family_of(*address)).device_to(*address) {
             Device::Named(device) => Side { device: Some(device), port: None },
             _ => Side::default(),
         },
@@ -346,7 +349,7 @@ fn to_address(
     from: &Side,
     notes: &mut Vec<String>,
 ) -> Side {
-    let by_route = match scene.around.device_to(address) {
+    let by_route = match scene.around(family_of(address)).device_to(address) {
         Device::Named(device) => Side { device: Some(device), port: None },
         _ => Side::default(),
     };
@@ -359,7 +362,7 @@ fn to_address(
         return by_route;
     }
     let mut own = scene
-        .around
+        .around(family_of(address))
         .addresses
         .iter()
         .filter(|(device, net)| device == bridge && net.addr().is_ipv4() == address.is_ipv4());

@@ -1,9 +1,9 @@
 //! A host as it is explained: live, or as it will be.
 
 use crate::desired::Desired;
-use crate::netfilter::{BridgeView, Bystander, Effect, Hook, Ruleset, Step, Surroundings};
+use crate::netfilter::{BridgeView, Ruleset, Step, Surroundings};
 use crate::observe::{BootFiles, Link, Observed, Sections};
-use crate::plan::{Record, forecast, origins_of, writer};
+use crate::plan::{Record, bystanders, forecast, origins_of, writer};
 use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, PREFIX, Rules};
 use serde::Serialize;
@@ -44,7 +44,7 @@ pub struct Scene<'a> {
     pub guests: Guests,
     pub(super) saves: BTreeMap<Family, Save>,
     pub(super) sets: BTreeMap<Family, Ruleset>,
-    pub(super) around: Surroundings,
+    around: [Surroundings; 2],
     declared: BTreeMap<Family, Rules>,
     files: &'a BootFiles,
 }
@@ -89,7 +89,10 @@ impl<'a> Scene<'a> {
             .collect();
         let sets = saves.iter().map(|(family, save)| (*family, Ruleset::new(save))).collect();
         let (guests, files) = (extra.guests.clone(), &observed.boot_files);
-        let around = Surroundings { bystanders: bystanders(observed), ..forecast::surroundings(observed) };
+        let around = Family::ALL.map(|family| Surroundings {
+            bystanders: bystanders(&observed.others, family),
+            ..forecast::surroundings(observed)
+        });
         Self { host: host.to_owned(), observed, desired, guests, saves, sets, around, declared, files }
     }
 
@@ -100,7 +103,8 @@ impl<'a> Scene<'a> {
 
     /// Other tables that packets pass.
     pub fn others(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.around.bystanders.iter().map(|b| b.name.clone()).collect();
+        let mut names: Vec<String> =
+            self.around.iter().flat_map(|a| &a.bystanders).map(|b| b.name.clone()).collect();
         names.sort();
         names.dedup();
         names
@@ -120,6 +124,12 @@ impl<'a> Scene<'a> {
     /// A bridge as the rules of a family see it.
     pub(super) fn bridge(&self, family: Family, name: &str) -> BridgeView {
         forecast::bridge_view(family, name, Some(self.observed), self.desired)
+    }
+
+    /// What decides about packets of a family beside its rules.
+    pub(super) fn around(&self, family: Family) -> &Surroundings {
+        let [v4, v6] = &self.around;
+        if family == Family::V4 { v4 } else { v6 }
     }
 
     /// The link of a name.
@@ -150,34 +160,6 @@ impl<'a> Scene<'a> {
         }
         self.files.find(family, &step.table, &step.chain, &step.text)
     }
-}
-
-/// Other tables that packets pass: those of the other backend, and native ones of nft.
-fn bystanders(observed: &Observed) -> Vec<Bystander> {
-    let all = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
-    let mut found: Vec<Bystander> = Vec::new();
-    for (backend, count) in &observed.others.backend_rules {
-        let name = format!("{count} rules of the other backend ({})", backend.trim_end_matches(['4', '6']));
-        found.push(Bystander { name, hooks: all.to_vec(), effect: Effect::MayRewrite });
-    }
-    for chain in &observed.others.chains {
-        let words: Vec<&str> = chain.split_whitespace().collect();
-        let after =
-            |word: &str| words.iter().position(|w| *w == word).and_then(|at| words.get(at + 1)).copied();
-        let hook = match (words.first().copied(), after("hook")) {
-            (Some("bridge"), _) => Hook::Bridge,
-            (_, Some("prerouting")) => Hook::Prerouting,
-            (_, Some("input")) => Hook::Input,
-            (_, Some("forward")) => Hook::Forward,
-            (_, Some("output")) => Hook::Output,
-            (_, Some("postrouting")) => Hook::Postrouting,
-            _ => continue,
-        };
-        let effect = if after("type") == Some("nat") { Effect::MayRewrite } else { Effect::MayDrop };
-        let table = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-        found.push(Bystander { name: format!("nft table {table}"), hooks: vec![hook], effect });
-    }
-    found
 }
 
 /// Whose a rule is, by the chain it stands in or enters.

@@ -1,6 +1,6 @@
 //! Links and addresses, from what `ip -j` prints.
 
-use super::Route;
+use super::{PolicyRule, Route, Vlans};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -13,6 +13,11 @@ pub struct Links {
     /// Routes of all tables and both families, in an order in which they can be made: what is on the link
     /// comes before what goes by a gateway.
     pub routes: Vec<Route>,
+    /// Rules of policy routing, of both families.
+    pub rules: Vec<PolicyRule>,
+    /// VLANs of bridges and of their ports, where a bridge filters by them or is to; one that is not among
+    /// them has none.
+    pub vlans: Option<BTreeMap<String, Vlans>>,
 }
 
 /// One link.
@@ -70,6 +75,9 @@ pub struct Address {
     /// Prefix length.
     #[serde(rename = "prefixlen", default)]
     pub prefix: u8,
+    /// It makes no route to its network.
+    #[serde(default)]
+    pub noprefixroute: bool,
     /// It came by DHCP or router advertisement.
     #[serde(default)]
     pub dynamic: bool,
@@ -79,17 +87,26 @@ pub struct Address {
 }
 
 impl Links {
-    /// Reads the three sections. What is no JSON gives no links; a host without `ip` is refused
+    /// Reads the sections; those of the routes have the rules of policy routing too. What is no JSON gives no links; a host without `ip` is refused
     /// elsewhere, by the tool that is missing.
-    pub fn parse(links: &str, routes4: &str, routes6: &str) -> Self {
+    pub fn parse(links: &str, routes4: &str, routes6: &str, vlans: &str) -> Self {
         let links: Vec<Link> = serde_json::from_str(links).unwrap_or_default();
-        let of = |text: &str, v6| -> Vec<Route> {
-            text.lines().filter_map(|line| Route::parse(line, v6)).collect()
-        };
-        let mut routes = of(routes4, false);
-        routes.extend(of(routes6, true));
+        let (mut routes, mut rules) = (Vec::new(), Vec::new());
+        for (text, v6) in [(routes4, false), (routes6, true)] {
+            for line in text.lines() {
+                match PolicyRule::parse(line, v6) {
+                    Some(rule) => rules.push(rule),
+                    None => routes.extend(Route::parse(line, v6)),
+                }
+            }
+        }
         routes.sort_by_key(|route| route.hops.iter().any(|hop| hop.via.is_some()));
-        Self { by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(), routes }
+        Self {
+            by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
+            routes,
+            rules,
+            vlans: Vlans::parse(vlans),
+        }
     }
 
     /// The bridges.

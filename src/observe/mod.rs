@@ -4,19 +4,23 @@ mod boot_files;
 mod links;
 mod network;
 mod parse;
+mod policy;
 mod routes;
 mod sections;
 mod sockets;
 mod sysctl_dirs;
+mod vlans;
 
 pub use boot_files::{BootFiles, BootLine};
 pub use links::{Link, Links};
 pub use network::{FileLine, Manager, Network, Owner};
 pub use parse::{ObserveError, observe};
+pub use policy::PolicyRule;
 pub use routes::{Hop, Route};
 pub use sections::Sections;
 pub use sockets::Socket;
 pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
+pub use vlans::{VlanFlags, Vlans, range as vlan_range};
 
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;

@@ -56,6 +56,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
             sections.get("links").unwrap_or(""),
             sections.get("routes4").unwrap_or(""),
             sections.get("routes6").unwrap_or(""),
+            sections.get("vlans").unwrap_or(""),
         ),
         sockets: Socket::parse(sections.get("sockets").unwrap_or("")),
         network: Network::parse(sections.get("network").unwrap_or("")),

@@ -11,6 +11,9 @@ pub struct Route {
     pub dst: String,
     /// All that is said beside the hops: `proto static`, `metric 50`, `mtu lock 1400`, …
     pub words: Vec<String>,
+    /// It stands for the network of an address that makes no route itself (`noprefixroute`), as
+    /// NetworkManager has it: elsewhere the address gets one from the kernel.
+    pub of_address: bool,
     /// Where it goes; more than one is a multipath route.
     pub hops: Vec<Hop>,
 }
@@ -41,7 +44,7 @@ impl Route {
         let dst =
             words.next().filter(|w| *w == "default" || w.contains([':', '.']) || w.parse::<u8>().is_ok())?;
         let dst = if dst == "default" && v6 { "::/0" } else { dst }.to_owned();
-        let mut route = Self { dst, words: Vec::new(), hops: Vec::new() };
+        let mut route = Self { dst, words: Vec::new(), of_address: false, hops: Vec::new() };
         let mut rest = Vec::new();
         let hop = Hop::parse(words, &mut rest);
         route.hops.extend((!hop.dev.is_empty()).then_some(hop));
@@ -52,7 +55,10 @@ impl Route {
             }),
         );
         route.words = kept(&rest);
-        let kernels = route.has("proto", "kernel") || route.has("table", "local");
+        // What the kernel makes for an address has no metric but the usual one.
+        let usual = !route.words.iter().any(|word| word == "metric") || v6 && route.has("metric", "256");
+        route.of_address = route.has("proto", "kernel") && !usual;
+        let kernels = route.has("proto", "kernel") && usual || route.has("table", "local");
         (!kernels && !route.hops.is_empty()).then_some(route)
     }
 
@@ -156,6 +162,10 @@ mod tests {
     #[test]
     fn every_word_moves() {
         let cases = [
+            (
+                "10.0.0.0/24 dev a proto kernel scope link src 10.0.0.2 metric 100 ",
+                "10.0.0.0/24 dev br0 proto kernel scope link src 10.0.0.2 metric 100",
+            ),
             ("default via 10.0.0.1 dev a onlink ", "default via 10.0.0.1 dev br0 onlink"),
             ("10.0.0.0/24 dev a proto kernel scope link src 10.0.0.2 ", ""),
             ("local 10.0.0.2 dev a table local proto kernel scope host src 10.0.0.2 ", ""),

@@ -129,6 +129,12 @@ pub fn question(desired: &Desired) -> ([String; 2], String) {
     (want, keys)
 }
 
+/// Whether the VLANs of ports have to be asked for as well.
+pub fn asks_vlans(desired: &Desired) -> bool {
+    let mut managed = desired.bridges.values().filter(|bridge| bridge.manage);
+    managed.any(|bridge| !bridge.vlans.is_empty() || bridge.vlan_filtering == Some(true))
+}
+
 /// What can be said about a host's part of the inventory without a connection.
 pub fn check(desired: &Desired) -> Vec<Warning> {
     let mut warnings = desired.warnings.clone();

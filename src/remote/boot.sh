@@ -33,12 +33,14 @@ boot_load() {
 }
 
 # The lines of boot.bridges that are not so yet: links that are there are not made, addresses that are
-# there are not added, and those that are not are not taken away; so it is with gateways. What is left must not fail.
+# there are not added, and those that are not are not taken away; so it is with gateways and VLANs. What is
+# left must not fail.
 boot_lines() {
 	{
 		for link in /sys/class/net/*; do printf '%s\n' "${link##*/}"; done
 		ip -o addr show | awk '{ print $2, $4 }'
 		{ ip -o route show default; ip -o -6 route show default; } | sed -n 's/ dev \([^ ]*\) .*/ dev \1/p'
+		! grep -q '^vlan del ' "$1" || bridge vlan show | awk 'NR > 1 { if (/^[^ \t]/) port = $1; vid = /^[^ \t]/ ? $2 : $1; print "vlan", port, vid }'
 		echo '='
 		cat "$1"
 	} | awk '
@@ -47,8 +49,21 @@ boot_lines() {
 		/^link add name / && ($4 in there) { next }
 		/^addr add / && (($5 " " $3) in there) { next }
 		/^route replace default via [^ ]* dev [^ ]*( proto static)?$/ && (($3 " " $4 " " $5 " " $6 " " $7) in there) { next }
+		/^vlan del / { if (split($6, ends, "-") == 1) ends[2] = ends[1]; for (vid = ends[1]; vid <= ends[2] + 0; vid++) if (("vlan " $4 " " vid) in there) { $6 = vid; print }; next }
 		/^addr del / && !(($5 " " $3) in there) { next }
 		{ print }'
+}
+
+# Has lines $2 done by $1 (ip or bridge), every one of them, and says which failed and why.
+boot_batch() {
+	local said
+	[ -n "$2" ] || return 0
+	said=$(printf '%s\n' "$2" | "$1" -force -batch - 2>&1)
+	[ -z "$said" ] || printf '%s\n=\n%s\n' "$2" "$said" | awk '
+		$0 == "=" { rest = 1; next }
+		!rest { line[++n] = $0; next }
+		/^Command failed / { sub(/.*:/, ""); print "bridges: `" line[$0 + 0] "`: " why; next }
+		{ sub(/^(RTNETLINK answers|Error): /, ""); why = $0 }'
 }
 
 # At boot, after the distribution has made its links. Every line is tried; those that failed are told.
@@ -56,13 +71,12 @@ boot_bridges() {
 	local lines said
 	[ -s $ETC/current/boot.bridges ] || return 0
 	lines=$(boot_lines $ETC/current/boot.bridges)
-	said=$(printf '%s\n' "$lines" | ip -force -batch - 2>&1)
+	said=$(
+		boot_batch ip "$(printf '%s\n' "$lines" | grep -v -e '^vlan ' -e ' vlan_filtering 1$')"
+		boot_batch bridge "$(printf '%s\n' "$lines" | grep '^vlan ')"
+		boot_batch ip "$(printf '%s\n' "$lines" | grep ' vlan_filtering 1$')"
+	)
 	[ -n "$said" ] || return 0
-	said=$(printf '%s\n=\n%s\n' "$lines" "$said" | awk '
-		$0 == "=" { rest = 1; next }
-		!rest { line[++n] = $0; next }
-		/^Command failed / { sub(/.*:/, ""); print "bridges: `" line[$0 + 0] "`: " why; next }
-		{ sub(/^(RTNETLINK answers|Error): /, ""); why = $0 }')
 	printf '%s\n' "$said" >>$VAR/boot.failed
 	shout "not all of the bridges could be set at boot: $(printf '%s\n' "$said" | head -n 1)"
 	return 1

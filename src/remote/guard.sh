@@ -21,7 +21,9 @@ poke() { [ -p "$T/ctl" ] && echo "$1" 1<>"$T/ctl"; }
 
 set_deadline() {
 	uptime_cs
-	echo $((now + $1 * 100)) >"$T/deadline.new" && mv -f "$T/deadline.new" "$T/deadline"
+	# Also kept here: a full disk must not leave us with the deadline of the step before.
+	deadline=$((now + $1 * 100))
+	echo $deadline >"$T/deadline.new" && mv -f "$T/deadline.new" "$T/deadline"
 	start_timer "$1"
 }
 
@@ -43,7 +45,7 @@ start_timer() {
 
 seconds_left() {
 	uptime_cs
-	first_line "$T/deadline"
+	if [ -n "${deadline-}" ]; then line=$deadline; else first_line "$T/deadline"; fi
 	left=$(((${line:-0} - now + 99) / 100))
 }
 
@@ -150,7 +152,8 @@ watch() {
 		watch
 		return
 	fi
-	[ "$left" -gt 0 ] && { [ -n "${timer-}" ] || start_timer "$left"; return 0; }
+	# Always anew: who sleeps on without a timer sleeps for ever.
+	[ "$left" -gt 0 ] && { start_timer "$left"; return 0; }
 	if [ -e "$T/applied" ]; then
 		decide rollback "nobody confirmed over a new connection within $(limit confirm)s"
 	else

@@ -311,9 +311,31 @@ probe_links() {
 	section links
 	ip -d -j address show 2>/dev/null
 	section routes4
-	ip -o -4 route show table all 2>/dev/null
+	probe_routes 4
 	section routes6
-	ip -o -6 route show table all 2>/dev/null
+	probe_routes 6
+}
+
+# VLANs of ports, where a bridge filters by them, is to, or had some from us.
+probe_vlans() {
+	local file asked=${VLANS-}
+	section vlans
+	for file in /sys/class/net/*/bridge/vlan_filtering; do
+		[ -n "$asked" ] && break
+		first_line "$file"
+		[ "$line" != 1 ] || asked=yes
+	done
+	[ -n "$asked" ] || grep -qs -e '^vlan ' -e ' vlan_filtering 1$' $ETC/current/boot.bridges "${T-}/new/boot.bridges" || return 0
+	have bridge && bridge -compressvlans -json vlan show 2>/dev/null
+	:
+}
+
+# Routes, and the rules that choose among their tables.
+probe_routes() {
+	ip -o "-$1" -force -batch - <<-'ROUTES' 2>/dev/null
+		route show table all
+		rule show
+	ROUTES
 }
 
 probe() {
@@ -330,6 +352,7 @@ probe() {
 	probe_others
 	probe_evidence
 	probe_links
+	probe_vlans
 	probe_sockets
 	probe_network
 	probe_client

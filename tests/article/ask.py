@@ -1,4 +1,6 @@
-# Asks every "tcp|udp ADDRESS PORT" given, all at once, each as a new flow; a line for each with what came of it.
+# PORT QUESTION…: asks every "tcp|udp ADDRESS PORT", all at once, each as a new flow; a line for each with what came
+# of it. The flows come from PORT and those after it: one that the kernel picks may have been used a moment
+# ago, and what conntrack still has of that flow lets the new one pass.
 import socket
 import sys
 import threading
@@ -10,6 +12,7 @@ def ask(i, kind, address, port):
     # More than a second: an ICMP error that is back before connect() is done with the socket is lost, and
     # only the one for the second SYN counts.
     sock.settimeout(1.5)
+    sock.bind(("", first + i))
     try:
         sock.connect((address, int(port)))
         if kind == "udp":
@@ -19,7 +22,8 @@ def ask(i, kind, address, port):
         results[i] = error.strerror or str(error)
 
 
-questions = [q.split() for q in sys.argv[1:]]
+first = int(sys.argv[1])
+questions = [q.split() for q in sys.argv[2:]]
 results = [""] * len(questions)
 threads = [threading.Thread(target=ask, args=(i, *q)) for i, q in enumerate(questions)]
 for thread in threads:

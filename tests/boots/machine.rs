@@ -38,7 +38,7 @@ impl Machine {
     /// A host on which these units are enabled, not yet booted.
     pub fn new(units: &[&str]) -> Self {
         let built =
-            Command::new("sh").arg(format!("{HERE}/rootfs.sh")).stderr(Stdio::inherit()).output().unwrap();
+            Command::new("sh").arg(format!("{HERE}/../image.sh")).stderr(Stdio::inherit()).output().unwrap();
         let image = PathBuf::from(ok(built).trim());
         let folder = tempfile::tempdir().unwrap();
         let made = Command::new("bash")
@@ -50,6 +50,16 @@ impl Machine {
         ok(made);
         let controller = fs::read_to_string(folder.path().join("controller")).unwrap().trim().to_owned();
         let machine = Self { image, folder, controller, running: None };
+        for (target, unit) in
+            [("multi-user", "networking"), ("network-online", "networking"), ("multi-user", "guests")]
+        {
+            let wants = machine.path(&format!("etc/systemd/system/{target}.target.wants/{unit}.service"));
+            fs::remove_file(wants).unwrap();
+        }
+        machine.write(
+            "etc/network/interfaces",
+            "source /etc/network/interfaces.d/*\nauto lo\niface lo inet loopback\n",
+        );
         for unit in units {
             let wants = machine.path("etc/systemd/system/multi-user.target.wants");
             fs::create_dir_all(&wants).unwrap();
@@ -59,7 +69,7 @@ impl Machine {
             )
             .unwrap();
         }
-        let key = fs::read_to_string(machine.image.join("root/etc/ssh/ssh_host_ed25519_key.pub")).unwrap();
+        let key = fs::read_to_string(machine.image.join("host_key")).unwrap();
         fs::write(machine.folder.path().join("known_hosts"), format!("10.98.0.2 {key}")).unwrap();
         machine
     }
@@ -159,6 +169,12 @@ impl Machine {
     /// Runs kvmfw to a good end.
     #[track_caller]
     pub fn kvmfw(&self, args: &[&str]) -> String {
+        self.kvmfw_ends(args, 0)
+    }
+
+    /// What kvmfw says, after a check of its exit code.
+    #[track_caller]
+    pub fn kvmfw_ends(&self, args: &[&str], code: i32) -> String {
         let output = self
             .beside(env!("CARGO_BIN_EXE_kvmfw"))
             .args(args)
@@ -166,8 +182,9 @@ impl Machine {
             .env("KVMFW_RUN_DIR", self.folder.path().join("runs"))
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
+        assert_eq!(
+            output.status.code(),
+            Some(code),
             "{args:?}: {}\n{}{}\n{}",
             output.status,
             String::from_utf8_lossy(&output.stdout),
@@ -197,7 +214,9 @@ impl Machine {
         set("down");
         self.becomes("pulled", "carrier", |m| m.on_host("cat /sys/class/net/eth0/carrier"), "0\n");
         // NetworkManager acts on a cable only once it was out for some seconds.
-        std::thread::sleep(Duration::from_secs(6));
+        let seen = "if [ -d /run/NetworkManager/devices ] && nmcli -g GENERAL.STATE device show eth0 | grep -q ^100; \
+                    then echo connected; else echo away; fi";
+        self.becomes("pulled", "eth0 for NetworkManager", |m| m.on_host(seen), "away\n");
         set("up");
         let status = Command::new("ip")
             .args(["-n", &self.controller, "address", "replace", "fd98::1/64", "dev", "h0", "nodad"])
@@ -214,6 +233,20 @@ impl Machine {
     /// All default routes of IPv4, less what says who made them and how.
     pub fn default_routes(&self) -> String {
         self.on_host("ip -o -4 route show default | sed 's/ proto.*//; s/ metric.*//; s/ onlink//; s/ *$//'")
+    }
+
+    /// Links, addresses, routes, and the files that kvmfw has for those who configure them.
+    pub fn network(&self) -> String {
+        self.on_host(
+            "ls /sys/class/net; ip -o address show scope global | awk '{ print $2, $4 }' | sort
+             { ip -o route; ip -o -6 route; } | sed 's/ linkdown//; s/ metric [0-9]*/ metric/; /^fe80/d' | sort
+             for bridge in /sys/class/net/*/bridge; do
+                 [ ! -e $bridge ] || echo $bridge $(cat $bridge/stp_state $bridge/ageing_time $bridge/../address) $(ls $bridge/../brif)
+             done
+             for file in $(find /etc/systemd /etc/NetworkManager /etc/netplan /etc/network /run/systemd/network -name '*kvmfw*' ! -type d | sort); do
+                 echo $file; cat $file
+             done",
+        )
     }
 
     /// STP, ageing, the own switch for iptables and the address of the bridge.

@@ -58,6 +58,69 @@ fn moves_boots_and_comes_back(machine: &mut Machine, files: &[&str]) {
     );
 }
 
+/// A bridge that is not confirmed, new, changed or taken away, is as it was, also for the program that
+/// configures it: after the rollback, after a cable, and after a boot.
+fn rolls_back(machine: &mut Machine) {
+    machine.boot();
+    machine.all(MOVED);
+    let silent = MOVED.replace("ageing: 77", "stp: true, forward_delay: 30, ageing: 77");
+    let refused = "checks: [{ command: '[ ! -e /var/lib/kvmfw/open ]', required: true }]\n";
+    let changed = MOVED.replace("ageing: 77", "ageing: 88, addresses: ['192.0.2.9/24'], mtu: 1400");
+    for (what, words) in [
+        ("made", silent),
+        ("made and not liked", format!("{MOVED}{refused}")),
+        ("changed", format!("{changed}{refused}")),
+        ("removed", refused.to_owned()),
+    ] {
+        if what == "changed" {
+            machine.all(MOVED);
+            machine.kvmfw(&["apply", "-y"]);
+            machine.becomes(
+                "applied",
+                "addresses",
+                Machine::addresses,
+                "brmgmt 10.98.0.2/24\nbrmgmt fd98::2/64\n",
+            );
+        }
+        let before = machine.network();
+        machine.all(&words);
+        let run = machine
+            .kvmfw_ends(&["apply", "-y", "--confirm-timeout", "10s", "--accept-risk", "removes-all"], 4);
+        assert!(run.contains("ROLLED BACK"), "{what}: {run}");
+        machine.becomes(what, "the network", Machine::network, &before);
+        machine.pull_and_plug();
+        machine.becomes(what, "the network after a cable", Machine::network, &before);
+        if what == "made" || what == "removed" {
+            machine.power_cut();
+            machine.boot();
+            machine.becomes(what, "the network after a boot", Machine::network, &before);
+        }
+    }
+    machine.all(MOVED);
+    machine.kvmfw(&["plan", "--detailed-exitcode"]);
+}
+
+#[test]
+fn networkd_rolls_back() {
+    if !asked_for() {
+        return;
+    }
+    let mut machine = Machine::new(&["systemd-networkd"]);
+    machine.write("etc/systemd/network/10-uplink.network", NETWORKD);
+    rolls_back(&mut machine);
+}
+
+#[test]
+fn network_manager_rolls_back() {
+    if !asked_for() {
+        return;
+    }
+    let mut machine = Machine::new(&["NetworkManager"]);
+    machine.write("etc/NetworkManager/system-connections/uplink.nmconnection", NETWORK_MANAGER);
+    machine.write("etc/NetworkManager/conf.d/quiet.conf", "[main]\nno-auto-default=*\n");
+    rolls_back(&mut machine);
+}
+
 #[test]
 fn networkd() {
     if !asked_for() {

@@ -115,6 +115,10 @@ pub struct Sent {
     pub snat: Option<bool>,
     /// Where NAT sends it, if it is known to rewrite it.
     pub really_to: Option<IpAddr>,
+    /// Whether rules see what the bridge carries, for all bridges or for this one.
+    pub nf_call: bool,
+    /// The packet that it is an error about.
+    pub about: Option<Box<Value>>,
 }
 
 /// The host as the walk is told of it.
@@ -152,6 +156,7 @@ impl Sent {
         family: Family,
         number: u16,
         loose: bool,
+        nf_call: bool,
         hints: &Hints,
     ) -> (Kind, Self) {
         use Node::{G0, G1, Host, Net};
@@ -215,6 +220,8 @@ impl Sent {
             dnat: None,
             snat: None,
             really_to: None,
+            nf_call,
+            about: None,
         };
         match kind {
             Kind::Tcp => sent.open(random, loose),
@@ -227,7 +234,6 @@ impl Sent {
                 sent.icmp = if v4 { (0, 0) } else { (129, 0) };
                 sent.state = States::INVALID;
             }
-            // An error about a packet that nobody sent is not tried: see `error`.
             _ => {}
         }
         (kind, sent)
@@ -274,6 +280,33 @@ impl Sent {
         reply
     }
 
+    /// An error that comes back about a packet that arrived: its port is closed.
+    pub fn error(&self, arrived: &Arrived) -> Self {
+        let about = Sent {
+            src: arrived.src,
+            dst: arrived.dst,
+            sport: arrived.sport.unwrap_or(self.sport),
+            dport: arrived.dport.unwrap_or(self.dport),
+            echo: arrived.echo.unwrap_or(self.echo),
+            ..self.clone()
+        };
+        let (protocol, icmp) = if self.family == Family::V4 { (1, (3, 3)) } else { (58, (1, 4)) };
+        let mut error = Sent {
+            protocol,
+            icmp,
+            state: States::RELATED,
+            about: Some(Box::new(about.order(0))),
+            ..self.reply(arrived)
+        };
+        error = error.of_connection(self, arrived, Direction::Reply);
+        if let Translation::Known { destination, source } = &mut error.translation {
+            for end in [destination, source].into_iter().flatten() {
+                end.port = None;
+            }
+        }
+        error
+    }
+
     /// What follows in the direction of the first packet.
     pub fn next(&self, reply: &Sent) -> Self {
         let mut next = self.clone();
@@ -315,6 +348,12 @@ impl Sent {
         Node::of(self.really_to.unwrap_or(self.dst))
     }
 
+    /// Whether it is a frame from one port of the bridge to another that no rule is asked about.
+    pub fn unseen(&self) -> bool {
+        let on_a_port = |node: Option<Node>| node.is_some_and(|node| node.port().is_some());
+        !self.nf_call && on_a_port(Some(self.at)) && on_a_port(Node::of(self.dst))
+    }
+
     /// As `wire.py` takes it.
     pub fn order(&self, id: u64) -> Value {
         let mac = match (self.at, Node::of(self.dst)) {
@@ -323,12 +362,16 @@ impl Sent {
             (Node::G1, Some(Node::G0)) => "g0",
             _ => "host",
         };
-        json!({
+        let mut order = json!({
             "id": id, "at": self.at.name(), "mac": mac, "family": if self.family == Family::V4 { 4 } else { 6 },
             "src": self.src, "dst": self.dst, "protocol": self.protocol, "sport": self.sport, "dport": self.dport,
             "flags": self.flags, "seq": self.seq, "ack": self.ack, "icmp": [self.icmp.0, self.icmp.1],
             "echo": self.echo,
-        })
+        });
+        if let Some(about) = &self.about {
+            order["quoted"] = (**about).clone();
+        }
+        order
     }
 
     /// As the walk takes it.
@@ -340,8 +383,11 @@ impl Sent {
             _ => Base::Forward,
         };
         // From one machine of the bridge to another the frame is bridged, or NAT makes it so.
-        let bridged = self.at.port().is_some() && to.port().is_some();
-        let port = |node: Node| node.port().map_or(Device::Absent, Device::named);
+        let bridged = self.nf_call && self.at.port().is_some() && to.port().is_some();
+        let port = |node: Node| {
+            let port = node.port().filter(|_| self.nf_call);
+            port.map_or(Device::Absent, Device::named)
+        };
         let packet = match self.protocol {
             6 => Packet::tcp(self.family, self.sport, self.dport, TcpFlags { known: 63, set: self.flags }),
             17 => Packet::udp(self.family, self.sport, self.dport),

@@ -80,6 +80,15 @@ impl World {
         self.host(&["conntrack", "-F"], "").unwrap();
     }
 
+    /// Whether rules see what bridges carry: what is said for all, and what for br0.
+    pub fn nf_call(&self, family: Family, all: bool, own: bool) {
+        let name = if family == Family::V4 { "iptables" } else { "ip6tables" };
+        self.sysctl(&format!("net.bridge.bridge-nf-call-{name}"), all.into());
+        let own = u8::from(own).to_string();
+        self.host(&["ip", "link", "set", "br0", "type", "bridge", &format!("nf_call_{name}"), &own], "")
+            .unwrap();
+    }
+
     pub fn sysctl(&self, key: &str, value: u32) {
         self.host(&["sysctl", "-qw", &format!("{key}={value}")], "").unwrap();
     }

@@ -55,8 +55,8 @@ pub fn require_night() -> bool {
 fn image() -> PathBuf {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
-        let built = Command::new("sh").arg(script("image.sh")).stderr(Stdio::inherit()).output().unwrap();
-        assert!(built.status.success(), "tests/vm/image.sh: {}", built.status);
+        let built = Command::new("sh").arg(script("../image.sh")).stderr(Stdio::inherit()).output().unwrap();
+        assert!(built.status.success(), "tests/image.sh: {}", built.status);
         PathBuf::from(String::from_utf8(built.stdout).unwrap().trim())
     };
     IMAGE.get_or_init(build).clone()
@@ -273,19 +273,23 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
         for top in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {
-            remove_cgroup(&Path::new(top).join(&self.name));
+            // Its last process may be dying still, though the one that we knew is gone.
+            let (folder, end) = (Path::new(top).join(&self.name), Instant::now() + Duration::from_secs(10));
+            while folder.exists() && !remove_cgroup(&folder) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 }
 
-/// A cgroup that nothing is in any more, with those below it.
-fn remove_cgroup(folder: &Path) {
+/// Removes a cgroup that nothing is in any more, with those below it; whether it is gone.
+fn remove_cgroup(folder: &Path) -> bool {
     for below in fs::read_dir(folder).into_iter().flatten().flatten() {
         if below.file_type().is_ok_and(|t| t.is_dir()) {
             remove_cgroup(&below.path());
         }
     }
-    let _ = fs::remove_dir(folder);
+    fs::remove_dir(folder).is_ok()
 }
 
 fn start(kind: Kind, image: &Path, folder: &Path, name: &str, port: u16) -> Child {

@@ -12,4 +12,5 @@ mod machine;
 mod modules;
 mod power;
 mod session;
+mod vlans;
 mod window;

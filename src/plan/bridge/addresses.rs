@@ -91,14 +91,16 @@ pub(super) fn tail(address: &IpNet) -> &'static str {
 
 /// The line that puts an address back as it is on a link now, with the broadcast that it has, or none.
 pub(super) fn restore_address(link: Option<&Link>, address: &IpNet, device: &str) -> String {
-    if address.addr().is_ipv6() {
-        return format!("addr replace {address} dev {device} nodad");
-    }
     let local = address.addr().to_string();
     let mut live = link.into_iter().flat_map(|l| &l.addresses).filter(|a| a.local == local);
-    let broadcast = live.find(|a| a.prefix == address.prefix_len()).and_then(|a| a.broadcast.as_deref());
+    let live = live.find(|a| a.prefix == address.prefix_len());
+    let no_route = if live.is_some_and(|a| a.noprefixroute) { " noprefixroute" } else { "" };
+    if address.addr().is_ipv6() {
+        return format!("addr replace {address} dev {device} nodad{no_route}");
+    }
+    let broadcast = live.and_then(|a| a.broadcast.as_deref());
     let broadcast = broadcast.map_or_else(String::new, |b| format!(" brd {b}"));
-    format!("addr replace {address} dev {device}{broadcast}")
+    format!("addr replace {address} dev {device}{broadcast}{no_route}")
 }
 
 /// Addresses that are somebody's: not link-local ones and not those that come by themselves.

@@ -36,14 +36,6 @@ pub(super) fn plan(
 impl Work<'_> {
     fn all(mut self) -> Result<(), Refused> {
         let name = &self.bridge.name;
-        if !self.bridge.vlans.is_empty() {
-            return Err((
-                "unsupported",
-                format!(
-                    "bridge {name}: port VLANs are not applied by this version; leave them to the distribution"
-                ),
-            ));
-        }
         let there = self.links.by_name.get(name);
         if there.is_some_and(|l| !l.is_bridge()) {
             return Err(("foreign_owner", format!("{name} exists and is no bridge")));
@@ -61,6 +53,8 @@ impl Work<'_> {
         }
         self.attributes(there);
         self.step(format!("link set dev {name} up"), there.is_some_and(Link::is_up));
+        self.rules_by_port();
+        self.vlans(there)?;
         self.ports();
         self.addresses(there);
         self.gateways();
@@ -97,6 +91,7 @@ impl Work<'_> {
                 .filter(|a| created || self.owned.addresses.contains_key(a))
                 .collect(),
             gateways: self.gateways_at_boot(),
+            vlans: bridge.vlans_by_port(),
             files_before: &before,
         };
         let kept = boot::keep(&at_boot, self.observed)?;
@@ -183,7 +178,7 @@ impl Work<'_> {
     }
 
     /// Whether the SSH connection ends on this bridge or one of its ports.
-    fn carries_ssh(&self) -> bool {
+    pub(super) fn carries_ssh(&self) -> bool {
         let Some(ssh) = &self.observed.facts.ssh else { return false };
         let devices = std::iter::once(&self.bridge.name).chain(&self.bridge.ports);
         devices

@@ -10,12 +10,13 @@ mod ports;
 mod removed;
 mod routes;
 mod stp;
+mod vlans;
 
 pub use foreign::maker;
 
 use super::{Change, Record};
 use crate::desired::Desired;
-use crate::observe::Observed;
+use crate::observe::{Observed, Vlans};
 use crate::problem::Warning;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,9 @@ pub struct Owned {
     pub routes: Vec<String>,
     /// Attributes we set, with the value before: `mtu` → `1500`, `eth1 mtu` → `1500`.
     pub attributes: BTreeMap<String, String>,
+    /// Ports whose VLANs we set, with those that they had before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vlans: BTreeMap<String, Vlans>,
     /// Network files by path, in the format of whoever owns the bridge.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
@@ -47,7 +51,8 @@ pub struct Owned {
     pub boot: Vec<String>,
 }
 
-/// What a plan does about bridges. The three texts are for `ip -batch`.
+/// What a plan does about bridges. The three texts are for `ip -batch`, lines
+/// `vlan …` for `bridge -batch`.
 #[derive(Default)]
 pub(super) struct BridgePlan {
     pub changes: Vec<Change>,
@@ -85,6 +90,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> B
     }
     for lines in [&mut plan.forward, &mut plan.back, &mut plan.boot] {
         stp::in_order(lines);
+        vlans::in_order(lines);
     }
     plan
 }

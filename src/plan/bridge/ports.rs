@@ -3,7 +3,8 @@
 use super::Refused;
 use super::addresses::addresses;
 use super::declared::Work;
-use crate::observe::Link;
+use crate::observe::{Link, PolicyRule};
+use crate::problem::Warning;
 
 impl Work<'_> {
     pub(super) fn check_ports(&self) -> Result<(), Refused> {
@@ -54,6 +55,34 @@ impl Work<'_> {
         let ssh = self.observed.facts.ssh.as_ref().map(|ssh| ssh.server.to_string());
         let mut dynamic = link.addresses.iter().filter(|a| a.dynamic && a.scope != "link");
         dynamic.find(|a| a.family == "inet" || Some(&a.local) == ssh.as_ref()).map(|a| a.local.as_str())
+    }
+
+    /// Rules of policy routing that ask for a port: what comes in by it comes in by the bridge.
+    pub(super) fn rules_by_port(&mut self) {
+        let (bridge, links) = (self.bridge, self.links);
+        for port in &bridge.ports {
+            let beside = |rule: &&PolicyRule| {
+                let same = rule.for_link(port, &bridge.name);
+                links.rules.iter().any(|other| {
+                    other.comes_in_by(&bridge.name) && other.for_link(port, &bridge.name) == same
+                })
+            };
+            let by_port = links.rules.iter().filter(|rule| rule.comes_in_by(port));
+            let rules = by_port.filter(|rule| !beside(rule)).map(|rule| Warning {
+                code: "rule-by-port",
+                message: format!(
+                    "bridge {}: the policy rule {} `{}` asks for what comes in by {port}, which as a port comes in by {}; \
+                     add `{}` beside it, there and in the host's own network files, before this is applied",
+                    bridge.name,
+                    rule.preference,
+                    rule.words.join(" "),
+                    bridge.name,
+                    rule.for_link(port, &bridge.name)
+                ),
+                origin: Some(bridge.origin.clone()),
+            });
+            self.plan.warnings.extend(rules);
+        }
     }
 
     pub(super) fn ports(&mut self) {

@@ -2,13 +2,27 @@
 //! nobody else uses it.
 
 use super::addresses::{addresses, restore_address, tail};
+use super::vlans::{fresh, is_port, lines, live_or_fresh};
 use super::{BridgePlan, Owned};
-use crate::observe::{Link, Observed, Route};
+use crate::observe::{Link, Links, Observed, Route};
 use crate::plan::{Action, Change, Diff};
 use crate::problem::Warning;
 use crate::resource::Kind;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
+
+/// What a bridge that is made again has to have as it had it.
+const ATTRIBUTES: [&str; 9] = [
+    "stp_state",
+    "forward_delay",
+    "ageing_time",
+    "vlan_default_pvid",
+    "vlan_filtering",
+    "mcast_snooping",
+    "nf_call_iptables",
+    "nf_call_ip6tables",
+    "nf_call_arptables",
+];
 
 /// The lines of one bridge's removal.
 struct Removal<'a> {
@@ -33,7 +47,8 @@ pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, plan: &mut Br
     let mut removal = Removal { name, link, owned, plan, old, back };
     if there.is_some() {
         removal.addresses_and_ports(observed);
-        removal.attributes();
+        removal.attributes(&observed.links);
+        removal.vlans(&observed.links);
         removal.bridge(observed);
     }
     let Removal { old, back, plan, .. } = removal;
@@ -83,27 +98,57 @@ impl Removal<'_> {
         // Routes go back to the port that gives its addresses back.
         if let Some(port) = owned.addresses.values().flatten().next() {
             let to_port = |dev| if dev == name { port.as_str() } else { dev };
-            self.plan.forward.extend(routes.iter().map(|route| route.line(to_port)));
+            let moved = routes.iter().filter(|route| !route.of_address);
+            self.plan.forward.extend(moved.map(|route| route.line(to_port)));
         }
         self.back.extend(routes.iter().map(|route| route.line(|dev| dev)));
     }
 
-    fn attributes(&mut self) {
+    fn attributes(&mut self, links: &Links) {
         let (name, owned) = (self.name, self.owned);
-        for (attribute, value) in &owned.attributes {
-            let line = match attribute.split_once(' ') {
-                Some((port, "mtu")) => format!("link set dev {port} mtu {value}"),
+        for (attribute, before) in &owned.attributes {
+            let (device, word) = match attribute.split_once(' ') {
+                Some((port, "mtu")) => (port, "mtu"),
                 Some(_) => continue,
-                None => match attribute.as_str() {
-                    "mtu" => format!("link set dev {name} mtu {value}"),
-                    "mac" => format!("link set dev {name} address {value}"),
-                    other => format!("link set dev {name} type bridge {other} {value}"),
-                },
+                None => (name, attribute.as_str()),
             };
-            if !owned.created || attribute.contains(' ') {
-                self.plan.forward.push(line);
-                self.old.push(attribute.clone());
+            if owned.created && device == name {
+                continue;
             }
+            let line = |value: &str| match word {
+                "mtu" => format!("link set dev {device} mtu {value}"),
+                "mac" => format!("link set dev {device} address {value}"),
+                other => format!("link set dev {device} type bridge {other} {value}"),
+            };
+            self.plan.forward.push(line(before));
+            self.old.push(attribute.clone());
+            let live = links.by_name.get(device).and_then(|link| match word {
+                "mtu" => Some(link.mtu.to_string()),
+                "mac" => link.mac.clone(),
+                other => link.number(other).map(|value| value.to_string()),
+            });
+            self.back.extend(live.map(|value| line(&value)));
+        }
+    }
+
+    /// VLANs of ports that stay become what they were; those of all that change come back on the way back.
+    fn vlans(&mut self, links: &Links) {
+        let (name, owned) = (self.name, self.owned);
+        let goes = |device: &str| owned.ports.contains(device) || owned.created;
+        for (device, before) in &owned.vlans {
+            let live = live_or_fresh(links, device, name);
+            if goes(device) || live == *before || device != name && !is_port(links, device, name) {
+                continue;
+            }
+            self.plan.forward.extend(lines(name, device, &live, before));
+            self.back.extend(lines(name, device, before, &live));
+            self.old.push(format!("{device} vlans {live}"));
+        }
+        let bridge = owned.created.then_some(name);
+        let ports = owned.ports.iter().map(String::as_str).filter(|port| is_port(links, port, name));
+        for device in bridge.into_iter().chain(ports) {
+            let live = live_or_fresh(links, device, name);
+            self.back.extend(lines(name, device, &fresh(links, name), &live));
         }
     }
 
@@ -115,6 +160,12 @@ impl Removal<'_> {
             self.plan.forward.push(format!("link del dev {name}"));
             self.old.push("the bridge itself".to_owned());
             let mac = self.link.mac.clone().unwrap_or_default();
+            let set = |word: &str| {
+                let value = self.link.number(word)?;
+                Some(format!("link set dev {name} type bridge {word} {value}"))
+            };
+            self.back.splice(0..0, ATTRIBUTES.into_iter().filter_map(set));
+            self.back.insert(0, format!("link set dev {name} mtu {}", self.link.mtu));
             self.back.insert(0, format!("link set dev {name} up"));
             self.back.insert(0, format!("link set dev {name} address {mac}"));
             self.back.insert(0, format!("link add name {name} type bridge stp_state 0 forward_delay 0"));

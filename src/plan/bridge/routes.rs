@@ -14,7 +14,8 @@ impl Work<'_> {
                 && (bridge.take_addresses
                     || links.by_name.get(dev).is_some_and(|l| addresses(l).next().is_some()))
         };
-        for route in links.routes.iter().filter(|r| r.hops.iter().any(|hop| loses(&hop.dev))) {
+        for route in links.routes.iter().filter(|r| !r.of_address && r.hops.iter().any(|hop| loses(&hop.dev)))
+        {
             let line = route.line(|dev| if loses(dev) { &bridge.name } else { dev });
             self.plan.forward.push(line.clone());
             if !self.owned.routes.contains(&line) {

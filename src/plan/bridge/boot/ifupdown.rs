@@ -3,7 +3,8 @@
 //! unit, after ifupdown, for as long as those lines are there.
 
 use super::{AtBoot, HEADER, Kept};
-use crate::observe::{Link, Observed, Owner};
+use crate::observe::{Link, Observed, Owner, Vlans};
+use crate::plan::bridge::vlans;
 use crate::problem::Warning;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -53,6 +54,19 @@ pub(super) fn text(at_boot: &AtBoot<'_>) -> String {
     option("bridge_maxwait", Some("0".to_owned()));
     option("bridge_hw", at_boot.mac.clone());
     option("mtu", bridge.mtu.map(|m| m.to_string()));
+    // Its own option would have the bridge filter before the ports have their VLANs.
+    for (device, vlans) in &at_boot.vlans {
+        let fresh = Vlans::fresh(1);
+        for line in vlans::lines(name, device, &fresh, vlans) {
+            option("up", Some(format!("bridge {line}")));
+        }
+    }
+    option(
+        "up",
+        bridge
+            .vlan_filtering
+            .map(|v| format!("ip link set dev {name} type bridge vlan_filtering {}", u8::from(v))),
+    );
     for address in first4 {
         let _ = writeln!(text, "iface {name} inet static\n    address {address}");
     }

@@ -8,7 +8,7 @@ mod network_manager;
 mod networkd;
 
 use super::Refused;
-use crate::observe::{Link, Manager, Observed, Owner};
+use crate::observe::{Link, Manager, Observed, Owner, Vlans};
 use crate::problem::Warning;
 use crate::resource::bridge::Bridge;
 use ipnet::IpNet;
@@ -27,6 +27,8 @@ pub(super) struct AtBoot<'a> {
     pub addresses: Vec<IpNet>,
     /// Declared ones, else the default that moved with an address.
     pub gateways: Vec<IpAddr>,
+    /// VLANs by port, the bridge's own by its name.
+    pub vlans: BTreeMap<&'a str, Vlans>,
     /// What its files carried before, where their source is found no more.
     pub files_before: &'a BTreeMap<String, String>,
 }
@@ -78,7 +80,7 @@ pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Re
         Manager::Networkd => {
             networkd::not_before_ours(bridge, &owners)?;
             let mut kept = networkd::make(at_boot, &owners);
-            if netplan::can_say(&owners, &bridge.name) {
+            if netplan::can_say(&owners, bridge) {
                 kept.files = netplan::make(at_boot);
             }
             Ok(kept)

@@ -1,19 +1,22 @@
 //! A file of netplan. It adds to what other files say and cannot take an address away from a port: where
 //! one has an address there, the files of systemd-networkd take its place instead, which netplan
-//! writes for and never touches.
+//! writes for and never touches. So it is with bridges that filter VLANs, for which netplan has no words.
 
 use super::{AtBoot, HEADER, is_ethernet};
 use crate::observe::{Link, Owner};
+use crate::resource::bridge::Bridge;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Whether netplan has these ports, and nothing that is in the way.
-pub(super) fn can_say(owners: &[(&Link, Owner)], bridge: &str) -> bool {
+pub(super) fn can_say(owners: &[(&Link, Owner)], bridge: &Bridge) -> bool {
     // After a boot the line that makes it our port is there too.
-    let ours = format!("Bridge={bridge}");
-    owners.iter().all(|(link, owner)| {
-        owner.netplan && is_ethernet(link) && owner.gives.iter().all(|line| line.text == ours)
-    })
+    let ours = format!("Bridge={}", bridge.name);
+    let filters = bridge.vlan_filtering.is_some() || !bridge.vlans.is_empty();
+    !filters
+        && owners.iter().all(|(link, owner)| {
+            owner.netplan && is_ethernet(link) && owner.gives.iter().all(|line| line.text == ours)
+        })
 }
 
 pub(super) fn make(at_boot: &AtBoot<'_>) -> BTreeMap<String, String> {

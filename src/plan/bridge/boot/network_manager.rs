@@ -20,6 +20,7 @@ pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Kept {
         let _ = write!(text, "master={name}\nslave-type=bridge\n\n[ethernet]\n");
         mtu(&mut text, at_boot);
         text.push_str("\n[bridge-port]\n");
+        vlans(&mut text, at_boot, port);
         kept.files.insert(format!("{FOLDER}/{id}.nmconnection"), text);
     }
     kept
@@ -46,6 +47,13 @@ fn mtu(text: &mut String, at_boot: &AtBoot<'_>) {
     }
 }
 
+/// The VLANs of a port, or of the bridge itself: `10 pvid untagged, 20-29`.
+fn vlans(text: &mut String, at_boot: &AtBoot<'_>, device: &str) {
+    if let Some(vlans) = at_boot.vlans.get(device).filter(|vlans| !vlans.0.is_empty()) {
+        let _ = writeln!(text, "vlans={vlans}");
+    }
+}
+
 fn bridge(at_boot: &AtBoot<'_>, carried: &[String]) -> String {
     let bridge = at_boot.bridge;
     let mut text = connection(&format!("kvmfw-{}", bridge.name), "bridge", &bridge.name);
@@ -63,6 +71,7 @@ fn bridge(at_boot: &AtBoot<'_>, carried: &[String]) -> String {
     line("forward-delay", at_boot.delay().map(|d| d.to_string()));
     line("ageing-time", bridge.ageing.map(|a| a.to_string()));
     line("vlan-filtering", bridge.vlan_filtering.map(|v| v.to_string()));
+    vlans(&mut text, at_boot, &bridge.name);
     for v6 in [false, true] {
         let _ = writeln!(text, "\n[{}]", if v6 { "ipv6" } else { "ipv4" });
         let mut number = 0;

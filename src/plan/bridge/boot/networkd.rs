@@ -2,7 +2,7 @@
 //! `00-kvmfw-…`, take the place of those that the port had.
 
 use super::{AtBoot, HEADER, Kept};
-use crate::observe::{Link, Observed, Owner};
+use crate::observe::{Link, Observed, Owner, vlan_range};
 use crate::plan::bridge::Refused;
 use crate::resource::bridge::Bridge;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Kept {
     let carried = at_boot.carried(owners, &network);
     files.insert(network, network_of(at_boot, &carried));
     for port in &at_boot.ports {
-        files.insert(path(port, "network"), port_of(at_boot.bridge, port));
+        files.insert(path(port, "network"), port_of(at_boot, port));
     }
     let window =
         files.iter().map(|(path, text)| (path.replacen("/etc/", "/run/", 1), text.clone())).collect();
@@ -60,7 +60,7 @@ pub(super) fn add(
         .collect();
     not_before_ours(bridge, &further)?;
     for (link, _) in further {
-        let text = port_of(bridge, &link.name);
+        let text = port_of(at_boot, &link.name);
         let path = path(&link.name, "network");
         kept.window.insert(path.replacen("/etc/", "/run/", 1), text.clone());
         kept.files.insert(path, text);
@@ -120,15 +120,34 @@ fn network_of(at_boot: &AtBoot<'_>, carried: &[String]) -> String {
     for line in carried {
         let _ = writeln!(text, "{line}");
     }
+    vlans(&mut text, at_boot, at_boot.name());
     text
 }
 
-fn port_of(bridge: &Bridge, port: &str) -> String {
+/// The VLANs of a port, or of the bridge itself.
+fn vlans(text: &mut String, at_boot: &AtBoot<'_>, device: &str) {
+    let Some(vlans) = at_boot.vlans.get(device) else { return };
+    for (first, last, flags) in vlans.ranges() {
+        let range = vlan_range(first, last);
+        let _ = writeln!(text, "\n[BridgeVLAN]\nVLAN={range}");
+        if flags.pvid {
+            let _ = writeln!(text, "PVID={range}");
+        }
+        if flags.untagged {
+            let _ = writeln!(text, "EgressUntagged={range}");
+        }
+    }
+}
+
+fn port_of(at_boot: &AtBoot<'_>, port: &str) -> String {
+    let bridge = at_boot.bridge;
     let mtu = bridge.mtu.map_or_else(String::new, |mtu| format!("[Link]\nMTUBytes={mtu}\n\n"));
-    format!(
+    let mut text = format!(
         "{HEADER}[Match]\nName={port}\n\n{mtu}[Network]\nBridge={}\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
         bridge.name
-    )
+    );
+    vlans(&mut text, at_boot, port);
+    text
 }
 
 fn yes(value: bool) -> &'static str {

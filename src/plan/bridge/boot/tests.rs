@@ -3,8 +3,17 @@
 use super::*;
 use crate::observe::Network;
 use crate::problem::Origin;
+use crate::resource::bridge::PortVlan;
 
 fn bridge() -> Bridge {
+    let of_eth0 = [(10, false), (11, false), (20, true)].map(|vlan| ("eth0", vlan));
+    let vlans = of_eth0.into_iter().chain([("br9", (20, true))]);
+    let vlans = vlans.map(|(port, (vid, untagged))| PortVlan {
+        port: port.to_owned(),
+        vid,
+        pvid: untagged,
+        untagged,
+    });
     Bridge {
         name: "br9".to_owned(),
         manage: true,
@@ -17,8 +26,8 @@ fn bridge() -> Bridge {
         stp: None,
         forward_delay: None,
         ageing: Some(77),
-        vlan_filtering: None,
-        vlans: Vec::new(),
+        vlan_filtering: Some(true),
+        vlans: vlans.collect(),
         nf_call_iptables: None,
         nf_call_ip6tables: None,
         nf_call_arptables: None,
@@ -48,6 +57,7 @@ fn each_in_its_own_format() {
         mac: Some("02:00:00:00:00:10".to_owned()),
         addresses: vec!["10.0.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
         gateways: vec!["10.0.0.1".parse().unwrap()],
+        vlans: bridge.vlans_by_port(),
         files_before: &before,
     };
     let (link, networkd) = owner(

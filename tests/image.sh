@@ -1,17 +1,18 @@
 #!/bin/sh
-# Builds, once, what the booted machines of tests/vm boot: Debian with systemd, sshd, two guests and its
-# own kernel. Needs root and mmdebstrap; 110 MB come from the Debian mirror.
+# Builds, once, what the booted machines of tests/vm and tests/boots boot: Debian with systemd, sshd, two
+# guests, its own kernel, and everything that configures a network there, of which ifupdown is switched
+# on. Needs root and mmdebstrap; 140 MB come from the Debian mirror.
 #
-#   tests/vm/image.sh     prints the folder: root/ (for systemd-nspawn), vmlinuz, initrd and disk.img (for
-#                         qemu), the keys id and host_key, and qemu, which runs qemu-system-x86_64
+#   tests/image.sh     prints the folder: root/ (for systemd-nspawn), vmlinuz, initrd and disk.img (for
+#                      qemu), the keys id and host_key, and qemu, which runs qemu-system-x86_64
 #
 # The folder is named after the hash of this script, so a change of the script builds anew.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH LC_ALL=C
-cd "$(dirname "$0")/../.."
-hash=$(sha256sum tests/vm/image.sh | cut -c 1-16)
-cache=${KVMFW_VM_CACHE:-$PWD/target/vm}
+cd "$(dirname "$0")/.."
+hash=$(sha256sum tests/image.sh | cut -c 1-16)
+cache=${KVMFW_IMAGE_CACHE:-$PWD/target/image}
 out=$cache/$hash
 mkdir -p "$cache"
 exec 9>"$cache/lock"
@@ -47,6 +48,7 @@ chmod 755 "$out/qemu"
 
 packages=systemd,systemd-sysv,systemd-container,libpam-systemd,dbus,udev,kmod,openssh-server,sudo,procps
 packages=$packages,linux-image-cloud-amd64,iproute2,ifupdown,iputils-ping,iptables,ebtables,nftables,iptables-persistent
+packages=$packages,bridge-utils,network-manager,netplan.io
 # An initrd with what finds the disk, and no more: it is unpacked by emulated hardware.
 # shellcheck disable=SC2016 # $1 is mmdebstrap's
 mmdebstrap --quiet --variant=minbase --include="$packages" --aptopt='Acquire::Languages "none"' \
@@ -73,6 +75,9 @@ printf 'auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet static\n\tad
 	>"$root/etc/network/interfaces"
 # The other key exchanges take seconds on emulated hardware.
 echo 'KexAlgorithms curve25519-sha256' >"$root/etc/ssh/sshd_config.d/quick.conf"
+# A test switches on what it is about.
+rm -f "$root"/etc/systemd/system/*.wants/NetworkManager*.service "$root"/etc/systemd/system/*.wants/systemd-networkd*
+rm -f "$root"/etc/systemd/system/dbus-org.freedesktop.nm-dispatcher.service
 # Nothing here asks for them, and each costs a second of every boot.
 for unit in e2scrub_reap.service getty.target serial-getty@ttyS0.service apt-daily.timer apt-daily-upgrade.timer \
 	dpkg-db-backup.timer fstrim.timer e2scrub_all.timer systemd-update-utmp.service systemd-pstore.service \
