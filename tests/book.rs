@@ -133,6 +133,10 @@ fn commands_and_flags_exist() {
                     }
                     Some("bash") => {
                         let script = words.next().unwrap();
+                        // A page may give a path a name: `export LAB=$PWD/tests/lab/lab.sh`.
+                        let named = script.strip_prefix('$').map(|name| format!("$ export {name}=$PWD/"));
+                        let named = named.and_then(|named| text.lines().find_map(|l| l.strip_prefix(&named)));
+                        let script = named.unwrap_or(script);
                         assert!(Path::new(script).exists(), "{path}: {script} does not exist");
                     }
                     _ => {}

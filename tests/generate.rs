@@ -329,6 +329,74 @@ fn published_schemas_are_those_of_the_program() {
     }
 }
 
+/// The reference of the stream, from the schema that the program has of it; `UPDATE_EXPECT=1` rewrites it.
+#[test]
+fn the_books_events_are_those_of_the_program() {
+    let schema: serde_json::Value = serde_json::from_str(&generate(&["schema", "events"])).unwrap();
+    let page = events_page(&schema);
+    let events = schema["oneOf"].as_array().unwrap().len();
+    assert!(events > 5 && page.matches("\n## `").count() == events, "{page}");
+    assert!(!page.contains("|---|---|---|---|\n\n"), "an event without keys: {page}");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(EVENTS, &page).unwrap();
+    }
+    assert!(
+        fs::read_to_string(EVENTS).unwrap_or_default() == page,
+        "{EVENTS} is old: UPDATE_EXPECT=1 rewrites it"
+    );
+}
+
+const EVENTS: &str = "book/src/events.md";
+
+fn events_page(schema: &serde_json::Value) -> String {
+    let mut page = "# Events\n\nThe lines of `--format jsonl` and of a run's `events.jsonl`, made from the program's own \
+                    [JSON Schema](schema/events.json). Each line also has `time`.\nHow they are used: [Formats](formats.md#events).\n"
+        .to_owned();
+    for event in schema["oneOf"].as_array().unwrap() {
+        let name = event["properties"]["event"]["const"].as_str().unwrap();
+        page += &format!("\n## `{name}`\n\n{}\n", sentence(event));
+        let required = event["required"].as_array().unwrap();
+        let keys: Vec<_> =
+            event["properties"].as_object().unwrap().iter().filter(|(k, _)| *k != "event").collect();
+        page += "\n| key | type | always | |\n|---|---|---|---|\n";
+        for (key, value) in keys {
+            let always = if required.iter().any(|r| r == key) { "yes" } else { "" };
+            page += &format!("| `{key}` | {} | {always} | {} |\n", type_of(value), sentence(value));
+        }
+    }
+    page + "\nA *Status* is one of those of the [JSON document](json.md), a *ChangeEntry* and a *WarningEntry* an entry of its `changes` \
+            and `warnings`.\n"
+}
+
+fn sentence(value: &serde_json::Value) -> String {
+    value["description"].as_str().unwrap_or_default().replace('\n', " ")
+}
+
+/// The type of a key in one word.
+fn type_of(value: &serde_json::Value) -> String {
+    let named = |v: &serde_json::Value| {
+        v["$ref"]
+            .as_str()
+            .or(v["allOf"][0]["$ref"].as_str())
+            .and_then(|r| r.rsplit('/').next())
+            .map(str::to_owned)
+    };
+    if let Some(name) = named(value) {
+        return name;
+    }
+    let word = match &value["type"] {
+        serde_json::Value::Array(several) => several[0].as_str(),
+        one => one.as_str(),
+    };
+    match word {
+        Some("array") => {
+            format!("list of {}", named(&value["items"]).unwrap_or_else(|| "strings".to_owned()))
+        }
+        Some(word) => word.to_owned(),
+        None => panic!("a key of no type: {value}"),
+    }
+}
+
 /// The first line of every YAML file of ours tells an editor its schema.
 #[test]
 fn shipped_yaml_names_its_schema() {

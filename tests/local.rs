@@ -104,7 +104,7 @@ fn at_the_console() {
     let mut terminal = console(&lab, &["--confirm-timeout", "3s"]);
     terminal.sees("Use them for $bridges? [y/N]");
     terminal.type_line("y");
-    terminal.sees("Apply to 1 of 1 hosts? [y/N]");
+    terminal.sees("Apply to 1 of 1 host? [y/N]");
     terminal.type_line("y");
     terminal.sees(ASK);
     assert!(is_open(&lab, 22), "it is live while it asks");
@@ -220,7 +220,7 @@ fn another_machine_confirms() {
     common::same(&before, &lab.dump(HOST), "locked out");
 
     let run = batch(&lab, &third).expect(0);
-    plan_of_what_was_printed(&lab, &run.stdout).expect(0);
+    plan_of_what_was_printed(&lab, &(run.stderr + &run.stdout)).expect(0);
 }
 
 #[test]

@@ -83,13 +83,20 @@ fn shards_are_named_as_their_engines_name_them() {
     // Needed by backoffLimitPerIndex.
     assert_eq!(spec["template"]["spec"]["restartPolicy"], "Never");
 
-    // What they call is a command of kvmfw with flags that it has.
-    let mut commands = calls(&gitlab).1;
-    commands.extend(calls(&job).1);
-    assert_eq!(commands.len(), 3, "{commands:?}");
+    // They call the script, with flags that kvmfw has.
     let help = fs::read_to_string("tests/data/help.txt").unwrap();
-    for flag in commands.iter().flat_map(|c| c.split(' ')).filter(|w| w.starts_with("--")) {
-        assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{flag}");
+    for (name, value) in [("gitlab-shards.yml", &gitlab), ("kubernetes-job.yaml", &job)] {
+        let (script, commands) = calls(value);
+        assert!(script.is_superset(&["apply", "plan"].map(str::to_owned).into()), "{name}: {script:?}");
+        assert!(commands.is_empty(), "{name} calls kvmfw past the script: {commands:?}");
+        let mut all = Vec::new();
+        texts(value, &mut all);
+        let words = all.iter().filter(|t| t.contains("kvmfw-ci.sh ")).flat_map(|t| t.split_whitespace());
+        let flags: Vec<&str> = words.filter(|w| w.starts_with("--")).collect();
+        assert!(!flags.is_empty(), "{name}");
+        for flag in flags {
+            assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{flag}");
+        }
     }
 }
 
@@ -109,13 +116,19 @@ impl Checkout<'_> {
 
     /// Runs the script as a job whose runner knows nothing of those before.
     fn job(&self, what: &str) -> (i32, String) {
+        let _ = fs::remove_dir_all(self.project.path().join("out"));
+        self.job_with(&[], &[what])
+    }
+
+    /// The same with what its engine says of its shard, and words for the script, in the folder that is there.
+    fn job_with(&self, engine: &[(&str, &str)], words: &[&str]) -> (i32, String) {
         let out = self.project.path().join("out");
-        let _ = fs::remove_dir_all(&out);
         let script = Path::new(FOLDER).join("kvmfw-ci.sh").canonicalize().unwrap();
         let mut command = self.lab.exec_command("sh");
-        command.arg(script).arg(what).current_dir(self.project.path());
+        command.arg(script).args(words).current_dir(self.project.path());
         command.env("KVMFW", env!("CARGO_BIN_EXE_kvmfw")).env("PLANS", self.project.path().join("plans"));
         command.env("HOME", out).env_remove("KVMFW_INVENTORY").env_remove("KVMFW_RUN_DIR");
+        command.envs(engine.iter().copied());
         let Output { status, stdout, stderr } = command.output().unwrap();
         let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
         (status.code().unwrap_or(-1), said)
@@ -157,7 +170,9 @@ fn plan_merge_apply_drift() {
     assert_eq!(code, 0, "{said}");
     assert!(ci.out("apply.md").contains("2 changed of 2 hosts"), "{}", ci.out("apply.md"));
     // It has had its turn.
-    assert_eq!(ci.job("apply").0, 7);
+    let (code, said) = ci.job("apply");
+    assert!(code == 7 && said.contains("kvm[1-2] REFUSED: the plan was applied already"), "{code}: {said}");
+    assert!(ci.out("apply.md").contains("2 hosts refused"), "{}", ci.out("apply.md"));
     assert!(ci.out("apply.xml").contains("type=\"stale\""), "{}", ci.out("apply.xml"));
 
     // At night.
@@ -173,6 +188,7 @@ fn plan_merge_apply_drift() {
     ci.git(&["commit", "-q", "-am", "another"]);
     let (code, said) = ci.job("apply");
     assert!(code == 7 && said.contains("main has moved"), "{code}: {said}");
+    assert!(ci.out("apply.md").contains("main has moved"), "a step that shows it finds it");
 
     // Input that is wrong is what the comment says.
     project.all("modulse: []\n");
@@ -180,4 +196,35 @@ fn plan_merge_apply_drift() {
     assert_eq!(ci.job("plan").0, 3);
     let comment = ci.out("comment.md");
     assert!(comment.contains("the input has an error") && comment.contains("modulse"), "{comment}");
+}
+
+/// As in gitlab-shards.yml: each job has its own hosts and its own folder, and one puts them together.
+#[test]
+fn shards_plan_apply_and_come_together() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).guests(false).up();
+    let all = "sysctl: { 60-fwd: { net.ipv4.ip_forward: 1 } }\nchecks: [{ command: 'test $(uname -n) != kvm2', required: true }]\n";
+    let project = Project::new(&lab, &["kvm1", "kvm2"], all);
+    project.write(".gitignore", "out/\nplans/\n");
+    let ci = Checkout { lab: &lab, project: &project };
+    ci.git(&["init", "-q", "-b", "main"]);
+    ci.git(&["add", "."]);
+    ci.git(&["commit", "-q", "-m", "a key"]);
+
+    let mut codes = Vec::new();
+    for (index, out) in [("1", "out/1"), ("2", "out/2")] {
+        let engine = [("CI_NODE_INDEX", index), ("CI_NODE_TOTAL", "2"), ("OUT", out)];
+        let (code, said) = ci.job_with(&engine, &["plan"]);
+        assert_eq!(code, 0, "{said}");
+        codes.push(ci.job_with(&engine, &["apply", "--batch", "1", "--max-fail", "1"]).0);
+        assert!(ci.out(&format!("{index}/apply.md")).contains("of 1 host"), "a shard has its own host");
+    }
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 4], "one shard's host rolls back, the other's does not");
+    let (code, said) = ci.job_with(&[], &["result", "out/1/apply.jsonl", "out/2/apply.jsonl"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(ci.out("result.md").contains("1 changed, 1 rolled back of 2 hosts"), "{}", ci.out("result.md"));
+    assert!(ci.out("result.xml").contains("tests=\"2\" failures=\"1\""), "{}", ci.out("result.xml"));
 }

@@ -295,5 +295,6 @@ fn nothing_is_ever_asked() {
     // A jump host for whose key one would be asked.
     operator.inventory("user: root, jump: kvm2, connect_timeout: 5s");
     operator.write("config", "Host kvm1\n    HostName 10.99.0.11\nHost kvm2\n    HostName 10.99.0.12\n");
-    asked(&operator);
+    let screen = asked(&operator);
+    assert!(screen.contains("the way through kvm2 ended"), "{screen}");
 }

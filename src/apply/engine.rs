@@ -158,13 +158,12 @@ impl Engine {
         done.into_values().collect()
     }
 
-    /// Looks at one host, and plans nothing.
+    /// Looks at one host, and plans nothing. What went wrong is for the caller to tell, once.
     pub async fn look(&self, desired: &Desired) -> Result<Box<Observed>, HostOutcome> {
         self.events.emit(Event::Observing(1));
         let (observed, session) =
             observe_host(&self.settings, &self.events, desired, &Options::default(), false).await;
-        let error = observed.as_ref().err().and_then(|o| o.message.clone());
-        self.events.emit(Event::Observed(desired.host.clone(), error));
+        self.events.emit(Event::Observed(desired.host.clone(), None));
         if let Some(session) = session {
             session.close().await;
         }

@@ -207,8 +207,8 @@ async fn work(
             setup::complain(&Human { style, part: Part::Plan }.render(&document));
         }
         if saved.is_none() {
-            let question =
-                format!("Apply to {} of {} hosts?", document.count(Status::Changed), planned.len());
+            let (some, all) = (document.count(Status::Changed), planned.len());
+            let question = format!("Apply to {some} of {all} {}?", if all == 1 { "host" } else { "hosts" });
             if let Err(code) = tokio::task::block_in_place(|| setup::ask(common, &question)) {
                 engine.close().await;
                 return Err(code);

@@ -154,6 +154,10 @@ fn text(host: &HostHistory) -> String {
                 let _ = writeln!(text, "    {}", printable(line));
             }
         }
+        // A record that is kept and has no changes is that of an apply to a host that had drifted.
+        if entry.changes.as_ref().is_some_and(Vec::is_empty) {
+            text.push_str("  as before; what had drifted was put right\n");
+        }
         let decided = matches!(entry.outcome.as_str(), "committed" | "undo");
         if decided && entry.changes.is_none() {
             text.push_str("  (what it changed is not kept any more)\n");

@@ -2,7 +2,9 @@
 
 use super::{Code, Common, Format, exit, setup};
 use crate::desired;
+use crate::report::{Fact, facts_text};
 use clap::{Args, Subcommand};
+use std::io::IsTerminal;
 
 /// Arguments of `inventory`.
 #[derive(Debug, Args)]
@@ -59,10 +61,12 @@ pub(super) fn run(common: &Common, args: &InventoryArgs) -> Code {
                         serde_json::to_string_pretty(&document).unwrap_or_default()
                     ));
                 } else {
-                    let width = facts.iter().map(|f| f.0.chars().count()).max().unwrap_or(0).min(48);
-                    for fact in facts {
-                        setup::print(&format!("{:<width$}  {}   # {}\n", fact.0, fact.1, fact.2));
-                    }
+                    let facts: Vec<Fact> = facts
+                        .into_iter()
+                        .map(|(path, value, origin)| (path, value, origin.to_string()))
+                        .collect();
+                    let style = setup::style(common, std::io::stdout().is_terminal());
+                    setup::print(&facts_text(&facts, style));
                 }
             }
         }

@@ -123,8 +123,13 @@ impl<'a> Output<'a> {
     pub(super) fn end(self, document: &Document, part: Part, code: u8) -> u8 {
         let Self { common, command, junit, lines, writer } = self;
         finish(lines, writer, document.summary.clone(), code);
-        if common.format != Format::Jsonl {
-            setup::print(&render(common, document, part, code));
+        match common.format {
+            Format::Jsonl => {}
+            // The result of a bootstrap is the inventory to keep: `kvmfw bootstrap … >prod.yaml`.
+            Format::Human if command == "bootstrap" && code == exit::DONE => {
+                setup::complain(render(common, document, part, code).trim_end());
+            }
+            _ => setup::print(&render(common, document, part, code)),
         }
         if let Some((path, file)) = junit {
             write_junit(command, document, &path, file);
@@ -206,8 +211,8 @@ fn write(messages: &Receiver<Message>, shown: bool) {
         match message {
             Message::KeepIn(folder) => kept.keep_in(&folder),
             Message::Line(line) => {
-                if let EventEntry::Done { host, .. } = &line.event {
-                    done.insert(host.clone());
+                if let EventEntry::Done { told } = &line.event {
+                    done.insert(told.host.clone());
                 }
                 put(&line, &mut kept);
             }

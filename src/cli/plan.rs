@@ -46,10 +46,13 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
             setup::complain(&format!("cannot write {}: {error}", path.display()));
             exit::INTERNAL
         })?;
-        setup::complain(&format!("Saved to {0}. Run `kvmfw apply {0}`.", path.display()));
     }
     output.stream().planned(&document);
     let code =
         exit::of(&document, if common.detailed_exitcode || args.drift { exit::CHANGES } else { exit::DONE });
-    Ok(output.end(&document, Part::Plan, code))
+    let code = output.end(&document, Part::Plan, code);
+    if let Some(path) = args.out.as_ref().map(|path| path.display()) {
+        setup::complain(&format!("Saved to {path}. Run `kvmfw apply {path}`."));
+    }
+    Ok(code)
 }

@@ -34,14 +34,14 @@ pub(super) fn hosts(common: &Common, run: &str, selected: Vec<Desired>) -> Resul
 }
 
 /// What a host knows of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Knows {
     /// That it was committed.
     Committed,
     /// That it was there, and was not.
     Tried,
-    /// Nothing.
-    Nothing,
+    /// Nothing, but of these.
+    Others(Vec<String>),
 }
 
 /// The hosts that do not know the run, or know it without a commit.
@@ -54,9 +54,14 @@ fn ask(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, u8> {
     })?;
     if !answers.iter().any(|(_, answer)| matches!(answer, Ok(Knows::Committed | Knows::Tried))) {
         // A slip in the name must not become an apply to everything.
+        let others = answers.into_iter().filter_map(|(_, answer)| match answer {
+            Ok(Knows::Others(runs)) => Some(runs),
+            _ => None,
+        });
+        let next = runs::near(common, run, others.flatten())
+            .unwrap_or_else(|| "if it never got to a host, a plain apply is the retry".to_owned());
         setup::complain(&format!(
-            "--retry {run}: there are no files of such a run here, and no host that answered knows it; if it never got to a host, \
-             a plain apply is the retry"
+            "--retry {run}: there are no files of such a run here, and no host that answered knows it; {next}"
         ));
         return Err(exit::BAD_INPUT);
     }
@@ -74,7 +79,7 @@ fn ask(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, u8> {
 fn read(s: &Sections<'_>) -> Option<Knows> {
     s.get("end")?;
     Some(match (s.value("target", "unknown"), s.value("target", "tried")) {
-        (Some("run"), None) => Knows::Nothing,
+        (Some("run"), None) => Knows::Others(s.values("target", "run").map(str::to_owned).collect()),
         (Some("run"), Some(_)) => Knows::Tried,
         _ => Knows::Committed,
     })

@@ -3,6 +3,7 @@
 
 use super::{Common, exit, saved, setup};
 use crate::apply::Status;
+use crate::problem::closest;
 use crate::report::{Document, HostEntry, Json, Renderer, fold_events};
 use std::fs::File;
 use std::io::Write;
@@ -32,6 +33,14 @@ pub(super) fn names(base: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
+}
+
+/// ``did you mean `RUN`?``: the run nearest to one that there is not, of those kept here and others that
+/// are known.
+pub(super) fn near(common: &Common, wrong: &str, others: impl Iterator<Item = String>) -> Option<String> {
+    let mut known = names(&base(common.run_dir.as_deref()));
+    known.extend(others);
+    closest(wrong, known.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"))
 }
 
 /// Where runs are kept.

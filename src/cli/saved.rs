@@ -5,7 +5,7 @@ use crate::apply::{HostOutcome, Planned, Status};
 use crate::desired::{self, Desired};
 use crate::inventory::Project;
 use crate::plan::{Acceptable, HostPlan, Options, Verdict, digest};
-use crate::report::Document;
+use crate::report::{Document, Line, document_of};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -237,13 +237,16 @@ fn differences(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) 
     names.into_iter().filter_map(|name| Some(format!("{name} {}", word(name)?))).collect()
 }
 
-/// The document in a file: a saved plan of any age, or what was printed with `--format json`.
+/// The document in a file: a saved plan of any age, or what was printed with `--format json` or `jsonl`.
 pub(super) fn document(path: &Path) -> Result<Document, String> {
     #[derive(Deserialize)]
     struct Shown {
         plan: Document,
     }
     let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+    if text.lines().next().is_some_and(|line| serde_json::from_str::<Line>(line).is_ok()) {
+        return document_of(&text);
+    }
     let value: serde_json::Value =
         serde_json::from_str(&text).map_err(|e| format!("neither a saved plan nor a result: {e}"))?;
     let document = match value.get("plan").is_some_and(serde_json::Value::is_object) {

@@ -9,7 +9,7 @@ use std::path::Path;
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
-    /// Saved plans, results that were kept with --format json, or names of runs; several are put together
+    /// Saved plans, results that were kept with --format json or jsonl, or names of runs; several are put together
     #[arg(required = true, value_name = "FILE|RUN")]
     what: Vec<String>,
 }
@@ -56,10 +56,10 @@ fn load(common: &Common, what: &str) -> Result<Document, String> {
     }
     let folder = runs::folder(common, what);
     if !folder.exists() {
-        return Err(format!(
-            "neither a file nor a run kept in {}; the hosts know too: kvmfw status, kvmfw history",
-            folder.display()
-        ));
+        let next = runs::near(common, what, std::iter::empty())
+            .unwrap_or_else(|| "the hosts know too: kvmfw status, kvmfw history".to_owned());
+        let base = folder.parent().unwrap_or(&folder);
+        return Err(format!("neither a file nor a run kept in {}; {next}", base.display()));
     }
     runs::load(&folder)
 }

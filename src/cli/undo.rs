@@ -23,17 +23,24 @@ pub(super) struct UndoArgs {
 /// Which generation a host goes to, and what that wants.
 #[derive(Clone, Debug)]
 enum Target {
+    /// It has no such generation, or none that can be read.
     Unknown(String),
+    /// The run was never committed there; whether it was there at all, and the runs that were.
+    Strange {
+        tried: bool,
+        runs: Vec<String>,
+    },
     Original,
     Generation(Box<Record>),
 }
 
 pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
-    let run = args.run.as_deref().map_or(Ok(String::new()), runs::name)?;
+    let name = args.run.as_deref().map_or(Ok(String::new()), runs::name)?;
     let to = args.to.map_or_else(String::new, |n| n.to_string());
     let (_, desired) = setup::desired(common)?;
     let hosts = desired.iter().map(|d| (d.connection.clone(), d.host.clone())).collect();
     let settings = setup::settings(common, "undo");
+    let run = name.clone();
     let (asked, _) = setup::engine(common, settings, None, |engine| async move {
         let document = move |nonce: &remote::Nonce| remote::target(nonce, &run, &to);
         engine.ask(hosts, document, read).await
@@ -42,6 +49,9 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
     let mut accept = args.rollout.accept.set();
     accept.insert(Acceptable::RemovesAll);
     let options = Options { accept, ..Options::default() };
+    let near =
+        nobody_knows(&asked).then(|| runs::near(common, &name, asked.iter().flat_map(known))).flatten();
+    let somebody = !nobody_knows(&asked);
     let mut hosts = Vec::new();
     let mut left = Vec::new();
     for (desired, (host, target)) in desired.into_iter().zip(asked) {
@@ -51,11 +61,22 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
                 hosts.push((Record::default().restore(&desired), options));
             }
             Ok(Target::Generation(record)) => hosts.push((record.restore(&desired), options.clone())),
-            Ok(Target::Unknown(what)) => left.push(
-                HostOutcome::new(host, Status::Refused)
-                    .reason("nothing_to_undo")
-                    .message(format!("the host knows no such {what}; nothing to undo there")),
-            ),
+            Ok(Target::Strange { tried: true, .. }) => {
+                let message = "that run did not stay there; nothing to undo";
+                left.push(HostOutcome::new(host, Status::Unchanged).message(message));
+            }
+            Ok(Target::Strange { .. }) if somebody => {
+                let message = "it has no record of that run; nothing to undo";
+                left.push(HostOutcome::new(host, Status::Unchanged).message(message));
+            }
+            Ok(Target::Strange { .. }) => {
+                let outcome = refused(host, "run");
+                left.push(match &near {
+                    Some(near) => outcome.hint(near),
+                    None => outcome,
+                });
+            }
+            Ok(Target::Unknown(what)) => left.push(refused(host, &what)),
             Err(outcome) => left.push(outcome),
         }
     }
@@ -64,8 +85,35 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
     carry_out(common, &args.rollout, "undo", todo)
 }
 
+fn refused(host: String, what: &str) -> HostOutcome {
+    HostOutcome::new(host, Status::Refused)
+        .reason("nothing_to_undo")
+        .message(format!("the host knows no such {what}; nothing to undo there"))
+}
+
+/// What the hosts said.
+type Answers = [(String, Result<Target, HostOutcome>)];
+
+/// Whether the run is one that no host that answered has seen: more likely a slip than a run.
+fn nobody_knows(answers: &Answers) -> bool {
+    let strange = |(_, answer): &_| matches!(answer, Err(_) | Ok(Target::Strange { tried: false, .. }));
+    answers.iter().all(strange)
+}
+
+/// The runs that a host knows instead.
+fn known((_, answer): &(String, Result<Target, HostOutcome>)) -> Vec<String> {
+    match answer {
+        Ok(Target::Strange { runs, .. }) => runs.clone(),
+        _ => Vec::new(),
+    }
+}
+
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {
     s.get("end")?;
+    if s.value("target", "unknown") == Some("run") {
+        let runs = s.values("target", "run").map(str::to_owned).collect();
+        return Some(Target::Strange { tried: s.value("target", "tried").is_some(), runs });
+    }
     if let Some(what) = s.value("target", "unknown") {
         return Some(Target::Unknown(what.to_owned()));
     }

@@ -72,8 +72,9 @@ fn matching(project: &Project, term: &str) -> Result<HashSet<usize>, Problem> {
     };
     if let Some(group) = term.strip_prefix('@') {
         if group != "all" && !project.groups.contains_key(group) {
-            let known = project.groups.keys().map(String::as_str).chain(["all"]);
-            let help = did_you_mean(group, known.clone());
+            // `all` may have an entry of its own, or none.
+            let named = project.groups.keys().map(String::as_str).filter(|name| *name != "all");
+            let help = did_you_mean(group, named.chain(["all"]));
             return Err(bad(format!("there is no group `{}`", group.escape_debug()), help));
         }
         let members = hits(&|host| group == "all" || host.lineage.iter().any(|(_, g)| g.name == group));

@@ -10,6 +10,8 @@ target() {
 		if [ -z "$from" ]; then
 			echo unknown=run
 			if [ -d "$VAR/txn/$1" ] || grep -qs "	$1	" $VAR/history; then echo tried=yes; fi
+			# Whoever mistyped one is told of the nearest.
+			awk -F '\t' '{ print "run=" $3 }' $VAR/history 2>/dev/null
 			section end
 			return
 		fi

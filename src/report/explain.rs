@@ -32,11 +32,8 @@ pub fn explanation_text(found: &Explanation, style: Style) -> String {
         }
     }
     for other in &found.others {
-        let _ = writeln!(
-            out,
-            "{}",
-            style.faint(&format!("  packets pass this too, and it may drop them: {}", printable(other)))
-        );
+        let line = format!("  packets pass this too, and it may drop them: {}", printable(other));
+        let _ = writeln!(out, "{}", style.faint(&style.prose(&line)));
     }
     out
 }
@@ -88,15 +85,13 @@ fn family_text(story: &FamilyStory, style: Style, out: &mut String) {
     } else {
         "no rule of the host sees bridged frames"
     };
-    let _ = writeln!(out, "    {name}  {word}  {sees}: {}", printable(&story.because));
+    let line = format!("    {name}  {word}  {sees}: {}", printable(&story.because));
+    let _ = writeln!(out, "{}", style.prose(&line));
     if let Some(dark) = &story.dark {
-        let _ = writeln!(
-            out,
-            "          dropped: {} (for example a {})",
-            dark.dropped.join(", "),
-            printable(&dark.sample)
-        );
-        let _ = writeln!(out, "          by {}", place(&dark.by));
+        let (what, sample) = (dark.dropped.join(", "), printable(&dark.sample));
+        let line = format!("          dropped: {what} (for example a {sample})");
+        let _ = writeln!(out, "{}", style.prose(&line));
+        let _ = writeln!(out, "{}", style.prose(&format!("          by {}", place(&dark.by))));
     }
 }
 
@@ -120,10 +115,10 @@ fn packet_text(story: &Story, style: Style, out: &mut String) {
     };
     let _ = writeln!(out, "    {}", printable(&way));
     for note in &route.notes {
-        let _ = writeln!(out, "    {}", style.faint(&printable(note)));
+        let _ = writeln!(out, "{}", style.faint(&style.prose(&format!("    {}", printable(note)))));
     }
     story.hops.iter().for_each(|hop| hop_text(hop, style, out));
-    let _ = writeln!(out, "  {}", fate_text(&story.fate, style));
+    let _ = writeln!(out, "{}", style.prose(&format!("  {}", fate_text(&story.fate, style))));
 }
 
 fn hop_text(hop: &Hop, style: Style, out: &mut String) {
@@ -192,34 +187,37 @@ fn group_text(group: &LogGroup, style: Style, out: &mut String) {
         Some(rule) => format!("logged by {}", place(rule)),
         None => format!("logged as `{}`; no such rule is known", printable(group.prefix.trim_end())),
     };
-    let _ = writeln!(out, "    {by}");
+    let _ = writeln!(out, "{}", style.prose(&format!("    {by}")));
     if let Some(live) = &group.live {
-        let _ = writeln!(out, "    now        {}", fate_text(live, style));
+        let _ = writeln!(out, "{}", style.prose(&format!("    now        {}", fate_text(live, style))));
     }
     if let Some(desired) = &group.desired {
         let same = group.live.as_ref().is_some_and(|live| live.verdict == desired.verdict);
         let words =
             if same { "the inventory changes nothing about that" } else { "the inventory changes that" };
-        let _ = writeln!(out, "    desired    {}   {}", fate_text(desired, style), style.faint(words));
+        let line = format!("    desired    {}   {}", fate_text(desired, style), style.faint(words));
+        let _ = writeln!(out, "{}", style.prose(&line));
     }
 }
 
 /// What is as in the cure before is not said twice.
 fn cure_text(cure: &Cure, before: Option<&Cure>, style: Style, out: &mut String) {
-    let _ = writeln!(out, "  {}  {}", style.strong(cure.module), cure.what);
+    let mut say = |line: String| {
+        let _ = writeln!(out, "{}", style.prose(&line));
+    };
+    say(format!("  {}  {}", style.strong(cure.module), cure.what));
     let same = before.filter(|b| (b.isolation, b.throughput) == (cure.isolation, cure.throughput));
     match same {
-        Some(before) => {
-            let _ = writeln!(out, "      tenants, costs: as with {}", before.module);
-        }
+        Some(before) => say(format!("      tenants, costs: as with {}", before.module)),
         None => {
-            let _ = writeln!(out, "      tenants: {}\n      costs: {}", cure.isolation, cure.throughput);
+            say(format!("      tenants: {}", cure.isolation));
+            say(format!("      costs: {}", cure.throughput));
         }
     }
     for trap in &cure.traps {
-        let _ = writeln!(out, "      mind: {}", printable(trap));
+        say(format!("      mind: {}", printable(trap)));
     }
     for wrong in &cure.wrong_here {
-        let _ = writeln!(out, "      {} {}", style.alarm("WRONG HERE:"), printable(wrong));
+        say(format!("      {} {}", style.alarm("WRONG HERE:"), printable(wrong)));
     }
 }

@@ -44,8 +44,10 @@ fn plan_text(document: &Document, style: Style) -> String {
     blocks(document, style, &mut out);
     warnings(document, style, &mut out);
     hosts_by_message(document, style, &mut out);
-    out.push_str(&summary(document, style));
-    out.push('\n');
+    for line in summary(document, style).lines() {
+        out.push_str(&style.prose(line));
+        out.push('\n');
+    }
     out
 }
 
@@ -80,23 +82,30 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
         );
         let _ = write!(out, "{}", style.strong(&line));
         if risky > 0 {
-            let _ = write!(out, "\n{}", style.warn(&format!("{risky} of these touch what SSH passes.")));
+            let touch = if risky == 1 { "touches" } else { "touch" };
+            let _ = write!(out, "\n{}", style.warn(&format!("{risky} of these {touch} what SSH passes.")));
         }
     }
     if stuck > 0 {
-        let gap = if changing > 0 { " " } else { "" };
         let what = if document.drift { "cannot be compared" } else { "cannot be changed like this" };
-        let _ = write!(out, "{gap}{}", style.alarm(&format!("{} {what}.", hosts(stuck))));
+        let text = style.alarm(&format!("{} {what}.", hosts(stuck)));
+        let _ = write!(out, "{}{text}", gap(&out));
     }
     let unreachable = document.count(Status::Unreachable);
     if unreachable > 0 {
-        let _ = write!(out, " {}", style.alarm(&format!("{} unreachable.", hosts(unreachable))));
+        let text = style.alarm(&format!("{} unreachable.", hosts(unreachable)));
+        let _ = write!(out, "{}{text}", gap(&out));
     }
     if refused > 0 {
-        let gap = if out.is_empty() || out.ends_with('\n') { "" } else { " " };
-        let _ = write!(out, "{gap}{}", style.alarm(&format!("{} refused.", hosts(refused))));
+        let text = style.alarm(&format!("{} refused.", hosts(refused)));
+        let _ = write!(out, "{}{text}", gap(&out));
     }
     out
+}
+
+/// What stands between two sentences.
+fn gap(before: &str) -> &'static str {
+    if before.is_empty() { "" } else { " " }
 }
 
 /// How a run ended: a line for each outcome, causes, what to do next.
@@ -203,17 +212,16 @@ fn warnings(document: &Document, style: Style, out: &mut String) {
     let order = group::warnings(document);
     let any = !order.is_empty();
     for (warning, names) in order {
-        let _ = write!(
-            out,
+        let mut line = format!(
             "{} {}: {}",
             style.warn(&format!("! {}", warning.code)),
             printable(&fold_names(&names)),
             printable(&warning.message)
         );
         if let Some(origin) = &warning.origin {
-            let _ = write!(out, " {}", style.faint(&format!("({})", printable(origin))));
+            let _ = write!(line, " {}", style.faint(&format!("({})", printable(origin))));
         }
-        out.push('\n');
+        let _ = writeln!(out, "{}", style.prose(&line));
     }
     if any {
         out.push('\n');
@@ -227,9 +235,9 @@ fn hosts_by_message(document: &Document, style: Style, out: &mut String) {
     for (host, names) in groups {
         let words = format!("{} {}", printable(&fold_names(&names)), host.status.words().to_uppercase());
         let message = printable(host.message.as_deref().unwrap_or_default());
-        let _ = writeln!(out, "{}: {message}", style.alarm(&words));
+        let _ = writeln!(out, "{}", style.prose(&format!("{}: {message}", style.alarm(&words))));
         if let Some(hint) = &host.hint {
-            let _ = writeln!(out, "    → {}", printable(hint));
+            let _ = writeln!(out, "{}", style.prose(&format!("    → {}", printable(hint))));
         }
     }
     if any {

@@ -49,19 +49,9 @@ pub enum EventEntry {
     },
     /// What a plan says of a host; the keys are those of a host in the JSON document.
     Planned {
-        /// Its name.
-        host: String,
         /// How it is: `changed` where there is something to do.
-        status: Status,
-        /// Why, in a stable word.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        reason: Option<String>,
-        /// Why, in a sentence.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        message: Option<String>,
-        /// What to do next.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        hint: Option<String>,
+        #[serde(flatten)]
+        told: Told,
         /// The hash of its plan.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         plan: Option<String>,
@@ -97,19 +87,9 @@ pub enum EventEntry {
     },
     /// A host is done with.
     Done {
-        /// Its name.
-        host: String,
         /// How it ended.
-        status: Status,
-        /// Why, in a stable word.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        reason: Option<String>,
-        /// Why, in a sentence.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        message: Option<String>,
-        /// What to do next.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        hint: Option<String>,
+        #[serde(flatten)]
+        told: Told,
     },
     /// Something worth a line; with `-v` also each connection.
     Note {
@@ -137,6 +117,46 @@ pub enum EventEntry {
         /// The exit code of kvmfw.
         exit: u8,
     },
+}
+
+/// What there is to say of a host.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Told {
+    /// The host's name.
+    pub host: String,
+    /// How it is or how it ended; in a plan, `changed` where there is something to do.
+    pub status: Status,
+    /// Why, in a stable word.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Why, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+}
+
+impl Told {
+    fn of(host: &HostEntry) -> Self {
+        let HostEntry { name, status, reason, message, hint, .. } = host.clone();
+        Self { host: name, status, reason, message, hint }
+    }
+
+    /// The same as the entry of a document.
+    fn entry(self) -> HostEntry {
+        let Self { host: name, status, reason, message, hint } = self;
+        HostEntry {
+            name,
+            status,
+            reason,
+            message,
+            hint,
+            plan: None,
+            changes: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
 }
 
 impl Line {
@@ -177,11 +197,13 @@ impl EventEntry {
                 Self::Step { host: host.clone(), step: (*step).to_owned(), guard: guard.map(|g| g.as_secs()) }
             }
             Event::Done(outcome) => Self::Done {
-                host: outcome.host.clone(),
-                status: outcome.status,
-                reason: outcome.reason.clone(),
-                message: outcome.message.clone(),
-                hint: outcome.hint.clone(),
+                told: Told {
+                    host: outcome.host.clone(),
+                    status: outcome.status,
+                    reason: outcome.reason.clone(),
+                    message: outcome.message.clone(),
+                    hint: outcome.hint.clone(),
+                },
             },
             Event::Note(message) | Event::Detail(message) => Self::Note { message: message.clone() },
             Event::Drain(_) => return None,
@@ -190,28 +212,17 @@ impl EventEntry {
 
     /// What a plan says of a host.
     pub fn planned(host: &HostEntry) -> Self {
-        let host = host.clone();
         Self::Planned {
-            host: host.name,
-            status: host.status,
-            reason: host.reason,
-            message: host.message,
-            hint: host.hint,
-            plan: host.plan,
-            changes: host.changes,
-            warnings: host.warnings,
+            told: Told::of(host),
+            plan: host.plan.clone(),
+            changes: host.changes.clone(),
+            warnings: host.warnings.clone(),
         }
     }
 
     /// How a host ended.
     pub fn done(host: &HostEntry) -> Self {
-        Self::Done {
-            host: host.name.clone(),
-            status: host.status,
-            reason: host.reason.clone(),
-            message: host.message.clone(),
-            hint: host.hint.clone(),
-        }
+        Self::Done { told: Told::of(host) }
     }
 }
 
@@ -243,9 +254,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
     // The last line may be cut off; what cannot be read tells nothing.
     for line in events.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
         match line.event {
-            EventEntry::Done { host, status, reason, message, hint } => {
-                done.insert(host, (status, reason, message, hint));
-            }
+            EventEntry::Done { told } => drop(done.insert(told.host.clone(), told)),
             // Being looked at has steps too; from here on they touch hosts.
             EventEntry::Applying { .. } => begun.clear(),
             EventEntry::Step { host, .. } => drop(begun.insert(host)),
@@ -254,22 +263,63 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
     }
     let said = |text: &str| Some(text.to_owned());
     let end = |host: &HostEntry| {
-        let (status, reason, message, hint) = match done.get(&host.name) {
-            Some(end) => end.clone(),
-            None if begun.contains(&host.name) => (
-                Status::Unknown,
-                said("interrupted"),
-                said("kvmfw ended before this host had told how it ended; its guard has decided"),
-                said("kvmfw status"),
-            ),
-            None if host.status == Status::Changed => {
-                (Status::Skipped, said("interrupted"), said("kvmfw ended before its turn"), None)
-            }
-            None => (host.status, host.reason.clone(), host.message.clone(), host.hint.clone()),
+        let interrupted = Told { reason: said("interrupted"), ..Told::of(host) };
+        let told = match done.get(&host.name) {
+            Some(told) => told.clone(),
+            None if begun.contains(&host.name) => Told {
+                status: Status::Unknown,
+                message: said("kvmfw ended before this host had told how it ended; its guard has decided"),
+                hint: said("kvmfw status"),
+                ..interrupted
+            },
+            None if host.status == Status::Changed => Told {
+                status: Status::Skipped,
+                message: said("kvmfw ended before its turn"),
+                hint: None,
+                ..interrupted
+            },
+            None => Told::of(host),
         };
-        HostEntry { status, reason, message, hint, ..host.clone() }
+        let HostEntry { plan, changes, warnings, .. } = host.clone();
+        HostEntry { plan, changes, warnings, ..told.entry() }
     };
     Document::new(plan.run.clone(), plan.hosts.iter().map(end).collect())
+}
+
+/// What a stream of events tells, complete or cut off.
+///
+/// Errors: it is none, or it tells of wrong input; a sentence.
+pub fn document_of(events: &str) -> Result<Document, String> {
+    let lines: Vec<EventEntry> =
+        events.lines().filter_map(|line| Some(serde_json::from_str::<Line>(line).ok()?.event)).collect();
+    let Some(EventEntry::Start { version, command, run, .. }) = lines.first() else {
+        return Err("it is no stream of events".to_owned());
+    };
+    if *version > Line::VERSION {
+        return Err(format!("its version is {version}, this kvmfw reads {} and older", Line::VERSION));
+    }
+    let (mut hosts, mut changing, mut ended) = (Vec::new(), false, Vec::new());
+    for event in &lines {
+        match event.clone() {
+            EventEntry::Planned { told, plan, changes, warnings } => {
+                hosts.push(HostEntry { plan, changes, warnings, ..told.entry() });
+            }
+            // Hosts that were not planned: they could not be asked which they are.
+            EventEntry::Done { told } => ended.push(told),
+            EventEntry::Applying { hosts, .. } => changing |= hosts > 0,
+            EventEntry::Error { message, place, .. } => {
+                let place = place.map_or_else(String::new, |place| format!("{place}: "));
+                return Err(format!("it tells of wrong input: {place}{message}"));
+            }
+            _ => {}
+        }
+    }
+    let planned: BTreeSet<String> = hosts.iter().map(|host: &HostEntry| host.name.clone()).collect();
+    let is_run = !ended.is_empty() || changing;
+    hosts.extend(ended.into_iter().filter(|told| !planned.contains(&told.host)).map(Told::entry));
+    let mut plan = Document::new(run.clone().filter(|_| changing), hosts);
+    plan.drift = command == "drift";
+    Ok(if is_run { fold_events(&plan, events) } else { plan })
 }
 
 #[cfg(test)]
@@ -310,6 +360,32 @@ mod tests {
         ];
         let end = fold_events(&plan, &events.concat());
         let statuses: Vec<Status> = end.hosts.iter().map(|h| h.status).collect();
-        assert_eq!(statuses, [Status::Changed, Status::Unknown, Status::Skipped, Status::Unreachable]);
+        let all = [Status::Changed, Status::Unknown, Status::Skipped, Status::Unreachable];
+        assert_eq!(statuses, all);
+
+        // The same from the stream alone.
+        let mut stream = line(EventEntry::start("apply", Some("r1")));
+        plan.hosts.iter().for_each(|host| stream += &line(EventEntry::planned(host)));
+        let alone = document_of(&(stream.clone() + &events.concat())).unwrap();
+        assert_eq!(alone.run.as_deref(), Some("r1"));
+        assert_eq!(alone.hosts.iter().map(|h| h.status).collect::<Vec<_>>(), all);
+        // Before anything was touched there is no run.
+        assert_eq!(document_of(&stream).unwrap().run, None);
+        assert!(document_of("{}\n").is_err());
+    }
+
+    #[test]
+    fn a_stream_that_names_wrong_input() {
+        let error = EventEntry::Error {
+            code: "bad-limit".into(),
+            message: "`x` matches no host".into(),
+            place: None,
+            help: None,
+        };
+        let stream: String = [EventEntry::start("check", None), error]
+            .into_iter()
+            .map(|event| Line { time: String::new(), event }.text())
+            .collect();
+        assert_eq!(document_of(&stream).unwrap_err(), "it tells of wrong input: `x` matches no host");
     }
 }

@@ -27,10 +27,8 @@ pub fn problems_text(problems: &[Problem], sources: &BTreeMap<Arc<str>, Arc<str>
                     .chars()
                     .map(|c| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c })
                     .collect();
-                Report::from(diagnostic).with_source_code(NamedSource::new(
-                    format!("{}:{}:{}", place.file, place.line, place.column),
-                    safe,
-                ))
+                // Line and column are added to the name.
+                Report::from(diagnostic).with_source_code(NamedSource::new(&*place.file, safe))
             }
             None => match &problem.place {
                 Some(place) => Report::from(MietteDiagnostic {

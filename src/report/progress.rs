@@ -71,14 +71,14 @@ impl Progress {
         match event {
             Event::Observing(_) | Event::Applying { .. } => self.start(),
             Event::Observed(host, Some(error)) => {
-                self.line(&format!("{}: {}", printable(&host), printable(&error)));
+                self.line(&self.style.prose(&format!("{}: {}", printable(&host), printable(&error))));
             }
             Event::Done(outcome) => {
                 // First off the board, then above it.
                 self.draw();
                 self.done(&outcome);
             }
-            Event::Note(text) | Event::Detail(text) => self.line(&printable(&text)),
+            Event::Note(text) | Event::Detail(text) => self.line(&self.style.prose(&printable(&text))),
             Event::Drain(_) => self.finish(),
             Event::Observed(_, None) | Event::Batch { .. } | Event::Step(..) => {}
         }
@@ -122,7 +122,7 @@ impl Progress {
             text.push_str("  ");
             text.push_str(&printable(message));
         }
-        self.line(&text);
+        self.line(&self.style.prose(&text));
     }
 
     fn line(&self, text: &str) {

@@ -1,6 +1,7 @@
 //! Colour, and text from hosts made harmless.
 
 use owo_colors::OwoColorize;
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 /// Whether to colour; signs carry the meaning, colour only helps.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,7 +44,25 @@ impl Style {
     pub fn faint(self, text: &str) -> String {
         if self.color { text.dimmed().to_string() } else { text.to_owned() }
     }
+
+    /// A line of sentences, broken between words where the terminal is narrower, what follows further
+    /// in than its begin by four. Rules and commands do not go through here: broken, they could not be copied.
+    pub fn prose(self, line: &str) -> String {
+        let Some(width) = self.width.filter(|width| *width >= NARROWEST) else { return line.to_owned() };
+        let indent = line.chars().take_while(|c| *c == ' ').count();
+        let further = " ".repeat(indent + 4);
+        let options = Options::new(width)
+            .subsequent_indent(&further)
+            .break_words(false)
+            .word_separator(WordSeparator::AsciiSpace)
+            .word_splitter(WordSplitter::NoHyphenation)
+            .wrap_algorithm(WrapAlgorithm::FirstFit);
+        textwrap::fill(line, options)
+    }
 }
+
+/// Below this there is no point in breaking between words.
+const NARROWEST: usize = 40;
 
 /// Text with everything escaped that a terminal would obey: a host must not write on the
 /// operator's screen what it likes.
@@ -67,5 +86,19 @@ mod tests {
     fn escapes_are_shown_not_obeyed() {
         assert_eq!(printable("a\u{1b}[2Jb\rc\u{202e}d"), "a\\u{1b}[2Jb\\rc\\u{202e}d");
         assert_eq!(printable("plain\ntext – ok"), "plain\ntext – ok");
+    }
+
+    #[test]
+    fn sentences_break_between_words() {
+        let narrow = Style { width: Some(44), ..Style::default() };
+        let line = "  → nothing was touched; see https://example.net/a/very-long/address/of/a/page for more";
+        assert_eq!(
+            narrow.prose(line),
+            "  → nothing was touched; see\n      https://example.net/a/very-long/address/of/a/page\n      for more"
+        );
+        assert_eq!(Style::default().prose(line), line, "what is read by a program stays a line");
+        let colour = Style { color: true, ..narrow };
+        let text = colour.alarm(&"word ".repeat(7));
+        assert_eq!(colour.prose(&text), text, "colours take no room");
     }
 }

@@ -135,6 +135,13 @@ fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportEr
                      or name its file (identity_file)"
                 ));
             }
+            // What came through a command and not from an address: why it ended only that command knows.
+            if let (Some(jump), true) = (&connection.jump, last.contains("UNKNOWN port 65535")) {
+                return TransportError::Connect(format!(
+                    "the way through {jump} ended before the host answered; `ssh {jump}` must work here without a question, \
+                     and let connections through"
+                ));
+            }
             TransportError::Connect(last.to_owned())
         }
         other => TransportError::Connect(chain(other)),

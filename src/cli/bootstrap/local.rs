@@ -65,10 +65,12 @@ pub(super) fn by_third(common: &Common, third: Connection, host: &Connection) ->
         }
     })?;
     let right = right.map_err(|why| {
+        let user = third.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+        let name = format!("{user}{}", third.address);
         setup::complain(&format!(
-            "{} cannot confirm: {why}. Nothing was changed. `ssh {}` must work here without a question, and sshd there \
+            "{} cannot confirm: {why}. Nothing was changed. `ssh {name}` must work here without a question, and sshd there \
              must allow TCP forwarding; how this host is reached from there can be said: kvmfw bootstrap --local USER@HOST",
-            third.address, third.address
+            third.address
         ));
         exit::LEFT_ALONE
     })?;
@@ -135,7 +137,11 @@ impl Prompt {
             tokio::select! {
                 line = lines.recv() => match line.as_deref().map(str::trim) {
                     None => return Err(gone()),
-                    Some("") if self.enough() => return Ok(()),
+                    Some("") if self.enough() => {
+                        // The question may have been asked once more below the line that answered it.
+                        say(&format!("\r{:60}\r", ""));
+                        return Ok(());
+                    }
                     Some("") => {}
                     Some("n" | "N" | "no") => return Err("the operator said no".to_owned()),
                     Some(_) => say("\nEnter keeps it, n undoes it.\n"),

@@ -134,9 +134,8 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, "bootstrap", todo)?;
     if code == exit::DONE {
-        let text = format!(
-            "\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n\n{MODELINE}{yaml}"
-        );
+        setup::complain("\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n");
+        let text = format!("{MODELINE}{yaml}");
         match common.format {
             Format::Human => setup::print(&text),
             _ => setup::complain(&text),

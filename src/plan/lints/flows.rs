@@ -13,8 +13,8 @@ impl View<'_> {
             return;
         }
         let message = format!(
-            "{}: the first rules here that ask conntrack: open TCP connections of the host live on, but UDP that only \
-             hears and connections that the host forwards for guests count as new, and have to pass as such",
+            "these are the first {} rules here that use connection tracking. Open TCP connections of the host live on; \
+             UDP that only receives, and connections that it forwards for guests, count as new and pass only where new ones may",
             self.family
         );
         warnings.push(warn("first-conntrack", message, None));
