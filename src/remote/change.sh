@@ -256,8 +256,8 @@ apply() {
 	apply_rules 6
 	if [ -s "$T/new/bridges" ]; then
 		step bridges
-		error=$(newcomers)
-		[ -z "$error" ] || failed "$error"
+		error=$(newcomers "$T/new/bridges" | head -n 1)
+		[ -z "$error" ] || failed "$error, and that bridge was to go: plan again"
 		quiet_profiles
 		error=$(bridge_batch "$T/new/bridges" 2>&1) || failed "$error"
 	fi
@@ -288,14 +288,15 @@ bridge_batch() {
 	grep ' vlan_filtering 1$' "$1" | ip ${2:+"$2"} -batch -
 }
 
-# A guest that came to a bridge since the plan keeps that from going.
+# Guests that came since the plan to bridges that batch $1 removes. An apply does not begin then; a rollback goes
+# back to where there was no such bridge, and says whom that leaves without one.
 newcomers() {
 	local bridge port
-	sed -n 's/^link del dev //p' "$T/new/bridges" | while read -r bridge; do
+	sed -n 's/^link del dev //p' "$1" | while read -r bridge; do
 		for port in "/sys/class/net/$bridge/brif"/*; do
 			[ -e "$port" ] || continue
 			port=${port##*/}
-			grep -qxF "link set dev $port nomaster" "$T/new/bridges" || echo "$bridge was to go, but $port has become a port of it; plan again"
+			grep -qxF -e "link set dev $port nomaster" -e "link set dev $port master $bridge" "$T/new/bridges" || echo "$port has become a port of $bridge"
 		done
 	done
 }
@@ -309,11 +310,19 @@ not_kept() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local family bad=0 missing
+	local family bad=0 missing lost
 	if [ -s "$T/pre/bridges" ]; then
+		lost=$(newcomers "$T/pre/bridges" | awk '{ printf "; %s, which went with this change", $0 }')
+		if [ -n "$lost" ]; then
+			lost=$(cat "$T/reason" 2>/dev/null)$lost
+			say "$lost"
+			printf '%s\n' "$lost" >"$T/reason"
+		fi
 		# First who configures links forgets the change: else it acts on it while it is taken back.
 		take_back_window
 		bridge_batch "$T/pre/bridges" -force >/dev/null 2>&1
+		# And last who would make a bridge anew that is not there.
+		loud_profiles
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
 			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue
