@@ -324,6 +324,8 @@ roll_back() {
 		# First who configures links forgets the change: else it acts on it while it is taken back.
 		take_back_window
 		bridge_batch "$T/pre/bridges" -force >/dev/null 2>&1
+		# And last who would make a bridge anew that is not there.
+		loud_profiles
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
 			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue

@@ -137,11 +137,15 @@ place_window() {
 	[ ! -s "$T/placed" ] || reload_networkd || failed "systemd-networkd did not read its files again"
 }
 
-take_back_window() {
-	local path name
+loud_profiles() {
+	local name
 	if [ -s "$T/quieted" ] && nm_runs; then
 		while IFS= read -r name; do profile_autoconnects "$name" yes; done <"$T/quieted"
 	fi
+}
+
+take_back_window() {
+	local path
 	[ -s "$T/placed" ] || return 0
 	while IFS= read -r path; do rm -f "$path"; done <"$T/placed"
 	reload_networkd
