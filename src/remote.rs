@@ -9,7 +9,6 @@ const LIB: &str = include_str!("remote/lib.sh");
 const IPTABLES: &str = include_str!("remote/iptables.sh");
 const TARGET: &str = include_str!("remote/target.sh");
 const HISTORY: &str = include_str!("remote/history.sh");
-const UNPACK: &str = include_str!("remote/unpack.sh");
 const PROBE: &str = include_str!("remote/probe.sh");
 const APPLIED: &str = include_str!("remote/applied.sh");
 const NETWORK: &str = include_str!("remote/network.sh");
@@ -24,6 +23,7 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/network.sh"),
     include_str!("remote/guard.sh"),
     include_str!("remote/files.sh"),
+    include_str!("remote/adopt.sh"),
     include_str!("remote/change.sh"),
     include_str!("remote/boot.sh"),
     include_str!("remote/main.sh"),
@@ -128,31 +128,24 @@ fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
 ///
 /// `files` are paths below the transaction's folder; they are ours, never the user's.
 pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)]) -> String {
-    let mut doc = format!("NONCE='{}'\n{LIB}{UNPACK}", nonce.as_str());
+    let mut doc = format!("NONCE='{}'\n{LIB}", nonce.as_str());
     let _ = write!(
         doc,
         "T=$VAR/txn/{id}\n\
          mkdir -p \"$T/new/sysctl.d\" \"$T/new/net\" \"$T/new/run\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
-         unpack"
+         put() {{ cat >\"$T/$1\" || refuse no_space \"cannot write to $T\"; }}\n\
+         put kvmfw.sh"
     );
-    let mut all = String::new();
-    let mut names = String::new();
-    let script = std::iter::once(("kvmfw.sh", KVMFW_SH));
-    let units = UNITS.map(|(name, text)| (format!("units/{name}"), text));
-    let units = units.iter().map(|(name, text)| (name.as_str(), *text));
-    let rest = files.iter().map(|(name, text)| (name.as_str(), &**text));
-    let mut bytes = 0;
-    for (name, text) in script.chain(units).chain(rest) {
-        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        let _ = write!(all, "@{} {name}\n{text}{newline}", nonce.as_str());
-        let _ = write!(names, " '{name}'");
-        bytes += text.len() + newline.len();
+    here(&mut doc, nonce, KVMFW_SH);
+    for (name, text) in UNITS.iter().map(|(n, t)| (format!("units/{n}"), *t)) {
+        let _ = write!(doc, "put {name}");
+        here(&mut doc, nonce, text);
     }
-    here(&mut doc, nonce, &all);
-    let _ = writeln!(
-        doc,
-        "arrived {bytes}{names}\nexport NONCE SSH_CONNECTION\nexec sh \"$T/kvmfw.sh\" stage {id} </dev/null"
-    );
+    for (name, text) in files {
+        let _ = write!(doc, "put '{name}'");
+        here(&mut doc, nonce, text);
+    }
+    let _ = writeln!(doc, "export NONCE SSH_CONNECTION\nexec sh \"$T/kvmfw.sh\" stage {id} </dev/null");
     doc
 }
 
@@ -198,12 +191,7 @@ mod tests {
     fn content_cannot_end_its_here_document() {
         let nonce = Nonce::fresh().unwrap();
         let doc = stage(&nonce, "t1", &[("new/want4".into(), "'; reboot #\n$(reboot)\nEOF\n".into())]);
-        assert_eq!(
-            doc.matches(nonce.as_str()).count(),
-            8,
-            "its name, a mark a file, the ends of the here-document"
-        );
-        assert!(doc.contains(&format!("\n@{} new/want4\n'; reboot #", nonce.as_str())));
-        assert!(doc.contains(" 'new/want4'\n"));
+        assert_eq!(doc.matches(&format!("<<'{}'", nonce.as_str())).count(), 5);
+        assert!(doc.contains("put 'new/want4' <<'"));
     }
 }

@@ -33,14 +33,12 @@ boot_load() {
 }
 
 # The lines of boot.bridges that are not so yet: links that are there are not made, addresses that are
-# there are not added, and those that are not are not taken away; so it is with gateways and VLANs. What is
-# left must not fail.
+# there are not added, and those that are not are not taken away; so it is with gateways. What is left must not fail.
 boot_lines() {
 	{
 		for link in /sys/class/net/*; do printf '%s\n' "${link##*/}"; done
 		ip -o addr show | awk '{ print $2, $4 }'
 		{ ip -o route show default; ip -o -6 route show default; } | sed -n 's/ dev \([^ ]*\) .*/ dev \1/p'
-		! grep -q '^vlan del ' "$1" || bridge vlan show | awk 'NR > 1 { if (/^[^ \t]/) port = $1; vid = /^[^ \t]/ ? $2 : $1; print "vlan", port, vid }'
 		echo '='
 		cat "$1"
 	} | awk '
@@ -49,9 +47,27 @@ boot_lines() {
 		/^link add name / && ($4 in there) { next }
 		/^addr add / && (($5 " " $3) in there) { next }
 		/^route replace default via [^ ]* dev [^ ]*( proto static)?$/ && (($3 " " $4 " " $5 " " $6 " " $7) in there) { next }
-		/^vlan del / { if (split($6, ends, "-") == 1) ends[2] = ends[1]; for (vid = ends[1]; vid <= ends[2] + 0; vid++) if (("vlan " $4 " " vid) in there) { $6 = vid; print }; next }
+		/^vlan / { next }
 		/^addr del / && !(($5 " " $3) in there) { next }
 		{ print }'
+}
+
+# The VLANs of boot.bridges, less those that are to go and are not there.
+boot_vlans() {
+	grep -q '^vlan ' "$1" || return 0
+	{
+		bridge vlan show
+		echo '='
+		grep '^vlan ' "$1"
+	} | awk '
+		$0 == "=" { rest = 1; next }
+		!rest && /^[^ \t]/ { port = $1; $1 = "" }
+		!rest { $0 = $0; there[port " " $1]; next }
+		/^vlan add / { print; next }
+		{
+			if (split($6, ends, "-") == 1) ends[2] = ends[1]
+			for (vid = ends[1] + 0; vid <= ends[2] + 0; vid++) if (($4 " " vid) in there) { $6 = vid; print }
+		}'
 }
 
 # Has lines $2 done by $1 (ip or bridge), every one of them, and says which failed and why.
@@ -72,8 +88,9 @@ boot_bridges() {
 	[ -s $ETC/current/boot.bridges ] || return 0
 	lines=$(boot_lines $ETC/current/boot.bridges)
 	said=$(
-		boot_batch ip "$(printf '%s\n' "$lines" | grep -v -e '^vlan ' -e ' vlan_filtering 1$')"
-		boot_batch bridge "$(printf '%s\n' "$lines" | grep '^vlan ')"
+		boot_batch ip "$(printf '%s\n' "$lines" | grep -v ' vlan_filtering 1$')"
+		# Ports that there were not until now have VLANs too.
+		boot_batch bridge "$(boot_vlans $ETC/current/boot.bridges)"
 		boot_batch ip "$(printf '%s\n' "$lines" | grep ' vlan_filtering 1$')"
 	)
 	[ -n "$said" ] || return 0

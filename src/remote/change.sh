@@ -4,10 +4,14 @@
 want() { cat "$T/new/want$1"; }
 want_keys() { cat "$T/new/sysctl.keys"; }
 
-# Of the own text on stdin keeps the policies only of those chains whose policy own text in file $1 names:
-# what the transaction does not manage it must not put back either. A chain that is not there yet accepts.
+# Keeps of own text $1 the policies only of those chains whose policy own text $2 names: what the
+# transaction does not manage it must not put back either. A chain that is not there yet accepts.
 only_policies_of() {
-	awk '
+	{
+		printf '%s\n=\n' "$2"
+		printf '%s\n' "$1"
+	} | awk '
+		$0 == "=" { rest = 1; table = ""; next }
 		/^\*/ { table = substr($1, 2) }
 		!rest && /^\^/ && ($2 == "first" || $2 == "last") { moves[table " " $1 " " $3] = 1 }
 		!rest {
@@ -26,11 +30,11 @@ only_policies_of() {
 				for (i = 1; i <= n; i++) if (left[i] != "") print left[i] " ACCEPT"
 				print "COMMIT"
 			}
-		}' "$1" rest=1 -
+		}'
 }
 
-# The goal in the host's own words: chains and rules as it prints them ($2), hooks and policies as they
-# are wanted ($1).
+# The goal in the host's own words: chains and rules as the dry run printed them ($2, own text),
+# hooks and policies as they are wanted ($1).
 goal_text() {
 	{
 		printf '%s\n=\n' "$1"
@@ -43,47 +47,53 @@ goal_text() {
 		}
 		$0 == "=" { rest = 1; next }
 		/^\*/ { table = substr($1, 2); if (!rest) order[++n] = table; next }
-		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $1 " -\n"; next }
+		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $0 "\n"; next }
 		/^:/ { if (!rest) head[table] = head[table] $0 "\n"; next }
 		/^\^/ { if (!rest) hooks[table] = hooks[table] $0 "\n"; next }
-		/^-A KVMFW-/ { if (rest) rules[table] = rules[table] $0 "\n" }
+		/^-A / { if (rest) rules[table] = rules[table] $0 "\n" }
 		END { for (k = 1; k <= n; k++) { table = order[k]; out() } }'
 }
 
-# Everything that a rollback puts back, read before anything is touched: the rules as the look under the
-# lock saw them. What counts is written by printf, which knows of a disk that is full.
+# Everything that a rollback puts back, read before anything is touched.
 snapshot() {
-	local family keys own
+	local family key
 	for family in 4 6; do
 		true >"$T/pre/flows$family"
 		ipt_family $family || { true >"$T/pre/own$family"; continue; }
-		if ! seen $family; then
+		"$ipt-save" 2>/dev/null | grep '^-A KVMFW--flows ' >"$T/pre/flows$family"
+		if ! live=$(ipt_save); then
 			[ ! -s "$T/new/want$family" ] || return 1
 			true >"$T/pre/own$family"
 			continue
 		fi
-		[ -z "$live_flows" ] || printf '%s\n' "$live_flows" >"$T/pre/flows$family" || return 1
-		own=$(printf '%s\n' "$live" | ipt_own | only_policies_of "$T/new/want$family") && printf '%s\n' "$own" >"$T/pre/own$family" || return 1
+		foreign_undo "$live" "$(foreign_goal $family)" >"$T/pre/foreign$family" || return 1
+		{ only_policies_of "$(printf '%s\n' "$live" | ipt_own)" "$(want $family)" && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
-	for port in /sys/class/net/*/brif/*; do
+	for port in /sys/class/net/*/brport; do
 		[ -e "$port" ] || continue
-		master=${port%/brif/*}
+		master=$(readlink "$port/bridge")
+		port=${port%/brport}
 		printf 'link set dev %s master %s\n' "${port##*/}" "${master##*/}"
 	done >"$T/pre/ports" || return 1
-	keys=
-	[ ! -s "$T/new/sysctl.keys" ] || keys=$(read_keys <"$T/new/sysctl.keys" | grep -v '!')
-	# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
-	if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then keys=$keys$nl$(bridge_keys 0); fi
-	printf '%s\n' "$keys" >"$T/pre/sysctl" || return 1
+	{
+		read_keys <"$T/new/sysctl.keys" | grep -v '!'
+		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
+		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
+		echo '#end'
+	} >"$T/pre/sysctl" || return 1
 	# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
 	# Those go back too, but others may write them meanwhile: they are no measure of success.
-	if [ -s "$T/new/sysctl.keys" ] && grep -q -e ip_forward -e /forwarding "$T/new/sysctl.keys"; then
+	if grep -q -e ip_forward -e /forwarding "$T/new/sysctl.keys"; then
 		(cd /proc/sys && grep -rs '' net/ipv4/conf net/ipv6/conf) | sed 's/:/=/' |
 			grep -e /forwarding= -e /accept_redirects= -e /send_redirects= -e /proxy_ndp=
 	fi >"$T/pre/sysctl.side"
 	device_addresses >"$T/pre/addresses" || return 1
+	# A disk that filled up on the way shows here: what is cut off has no end.
+	for file in own4 own6 sysctl; do
+		[ ! -s "$T/pre/$file" ] || [ "$(tail -n 1 "$T/pre/$file")" = '#end' ] || return 1
+	done
 }
 
 # Addresses of the links that this transaction touches.
@@ -99,20 +109,19 @@ bridge_keys() {
 
 # Of the KEY=VALUE lines in file $1 those that are not so now, keys that do not exist left out.
 keys_that_differ() {
-	local key
-	[ -s "$1" ] || return 0
-	# shellcheck disable=SC2094
-	while IFS='=' read -r key _; do
-		[ -z "$key" ] || [ ! -e "/proc/sys/$key" ] || printf '/proc/sys/%s\n' "$key"
-	done <"$1" | xargs grep -sH '' /dev/null | awk '
-		function plain(text) { gsub(/[ \t]+/, " ", text); sub(/ $/, "", text); return text }
-		!wanted { at = index($0, ":"); live[substr($0, 11, at - 11)] = plain(substr($0, at + 1)); next }
-		{ at = index($0, "="); key = substr($0, 1, at - 1) }
-		at > 0 && (key in live) && live[key] != plain(substr($0, at + 1)) { print }' - wanted=1 "$1"
+	{
+		sed 's/=.*//' "$1" | read_keys
+		echo '='
+		cat "$1"
+	} | awk '
+		{ at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1); gsub(/[ \t]+/, " ", value); sub(/ $/, "", value) }
+		$0 == "=" { wanted = 1; next }
+		at == 0 { next }
+		!wanted { live[key] = value; next }
+		(key in live) && live[key] != value { print }'
 }
 
 write_keys() {
-	[ -s "$1" ] || return 0
 	keys_that_differ "$1" | {
 		failed=0
 		while IFS='=' read -r key value; do
@@ -134,22 +143,23 @@ failed() {
 ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 
 apply_rules() {
-	local goal predicted
+	local goal predicted foreign
 	step "$(ipt_number "$1")"
-	[ -s "$T/new/want$1" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
+	foreign=$(foreign_goal "$1")
+	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
 	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
 	if grep -q '^?' "$T/new/want$1"; then
-		ipt_save || failed "$ipt-save failed"
-		provable "$(want "$1")"
-		predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		goal=$(goal_text "$(want "$1")" "$predicted")
+		live=$(ipt_save) || failed "$ipt-save failed"
+		predicted=$(ipt_dry "$1" "$live" "$(with_foreign "$(want_provable "$1")" "$foreign")" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+		goal=$(goal_text "$(want "$1")" "$(printf '%s\n' "$predicted" | ipt_own)")
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"
 	fi
 	goal=$(cat "$G/rules.v$1")
 	warm_up "$1" "$goal"
-	error=$(ipt_load "$1" "$(with_flows "$goal" "$T/flows$1")" 2>&1) || failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')"
-	ipt_save && [ -z "$(ipt_change "$live" "$goal")" ] || failed "the rules were not there after loading them"
+	error=$(ipt_load "$1" "$(with_foreign "$(with_flows "$goal" "$T/flows$1")" "$foreign")" 2>&1) ||
+		failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be taken over may have changed meanwhile; plan again)}"
+	live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(with_foreign "$goal" "$foreign")")" ] || failed "the rules were not there after loading them"
 }
 
 # Whether rules make conntrack look at packets.
@@ -168,16 +178,15 @@ warm_up() {
 	local sockets tries=0
 	true >"$T/flows$1" || return 0
 	tracks "$2" || return 0
-	ipt_save
-	if tracks "$live"; then
+	if tracks "$(ipt_save)"; then
 		# Once more those that an earlier apply let pass and that are still open.
 		[ -s "$T/pre/flows$1" ] || return 0
 		flows "$1" | grep -xF -f "$T/pre/flows$1" >"$T/flows$1"
 		return 0
 	fi
 	flows "$1" >"$T/flows$1"
-	[ -s "$T/flows$1" ] || return 0
 	sockets=$(($(wc -l <"$T/flows$1") / 2))
+	[ "$sockets" -gt 0 ] || return 0
 	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$T/log"
 	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
@@ -250,8 +259,8 @@ apply() {
 	apply_rules 6
 	if [ -s "$T/new/bridges" ]; then
 		step bridges
-		error=$(newcomers)
-		[ -z "$error" ] || failed "$error"
+		error=$(newcomers "$T/new/bridges" | head -n 1)
+		[ -z "$error" ] || failed "$error, and that bridge was to go: plan again"
 		quiet_profiles
 		error=$(bridge_batch "$T/new/bridges" 2>&1) || failed "$error"
 	fi
@@ -282,14 +291,15 @@ bridge_batch() {
 	grep ' vlan_filtering 1$' "$1" | ip ${2:+"$2"} -batch -
 }
 
-# A guest that came to a bridge since the plan keeps that from going.
+# Guests that came since the plan to bridges that batch $1 removes. An apply does not begin then; a rollback goes
+# back to where there was no such bridge, and says whom that leaves without one.
 newcomers() {
 	local bridge port
-	sed -n 's/^link del dev //p' "$T/new/bridges" | while read -r bridge; do
+	sed -n 's/^link del dev //p' "$1" | while read -r bridge; do
 		for port in "/sys/class/net/$bridge/brif"/*; do
 			[ -e "$port" ] || continue
 			port=${port##*/}
-			grep -qxF "link set dev $port nomaster" "$T/new/bridges" || echo "$bridge was to go, but $port has become a port of it; plan again"
+			grep -qxF -e "link set dev $port nomaster" -e "link set dev $port master $bridge" "$T/new/bridges" || echo "$port has become a port of $bridge"
 		done
 	done
 }
@@ -303,11 +313,19 @@ not_kept() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local family bad=0 missing
+	local family bad=0 missing foreign lost
 	if [ -s "$T/pre/bridges" ]; then
+		lost=$(newcomers "$T/pre/bridges" | awk '{ printf "; %s, which went with this change", $0 }')
+		if [ -n "$lost" ]; then
+			lost=$(cat "$T/reason" 2>/dev/null)$lost
+			say "$lost"
+			printf '%s\n' "$lost" >"$T/reason"
+		fi
 		# First who configures links forgets the change: else it acts on it while it is taken back.
 		take_back_window
 		bridge_batch "$T/pre/bridges" -force >/dev/null 2>&1
+		# And last who would make a bridge anew that is not there.
+		loud_profiles
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
 			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue
@@ -320,10 +338,11 @@ roll_back() {
 		fi
 	fi
 	for family in 4 6; do
-		[ -s "$T/new/want$family" ] || grep -q KVMFW- "$T/pre/own$family" || continue
+		foreign=$(cat "$T/pre/foreign$family" 2>/dev/null)
+		[ -s "$T/new/want$family" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$family" || continue
 		ipt_family $family || continue
-		ipt_load $family "$(with_flows "$(cat "$T/pre/own$family")" "$T/pre/flows$family")" || bad=1
-		ipt_save && [ -z "$(ipt_change "$live" "$(cat "$T/pre/own$family")")" ] || bad=1
+		ipt_load $family "$(with_foreign "$(with_flows "$(cat "$T/pre/own$family")" "$T/pre/flows$family")" "$foreign")" || bad=1
+		live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(with_foreign "$(cat "$T/pre/own$family")" "$foreign")")" ] || bad=1
 		tidy_tables $family "$T/pre/tables$family"
 	done
 	write_keys "$T/pre/sysctl" /dev/null
@@ -341,7 +360,7 @@ roll_back() {
 # iptables-nft leaves empty base chains behind where there was no table before. They decide
 # nothing, but "as it was" means as it was.
 tidy_tables() {
-	local table family=ip chains
+	local table chain family=ip chains
 	[ "$backend" = nft ] && have nft || return 0
 	[ "$1" = 6 ] && family=ip6
 	sed -n 's/^absent //p' "$2" 2>/dev/null | while read -r table; do
@@ -368,8 +387,7 @@ persist() {
 		link_files_none
 		return
 	fi
-	first_line "$T/generation"
-	generation=$line
+	generation=$(cat "$T/generation")
 	[ -e "$ETC/generations/$generation" ] || return 1
 	keep_originals || return 1
 	ln -sfn "generations/$generation" $ETC/current.new && mv -fT $ETC/current.new $ETC/current || return 1
@@ -377,69 +395,71 @@ persist() {
 	to_disk $ETC $ETC/inventory || return 1
 	link_files
 	# What did not load at boot was decided anew.
-	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
+	rm -f $VAR/boot.failed
 	prune
 }
 
 # What was there before we first touched it, noted once.
 keep_originals() {
-	local dir=$VAR/original more
-	mkdir -p $dir/files && true >>$dir/sysctl && true >>$dir/policies || return 1
-	more=$(awk -F= '
-		!part { noted[$1]; next }
-		part == 1 { if (!($0 in noted)) touched[$0]; next }
-		$1 in touched { print; delete touched[$1] }' $dir/sysctl part=1 "$T/new/sysctl.keys" part=2 "$T/pre/sysctl")
-	note_more $dir/sysctl "$more" || return 1
-	more=$(awk '
-		!family { noted[$1, $2, $3]; next }
-		/^\*/ { table = substr($1, 2) }
-		/^:/ && !/^:KVMFW-/ && !((family, table, substr($1, 2)) in noted) { print family, table, substr($1, 2), $2 }
-	' $dir/policies family=4 "$T/pre/own4" family=6 "$T/pre/own6")
-	note_more $dir/policies "$more" || return 1
+	local dir=$VAR/original
+	mkdir -p $dir/files && touch $dir/sysctl $dir/policies || return 1
+	{
+		cat $dir/sysctl
+		while IFS= read -r key; do
+			grep -q "^$key=" $dir/sysctl || grep -m 1 "^$key=" "$T/pre/sysctl"
+		done <"$T/new/sysctl.keys"
+		echo '#end'
+	} >$dir/sysctl.new
+	{
+		cat $dir/policies
+		for family in 4 6; do
+			awk -v f=$family '/^\*/ { t = substr($1, 2) } /^:/ && !/^:KVMFW-/ { print f, t, substr($1, 2), $2 }' "$T/pre/own$family"
+		done | while read -r f table chain policy; do
+			grep -q "^$f $table $chain " $dir/policies || echo "$f $table $chain $policy"
+		done
+		echo '#end'
+	} >$dir/policies.new
+	for file in sysctl policies; do
+		[ "$(tail -n 1 $dir/$file.new)" = '#end' ] || return 1
+		sed -i '/^#end$/d' $dir/$file.new && mv -f $dir/$file.new $dir/$file || return 1
+	done
+	keep_adopted_files || return 1
 	for family in 4 6; do
 		[ -e $dir/tables$family ] || cp "$T/pre/tables$family" $dir/tables$family || return 1
 	done
 	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
 
-# Lines $2 behind those of file $1: all of them or none.
-note_more() {
-	[ -n "$2" ] || return 0
-	local text
-	text=$(cat "$1" && printf '%s\n' "$2") && printf '%s\n' "$text" >"$1.new" && mv -f "$1.new" "$1"
-}
-
 # Generations beyond the newest twenty, and transactions beyond them, have served.
 prune() {
 	local name
-	set -- $ETC/generations/*
 	# shellcheck disable=SC2012
-	[ $# -le 20 ] || ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
-	set -- $VAR/txn/*
+	ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
 	# shellcheck disable=SC2012
-	[ $# -le 20 ] || ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
+	ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
 }
 
 # The boot units are the same in every generation; installed before anything is armed.
 install_boot() {
-	local dir=/etc/systemd/system unit wants
+	local dir=/etc/systemd/system
 	[ -d $dir ] || return 1
 	cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
-	boot_units | while read -r unit wants; do
-		[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$unit" ] && cmp -s "$T/units/$unit" "$dir/$unit" || exit 1
-	done && return
-	# Beside their places, so that each comes there whole, by a rename.
-	# shellcheck disable=SC2174 # none of them has a parent that is missing
-	mkdir -p -m 755 $dir/sysinit.target.wants $dir/multi-user.target.wants $dir/kvmfw.new && cp "$T"/units/* $dir/kvmfw.new/ &&
-		chmod 644 $dir/kvmfw.new/* && mv -f $dir/kvmfw.new/* $dir/ && rmdir $dir/kvmfw.new || return 1
-	boot_units | while read -r unit wants; do
-		[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$wants/$unit" ] || ln -sfn "../$unit" "$dir/$wants/$unit" || exit 1
-	done || return 1
-	# The files too, not only their names: after a power cut they would be there and empty.
-	to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || return 1
-	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-	:
+	boot_units | {
+		reload=
+		while read -r unit wants; do
+			cmp -s "$T/units/$unit" "$dir/$unit" && [ -L "$dir/$wants/$unit" ] && continue
+			[ -d "$dir/$wants" ] || { mkdir "$dir/$wants" && chmod 755 "$dir/$wants"; } || exit 1
+			cp "$T/units/$unit" "$dir/$unit.new" && chmod 644 "$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
+				ln -sfn "../$unit" "$dir/$wants/$unit" || exit 1
+			reload=yes
+		done
+		[ -n "$reload" ] || exit 0
+		# The files too, not only their names: after a power cut they would be there and empty.
+		to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
+		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+		exit 0
+	}
 }
 
 remove_boot() {
@@ -448,7 +468,6 @@ remove_boot() {
 		rm -f "$dir/$unit" "$dir/$wants/$unit"
 		rmdir "$dir/$wants" 2>/dev/null
 	done
-	[ ! -e $dir/kvmfw.new ] || rm -rf $dir/kvmfw.new
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	:
 }

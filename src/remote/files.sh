@@ -25,8 +25,7 @@ link_files() {
 
 place_link() {
 	[ "$(readlink "$2")" = "$1" ] && return 0
-	[ -d "${2%/*}" ] || mkdir -p "${2%/*}" || return 1
-	ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
+	mkdir -p "${2%/*}" && ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
 }
 
 # A file that was there before us comes back, with its mode and owner.
@@ -138,11 +137,15 @@ place_window() {
 	[ ! -s "$T/placed" ] || reload_networkd || failed "systemd-networkd did not read its files again"
 }
 
-take_back_window() {
-	local path name
+loud_profiles() {
+	local name
 	if [ -s "$T/quieted" ] && nm_runs; then
 		while IFS= read -r name; do profile_autoconnects "$name" yes; done <"$T/quieted"
 	fi
+}
+
+take_back_window() {
+	local path
 	[ -s "$T/placed" ] || return 0
 	while IFS= read -r path; do rm -f "$path"; done <"$T/placed"
 	reload_networkd

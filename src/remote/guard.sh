@@ -15,6 +15,8 @@ txn() {
 	[ -n "$ID" ] && [ -d "$T" ]
 }
 
+owner_text() { cat "$T/owner" 2>/dev/null; }
+
 poke() { [ -p "$T/ctl" ] && echo "$1" 1<>"$T/ctl"; }
 
 set_deadline() {
@@ -47,11 +49,7 @@ seconds_left() {
 	left=$(((${line:-0} - now + 99) / 100))
 }
 
-limit() {
-	while IFS='=' read -r key value; do
-		[ "$key" != "$1" ] || printf '%s\n' "$value"
-	done <"$T/limits"
-}
+limit() { sed -n "s/^$1=//p" "$T/limits"; }
 
 # Only one of commit and rollback becomes the decision: link(2) refuses the second.
 decide() {
@@ -82,10 +80,7 @@ guard() {
 	exec 5<>"$T/ack" 8<>"$T/ctl" 7>>"$T/guard.lock"
 	flock 7
 	# Who was here before may have died at its last words.
-	if [ -e "$T/done" ]; then
-		[ ! -L $VAR/open ] && [ ! -e "$T/token" ] || put_away
-		exit 0
-	fi
+	[ ! -e "$T/done" ] || { put_away; exit 0; }
 	exec 9>>$VAR/lock
 	if [ -e "$T/deadline" ]; then
 		# The one before us had this lock. A process that it leaves behind may give it back a moment later than
@@ -98,8 +93,7 @@ guard() {
 		echo "released: the lock was held" >"$T/done"
 		exit 0
 	fi
-	first_line "$T/owner"
-	echo "$line ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
+	echo "$(owner_text) ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
 	if [ -e "$T/armed" ]; then took_over=yes; elif [ -L $VAR/open ]; then recover 5>/dev/null; fi
 	if [ -e "$T/deadline" ]; then
 		seconds_left
@@ -172,6 +166,7 @@ arm() {
 	boot_id
 	echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$(limit apply)" &&
 		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open; return 1; }
+	echo armed >&5
 	{
 		if setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$T/log" 2>"$T/error"; then
 			ln "$T/ok" "$T/result"
@@ -253,20 +248,15 @@ close_txn() {
 
 # What a transaction that is over leaves lying.
 put_away() {
-	if [ "$(readlink $VAR/open)" = "txn/$ID" ]; then rm -f $VAR/open "$T/token"; else rm -f "$T/token"; fi
+	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
+	rm -f "$T/token"
 	to_disk "$T/done" "$T" $VAR/history $VAR 2>/dev/null
 	:
 }
 
 record() {
 	[ -e "$T/armed" ] || return 0
-	local generation owner
-	first_line "$T/generation"
-	generation=$line
-	first_line "$T/owner"
-	owner=$line
-	first_line "$T/plan"
-	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$generation" "$ID" "$1" "$owner" "$line" >>$VAR/history
+	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat "$T/generation")" "$ID" "$1" "$(owner_text)" "$(cat "$T/plan" 2>/dev/null)" >>$VAR/history
 }
 
 shout() {

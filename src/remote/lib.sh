@@ -10,8 +10,6 @@ unset IFS CDPATH ENV BASH_ENV
 umask 077
 set -u
 
-nl='
-'
 ETC=/etc/kvmfw
 VAR=/var/lib/kvmfw
 
@@ -59,8 +57,8 @@ first_line() {
 read_keys() {
 	{
 		while read -r key; do
-			if [ -e "/proc/sys/$key" ]; then printf '/proc/sys/%s\n' "$key"; else printf '%s!absent\n' "$key" >&3; fi
-		done | xargs grep -sH '' /dev/null | sed -e 's,^/proc/sys/,,' -e 's/:/=/'
+			if [ -e "/proc/sys/$key" ]; then printf '%s\n' "$key"; else printf '%s!absent\n' "$key" >&3; fi
+		done | (cd /proc/sys && xargs grep -sH '' /dev/null) | sed 's/:/=/'
 	} 3>&1
 }
 

@@ -18,12 +18,8 @@ stage() {
 	probe
 	[ -L $ETC/current ] || rm -rf $ETC/generations
 	mkdir -p $ETC/generations
-	generation=1
-	for name in "$ETC"/generations/*; do
-		name=${name##*/}
-		case $name in *[!0-9]*) continue ;; esac
-		[ "$name" -lt $generation ] || generation=$((name + 1))
-	done
+	# shellcheck disable=SC2012
+	generation=$(($(ls -1 $ETC/generations | sort -n | tail -n 1) + 1))
 	echo "$generation" >"$T/generation" || give_up no_space "cannot write to $T"
 	G=$ETC/generations/$generation
 	snapshot || give_up no_space "cannot write the snapshot to $T"
@@ -32,6 +28,7 @@ stage() {
 		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
 		prove $family
 	done
+	keep_adopted || give_up no_space "cannot write to $G"
 	cp "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || give_up no_space "cannot write to $G"
 	for file in "$T"/new/sysctl.d/*.conf; do
 		[ -e "$file" ] || continue
@@ -47,7 +44,8 @@ stage() {
 	chmod 755 $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net"
 	for family in 4 6; do
 		true >"$T/pre/tables$family"
-		ipt_family $family && seen $family || continue
+		ipt_family $family || continue
+		live=$(ipt_save) || live=
 		for table in raw mangle nat filter security; do
 			case "
 $live
@@ -74,33 +72,22 @@ before_now() {
 	printf '%s\n' "${now##*/}"
 }
 
-# The rules of family $1 as the host will print them, proven in a clone of the live ones before anything is
-# armed. The look under the lock has done that, of this very want and with this very live text.
+# The very transaction, in a clone of the live rules, before anything is armed.
 prove() {
-	local text
+	local live predicted goal foreign
 	true >"$G/rules.v$1"
+	foreign=$(foreign_goal "$1")
 	ipt_family "$1" || return 0
-	if ! seen "$1"; then
+	if ! live=$(ipt_save); then
 		[ ! -s "$T/new/want$1" ] || give_up dry_run "$ipt-save failed"
 		return 0
 	fi
-	text=$(cat "$T/new/want$1")
-	[ -n "$text" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
-	case $text in
-	*"?br_netfilter "*) [ -d /proc/sys/net/bridge ] || return 0 ;;
-	esac
-	provable "$text"
-	case $proven in
-	yes) text=$predicted ;;
-	same) predicted=$live text=$(cat $ETC/current/rules.v"$1") ;;
-	*)
-		predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1) ||
-			give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		text=$predicted
-		;;
-	esac
-	text=$(goal_text "$goal" "$text") && printf '%s\n' "$text" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
-	[ -z "$(ipt_change "$predicted" "$text")" ] || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
+	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
+	if grep -q '^?' "$T/new/want$1" && [ ! -d /proc/sys/net/bridge ]; then return 0; fi
+	goal=$(want_provable "$1")
+	predicted=$(ipt_dry "$1" "$live" "$(with_foreign "$goal" "$foreign")" 2>&1) || give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+	goal_text "$goal" "$(printf '%s\n' "$predicted" | ipt_own)" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
+	[ -z "$(ipt_change "$predicted" "$(with_foreign "$(cat "$G/rules.v$1")" "$foreign")")" ] || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
 }
 
 give_up() {
@@ -149,9 +136,8 @@ go() {
 outcome() {
 	section outcome
 	if [ -e "$T/done" ]; then
-		why=''
-		[ ! -e "$T/reason" ] || why=$(cat "$T/reason")
 		first_line "$T/done"
+		why=$(cat "$T/reason" 2>/dev/null)
 		[ -n "$why" ] || case $line in *': '*) why=${line#*: } ;; esac
 		if [ -z "$line" ]; then
 			# The disk was full when it ended; which way it ended is on record.
@@ -201,7 +187,7 @@ run_checks() {
 # Comes over a new connection, proves by the token that it is the controller, and decides.
 confirm() {
 	section confirm
-	if ! token_fits; then
+	if [ "${TOKEN-}" = "" ] || [ "$TOKEN" != "$(cat "$T/token" 2>/dev/null)" ]; then
 		[ -e "$T/done" ] || { echo "refused=the token is wrong"; outcome; return; }
 	fi
 	if old_connection; then
@@ -214,18 +200,10 @@ confirm() {
 }
 
 # An established session lives on under rules that no new one passes.
-old_connection() {
-	first_line "$T/ssh"
-	[ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$line" ]
-}
-
-token_fits() {
-	first_line "$T/token"
-	[ -n "${TOKEN-}" ] && [ "$TOKEN" = "$line" ]
-}
+old_connection() { [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$(cat "$T/ssh" 2>/dev/null)" ]; }
 
 commit() {
-	! old_connection && token_fits && [ -e "$T/applied" ] && decide commit
+	! old_connection && [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$(cat "$T/token" 2>/dev/null)" ] && [ -e "$T/applied" ] && decide commit
 	settle
 }
 
@@ -272,8 +250,7 @@ status() {
 		first_line "$T/done"
 		state=$line
 		[ -n "$state" ] || state=$(outcome | sed -n 's/^state=//p')
-		first_line "$T/owner"
-		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$line"
+		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$(owner_text)"
 	done
 	section lock
 	# The text outlives a holder that was killed; the lock itself does not.
@@ -287,7 +264,7 @@ status() {
 differs() {
 	local family file
 	for family in 4 6; do
-		[ -s $ETC/current/rules.v$family ] && ipt_family $family && ipt_save || continue
+		[ -s $ETC/current/rules.v$family ] && ipt_family $family && live=$(ipt_save) || continue
 		[ -z "$(ipt_change "$live" "$(cat $ETC/current/rules.v$family)")" ] || printf 'differs=%s\n' "$(ipt_number $family)"
 	done
 	file=$(mktemp) || return 0
@@ -325,7 +302,7 @@ undo() {
 		ipt_family $family || continue
 		cat "$ETC/generations/$to/rules.v$family" 2>/dev/null >$VAR/undo/goal || true >$VAR/undo/goal
 		[ "$to" != 0 ] || awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies >$VAR/undo/goal
-		ipt_load $family "$(cat $VAR/undo/goal)" || { say "the $(ipt_number $family) rules did not load"; return 1; }
+		ipt_load $family "$(with_foreign "$(cat $VAR/undo/goal)" "$(foreign_back $family "$to")")" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
 	# What the generation sets, and for keys that it does not set what was there before us.
 	{

@@ -94,77 +94,51 @@ probe_sysctl() {
 	[ $# -eq 0 ] || awk 'FNR == 1 || (!/^[ \t]*[#;]/ && /[^ \t]/) { print FILENAME ":" FNR ":" $0 }' "$@"
 }
 
-# Own text $1 with rules whose module is not loaded replaced by a mark in their place: a plan must not
-# load a module, and physdev would load br_netfilter. Sets goal.
-provable() {
-	goal=$1
-	case $goal in
-	*"?br_netfilter "*) ;;
-	*) return ;;
-	esac
+# The own text wanted, with rules whose module is not loaded replaced by a mark in their place:
+# a plan must not load a module, and physdev would load br_netfilter.
+want_provable() {
 	if [ -d /proc/sys/net/bridge ]; then
-		goal=$(printf '%s\n' "$goal" | sed 's/^?br_netfilter //')
+		want "$1" | sed 's/^?br_netfilter //'
 	else
-		goal=$(printf '%s\n' "$goal" | sed 's/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/')
+		want "$1" | sed 's/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/'
 	fi
 }
 
-# Looks at the rules of family $1 and proves what is wanted of it. What a transaction needs of it later is
-# kept: was_live, was_flows, was_read (0: all of it), was_proven (same, yes or empty), was_predicted.
-look_at() {
-	local own='' wanted rc
-	was_live='' was_flows='' was_read=0 was_proven='' was_predicted=''
+probe_rules() {
+	local live goal own='' kept=''
 	section "rules$1"
 	ipt_family "$1"
 	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
 	[ "$backend" = none ] && return
-	ipt_save || was_read=1
-	was_live=$live was_flows=$live_flows
+	live=$("$ipt-save" 2>/dev/null | ipt_plain)
 	section "live$1"
 	printf '%s\n' "$live"
-	wanted=$(want "$1")
-	provable "$wanted"
+	goal=$(want_provable "$1")
 	case "$goal$live" in
 	*KVMFW-* | *:[A-Z]*\ [AD][CR]*) ;;
 	*) return ;;
 	esac
 	[ -n "$goal" ] || case $live in *KVMFW-*) ;; *) return ;; esac
 	# What was proven once and is still there needs no second proof.
-	if [ -e $ETC/current/want"$1" ] && [ "$(cat $ETC/current/want"$1")" = "$wanted" ]; then
+	if [ -e $ETC/current/want"$1" ] && [ "$(cat $ETC/current/want"$1")" = "$(want "$1")" ]; then
 		own=$(cat $ETC/current/rules.v"$1" 2>/dev/null)
 		if [ -n "$own" ] && [ -z "$(ipt_change "$live" "$own")" ]; then
 			section "same$1"
-			was_proven=same
 			return
 		fi
+		kept=$own
 	fi
 	section "dry$1"
-	was_predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1)
+	predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1)
 	rc=$?
-	printf 'rc=%s\n%s\n' "$rc" "$was_predicted"
-	[ $rc -ne 0 ] || was_proven=yes
+	printf 'rc=%s\n%s\n' "$rc" "$predicted"
 	# The same is wanted, and what boots would not be that.
-	case $rc$own$goal in 0 | [!0]* | *kvmfw:unproven*) return ;; esac
-	[ -n "$own" ] || return
-	if [ -n "$(ipt_change "$was_predicted" "$own")" ]; then
+	case $rc$kept$goal in 0 | [!0]* | *kvmfw:unproven*) return ;; esac
+	[ -n "$kept" ] || return
+	if [ -n "$(ipt_change "$predicted" "$kept")" ]; then
 		section "boot$1"
 		echo "$ETC/current/rules.v$1"
 	fi
-}
-
-probe_rules() {
-	look_at 4
-	live4=$was_live flows4=$was_flows read4=$was_read proven4=$was_proven predicted4=$was_predicted
-	look_at 6
-	live6=$was_live flows6=$was_flows read6=$was_read proven6=$was_proven predicted6=$was_predicted
-}
-
-# What the last look saw of family $1, as live, live_flows, proven and predicted. Fails when it could not read it.
-seen() {
-	case $1 in
-	4) live=$live4 live_flows=$flows4 proven=$proven4 predicted=$predicted4; return "$read4" ;;
-	*) live=$live6 live_flows=$flows6 proven=$proven6 predicted=$predicted6; return "$read6" ;;
-	esac
 }
 
 # Who else loads and flushes rules here: what is active, or will be at the next boot. Files tell it, so
@@ -172,7 +146,7 @@ seen() {
 probe_managers() {
 	local file
 	unit_enabled firewalld || [ -e /run/firewalld.pid ] || unit_active firewalld && echo manager=firewalld
-	if [ -e /etc/ufw/ufw.conf ] && grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then echo manager=ufw; fi
+	if grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then echo manager=ufw; fi
 	if unit_enabled nftables || unit_active nftables; then
 		for file in /etc/nftables.conf /etc/sysconfig/nftables.conf; do
 			grep -qs '^[[:space:]]*flush ruleset' $file && printf 'manager=nftables %s\n' $file
@@ -218,12 +192,12 @@ probe_others() {
 	esac
 	if have nft && { [ "$backend" = nft ] || nf_tables_loaded; }; then probe_nft; fi
 	# To ask one of these for a table makes it, so only what is loaded is asked for.
-	if have ebtables-legacy && grep -qs '^ebtable_' /proc/modules; then
+	if grep -qs '^ebtable_' /proc/modules && have ebtables-legacy; then
 		for table in filter nat broute; do
 			grep -qs "^ebtable_$table " /proc/modules && ebtables-legacy -t $table -L 2>/dev/null
 		done | grep -c -e '^-' -e 'policy: DROP' | sed 's/^/ebtables=/'
 	fi
-	if have arptables-legacy && grep -qs '^arptable_filter ' /proc/modules; then
+	if grep -qs '^arptable_filter ' /proc/modules && have arptables-legacy; then
 		arptables-legacy -n -L 2>/dev/null | grep -c -e '^-j' -e 'policy DROP' | sed 's/^/arptables=/'
 	fi
 }
@@ -373,7 +347,8 @@ probe() {
 	probe_state
 	probe_boot
 	probe_sysctl
-	probe_rules
+	probe_rules 4
+	probe_rules 6
 	probe_others
 	probe_evidence
 	probe_links

@@ -213,8 +213,9 @@ impl Machine {
         };
         set("down");
         self.becomes("pulled", "carrier", |m| m.on_host("cat /sys/class/net/eth0/carrier"), "0\n");
-        // NetworkManager acts on a cable only once it was out for some seconds.
-        let seen = "if [ -d /run/NetworkManager/devices ] && nmcli -g GENERAL.STATE device show eth0 | grep -q ^100; \
+        // NetworkManager acts on a cable only once it was out for some seconds, and on links that it only
+        // watches (100 (connected (externally))) never.
+        let seen = "if [ -d /run/NetworkManager/devices ] && nmcli -g GENERAL.STATE device show eth0 | grep -qx '100 (connected)'; \
                     then echo connected; else echo away; fi";
         self.becomes("pulled", "eth0 for NetworkManager", |m| m.on_host(seen), "away\n");
         set("up");

@@ -10,6 +10,7 @@ impl Work<'_> {
         let name = self.bridge.name.clone();
         let live: BTreeSet<IpNet> = there.into_iter().flat_map(addresses).collect();
         let wanted = self.wanted_addresses();
+        self.routes_left_behind();
         for (address, from) in &wanted {
             let holds = live.contains(address);
             if let Some(port) = from {

@@ -159,22 +159,32 @@ impl Work<'_> {
     }
 
     fn create_at_boot(&mut self, link: &Link) {
-        let name = &self.bridge.name;
-        self.plan.boot.push(format!("link add name {name} type bridge stp_state 0 forward_delay 0"));
         let of_port = if self.bridge.ports.is_empty() { None } else { link.mac.clone() };
-        if let (None, Some(mac)) = (&self.bridge.mac, of_port) {
-            self.plan.boot.push(format!("link set dev {name} address {mac}"));
-        }
+        let lines = self.made(of_port);
+        self.plan.boot.extend(lines);
     }
 
     fn create(&mut self) {
-        let name = &self.bridge.name;
-        self.step(format!("link add name {name} type bridge stp_state 0 forward_delay 0"), false);
         // A bridge without a MAC of its own takes the lowest of its ports, and changes it with them.
         let of_port = self.bridge.ports.first().and_then(|p| self.links.by_name.get(p)?.mac.clone());
-        if let (None, Some(mac)) = (&self.bridge.mac, of_port) {
-            self.step(format!("link set dev {name} address {mac}"), false);
+        for line in self.made(of_port) {
+            self.step(line, false);
         }
+    }
+
+    /// The lines that make the bridge. It has its MAC from the first moment: udev gives one to every bridge
+    /// that has none, whenever it comes to it.
+    fn made(&self, of_port: Option<String>) -> Vec<String> {
+        let (name, declared) = (&self.bridge.name, &self.bridge.mac);
+        let mac = declared.clone().or_else(|| of_port.clone());
+        let address = mac.map_or_else(String::new, |mac| format!(" address {mac}"));
+        let mut lines =
+            vec![format!("link add name {name}{address} type bridge stp_state 0 forward_delay 0")];
+        // Where somebody else made it before us.
+        if let (None, Some(mac)) = (declared, of_port) {
+            lines.push(format!("link set dev {name} address {mac}"));
+        }
+        lines
     }
 
     /// Whether the SSH connection ends on this bridge or one of its ports.

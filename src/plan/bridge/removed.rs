@@ -167,8 +167,9 @@ impl Removal<'_> {
             self.back.splice(0..0, ATTRIBUTES.into_iter().filter_map(set));
             self.back.insert(0, format!("link set dev {name} mtu {}", self.link.mtu));
             self.back.insert(0, format!("link set dev {name} up"));
-            self.back.insert(0, format!("link set dev {name} address {mac}"));
-            self.back.insert(0, format!("link add name {name} type bridge stp_state 0 forward_delay 0"));
+            let address = if mac.is_empty() { String::new() } else { format!(" address {mac}") };
+            self.back
+                .insert(0, format!("link add name {name}{address} type bridge stp_state 0 forward_delay 0"));
         } else if owned.created {
             self.plan.warnings.push(Warning {
                 code: "bridge-in-use",

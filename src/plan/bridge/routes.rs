@@ -6,6 +6,24 @@ use crate::observe::Manager;
 use std::net::IpAddr;
 
 impl Work<'_> {
+    /// Routes of IPv6 that NetworkManager made for the addresses of a port: they would outlive those, and
+    /// beat the bridge's. (Those of IPv4 go with their address.)
+    pub(super) fn routes_left_behind(&mut self) {
+        let links = self.links;
+        let wanted = self.wanted_addresses();
+        let loses =
+            |port: &String| wanted.iter().any(|(a, from)| from.as_ref() == Some(port) && a.addr().is_ipv6());
+        for port in self.bridge.ports.iter().filter(|port| loses(port)) {
+            let carries =
+                links.by_name.get(port).is_some_and(|link| addresses(link).any(|a| a.addr().is_ipv6()));
+            let left = links.routes.iter().filter(|r| {
+                carries && r.of_address && r.by(port) && r.dst.contains(':') && !r.dst.starts_with("fe80:")
+            });
+            let lines = left.map(|route| route.line(|dev| dev).replacen("route replace", "route del", 1));
+            self.plan.forward.extend(lines);
+        }
+    }
+
     /// Routes by a port that loses its addresses become routes by the bridge.
     pub(super) fn routes_of_ports(&mut self) {
         let (links, bridge) = (self.links, self.bridge);
