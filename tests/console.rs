@@ -5,6 +5,7 @@ mod common;
 
 use common::Lab;
 use common::project::Project;
+use common::transaction::until;
 
 const SCRIPT: &str = "/var/lib/kvmfw/kvmfw.sh";
 
@@ -108,13 +109,4 @@ fn confirm_rollback_and_status() {
 fn applied(lab: &Lab) -> usize {
     let folders = std::fs::read_dir(lab.disk("kvm1", "/var/lib/kvmfw/txn"));
     folders.map_or(0, |f| f.flatten().filter(|f| f.path().join("applied").exists()).count())
-}
-
-#[track_caller]
-fn until(what: &str, mut look: impl FnMut() -> bool) {
-    let start = std::time::Instant::now();
-    while !look() {
-        assert!(start.elapsed() < std::time::Duration::from_secs(120), "{what}: not within 120 s");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
 }

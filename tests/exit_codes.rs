@@ -4,6 +4,7 @@
 mod common;
 
 use common::project::{Project, Run};
+use common::transaction::until;
 use common::{Cut, Lab};
 use serde_json::Value;
 use std::process::Child;
@@ -51,15 +52,6 @@ fn document(run: &Run) -> Value {
         }
     }
     json
-}
-
-#[track_caller]
-fn until(what: &str, mut look: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !look() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn marked(lab: &Lab, mark: &str) -> bool {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::Lab;
-use common::project::Project;
+use common::project::{Project, host_of};
 use serde_json::Value;
 
 const ONE: &str = "\
@@ -138,10 +138,7 @@ fn undo_continues_past_failing_hosts() {
     lab.power_cut("kvm2");
     let undone = project.kvmfw(&lab, &["undo", &run, "-y", "--batch", "1", "--format", "json"]);
     let json = undone.json();
-    let of = |name: &str| {
-        let host = json["hosts"].as_array().unwrap().iter().find(|h| h["name"] == name);
-        host.unwrap_or_else(|| panic!("{name}: {json:#}"))["status"].as_str().unwrap().to_owned()
-    };
+    let of = |name: &str| host_of(&json, name)["status"].as_str().unwrap().to_owned();
     assert_eq!(hosts.map(of), ["failed", "unreachable", "unchanged", "changed"], "{json:#}");
     assert_eq!(undone.code, 4);
     common::same(&one, &lab.dump_without("kvm4", &["/etc/kvmfw"]), "the last host is back");

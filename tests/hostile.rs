@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::project::Project;
+use common::project::{Project, host_of};
+use common::transaction::until;
 use common::{Backend, Lab};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const RULES: &str = "\
 iptables:
@@ -17,20 +18,6 @@ iptables:
       rules: |
         -p tcp --dport 4242 -j DROP
 ";
-
-#[track_caller]
-fn until(what: &str, mut look: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !look() {
-        assert!(start.elapsed() < Duration::from_secs(90), "{what}: not within 90 s");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn host<'a>(json: &'a Value, name: &str) -> &'a Value {
-    let hosts = json["hosts"].as_array().unwrap();
-    hosts.iter().find(|h| h["name"] == name).unwrap_or_else(|| panic!("{name}: {json:#}"))
-}
 
 fn sh(lab: &Lab, host: &str, script: &str) -> String {
     lab.host(host, &["sh", "-c", script]).ok()
@@ -64,13 +51,13 @@ fn other_firewalls_are_refused() {
     let json = project.apply(&lab, &["--format", "json"]).expect(7).json();
     let outs = ["disable --now firewalld", "ufw disable", "systemctl disable nftables"];
     for (n, out) in outs.iter().enumerate() {
-        let host = host(&json, hosts[n]);
+        let host = host_of(&json, hosts[n]);
         assert_eq!(host["reason"], "other_firewall", "{host:#}");
         assert!(host["message"].as_str().unwrap().contains(out), "{host:#}");
         assert_eq!(lab.dump(hosts[n]), before[n], "{} was touched", hosts[n]);
         assert!(!lab.disk(hosts[n], "/var/lib/kvmfw").exists());
     }
-    assert_eq!(host(&json, "kvm4")["status"], "changed", "{json:#}");
+    assert_eq!(host_of(&json, "kvm4")["status"], "changed", "{json:#}");
     sh(&lab, "kvm1", "rm /etc/systemd/system/sysinit.target.wants/firewalld.service");
     sh(&lab, "kvm2", "echo ENABLED=no >/etc/ufw/ufw.conf");
     sh(&lab, "kvm3", "sed -i '/flush ruleset/d' /etc/nftables.conf");
@@ -104,7 +91,7 @@ fn both_backends_and_native_rules_are_refused() {
     );
     let before = ["kvm1", "kvm2"].map(|h| lab.dump(h));
     let json = project.apply(&lab, &["--format", "json"]).expect(7).json();
-    let (one, two) = (host(&json, "kvm1"), host(&json, "kvm2"));
+    let (one, two) = (host_of(&json, "kvm1"), host_of(&json, "kvm2"));
     assert_eq!(one["reason"], "mixed_backends", "{one:#}");
     assert!(one["message"].as_str().unwrap().contains("flush them with iptables-legacy"), "{one:#}");
     assert_eq!(two["reason"], "native_nft", "{two:#}");
@@ -134,7 +121,7 @@ sysctl:
     sh(&lab, "kvm1", "echo 'net.ipv4.conf.*.forwarding = 0' >/etc/sysctl.d/80-glob.conf");
     let before = lab.dump("kvm1");
     let json = project.kvmfw(&lab, &["apply", "-y", "--format", "json"]).expect(7).json();
-    let one = host(&json, "kvm1");
+    let one = host_of(&json, "kvm1");
     assert_eq!(one["reason"], "read_only_key", "{one:#}");
     assert!(one["message"].as_str().unwrap().contains("tcp_available_congestion_control can only be read"));
     assert_eq!(lab.dump("kvm1"), before, "touched");
@@ -142,7 +129,7 @@ sysctl:
     project.all(&declared.replace("    net.ipv4.tcp_available_congestion_control: none\n", ""));
     let run = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(0);
     let json = run.json();
-    let warnings = host(&json, "kvm1")["warnings"].as_array().unwrap();
+    let warnings = host_of(&json, "kvm1")["warnings"].as_array().unwrap();
     let says = |code: &str, words: &str| {
         let said = |w: &Value| w["code"] == code && w["message"].as_str().unwrap().contains(words);
         assert!(warnings.iter().any(said), "{code} {words}: {warnings:#?}");
@@ -256,7 +243,7 @@ fn hosts_that_answer_rubbish() {
     }
     let json = project.kvmfw(&lab, &["plan", "-l", "kvm[2-6]", "--format", "json"]).expect(5).json();
     for name in &names[1..6] {
-        let host = host(&json, name);
+        let host = host_of(&json, name);
         assert_eq!(host["status"], "unreachable", "{host:#}");
         let reason = host["reason"].as_str().unwrap();
         assert!(["bad_answer", "lost"].contains(&reason), "{host:#}");
@@ -280,7 +267,7 @@ fn a_changed_host_key_is_refused() {
     // kvm1 is known by the key of kvm2.
     std::fs::write(&known, text.replace(&key("kvm1"), &key("kvm2"))).unwrap();
     let json = project.apply(&lab, &["--max-unreachable", "100%", "--format", "json"]).expect(5).json();
-    let (one, two) = (host(&json, "kvm1"), host(&json, "kvm2"));
+    let (one, two) = (host_of(&json, "kvm1"), host_of(&json, "kvm2"));
     assert_eq!((&one["status"], &one["reason"]), (&"unreachable".into(), &"connect".into()), "{one:#}");
     let said = one["message"].as_str().unwrap();
     let command = said.split(": ").last().unwrap();
@@ -294,7 +281,7 @@ fn a_changed_host_key_is_refused() {
     // The command that it names is the next step; after it the key is unknown, and that is refused too.
     lab.exec(&["sh", "-c", command]).ok();
     let json = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(5).json();
-    assert!(host(&json, "kvm1")["message"].as_str().unwrap().contains("not known here"), "{json:#}");
+    assert!(host_of(&json, "kvm1")["message"].as_str().unwrap().contains("not known here"), "{json:#}");
 }
 
 /// Who is the way to others is named, and only who is.
@@ -314,7 +301,7 @@ fn a_jump_host_is_recognised() {
     project.write("inventories/lab.yaml", &through);
     let json = project.kvmfw(&lab, &["plan", "-l", "kvm1,kvm3", "--format", "json"]).expect(0).json();
     let says = |name: &str| {
-        let all = host(&json, name)["warnings"].as_array().unwrap().clone();
+        let all = host_of(&json, name)["warnings"].as_array().unwrap().clone();
         all.into_iter().find(|w| w["code"] == "jump-host").map(|w| w["message"].as_str().unwrap().to_owned())
     };
     assert!(says("kvm1").unwrap().contains("the way to kvm2 "), "{json:#}");

@@ -4,8 +4,9 @@
 mod common;
 
 use common::project::{Project, Run};
+use common::transaction::until;
 use common::{Cut, Lab};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const ONE: &str = "sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }\n";
 const TWO: &str = "sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 2 } }\n";
@@ -29,18 +30,6 @@ fn elsewhere(lab: &Lab, project: &Project, args: &[&str]) -> Run {
     }
 }
 
-#[track_caller]
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < Duration::from_secs(90), "{what}: not within 90 s");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn marked(lab: &Lab, mark: &str, nth: usize) -> bool {
     let folders = std::fs::read_dir(lab.disk("kvm1", "/var/lib/kvmfw/txn"));
     folders.is_ok_and(|f| f.flatten().filter(|e| e.path().join(mark).exists()).count() == nth)
@@ -58,7 +47,7 @@ fn a_killed_run_is_told_of_by_the_host_alone() {
 
     project.all(TWO);
     let mut child = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--soak", "500s"]);
-    until("applied", || marked(&lab, "applied", 2).then_some(()));
+    until("applied", || marked(&lab, "applied", 2));
     child.kill().unwrap();
     child.wait().unwrap();
     let text = elsewhere(&lab, &project, &["status"]).expect(0).stdout;
@@ -91,11 +80,11 @@ fn a_commit_whose_reply_was_lost_is_committed() {
     project.apply(&lab, &[]).expect(0);
     project.all(TWO);
     let mut child = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "20s"]);
-    until("decided", || marked(&lab, "decision", 2).then_some(()));
+    until("decided", || marked(&lab, "decision", 2));
     lab.cut("kvm1", Cut::From);
     child.kill().unwrap();
     child.wait().unwrap();
-    until("done", || marked(&lab, "done", 2).then_some(()));
+    until("done", || marked(&lab, "done", 2));
     let text = elsewhere(&lab, &project, &["status"]).expect(5).stdout;
     assert!(text.contains("kvm1: NO ANSWER "), "{text}");
     lab.mend("kvm1");
@@ -141,9 +130,7 @@ fn unlock_before_anything_was_installed() {
         &format!("{ONE}checks: [{{ command: touch /run/checking; sleep 300, timeout: 300s }}]\n"),
     );
     let mut child = project.spawn(&lab, &["apply", "-y"]);
-    until("staged, and at its check", || {
-        lab.host("kvm1", &["test", "-e", "/run/checking"]).success().then_some(())
-    });
+    until("staged, and at its check", || lab.host("kvm1", &["test", "-e", "/run/checking"]).success());
     child.kill().unwrap();
     child.wait().unwrap();
     std::fs::remove_file(lab.disk("kvm1", "/var/lib/kvmfw/kvmfw.sh")).unwrap();

@@ -22,6 +22,13 @@ pub struct Run {
     pub took: Duration,
 }
 
+/// A host of a JSON document.
+#[track_caller]
+pub fn host_of<'a>(document: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let hosts = document["hosts"].as_array().expect("hosts");
+    hosts.iter().find(|h| h["name"] == name).unwrap_or_else(|| panic!("{name}: {document:#}"))
+}
+
 impl Run {
     /// The run, after a check of its exit code.
     #[track_caller]

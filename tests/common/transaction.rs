@@ -21,6 +21,12 @@ pub fn wait<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>)
     }
 }
 
+/// Waits until something is so. The limit only keeps a test that waits in vain from waiting for ever.
+#[track_caller]
+pub fn until(what: &str, mut look: impl FnMut() -> bool) {
+    wait(what, Duration::from_secs(120), || look().then_some(()));
+}
+
 /// The folder of the newest transaction on a host.
 pub fn newest(lab: &Lab, host: &str) -> Option<PathBuf> {
     let folders = fs::read_dir(lab.disk(host, "/var/lib/kvmfw/txn")).ok()?;
