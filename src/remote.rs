@@ -22,6 +22,7 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/network.sh"),
     include_str!("remote/guard.sh"),
     include_str!("remote/files.sh"),
+    include_str!("remote/adopt.sh"),
     include_str!("remote/change.sh"),
     include_str!("remote/boot.sh"),
     include_str!("remote/main.sh"),

@@ -18,6 +18,13 @@ fn from_a_bare_rules_v4() {
 }
 
 #[test]
+fn from_a_host_made_by_hand() {
+    if common::require_root() {
+        walk("taking-over.md");
+    }
+}
+
+#[test]
 fn from_ansible() {
     if common::require_root() {
         walk("moving-ansible.md");

@@ -135,3 +135,55 @@ fn policies() {
     assert_eq!(change(&table(&[]), &wanted(&[":INPUT DROP"])), "*filter\n:INPUT DROP [0:0]\nCOMMIT\n");
     assert_eq!(change("*filter\n:INPUT DROP\nCOMMIT", &wanted(&[])), "");
 }
+
+/// Rules of others that are taken go by their own text, chains once they are empty; what somebody put there
+/// meanwhile is not touched, and keeps a chain.
+#[test]
+fn what_is_taken_goes_and_comes_back_where_it_stood() {
+    let old = "-A INPUT -s 10.0.0.1/32 -j DROP\n-A INPUT -j OLD\n-A INPUT -s 10.0.0.2/32 -j DROP";
+    let live = table(&[":OLD -", old, "-A OLD -i lo -j ACCEPT", "-A OLD -i lo -j ACCEPT"]);
+    let ours = ":KVMFW-INPUT -\n^INPUT any KVMFW-INPUT\n-A KVMFW-INPUT -j DROP\nCOMMIT";
+    let take = "!-A INPUT -j OLD\n!-A OLD -i lo -j ACCEPT\n!-A OLD -i lo -j ACCEPT\n!:OLD";
+    let both = format!("*filter\n{ours}\n*filter\n{take}\nCOMMIT");
+    assert_eq!(
+        change(&live, &both),
+        format!(
+            "*filter\n:KVMFW-INPUT - [0:0]\n-D INPUT -j OLD\n-D OLD -i lo -j ACCEPT\n-D OLD -i lo -j ACCEPT\n\
+             -A KVMFW-INPUT -j DROP\n-I INPUT 1 {HOOK} KVMFW-INPUT\n-X OLD\nCOMMIT\n"
+        )
+    );
+    // Back, with somebody's rules at both ends, and one that stood there gone.
+    let now = table(&[
+        "-A INPUT -s 10.9.9.9/32 -j DROP",
+        "-A INPUT -s 10.0.0.1/32 -j DROP",
+        "-A INPUT -s 10.8.8.8/32 -j DROP",
+    ]);
+    let back = "*filter\n=-A INPUT -s 10.0.0.1/32 -j DROP\n+-A INPUT -j OLD\n=-A INPUT -s 10.0.0.2/32 -j DROP\n+:OLD\n\
+                +-A OLD -i lo -j ACCEPT\n+-A OLD -i lo -j ACCEPT\nCOMMIT";
+    assert_eq!(
+        change(&now, back),
+        "*filter\n:OLD - [0:0]\n-I INPUT 3 -j OLD\n-I OLD 1 -i lo -j ACCEPT\n-I OLD 2 -i lo -j ACCEPT\nCOMMIT\n"
+    );
+    // Nothing of what stood before it is left: it goes before what stood behind it, or where our hook was.
+    let hook = format!("-A INPUT {HOOK} KVMFW-INPUT");
+    let now = table(&[
+        ":KVMFW-INPUT -",
+        "-A INPUT -s 10.9.9.9/32 -j DROP",
+        &hook,
+        "-A INPUT -s 10.0.0.2/32 -j DROP",
+    ]);
+    let last = "-A INPUT -s 10.0.0.2/32 -j DROP";
+    for back in [
+        format!("*filter\n+-A INPUT -j OLD\n={last}\nCOMMIT"),
+        "*filter\n+-A INPUT -j OLD\nCOMMIT".to_owned(),
+    ] {
+        assert!(change(&now, &back).contains("\n-I INPUT 2 -j OLD\n"), "{}", change(&now, &back));
+    }
+    // As it was, nothing is missing.
+    assert_eq!(change(&live, back), "");
+    // A way back may not fail: what is in use stays.
+    let lenient = "*filter\n!-A OLD -i lo -j ACCEPT\n~:OLD\nCOMMIT";
+    assert_eq!(change(&live, lenient), "*filter\n-D OLD -i lo -j ACCEPT\nCOMMIT\n");
+    let alone = table(&[":OLD -", "-A OLD -i lo -j ACCEPT"]);
+    assert_eq!(change(&alone, lenient), "*filter\n-D OLD -i lo -j ACCEPT\n-X OLD\nCOMMIT\n");
+}

@@ -100,7 +100,7 @@ async fn look(events: &Events, desired: &Desired, options: &Options, session: &S
             want: [&want[0], &want[1]],
             keys: &keys,
             vlans: plan::asks_vlans(desired),
-            boot_files: false,
+            boot_files: options.adopt,
         };
         remote::probe(&nonce, &question)
     };

@@ -23,6 +23,10 @@ pub(super) struct ApplyArgs {
     /// Take hosts over from another inventory
     #[arg(long)]
     take_over: bool,
+    /// Also take over rules and files that others made and that say what ours say: theirs go, an undo
+    /// brings them back
+    #[arg(long)]
+    adopt: bool,
     /// Only the hosts that an earlier run left failed, rolled back, unreachable, unknown or skipped
     #[arg(long, value_name = "RUN", conflicts_with = "file")]
     retry: Option<String>,
@@ -125,7 +129,8 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
     };
     let mut accept = args.rollout.accept.set();
     accept.extend(&allowed.accept);
-    let options = Options { take_over: args.take_over || allowed.take_over, accept, ..allowed };
+    let take_over = args.take_over || allowed.take_over;
+    let options = Options { take_over, accept, adopt: args.adopt || allowed.adopt, ..allowed };
     let (desired, left) = match &args.retry {
         Some(run) => retry::hosts(common, run, desired)?,
         None => (desired, Vec::new()),

@@ -19,8 +19,11 @@ pub(super) struct PlanArgs {
     #[arg(long)]
     take_over: bool,
     /// Show what has changed on hosts since the last apply, and propose nothing; exit with 2 if any has
-    #[arg(long, conflicts_with_all = ["out", "take_over", "accept_risk"])]
+    #[arg(long, conflicts_with_all = ["out", "take_over", "accept_risk", "adopt"])]
     drift: bool,
+    /// Also take over rules and files that others made and that say what ours say
+    #[arg(long)]
+    adopt: bool,
     #[command(flatten)]
     accept: AcceptArgs,
 }
@@ -31,6 +34,7 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
         take_over: args.take_over,
         accept: args.accept.set(),
         drift: args.drift,
+        adopt: args.adopt,
         ..Options::default()
     };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();

@@ -28,6 +28,9 @@ pub(super) struct SavedPlan {
     /// `--take-over` was given.
     #[serde(default)]
     take_over: bool,
+    /// `--adopt` was given.
+    #[serde(default)]
+    adopt: bool,
     /// `--accept-risk` was given for these.
     #[serde(default)]
     accept_risk: Vec<String>,
@@ -73,6 +76,7 @@ impl SavedPlan {
             inventory: inventory_name(project, common),
             sources: digests(project),
             take_over: options.take_over,
+            adopt: options.adopt,
             accept_risk: options.accept.iter().map(|risk| risk.as_str().to_owned()).collect(),
             hosts,
             plan: document.clone(),
@@ -145,7 +149,7 @@ impl SavedPlan {
     pub(super) fn options(&self) -> Options {
         let accepted = |risk: &Acceptable| self.accept_risk.iter().any(|name| name == risk.as_str());
         let accept = Acceptable::ALL.into_iter().filter(accepted).collect();
-        Options { take_over: self.take_over, accept, ..Options::default() }
+        Options { take_over: self.take_over, adopt: self.adopt, accept, ..Options::default() }
     }
 
     /// A saved plan is applied exactly or not at all: hosts that are not as they were are left alone.

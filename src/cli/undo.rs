@@ -3,7 +3,7 @@
 use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, runs, setup};
 use crate::apply::{Budget, HostOutcome, Status};
-use crate::plan::{Acceptable, Options, Record};
+use crate::plan::{Acceptable, Back, Options, Record};
 use crate::remote;
 use clap::Args;
 
@@ -31,7 +31,7 @@ enum Target {
         runs: Vec<String>,
     },
     Original,
-    Generation(Box<Record>),
+    Generation(u32, Box<Record>),
 }
 
 pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
@@ -57,10 +57,13 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
     for (desired, (host, target)) in desired.into_iter().zip(asked) {
         match target {
             Ok(Target::Original) => {
-                let options = Options { zero: true, ..options.clone() };
+                let options = Options { zero: true, back: Some(Back::default()), ..options.clone() };
                 hosts.push((Record::default().restore(&desired), options));
             }
-            Ok(Target::Generation(record)) => hosts.push((record.restore(&desired), options.clone())),
+            Ok(Target::Generation(generation, record)) => {
+                let back = Some(Back { generation, adopted: record.adopted.clone() });
+                hosts.push((record.restore(&desired), Options { back, ..options.clone() }));
+            }
             Ok(Target::Strange { tried: true, .. }) => {
                 let message = "that run did not stay there; nothing to undo";
                 left.push(HostOutcome::new(host, Status::Unchanged).message(message));
@@ -117,11 +120,12 @@ fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {
     if let Some(what) = s.value("target", "unknown") {
         return Some(Target::Unknown(what.to_owned()));
     }
-    if s.value("target", "to")? == "0" {
+    let to: u32 = s.value("target", "to")?.parse().ok()?;
+    if to == 0 {
         return Some(Target::Original);
     }
     match Record::parse(s.get("record")?.trim()) {
-        Ok(record) => Some(Target::Generation(Box::new(record))),
+        Ok(record) => Some(Target::Generation(to, Box::new(record))),
         Err(error) => Some(Target::Unknown(format!("generation that can be read ({error})"))),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::comment;
 use crate::inventory::quoted;
-use crate::observe::{Link, Observed};
-use crate::plan::bridge_maker;
+use crate::observe::{Link, Observed, Route};
+use crate::plan::{Record, bridge_maker};
 use crate::resource::bridge::check_link_name;
 use std::fmt::Write as _;
 
@@ -11,8 +11,10 @@ use std::fmt::Write as _;
 pub(super) fn write(observed: &Observed, text: &mut String) {
     let mut body = String::new();
     let mut left = String::new();
+    let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+    let stated = record.map(|record| record.bridges).unwrap_or_default();
     for link in observed.links.bridges() {
-        if observed.state.record.as_deref().is_some_and(|r| r.contains(&format!("\"{}\":", link.name))) {
+        if stated.contains_key(&link.name) {
             comment(4, &format!("Left out: bridge {}: an inventory states it already", link.name), &mut left);
         } else if let Some(who) = bridge_maker(&link.name, observed) {
             comment(4, &format!("Left out: bridge {}: {who} makes it", link.name), &mut left);
@@ -47,8 +49,7 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
         .filter(|a| a.scope == "global" && !a.dynamic)
         .map(|a| format!("{}/{}", a.local, a.prefix))
         .collect();
-    let default =
-        |route: &&crate::observe::Route| route.is_default() && route.by(&link.name) && is_static(route);
+    let default = |route: &&Route| route.is_default() && route.by(&link.name) && is_static(route);
     let hops = observed.links.routes.iter().filter(default).flat_map(|route| &route.hops);
     let gateways: Vec<String> =
         hops.filter_map(|hop| hop.via.clone()).filter(|via| !via.contains(' ')).collect();
@@ -73,6 +74,6 @@ fn is_uplink(port: &Link) -> bool {
 }
 
 /// Not from DHCP or a router's advertisement.
-fn is_static(route: &crate::observe::Route) -> bool {
+fn is_static(route: &Route) -> bool {
     !route.words.iter().any(|word| matches!(word.as_str(), "dhcp" | "ra" | "16" | "9"))
 }

@@ -46,7 +46,7 @@ fn files(observed: &Observed) -> Vec<(&str, Vec<Line<'_>>)> {
 /// `sysctl:`.
 pub(super) fn write(observed: &Observed, text: &mut String) {
     let mut body = String::new();
-    for (path, lines) in files(observed) {
+    for (path, lines) in files(observed).into_iter().filter(|(_, lines)| !lines.is_empty()) {
         file(path, &lines, observed, &mut body);
     }
     if body.lines().any(|line| !line.trim_start().starts_with('#')) {

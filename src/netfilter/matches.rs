@@ -158,6 +158,19 @@ impl Network {
         Some(Self { v6, address: address & mask, mask })
     }
 
+    /// Whether it is IPv6, the address and the mask.
+    pub(super) fn parts(&self) -> (bool, u128, u128) {
+        (self.v6, self.address, self.mask)
+    }
+
+    /// Its lowest address.
+    pub fn first(&self) -> IpAddr {
+        match self.v6 {
+            true => IpAddr::V6(self.address.into()),
+            false => IpAddr::V4(u32::try_from(self.address).unwrap_or_default().into()),
+        }
+    }
+
     /// Whether an address lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (v6, address) = number(address);

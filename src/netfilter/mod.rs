@@ -7,7 +7,7 @@
 //!
 //! On top of it stand the questions that an operator has: will these rules cut my SSH
 //! ([`ssh_lockout`]), will the guests on this bridge go dark ([`guests_dark`]), and which rules can
-//! never match ([`dead_rules`]).
+//! never match ([`dead_rules`]), and do two rulesets treat every packet alike ([`same_verdicts`]).
 //!
 //! What a walk met on its way is told hook by hook and rule by rule ([`Walk::trace`]).
 //!
@@ -17,6 +17,7 @@
 
 mod chain;
 mod dead;
+mod disjoint;
 #[cfg(test)]
 mod fixtures;
 mod guests;
@@ -28,6 +29,7 @@ mod outcome;
 mod packet;
 mod rule;
 mod ruleset;
+mod same;
 mod surroundings;
 mod test;
 mod trace;
@@ -43,6 +45,7 @@ pub use outcome::{Step, Verdict};
 pub use packet::{Device, Direction, End, Packet, States, TcpFlags, Translation};
 pub use rule::{Rule, Target};
 pub use ruleset::Ruleset;
+pub use same::{Difference, same_verdicts};
 pub use surroundings::{Bystander, Effect, Hook, Surroundings};
 pub use test::Answer;
 pub use trace::{Met, Skipped, Stage};

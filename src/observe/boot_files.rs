@@ -69,15 +69,16 @@ impl BootFiles {
         chain: &str,
         rule: &str,
     ) -> impl Iterator<Item = &BootLine> {
-        let wanted = plain(&format!("{table} -A {chain} {rule}"));
+        let wanted = format!("{table} {}", plain(&format!("-A {chain} {rule}")));
         self.rules.iter().filter(move |r| r.family == family && r.text == wanted).map(|r| &r.place)
     }
 }
 
-/// White space and the order of state names do not count, nor does `-m tcp` behind `-p tcp`, which people
-/// leave out and iptables prints.
+/// A rule as it is compared: white space, the order of options and of state names do not count, nor do
+/// `-m tcp` and the like, which people leave out and iptables prints.
 fn plain(rule: &str) -> String {
-    let mut words: Vec<String> = Vec::new();
+    let mut parts: Vec<String> = Vec::new();
+    let mut negated = false;
     for word in rule.split_whitespace() {
         let word = match word.contains("ESTABLISHED") && word.contains(',') {
             true => {
@@ -87,16 +88,18 @@ fn plain(rule: &str) -> String {
             }
             false => word.to_owned(),
         };
-        words.push(word);
-        let protocol = words.iter().position(|w| w == "-p").and_then(|at| words.get(at + 1));
-        if let (Some(protocol), [.., m, name]) = (protocol, words.as_slice())
-            && m == "-m"
-            && name == protocol
-        {
-            words.truncate(words.len() - 2);
+        match parts.last_mut() {
+            _ if word == "!" => negated = true,
+            Some(part) if !word.starts_with('-') => {
+                part.push(' ');
+                part.push_str(&word);
+            }
+            _ => parts.push(if std::mem::take(&mut negated) { format!("! {word}") } else { word }),
         }
     }
-    words.join(" ")
+    parts.retain(|part| !["-m tcp", "-m udp", "-m icmp", "-m icmp6"].contains(&part.as_str()));
+    parts.sort();
+    parts.join(" ")
 }
 
 #[cfg(test)]
@@ -107,7 +110,8 @@ mod tests {
     fn rules_are_found_as_people_write_them() {
         let files = BootFiles::parse(
             ">/etc/iptables/rules.v4\n1:*filter\n5:-A INPUT -p tcp --dport 22 -j ACCEPT\n\
-             7:-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n>/etc/rc.local\n3:iptables-restore </root/fw\n",
+             7:-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n\
+             8:-A INPUT -m state --state NEW -m tcp -p tcp ! --dport 80 -j ACCEPT\n>/etc/rc.local\n3:iptables-restore </root/fw\n",
         );
         let find = |rule| files.find(Family::V4, "filter", "INPUT", rule);
         assert_eq!(find("-p tcp -m tcp --dport 22 -j ACCEPT").as_deref(), Some("/etc/iptables/rules.v4:5"));
@@ -115,6 +119,11 @@ mod tests {
             find("-m state --state ESTABLISHED,RELATED -j ACCEPT").as_deref(),
             Some("/etc/iptables/rules.v4:7")
         );
+        assert_eq!(
+            find("-p tcp -m state --state NEW -m tcp ! --dport 80 -j ACCEPT").as_deref(),
+            Some("/etc/iptables/rules.v4:8")
+        );
+        assert_eq!(find("-p tcp -m state --state NEW -m tcp --dport 80 -j ACCEPT"), None);
         assert_eq!(find("-p udp -m udp --dport 22 -j ACCEPT"), None);
         assert_eq!(files.scripts, [BootLine { path: "/etc/rc.local".to_owned(), line: 3 }]);
     }

@@ -1,5 +1,6 @@
 //! What a host gets to carry out a plan: the files below its transaction's folder.
 
+use super::adopt::Adoption;
 use super::bridge::BridgePlan;
 use super::rules::RulesPlan;
 use super::sysctl::SysctlPlan;
@@ -38,6 +39,7 @@ impl Bundle {
         sysctl: &SysctlPlan,
         rules: &[RulesPlan; 2],
         bridges: &BridgePlan,
+        adoption: &Adoption,
         options: &Options,
     ) -> Self {
         let mut files = Vec::new();
@@ -46,6 +48,9 @@ impl Bundle {
             let base = desired.rules.get(&family).map_or_else(String::new, own::render);
             put(&format!("want{digit}"), with_policies(&base, plan));
             put(&format!("base{digit}"), base);
+            if let Some(text) = adoption.texts.get(&family) {
+                put(&format!("adopt{digit}"), text.clone());
+            }
         }
         put("sysctl.keys", lines(sysctl.keys.iter()));
         put("sysctl.open", lines(sysctl.open.iter()));
@@ -68,7 +73,14 @@ impl Bundle {
         }
         put("inventory", format!("{}\n", desired.inventory));
         put("checks", checks(desired));
-        let record = serde_json::to_string(&Record::of(desired, &bridges.owned)).unwrap_or_default();
+        if !sysctl.adopted.is_empty() {
+            put("adopt.files", lines(sysctl.adopted.iter()));
+        }
+        if let Some(back) = &options.back {
+            put("back", format!("{}\n", back.generation));
+        }
+        let record = Record::of(desired, &bridges.owned, &adoption.adopted);
+        let record = serde_json::to_string(&record).unwrap_or_default();
         put("desired.json", record);
         if options.zero {
             put("zero", String::new());

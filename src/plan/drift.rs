@@ -44,9 +44,9 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         plan.verdict = Verdict::Refused(refusal);
         return plan;
     }
-    let sysctl = sysctl::plan(&applied, observed, &record);
+    let sysctl = sysctl::plan(&applied, observed, &record, false);
     plan.changes.extend(sysctl.changes);
-    plan.changes.extend(sysctl.foreign.iter().filter_map(|path| replaced(path, &record)));
+    plan.changes.extend(sysctl.foreign.iter().filter_map(|file| replaced(&file.path, &record)));
     plan.warnings.extend(sysctl.warnings.into_iter().filter(|w| w.code == "sysctl-overridden"));
     for family in Family::ALL {
         plan.changes.extend(rules::plan(family, &applied, observed, &record).changes);

@@ -1,6 +1,6 @@
 //! The plan of one host.
 
-use super::{Bundle, Change, Record, Risk, bridge, lints, rules, sysctl};
+use super::{Back, Bundle, Change, Record, Risk, adopt, bridge, lints, rules, sysctl};
 use crate::desired::Desired;
 use crate::inventory::BOOTSTRAP;
 use crate::observe::{Observed, Predicted};
@@ -16,8 +16,12 @@ pub struct Options {
     pub take_over: bool,
     /// Risks that do not refuse.
     pub accept: BTreeSet<Acceptable>,
+    /// Take over rules and files of others that say what ours say.
+    pub adopt: bool,
     /// Go back to the state before kvmfw.
     pub zero: bool,
+    /// Go back to an earlier generation.
+    pub back: Option<Back>,
     /// Only look what has changed since the last apply.
     pub drift: bool,
 }
@@ -102,11 +106,14 @@ impl Refusal {
                 "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, or --accept-risk bypass_wrong",
             ),
             "removes-all" => Some("nothing was touched; if that is meant, --accept-risk removes-all"),
+            "adoption_differs" => Some(
+                "nothing was touched; set `hook: last` where rules of others come first, or take that rule out of the inventory",
+            ),
             _ => None,
         }
     }
 
-    fn new(reason: &str, message: impl Into<String>) -> Self {
+    pub(super) fn new(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into() }
     }
 }
@@ -153,8 +160,9 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
             return plan;
         }
     };
-    let sysctl = sysctl::plan(desired, observed, &record);
-    let rules = Family::ALL.map(|family| rules::plan(family, desired, observed, &record));
+    let sysctl = sysctl::plan(desired, observed, &record, options.adopt);
+    let mut rules = Family::ALL.map(|family| rules::plan(family, desired, observed, &record));
+    let adoption = adopt::plan(desired, observed, &record, options, &mut rules);
 
     plan.changes.extend(sysctl.changes.iter().cloned());
     plan.warnings.extend(sysctl.warnings.iter().cloned());
@@ -162,6 +170,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.extend(rules.changes.iter().cloned());
         plan.warnings.extend(rules.warnings.iter().cloned());
     }
+    plan.warnings.extend(adoption.warnings.iter().cloned());
     let bridges = bridge::plan(desired, observed, &record);
     plan.changes.extend(bridges.changes.iter().cloned());
     plan.warnings.extend(bridges.warnings.iter().cloned());
@@ -172,9 +181,11 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.push(leave());
     }
     removes_all(&record, desired, &mut plan.changes);
+    plan.changes.extend(adoption.changes.iter().cloned());
     plan.warnings.extend(left_behind(observed));
     let refusal = refusal(desired, observed, options, &sysctl)
-        .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)));
+        .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))
+        .or_else(|| adoption.refusal.clone());
     lints::judge(desired, observed, &rules, &mut plan);
     let refusal = refusal.or_else(|| risky(&plan, options));
     plan.verdict = match refusal {
@@ -184,7 +195,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     };
     plan.warnings.sort();
     plan.warnings.dedup();
-    plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, &bridges, options);
+    plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, &bridges, &adoption, options);
     plan
 }
 
@@ -358,11 +369,8 @@ fn refusal(
     if let Some(message) = sysctl.stuck.first() {
         return Some(Refusal::new("read_only_key", message));
     }
-    if let Some(path) = sysctl.foreign.first() {
-        return Some(Refusal::new(
-            "foreign_owner",
-            format!("{path} exists and is not ours; give our file another name, or move that one away"),
-        ));
+    if let Some(file) = sysctl.foreign.first() {
+        return Some(Refusal::new("foreign_owner", file.refusal(options.adopt)));
     }
     Family::ALL
         .into_iter()

@@ -1,5 +1,6 @@
 //! CHANGES: desired × observed. Pure: the same two always give the same plan.
 
+mod adopt;
 mod boot;
 mod bridge;
 mod bundle;
@@ -19,6 +20,7 @@ mod sysctl;
 mod written;
 
 pub use crate::resource::Kind;
+pub use adopt::{Adopted, Back};
 pub use bridge::{Owned, maker as bridge_maker};
 pub use bundle::Bundle;
 pub use bystanders::bystanders;

@@ -24,6 +24,9 @@ pub struct Record {
     /// What we added to bridges.
     #[serde(default)]
     pub owned: BTreeMap<String, super::Owned>,
+    /// What was taken over of others, up to this generation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<super::Adopted>,
     /// What bootstraps asked for, where this came from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stanza: Option<Stanza>,
@@ -34,7 +37,7 @@ impl Record {
     pub const VERSION: u32 = 1;
 
     /// The record of a desired state.
-    pub fn of(desired: &Desired, owned: &BTreeMap<String, super::Owned>) -> Self {
+    pub fn of(desired: &Desired, owned: &BTreeMap<String, super::Owned>, adopted: &[super::Adopted]) -> Self {
         Self {
             version: Self::VERSION,
             inventory: desired.inventory.clone(),
@@ -42,6 +45,7 @@ impl Record {
             rules: desired.rules.clone(),
             bridges: desired.bridges.clone(),
             owned: owned.clone(),
+            adopted: adopted.to_vec(),
             stanza: desired.stanza.clone(),
         }
     }

@@ -3,7 +3,7 @@
 use super::diff::Wanted;
 use super::{Action, Change, Diff, Record};
 use crate::desired::Desired;
-use crate::observe::{Live, Observed, Tool};
+use crate::observe::{ForeignFile, Live, Observed, Tool};
 use crate::problem::Warning;
 use crate::resource::Kind;
 use crate::resource::sysctl::{File, Key, normal};
@@ -16,8 +16,10 @@ pub(super) struct SysctlPlan {
     pub warnings: Vec<Warning>,
     /// Why a key cannot be what is wanted.
     pub stuck: Vec<String>,
-    /// A file of that name is not ours.
-    pub foreign: Vec<String>,
+    /// Files of those names that are not ours.
+    pub foreign: Vec<Foreign>,
+    /// Names of files of others that become ours.
+    pub adopted: Vec<String>,
     /// `path=value` to write before rules change: what opens.
     pub open: Vec<String>,
     /// `path=value` to write after rules changed: what closes.
@@ -26,31 +28,69 @@ pub(super) struct SysctlPlan {
     pub keys: BTreeSet<String>,
 }
 
-pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> SysctlPlan {
-    let mut plan = SysctlPlan::default();
-    for file in desired.sysctl.values() {
-        declared(file, observed, record.sysctl.get(&file.name), &mut plan);
+/// A file of others with the name of one of ours.
+pub(super) struct Foreign {
+    pub path: String,
+    /// Why it cannot be taken over.
+    why_not: Option<String>,
+}
+
+impl Foreign {
+    /// The sentence for the user.
+    pub(super) fn refusal(&self, adopt: bool) -> String {
+        let path = &self.path;
+        match &self.why_not {
+            Some(why) if adopt => format!("{path} is not ours and cannot be taken over: {why}"),
+            _ => format!(
+                "{path} exists and is not ours; give our file another name, move that one away, or take it over with --adopt"
+            ),
+        }
     }
+}
+
+pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, adopt: bool) -> SysctlPlan {
+    let mut plan = SysctlPlan::default();
     let wanted: BTreeSet<&str> =
         desired.sysctl.values().flat_map(|f| f.entries.iter().map(|e| e.key.path())).collect();
+    for file in desired.sysctl.values() {
+        if let Some(there) = observed.sysctl_dirs.files.get(&file.path()).filter(|f| !f.is_ours()) {
+            let why_not = why_not_adopted(there, &wanted);
+            if !adopt || why_not.is_some() {
+                plan.foreign.push(Foreign { path: file.path(), why_not });
+                continue;
+            }
+            plan.adopted.push(format!("{}.conf", file.name));
+        }
+        declared(file, observed, record.sysctl.get(&file.name), &mut plan);
+    }
     for file in record.sysctl.values() {
         removed(file, desired.sysctl.get(&file.name), &wanted, observed, &mut plan);
     }
     plan
 }
 
+/// A file is taken over when all that it sets is declared, here or in another file of ours: nothing is lost.
+fn why_not_adopted(there: &ForeignFile, wanted: &BTreeSet<&str>) -> Option<String> {
+    if let Some(to) = &there.link {
+        return Some(format!("it is a link to {to}"));
+    }
+    let lost = |(number, line): &(u32, String)| {
+        let name = line.split('=').next().unwrap_or_default().trim().trim_start_matches('-');
+        let declared = Key::parse(name).is_ok_and(|key| wanted.contains(key.path()));
+        (!declared).then(|| format!("line {number} sets `{name}`, which the inventory does not state"))
+    };
+    there.lines.iter().find_map(lost)
+}
+
 fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut SysctlPlan) {
     let there = observed.sysctl_dirs.files.get(&file.path());
-    if there.is_some_and(|f| !f.is_ours()) {
-        plan.foreign.push(file.path());
-        return;
-    }
+    let by_others = there.is_some_and(|f| !f.is_ours());
     let in_file: BTreeMap<Key, String> = there
         .into_iter()
         .flat_map(|f| &f.lines)
         .filter_map(|(_, line)| {
             let (key, value) = line.split_once('=')?;
-            Some((Key::parse(key.trim()).ok()?, normal(value)))
+            Some((Key::parse(key.trim().trim_start_matches('-')).ok()?, normal(value)))
         })
         .collect();
     let mut old = Vec::new();
@@ -130,6 +170,10 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
         {
             line.text = format!("{}   ({note})", line.text);
         }
+    }
+    if by_others {
+        let text = format!("{}, made by others, becomes ours; kept as it was for an undo", file.path());
+        diff.lines.push(super::DiffLine { sign: '+', text, origin: Some(file.origin.clone()) });
     }
     let misplaced = there.is_none() || there.is_some_and(|f| f.lines.len() != file.entries.len());
     if diff.is_empty() && !misplaced {

@@ -66,6 +66,7 @@ snapshot() {
 			true >"$T/pre/own$family"
 			continue
 		fi
+		foreign_undo "$live" "$(foreign_goal $family)" >"$T/pre/foreign$family" || return 1
 		{ only_policies_of "$(printf '%s\n' "$live" | ipt_own)" "$(want $family)" && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
@@ -142,21 +143,23 @@ failed() {
 ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 
 apply_rules() {
-	local goal predicted
+	local goal predicted foreign
 	step "$(ipt_number "$1")"
-	[ -s "$T/new/want$1" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
+	foreign=$(foreign_goal "$1")
+	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
 	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
 	if grep -q '^?' "$T/new/want$1"; then
 		live=$(ipt_save) || failed "$ipt-save failed"
-		predicted=$(ipt_dry "$1" "$live" "$(want_provable "$1")" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+		predicted=$(ipt_dry "$1" "$live" "$(with_foreign "$(want_provable "$1")" "$foreign")" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
 		goal=$(goal_text "$(want "$1")" "$(printf '%s\n' "$predicted" | ipt_own)")
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"
 	fi
 	goal=$(cat "$G/rules.v$1")
 	warm_up "$1" "$goal"
-	error=$(ipt_load "$1" "$(with_flows "$goal" "$T/flows$1")" 2>&1) || failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')"
-	live=$(ipt_save) && [ -z "$(ipt_change "$live" "$goal")" ] || failed "the rules were not there after loading them"
+	error=$(ipt_load "$1" "$(with_foreign "$(with_flows "$goal" "$T/flows$1")" "$foreign")" 2>&1) ||
+		failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be taken over may have changed meanwhile; plan again)}"
+	live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(with_foreign "$goal" "$foreign")")" ] || failed "the rules were not there after loading them"
 }
 
 # Whether rules make conntrack look at packets.
@@ -310,7 +313,7 @@ not_kept() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local family bad=0 missing lost
+	local family bad=0 missing foreign lost
 	if [ -s "$T/pre/bridges" ]; then
 		lost=$(newcomers "$T/pre/bridges" | awk '{ printf "; %s, which went with this change", $0 }')
 		if [ -n "$lost" ]; then
@@ -335,10 +338,11 @@ roll_back() {
 		fi
 	fi
 	for family in 4 6; do
-		[ -s "$T/new/want$family" ] || grep -q KVMFW- "$T/pre/own$family" || continue
+		foreign=$(cat "$T/pre/foreign$family" 2>/dev/null)
+		[ -s "$T/new/want$family" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$family" || continue
 		ipt_family $family || continue
-		ipt_load $family "$(with_flows "$(cat "$T/pre/own$family")" "$T/pre/flows$family")" || bad=1
-		live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(cat "$T/pre/own$family")")" ] || bad=1
+		ipt_load $family "$(with_foreign "$(with_flows "$(cat "$T/pre/own$family")" "$T/pre/flows$family")" "$foreign")" || bad=1
+		live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(with_foreign "$(cat "$T/pre/own$family")" "$foreign")")" ] || bad=1
 		tidy_tables $family "$T/pre/tables$family"
 	done
 	write_keys "$T/pre/sysctl" /dev/null
@@ -419,6 +423,7 @@ keep_originals() {
 		[ "$(tail -n 1 $dir/$file.new)" = '#end' ] || return 1
 		sed -i '/^#end$/d' $dir/$file.new && mv -f $dir/$file.new $dir/$file || return 1
 	done
+	keep_adopted_files || return 1
 	for family in 4 6; do
 		[ -e $dir/tables$family ] || cp "$T/pre/tables$family" $dir/tables$family || return 1
 	done

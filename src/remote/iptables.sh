@@ -10,6 +10,16 @@
 #   ^INPUT =3 KVMFW-INPUT -j …        with = it also has to stand at that number again
 #   -A KVMFW-INPUT -i lo -j ACCEPT
 #   COMMIT
+#
+# What is taken over of others, and put back, stands in blocks of their own ("foreign text"):
+#
+#   !-A INPUT -j OLD                  a rule of others that goes, if it is there, by its own text
+#   !:OLD                             a chain of others that goes; what else is in it makes the change fail
+#   ~:OLD                             the same, but what is in use stays
+#   +:OLD                             a chain of others that has to be there
+#   +-A INPUT -j OLD                  a rule of others that has to be there, behind the ones before it in this
+#   =-A INPUT -i lo -j ACCEPT         list; with = only to tell the place
+#   &                                 the next list
 
 # The chain that a rule enters; what stands in quotes is text.
 TARGET_AWK='
@@ -48,7 +58,8 @@ function flush_table(  i) {
 END { flush_table() }
 '
 
-# Reads the live save, a line "=", then the own text that is wanted; prints what iptables-restore
+# Reads the live save, a line "=", then the own text that is wanted, and foreign text (only with foreign=1);
+# prints what iptables-restore
 # --noflush has to be given, table by table, and nothing for a table that is as it should be.
 # A policy that the goal does not name stays as it is.
 CHANGE_AWK=$TARGET_AWK'
@@ -58,8 +69,21 @@ BEGIN {
 $0 == "=" { goal = 1; table = ""; next }
 /^#/ { next }
 /^\*/ { table = substr($1, 2); next }
+$0 == "&" { list++; next }
+/^[!~+=]/ {
+	name = $1 == substr($1, 1, 1) "-A" ? $2 : substr($1, 3)
+	if (index(touched[table], " " name " ") == 0) touched[table] = touched[table] " " name " "
+	key = table SUBSEP name
+	if (substr($1, 2, 1) == ":") { sign = substr($1, 1, 1); if (sign == "+") made[key] = 1; else goes[key] = sign; next }
+	asked[key]++
+	asked_sign[key, asked[key]] = substr($1, 1, 1)
+	asked_list[key, asked[key]] = list
+	asked_rule[key, asked[key]] = substr($0, length($1) + length($2) + 3)
+	next
+}
 /^:/ {
 	name = substr($1, 2); key = table SUBSEP name
+	if (!goal && foreign) there[key] = 1
 	if (!goal) {
 		if (name ~ /^KVMFW-/) { live[key] = 1; live_list[table] = live_list[table] " " name }
 		else policy[key] = $2
@@ -79,6 +103,7 @@ $0 == "=" { goal = 1; table = ""; next }
 /^-A / {
 	key = table SUBSEP $2
 	if ($2 ~ /^KVMFW-/) {
+		if (goal && foreign) entered[table] = entered[table] " " $NF " "
 		if (goal) want_rules[key] = want_rules[key] $0 "\n"
 		else live_rules[key] = live_rules[key] $0 "\n"
 		next
@@ -86,6 +111,11 @@ $0 == "=" { goal = 1; table = ""; next }
 	if (goal) next
 	count[key]++
 	target = target_of($0)
+	if (foreign) {
+		all[key, count[key]] = substr($0, length($2) + 5)
+		all_target[key, count[key]] = target
+		if (NF > 3 && ($(NF - 1) == "-j" || $(NF - 1) == "-g")) uses[table, $NF]++
+	}
 	if (target ~ /^KVMFW-/) {
 		id = key SUBSEP target
 		if (!(id in hooks)) live_hooks[table] = live_hooks[table] " " $2 " " target
@@ -113,9 +143,80 @@ function in_place(id, key, target,   k, at) {
 }
 function drop_hooks(id, key, chain,   k, lines) {
 	lines = ""
+	dropped[id] = 1
 	for (k = 1; k <= hooks[id]; k++) lines = lines "-D " chain " " text[id, k] "\n"
 	count[key] -= hooks[id]
 	return lines
+}
+# The first place behind `from` at which the work list has a rule; 0 for none.
+function where(rule, from,   i) {
+	for (i = from + 1; i <= size; i++) if (work[i] == rule) return i
+	return 0
+}
+function copies(rule,   i, n) {
+	n = 0
+	for (i = 1; i <= size; i++) if (work[i] == rule) n++
+	return n
+}
+# Where a rule goes that nothing is known to stand before: in front of what stood behind it, else where our
+# hook was, which took its place.
+function front(key, i,   k, j) {
+	for (k = i + 1; k <= asked[key]; k++) {
+		if (asked_list[key, k] != asked_list[key, i]) break
+		j = where(asked_rule[key, k], 0)
+		if (j) return j
+	}
+	return place_of_ours ? place_of_ours : 1
+}
+# What becomes of the foreign rules of a chain: taken ones go, those that come back stand behind the one that
+# they stood behind. Whatever somebody else has put there meanwhile stays, and so does its order.
+function edit(t, chain,   key, i, j, at, last, rule, sign) {
+	key = t SUBSEP chain
+	size = 0
+	split("", work); split("", need)
+	place_of_ours = 0
+	for (i = 1; i <= count_live[key]; i++) {
+		if (!((key SUBSEP all_target[key, i]) in dropped)) work[++size] = all[key, i]
+		else if (!place_of_ours) place_of_ours = size + 1
+	}
+	for (i = 1; i <= asked[key]; i++) if (asked_sign[key, i] != "!") need[asked_list[key, i], asked_rule[key, i]]++
+	at = 0; last = -1
+	for (i = 1; i <= asked[key]; i++) {
+		rule = asked_rule[key, i]; sign = asked_sign[key, i]
+		if (sign == "!") {
+			j = where(rule, 0)
+			if (!j) continue
+			for (; j < size; j++) work[j] = work[j + 1]
+			size--
+			take = take "-D " chain " " rule "\n"
+			if (match(rule, /(^| )-[jg] [^ ]+$/)) { sub(/.* /, "", rule); uses[t, rule]-- }
+			continue
+		}
+		if (asked_list[key, i] != last) { at = 0; last = asked_list[key, i] }
+		j = where(rule, at)
+		if (j) { at = j; continue }
+		if (sign == "=" || copies(rule) >= need[asked_list[key, i], rule]) continue
+		at = at ? at + 1 : front(key, i)
+		for (j = ++size; j > at; j--) work[j] = work[j - 1]
+		work[at] = rule
+		bring = bring "-I " chain " " at " " rule "\n"
+	}
+	count[key] = size
+}
+function foreigners(t,   n, part, i, key) {
+	take = bring = made_text = gone_text = ""
+	n = split(touched[t], part, " ")
+	for (i = 1; i <= n; i++) {
+		key = t SUBSEP part[i]
+		if ((key in made) && !(key in there)) made_text = made_text ":" part[i] " - [0:0]\n"
+		edit(t, part[i])
+	}
+	for (i = 1; i <= n; i++) {
+		key = t SUBSEP part[i]
+		if (!(key in goes) || !(key in there)) continue
+		if (goes[key] == "~" && (count[key] > 0 || uses[t, part[i]] > 0 || index(entered[t], " " part[i] " "))) continue
+		gone_text = gone_text "-X " part[i] "\n"
+	}
 }
 function change(t,   head, rules, drop, put, remove, n, part, i, k, key, id, at) {
 	head = rules = drop = put = remove = ""
@@ -145,8 +246,16 @@ function change(t,   head, rules, drop, put, remove, n, part, i, k, key, id, at)
 	n = split(hook_list[t], part, " ")
 	for (i = 1; i < n; i += 2) {
 		key = t SUBSEP part[i]; id = key SUBSEP part[i + 1]
-		if (in_place(id, key, part[i + 1])) continue
-		drop = drop drop_hooks(id, key, part[i])
+		moves[i] = !in_place(id, key, part[i + 1])
+	}
+	for (i = 1; i < n; i += 2) if (moves[i]) {
+		key = t SUBSEP part[i]
+		drop = drop drop_hooks(key SUBSEP part[i + 1], key, part[i])
+	}
+	if (foreign) foreigners(t)
+	for (i = 1; i < n; i += 2) {
+		key = t SUBSEP part[i]; id = key SUBSEP part[i + 1]
+		if (!moves[i]) continue
 		for (k = 1; k <= wanted[id]; k++) {
 			at = place_wanted[id, k]
 			if (at == "last") put = put "-A " part[i] " " text_wanted[id, k] "\n"
@@ -159,10 +268,12 @@ function change(t,   head, rules, drop, put, remove, n, part, i, k, key, id, at)
 			count[key]++
 		}
 	}
-	if (head drop rules put remove == "") return
-	printf "*%s\n%s%s%s%s%sCOMMIT\n", t, head, drop, rules, put, remove
+	if (head drop rules put remove made_text take bring gone_text == "") return
+	printf "*%s\n%s%s%s%s%s%s%s%s%sCOMMIT\n", t, head, made_text, drop, take, rules, bring, put, gone_text, remove
 }
-END { for (o = 1; o <= 5; o++) if (only == "" || only == order[o]) change(order[o]) }
+END {
+	if (foreign) for (key in count) count_live[key] = count[key]
+	for (o = 1; o <= 5; o++) if (only == "" || only == order[o]) change(order[o]) }
 '
 
 # Sets ipt (iptables or ip6tables), backend (nft or legacy) and ipt_version for family 4 or 6.
@@ -202,7 +313,18 @@ ipt_change() {
 	{
 		printf '%s\n=\n' "$1"
 		printf '%s\n' "$2"
-	} | awk -v only="${3-}" "$CHANGE_AWK"
+	} | awk -v only="${3-}" -v foreign="$(has_foreign "$2")" "$CHANGE_AWK"
+}
+
+# 1 where a text has foreign text in it, else 0.
+has_foreign() {
+	case $1 in
+	*"
+!"* | *"
++"* | *"
+~"*) echo 1 ;;
+	*) echo 0 ;;
+	esac
 }
 
 # Loads a clone of the live rules into a network namespace that nobody else sees, makes the real

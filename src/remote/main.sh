@@ -28,6 +28,7 @@ stage() {
 		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
 		prove $family
 	done
+	keep_adopted || give_up no_space "cannot write to $G"
 	cp "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || give_up no_space "cannot write to $G"
 	for file in "$T"/new/sysctl.d/*.conf; do
 		[ -e "$file" ] || continue
@@ -73,19 +74,20 @@ before_now() {
 
 # The very transaction, in a clone of the live rules, before anything is armed.
 prove() {
-	local live predicted goal
+	local live predicted goal foreign
 	true >"$G/rules.v$1"
+	foreign=$(foreign_goal "$1")
 	ipt_family "$1" || return 0
 	if ! live=$(ipt_save); then
 		[ ! -s "$T/new/want$1" ] || give_up dry_run "$ipt-save failed"
 		return 0
 	fi
-	[ -s "$T/new/want$1" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
+	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
 	if grep -q '^?' "$T/new/want$1" && [ ! -d /proc/sys/net/bridge ]; then return 0; fi
 	goal=$(want_provable "$1")
-	predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1) || give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+	predicted=$(ipt_dry "$1" "$live" "$(with_foreign "$goal" "$foreign")" 2>&1) || give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
 	goal_text "$goal" "$(printf '%s\n' "$predicted" | ipt_own)" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
-	[ -z "$(ipt_change "$predicted" "$(cat "$G/rules.v$1")")" ] || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
+	[ -z "$(ipt_change "$predicted" "$(with_foreign "$(cat "$G/rules.v$1")" "$foreign")")" ] || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
 }
 
 give_up() {
@@ -300,7 +302,7 @@ undo() {
 		ipt_family $family || continue
 		cat "$ETC/generations/$to/rules.v$family" 2>/dev/null >$VAR/undo/goal || true >$VAR/undo/goal
 		[ "$to" != 0 ] || awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies >$VAR/undo/goal
-		ipt_load $family "$(cat $VAR/undo/goal)" || { say "the $(ipt_number $family) rules did not load"; return 1; }
+		ipt_load $family "$(with_foreign "$(cat $VAR/undo/goal)" "$(foreign_back $family "$to")")" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
 	# What the generation sets, and for keys that it does not set what was there before us.
 	{

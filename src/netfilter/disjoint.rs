@@ -1,0 +1,88 @@
+//! Conditions that no packet meets together.
+
+use super::matches::{Conntrack, Match, Network, Pattern, PortRange, Test};
+
+/// Whether no packet meets both lists of conditions; `false` where that is not certain.
+pub(super) fn disjoint(one: &[&Match], two: &[&Match]) -> bool {
+    one.iter().any(|a| two.iter().any(|b| contradict(a, b)))
+}
+
+fn contradict(a: &Match, b: &Match) -> bool {
+    match (a.negated, b.negated) {
+        (false, false) => apart(&a.test, &b.test),
+        (true, false) => within(&b.test, &a.test),
+        (false, true) => within(&a.test, &b.test),
+        (true, true) => false,
+    }
+}
+
+/// Whether no packet meets both tests.
+fn apart(a: &Test, b: &Test) -> bool {
+    match (a, b) {
+        (Test::Protocol(a), Test::Protocol(b)) => a != b,
+        (Test::Source(a), Test::Source(b)) | (Test::Destination(a), Test::Destination(b)) => !a.meets(b),
+        (Test::In(a), Test::In(b))
+        | (Test::Out(a), Test::Out(b))
+        | (Test::PhysIn(a), Test::PhysIn(b))
+        | (Test::PhysOut(a), Test::PhysOut(b)) => !devices_meet(a, b),
+        (Test::SourcePorts(a), Test::SourcePorts(b))
+        | (Test::DestinationPorts(a), Test::DestinationPorts(b)) => !ports_meet(a, b),
+        (Test::Icmp { kind: Some(a), .. }, Test::Icmp { kind: Some(b), .. }) => a.0 != b.0,
+        (Test::Mark { value: a, mask: x }, Test::Mark { value: b, mask: y }) => x == y && a != b,
+        (Test::Conntrack(a), Test::Conntrack(b)) => match (plain_states(a), plain_states(b)) {
+            (Some(a), Some(b)) => !a.meets(b),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether every packet that meets the first test meets the second, too.
+fn within(a: &Test, b: &Test) -> bool {
+    match (a, b) {
+        (Test::Unknown(_), _) => false,
+        (Test::Source(a), Test::Source(b)) | (Test::Destination(a), Test::Destination(b)) => a.within(b),
+        (Test::In(a), Test::In(b))
+        | (Test::Out(a), Test::Out(b))
+        | (Test::PhysIn(a), Test::PhysIn(b))
+        | (Test::PhysOut(a), Test::PhysOut(b)) => match a.0.strip_suffix('+') {
+            Some(prefix) => b.0.strip_suffix('+').is_some_and(|b| prefix.starts_with(b)),
+            None => b.fits(&a.0),
+        },
+        _ => a == b,
+    }
+}
+
+/// States that are asked for alone.
+fn plain_states(asked: &Conntrack) -> Option<super::States> {
+    let list = asked.states.filter(|list| !list.negated && !list.snat && !list.dnat)?;
+    Some(list.states)
+}
+
+fn devices_meet(a: &Pattern, b: &Pattern) -> bool {
+    match (a.0.strip_suffix('+'), b.0.strip_suffix('+')) {
+        (Some(a), Some(b)) => a.starts_with(b) || b.starts_with(a),
+        (None, _) => b.fits(&a.0),
+        (_, None) => a.fits(&b.0),
+    }
+}
+
+fn ports_meet(a: &[PortRange], b: &[PortRange]) -> bool {
+    a.iter().any(|a| b.iter().any(|b| a.0 <= b.1 && b.0 <= a.1))
+}
+
+impl Network {
+    /// Whether an address lies in both.
+    fn meets(&self, other: &Network) -> bool {
+        let (v6, address, mask) = self.parts();
+        let (other_v6, other_address, other_mask) = other.parts();
+        v6 == other_v6 && (address ^ other_address) & mask & other_mask == 0
+    }
+
+    /// Whether all of it lies in the other.
+    fn within(&self, other: &Network) -> bool {
+        let (.., mask) = self.parts();
+        let (.., other_mask) = other.parts();
+        self.meets(other) && mask & other_mask == other_mask
+    }
+}

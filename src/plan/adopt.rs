@@ -1,0 +1,190 @@
+//! What is taken over of others: rules that say what ours say, in the words of the host's own iptables.
+//! And, on the way back, what comes again of it.
+//!
+//! Taken are rules of built-in chains that stand in our chain, too, and whole chains that are like one of ours
+//! and that nobody enters any more. That this changes no verdict is proven before anything is offered.
+
+mod boot;
+mod rules;
+
+use super::rules::RulesPlan;
+use super::{Action, Change, Diff, DiffLine, Options, Record, Refusal, Risk};
+use crate::desired::Desired;
+use crate::netfilter::{Ruleset, same_verdicts};
+use crate::observe::Observed;
+use crate::problem::Warning;
+use crate::resource::Kind;
+use crate::resource::iptables::save::SaveChain;
+use crate::resource::iptables::{Family, Policy, is_builtin};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// A rule or a chain of others that was taken over.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Adopted {
+    /// iptables or ip6tables.
+    pub family: Family,
+    /// The table.
+    pub table: String,
+    /// The chain.
+    pub chain: String,
+    /// The rule less `-A CHAIN`; `None` is the chain itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+/// Where an undo goes back to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Back {
+    /// The generation; 0 is the state before kvmfw.
+    pub generation: u32,
+    /// What had been taken over by then.
+    pub adopted: Vec<Adopted>,
+}
+
+/// What a plan does about rules of others.
+#[derive(Default)]
+pub(super) struct Adoption {
+    pub changes: Vec<Change>,
+    pub warnings: Vec<Warning>,
+    /// Foreign text by family, for the host.
+    pub texts: BTreeMap<Family, String>,
+    /// All that is taken over afterwards.
+    pub adopted: Vec<Adopted>,
+    /// Why it cannot be.
+    pub refusal: Option<Refusal>,
+}
+
+/// Decides what is taken and what comes back; `rules` then tell how all rules will look.
+pub(super) fn plan(
+    desired: &Desired,
+    observed: &Observed,
+    record: &Record,
+    options: &Options,
+    rules: &mut [RulesPlan; 2],
+) -> Adoption {
+    let mut adoption = Adoption { adopted: record.adopted.clone(), ..Adoption::default() };
+    if let Some(back) = &options.back {
+        adoption.adopted.clone_from(&back.adopted);
+        for (family, planned) in Family::ALL.into_iter().zip(rules) {
+            let again = less(&record.adopted, &back.adopted).into_iter().filter(|a| a.family == family);
+            bring_back(family, &again.collect::<Vec<_>>(), planned, &mut adoption);
+        }
+        return adoption;
+    }
+    if !options.adopt {
+        return adoption;
+    }
+    for (family, planned) in Family::ALL.into_iter().zip(rules) {
+        let (Some(there), Some(wanted)) = (observed.rules.get(&family), desired.rules.get(&family)) else {
+            continue;
+        };
+        let taken = rules::taken(family, &planned.predicted, wanted);
+        adoption.warnings.extend(taken.warnings);
+        if taken.list.is_empty() {
+            continue;
+        }
+        let alone = rules::alone(&there.live, &planned.predicted, &taken.list);
+        if let Err(difference) = same_verdicts(&Ruleset::new(&there.live), &Ruleset::new(&alone), family) {
+            let evidence = difference.evidence.map_or_else(String::new, |packet| format!("; {packet}"));
+            adoption.refusal.get_or_insert(Refusal::new(
+                "adoption_differs",
+                format!(
+                    "taking over the rules of {family} could change verdicts in {}/{}: {}{evidence}",
+                    difference.table, difference.chain, difference.what
+                ),
+            ));
+        }
+        planned.predicted = rules::without(&planned.predicted, &taken.list);
+        adoption.warnings.extend(boot::warnings(family, &taken.list, &observed.boot_files));
+        adoption.texts.insert(family, text(&taken.list, '!'));
+        adoption.changes.extend(changes(family, Action::Remove, &taken.list, &taken.origins));
+        adoption.adopted.extend(taken.list);
+    }
+    adoption
+}
+
+/// What is in the first list and not in the second.
+fn less(all: &[Adopted], some: &[Adopted]) -> Vec<Adopted> {
+    let mut rest: Vec<&Adopted> = some.iter().collect();
+    all.iter()
+        .filter(|one| match rest.iter().position(|other| other == one) {
+            Some(at) => {
+                rest.remove(at);
+                false
+            }
+            None => true,
+        })
+        .cloned()
+        .collect()
+}
+
+/// The rules come back where they stood; the host knows where. For what is said of it here they stand first.
+fn bring_back(family: Family, again: &[Adopted], planned: &mut RulesPlan, adoption: &mut Adoption) {
+    adoption.changes.extend(changes(family, Action::Add, again, &BTreeMap::new()));
+    for one in again {
+        let table = planned.predicted.tables.entry(one.table.clone()).or_default();
+        if table.chain(&one.chain).is_none() {
+            let policy = is_builtin(&one.table, &one.chain).then_some(Policy::Accept);
+            table.insert(SaveChain { name: one.chain.clone(), policy, ..SaveChain::default() });
+        }
+        let before =
+            again.iter().filter(|o| o.table == one.table && o.chain == one.chain && o.rule.is_some());
+        let at = before.take_while(|o| !std::ptr::eq(*o, one)).count();
+        if let (Some(rule), Some(rules)) = (&one.rule, table.rules_mut(&one.chain)) {
+            rules.insert(at.min(rules.len()), rule.clone());
+        }
+    }
+}
+
+/// Foreign text, a line for each.
+fn text(list: &[Adopted], sign: char) -> String {
+    let mut text = String::new();
+    let tables: BTreeSet<&str> = list.iter().map(|one| one.table.as_str()).collect();
+    for table in tables {
+        let _ = writeln!(text, "*{table}");
+        for one in list.iter().filter(|one| one.table == table) {
+            let _ = match &one.rule {
+                Some(rule) => writeln!(text, "{sign}-A {} {rule}", one.chain),
+                None => writeln!(text, "{sign}:{}", one.chain),
+            };
+        }
+        text.push_str("COMMIT\n");
+    }
+    text
+}
+
+/// What the plan shows: a change for each chain of others.
+fn changes(
+    family: Family,
+    action: Action,
+    list: &[Adopted],
+    origins: &BTreeMap<Adopted, crate::problem::Origin>,
+) -> Vec<Change> {
+    let mut by_chain: BTreeMap<(&str, &str), Vec<&Adopted>> = BTreeMap::new();
+    for one in list {
+        by_chain.entry((&one.table, &one.chain)).or_default().push(one);
+    }
+    let kind = match family {
+        Family::V4 => Kind::Iptables,
+        Family::V6 => Kind::Ip6tables,
+    };
+    let sign = if action == Action::Remove { '-' } else { '+' };
+    by_chain
+        .into_iter()
+        .map(|((table, chain), list)| {
+            let line = |one: &&Adopted| DiffLine {
+                sign,
+                text: one.rule.clone().unwrap_or_else(|| format!("the chain {chain}")),
+                origin: origins.get(*one).cloned(),
+            };
+            let mut origin: Vec<_> = list.iter().filter_map(|one| origins.get(*one).cloned()).collect();
+            origin.sort();
+            origin.dedup();
+            let risks = if chain == "INPUT" { vec![Risk::ManagementPath] } else { Vec::new() };
+            let diff = Diff { lines: list.iter().map(line).collect() };
+            Change { kind, resource: format!("{table}/{chain} of others"), action, diff, origin, risks }
+        })
+        .collect()
+}

@@ -1,0 +1,57 @@
+//! Boot files that would bring back what is taken over.
+
+use super::Adopted;
+use crate::observe::BootFiles;
+use crate::problem::Warning;
+use crate::resource::iptables::Family;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names each file with its lines, and what to do about it.
+pub(super) fn warnings(family: Family, list: &[Adopted], files: &BootFiles) -> Vec<Warning> {
+    let mut lines: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    for one in list {
+        let Some(rule) = &one.rule else { continue };
+        for place in files.places(family, &one.table, &one.chain, rule) {
+            lines.entry(&place.path).or_default().insert(place.line);
+        }
+    }
+    let warn = |message| Warning { code: "adopted-at-boot", message, origin: None };
+    let mut all: Vec<Warning> = lines
+        .into_iter()
+        .map(|(path, lines)| {
+            let what = match path.starts_with("/etc/iptables/rules.") {
+                true => format!("delete those lines, or mv {path} away, or apt purge iptables-persistent"),
+                false => format!("delete those lines, or mv {path} away"),
+            };
+            warn(format!(
+                "{path} loads what is taken over once more at the next boot, beside ours (line {}); {what}",
+                ranges(&lines)
+            ))
+        })
+        .collect();
+    let mut scripts: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    for line in &files.scripts {
+        scripts.entry(&line.path).or_default().insert(line.line);
+    }
+    all.extend(scripts.into_iter().map(|(path, lines)| {
+        warn(format!(
+            "{path} calls iptables (line {}): if that is what makes the rules that are taken over, it makes them again; look, and \
+             take it out there",
+            ranges(&lines)
+        ))
+    }));
+    all
+}
+
+/// `3-5, 9`.
+fn ranges(lines: &BTreeSet<u32>) -> String {
+    let mut spans: Vec<(u32, u32)> = Vec::new();
+    for line in lines {
+        match spans.last_mut() {
+            Some((_, last)) if *line == *last + 1 => *last = *line,
+            _ => spans.push((*line, *line)),
+        }
+    }
+    let shown = |(from, to): &(u32, u32)| if from == to { format!("{from}") } else { format!("{from}-{to}") };
+    spans.iter().map(shown).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,241 @@
+//! Which rules of others say what ours say.
+
+use super::Adopted;
+use crate::plan::origins_of;
+use crate::problem::{Origin, Warning};
+use crate::resource::iptables::save::{Save, SaveChain, Table, jump, tokens};
+use crate::resource::iptables::targets::owner_of_chain;
+use crate::resource::iptables::{Family, PREFIX, Rules, is_builtin};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is taken of one family, with where ours was declared.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// Rules in their order, and chains behind their rules.
+    pub list: Vec<Adopted>,
+    pub origins: BTreeMap<Adopted, Origin>,
+    pub warnings: Vec<Warning>,
+}
+
+/// Finds them among the predicted rules: there, ours are as the kernel prints them.
+pub(super) fn taken(family: Family, predicted: &Save, wanted: &Rules) -> Taken {
+    let mut taken = Taken::default();
+    for (name, table) in &predicted.tables {
+        let Some(declared) = wanted.tables.get(name) else { continue };
+        let like = like_ours(name, table);
+        let mut rules = Vec::new();
+        for chain in table.chains().iter().filter(|c| is_builtin(name, &c.name)) {
+            let Some(ours) = table.chain(&own(&chain.name)) else { continue };
+            let origins = declared.chains.get(&ours.name).map(|d| origins_of(d, ours.rules.len()));
+            for rule in chain.rules.iter().filter(|rule| !enters_ours(rule)) {
+                let Some(at) = ours.rules.iter().position(|own| *own == renamed(rule, &like)) else {
+                    continue;
+                };
+                if let Some(why) = stays(rule) {
+                    taken.warnings.push(not_taken(family, name, chain, why));
+                    continue;
+                }
+                rules.push((chain.name.as_str(), rule));
+                let origin = origins.as_ref().and_then(|o| o.get(at)).cloned().flatten();
+                let one = adopted(family, name, &chain.name, Some(rule));
+                taken.origins.extend(origin.map(|origin| (one.clone(), origin)));
+                taken.list.push(one);
+            }
+        }
+        for chain in unentered(table, &like, &rules) {
+            let origin = declared.chains.get(&own(&chain.name)).map(|d| d.origin.clone());
+            for one in chain.rules.iter().map(Some).chain([None]) {
+                let one = adopted(family, name, &chain.name, one);
+                taken.origins.extend(origin.clone().map(|origin| (one.clone(), origin)));
+                taken.list.push(one);
+            }
+        }
+        taken.warnings.extend(differing(family, name, table, &like));
+    }
+    taken
+}
+
+fn own(chain: &str) -> String {
+    format!("{PREFIX}{chain}")
+}
+
+fn adopted(family: Family, table: &str, chain: &str, rule: Option<&String>) -> Adopted {
+    Adopted { family, table: table.to_owned(), chain: chain.to_owned(), rule: rule.cloned() }
+}
+
+fn enters_ours(rule: &str) -> bool {
+    rule.contains(PREFIX) && jump(rule).is_some_and(|jump| jump.target.starts_with(PREFIX))
+}
+
+/// Why a rule cannot be deleted by its own text: iptables finds such ones not (measured with 1.8.9).
+fn stays(rule: &str) -> Option<&'static str> {
+    let words = tokens(rule).unwrap_or_default();
+    let has = |name: &str| words.windows(2).any(|pair| pair[0] == "-m" && pair[1] == name);
+    ["recent", "connlimit"].into_iter().find(|name| has(name))
+}
+
+fn not_taken(family: Family, table: &str, chain: &SaveChain, why: &str) -> Warning {
+    Warning {
+        code: "not-adopted",
+        message: format!(
+            "{family} {table}/{}: iptables cannot delete a rule with `-m {why}` by its own text, so it is not taken over; \
+             delete it by hand, `{family} -t {table} -L {} --line-numbers` tells its number",
+            chain.name, chain.name
+        ),
+        origin: None,
+    }
+}
+
+/// Names of user chains of others that are, rule by rule, like the one of ours of that name.
+fn like_ours<'t>(name: &str, table: &'t Table) -> BTreeSet<&'t str> {
+    let others = table.chains().iter().filter(|c| {
+        !c.is_own()
+            && !is_builtin(name, &c.name)
+            && owner_of_chain(&c.name).is_none()
+            && table.chain(&own(&c.name)).is_some()
+    });
+    let mut like: BTreeMap<&str, &SaveChain> = others.map(|chain| (chain.name.as_str(), chain)).collect();
+    loop {
+        let names: BTreeSet<&str> = like.keys().copied().collect();
+        let same = |chain: &SaveChain| {
+            let ours = table.chain(&own(&chain.name)).map_or(&[] as &[String], |ours| &ours.rules);
+            ours.len() == chain.rules.len()
+                && chain
+                    .rules
+                    .iter()
+                    .zip(ours)
+                    .all(|(rule, own)| *own == renamed(rule, &names) && stays(rule).is_none())
+        };
+        like.retain(|_, chain| same(chain));
+        if like.len() == names.len() {
+            return names;
+        }
+    }
+}
+
+/// A rule with the chain that it enters called as ours is; such a rule ends with it.
+fn renamed(rule: &str, like: &BTreeSet<&str>) -> String {
+    if let Some((before, target)) = rule.rsplit_once(' ')
+        && like.contains(target)
+        && (before == "-j" || before == "-g" || before.ends_with(" -j") || before.ends_with(" -g"))
+    {
+        return format!("{before} {PREFIX}{target}");
+    }
+    rule.to_owned()
+}
+
+/// Those of the chains that nothing of others enters once the rules of built-in chains are taken.
+fn unentered<'t>(table: &'t Table, like: &BTreeSet<&str>, taken: &[(&str, &String)]) -> Vec<&'t SaveChain> {
+    let mut going: BTreeSet<&str> = like.clone();
+    loop {
+        let stays = |chain: &&SaveChain| !going.contains(chain.name.as_str());
+        let entered: BTreeSet<String> = table
+            .chains()
+            .iter()
+            .filter(stays)
+            .flat_map(|chain| {
+                chain.rules.iter().filter(|rule| !taken.contains(&(chain.name.as_str(), *rule)))
+            })
+            .filter_map(|rule| jump(rule).map(|jump| jump.target))
+            .collect();
+        let before = going.len();
+        going.retain(|name| !entered.contains(*name));
+        if going.len() == before {
+            return table.chains().iter().filter(|chain| going.contains(chain.name.as_str())).collect();
+        }
+    }
+}
+
+/// Chains that have the name of one of ours and differ from it: the first difference.
+fn differing(family: Family, name: &str, table: &Table, like: &BTreeSet<&str>) -> Vec<Warning> {
+    let others = table.chains().iter().filter(|c| !c.is_own() && !is_builtin(name, &c.name));
+    others
+        .filter(|chain| !like.contains(chain.name.as_str()))
+        .filter_map(|chain| {
+            let ours = table.chain(&own(&chain.name))?;
+            let all: BTreeSet<&str> = table.chains().iter().map(|c| c.name.as_str()).collect();
+            let pairs = chain.rules.iter().map(Some).chain(std::iter::repeat(None));
+            let own_rules = ours.rules.iter().map(Some).chain(std::iter::repeat(None));
+            let length = chain.rules.len().max(ours.rules.len());
+            let differs = pairs.zip(own_rules).take(length).find(|(theirs, own)| {
+                theirs.map(|rule| renamed(rule, &all)).as_ref() != *own
+                    || theirs.is_some_and(|r| stays(r).is_some())
+            });
+            let shown = |rule: Option<&String>| rule.map_or("nothing".to_owned(), |rule| format!("`{rule}`"));
+            let words = differs.map_or_else(
+                || "it enters a chain that is not like ours".to_owned(),
+                |(theirs, own)| format!("there it says {}, and ours says {}", shown(theirs), shown(own)),
+            );
+            Some(Warning {
+                code: "not-adopted",
+                message: format!("{family} {name}/{} is not taken over: {words}", chain.name),
+                origin: None,
+            })
+        })
+        .collect()
+}
+
+/// The rules less those that are taken.
+pub(super) fn without(save: &Save, list: &[Adopted]) -> Save {
+    let mut save = save.clone();
+    for one in list {
+        let Some(table) = save.tables.get_mut(&one.table) else { continue };
+        match &one.rule {
+            Some(rule) => {
+                if let Some(rules) = table.rules_mut(&one.chain)
+                    && let Some(at) = rules.iter().position(|r| r == rule)
+                {
+                    rules.remove(at);
+                }
+            }
+            None => drop(table.remove(&one.chain)),
+        }
+    }
+    save
+}
+
+/// The live rules after the adoption and nothing else of the plan: of ours only what was live before, and what is
+/// taken over.
+pub(super) fn alone(live: &Save, predicted: &Save, list: &[Adopted]) -> Save {
+    let mut save = without(predicted, list);
+    for (name, table) in &mut save.tables {
+        let chains: BTreeSet<&str> = list
+            .iter()
+            .filter(|one| one.table == *name && one.rule.is_none())
+            .map(|one| one.chain.as_str())
+            .collect();
+        let of = |chain: &str| -> BTreeSet<String> {
+            let here = list.iter().filter(|one| one.table == *name && one.chain == chain);
+            // Chains that stay because others enter them are like ours all the same.
+            here.filter_map(|one| one.rule.as_deref())
+                .flat_map(|rule| [renamed(rule, &chains), own_name(rule)])
+                .collect()
+        };
+        let names: Vec<String> = table.chains().iter().map(|chain| chain.name.clone()).collect();
+        for chain in names {
+            if let Some(plain) = chain.strip_prefix(PREFIX).filter(|plain| is_builtin(name, plain)) {
+                let taken = of(plain);
+                let before = live.chain(name, &chain).map_or(&[] as &[String], |chain| &chain.rules);
+                if let Some(rules) = table.rules_mut(&chain) {
+                    rules.retain(|rule| taken.contains(rule) || before.contains(rule));
+                }
+            } else if let Some(mut found) = table.chain(&chain).cloned() {
+                let policy = live.chain(name, &chain).and_then(|chain| chain.policy);
+                found.policy = found.policy.map(|now| {
+                    policy.unwrap_or(match live.tables.contains_key(name) {
+                        true => now,
+                        false => crate::resource::iptables::Policy::Accept,
+                    })
+                });
+                table.insert(found);
+            }
+        }
+    }
+    save
+}
+
+/// A rule that enters a chain, as it is called in ours.
+fn own_name(rule: &str) -> String {
+    let target = rule.rsplit(' ').next().unwrap_or_default();
+    renamed(rule, &[target].into())
+}

@@ -1,0 +1,108 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# Rules of others that are taken over, and what puts them back. In the words of iptables.sh ("foreign text").
+#
+# generations/N/adopted/K.4   what generation K took of iptables, as the list that puts it back; each
+#                             generation has all that was taken up to it
+
+# What this transaction does about rules of others of family $1.
+foreign_goal() {
+	cat "$T/new/adopt$1" 2>/dev/null
+	[ -e "$T/new/back" ] || return 0
+	first_line "$T/new/back"
+	foreign_back "$1" "$line"
+}
+
+# What puts back what was taken of family $1 since generation $2; the last that was taken first.
+foreign_back() {
+	local event
+	# shellcheck disable=SC2012
+	ls -1 $ETC/current/adopted 2>/dev/null | grep "\.$1\$" | sort -rn | while read -r event; do
+		[ ! -e "$ETC/generations/$2/adopted/$event" ] || continue
+		echo '&'
+		cat "$ETC/current/adopted/$event"
+	done
+}
+
+# Own text $1 and foreign text $2 as one; empty where both are.
+with_foreign() {
+	if [ -n "$2" ]; then printf '%s\n%s\n' "$1" "$2"; else printf '%s\n' "$1"; fi
+}
+
+# What undoes foreign text $2 on a host with live rules $1.
+foreign_undo() {
+	[ -n "$2" ] || return 0
+	{
+		printf '%s\n=\n' "$1"
+		printf '%s\n' "$2"
+	} | awk '
+		$0 == "=" { goal = 1; table = ""; next }
+		$0 == "&" { list++; next }
+		/^\*/ { table = substr($1, 2); next }
+		!goal && /^:/ { there[table, substr($1, 2)] = 1; next }
+		!goal && /^-A / {
+			key = table SUBSEP $2; rule = substr($0, length($2) + 5)
+			live[key, ++size[key]] = rule; have[key, rule]++
+			next
+		}
+		!goal || !/^[!~+=]/ { next }
+		{
+			sign = substr($1, 1, 1)
+			chain = substr($1, 2, 1) == ":" ? substr($1, 3) : $2
+			key = table SUBSEP chain
+			if (!(table in chains)) order[++tables] = table
+			if (index(chains[table], " " chain " ") == 0) chains[table] = chains[table] " " chain " "
+		}
+		substr($1, 2, 1) == ":" { if (sign == "+") made[key] = 1; else goes[key] = 1; next }
+		{ rule = substr($0, length($1) + length($2) + 3) }
+		sign == "!" { taken[key, rule]++; takes[key] = 1; next }
+		++need[list, key, rule] > have[key, rule] + came[key, rule] && sign == "+" {
+			came[key, rule]++
+			comes[key] = comes[key] "!-A " chain " " rule "\n"
+		}
+		END {
+			for (t = 1; t <= tables; t++) {
+				print "*" order[t]
+				n = split(chains[order[t]], part, " ")
+				for (c = 1; c <= n; c++) {
+					key = order[t] SUBSEP part[c]
+					if ((key in goes) && (key in there)) print "+:" part[c]
+					for (i = 1; (key in takes) && i <= size[key]; i++) {
+						rule = live[key, i]
+						print (taken[key, rule]-- > 0 ? "+" : "=") "-A " part[c] " " rule
+					}
+					printf "%s", comes[key]
+					if ((key in made) && !(key in there)) print "~:" part[c]
+				}
+				print "COMMIT"
+			}
+		}'
+}
+
+# What the generation to be has taken: all that the one before has, or the one that is gone back to, and
+# what this transaction takes.
+keep_adopted() {
+	local from=$ETC/current file family
+	if [ -e "$T/new/back" ]; then
+		first_line "$T/new/back"
+		from=$ETC/generations/$line
+	fi
+	mkdir "$G/adopted" || return 1
+	for file in "$from"/adopted/*; do
+		[ ! -e "$file" ] || cp "$file" "$G/adopted/" || return 1
+	done
+	for family in 4 6; do
+		[ ! -s "$T/new/adopt$family" ] || cp "$T/pre/foreign$family" "$G/adopted/$generation.$family" || return 1
+	done
+	to_disk "$G/adopted" "$G/adopted"/* 2>/dev/null || true
+}
+
+# Files of sysctl.d that become ours: kept as they were, with mode and owner.
+keep_adopted_files() {
+	local name kept=$VAR/original/files
+	[ -s "$T/new/adopt.files" ] || return 0
+	while IFS= read -r name; do
+		[ -f "/etc/sysctl.d/$name" ] && [ ! -L "/etc/sysctl.d/$name" ] && [ ! -e "$kept/$name" ] || continue
+		cp -p "/etc/sysctl.d/$name" "$kept/$name.new" && to_disk "$kept/$name.new" && mv -f "$kept/$name.new" "$kept/$name" || return 1
+	done <"$T/new/adopt.files"
+	to_disk "$kept"
+}
