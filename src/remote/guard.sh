@@ -243,7 +243,11 @@ close_txn() {
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
 	put_away
 	echo "done $1" >&5
-	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then rm -rf $VAR; fi
+	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then
+		# In one step: who waits for the guard would put its lock into a folder that is half gone.
+		mv $VAR $VAR.gone 2>/dev/null
+		rm -rf $VAR.gone $VAR
+	fi
 }
 
 # What a transaction that is over leaves lying.

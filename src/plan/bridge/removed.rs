@@ -93,6 +93,10 @@ impl Removal<'_> {
             if let Some(port) = from {
                 self.plan.forward.push(format!("addr replace {address} dev {port}{}", tail(address)));
                 self.back.insert(0, format!("addr del {address} dev {port}"));
+                // NetworkManager may have made one of its own there, which outlives the address.
+                if address.addr().is_ipv6() {
+                    self.back.push(format!("route del {} dev {port}", address.trunc()));
+                }
             }
         }
         // Routes go back to the port that gives its addresses back.
