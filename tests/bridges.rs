@@ -232,6 +232,36 @@ fn the_management_address_comes_back_when_the_new_bridge_is_silent() {
     project.apply(&lab, &[]).expect(0);
 }
 
+/// A bridge of ours whose guests have gone has a MAC of zeros, which no link can be given: it comes back
+/// with one of its own.
+#[test]
+fn a_bridge_that_lost_its_last_port_comes_back() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        "bridges: { br9: { addresses: [192.0.2.1/24] }, br123: { ageing: 100 } }\n",
+    );
+    project.apply(&lab, &[]).expect(0);
+    on_host(
+        &lab,
+        "ip link add tap9 type veth peer name tap9p && ip link set tap9 master br9 up && ip link del tap9",
+    );
+    assert!(
+        on_host(&lab, "ip link show br9").contains("link/ether 00:00:00:00:00:00"),
+        "not as it was meant"
+    );
+    project.all(
+        "bridges: { br123: { ageing: 100 } }\nchecks: [{ command: 'test -e /sys/class/net/br9', required: true, timeout: 1s }]\n",
+    );
+    let run = project.apply(&lab, &[]).expect(4);
+    assert!(run.stdout.contains("ROLLED BACK"), "{}", run.stdout);
+    assert!(on_host(&lab, "ip address show br9").contains("inet 192.0.2.1/24 "));
+}
+
 /// A rule of policy routing that asks for a link that becomes a port asks in vain.
 #[test]
 fn policy_rules_by_a_port_are_told() {

@@ -35,8 +35,8 @@ pub struct Link {
     /// MTU in bytes.
     #[serde(default)]
     pub mtu: u32,
-    /// MAC.
-    #[serde(rename = "address", default)]
+    /// MAC. A bridge whose last port has gone has one of zeros, which nothing can be given.
+    #[serde(rename = "address", default, deserialize_with = "mac")]
     pub mac: Option<String>,
     /// Flags, `UP` among them.
     #[serde(default)]
@@ -135,4 +135,10 @@ impl Link {
     pub fn number(&self, attribute: &str) -> Option<i64> {
         self.linkinfo.data.get(attribute).and_then(Value::as_i64)
     }
+}
+
+/// A MAC that is one.
+fn mac<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    let mac = Option::<String>::deserialize(value)?;
+    Ok(mac.filter(|mac| mac.chars().any(|c| !matches!(c, '0' | ':'))))
 }
