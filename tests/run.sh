@@ -53,7 +53,7 @@ remote_scripts() {
     all=$(mktemp --suffix .sh) || return 1
     {
         echo '#!/bin/sh'
-        for part in lib iptables probe network guard files change boot main; do cat "src/remote/$part.sh"; done
+        for part in lib iptables probe network guard files adopt change boot main; do cat "src/remote/$part.sh"; done
     } >"$all"
     # Programs for awk and for an inner sh stand in single quotes, and `a && b || give_up` is meant.
     shellcheck -s dash -e SC2015,SC2016 "$all"
@@ -64,7 +64,7 @@ remote_scripts() {
 
 scripts() {
     local files=()
-    for file in book/src/pipelines/*.sh tests/*.sh tests/lab/*.sh tests/lab/services/* tests/chaos/*.sh tests/vm/*.sh tests/boots/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
+    for file in book/src/pipelines/*.sh tests/*.sh tests/lab/*.sh tests/lab/services/* tests/chaos/*.sh tests/differential/*.sh tests/vm/*.sh tests/boots/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
         [ -e "$file" ] && files+=("$file")
     done
     shellcheck -e SC1091 "${files[@]}"

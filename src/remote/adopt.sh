@@ -16,6 +16,8 @@ foreign_goal() {
 foreign_back() {
 	local event
 	# shellcheck disable=SC2012
+	# Their names are ours: numbers with a family behind.
+	# shellcheck disable=SC2010
 	ls -1 $ETC/current/adopted 2>/dev/null | grep "\.$1\$" | sort -rn | while read -r event; do
 		[ ! -e "$ETC/generations/$2/adopted/$event" ] || continue
 		echo '&'
