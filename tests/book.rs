@@ -360,3 +360,29 @@ fn every_fault_has_its_test() {
     }
     assert!(count > 60, "only {count}");
 }
+
+/// The chaos page is one whole run of the runner as it is: a fault or step that came later wants a new run.
+#[test]
+fn chaos_has_struck_everywhere() {
+    let page = &pages()["chaos.md"];
+    let (_, seed) = page.split_once("\nSeed ").unwrap();
+    let runs: u64 = seed.split(' ').nth(3).unwrap().parse().unwrap();
+    assert!(runs >= 1000 && seed.contains(&format!(": {runs} runs, 0 violations.")), "{seed}");
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|l| l.starts_with("| "))
+        .map(|l| l.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let names = |kind: &str| -> Vec<String> {
+        let text = std::fs::read_to_string("tests/chaos/fault.rs").unwrap();
+        let (_, list) = text.split_once(&format!("names!({kind} {{\n")).unwrap();
+        let (list, _) = list.split_once("});").unwrap();
+        list.split('"').skip(1).step_by(2).map(ToOwned::to_owned).collect()
+    };
+    assert_eq!(rows[0][1..], names("Step"));
+    assert_eq!(rows[1..].iter().map(|row| row[0]).collect::<Vec<_>>(), names("Fault"));
+    for row in &rows[1..] {
+        let cells: Vec<&str> = row[1..].iter().copied().filter(|cell| !cell.is_empty()).collect();
+        assert!(cells.len() >= 2 && cells.iter().all(|cell| *cell != "0/0"), "{row:?}");
+    }
+}
