@@ -440,12 +440,7 @@ fn t40_a_disk_that_fills_up_under_a_lockout() {
 /// 300 MB of dirty pages lie about; nothing that an apply does asks for them to be written.
 #[test]
 fn no_global_sync() {
-    if !common::require_root() {
-        return;
-    }
-    if std::process::Command::new("strace").arg("-V").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "strace is missing, and in CI nothing may be skipped");
-        eprintln!("SKIPPED: needs strace");
+    if !common::require_root() || !common::require_tools(&["strace"]) {
         return;
     }
     let lab = Lab::builder().guests(false).up();

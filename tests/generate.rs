@@ -1,14 +1,15 @@
-//! What `kvmfw generate` writes is true: schemas take and refuse what the readers do, completions work
-//! in a real shell, manual pages render.
+//! What `kvmfw generate` writes is true: schemas take and refuse what the readers do, manual pages render.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod common;
 
 use kvmfw::inventory::{Locate, load_text, module_tests};
 use kvmfw::yaml::{self, Node, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const KVMFW: &str = env!("CARGO_BIN_EXE_kvmfw");
 const PUBLISHED: &str = "book/src/schema";
@@ -430,6 +431,9 @@ fn the_output_of_the_book_fits_its_schema() {
 
 #[test]
 fn manual_pages_render_without_warnings() {
+    if !common::require_tools(&["groff"]) {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     generate(&["man", "--out", folder.path().to_str().unwrap()]);
     let pages = files(folder.path());
@@ -448,140 +452,8 @@ fn manual_pages_render_without_warnings() {
             .args(["-man", "-Tutf8", "-Kutf8", "-ww", "-rCHECKSTYLE=2"])
             .arg(page)
             .output();
-        let Ok(groff) = groff else {
-            println!("SKIPPED: no groff");
-            return;
-        };
+        let groff = groff.unwrap();
         let said = String::from_utf8_lossy(&groff.stderr).into_owned();
         assert!(groff.status.success() && said.is_empty(), "{}: {said}", name(page));
     }
-}
-
-/// A project for completions.
-fn project() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
-    file("inventories/prod.yaml", "hosts: { 'kvm[01-03]': { groups: [storage] } }\ngroups: { storage: }\n");
-    file("inventories/stage.yaml", "hosts: { stage1: }\n");
-    file("inventories/broken.yaml", "hosts: [\n");
-    file("modules/mine/module.yaml", "description: Ours.\nparams: { level: { type: int, default: 1 } }\n");
-    file("runs/20261124T100000Z-aaaa/result.json", "{}");
-    file("runs/20261124T110000Z-bbbb/result.json", "{}");
-    folder
-}
-
-/// What a line and its answer are: words that are offered, and one that is not.
-const LINES: [(&str, &str, &str); 14] = [
-    ("pl", "plan", "apply"),
-    ("plan -i p", "prod", "stage"),
-    ("plan -i prod -l kvm", "kvm01 kvm02 kvm03", "stage1"),
-    ("plan -i prod -l @", "@all @storage", "kvm01"),
-    ("plan -i prod -l kvm01,@st", "kvm01,@storage", "kvm01,@all"),
-    ("plan -i prod -l !kvm0", "!kvm01 !kvm02 !kvm03", "@all"),
-    ("-i stage inventory show s", "stage1", "kvm01"),
-    ("--inventory=stage history s", "stage1", "kvm01"),
-    ("bootstrap root@x -m m", "mine", "host-firewall"),
-    ("bootstrap root@x -m bridge-b", "bridge-bypass", "mine"),
-    ("bootstrap --param host", "host-firewall.allow_tcp=", "mine.level="),
-    ("--run-dir runs undo 2026", "20261124T110000Z-bbbb 20261124T100000Z-aaaa", "x"),
-    ("plan --form", "--format", "--color"),
-    // A broken inventory has no names, and makes no noise.
-    ("plan -i broken -l kvm", "", "kvm01"),
-];
-
-#[test]
-fn bash_completes_names() {
-    let project = project();
-    let script = r#"
-        source <(kvmfw generate completions bash) || exit 1
-        while IFS= read -r line; do
-            COMP_LINE="kvmfw $line" COMP_POINT=${#COMP_LINE}
-            COMP_POINT=${#COMP_LINE}
-            word=${line##*[[:space:]@=,&!]}
-            _kvmfw kvmfw "$word" || exit 1
-            printf '%s|%s|%s\n' "$line" "$word" "${COMPREPLY[*]}"
-        done
-    "#;
-    let lines: String = LINES.iter().map(|(line, ..)| format!("{line}\n")).collect();
-    let output = shell("bash", &["--norc", "-c", script], project.path(), &lines);
-    for ((line, offered, not), said) in LINES.iter().zip(output.lines()) {
-        let mut parts = said.splitn(3, '|');
-        assert_eq!(parts.next().unwrap(), *line);
-        // bash keeps what stands before the word it replaces.
-        let typed = line.rsplit(' ').next().unwrap();
-        let kept = typed.strip_suffix(parts.next().unwrap()).unwrap();
-        let kept = if kept.starts_with("--") { "" } else { kept };
-        let found: Vec<String> = parts
-            .next()
-            .unwrap()
-            .split(' ')
-            .filter(|w| !w.is_empty())
-            .map(|w| format!("{kept}{w}"))
-            .collect();
-        assert_eq!(found.join(" "), *offered, "{line}");
-        assert!(!found.iter().any(|word| word == not), "{line}: {found:?}");
-    }
-    assert_eq!(output.lines().count(), LINES.len());
-}
-
-/// The protocol that zsh and fish speak, and their scripts where they are installed.
-#[test]
-fn zsh_and_fish_complete_names() {
-    let project = project();
-    for name in ["zsh", "fish"] {
-        let script = generate(&["completions", name]);
-        assert!(script.contains("KVMFW_COMPLETE"), "{script}");
-        for (line, offered, not) in LINES {
-            let words: Vec<&str> = ["kvmfw"].into_iter().chain(line.split(' ')).collect();
-            let output = Command::new(KVMFW)
-                .arg("--")
-                .args(&words)
-                .current_dir(project.path())
-                .env("KVMFW_COMPLETE", name)
-                .env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string())
-                .env("_CLAP_IFS", "\n")
-                .output()
-                .unwrap();
-            assert!(output.status.success() && output.stderr.is_empty(), "{line}: {output:?}");
-            let text = String::from_utf8(output.stdout).unwrap();
-            let found: Vec<&str> = text
-                .lines()
-                .map(|l| l.split(['\t']).next().unwrap())
-                .map(|l| if name == "zsh" { l.split(':').next().unwrap() } else { l })
-                .collect();
-            for word in offered.split(' ').filter(|w| !w.is_empty()) {
-                assert!(found.contains(&word), "{name} {line}: {found:?}");
-            }
-            assert!(!found.contains(&not), "{name} {line}: {found:?}");
-        }
-        let syntax = if name == "zsh" { "-n" } else { "--no-execute" };
-        let file = project.path().join("script");
-        fs::write(&file, script).unwrap();
-        match Command::new(name).arg(syntax).arg(&file).output() {
-            Ok(output) => assert!(output.status.success(), "{output:?}"),
-            Err(_) => println!("SKIPPED: no {name}"),
-        }
-    }
-}
-
-fn shell(program: &str, words: &[&str], folder: &Path, input: &str) -> String {
-    use std::io::Write;
-    let path = format!("{}:{}", Path::new(KVMFW).parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let mut child = Command::new(program)
-        .args(words)
-        .current_dir(folder)
-        .env("PATH", path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }

@@ -39,6 +39,9 @@ modprobe kmod
 dmesg util-linux
 awk mawk
 jq jq
+zsh zsh
+fish fish
+groff groff-base
 python3 python3
 shellcheck shellcheck
 cc build-essential

@@ -3,12 +3,19 @@
 //! A test starts with `if !common::require_root() { return; }`, makes its own [`Lab`] and may change
 //! everything in it: labs share nothing and are taken down on drop.
 
-#![allow(dead_code, missing_docs)] // every test binary uses another part of it
+#![allow(dead_code, unused_imports, missing_docs)] // every test binary uses another part of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod dump;
+mod flood;
 pub mod project;
+mod skip;
 pub mod terminal;
 pub mod transaction;
+
+pub use dump::{same, without_empty_tables};
+pub use flood::{Flood, flood};
+pub use skip::{require_root, require_tools, tell};
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -388,194 +395,4 @@ impl Drop for Lab {
             eprintln!("lab.sh down --dir {}: {}", self.dir.display(), output.stderr);
         }
     }
-}
-
-/// Whether the lab can run here. If not, says so for all to see, or panics where a skipped test must
-/// not pass for a good one (`CI=true` or `KVMFW_NO_SKIP=1`).
-#[must_use]
-#[track_caller]
-pub fn require_root() -> bool {
-    match missing() {
-        None => true,
-        Some(why) => may_skip(&why),
-    }
-}
-
-/// The same for tools that only some tests need.
-#[must_use]
-#[track_caller]
-pub fn require_tools(tools: &[&str]) -> bool {
-    match absent(tools) {
-        None => true,
-        Some(why) => may_skip(&why),
-    }
-}
-
-/// Says for all to see that the test is skipped, or panics where it may not be.
-#[track_caller]
-fn may_skip(why: &str) -> bool {
-    let set = |name: &str, value: &str| std::env::var(name).is_ok_and(|v| v == value);
-    assert!(!set("CI", "true") && !set("KVMFW_NO_SKIP", "1"), "this test may not be skipped: needs {why}");
-    // Not eprint!, which the test runner captures: a skip must be seen.
-    let line = format!("\nSKIPPED: needs {why} ({})\n", std::panic::Location::caller());
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    false
-}
-
-/// Those of the tools that are not there.
-fn absent(tools: &[&str]) -> Option<String> {
-    let there = |tool: &&&str| {
-        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-            .iter()
-            .any(|dir| Path::new(dir).join(tool).exists())
-    };
-    let absent: Vec<&str> = tools.iter().filter(|tool| !there(tool)).copied().collect();
-    (!absent.is_empty()).then(|| absent.join(", "))
-}
-
-fn missing() -> Option<String> {
-    let id = Command::new("id").arg("-u").output().ok()?;
-    if id.stdout != b"0\n" {
-        return Some("root".to_owned());
-    }
-    let tools = [
-        "ip",
-        "nsenter",
-        "unshare",
-        "setsid",
-        "sshd",
-        "ssh",
-        "ssh-keygen",
-        "ifup",
-        "brctl",
-        "iptables-nft",
-        "iptables-legacy",
-        "sudo",
-        "awk",
-        "ping",
-        "busybox",
-        "dmesg",
-    ];
-    if let Some(absent) = absent(&tools) {
-        return Some(format!("root and {absent}"));
-    }
-    let netns = Command::new("unshare")
-        .args(["--net", "--mount", "--pid", "--uts", "--fork", "true"])
-        .output()
-        .ok()?;
-    (!netns.status.success()).then(|| "namespaces".to_owned())
-}
-
-/// A ping every 10 ms from a guest, in the background: the measure of an outage.
-#[derive(Debug)]
-pub struct Flood {
-    child: Child,
-    reader: Option<JoinHandle<String>>,
-}
-
-/// Starts a [`Flood`], and returns with its first answer, or without one after half a second.
-pub fn flood(lab: &Lab, host: &str, from_guest: &str, addr: &str) -> Flood {
-    let mut child = lab
-        .command(&["guest", host, from_guest])
-        .args(["--", "ping", "-n", "-i", "0.01", "-W1", addr])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .expect("bash runs");
-    let stdout = child.stdout.take().expect("is piped");
-    let (answered, first) = mpsc::channel();
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if line.contains("icmp_seq=") {
-                let _ = answered.send(());
-            }
-            text += &line;
-            text.push('\n');
-        }
-        text
-    });
-    let _ = first.recv_timeout(Duration::from_millis(500));
-    Flood { child, reader: Some(reader) }
-}
-
-impl Flood {
-    /// Ends it: how many were sent, and how many of those got no answer. One that was sent at the very
-    /// last moment does not count.
-    pub fn stop(mut self) -> (u32, u32) {
-        self.interrupt();
-        let text = self.reader.take().map(|reader| reader.join().expect("reads")).unwrap_or_default();
-        let last_answered = text
-            .lines()
-            .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse::<u32>().ok())
-            .max()
-            .unwrap_or(0);
-        let summary = text.lines().find(|line| line.contains("packets transmitted")).expect("ping sums up");
-        let number = |n: usize| {
-            summary.split(", ").nth(n).and_then(|s| s.split(' ').next()).and_then(|s| s.parse::<u32>().ok())
-        };
-        let (sent, received) = (number(0).expect("sent"), number(1).expect("received"));
-        let sent = if last_answered > 0 && last_answered + 1 == sent { last_answered } else { sent };
-        (sent, sent.saturating_sub(received))
-    }
-
-    /// The ping is inside the guest, but in the process group of the child.
-    fn interrupt(&mut self) {
-        let _ = Command::new("kill").args(["-INT", "--", &format!("-{}", self.child.id())]).status();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        if self.reader.is_some() {
-            self.interrupt();
-        }
-    }
-}
-
-/// Fails with the lines that differ between two dumps.
-///
-/// A table of legacy iptables that was used once stays registered until the network namespace
-/// goes; empty and with all policies at ACCEPT it decides nothing and counts as absent.
-#[track_caller]
-pub fn same(before: &str, after: &str, what: &str) {
-    let (before, after) = (without_empty_tables(before), without_empty_tables(after));
-    if before == after {
-        return;
-    }
-    let gone = before.iter().filter(|l| !after.contains(l)).map(|l| format!("- {l}\n"));
-    let new = after.iter().filter(|l| !before.contains(l)).map(|l| format!("+ {l}\n"));
-    panic!("{what}: the state differs\n{}", gone.chain(new).collect::<String>());
-}
-
-/// Says something past the test runner, which keeps what is printed for itself.
-pub fn tell(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
-}
-
-/// The lines of a dump without legacy tables that decide nothing; see [`same`].
-pub fn without_empty_tables(dump: &str) -> Vec<&str> {
-    let mut lines = Vec::new();
-    let mut table: Vec<&str> = Vec::new();
-    let mut legacy = false;
-    for line in dump.lines() {
-        if line.starts_with("== ") {
-            legacy = line.ends_with("-legacy");
-        }
-        if line.starts_with('*') || !table.is_empty() {
-            table.push(line);
-            if line == "COMMIT" {
-                let idle = |l: &&str| l.starts_with(['*', 'C']) || l.ends_with(" ACCEPT");
-                if !(legacy && table.iter().all(idle)) {
-                    lines.append(&mut table);
-                }
-                table.clear();
-            }
-        } else {
-            lines.push(line);
-        }
-    }
-    lines
 }
