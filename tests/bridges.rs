@@ -262,6 +262,29 @@ fn a_bridge_that_lost_its_last_port_comes_back() {
     assert!(on_host(&lab, "ip address show br9").contains("inet 192.0.2.1/24 "));
 }
 
+/// A guest that is started on a new bridge while its change is open loses it with the rollback, and whoever reads
+/// of the rollback learns which one.
+#[test]
+fn a_guest_that_loses_its_bridge_to_a_rollback_is_named() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(&lab, "ip link add vnet77 type veth peer name p77");
+    let check =
+        "test -e /run/first || { touch /run/first; exit 0; }; ip link set vnet77 master br9 up; false";
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        &format!("bridges: {{ br9: }}\nchecks: [{{ command: '{check}', required: true, timeout: 5s }}]\n"),
+    );
+    let run = project.apply(&lab, &[]).expect(4);
+    let lost = "vnet77 has become a port of br9, which went with this change";
+    assert!(run.stdout.contains("ROLLED BACK") && run.stdout.contains(lost), "{}", run.stdout);
+    let status = project.kvmfw(&lab, &["status"]).expect(0);
+    assert!(status.stdout.contains(lost), "{}", status.stdout);
+}
+
 /// A rule of policy routing that asks for a link that becomes a port asks in vain.
 #[test]
 fn policy_rules_by_a_port_are_told() {
