@@ -73,7 +73,7 @@ guard_in_session() {
 ports_forgotten() {
     space 'guest started' 'recorded,staged' 'check fails,well'
     plant src/remote/change.sh 1 $'\t\t\techo "link set dev $port master $bridge"' $'\t\t\t:'
-    plant src/remote/change.sh 1 $'\t\terror=$(newcomers)' $'\t\terror='
+    plant src/remote/change.sh 1 $'\t\terror=$(newcomers "$T/new/bridges" | head -n 1)' $'\t\terror='
 }
 
 all='no_fence old_connection move_for_link no_sync early_persist late_snapshot guard_in_session ports_forgotten'
