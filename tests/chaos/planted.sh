@@ -88,7 +88,7 @@ for defect in "${list[@]}"; do
     [[ " $all " == *" $defect "* ]] || { echo "planted: no defect $defect; there are $all" >&2; exit 2; }
     rm -rf "$work/tree"
     mkdir "$work/tree"
-    cp -r "$top"/{Cargo.toml,Cargo.lock,src,modules,benches} "$work/tree/" || exit 2
+    cp -r "$top"/{Cargo.toml,Cargo.lock,build.rs,src,modules,benches} "$work/tree/" || exit 2
     "$defect"
     (cd "$work/tree" && CARGO_TARGET_DIR=$target cargo build --locked --quiet --bin kvmfw) || exit 2
     cp "$target/debug/kvmfw" "$work/kvmfw" || exit 2
