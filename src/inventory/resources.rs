@@ -11,7 +11,9 @@ use crate::resource::iptables::address::is_mac;
 use crate::resource::sysctl;
 use crate::yaml::{Node, Pair, Value};
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 /// The keys of [`Resources`].
 pub const KEYS: [&str; 6] = ["sysctl", "iptables", "ip6tables", "bridges", "checks", "foreign_chains"];
@@ -194,6 +196,9 @@ pub(super) const NUMBERS: [(&str, i128, i128); 3] =
 pub(super) const FLAGS: [&str; 5] =
     ["stp", "vlan_filtering", "nf_call_iptables", "nf_call_ip6tables", "nf_call_arptables"];
 
+/// 4095 is reserved.
+pub(super) const LAST_VLAN: u16 = 4094;
+
 /// The keys of a VLAN of a port.
 pub(super) const VLAN_KEYS: [&str; 3] = ["vid", "pvid", "untagged"];
 
@@ -362,32 +367,65 @@ fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
             reader.wrong("bad-name", &pair.key_place, format!("`{}` {why}", pair.key.escape_debug()));
             continue;
         }
+        let (mut seen, mut has_pvid) = (BTreeSet::new(), false);
         for item in reader.list(&pair.value, "a list of VLANs") {
-            let (mut vid, mut pvid, mut untagged) = (None, false, false);
+            let (mut vids, mut pvid, mut untagged) = (None, false, false);
             if matches!(item.value, Value::Map(_)) {
                 for field in reader.fields(item, "a VLAN", &VLAN_KEYS) {
                     match field.key.as_str() {
-                        "vid" => vid = reader.int(&field.value, "a VLAN", 1, 4094),
+                        "vid" => vids = vid_range(&field.value, reader),
                         "pvid" => pvid = reader.bool(&field.value).unwrap_or_default(),
                         "untagged" => untagged = reader.bool(&field.value).unwrap_or_default(),
                         _ => {}
                     }
                 }
             } else {
-                vid = reader.int(item, "a VLAN", 1, 4094);
+                vids = vid_range(item, reader);
             }
-            let Some(vid) = vid.and_then(|vid| u16::try_from(vid).ok()) else { continue };
-            let same_port = |v: &&PortVlan| v.port == pair.key;
-            if vlans.iter().filter(same_port).any(|v| v.vid == vid || pvid && v.pvid) {
-                reader.wrong(
-                    "duplicate",
-                    &item.place,
-                    format!("VLAN `{vid}` or a pvid is there twice on `{}`", pair.key),
-                );
+            let Some(vids) = vids else { continue };
+            if pvid && vids.start() != vids.end() {
+                let message =
+                    format!("untagged frames that come in cannot belong to all of `{}`", spelt(&vids));
+                reader.wrong("out-of-range", &item.place, message);
                 continue;
             }
-            vlans.push(PortVlan { port: pair.key.clone(), vid, pvid, untagged });
+            let twice = vids.clone().find(|vid| !seen.insert(*vid));
+            if let Some(vid) = twice.or_else(|| (pvid && has_pvid).then_some(*vids.start())) {
+                let message = format!("VLAN `{vid}` or a pvid is there twice on `{}`", pair.key);
+                reader.wrong("duplicate", &item.place, message);
+                continue;
+            }
+            has_pvid |= pvid;
+            vlans.extend(vids.map(|vid| PortVlan { port: pair.key.clone(), vid, pvid, untagged }));
         }
     }
     vlans
+}
+
+/// `10`, or `10-19` as `bridge vlan` has it.
+fn vid_range(node: &Node, reader: &mut Reader<'_>) -> Option<RangeInclusive<u16>> {
+    let range = match &node.value {
+        Value::Str(text) => text.split_once('-'),
+        _ => None,
+    };
+    let Some((first, last)) = range else {
+        let vid = reader.int(node, "a VLAN", 1, i128::from(LAST_VLAN))?;
+        return u16::try_from(vid).ok().map(|vid| vid..=vid);
+    };
+    let vid = |text: &str| text.trim().parse().ok().filter(|vid| (1..=LAST_VLAN).contains(vid));
+    match (vid(first), vid(last)) {
+        (Some(first), Some(last)) if first < last => Some(first..=last),
+        _ => {
+            let message = format!(
+                "VLANs `{}` are no range between 1 and {LAST_VLAN}",
+                format!("{first}-{last}").escape_debug()
+            );
+            reader.wrong("out-of-range", &node.place, message);
+            None
+        }
+    }
+}
+
+fn spelt(vids: &RangeInclusive<u16>) -> String {
+    format!("{}-{}", vids.start(), vids.end())
 }

@@ -108,7 +108,9 @@ impl Shapes {
     }
 
     fn vlans(self) -> Value {
-        let vid = self.integer(1, 4094);
+        let range = self.text(r"^ *[0-9]{1,4} *- *[0-9]{1,4} *$");
+        let vid = json!({ "anyOf": [self.integer(1, resources::LAST_VLAN.into()), range] });
+        let vid = doc(vid, "A VLAN, or a range of them: `10-19`.");
         let mut vlan = object(&resources::VLAN_KEYS, "", |key| {
             Some(match key {
                 "vid" => vid.clone(),
@@ -118,6 +120,6 @@ impl Shapes {
             })
         });
         vlan["type"] = "object".into();
-        doc(by_name(LINK, self.list(json!({ "anyOf": [vid.clone(), vlan] }))), "VLANs by port.")
+        doc(by_name(LINK, self.list(json!({ "anyOf": [vid, vlan] }))), "VLANs by port.")
     }
 }
