@@ -227,7 +227,8 @@ fn moved_over(backend: Backend) {
     project.kvmfw(&lab, &["apply", saved.to_str().unwrap()]).expect(0);
     for flood in floods {
         let (sent, lost) = flood.stop();
-        assert!(sent > 50 && lost == 0, "{lost} of {sent} lost");
+        // From before the apply until after it; how long that takes is the machine's affair.
+        assert!(sent > 10 && lost == 0, "{lost} of {sent} lost");
     }
     let after = save(&lab);
     assert!(!after.contains(" RH-Firewall-1-INPUT"), "{after}");
