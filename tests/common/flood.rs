@@ -12,6 +12,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Flood {
     child: Child,
+    /// A word for each answer.
+    answers: mpsc::Receiver<()>,
     reader: Option<JoinHandle<String>>,
 }
 
@@ -26,7 +28,7 @@ pub fn flood(lab: &Lab, host: &str, from_guest: &str, addr: &str) -> Flood {
         .spawn()
         .expect("bash runs");
     let stdout = child.stdout.take().expect("is piped");
-    let (answered, first) = mpsc::channel();
+    let (answered, answers) = mpsc::channel();
     let reader = thread::spawn(move || {
         let mut text = String::new();
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -38,11 +40,21 @@ pub fn flood(lab: &Lab, host: &str, from_guest: &str, addr: &str) -> Flood {
         }
         text
     });
-    let _ = first.recv_timeout(Duration::from_millis(500));
-    Flood { child, reader: Some(reader) }
+    let _ = answers.recv_timeout(Duration::from_millis(500));
+    Flood { child, answers, reader: Some(reader) }
 }
 
 impl Flood {
+    /// Lets it run on until so many answers have come in all. Where none come any more, [`Flood::stop`] counts that.
+    pub fn run_on(&self, answers: usize) {
+        // The first one was taken when it began.
+        for _ in 1..answers {
+            if self.answers.recv_timeout(Duration::from_secs(5)).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Ends it: how many were sent, and how many of those got no answer. One that was sent at the very
     /// last moment does not count.
     pub fn stop(mut self) -> (u32, u32) {
