@@ -86,8 +86,15 @@ fn walk(page: &str) {
         }
     }
     assert!(plans.len() >= 2, "{page} has no plan before and after");
-    let told = ["starves-foreign", "filter/INPUT of others"].iter().any(|word| plans[0].contains(word));
-    assert!(told, "the old rules are not told of: {}", plans[0]);
+    // Before anything is done, a plan tells of the old rules: that ours stand before them, or that they go.
+    let first =
+        blocks.iter().flat_map(|(_, body)| body.lines()).find(|line| line.starts_with("$ kvmfw plan"));
+    let told = if first.is_some_and(|line| line.ends_with(" --adopt")) {
+        "filter/INPUT of others"
+    } else {
+        "starves-foreign"
+    };
+    assert!(plans[0].contains(told), "the old rules are not told of ({told}): {}", plans[0]);
     let last = plans.last().unwrap();
     assert!(last.contains("No changes.") && !last.contains("foreign"), "{last}");
 
