@@ -196,7 +196,7 @@ pub(super) const NUMBERS: [(&str, i128, i128); 3] =
 pub(super) const FLAGS: [&str; 5] =
     ["stp", "vlan_filtering", "nf_call_iptables", "nf_call_ip6tables", "nf_call_arptables"];
 
-/// 4095 is reserved.
+/// The last VLAN; 4095 is reserved.
 pub(super) const LAST_VLAN: u16 = 4094;
 
 /// The keys of a VLAN of a port.
@@ -373,19 +373,20 @@ fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
             if matches!(item.value, Value::Map(_)) {
                 for field in reader.fields(item, "a VLAN", &VLAN_KEYS) {
                     match field.key.as_str() {
-                        "vid" => vids = vid_range(&field.value, reader),
+                        "vid" => vids = vid_or_range(&field.value, reader),
                         "pvid" => pvid = reader.bool(&field.value).unwrap_or_default(),
                         "untagged" => untagged = reader.bool(&field.value).unwrap_or_default(),
                         _ => {}
                     }
                 }
             } else {
-                vids = vid_range(item, reader);
+                vids = vid_or_range(item, reader);
             }
             let Some(vids) = vids else { continue };
             if pvid && vids.start() != vids.end() {
+                let (first, last) = (vids.start(), vids.end());
                 let message =
-                    format!("untagged frames that come in cannot belong to all of `{}`", spelt(&vids));
+                    format!("untagged frames that come in cannot belong to all of `{first}-{last}`");
                 reader.wrong("out-of-range", &item.place, message);
                 continue;
             }
@@ -403,7 +404,7 @@ fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
 }
 
 /// `10`, or `10-19` as `bridge vlan` has it.
-fn vid_range(node: &Node, reader: &mut Reader<'_>) -> Option<RangeInclusive<u16>> {
+fn vid_or_range(node: &Node, reader: &mut Reader<'_>) -> Option<RangeInclusive<u16>> {
     let range = match &node.value {
         Value::Str(text) => text.split_once('-'),
         _ => None,
@@ -424,8 +425,4 @@ fn vid_range(node: &Node, reader: &mut Reader<'_>) -> Option<RangeInclusive<u16>
             None
         }
     }
-}
-
-fn spelt(vids: &RangeInclusive<u16>) -> String {
-    format!("{}-{}", vids.start(), vids.end())
 }
