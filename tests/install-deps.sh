@@ -24,6 +24,7 @@ ip iproute2
 ss iproute2
 perl perl
 strace strace
+valgrind valgrind
 brctl bridge-utils
 ifup ifupdown
 unshare util-linux
