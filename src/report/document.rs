@@ -21,6 +21,9 @@ pub struct Document {
     /// The changes are what has changed on the hosts since the last apply, and nothing is proposed.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub drift: bool,
+    /// The command for the hosts of an apply that were not done.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
     /// How many hosts, and how many of each status.
     #[schemars(with = "BTreeMap<String, u64>")]
     pub summary: serde_json::Map<String, serde_json::Value>,
@@ -113,7 +116,7 @@ impl Document {
             let count = hosts.iter().filter(|h| h.status == status).count();
             summary.insert(status.as_str().into(), count.into());
         }
-        Self { version: Self::VERSION, run, runs: Vec::new(), drift: false, summary, hosts }
+        Self { version: Self::VERSION, run, runs: Vec::new(), drift: false, next: None, summary, hosts }
     }
 
     /// What a plan found.

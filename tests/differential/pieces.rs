@@ -68,11 +68,9 @@ fn pieces(tracking: bool) {
     if only.is_none() {
         assert!(count.arrived * 5 >= packets && count.dropped * 10 >= packets, "one-sided packets");
         assert!(count.unknown * 5 <= packets, "the walk knows too little");
-        assert_eq!(
-            count.half > 0,
-            !tracking,
-            "pieces are told apart where nothing joins them, and only there"
-        );
+        // Pieces are told apart where nothing joins them, and only there.
+        assert!(!tracking || count.half == 0, "a piece arrived alone");
+        assert!(tracking || packets < 1500 || count.half > 0, "no rule told pieces apart");
     }
 }
 
