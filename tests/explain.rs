@@ -126,6 +126,7 @@ fn the_question(shell: Shell, backend: Backend) {
         "IPv4  DARK",
         "by filter/RH-Firewall-1-INPUT rule 5 `-j REJECT --reject-with icmp-host-prohibited` (/etc/iptables/rules.v4:13)",
         "IPv6  open",
+        "frames with a VLAN tag meet no rule: bridge-nf-filter-vlan-tagged is 0",
         "bridge-accept-each",
         "bridge-accept-physdev",
         "bridge-bypass",
@@ -219,6 +220,7 @@ fn the_question(shell: Shell, backend: Backend) {
         "eth1",
         "br123",
         "by filter/RH-Firewall-1-INPUT rule 5",
+        "(/etc/iptables/rules.v4:13)",
         "class=\"cut\"",
         "IPv6 through",
     ] {
@@ -229,6 +231,19 @@ fn the_question(shell: Shell, backend: Backend) {
         assert!(mermaid.contains(words), "{words}: {mermaid}");
     }
     project.kvmfw(&lab, &["plan", "--format", "svg"]).expect(3);
+
+    // Tags, ARP: each has a switch.
+    let bridge = || {
+        let json = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "json"]).expect(0).json();
+        let bridge = json["hosts"][0]["bridges"][0].clone();
+        (bridge["tagged"].as_bool().unwrap(), bridge["arptables"].as_bool().unwrap())
+    };
+    assert_eq!(bridge(), (false, true));
+    let turn = "sysctl -w net.bridge.bridge-nf-filter-vlan-tagged=1 net.bridge.bridge-nf-call-arptables=0";
+    lab.host(HOST, &["sh", "-c", turn]).ok();
+    assert_eq!(bridge(), (true, false));
+    lab.host(HOST, &["ip", "link", "set", "br123", "type", "bridge", "nf_call_arptables", "1"]).ok();
+    assert_eq!(bridge(), (true, true));
 
     // Out of netfilter nothing is dark.
     lab.host(HOST, &["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0"]).ok();

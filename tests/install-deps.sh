@@ -18,6 +18,7 @@ iptables-nft iptables
 iptables-legacy iptables
 nft nftables
 ebtables ebtables
+arptables-legacy arptables
 ipset ipset
 conntrack conntrack
 ip iproute2

@@ -72,7 +72,7 @@ probe_sysctl() {
 		want_keys
 		cat $ETC/current/sysctl.keys 2>/dev/null
 		# What a forecast needs whether it is declared or not.
-		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables netfilter/nf_conntrack_tcp_loose ipv4/ip_forward ipv6/conf/all/forwarding; do
+		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables bridge/bridge-nf-call-arptables bridge/bridge-nf-filter-vlan-tagged netfilter/nf_conntrack_tcp_loose ipv4/ip_forward ipv6/conf/all/forwarding; do
 			echo net/$key
 		done
 		for key in /proc/sys/net/ipv6/conf/*/accept_ra; do

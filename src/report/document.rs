@@ -61,13 +61,14 @@ pub struct HostEntry {
 pub struct ChangeEntry {
     /// The kind of resource.
     pub kind: Kind,
-    /// Its name.
+    /// Its name: `filter/INPUT`, `60-arp`, `br123`; `filter/INPUT of others` is what `--adopt` takes over of that
+    /// chain (`remove`) or an undo gives back (`add`).
     pub resource: String,
     /// What happens to it.
     pub action: Action,
     /// The lines, each with a sign and a space before it.
     pub diff: Arc<str>,
-    /// `file:line` of what is wanted.
+    /// `file:line` of what is wanted; for rules of others, of those of ours that say the same.
     pub origin: Vec<String>,
     /// What is dangerous about it.
     pub risks: Vec<Risk>,
