@@ -51,6 +51,30 @@ fn security_of_input_stands_where_the_backend_puts_it() {
     }
 }
 
+/// What the host redirects to itself and masquerades on `lo` has one of its own addresses, whichever the kernel takes.
+#[test]
+fn a_masqueraded_source_is_one_of_the_hosts_own() {
+    let verdict = |network: &str| {
+        let rules = ruleset(&format!(
+            "*nat\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n-A OUTPUT -j REDIRECT\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n\
+             *filter\n:INPUT ACCEPT [0:0]\n-A INPUT -s {network} -j DROP\nCOMMIT\n"
+        ));
+        let own = ["10.9.0.254/24", "10.8.0.254/24"];
+        let addresses = own.map(|own| ("eth0".to_owned(), own.parse().unwrap())).to_vec();
+        let around = Surroundings { addresses, ..around() };
+        let packet = Packet {
+            src: "10.9.0.254".parse().ok(),
+            in_iface: Device::Absent,
+            out_iface: Device::named("eth0"),
+            ..packet()
+        };
+        walk(&rules, &around, Base::Output, &packet).verdict
+    };
+    assert_eq!(verdict("192.0.2.0/24"), Verdict::Accept);
+    assert_eq!(verdict("0.0.0.0/0"), Verdict::Drop);
+    assert_eq!(verdict("10.9.0.0/24"), Verdict::Unknown);
+}
+
 /// Rules of a port say nothing of a piece that has none.
 #[test]
 fn later_pieces_have_no_ports() {
