@@ -90,7 +90,8 @@ keep_adopted() {
 	fi
 	mkdir "$G/adopted" || return 1
 	for file in "$from"/adopted/*; do
-		[ ! -e "$file" ] || cp "$file" "$G/adopted/" || return 1
+		# What was given back since then is not taken again by going there.
+		[ ! -e "$ETC/current/adopted/${file##*/}" ] || cp "$file" "$G/adopted/" || return 1
 	done
 	for family in 4 6; do
 		[ ! -s "$T/new/adopt$family" ] || cp "$T/pre/foreign$family" "$G/adopted/$generation.$family" || return 1
