@@ -370,7 +370,9 @@ pub(super) fn source(
     let device = world.packet.out_iface.clone();
     let address = own(around, rewrite, &device, world).unwrap_or(None);
     let end = rewrite.source(&world.packet, address);
-    let unchanged = passes_unchanged(outcomes);
+    // What conntrack may not have seen may not be rewritten.
+    let unchanged =
+        passes_unchanged(outcomes) || world.packet.state.meets(States::INVALID | States::UNTRACKED);
     world.seems(if unchanged { anything } else { end });
     if !unchanged && rewrite.to == To::Masquerade && world.packet.src.is_none() {
         world.packet.src_among = around.own(world.packet.family);

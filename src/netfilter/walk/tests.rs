@@ -75,6 +75,22 @@ fn a_masqueraded_source_is_one_of_the_hosts_own() {
     assert_eq!(verdict("10.9.0.0/24"), Verdict::Unknown);
 }
 
+/// Where raw may have taken it out of conntrack, nobody knows whether SNAT rewrites it.
+#[test]
+fn a_source_of_what_may_be_untracked_is_not_known() {
+    let left = |raw: &str| {
+        let rules = ruleset(&format!(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {raw}-j CT --notrack\nCOMMIT\n\
+             *nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j SNAT --to-source 10.9.0.254\nCOMMIT\n"
+        ));
+        let packet = Packet { src: "10.9.0.5".parse().ok(), out_iface: Device::named("eth1"), ..packet() };
+        walk(&rules, &around(), Base::Forward, &packet).left.and_then(|(_, left)| left.src)
+    };
+    assert_eq!(left("-p udp "), "10.9.0.254".parse().ok());
+    assert_eq!(left(""), "10.9.0.5".parse().ok());
+    assert_eq!(left("-m limit --limit 1/min "), None);
+}
+
 /// Rules of a port say nothing of a piece that has none.
 #[test]
 fn later_pieces_have_no_ports() {
