@@ -56,18 +56,23 @@ goal_text() {
 
 # Everything that a rollback puts back, read before anything is touched.
 snapshot() {
-	local family key
+	local family key own foreign
 	for family in 4 6; do
 		true >"$T/pre/flows$family"
 		ipt_family $family || { true >"$T/pre/own$family"; continue; }
-		"$ipt-save" 2>/dev/null | grep '^-A KVMFW--flows ' >"$T/pre/flows$family"
-		if ! live=$(ipt_save); then
+		if ! ipt_saved $family; then
 			[ ! -s "$T/new/want$family" ] || return 1
 			true >"$T/pre/own$family"
 			continue
 		fi
-		foreign_undo "$live" "$(foreign_goal $family)" >"$T/pre/foreign$family" || return 1
-		{ only_policies_of "$(printf '%s\n' "$live" | ipt_own)" "$(want $family)" && echo '#end'; } >"$T/pre/own$family" || return 1
+		case $live in
+		*"
+-A KVMFW--flows "*) printf '%s\n' "$live" | grep '^-A KVMFW--flows ' >"$T/pre/flows$family" ;;
+		esac
+		foreign_goal $family
+		foreign_undo "$live" "$foreign" >"$T/pre/foreign$family" || return 1
+		ipt_own "$live" || return 1
+		{ only_policies_of "$own" "$(want $family)" && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
@@ -78,7 +83,7 @@ snapshot() {
 		printf 'link set dev %s master %s\n' "${port##*/}" "${master##*/}"
 	done >"$T/pre/ports" || return 1
 	{
-		read_keys <"$T/new/sysctl.keys" | grep -v '!'
+		[ ! -s "$T/new/sysctl.keys" ] || sed 's,^,/proc/sys/,' "$T/new/sysctl.keys" | values
 		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
 		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
 		echo '#end'
@@ -109,20 +114,18 @@ bridge_keys() {
 
 # Of the KEY=VALUE lines in file $1 those that are not so now, keys that do not exist left out.
 keys_that_differ() {
-	{
-		sed 's/=.*//' "$1" | read_keys
-		echo '='
-		cat "$1"
-	} | awk '
+	[ -s "$1" ] || return 0
+	sed -n 's,^\([^=]*\)=.*,/proc/sys/\1,p' "$1" | values | awk '
 		{ at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1); gsub(/[ \t]+/, " ", value); sub(/ $/, "", value) }
-		$0 == "=" { wanted = 1; next }
 		at == 0 { next }
-		!wanted { live[key] = value; next }
-		(key in live) && live[key] != value { print }'
+		NR == FNR { live[key] = value; next }
+		(key in live) && live[key] != value { print }' - "$1"
 }
 
 write_keys() {
-	keys_that_differ "$1" | {
+	differ=$(keys_that_differ "$1")
+	[ -n "$differ" ] || return 0
+	printf '%s\n' "$differ" | {
 		failed=0
 		while IFS='=' read -r key value; do
 			printf '%s\n' "$value" >"/proc/sys/$key" && continue
@@ -143,23 +146,29 @@ failed() {
 ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 
 apply_rules() {
-	local goal predicted foreign
-	step "$(ipt_number "$1")"
-	foreign=$(foreign_goal "$1")
+	local goal predicted foreign text own wanted
+	if [ "$1" = 4 ]; then step iptables; else step ip6tables; fi
+	foreign_goal "$1"
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
 	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
 	if grep -q '^?' "$T/new/want$1"; then
-		live=$(ipt_save) || failed "$ipt-save failed"
-		predicted=$(ipt_dry "$1" "$live" "$(with_foreign "$(want_provable "$1")" "$foreign")" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		goal=$(goal_text "$(want "$1")" "$(printf '%s\n' "$predicted" | ipt_own)")
+		ipt_save || failed "$ipt-save failed"
+		want_provable "$1"
+		with_foreign "$goal" "$foreign"
+		ipt_dry "$1" "$live" "$text" || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+		ipt_own "$predicted"
+		goal=$(goal_text "$wanted" "$own")
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"
 	fi
 	goal=$(cat "$G/rules.v$1")
 	warm_up "$1" "$goal"
-	error=$(ipt_load "$1" "$(with_foreign "$(with_flows "$goal" "$T/flows$1")" "$foreign")" 2>&1) ||
+	with_flows "$goal" "$T/flows$1"
+	with_foreign "$text" "$foreign"
+	error=$(ipt_load "$1" "$text" 2>&1) ||
 		failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be taken over may have changed meanwhile; plan again)}"
-	live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(with_foreign "$goal" "$foreign")")" ] || failed "the rules were not there after loading them"
+	with_foreign "$goal" "$foreign"
+	ipt_save && ipt_is "$live" "$text" || failed "the rules were not there after loading them"
 }
 
 # Whether rules make conntrack look at packets.
@@ -178,15 +187,15 @@ warm_up() {
 	local sockets tries=0
 	true >"$T/flows$1" || return 0
 	tracks "$2" || return 0
-	if tracks "$(ipt_save)"; then
+	if ipt_save && tracks "$live"; then
 		# Once more those that an earlier apply let pass and that are still open.
 		[ -s "$T/pre/flows$1" ] || return 0
 		flows "$1" | grep -xF -f "$T/pre/flows$1" >"$T/flows$1"
 		return 0
 	fi
 	flows "$1" >"$T/flows$1"
+	[ -s "$T/flows$1" ] || return 0
 	sockets=$(($(wc -l <"$T/flows$1") / 2))
-	[ "$sockets" -gt 0 ] || return 0
 	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$T/log"
 	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
@@ -222,10 +231,11 @@ flows() {
 		}'
 }
 
-# Own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
+# Sets text to own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
 with_flows() {
-	[ -s "$2" ] || { printf '%s\n' "$1"; return; }
-	printf '%s\n' "$1" | awk '
+	text=$1
+	[ -s "$2" ] || return 0
+	text=$(printf '%s\n' "$1" | awk '
 		{ print }
 		/^\*/ { table = $0; if (table == "*filter") print ":KVMFW--flows -" }
 		table != "*filter" || !/^-A KVMFW-/ || !/ESTABLISHED/ || !/ -j ACCEPT$/ { next }
@@ -237,14 +247,15 @@ with_flows() {
 	' | awk -v file="$2" '
 		/^\*/ { table = $0 }
 		/^COMMIT/ && table == "*filter" { while ((getline rule < file) > 0) print rule }
-		{ print }'
+		{ print }')
 }
 
 # Runs as a process group of its own, so that the guard can end all of it.
 apply() {
 	trap '' HUP
 	echo $$ >"$T/apply.pid" && ln "$T/apply" "$T/claim" 2>/dev/null || exit 1
-	G=$ETC/generations/$(cat "$T/generation")
+	first_line "$T/generation"
+	G=$ETC/generations/$line
 	step modules
 	if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then
 		modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || failed "cannot load br_netfilter"
@@ -313,7 +324,7 @@ not_kept() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local family bad=0 missing foreign lost
+	local family bad=0 missing foreign lost own text
 	if [ -s "$T/pre/bridges" ]; then
 		lost=$(newcomers "$T/pre/bridges" | awk '{ printf "; %s, which went with this change", $0 }')
 		if [ -n "$lost" ]; then
@@ -341,8 +352,12 @@ roll_back() {
 		foreign=$(cat "$T/pre/foreign$family" 2>/dev/null)
 		[ -s "$T/new/want$family" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$family" || continue
 		ipt_family $family || continue
-		ipt_load $family "$(with_foreign "$(with_flows "$(cat "$T/pre/own$family")" "$T/pre/flows$family")" "$foreign")" || bad=1
-		live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(with_foreign "$(cat "$T/pre/own$family")" "$foreign")")" ] || bad=1
+		own=$(cat "$T/pre/own$family")
+		with_flows "$own" "$T/pre/flows$family"
+		with_foreign "$text" "$foreign"
+		ipt_load $family "$text" || bad=1
+		with_foreign "$own" "$foreign"
+		ipt_save && ipt_is "$live" "$text" || bad=1
 		tidy_tables $family "$T/pre/tables$family"
 	done
 	write_keys "$T/pre/sysctl" /dev/null
@@ -445,9 +460,10 @@ install_boot() {
 	[ -d $dir ] || return 1
 	cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
-	boot_units | {
+	(
 		reload=
-		while read -r unit wants; do
+		for wants in $BOOT_UNITS; do
+			unit=${wants##*/} wants=${wants%/*}
 			cmp -s "$T/units/$unit" "$dir/$unit" && [ -L "$dir/$wants/$unit" ] && continue
 			[ -d "$dir/$wants" ] || { mkdir "$dir/$wants" && chmod 755 "$dir/$wants"; } || exit 1
 			cp "$T/units/$unit" "$dir/$unit.new" && chmod 644 "$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
@@ -459,12 +475,13 @@ install_boot() {
 		to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
 		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 		exit 0
-	}
+	)
 }
 
 remove_boot() {
 	local dir=/etc/systemd/system
-	boot_units | while read -r unit wants; do
+	for wants in $BOOT_UNITS; do
+		unit=${wants##*/} wants=${wants%/*}
 		rm -f "$dir/$unit" "$dir/$wants/$unit"
 		rmdir "$dir/$wants" 2>/dev/null
 	done

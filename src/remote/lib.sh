@@ -56,11 +56,16 @@ first_line() {
 # number and then the end.
 read_keys() {
 	{
-		while read -r key; do
-			if [ -e "/proc/sys/$key" ]; then printf '%s\n' "$key"; else printf '%s!absent\n' "$key" >&3; fi
-		done | (cd /proc/sys && xargs grep -sH '' /dev/null) | sed 's/:/=/'
+		while read -r key; do name_key "$key"; done | values
 	} 3>&1
 }
+
+# The place of key $1 for values, or that there is none, on descriptor 3.
+name_key() {
+	if [ -e "/proc/sys/$1" ]; then printf '/proc/sys/%s\n' "$1"; else printf '%s!absent\n' "$1" >&3; fi
+}
+
+values() { xargs grep -sH '' /dev/null | sed -e 's,^/proc/sys/,,' -e 's/:/=/'; }
 
 # Hundredths of a second since boot: no clock jump moves it.
 uptime_cs() {
@@ -90,9 +95,5 @@ refuse() {
 	exit 0
 }
 
-# Unit and the target that pulls it in.
-boot_units() {
-	echo kvmfw-early.service sysinit.target.wants
-	echo kvmfw.service sysinit.target.wants
-	echo kvmfw-bridges.service multi-user.target.wants
-}
+# Units, each in the folder of the target that pulls it in.
+BOOT_UNITS='sysinit.target.wants/kvmfw-early.service sysinit.target.wants/kvmfw.service multi-user.target.wants/kvmfw-bridges.service'

@@ -18,12 +18,16 @@ stage() {
 	probe
 	[ -L $ETC/current ] || rm -rf $ETC/generations
 	mkdir -p $ETC/generations
-	# shellcheck disable=SC2012
-	generation=$(($(ls -1 $ETC/generations | sort -n | tail -n 1) + 1))
+	generation=0
+	for file in "$ETC"/generations/*; do
+		name=${file##*/}
+		case $name in *[!0-9]* | '') ;; *) [ "$name" -le "$generation" ] || generation=$name ;; esac
+	done
+	generation=$((generation + 1))
 	echo "$generation" >"$T/generation" || give_up no_space "cannot write to $T"
 	G=$ETC/generations/$generation
 	snapshot || give_up no_space "cannot write the snapshot to $T"
-	mkdir "$G" "$G/sysctl.d" "$G/net" || give_up no_space "cannot write to $ETC"
+	mkdir "$G" "$G/sysctl.d" "$G/net" "$G/adopted" || give_up no_space "cannot write to $ETC"
 	for family in 4 6; do
 		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
 		prove $family
@@ -45,7 +49,7 @@ stage() {
 	for family in 4 6; do
 		true >"$T/pre/tables$family"
 		ipt_family $family || continue
-		live=$(ipt_save) || live=
+		ipt_saved $family || live=
 		for table in raw mangle nat filter security; do
 			case "
 $live
@@ -55,7 +59,7 @@ $live
 		done
 	done
 	install_boot || give_up no_boot "there is no /etc/systemd/system to put the boot units into"
-	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G"/net "$G"/net/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*} 2>/dev/null ||
+	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G"/net "$G"/net/* "$G"/adopted "$G"/adopted/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*} 2>/dev/null ||
 		true
 	# sync(1) tells of files that are gone or fifos; what counts is that these arrived.
 	to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" || give_up no_space "cannot sync $T to disk"
@@ -74,20 +78,24 @@ before_now() {
 
 # The very transaction, in a clone of the live rules, before anything is armed.
 prove() {
-	local live predicted goal foreign
+	local live predicted goal wanted foreign own text
 	true >"$G/rules.v$1"
-	foreign=$(foreign_goal "$1")
+	foreign_goal "$1"
 	ipt_family "$1" || return 0
-	if ! live=$(ipt_save); then
+	if ! ipt_saved "$1"; then
 		[ ! -s "$T/new/want$1" ] || give_up dry_run "$ipt-save failed"
 		return 0
 	fi
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
 	if grep -q '^?' "$T/new/want$1" && [ ! -d /proc/sys/net/bridge ]; then return 0; fi
-	goal=$(want_provable "$1")
-	predicted=$(ipt_dry "$1" "$live" "$(with_foreign "$goal" "$foreign")" 2>&1) || give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-	goal_text "$goal" "$(printf '%s\n' "$predicted" | ipt_own)" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
-	[ -z "$(ipt_change "$predicted" "$(with_foreign "$(cat "$G/rules.v$1")" "$foreign")")" ] || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
+	want_provable "$1"
+	with_foreign "$goal" "$foreign"
+	dry_known "$1" "$text" || ipt_dry "$1" "$live" "$text" ||
+		give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+	ipt_own "$predicted"
+	goal_text "$goal" "$own" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
+	with_foreign "$(cat "$G/rules.v$1")" "$foreign"
+	ipt_is "$predicted" "$text" || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
 }
 
 give_up() {
@@ -264,8 +272,8 @@ status() {
 differs() {
 	local family file
 	for family in 4 6; do
-		[ -s $ETC/current/rules.v$family ] && ipt_family $family && live=$(ipt_save) || continue
-		[ -z "$(ipt_change "$live" "$(cat $ETC/current/rules.v$family)")" ] || printf 'differs=%s\n' "$(ipt_number $family)"
+		[ -s $ETC/current/rules.v$family ] && ipt_family $family && ipt_save || continue
+		ipt_is "$live" "$(cat $ETC/current/rules.v$family)" || printf 'differs=%s\n' "$(ipt_number $family)"
 	done
 	file=$(mktemp) || return 0
 	generation_keys $ETC/current >"$file"
@@ -287,7 +295,7 @@ generation_keys() {
 # a guard, because whoever types this sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo() {
-	local current to=${1-} family key
+	local current to=${1-} family key text
 	exec 9>>$VAR/lock
 	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
@@ -302,7 +310,8 @@ undo() {
 		ipt_family $family || continue
 		cat "$ETC/generations/$to/rules.v$family" 2>/dev/null >$VAR/undo/goal || true >$VAR/undo/goal
 		[ "$to" != 0 ] || awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies >$VAR/undo/goal
-		ipt_load $family "$(with_foreign "$(cat $VAR/undo/goal)" "$(foreign_back $family "$to")")" || { say "the $(ipt_number $family) rules did not load"; return 1; }
+		with_foreign "$(cat $VAR/undo/goal)" "$(foreign_back $family "$to")"
+		ipt_load $family "$text" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
 	# What the generation sets, and for keys that it does not set what was there before us.
 	{
