@@ -72,16 +72,17 @@ snapshot() {
 		foreign_goal $family
 		foreign_undo "$live" "$foreign" >"$T/pre/foreign$family" || return 1
 		ipt_own "$live" || return 1
-		{ only_policies_of "$own" "$(want $family)" && echo '#end'; } >"$T/pre/own$family" || return 1
+		{ only_policies_of "$own" "$(cat "$T/new/want$family")" && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
-	for port in /sys/class/net/*/brport; do
-		[ -e "$port" ] || continue
-		master=$(readlink "$port/bridge")
-		port=${port%/brport}
-		printf 'link set dev %s master %s\n' "${port##*/}" "${master##*/}"
-	done >"$T/pre/ports" || return 1
+	(
+		for port in /sys/class/net/*/brport; do
+			cd -P "$port/bridge" 2>/dev/null || continue
+			port=${port%/brport}
+			printf 'link set dev %s master %s\n' "${port##*/}" "${PWD##*/}" || exit 1
+		done
+	) >"$T/pre/ports" || return 1
 	{
 		[ ! -s "$T/new/sysctl.keys" ] || sed 's,^,/proc/sys/,' "$T/new/sysctl.keys" | values
 		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
@@ -96,9 +97,8 @@ snapshot() {
 	fi >"$T/pre/sysctl.side"
 	device_addresses >"$T/pre/addresses" || return 1
 	# A disk that filled up on the way shows here: what is cut off has no end.
-	for file in own4 own6 sysctl; do
-		[ ! -s "$T/pre/$file" ] || [ "$(tail -n 1 "$T/pre/$file")" = '#end' ] || return 1
-	done
+	awk 'FNR == 1 && NR > 1 && last != "#end" { bad = 1 } { last = $0 } END { exit bad || NR > 0 && last != "#end" }' \
+		"$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl"
 }
 
 # Addresses of the links that this transaction touches.
@@ -375,7 +375,7 @@ roll_back() {
 # iptables-nft leaves empty base chains behind where there was no table before. They decide
 # nothing, but "as it was" means as it was.
 tidy_tables() {
-	local table chain family=ip chains
+	local table family=ip chains
 	[ "$backend" = nft ] && have nft || return 0
 	[ "$1" = 6 ] && family=ip6
 	sed -n 's/^absent //p' "$2" 2>/dev/null | while read -r table; do
@@ -402,71 +402,83 @@ persist() {
 		link_files_none
 		return
 	fi
-	generation=$(cat "$T/generation")
-	[ -e "$ETC/generations/$generation" ] || return 1
+	first_line "$T/generation"
+	generation=$line
+	[ -e "$ETC/generations/$generation/want4" ] || return 1
 	keep_originals || return 1
 	ln -sfn "generations/$generation" $ETC/current.new && mv -fT $ETC/current.new $ETC/current || return 1
-	cat "$T/new/inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
+	first_line "$T/new/inventory"
+	printf '%s\n' "$line" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
 	to_disk $ETC $ETC/inventory || return 1
 	link_files
 	# What did not load at boot was decided anew.
-	rm -f $VAR/boot.failed
+	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
 	prune
 }
 
 # What was there before we first touched it, noted once.
 keep_originals() {
 	local dir=$VAR/original
-	mkdir -p $dir/files && touch $dir/sysctl $dir/policies || return 1
-	{
-		cat $dir/sysctl
-		while IFS= read -r key; do
-			grep -q "^$key=" $dir/sysctl || grep -m 1 "^$key=" "$T/pre/sysctl"
-		done <"$T/new/sysctl.keys"
-		echo '#end'
-	} >$dir/sysctl.new
-	{
-		cat $dir/policies
-		for family in 4 6; do
-			awk -v f=$family '/^\*/ { t = substr($1, 2) } /^:/ && !/^:KVMFW-/ { print f, t, substr($1, 2), $2 }' "$T/pre/own$family"
-		done | while read -r f table chain policy; do
-			grep -q "^$f $table $chain " $dir/policies || echo "$f $table $chain $policy"
-		done
-		echo '#end'
-	} >$dir/policies.new
+	[ -d $dir/files ] || mkdir -p $dir/files || return 1
+	true >>$dir/sysctl && true >>$dir/policies || return 1
+	# Each part of the input says what it is: any of the files may be empty.
+	awk '
+		part == "kept" { print; kept[substr($0, 1, index($0, "=") - 1)]; next }
+		part == "keys" { keys[++n] = $0; next }
+		{ key = substr($0, 1, index($0, "=") - 1) }
+		!(key in was) { was[key] = $0 }
+		END {
+			for (i = 1; i <= n; i++) if (!(keys[i] in kept) && (keys[i] in was)) print was[keys[i]]
+			print "#end"
+		}' part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" >$dir/sysctl.new
+	awk '
+		part == "kept" { print; kept[$1, $2, $3]; next }
+		/^\*/ { table = substr($1, 2) }
+		/^:/ && !/^:KVMFW-/ {
+			chain = substr($1, 2)
+			if (!((part, table, chain) in kept)) print part, table, chain, $2
+		}
+		END { print "#end" }' part=kept $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6" >$dir/policies.new
+	# A disk that filled up on the way shows here: what is cut off has no end.
 	for file in sysctl policies; do
 		[ "$(tail -n 1 $dir/$file.new)" = '#end' ] || return 1
-		sed -i '/^#end$/d' $dir/$file.new && mv -f $dir/$file.new $dir/$file || return 1
 	done
+	sed -i '/^#end$/d' $dir/sysctl.new $dir/policies.new || return 1
+	for file in sysctl policies; do mv -f $dir/$file.new $dir/$file || return 1; done
 	keep_adopted_files || return 1
+	set --
 	for family in 4 6; do
-		[ -e $dir/tables$family ] || cp "$T/pre/tables$family" $dir/tables$family || return 1
+		[ -e $dir/tables$family ] || set -- "$@" "$T/pre/tables$family"
 	done
+	[ $# -eq 0 ] || cp "$@" $dir/ || return 1
 	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
 
 # Generations beyond the newest twenty, and transactions beyond them, have served.
 prune() {
 	local name
+	set -- "$ETC"/generations/*
 	# shellcheck disable=SC2012
-	ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
+	[ $# -le 20 ] || ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
+	set -- "$VAR"/txn/*
 	# shellcheck disable=SC2012
-	ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
+	[ $# -le 20 ] || ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
 }
 
 # The boot units are the same in every generation; installed before anything is armed.
 install_boot() {
 	local dir=/etc/systemd/system
 	[ -d $dir ] || return 1
-	cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
+	[ -e $VAR/kvmfw.sh ] && cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
 	(
+		umask 022
 		reload=
 		for wants in $BOOT_UNITS; do
 			unit=${wants##*/} wants=${wants%/*}
-			cmp -s "$T/units/$unit" "$dir/$unit" && [ -L "$dir/$wants/$unit" ] && continue
-			[ -d "$dir/$wants" ] || { mkdir "$dir/$wants" && chmod 755 "$dir/$wants"; } || exit 1
-			cp "$T/units/$unit" "$dir/$unit.new" && chmod 644 "$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
+			[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$unit" ] && cmp -s "$T/units/$unit" "$dir/$unit" && continue
+			[ -d "$dir/$wants" ] || mkdir "$dir/$wants" || exit 1
+			cat "$T/units/$unit" >"$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
 				ln -sfn "../$unit" "$dir/$wants/$unit" || exit 1
 			reload=yes
 		done

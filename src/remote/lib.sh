@@ -87,6 +87,16 @@ to_disk() {
 	sync "$@"
 }
 
+# Writes what comes in to files below $T, all of them by one program: each begins with a line of $1 and its
+# path. Lines are text; a file ends with a newline or is empty.
+unpack() {
+	awk -v mark="$1 " -v folder="$T/" '
+		function end() { if (file != "" && close(file) != 0) { bad = 1; exit } }
+		index($0, mark) == 1 { end(); file = folder substr($0, length(mark) + 1); printf "" >file; next }
+		{ print >file }
+		END { if (!bad) end(); exit bad }'
+}
+
 say() { printf '%s\n' "$*" >&2; }
 
 refuse() {

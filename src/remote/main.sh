@@ -16,8 +16,8 @@ stage() {
 	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$T/log" 2>/dev/null)" ;;
 	esac
 	probe
-	[ -L $ETC/current ] || rm -rf $ETC/generations
-	mkdir -p $ETC/generations
+	[ -L $ETC/current ] || [ ! -e $ETC/generations ] || rm -rf $ETC/generations
+	[ -d $ETC/generations ] || mkdir -p $ETC/generations
 	generation=0
 	for file in "$ETC"/generations/*; do
 		name=${file##*/}
@@ -34,18 +34,20 @@ stage() {
 	done
 	keep_adopted || give_up no_space "cannot write to $G"
 	cp "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || give_up no_space "cannot write to $G"
+	set --
 	for file in "$T"/new/sysctl.d/*.conf; do
 		[ -e "$file" ] || continue
-		cp "$file" "$G/sysctl.d/" && chmod 644 "$G/sysctl.d/${file##*/}" || give_up no_space "cannot write to $G"
+		cp "$file" "$G/sysctl.d/" || give_up no_space "cannot write to $G"
+		set -- "$@" "$G/sysctl.d/${file##*/}"
 	done
 	for file in "$T"/new/net/*; do
 		[ -e "$file" ] || continue
 		cp "$file" "$G/net/" || give_up no_space "cannot write to $G"
 		# NetworkManager and netplan want theirs for root alone; networkd is not root.
-		case $file in *.nmconnection | *.yaml) ;; *) chmod 644 "$G/net/${file##*/}" ;; esac
+		case $file in *.nmconnection | *.yaml) ;; *) set -- "$@" "$G/net/${file##*/}" ;; esac
 	done
 	prove_netplan
-	chmod 755 $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net"
+	chmod a+rX $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net" "$@"
 	for family in 4 6; do
 		true >"$T/pre/tables$family"
 		ipt_family $family || continue
@@ -71,8 +73,8 @@ $live
 
 # The generation that boots now; 0 for the state before kvmfw.
 before_now() {
-	local now
-	now=$(readlink $ETC/current) || now=0
+	local now=0
+	[ ! -L $ETC/current ] || now=$(readlink $ETC/current)
 	printf '%s\n' "${now##*/}"
 }
 
@@ -87,8 +89,10 @@ prove() {
 		return 0
 	fi
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
-	if grep -q '^?' "$T/new/want$1" && [ ! -d /proc/sys/net/bridge ]; then return 0; fi
 	want_provable "$1"
+	case "
+$wanted" in *"
+?"*) [ -d /proc/sys/net/bridge ] || return 0 ;; esac
 	with_foreign "$goal" "$foreign"
 	dry_known "$1" "$text" || ipt_dry "$1" "$live" "$text" ||
 		give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
@@ -136,7 +140,8 @@ go() {
 	true >"$T/go" || refuse no_space "cannot write to $T"
 	exec 6<>"$T/ack"
 	poke go
-	await "" $(($(limit apply) + 10))
+	limit apply
+	await "" $((limit + 10))
 	outcome
 }
 
@@ -145,7 +150,8 @@ outcome() {
 	section outcome
 	if [ -e "$T/done" ]; then
 		first_line "$T/done"
-		why=$(cat "$T/reason" 2>/dev/null)
+		why=
+		[ ! -e "$T/reason" ] || why=$(cat "$T/reason")
 		[ -n "$why" ] || case $line in *': '*) why=${line#*: } ;; esac
 		if [ -z "$line" ]; then
 			# The disk was full when it ended; which way it ended is on record.
@@ -195,7 +201,7 @@ run_checks() {
 # Comes over a new connection, proves by the token that it is the controller, and decides.
 confirm() {
 	section confirm
-	if [ "${TOKEN-}" = "" ] || [ "$TOKEN" != "$(cat "$T/token" 2>/dev/null)" ]; then
+	if ! token_is_right; then
 		[ -e "$T/done" ] || { echo "refused=the token is wrong"; outcome; return; }
 	fi
 	if old_connection; then
@@ -208,10 +214,12 @@ confirm() {
 }
 
 # An established session lives on under rules that no new one passes.
-old_connection() { [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$(cat "$T/ssh" 2>/dev/null)" ]; }
+old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$line" ]; }
+
+token_is_right() { first_line "$T/token"; [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$line" ]; }
 
 commit() {
-	! old_connection && [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$(cat "$T/token" 2>/dev/null)" ] && [ -e "$T/applied" ] && decide commit
+	! old_connection && token_is_right && [ -e "$T/applied" ] && decide commit
 	settle
 }
 
@@ -227,7 +235,8 @@ wait_guard() {
 settle() {
 	poke decision
 	if [ -e "$T/decision" ]; then
-		won=$(cat "$T/decision" 2>/dev/null)
+		first_line "$T/decision"
+		won=$line
 		wait_guard
 		if [ ! -d "$T" ]; then
 			# The last trace went with the transaction: back to the original.
@@ -258,7 +267,8 @@ status() {
 		first_line "$T/done"
 		state=$line
 		[ -n "$state" ] || state=$(outcome | sed -n 's/^state=//p')
-		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$(owner_text)"
+		owner
+		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$owner"
 	done
 	section lock
 	# The text outlives a holder that was killed; the lock itself does not.

@@ -109,7 +109,11 @@ probe_sysctl() {
 # Sets wanted to the own text wanted of family $1, and goal to the same with rules whose module is not loaded
 # replaced by a mark in their place: a plan must not load a module, and physdev would load br_netfilter.
 want_provable() {
-	wanted=$(want "$1")
+	if [ "$1" = 4 ]; then wanted=$wanted4; else wanted=$wanted6; fi
+	if [ -z "$wanted" ]; then
+		wanted=$(want "$1")
+		if [ "$1" = 4 ]; then wanted4=$wanted; else wanted6=$wanted; fi
+	fi
 	goal=$wanted
 	case $wanted in *'?br_netfilter '*) ;; *) return ;; esac
 	if [ -d /proc/sys/net/bridge ]; then
@@ -119,7 +123,7 @@ want_provable() {
 	fi
 }
 
-goal4='' dry4='' goal6='' dry6=''
+goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6=''
 # Sets predicted where the probe of this process has seen what own text $2 makes of family $1.
 dry_known() {
 	if [ "$1" = 4 ]; then predicted=$dry4; else predicted=$dry6; fi
