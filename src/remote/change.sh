@@ -33,7 +33,7 @@ only_policies_of() {
 		}'
 }
 
-# The goal in the host's own words: chains and rules as the dry run printed them ($2, own text),
+# The goal in the host's own words: chains and rules as the dry run printed them ($2, a save),
 # hooks and policies as they are wanted ($1).
 goal_text() {
 	{
@@ -47,16 +47,17 @@ goal_text() {
 		}
 		$0 == "=" { rest = 1; next }
 		/^\*/ { table = substr($1, 2); if (!rest) order[++n] = table; next }
-		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $0 "\n"; next }
+		rest && ($1 == ":KVMFW--flows" || $2 == "KVMFW--flows" || / -j KVMFW--flows$/) { next }
+		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $1 " -\n"; next }
 		/^:/ { if (!rest) head[table] = head[table] $0 "\n"; next }
 		/^\^/ { if (!rest) hooks[table] = hooks[table] $0 "\n"; next }
-		/^-A / { if (rest) rules[table] = rules[table] $0 "\n" }
+		/^-A KVMFW-/ { if (rest) rules[table] = rules[table] $0 "\n" }
 		END { for (k = 1; k <= n; k++) { table = order[k]; out() } }'
 }
 
 # Everything that a rollback puts back, read before anything is touched.
 snapshot() {
-	local family key own foreign
+	local family own foreign wanted goal
 	for family in 4 6; do
 		true >"$T/pre/flows$family"
 		ipt_family $family || { true >"$T/pre/own$family"; continue; }
@@ -72,7 +73,8 @@ snapshot() {
 		foreign_goal $family
 		foreign_undo "$live" "$foreign" >"$T/pre/foreign$family" || return 1
 		ipt_own "$live" || return 1
-		{ only_policies_of "$own" "$(cat "$T/new/want$family")" && echo '#end'; } >"$T/pre/own$family" || return 1
+		want_provable $family
+		{ only_policies_of "$own" "$wanted" && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
@@ -84,7 +86,7 @@ snapshot() {
 		done
 	) >"$T/pre/ports" || return 1
 	{
-		[ ! -s "$T/new/sysctl.keys" ] || sed 's,^,/proc/sys/,' "$T/new/sysctl.keys" | values
+		[ ! -s "$T/new/sysctl.keys" ] || sed 's,^,/proc/sys/,' "$T/new/sysctl.keys" | xargs grep -sH '' /dev/null | sed "$VALUES"
 		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
 		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
 		echo '#end'
@@ -97,8 +99,12 @@ snapshot() {
 	fi >"$T/pre/sysctl.side"
 	device_addresses >"$T/pre/addresses" || return 1
 	# A disk that filled up on the way shows here: what is cut off has no end.
-	awk 'FNR == 1 && NR > 1 && last != "#end" { bad = 1 } { last = $0 } END { exit bad || NR > 0 && last != "#end" }' \
-		"$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl"
+	all_end "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl"
+}
+
+# Whether the last line of each of these files, where there is one, says that it is the last.
+all_end() {
+	awk 'FNR == 1 && NR > 1 && last != "#end" { bad = 1 } { last = $0 } END { exit bad || NR > 0 && last != "#end" }' "$@"
 }
 
 # Addresses of the links that this transaction touches.
@@ -115,10 +121,14 @@ bridge_keys() {
 # Of the KEY=VALUE lines in file $1 those that are not so now, keys that do not exist left out.
 keys_that_differ() {
 	[ -s "$1" ] || return 0
-	sed -n 's,^\([^=]*\)=.*,/proc/sys/\1,p' "$1" | values | awk '
-		{ at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1); gsub(/[ \t]+/, " ", value); sub(/ $/, "", value) }
+	sed -n 's,^\([^=]*\)=.*,/proc/sys/\1,p' "$1" | xargs grep -sH '' /dev/null | awk '
+		{
+			at = index($0, NR == FNR ? ":" : "=")
+			key = substr($0, 1, at - 1); value = substr($0, at + 1)
+			gsub(/[ \t]+/, " ", value); sub(/ $/, "", value)
+		}
 		at == 0 { next }
-		NR == FNR { live[key] = value; next }
+		NR == FNR { live[substr(key, length("/proc/sys/") + 1)] = value; next }
 		(key in live) && live[key] != value { print }' - "$1"
 }
 
@@ -146,7 +156,7 @@ failed() {
 ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 
 apply_rules() {
-	local goal predicted foreign text own wanted
+	local goal predicted foreign text wanted
 	if [ "$1" = 4 ]; then step iptables; else step ip6tables; fi
 	foreign_goal "$1"
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
@@ -156,8 +166,7 @@ apply_rules() {
 		want_provable "$1"
 		with_foreign "$goal" "$foreign"
 		ipt_dry "$1" "$live" "$text" || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		ipt_own "$predicted"
-		goal=$(goal_text "$wanted" "$own")
+		goal=$(goal_text "$wanted" "$predicted")
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"
 	fi
@@ -440,9 +449,7 @@ keep_originals() {
 		}
 		END { print "#end" }' part=kept $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6" >$dir/policies.new
 	# A disk that filled up on the way shows here: what is cut off has no end.
-	for file in sysctl policies; do
-		[ "$(tail -n 1 $dir/$file.new)" = '#end' ] || return 1
-	done
+	[ -s $dir/sysctl.new ] && [ -s $dir/policies.new ] && all_end $dir/sysctl.new $dir/policies.new || return 1
 	sed -i '/^#end$/d' $dir/sysctl.new $dir/policies.new || return 1
 	for file in sysctl policies; do mv -f $dir/$file.new $dir/$file || return 1; done
 	keep_adopted_files || return 1

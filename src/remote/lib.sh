@@ -56,16 +56,18 @@ first_line() {
 # number and then the end.
 read_keys() {
 	{
-		while read -r key; do name_key "$key"; done | values
+		while read -r key; do name_key "$key"; done | xargs grep -sH '' /dev/null | sed "$VALUES"
 	} 3>&1
 }
 
-# The place of key $1 for values, or that there is none, on descriptor 3.
+# The place of key $1, or that there is none, on descriptor 3.
 name_key() {
 	if [ -e "/proc/sys/$1" ]; then printf '/proc/sys/%s\n' "$1"; else printf '%s!absent\n' "$1" >&3; fi
 }
 
-values() { xargs grep -sH '' /dev/null | sed -e 's,^/proc/sys/,,' -e 's/:/=/'; }
+# For sed, makes lines of `grep -H` below /proc/sys KEY=VALUE. No function: in a pipe that is a process more.
+VALUES='s,^/proc/sys/,,
+s/:/=/'
 
 # Hundredths of a second since boot: no clock jump moves it.
 uptime_cs() {

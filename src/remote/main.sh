@@ -17,7 +17,6 @@ stage() {
 	esac
 	probe
 	[ -L $ETC/current ] || [ ! -e $ETC/generations ] || rm -rf $ETC/generations
-	[ -d $ETC/generations ] || mkdir -p $ETC/generations
 	generation=0
 	for file in "$ETC"/generations/*; do
 		name=${file##*/}
@@ -27,7 +26,7 @@ stage() {
 	echo "$generation" >"$T/generation" || give_up no_space "cannot write to $T"
 	G=$ETC/generations/$generation
 	snapshot || give_up no_space "cannot write the snapshot to $T"
-	mkdir "$G" "$G/sysctl.d" "$G/net" "$G/adopted" || give_up no_space "cannot write to $ETC"
+	mkdir -p "$G/sysctl.d" "$G/net" "$G/adopted" || give_up no_space "cannot write to $ETC"
 	for family in 4 6; do
 		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
 		prove $family
@@ -80,7 +79,7 @@ before_now() {
 
 # The very transaction, in a clone of the live rules, before anything is armed.
 prove() {
-	local live predicted goal wanted foreign own text
+	local live predicted goal wanted foreign text
 	true >"$G/rules.v$1"
 	foreign_goal "$1"
 	ipt_family "$1" || return 0
@@ -96,8 +95,7 @@ $wanted" in *"
 	with_foreign "$goal" "$foreign"
 	dry_known "$1" "$text" || ipt_dry "$1" "$live" "$text" ||
 		give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-	ipt_own "$predicted"
-	goal_text "$goal" "$own" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
+	goal_text "$goal" "$predicted" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
 	with_foreign "$(cat "$G/rules.v$1")" "$foreign"
 	ipt_is "$predicted" "$text" || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
 }
@@ -120,19 +118,14 @@ start_guard() {
 	fi
 }
 
-# Reads what the guard says until it is one of the words that end the wait.
+# Reads what the guard says until it is one of the words that end the wait, for $1 seconds at most.
 await() {
-	local until=$1 seconds=$2
-	uptime_cs
-	until=$((now + seconds * 100))
-	while uptime_cs && [ "$now" -lt $until ]; do
-		[ -e "$T/done" ] && return 0
-		answer=$(timeout $(((until - now + 99) / 100)) sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
-		case $answer in
-		applied | done* | rollback_failed*) return 0 ;;
-		esac
-	done
-	return 1
+	[ ! -e "$T/done" ] || return 0
+	timeout "$1" sh -c '
+		while IFS= read -r line <&6; do
+			case $line in applied | done* | rollback_failed*) exit 0 ;; esac
+		done
+		exit 1'
 }
 
 # Arms the guard and tells how the change went.
@@ -141,7 +134,7 @@ go() {
 	exec 6<>"$T/ack"
 	poke go
 	limit apply
-	await "" $((limit + 10))
+	await $((limit + 10))
 	outcome
 }
 

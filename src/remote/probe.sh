@@ -86,7 +86,7 @@ probe_sysctl() {
 				link=${key%/*}
 				[ -e "/sys/class/net/${link##*/}/brport" ] || printf '%s\n' "$key"
 			done
-		} <<-KEYS | values
+		} <<-KEYS | xargs grep -sH '' /dev/null | sed "$VALUES"
 			$keys
 		KEYS
 	} 3>&1
@@ -270,14 +270,16 @@ probe_nft() {
 
 # The bridge and the port behind which the controller is, if that is a guest's: a tap, or named like one.
 probe_client() {
-	local client mac dev port neighbours
+	local client mac='' dev='' port neighbours word before=''
 	section client
 	client=${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}
 	client=${client%% *}
 	[ -n "$client" ] && have bridge || return 0
 	neighbours=$("${IP:-ip}" -o neigh show to "$client" 2>/dev/null)
-	case $neighbours in *lladdr*) ;; *) return 0 ;; esac
-	printf '%s\n' "$neighbours" | sed -n 's/.* dev \([^ ]*\) .*lladdr \([^ ]*\).*/\1 \2/p' | while read -r dev mac; do
+	for word in $neighbours; do
+		case $before in dev) dev=$word ;; lladdr) mac=$word ;; esac
+		[ "$before" = lladdr ] || { before=$word; continue; }
+		before=$word
 		[ -d "/sys/class/net/$dev/bridge" ] || continue
 		port=$(bridge fdb show br "$dev" 2>/dev/null | awk -v mac="$mac" '$1 == mac && !/permanent/ { print $3; exit }')
 		case $port in
