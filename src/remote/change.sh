@@ -72,7 +72,8 @@ snapshot() {
 		esac
 		foreign_goal $family
 		foreign_undo "$live" "$foreign" >"$T/pre/foreign$family" || return 1
-		ipt_own "$live" || return 1
+		own=
+		[ -z "$live" ] || ipt_own "$live" || return 1
 		want_provable $family
 		{ only_policies_of "$own" "$wanted" && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
@@ -160,8 +161,8 @@ apply_rules() {
 	if [ "$1" = 4 ]; then step iptables; else step ip6tables; fi
 	foreign_goal "$1"
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
-	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
-	if grep -q '^?' "$T/new/want$1"; then
+	ipt_name "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
+	if [ -s "$T/new/boot.modules" ] && grep -q '^?' "$T/new/want$1"; then
 		ipt_save || failed "$ipt-save failed"
 		want_provable "$1"
 		with_foreign "$goal" "$foreign"

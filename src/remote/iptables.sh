@@ -280,12 +280,17 @@ END {
 '
 
 ipt_version4='' ipt_version6=''
-# Sets ipt (iptables or ip6tables), backend (nft or legacy) and ipt_version for family 4 or 6. What told its
-# version once is not asked again.
+# Sets ipt (iptables or ip6tables) for family 4 or 6.
+ipt_name() {
+	if [ "$1" = 6 ]; then ipt=ip6tables; else ipt=iptables; fi
+	have "$ipt-save" && have "$ipt-restore"
+}
+
+# The same, and backend (nft or legacy) and ipt_version. What told its version once is not asked again.
 ipt_family() {
-	if [ "$1" = 6 ]; then ipt=ip6tables ipt_version=$ipt_version6; else ipt=iptables ipt_version=$ipt_version4; fi
+	if [ "$1" = 6 ]; then ipt_version=$ipt_version6; else ipt_version=$ipt_version4; fi
 	backend=none
-	have "$ipt-save" && have "$ipt-restore" || return 1
+	ipt_name "$1" || return 1
 	if [ -z "$ipt_version" ]; then
 		ipt_version=$("$ipt-restore" --version 2>/dev/null) || ipt_version=
 		if [ "$1" = 6 ]; then ipt_version6=$ipt_version; else ipt_version4=$ipt_version; fi
@@ -359,7 +364,7 @@ ipt_is() {
 ipt_dry() {
 	local change sets='' rc
 	predicted=
-	ipt_family "$1" && ipt_change "$2" "$3" || return 1
+	ipt_name "$1" && ipt_change "$2" "$3" || return 1
 	case "$2$3" in
 	*-set\ *) have ipset && sets=$(ipset list -n 2>/dev/null) ;;
 	esac
@@ -411,7 +416,7 @@ ipt_blame() {
 # Makes our part of family $1 what own text $2 says, table by table. Each table is one atomic step.
 # Returns 1 at the first table that fails; what iptables said is on stderr.
 ipt_load() {
-	ipt_family "$1" || return 1
+	ipt_name "$1" || return 1
 	local table change all
 	ipt_save || { say "$ipt-save failed"; return 1; }
 	ipt_change "$live" "$2" || return 1

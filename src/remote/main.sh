@@ -275,7 +275,7 @@ status() {
 differs() {
 	local family file
 	for family in 4 6; do
-		[ -s $ETC/current/rules.v$family ] && ipt_family $family && ipt_save || continue
+		[ -s $ETC/current/rules.v$family ] && ipt_name $family && ipt_save || continue
 		ipt_is "$live" "$(cat $ETC/current/rules.v$family)" || printf 'differs=%s\n' "$(ipt_number $family)"
 	done
 	file=$(mktemp) || return 0

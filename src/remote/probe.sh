@@ -138,7 +138,7 @@ probe_rules() {
 	[ "$backend" = none ] && return
 	ipt_saved "$1"
 	section "live$1"
-	printf '%s\n' "$live" | sed "$PLAIN"
+	[ -z "$live" ] || printf '%s\n' "$live" | sed "$PLAIN"
 	want_provable "$1"
 	case "$goal$live" in
 	*KVMFW-* | *:[A-Z]*\ [AD][CR]*) ;;
