@@ -36,6 +36,29 @@ fn undo_goes_back_by_itself() {
     common::same(&original, &lab.dump("kvm1"), "undo 0 at the console");
 }
 
+/// A power cut while the last of us went: what is left over of it goes at the next boot, or with the next apply.
+#[test]
+fn what_an_undo_to_the_original_left_over_goes() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], "modules: [host-firewall]\n");
+    let gone = lab.disk("kvm1", "/var/lib/kvmfw.gone");
+    std::fs::create_dir_all(gone.join("txn/old")).unwrap();
+    project.kvmfw(&lab, &["plan"]).expect(0);
+    assert!(gone.exists(), "a plan changes nothing");
+    project.apply(&lab, &[]).expect(0);
+    assert!(!gone.exists(), "after an apply");
+    std::fs::create_dir_all(gone.join("txn/old")).unwrap();
+    lab.power_cut("kvm1");
+    lab.boot("kvm1");
+    assert!(!gone.exists(), "after a boot");
+    std::fs::create_dir_all(gone.join("txn/old")).unwrap();
+    lab.host("kvm1", &["sh", SCRIPT, "undo", "0"]).ok();
+    assert!(!gone.exists() && !lab.disk("kvm1", "/var/lib/kvmfw").exists(), "after an undo at the console");
+}
+
 /// A rollback that cannot succeed is told at the host, where somebody may be.
 #[test]
 fn a_rollback_that_fails_is_announced() {

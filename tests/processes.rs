@@ -57,8 +57,8 @@ fn a_plan_and_an_apply_start_few_processes() {
         assert!(count <= most, "{what}: {count} processes, and {most} are enough");
     };
     let plan = |pending| drop(project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(pending));
-    told("first plan", 68, started(&lab, || plan(2)));
-    told("first apply", 330, started(&lab, || drop(project.apply(&lab, &[]).expect(0))));
-    told("plan, nothing to do", 66, started(&lab, || plan(0)));
-    told("apply, nothing to do", 66, started(&lab, || drop(project.apply(&lab, &[]).expect(0))));
+    told("first plan", 60, started(&lab, || plan(2)));
+    told("first apply", 285, started(&lab, || drop(project.apply(&lab, &[]).expect(0))));
+    told("plan, nothing to do", 60, started(&lab, || plan(0)));
+    told("apply, nothing to do", 60, started(&lab, || drop(project.apply(&lab, &[]).expect(0))));
 }

@@ -106,6 +106,7 @@ guard() {
 	fi
 	owner
 	echo "$owner ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
+	vanished
 	if [ -e "$T/armed" ]; then took_over=yes; elif [ -L $VAR/open ]; then recover 5>/dev/null; fi
 	if [ -e "$T/deadline" ]; then
 		seconds_left
@@ -260,12 +261,17 @@ close_txn() {
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
 	put_away
 	echo "done $1" >&5
-	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then
-		# In one step: who waits for the guard would put its lock into a folder that is half gone.
-		mv $VAR $VAR.gone 2>/dev/null
-		rm -rf $VAR.gone $VAR
-	fi
+	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then vanish; fi
 }
+
+# Nothing of us is left, in one step: who waits for a lock would put it into a folder that is half gone.
+vanish() {
+	mv $VAR $VAR.gone 2>/dev/null
+	rm -rf $VAR.gone $VAR
+}
+
+# Where a power cut came between the two.
+vanished() { [ ! -e $VAR.gone ] || rm -rf $VAR.gone; }
 
 # What a transaction that is over leaves lying.
 put_away() {

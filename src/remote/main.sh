@@ -328,7 +328,7 @@ undo() {
 		for family in 4 6; do ipt_family $family && tidy_tables $family $VAR/original/tables$family; done
 		rm -f $ETC/current
 		link_files_none
-		rm -rf $VAR
+		vanish
 		echo "back at the state before kvmfw"
 		return
 	fi
