@@ -59,6 +59,31 @@ fn what_an_undo_to_the_original_left_over_goes() {
     assert!(!gone.exists() && !lab.disk("kvm1", "/var/lib/kvmfw").exists(), "after an undo at the console");
 }
 
+/// An undo to the original is over once its folder has moved away; the apply that comes then has a new one at the
+/// same place, which the guard of the undo leaves alone.
+#[test]
+fn an_apply_right_behind_an_undo_to_the_original() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], "modules: [host-firewall]\n");
+    project.apply(&lab, &[]).expect(0);
+    // The first that removes what has moved away waits.
+    let slow = "printf '#!/bin/sh\\ncase \"$*\" in *kvmfw.gone*) mkdir /run/slow && until [ -e /run/go ]; do sleep 0.02; done ;; \
+        esac\\nexec busybox rm \"$@\"\\n' >/root/rm && chmod 755 /root/rm && mount --bind /root/rm /usr/bin/rm";
+    lab.host("kvm1", &["sh", "-c", slow]).ok();
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    until("the guard removes", || lab.host("kvm1", &["test", "-e", "/run/slow"]).success());
+    project.apply(&lab, &[]).expect(0);
+    lab.host("kvm1", &["touch", "/run/go"]).ok();
+    let guards = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'kvmfw.sh [g]uard'";
+    until("the guards end", || !lab.host("kvm1", &["sh", "-c", guards]).success());
+    let status = lab.host("kvm1", &["sh", SCRIPT, "status"]).ok();
+    assert!(status.contains("generation=1") && status.contains("\tcommitted\t"), "{status}");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+}
+
 /// A rollback that cannot succeed is told at the host, where somebody may be.
 #[test]
 fn a_rollback_that_fails_is_announced() {

@@ -90,6 +90,8 @@ guard() {
 	cd /
 	exec 5<>"$T/ack" 8<>"$T/ctl" 7>>"$T/guard.lock"
 	flock 7
+	# Nothing is left to guard after an undo to the original; what is there now is another's.
+	[ -d "$T" ] || exit 0
 	# Who was here before may have died at its last words.
 	[ ! -e "$T/done" ] || { put_away; exit 0; }
 	exec 9>>$VAR/lock
@@ -119,7 +121,7 @@ guard() {
 	while watch; do read -r _ <&8; done
 	stop_timer
 	# Gone with everything else after an undo to the original.
-	[ ! -d $VAR ] || true >$VAR/lock
+	[ ! -d "$T" ] || true >$VAR/lock
 	exit 0
 }
 
@@ -264,10 +266,10 @@ close_txn() {
 	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then vanish; fi
 }
 
-# Nothing of us is left, in one step: who waits for a lock would put it into a folder that is half gone.
+# Nothing of us is left, in one step: who waits for a lock would put it into a folder that is half gone. What
+# is at its place after that step is of whoever came next.
 vanish() {
-	mv $VAR $VAR.gone 2>/dev/null
-	rm -rf $VAR.gone $VAR
+	if mv $VAR $VAR.gone 2>/dev/null; then rm -rf $VAR.gone; else rm -rf $VAR; fi
 }
 
 # Where a power cut came between the two.
