@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast kvmfw is on many hosts, beside the floor: bare ssh doing the same round trips.
 
-    benches/fleet.py [--hosts 1,10,50,100,200] [--rounds 3] [--kvmfw target/release/kvmfw] [--memory]
+    benches/fleet.py [--hosts 1,10,50,100,200] [--rounds 3] [--kvmfw target/release/kvmfw] [--memory] [--peers]
 
 Brings up a lab of its own (root; the packages of tests/install-deps.sh), gives every contender the same
 hosts in the same state, in turns, and prints a table of medians with the spread. Judges nothing.
@@ -9,6 +9,7 @@ hosts in the same state, in turns, and prints a table of medians with the spread
 floor, plan    xargs -P32 ssh HOST 'sh -s', fed with the very document that kvmfw sends for a plan
 floor, apply   the same over two new connections for each host, which is what an apply needs
 CPU            of the client and everything it started, by the kernel's accounts, ssh in the background too
+peers          Ansible and pyinfra doing the same work (benches/peers), those of them that are on PATH
 RSS            the largest single process of the client; --memory samples the sum (PSS) of all in a run of its own
 
 Client and hosts share this machine, so the hosts' work is part of every wall time. The lab's sshd knows
@@ -17,6 +18,8 @@ one key exchange (curve25519): else the comparison would be one of key exchanges
 
 import argparse, ctypes, os, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
 from pathlib import Path
+
+import peers
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "tests/lab/lab.sh"
@@ -31,9 +34,9 @@ class Measured:
         self.wall, self.cpu, self.rss, self.code, self.output = wall, cpu, rss, code, output
 
 
-def measure(command, **more):
-    """Runs a command and waits for it and all that it leaves behind. Wall is until the command itself
-    ends; CPU and the largest RSS are of everything."""
+def measure(command, end_rest=False, **more):
+    """Runs a command and waits for it and all that it leaves behind, or ends that. Wall is until the command
+    itself ends; CPU and the largest RSS are of everything."""
     with tempfile.TemporaryFile() as out:
         start = time.perf_counter()
         child = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, **more)
@@ -49,6 +52,8 @@ def measure(command, **more):
             if pid == child.pid:
                 wall, code = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
                 child.returncode = code
+                for rest in descendants(os.getpid()) if end_rest else []:
+                    os.kill(rest, signal.SIGTERM)
         out.seek(0)
         return Measured(wall, cpu, rss, code, out.read().decode(errors="replace"))
 
@@ -154,7 +159,13 @@ def apply(lab, kvmfw, hosts):
     return kvmfw_run(lab, kvmfw, "apply", hosts, "-y", "--batch", "100%")
 
 
-def rounds(lab, kvmfw, document, hosts, count):
+def peer_run(lab, others, peer, hosts, dry=False):
+    command, more = others.command(peer, hosts, dry)
+    # Its masters stay for a minute; nobody waits for them.
+    return Run(measure(lab.controller(*command), end_rest=True, env={**os.environ, **more}), 0)
+
+
+def rounds(lab, kvmfw, document, hosts, count, others, names):
     """Every column once in each round, in turns with its floor."""
     figures = {}
 
@@ -168,7 +179,16 @@ def rounds(lab, kvmfw, document, hosts, count):
         note("kvmfw, apply", apply(lab, kvmfw, hosts))
         note("floor, plan again", floor(lab, document, hosts, 1))
         note("kvmfw, plan again", kvmfw_run(lab, kvmfw, "plan", hosts))
+        if names:
+            others.record()
         back(lab, kvmfw, hosts)
+        for peer in names:
+            note(f"{peer}, first plan", peer_run(lab, others, peer, hosts, dry=True))
+            note(f"{peer}, apply", peer_run(lab, others, peer, hosts))
+            others.check()
+            note(f"{peer}, plan again", peer_run(lab, others, peer, hosts, dry=True))
+            others.reset(hosts)
+            forget(lab, hosts)
     return figures
 
 
@@ -248,12 +268,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kvmfw", type=Path, default=ROOT / "target/release/kvmfw")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("fleet.py: needs root, for the lab")
     if not options.kvmfw.exists():
         sys.exit(f"fleet.py: no {options.kvmfw}; cargo build --release")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    names = peers.installed() if options.peers else []
+    if options.peers:
+        print("peers:", ", ".join(names) or "none is on PATH")
     counts = [int(n) for n in options.hosts.split(",")]
     kvmfw = options.kvmfw.resolve()
     with tempfile.TemporaryDirectory() as folder:
@@ -264,8 +288,9 @@ def main():
         try:
             project(lab, lab.folder, max(counts))
             document = record_document(lab, kvmfw)
+            others = peers.Peers(lab, max(counts)) if names else None
             for hosts in counts:
-                table(hosts, rounds(lab, kvmfw, document, hosts, options.rounds))
+                table(hosts, rounds(lab, kvmfw, document, hosts, options.rounds, others, names))
                 if options.memory:
                     memory(lab, kvmfw, hosts)
         finally:

@@ -320,6 +320,7 @@ fn interrupted_is_130() {
     interrupt(&kvmfw);
     let run = end(kvmfw).expect(130);
     assert!(run.took < Duration::from_secs(2), "it stayed for {:?}", run.took);
+    assert!(run.stderr.contains("Left: hosts in flight that are not confirmed roll back"), "{}", run.stderr);
     until("rolled back", || folders().any(|f| !old.contains(&f) && f.join("done").exists()));
     let status = project.kvmfw(&lab, &["status"]).expect(0);
     assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);

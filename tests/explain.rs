@@ -4,7 +4,7 @@
 mod common;
 
 use common::project::Project;
-use common::{Backend, Lab, Shell};
+use common::{Backend, Lab, Shell, by_hand};
 use std::process::Stdio;
 
 const HOST: &str = "kvm1";
@@ -126,6 +126,7 @@ fn the_question(shell: Shell, backend: Backend) {
         "IPv4  DARK",
         "by filter/RH-Firewall-1-INPUT rule 5 `-j REJECT --reject-with icmp-host-prohibited` (/etc/iptables/rules.v4:13)",
         "IPv6  open",
+        "frames with a VLAN tag meet no rule: bridge-nf-filter-vlan-tagged is 0",
         "bridge-accept-each",
         "bridge-accept-physdev",
         "bridge-bypass",
@@ -230,6 +231,19 @@ fn the_question(shell: Shell, backend: Backend) {
     }
     project.kvmfw(&lab, &["plan", "--format", "svg"]).expect(3);
 
+    // Tags, ARP: each has a switch.
+    let bridge = || {
+        let json = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "json"]).expect(0).json();
+        let bridge = json["hosts"][0]["bridges"][0].clone();
+        (bridge["tagged"].as_bool().unwrap(), bridge["arptables"].as_bool().unwrap())
+    };
+    assert_eq!(bridge(), (false, true));
+    let turn = "sysctl -w net.bridge.bridge-nf-filter-vlan-tagged=1 net.bridge.bridge-nf-call-arptables=0";
+    lab.host(HOST, &["sh", "-c", turn]).ok();
+    assert_eq!(bridge(), (true, false));
+    lab.host(HOST, &["ip", "link", "set", "br123", "type", "bridge", "nf_call_arptables", "1"]).ok();
+    assert_eq!(bridge(), (true, true));
+
     // Out of netfilter nothing is dark.
     lab.host(HOST, &["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0"]).ok();
     let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
@@ -245,6 +259,56 @@ fn why_are_my_guests_unreachable_dash_nft() {
 #[test]
 fn why_are_my_guests_unreachable_busybox_legacy() {
     the_question(Shell::Busybox, Backend::Legacy);
+}
+
+/// The same question of a host that is in no inventory: one command, and nothing written first.
+fn asked_by_login_and_address(user: &str, shell: Shell, backend: Backend) {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().shell(shell).backend(backend).up();
+    std::fs::create_dir_all(lab.disk(HOST, "/etc/iptables")).unwrap();
+    std::fs::write(lab.disk(HOST, "/etc/iptables/rules.v4"), OLD).unwrap();
+    lab.host(HOST, &["iptables-restore", "/etc/iptables/rules.v4"]).ok();
+    let project = Project::new(&lab, &[HOST], "").without_inventories();
+    let before = lab.dump(HOST);
+    let target = format!("{user}@{}", lab.address(HOST));
+    let files = by_hand::files(&lab);
+    let ask = |more: &[&str], code: i32| {
+        let fixed = ["explain", "--host", target.as_str()].into_iter();
+        let words: Vec<&str> =
+            fixed.chain(files.iter().map(String::as_str)).chain(more.iter().copied()).collect();
+        project.kvmfw(&lab, &words).expect(code)
+    };
+    let text = ask(&[], 0).stdout;
+    for words in [
+        "IPv4  DARK",
+        "by filter/RH-Firewall-1-INPUT rule 5 `-j REJECT --reject-with icmp-host-prohibited` (/etc/iptables/rules.v4:13)",
+        "bridge-accept-each",
+        "bridge-accept-physdev",
+        "bridge-bypass",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let json = ask(&["--from", "vnet0", "--to", "192.168.1.53:53/udp", "--format", "json"], 0).json();
+    assert_eq!(json["hosts"][0]["packets"][0]["fate"]["verdict"], "dropped", "{json:#}");
+
+    // The journal of the host is read over the same connection; what is desired nobody has said.
+    ask(&["--log"], 0);
+    let run = ask(&["--desired"], 3);
+    assert!(run.stderr.contains("--desired needs an inventory"), "{}", run.stderr);
+    common::same(&before, &lab.dump(HOST), "explain changes nothing");
+    assert!(!lab.disk(HOST, "/var/lib/kvmfw").exists(), "explain left something");
+}
+
+#[test]
+fn asked_of_a_host_that_no_inventory_knows() {
+    asked_by_login_and_address("root", Shell::Busybox, Backend::Legacy);
+}
+
+#[test]
+fn asked_of_a_host_that_no_inventory_knows_with_sudo() {
+    asked_by_login_and_address("admin", Shell::Dash, Backend::Nft);
 }
 
 /// A native table of nft counts where it can do something to the packet that is asked about, and only there.

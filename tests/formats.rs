@@ -158,7 +158,12 @@ fn a_retry_needs_no_memory() {
     }
     let lab = Lab::builder().hosts(3).guests(false).up();
     let project = Project::new(&lab, &HOSTS, ALL);
-    let first = half_a_run(&lab, &project, "json").json()["run"].as_str().unwrap().to_owned();
+    let json = half_a_run(&lab, &project, "json").json();
+    let first = json["run"].as_str().unwrap().to_owned();
+    let next = format!("kvmfw apply --retry {first}");
+    assert_eq!(json["next"], next.as_str());
+    let shown = project.kvmfw(&lab, &["show", &first]).expect(4).stdout;
+    assert!(shown.ends_with(&format!("Those that were not done: {next}\n")), "{shown}");
     project.all(&ALL.replace("kvm3", "nobody"));
     let runs = project.path().join("runs");
     fs::rename(&runs, project.path().join("forgotten")).unwrap();
@@ -180,6 +185,7 @@ fn a_retry_needs_no_memory() {
     assert!(retry.stderr.contains("2 of 3 hosts"), "{}", retry.stderr);
     let json = retry.json();
     assert_eq!(statuses(&json), ["changed", "changed"]);
+    assert_eq!(json["next"], serde_json::Value::Null, "nobody is left");
     assert_eq!((&json["hosts"][0]["name"], &json["hosts"][1]["name"]), (&"kvm2".into(), &"kvm3".into()));
     // From the files, where they are: nothing is left to do of this one.
     let second = json["run"].as_str().unwrap().to_owned();

@@ -373,6 +373,61 @@ fn sentence(value: &serde_json::Value) -> String {
     value["description"].as_str().unwrap_or_default().replace('\n', " ")
 }
 
+const JSON: &str = "book/src/json.md";
+
+/// Every key that `plan --format json` and its like print stands in the book, in the words of the schema.
+#[test]
+fn the_page_of_json_has_every_key() {
+    let schema: serde_json::Value = serde_json::from_str(&generate(&["schema", "output"])).unwrap();
+    let keys = format!("{KEYS}{}", keys(&schema));
+    let page = fs::read_to_string(JSON).unwrap();
+    let (before, after) = page.split_once(KEYS).unwrap_or((&page, ""));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(JSON, format!("{before}{keys}")).unwrap();
+        return;
+    }
+    assert!(format!("{KEYS}{after}") == keys, "{JSON} is old: UPDATE_EXPECT=1 rewrites it");
+}
+
+const KEYS: &str = "## Every key\n\nOf `plan`, `apply`, `undo`, `bootstrap` and `show`, made from the program's own \
+                    [JSON Schema](schema/output.json).\n";
+
+fn keys(schema: &serde_json::Value) -> String {
+    let mut text = table("Document", schema);
+    for (name, definition) in schema["definitions"].as_object().unwrap() {
+        text += &match definition["oneOf"].as_array() {
+            Some(words) => word_list(name, definition, words),
+            None => table(name, definition),
+        };
+    }
+    text
+}
+
+fn table(name: &str, of: &serde_json::Value) -> String {
+    let required = of["required"].as_array().unwrap();
+    let mut text =
+        format!("\n### {name}\n\n{}\n\n| key | type | always | |\n|---|---|---|---|\n", sentence(of));
+    for (key, value) in of["properties"].as_object().unwrap() {
+        let always = if required.iter().any(|r| r == key) { "yes" } else { "" };
+        assert_ne!(sentence(value), "", "{name}.{key} is not described");
+        text += &format!("| `{key}` | {} | {always} | {} |\n", type_of(value), sentence(value));
+    }
+    text
+}
+
+/// A type that is one of several words; some of them may stand together, described by nothing.
+fn word_list(name: &str, of: &serde_json::Value, words: &[serde_json::Value]) -> String {
+    let mut text = format!("\n### {name}\n\n{}\n\n| word | |\n|---|---|\n", sentence(of));
+    for word in words {
+        let several = word["enum"].as_array().cloned().unwrap_or_default();
+        for one in several.iter().chain(word.get("const")) {
+            assert_ne!(sentence(word), "", "{name} {one} is not described");
+            text += &format!("| `{}` | {} |\n", one.as_str().unwrap(), sentence(word));
+        }
+    }
+    text
+}
+
 /// The type of a key in one word.
 fn type_of(value: &serde_json::Value) -> String {
     let named = |v: &serde_json::Value| {

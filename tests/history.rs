@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::Lab;
 use common::project::{Project, host_of};
+use common::{Backend, Lab, Shell, by_hand};
 use serde_json::Value;
 
 const ONE: &str = "\
@@ -142,4 +142,71 @@ fn undo_continues_past_failing_hosts() {
     assert_eq!(hosts.map(of), ["failed", "unreachable", "unchanged", "changed"], "{json:#}");
     assert_eq!(undone.code, 4);
     common::same(&one, &lab.dump_without("kvm4", &["/etc/kvmfw"]), "the last host is back");
+}
+
+/// What was taken over of others: how much, from whom, and that an undo gave it back.
+fn adoption_is_on_record(shell: Shell, backend: Backend) {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().shell(shell).backend(backend).guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], "");
+    by_hand::by_hand(&lab);
+    let yaml = by_hand::import(&project, &lab);
+    // Rules first, beside what is there; the file of sysctl.d comes with the adoption.
+    let plain = yaml.split("    sysctl:\n").collect::<Vec<_>>();
+    let rest = plain[1].split_once("    bridges:").map(|(_, rest)| format!("    bridges:{rest}")).unwrap();
+    by_hand::keep(&project, &format!("{}{rest}", plain[0]));
+    project.apply(&lab, &[]).expect(0);
+    let status = || project.kvmfw(&lab, &["status", "--format", "json"]).expect(0).json()["hosts"][0].clone();
+    assert_eq!(status()["adopted"], serde_json::json!([]));
+    by_hand::keep(&project, &yaml);
+    let second = project.apply(&lab, &["--adopt"]).expect(0).run();
+
+    let took = serde_json::json!({ "rules": 7, "chains": 1, "files": ["60-arp"], "from": ["/etc/iptables/rules.v4"] });
+    let all = entries(&lab, &project, "kvm1");
+    assert!(all[0].get("adopted").is_none(), "{all:#?}");
+    assert_eq!((&all[1]["adopted"], all[1].get("given_back")), (&took, None), "{all:#?}");
+    let change = |entry: &Value, resource: &str| {
+        let changes = entry["changes"].as_array().unwrap().iter();
+        changes.clone().find(|c| c["resource"] == resource).map(|c| c["diff"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(change(&all[1], "filter/INPUT of others").unwrap(), "- -j RH-Firewall-1-INPUT\n");
+    let text = project.kvmfw(&lab, &["history", "kvm1"]).expect(0).stdout;
+    let words = "\n  took over 7 rules and 1 chain of others, loaded at boot by /etc/iptables/rules.v4; the file 60-arp of sysctl.d\n";
+    assert_eq!(text.matches(words).count(), 1, "{text}");
+    assert_eq!(status()["adopted"], serde_json::json!([{ "generation": 2, "rules": 7 }]));
+    let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(text.contains("\n  7 rules of others taken over by generation 2\n"), "{text}");
+    let console = lab.host("kvm1", &["sh", "/var/lib/kvmfw/kvmfw.sh", "status"]).ok();
+    assert!(console.contains("\nadopted=2 7\n"), "{console}");
+
+    // What comes later took nothing, and still has it.
+    by_hand::keep(&project, &yaml.replace("--dport 22 -j", "--dport 22:23 -j"));
+    let third = project.apply(&lab, &[]).expect(0).run();
+    let all = entries(&lab, &project, "kvm1");
+    assert!(all[2].get("adopted").is_none() && all[2].get("given_back").is_none(), "{all:#?}");
+    assert_eq!(status()["adopted"], serde_json::json!([{ "generation": 2, "rules": 7 }]));
+    project.kvmfw(&lab, &["undo", &third, "-y"]).expect(0);
+
+    // Given back.
+    project.kvmfw(&lab, &["undo", &second, "-y"]).expect(0);
+    let all = entries(&lab, &project, "kvm1");
+    let last = all.last().unwrap();
+    assert_eq!((&last["given_back"], last.get("adopted")), (&took, None), "{all:#?}");
+    assert_eq!(change(last, "filter/INPUT of others").unwrap(), "+ -j RH-Firewall-1-INPUT\n");
+    let text = project.kvmfw(&lab, &["history", "kvm1"]).expect(0).stdout;
+    assert!(text.contains("\n  gave back 7 rules and 1 chain of others"), "{text}");
+    assert_eq!(status()["adopted"], serde_json::json!([]));
+    assert_eq!(by_hand::save(&lab).matches("-A INPUT -j RH-Firewall-1-INPUT").count(), 1);
+}
+
+#[test]
+fn adoption_is_on_record_dash_nft() {
+    adoption_is_on_record(Shell::Dash, Backend::Nft);
+}
+
+#[test]
+fn adoption_is_on_record_busybox_legacy() {
+    adoption_is_on_record(Shell::Busybox, Backend::Legacy);
 }

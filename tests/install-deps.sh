@@ -18,12 +18,14 @@ iptables-nft iptables
 iptables-legacy iptables
 nft nftables
 ebtables ebtables
+arptables-legacy arptables
 ipset ipset
 conntrack conntrack
 ip iproute2
 ss iproute2
 perl perl
 strace strace
+valgrind valgrind
 brctl bridge-utils
 ifup ifupdown
 unshare util-linux

@@ -101,17 +101,78 @@ fn lints() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// Every lint that the book lists has a case.
+/// Names that stand in the room of the lints and are not codes of warnings.
+const NO_CODES: [&str; 5] = ["docker-icc", "docker-proxy", "kube-proxy", "libvirt-host-in", "pve-firewall"];
+
+/// The literals of a text that look like the code of a warning.
+fn literals(text: &str) -> impl Iterator<Item = &str> {
+    let fits = |word: &&str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        *word == "lockout"
+            || word.contains('-') && word.chars().all(inner) && !word.starts_with('-') && !word.ends_with('-')
+    };
+    text.split('"').filter(fits)
+}
+
+fn sources(folder: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => texts.extend(sources(path.to_str().unwrap())),
+            false => texts.push(fs::read_to_string(path).unwrap()),
+        }
+    }
+    texts
+}
+
+/// The codes of the book's tables: the lints, and the warnings about a host and its records.
+fn tables() -> [BTreeSet<String>; 2] {
+    let page = fs::read_to_string("book/src/lints.md").unwrap();
+    ["| code | said by |", "| code | what to do |"].map(|head| {
+        let table = page.split(head).nth(1).unwrap().split("\n\n").next().unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        let codes = rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2));
+        codes.map(ToOwned::to_owned).collect()
+    })
+}
+
+/// Every lint has a case in which it fires and one in which it is silent: what the book lists, and what the source
+/// can say.
 #[test]
 fn every_lint_has_a_case() {
-    let there: BTreeSet<String> = cases().iter().map(|case| lint(case)).collect();
-    let page = fs::read_to_string("book/src/lints.md").unwrap();
-    let table = page.split("| code | said by |").nth(1).unwrap().split("\n\n").next().unwrap();
-    let known: BTreeSet<String> = table
-        .lines()
-        .filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned()))
+    let mut there = BTreeSet::new();
+    for case in cases() {
+        for half in ["fires.yaml", "silent.yaml"] {
+            assert!(case.join(half).exists(), "{} has no {half}", case.display());
+        }
+        there.insert(lint(&case));
+    }
+    let [lints, notes] = tables();
+    assert!(lints.len() > 15 && notes.len() > 10, "{lints:?} {notes:?}");
+    assert_eq!(lints, there, "book/src/lints.md and tests/cases/lints");
+
+    let rooms = sources("src/plan/lints").join("\n");
+    let mut said: BTreeSet<&str> = literals(&rooms).collect();
+    for other in NO_CODES {
+        assert!(said.remove(other), "{other} is no literal of src/plan/lints any more");
+    }
+    let without = |known: &BTreeSet<String>, said: &BTreeSet<&str>| -> Vec<String> {
+        said.iter().filter(|code| !known.contains(**code)).map(|code| (*code).to_owned()).collect()
+    };
+    assert_eq!(without(&lints, &said), Vec::<String>::new(), "lints without a case");
+
+    // Warnings that are made elsewhere are lints too, or notes about a host.
+    let elsewhere = [sources("src/plan"), sources("src/desired")].concat();
+    let made: BTreeSet<&str> = elsewhere
+        .iter()
+        .flat_map(|text| ["code: ", "warn("].into_iter().flat_map(|mark| text.split(mark).skip(1)))
+        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
         .collect();
-    assert!(known.len() > 15, "{known:?}");
-    assert_eq!(known.difference(&there).collect::<Vec<_>>(), Vec::<&String>::new());
-    assert_eq!(there.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert!(made.len() > 25, "{made:?}");
+    let known: BTreeSet<String> = lints.union(&notes).cloned().collect();
+    assert_eq!(without(&known, &made), Vec::<String>::new(), "warnings that the book does not list");
+    said.extend(made);
+    let dead: Vec<&String> = lints.iter().filter(|code| !said.contains(code.as_str())).collect();
+    assert_eq!(dead, Vec::<&String>::new(), "lints that nothing says");
 }

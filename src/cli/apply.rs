@@ -158,7 +158,8 @@ pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'stati
     let run = setup::run_name()?;
     let mut settings = rollout.settings(common, &run, todo.max_fail)?;
     let Work { hosts, saved, left, local, .. } = todo;
-    if local.is_some() {
+    let alone = local.is_some();
+    if alone {
         settings = Settings { via: Via::Local, proof: local, ..settings };
     }
     let output = Output::begin(common, command, Some(&run))?;
@@ -180,6 +181,9 @@ pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'stati
         // No transaction was opened: there is no run to undo or to look at.
         document.run = None;
     } else {
+        if command == "apply" && !alone && document.hosts.iter().any(runs::is_for_retry) {
+            document.next = Some(format!("kvmfw apply --retry {run}"));
+        }
         runs::keep(common, &run, &document);
     }
     stream.rest(&document);

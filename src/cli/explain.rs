@@ -1,7 +1,6 @@
 //! `kvmfw explain`: why guests are dark, what becomes of a packet, what a log line means.
 
-use super::bootstrap::reach;
-use super::{Code, Common, Format, exit, setup};
+use super::{Code, Common, Format, exit, reach, setup};
 use crate::desired::{self, Desired};
 use crate::explain::{
     End, Explanation, Extra, Question, Scene, bridges, cures, destination, mermaid, read_log, story, svg,
@@ -44,6 +43,8 @@ pub(super) struct ExplainArgs {
     /// Group kernel log lines: of a file, of stdin (-), or of the host's own journal
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "", conflicts_with = "to")]
     log: Option<String>,
+    #[command(flatten)]
+    files: reach::Files,
 }
 
 /// What one host answered.
@@ -68,7 +69,7 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
         show(common, &[found]);
         return Ok(exit::DONE);
     };
-    let (hosts, known) = hosts(common, host)?;
+    let (hosts, known) = hosts(common, host, &args.files, None)?;
     if args.desired && !known {
         setup::complain("--desired needs an inventory that has the host");
         return Err(exit::BAD_INPUT);
@@ -175,10 +176,15 @@ impl ExplainArgs {
     }
 }
 
-/// The hosts, and whether an inventory knows them.
-pub(super) fn hosts(common: &Common, host: &str) -> Result<(Vec<Desired>, bool), u8> {
+/// The hosts, and whether an inventory knows them; `files` and `name` are for one that none knows.
+pub(super) fn hosts(
+    common: &Common,
+    host: &str,
+    files: &reach::Files,
+    name: Option<&String>,
+) -> Result<(Vec<Desired>, bool), u8> {
     if host.contains('@') && !host.starts_with('@') {
-        let reach = reach::parse(host, [("identity_file", None), ("known_hosts", None)], None)?;
+        let reach = reach::parse(host, Some(files), name)?;
         let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
         let locate = Locate { dir: common.dir.clone(), inventory: None, home };
         let yaml = Stanza::default().yaml(&reach, &Default::default());
@@ -188,6 +194,13 @@ pub(super) fn hosts(common: &Common, host: &str) -> Result<(Vec<Desired>, bool),
         let desired =
             desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
         return Ok((desired, false));
+    }
+    if let Some(flag) = files.flag().or(name.map(|_| "--name")) {
+        setup::complain(&format!(
+            "{flag} goes with USER@HOST; for `{}` the inventory says it",
+            host.escape_debug()
+        ));
+        return Err(exit::BAD_INPUT);
     }
     let project = setup::project(common)?;
     let names =

@@ -2,7 +2,7 @@
 
 use super::{Code, Common, Format, exit, setup};
 use crate::observe::Sections;
-use crate::plan::Record;
+use crate::plan::{Record, Took};
 use crate::remote;
 use crate::report::{ChangeEntry, printable};
 use clap::Args;
@@ -47,6 +47,12 @@ struct Entry {
     /// What it changed; absent where a record is not kept any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeEntry>>,
+    /// What it took over of others; `changes` has it by chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adopted: Option<Took>,
+    /// What it gave back to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    given_back: Option<Took>,
 }
 
 pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
@@ -86,12 +92,11 @@ fn read(s: &Sections<'_>) -> HostHistory {
     let mut before = history.first().filter(|e| e.generation == Some(1)).map(|_| Record::default());
     for entry in history.iter_mut().filter(|e| matches!(e.outcome.as_str(), "committed" | "undo")) {
         let now = entry.generation.and_then(|n| records.get(&n)).cloned();
-        entry.changes = match (&before, &now) {
-            (Some(before), Some(now)) => {
-                Some(now.changes_since(before).iter().map(ChangeEntry::of).collect())
-            }
-            _ => None,
-        };
+        if let (Some(before), Some(now)) = (&before, &now) {
+            entry.changes = Some(now.changes_since(before).iter().map(ChangeEntry::of).collect());
+            entry.adopted = now.took_since(before);
+            entry.given_back = before.took_since(now);
+        }
         before = now;
     }
     let generation = s.get("current").and_then(|c| c.trim().parse().ok());
@@ -119,6 +124,8 @@ fn entry(line: &str) -> Option<Entry> {
         owner: part().unwrap_or_default(),
         plan: part(),
         changes: None,
+        adopted: None,
+        given_back: None,
     })
 }
 
@@ -148,6 +155,11 @@ fn text(host: &HostHistory) -> String {
         if let Some(reason) = &entry.reason {
             let _ = writeln!(text, "  {}", printable(reason));
         }
+        for (verb, took) in [("took over", &entry.adopted), ("gave back", &entry.given_back)] {
+            if let Some(took) = took {
+                let _ = writeln!(text, "  {verb} {}", printable(&words(took)));
+            }
+        }
         for change in entry.changes.iter().flatten() {
             let _ = writeln!(text, "  {} {}", change.kind.as_str(), printable(&change.resource));
             for line in change.diff.lines() {
@@ -164,4 +176,31 @@ fn text(host: &HostHistory) -> String {
         }
     }
     text
+}
+
+/// `7 rules and 1 chain of others, loaded at boot by /etc/iptables/rules.v4; the file 60-arp of sysctl.d`.
+fn words(took: &Took) -> String {
+    let count = |n: usize, one: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        n => Some(format!("{n} {one}s")),
+    };
+    let rules = [count(took.rules, "rule"), count(took.chains, "chain")].into_iter().flatten();
+    let mut rules = rules.collect::<Vec<_>>().join(" and ");
+    if !rules.is_empty() {
+        rules.push_str(" of others");
+        if !took.from.is_empty() {
+            let from: Vec<&str> = took.from.iter().map(String::as_str).collect();
+            let _ = write!(rules, ", loaded at boot by {}", from.join(", "));
+        }
+    }
+    let files = (!took.files.is_empty()).then(|| {
+        let noun = if took.files.len() == 1 { "the file" } else { "the files" };
+        format!("{noun} {} of sysctl.d", took.files.join(", "))
+    });
+    [Some(rules).filter(|rules| !rules.is_empty()), files]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("; ")
 }

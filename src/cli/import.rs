@@ -1,7 +1,7 @@
 //! `kvmfw import`: a host as it is, as the inventory that says the same.
 
 use super::explain::{ask_about, hosts};
-use super::{Code, Common, exit, setup};
+use super::{Code, Common, exit, reach, setup};
 use crate::desired::{self, Desired};
 use crate::import;
 use crate::inventory;
@@ -14,10 +14,15 @@ pub(super) struct ImportArgs {
     /// The host: a name of the inventory, or USER@HOST of one that no inventory knows
     #[arg(value_name = "HOST")]
     host: String,
+    /// The name of USER@HOST in what is printed [default: HOST]
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    files: reach::Files,
 }
 
 pub(super) fn run(common: &Common, args: &ImportArgs) -> Code {
-    let (hosts, _) = hosts(common, &args.host)?;
+    let (hosts, _) = hosts(common, &args.host, &args.files, args.name.as_ref())?;
     let [desired] = hosts.as_slice() else {
         setup::complain(&format!(
             "import takes one host; `{}` names {}",

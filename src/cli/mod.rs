@@ -13,6 +13,7 @@ mod inventory;
 mod output;
 mod plan;
 mod program;
+mod reach;
 mod retry;
 mod runs;
 mod saved;

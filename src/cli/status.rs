@@ -19,9 +19,18 @@ struct HostStatus {
     boot_failed: Option<String>,
     /// What is live otherwise than the generation says; not looked at while a transaction is open.
     differs: Vec<String>,
+    /// What the generation that boots has taken over of others, and brings back where it is undone.
+    adopted: Vec<Adopted>,
     transactions: Vec<TransactionStatus>,
     /// The last lines of the host's history, the newest last; `kvmfw history` has all.
     history: Vec<String>,
+}
+
+/// Rules of others that a generation took over.
+#[derive(Debug, Serialize)]
+struct Adopted {
+    generation: u32,
+    rules: usize,
 }
 
 /// One transaction, the newest last.
@@ -71,6 +80,7 @@ fn empty() -> HostStatus {
         lock: None,
         boot_failed: None,
         differs: Vec::new(),
+        adopted: Vec::new(),
         transactions: Vec::new(),
         history: Vec::new(),
     }
@@ -93,6 +103,7 @@ fn read(s: &Sections<'_>) -> HostStatus {
         lock: s.get("lock").map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()),
         boot_failed: text("boot_failed"),
         differs: s.values("status", "differs").map(str::to_owned).collect(),
+        adopted: s.values("status", "adopted").filter_map(adopted).collect(),
         transactions: transactions.collect(),
         history: s
             .get("history")
@@ -103,6 +114,12 @@ fn read(s: &Sections<'_>) -> HostStatus {
             .collect(),
         ..empty()
     }
+}
+
+/// `GENERATION RULES`.
+fn adopted(text: &str) -> Option<Adopted> {
+    let (generation, rules) = text.split_once(' ')?;
+    Some(Adopted { generation: generation.parse().ok()?, rules: rules.parse().ok()? })
 }
 
 fn show(host: &HostStatus) {
@@ -131,6 +148,10 @@ fn show(host: &HostStatus) {
         text.push_str("not managed");
     }
     text.push('\n');
+    for Adopted { generation, rules } in &host.adopted {
+        let noun = if *rules == 1 { "rule" } else { "rules" };
+        text.push_str(&format!("  {rules} {noun} of others taken over by generation {generation}\n"));
+    }
     if let Some(open) = &host.open {
         let state = host.transactions.iter().find(|t| t.id == *open).map_or("?", |t| &t.state);
         text.push_str(&format!("  OPEN transaction {}: {}\n", printable(open), printable(state)));

@@ -61,7 +61,8 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
                 hosts.push((Record::default().restore(&desired), options));
             }
             Ok(Target::Generation(generation, record)) => {
-                let back = Some(Back { generation, adopted: record.adopted.clone() });
+                let (adopted, files) = (record.adopted.clone(), record.adopted_files.clone());
+                let back = Some(Back { generation, adopted, files });
                 hosts.push((record.restore(&desired), Options { back, ..options.clone() }));
             }
             Ok(Target::Strange { tried: true, .. }) => {

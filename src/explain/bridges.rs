@@ -18,8 +18,10 @@ pub struct BridgeStory {
     pub ports: Vec<PortStory>,
     /// What each family does with its frames.
     pub families: Vec<FamilyStory>,
-    /// Frames with a VLAN tag pass iptables only if this is on.
-    pub vlan_filtering: bool,
+    /// Whether the rules that see frames of this bridge see those with a VLAN tag too.
+    pub tagged: bool,
+    /// Whether ARP meets arptables; it never meets iptables.
+    pub arptables: bool,
 }
 
 /// A port of a bridge.
@@ -69,13 +71,15 @@ fn story(scene: &Scene<'_>, name: &str) -> BridgeStory {
     let link = scene.link(name);
     let addresses = link.into_iter().flat_map(|link| &link.addresses).filter(|a| a.scope != "link");
     let view = scene.bridge(Family::V4, name);
+    let switches = scene.switches(name);
     let ports = view.ports.iter().map(|port| port_story(scene, port, name)).collect();
     BridgeStory {
         name: name.to_owned(),
         addresses: addresses.map(|a| format!("{}/{}", a.local, a.prefix)).collect(),
         ports,
         families: Family::ALL.into_iter().map(|family| family_story(scene, family, name)).collect(),
-        vlan_filtering: link.and_then(|link| link.number("vlan_filtering")).is_some_and(|on| on != 0),
+        tagged: switches.tagged,
+        arptables: switches.arptables,
     }
 }
 
@@ -109,7 +113,7 @@ fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
 fn because(scene: &Scene<'_>, family: Family, name: &str, filtered: bool) -> String {
     let knob = global_knob(family).rsplit('/').next().unwrap_or_default();
     let own = own_knob(family);
-    let declared = scene.desired.and_then(|desired| declared_global(family, desired));
+    let declared = scene.desired.and_then(|desired| declared_global(global_knob(family), desired));
     let global = match (declared, scene.observed.sysctl.get(global_knob(family))) {
         (Some(on), _) => Some(on),
         (None, Some(Live::Value(value))) => Some(value.trim() != "0"),

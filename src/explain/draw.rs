@@ -141,7 +141,8 @@ mod tests {
             addresses: Vec::new(),
             ports: vec![port("vnet0")],
             families: Vec::new(),
-            vlan_filtering: false,
+            tagged: false,
+            arptables: false,
         };
         let drawn = svg("kvm1", "live", &[bridge]);
         assert!(drawn.contains("&lt;script&gt;&amp;") && !drawn.contains("<script>"), "{drawn}");

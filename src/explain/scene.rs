@@ -1,7 +1,7 @@
 //! A host as it is explained: live, or as it will be.
 
 use crate::desired::Desired;
-use crate::netfilter::{BridgeView, Ruleset, Step, Surroundings};
+use crate::netfilter::{BridgeView, Ruleset, Step, Surroundings, Switches};
 use crate::observe::{BootFiles, Link, Observed, Sections};
 use crate::plan::{Record, bystanders, forecast, origins_of, writer};
 use crate::resource::iptables::save::Save;
@@ -124,6 +124,11 @@ impl<'a> Scene<'a> {
     /// A bridge as the rules of a family see it.
     pub(super) fn bridge(&self, family: Family, name: &str) -> BridgeView {
         forecast::bridge_view(family, name, Some(self.observed), self.desired)
+    }
+
+    /// Which frames of a bridge meet rules.
+    pub(super) fn switches(&self, name: &str) -> Switches {
+        forecast::switches(name, Some(self.observed), self.desired)
     }
 
     /// What decides about packets of a family beside its rules.

@@ -13,6 +13,7 @@
 //!
 //! What decides beside the tables of one family and backend stands in [`Surroundings`]: addresses and
 //! routes, which NAT needs, and other tables that may drop (the other backend, native nft, ebtables).
+//! Which frames of a bridge meet rules at all is said by [`Switches`].
 //! Not seen: the contents of ipsets, a full conntrack table, what the reverse path filter drops.
 
 mod chain;
@@ -20,6 +21,7 @@ mod dead;
 mod disjoint;
 #[cfg(test)]
 mod fixtures;
+mod frame;
 mod guests;
 mod lockout;
 mod matches;
@@ -37,16 +39,17 @@ mod translate;
 mod walk;
 
 pub use dead::{Dead, dead_rules};
+pub use frame::{Frame, Payload, Rules, Switches};
 pub use guests::{BridgeView, Dark, guests_dark};
 pub use lockout::{SshCase, SshPath, SshSummary, SshVerdict, ssh_lockout};
 pub use matches::{AddressKind, Conntrack, Match, Network, Pattern, PortRange, StateList, Test};
 pub use nat::{Part, Rewrite, To};
 pub use outcome::{Step, Verdict};
-pub use packet::{Device, Direction, End, Packet, States, TcpFlags, Translation};
+pub use packet::{Device, Direction, End, Fragment, Packet, States, TcpFlags, Translation};
 pub use rule::{Rule, Target};
 pub use ruleset::Ruleset;
 pub use same::{Difference, same_verdicts};
-pub use surroundings::{Bystander, Effect, Hook, Surroundings};
+pub use surroundings::{Backend, Bystander, Effect, Hook, Surroundings};
 pub use test::Answer;
 pub use trace::{Met, Skipped, Stage};
 pub use walk::{Base, Walk, walk, walk_chain};

@@ -49,8 +49,23 @@ pub struct Packet {
     pub snat: Option<bool>,
     /// What NAT does to the packets of its connection that go its way.
     pub translation: Translation,
+    /// Whether it is a piece of a packet.
+    pub fragment: Fragment,
     /// The firewall mark it has when it comes in.
     pub mark: Option<u32>,
+}
+
+/// A packet, or a piece of one. Once a rule of the host asks for a state, connection tracking joins the pieces
+/// before any rule sees them, those of bridges too: then rules see whole packets alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fragment {
+    /// No piece, or all pieces joined.
+    #[default]
+    Whole,
+    /// The first piece, with the header that ports and the like stand in.
+    First,
+    /// A later piece, without it.
+    Later,
 }
 
 /// The two ways of a connection.
@@ -128,6 +143,7 @@ impl Packet {
             dnat: None,
             snat: None,
             translation: Translation::ByRules,
+            fragment: Fragment::Whole,
             mark: Some(0),
         }
     }

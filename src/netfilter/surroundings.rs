@@ -16,6 +16,17 @@ pub struct Surroundings {
     pub routes: Vec<(IpNet, String)>,
     /// Other tables that packets pass.
     pub bystanders: Vec<Bystander>,
+    /// Which iptables loaded the rules.
+    pub backend: Option<Backend>,
+}
+
+/// Which iptables loaded the rules of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// iptables-nft, which asks the security table of INPUT behind nat.
+    Nft,
+    /// iptables-legacy, which asks it before.
+    Legacy,
 }
 
 /// A table or chain that the walk does not read, and that packets pass too.

@@ -1,7 +1,7 @@
 //! Asking a packet the conditions of a rule.
 
 use super::matches::{AddressKind, Conntrack, Match, PortRange, Test};
-use super::packet::{Device, Direction, Packet, States, protocol};
+use super::packet::{Device, Direction, Fragment, Packet, States, protocol};
 use super::rule::Rule;
 use std::net::IpAddr;
 
@@ -78,8 +78,7 @@ impl Match {
             Test::In(pattern) => device(&packet.in_iface, |name| pattern.fits(name)),
             Test::Out(pattern) => device(&packet.out_iface, |name| pattern.fits(name)),
             Test::Protocol(number) => Answer::of(packet.protocol, |protocol| protocol == *number),
-            // The walk follows whole packets.
-            Test::Fragment => Answer::No,
+            Test::Fragment => (packet.fragment == Fragment::Later).into(),
             Test::SourcePorts(_)
             | Test::DestinationPorts(_)
             | Test::AnyPorts(_)
@@ -102,6 +101,9 @@ impl Match {
     /// Conditions on the header of a protocol: without that header the answer is no, and `!` does
     /// not turn it round.
     fn transport(&self, packet: &Packet) -> Answer {
+        if packet.fragment == Fragment::Later {
+            return Answer::No;
+        }
         let carries = |protocols: &[u8]| Answer::of(packet.protocol, |number| protocols.contains(&number));
         let inside = |ranges: &[PortRange], port: Option<u16>| {
             Answer::of(port, |port| ranges.iter().any(|range| range.contains(port)))

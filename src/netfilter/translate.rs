@@ -3,7 +3,7 @@
 use super::chain::Walker;
 use super::nat::Rewrite;
 use super::outcome::{Outcomes, Step};
-use super::packet::{Device, Direction, End, Packet, States, TcpFlags, Translation, protocol};
+use super::packet::{Device, Direction, End, Fragment, Packet, States, TcpFlags, Translation, protocol};
 use super::ruleset::Ruleset;
 use super::surroundings::{Hook, Surroundings};
 use super::walk::Base;
@@ -67,7 +67,9 @@ impl World {
             Hook::Postrouting if packet.bridged => packet.in_iface = Device::Absent,
             Hook::Postrouting => {}
             Hook::Output => packet.out_iface = self.first_out.clone(),
-            Hook::Input | Hook::Forward | Hook::Bridge => {}
+            // What is for the host itself is joined before.
+            Hook::Input => packet.fragment = Fragment::Whole,
+            Hook::Forward | Hook::Bridge => {}
         }
         packet
     }

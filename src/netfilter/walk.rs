@@ -3,8 +3,9 @@
 use super::chain::{Passed, Walker};
 use super::outcome::{Step, Verdict};
 use super::packet::{Device, Packet};
+use super::rule::Target;
 use super::ruleset::Ruleset;
-use super::surroundings::{Bystander, Effect, Hook, Surroundings};
+use super::surroundings::{Backend, Bystander, Effect, Hook, Surroundings};
 use super::trace::{Met, Skipped, Stage};
 use super::translate::{self, World};
 
@@ -78,6 +79,13 @@ pub fn walk_chain(rules: &Ruleset, table: &str, chain: &str, packet: &Packet) ->
     let (verdict, decided_by) = passed.outcomes.verdict();
     let trace = vec![stage(table, chain, packet.clone(), &passed, None)];
     Walk { verdict, decided_by, trace, left: None }
+}
+
+/// Where the security table of INPUT is asked.
+#[derive(PartialEq, Eq)]
+enum Security {
+    BeforeNat,
+    BehindNat,
 }
 
 /// What one world came to.
@@ -212,7 +220,11 @@ impl Way<'_> {
 
     /// What drops the packet for certain on its way from routing to the end.
     fn tables(&mut self, world: &mut World) -> Option<Step> {
+        let security = self.order_of_security();
         let (tables, chain, hook): (&[&str], _, _) = match world.base {
+            Base::Input if security != Ok(Security::BeforeNat) => {
+                (&["mangle", "filter"], "INPUT", Hook::Input)
+            }
             Base::Input => (&["mangle", "filter", "security"], "INPUT", Hook::Input),
             Base::Forward => (&["mangle", "filter", "security"], "FORWARD", Hook::Forward),
             Base::Output => (&["filter", "security"], "OUTPUT", Hook::Output),
@@ -223,7 +235,17 @@ impl Way<'_> {
             }
         }
         if world.base == Base::Input {
-            return self.nat_source(world, "INPUT", Hook::Input);
+            let dropped = self.nat_source(world, "INPUT", Hook::Input);
+            return match security {
+                Ok(Security::BehindNat) if dropped.is_none() => {
+                    self.stage(world, "security", "INPUT", Hook::Input)
+                }
+                Ok(_) => dropped,
+                Err(step) => {
+                    self.doubt.get_or_insert(step);
+                    dropped
+                }
+            };
         }
         if let Some(drop) = self.stage(world, "mangle", "POSTROUTING", Hook::Postrouting) {
             return Some(drop);
@@ -232,6 +254,23 @@ impl Way<'_> {
             return Some(drop);
         }
         self.loopback(world)
+    }
+
+    /// iptables-nft asks security of INPUT behind nat, where the source may be another; iptables-legacy before.
+    /// Where it is not known which it is, and it matters, a step that says so.
+    fn order_of_security(&self) -> Result<Security, Step> {
+        let rules = |table| self.rules.rules(table, "INPUT").unwrap_or_default();
+        let rewrites = || rules("nat").iter().any(|rule| matches!(rule.target, Target::Rewrite(_)));
+        match self.around.backend {
+            Some(Backend::Nft) => Ok(Security::BehindNat),
+            None if rewrites() && !rules("security").is_empty() => Err(Step {
+                table: "security".to_owned(),
+                chain: "INPUT".to_owned(),
+                index: None,
+                text: "which iptables-nft asks behind nat and iptables-legacy before it".to_owned(),
+            }),
+            Some(Backend::Legacy) | None => Ok(Security::BeforeNat),
+        }
     }
 
     /// What the host sends to itself comes in again, and NAT has done its part.

@@ -6,12 +6,16 @@
 
 mod boot;
 mod rules;
+mod told;
+
+pub use told::Took;
 
 use super::rules::RulesPlan;
+use super::sysctl::SysctlPlan;
 use super::{Action, Change, Diff, DiffLine, Options, Record, Refusal, Risk};
 use crate::desired::Desired;
 use crate::netfilter::{Ruleset, same_verdicts};
-use crate::observe::Observed;
+use crate::observe::{BootFiles, Observed};
 use crate::problem::Warning;
 use crate::resource::Kind;
 use crate::resource::iptables::save::SaveChain;
@@ -32,6 +36,9 @@ pub struct Adopted {
     /// The rule less `-A CHAIN`; `None` is the chain itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The file that loaded the rule at boot, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// Where an undo goes back to.
@@ -41,6 +48,8 @@ pub struct Back {
     pub generation: u32,
     /// What had been taken over by then.
     pub adopted: Vec<Adopted>,
+    /// Files of sysctl.d that had been taken over by then.
+    pub files: BTreeSet<String>,
 }
 
 /// What a plan does about rules of others.
@@ -52,6 +61,8 @@ pub(super) struct Adoption {
     pub texts: BTreeMap<Family, String>,
     /// All that is taken over afterwards.
     pub adopted: Vec<Adopted>,
+    /// The same of files of sysctl.d, less `.conf`.
+    pub files: BTreeSet<String>,
     /// Why it cannot be.
     pub refusal: Option<Refusal>,
 }
@@ -63,8 +74,14 @@ pub(super) fn plan(
     record: &Record,
     options: &Options,
     rules: &mut [RulesPlan; 2],
+    sysctl: &SysctlPlan,
 ) -> Adoption {
     let mut adoption = Adoption { adopted: record.adopted.clone(), ..Adoption::default() };
+    let before = options.back.as_ref().map_or(&record.adopted_files, |back| &back.files);
+    let now = sysctl.adopted.iter().map(|name| name.trim_end_matches(".conf").to_owned());
+    adoption.files = before.iter().cloned().chain(now).collect();
+    // A file that is declared no more goes back to what it was.
+    adoption.files.retain(|name| desired.sysctl.contains_key(name));
     if let Some(back) = &options.back {
         adoption.adopted.clone_from(&back.adopted);
         for (family, planned) in Family::ALL.into_iter().zip(rules) {
@@ -100,9 +117,16 @@ pub(super) fn plan(
         adoption.warnings.extend(boot::warnings(family, &taken.list, &observed.boot_files));
         adoption.texts.insert(family, text(&taken.list, '!'));
         adoption.changes.extend(changes(family, Action::Remove, &taken.list, &taken.origins));
-        adoption.adopted.extend(taken.list);
+        let from = |one: Adopted| Adopted { from: loaded_by(&one, &observed.boot_files), ..one };
+        adoption.adopted.extend(taken.list.into_iter().map(from));
     }
     adoption
+}
+
+/// The first file that loads a rule at boot.
+fn loaded_by(one: &Adopted, files: &BootFiles) -> Option<String> {
+    let places = files.places(one.family, &one.table, &one.chain, one.rule.as_deref()?);
+    places.map(|place| place.path.clone()).next()
 }
 
 /// What is in the first list and not in the second.

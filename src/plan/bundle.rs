@@ -80,7 +80,7 @@ impl Bundle {
         if let Some(back) = &options.back {
             put("back", format!("{}\n", back.generation));
         }
-        let record = Record::of(desired, &bridges.owned, &adoption.adopted);
+        let record = Record::of(desired, &bridges.owned, adoption);
         let record = serde_json::to_string(&record).unwrap_or_default();
         put("desired.json", record);
         if options.zero {

@@ -2,7 +2,7 @@
 
 use super::{Record, rules};
 use crate::desired::Desired;
-use crate::netfilter::{BridgeView, Surroundings};
+use crate::netfilter::{Backend, BridgeView, Frame, Payload, Surroundings, Switches};
 use crate::observe::{Live, Observed, Predicted};
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
@@ -43,14 +43,41 @@ pub fn bridge_view(
             ports.push(port.clone());
         }
     }
-    let own = links.and_then(|l| l.by_name.get(name)?.number(own_knob(family))).is_some_and(|v| v != 0);
-    let own = match (declared, family) {
-        (Some(bridge), Family::V4) => bridge.nf_call_iptables.unwrap_or(own),
-        (Some(bridge), Family::V6) => bridge.nf_call_ip6tables.unwrap_or(own),
-        (None, _) => own,
-    };
-    BridgeView { name: name.to_owned(), ports, nf_call: own || global(family, observed, desired) }
+    let untagged = Frame { payload: Payload::Ip(family), tagged: false };
+    let nf_call = switches(name, observed, desired).rules(untagged).is_some();
+    BridgeView { name: name.to_owned(), ports, nf_call }
 }
+
+/// Which frames of a bridge meet rules, as it is or will be.
+pub fn switches(name: &str, observed: Option<&Observed>, desired: Option<&Desired>) -> Switches {
+    let link = observed.and_then(|o| o.links.by_name.get(name));
+    let declared = desired.and_then(|d| d.bridges.get(name));
+    let either = |knob: &str, stated: Option<bool>, key: &str| {
+        let live = || link.and_then(|link| link.number(knob)).is_some_and(|on| on != 0);
+        stated.unwrap_or_else(live) || global(key, observed, desired)
+    };
+    Switches {
+        iptables: either(
+            own_knob(Family::V4),
+            declared.and_then(|bridge| bridge.nf_call_iptables),
+            global_knob(Family::V4),
+        ),
+        ip6tables: either(
+            own_knob(Family::V6),
+            declared.and_then(|bridge| bridge.nf_call_ip6tables),
+            global_knob(Family::V6),
+        ),
+        arptables: either(
+            "nf_call_arptables",
+            declared.and_then(|bridge| bridge.nf_call_arptables),
+            "net/bridge/bridge-nf-call-arptables",
+        ),
+        tagged: global(TAGGED, observed, desired),
+    }
+}
+
+/// The switch for frames with a VLAN tag; it is the only one that is off by itself.
+const TAGGED: &str = "net/bridge/bridge-nf-filter-vlan-tagged";
 
 /// What the walk has to know of the host beside its rules: addresses and routes. Other tables are left
 /// out: who is connected has passed them, and a plan does not change them.
@@ -74,7 +101,20 @@ pub fn surroundings(observed: &Observed) -> Surroundings {
         };
         routes.push((net, hop.dev.clone()));
     }
-    Surroundings { addresses, routes, ..Surroundings::default() }
+    // One alternative for both families is the rule; where they differ nothing is known.
+    let mut backends: Vec<_> = observed.rules.values().filter_map(|rules| backend(&rules.backend)).collect();
+    backends.dedup();
+    let backend = if let [one] = backends[..] { Some(one) } else { None };
+    Surroundings { addresses, routes, backend, ..Surroundings::default() }
+}
+
+/// A backend, as the probe calls it.
+fn backend(word: &str) -> Option<Backend> {
+    match word {
+        "nft" => Some(Backend::Nft),
+        "legacy" => Some(Backend::Legacy),
+        _ => None,
+    }
 }
 
 /// A route's destination, as `ip` prints it.
@@ -102,24 +142,25 @@ pub fn global_knob(family: Family) -> &'static str {
 }
 
 /// Whether the switch for all bridges is declared, and on.
-pub fn declared_global(family: Family, desired: &Desired) -> Option<bool> {
+pub fn declared_global(key: &str, desired: &Desired) -> Option<bool> {
     let entries = desired.sysctl.values().flat_map(|file| &file.entries);
-    let mut of_key = entries.filter(|entry| entry.key.path() == global_knob(family));
+    let mut of_key = entries.filter(|entry| entry.key.path() == key);
     of_key.next().map(|entry| entry.value.trim() != "0")
 }
 
-/// Whether bridged frames of all bridges meet iptables. Without br_netfilter none does; a rule that
-/// loads it brings it at 1.
-fn global(family: Family, observed: Option<&Observed>, desired: Option<&Desired>) -> bool {
-    let live = match observed.map(|o| o.sysctl.get(global_knob(family))) {
+/// Whether a switch for all bridges is on. Without br_netfilter none is; a rule that loads it brings it as the
+/// kernel has it at first.
+fn global(key: &str, observed: Option<&Observed>, desired: Option<&Desired>) -> bool {
+    let at_first = key != TAGGED;
+    let live = match observed.map(|o| o.sysctl.get(key)) {
         Some(Some(Live::Value(value))) => Some(value.trim() != "0"),
         Some(_) => None,
-        // Nothing is known of the host: on, which is the kernel's default once the module is there.
-        None => Some(true),
+        // Nothing is known of the host: what the kernel has once the module is there.
+        None => Some(at_first),
     };
     let Some(desired) = desired else { return live.unwrap_or(false) };
-    let wanted = declared_global(family, desired);
-    wanted.or(live).unwrap_or_else(|| loads_br_netfilter(desired))
+    let wanted = declared_global(key, desired);
+    wanted.or(live).unwrap_or_else(|| at_first && loads_br_netfilter(desired))
 }
 
 fn loads_br_netfilter(desired: &Desired) -> bool {

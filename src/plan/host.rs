@@ -162,7 +162,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     };
     let sysctl = sysctl::plan(desired, observed, &record, options.adopt);
     let mut rules = Family::ALL.map(|family| rules::plan(family, desired, observed, &record));
-    let adoption = adopt::plan(desired, observed, &record, options, &mut rules);
+    let adoption = adopt::plan(desired, observed, &record, options, &mut rules, &sysctl);
 
     plan.changes.extend(sysctl.changes.iter().cloned());
     plan.warnings.extend(sysctl.warnings.iter().cloned());

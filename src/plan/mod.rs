@@ -21,7 +21,7 @@ mod sysctl;
 mod written;
 
 pub use crate::resource::Kind;
-pub use adopt::{Adopted, Back};
+pub use adopt::{Adopted, Back, Took};
 pub use bridge::{Owned, maker as bridge_maker};
 pub use bundle::Bundle;
 pub use bystanders::bystanders;

@@ -1,12 +1,13 @@
 //! What a generation wants, as it is kept on the host: enough to see what is wanted no more, and to
 //! go back to it.
 
+use super::adopt::Adoption;
 use crate::desired::Desired;
 use crate::inventory::Stanza;
 use crate::resource::iptables::{Family, Rules, module_of};
 use crate::resource::{bridge::Bridge, sysctl};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The resources of one generation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Record {
     /// What was taken over of others, up to this generation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adopted: Vec<super::Adopted>,
+    /// The same of files of sysctl.d, less `.conf`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub adopted_files: BTreeSet<String>,
     /// What bootstraps asked for, where this came from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stanza: Option<Stanza>,
@@ -37,7 +41,7 @@ impl Record {
     pub const VERSION: u32 = 1;
 
     /// The record of a desired state.
-    pub fn of(desired: &Desired, owned: &BTreeMap<String, super::Owned>, adopted: &[super::Adopted]) -> Self {
+    pub(super) fn of(desired: &Desired, owned: &BTreeMap<String, super::Owned>, adoption: &Adoption) -> Self {
         Self {
             version: Self::VERSION,
             inventory: desired.inventory.clone(),
@@ -45,7 +49,8 @@ impl Record {
             rules: desired.rules.clone(),
             bridges: desired.bridges.clone(),
             owned: owned.clone(),
-            adopted: adopted.to_vec(),
+            adopted: adoption.adopted.clone(),
+            adopted_files: adoption.files.clone(),
             stanza: desired.stanza.clone(),
         }
     }

@@ -13,22 +13,20 @@ impl Record {
         let (old, new) = (before.texts(), self.texts());
         let names: BTreeSet<&(Kind, String)> = old.keys().chain(new.keys()).collect();
         let none = Vec::new();
-        names
-            .into_iter()
-            .filter_map(|name| {
-                let (was, is) = (old.get(name), new.get(name));
-                let wanted: Vec<_> = is.unwrap_or(&none).iter().map(|l| (l.clone(), None)).collect();
-                let diff = Diff::of(was.unwrap_or(&none), &wanted);
-                let action = match (was, is) {
-                    (None, _) => Action::Add,
-                    (_, None) => Action::Remove,
-                    _ => Action::Change,
-                };
-                let (kind, resource) = name.clone();
-                let change = Change { kind, resource, action, diff, origin: Vec::new(), risks: Vec::new() };
-                (!change.diff.is_empty() || action != Action::Change).then_some(change)
-            })
-            .collect()
+        let own = names.into_iter().filter_map(|name| {
+            let (was, is) = (old.get(name), new.get(name));
+            let wanted: Vec<_> = is.unwrap_or(&none).iter().map(|l| (l.clone(), None)).collect();
+            let diff = Diff::of(was.unwrap_or(&none), &wanted);
+            let action = match (was, is) {
+                (None, _) => Action::Add,
+                (_, None) => Action::Remove,
+                _ => Action::Change,
+            };
+            let (kind, resource) = name.clone();
+            let change = Change { kind, resource, action, diff, origin: Vec::new(), risks: Vec::new() };
+            (!change.diff.is_empty() || action != Action::Change).then_some(change)
+        });
+        own.chain(self.adoption_since(before)).collect()
     }
 
     /// The lines of every resource.

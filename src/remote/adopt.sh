@@ -102,6 +102,12 @@ keep_adopted() {
 	done
 }
 
+# How many rules of others are taken over, by the generation that took them.
+adopted_rules() {
+	awk '/^\+-A / { n = split(FILENAME, part, "/"); sub(/\..*/, "", part[n]); rules[part[n]]++ }
+		END { for (n in rules) printf "adopted=%s %s\n", n, rules[n] }' $ETC/current/adopted/*.[46] 2>/dev/null | sort -t = -k 2n
+}
+
 # Files of sysctl.d that become ours: kept as they were, with mode and owner.
 keep_adopted_files() {
 	local name kept=$VAR/original/files

@@ -15,6 +15,8 @@ stage() {
 	busy*) refuse locked "${answer#busy }" ;;
 	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$T/log" 2>/dev/null)" ;;
 	esac
+	# Where rules of others are taken over it is recorded what loaded them.
+	if [ -e "$T/new/adopt4" ] || [ -e "$T/new/adopt6" ]; then probe_boot_files; fi
 	probe
 	[ -L $ETC/current ] || [ ! -e $ETC/generations ] || rm -rf $ETC/generations
 	generation=0
@@ -252,6 +254,7 @@ status() {
 	open=$(readlink $VAR/open 2>/dev/null)
 	printf 'open=%s\n' "${open##*/}"
 	[ -s $VAR/boot.failed ] && printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
+	adopted_rules
 	[ -z "$current" ] || [ -n "$open" ] || differs
 	section transactions
 	for T in "$VAR"/txn/*/; do

@@ -79,7 +79,7 @@ probe_sysctl() {
 				while read -r key; do name_key "$key"; done <$ETC/current/sysctl.keys
 			fi
 			# What a forecast needs whether it is declared or not.
-			for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables netfilter/nf_conntrack_tcp_loose ipv4/ip_forward ipv6/conf/all/forwarding; do
+			for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables bridge/bridge-nf-call-arptables bridge/bridge-nf-filter-vlan-tagged netfilter/nf_conntrack_tcp_loose ipv4/ip_forward ipv6/conf/all/forwarding; do
 				name_key net/$key
 			done
 			for key in /proc/sys/net/ipv6/conf/*/accept_ra; do

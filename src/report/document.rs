@@ -21,6 +21,9 @@ pub struct Document {
     /// The changes are what has changed on the hosts since the last apply, and nothing is proposed.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub drift: bool,
+    /// The command for the hosts of an apply that were not done.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
     /// How many hosts, and how many of each status.
     #[schemars(with = "BTreeMap<String, u64>")]
     pub summary: serde_json::Map<String, serde_json::Value>,
@@ -58,13 +61,14 @@ pub struct HostEntry {
 pub struct ChangeEntry {
     /// The kind of resource.
     pub kind: Kind,
-    /// Its name.
+    /// Its name: `filter/INPUT`, `60-arp`, `br123`; `filter/INPUT of others` is what `--adopt` takes over of that
+    /// chain (`remove`) or an undo gives back (`add`).
     pub resource: String,
     /// What happens to it.
     pub action: Action,
     /// The lines, each with a sign and a space before it.
     pub diff: Arc<str>,
-    /// `file:line` of what is wanted.
+    /// `file:line` of what is wanted; for rules of others, of those of ours that say the same.
     pub origin: Vec<String>,
     /// What is dangerous about it.
     pub risks: Vec<Risk>,
@@ -113,7 +117,7 @@ impl Document {
             let count = hosts.iter().filter(|h| h.status == status).count();
             summary.insert(status.as_str().into(), count.into());
         }
-        Self { version: Self::VERSION, run, runs: Vec::new(), drift: false, summary, hosts }
+        Self { version: Self::VERSION, run, runs: Vec::new(), drift: false, next: None, summary, hosts }
     }
 
     /// What a plan found.

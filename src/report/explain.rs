@@ -75,6 +75,13 @@ fn bridge_text(bridge: &BridgeStory, style: Style, out: &mut String) {
     let ports = if ports.is_empty() { "no ports".to_owned() } else { ports.join(", ") };
     let _ = writeln!(out, "    ports: {}", printable(&ports));
     bridge.families.iter().for_each(|family| family_text(family, style, out));
+    if bridge.families.iter().any(|family| family.filtered) {
+        let line = match bridge.tagged {
+            true => "    frames with a VLAN tag meet the same rules: bridge-nf-filter-vlan-tagged is 1",
+            false => "    frames with a VLAN tag meet no rule: bridge-nf-filter-vlan-tagged is 0",
+        };
+        let _ = writeln!(out, "{}", style.faint(&style.prose(line)));
+    }
 }
 
 fn family_text(story: &FamilyStory, style: Style, out: &mut String) {

@@ -143,7 +143,7 @@ fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportEr
             if last.contains("Permission denied") {
                 return TransportError::Connect(format!(
                     "{last} No key was taken, and kvmfw asks for no password and no passphrase: load the key with ssh-add, \
-                     or name its file (identity_file)"
+                     or name its file (identity_file, --identity-file)"
                 ));
             }
             // What came through a command and not from an address: why it ended only that command knows.

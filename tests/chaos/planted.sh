@@ -4,27 +4,19 @@
 # the random space is small; what is in it stays random. Ends with 0 only if all were caught, and if the
 # runner finds nothing in the same spaces without a defect (PLANTED_CLEAN=0 leaves that out).
 # Arguments: names of defects (all of them). CHAOS_SEED: the seed.
-# shellcheck disable=SC2016,SC2317 # lines of other scripts; functions are called by the name of their defect
+# shellcheck disable=SC2016,SC2034,SC2154,SC2317 # lines of other scripts; what tests/planted.sh reads and sets; functions are called by the name of their defect
 set -u -o pipefail
 top=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd) || exit 1
 work=$(mktemp -d /tmp/kvmfw-planted.XXXXXX) || exit 1
 trap 'rm -rf "$work"' EXIT
+# shellcheck source=../planted.sh
+. "$top/tests/planted.sh"
+tree=$work/tree
 export CARGO_TERM_COLOR=never KVMFW_NO_SKIP=1 CHAOS_STOP=1 CHAOS_SEED=${CHAOS_SEED:-1} CHAOS_RUNS=200
 unset CHAOS_ONLY CHAOS_BOOK
 # Everything but the crate itself is the same each time.
 target=${CARGO_TARGET_DIR:-$top/target}/planted
 
-# Replaces a line that stands in the file exactly so often; anything else is a defect of this script.
-plant() { # FILE TIMES OLD NEW
-    OLD=$3 NEW=$4 awk -v times="$2" '
-        $0 == ENVIRON["OLD"] { print ENVIRON["NEW"]; found++; next }
-        { print }
-        END { exit found != times }' "$work/tree/$1" >"$work/new" || {
-        echo "planted: $1 has not $2 times the line: $3" >&2
-        exit 2
-    }
-    cp "$work/new" "$work/tree/$1"
-}
 space() { export CHAOS_FAULT=$1 CHAOS_STEP=$2 CHAOS_SICK=$3; } # FAULTS STEPS ILLS, with commas between
 
 # The restore begins while the apply may run on.
@@ -77,20 +69,15 @@ ports_forgotten() {
 }
 
 all='no_fence old_connection move_for_link no_sync early_persist late_snapshot guard_in_session ports_forgotten'
-(($#)) || read -ra list <<<"$all"
-(($#)) && list=("$@")
+choose "$@"
 runner=$(cd "$top" && cargo test --locked --test chaos --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"name":"chaos".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [[ -x $runner ]] || { echo 'planted: the chaos runner was not built' >&2; exit 2; }
 cd "$top" || exit 2
 bad=0
 for defect in "${list[@]}"; do
-    [[ " $all " == *" $defect "* ]] || { echo "planted: no defect $defect; there are $all" >&2; exit 2; }
-    rm -rf "$work/tree"
-    mkdir "$work/tree"
-    cp -r "$top"/{Cargo.toml,Cargo.lock,build.rs,src,modules,benches} "$work/tree/" || exit 2
-    "$defect"
-    (cd "$work/tree" && CARGO_TARGET_DIR=$target cargo build --locked --quiet --bin kvmfw) || exit 2
+    copy_with "$defect"
+    (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --locked --quiet --bin kvmfw) || exit 2
     cp "$target/debug/kvmfw" "$work/kvmfw" || exit 2
     if KVMFW=$work/kvmfw "$runner" --nocapture >"$work/log" 2>&1; then
         echo "planted: NOT CAUGHT in 200 runs: $defect"

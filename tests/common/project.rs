@@ -88,6 +88,12 @@ impl Project {
         self.write("inventories/lab.yaml", &text);
     }
 
+    /// Takes the inventories away; what is left knows no host.
+    pub fn without_inventories(self) -> Self {
+        fs::remove_dir_all(self.folder.path().join("inventories")).unwrap();
+        self
+    }
+
     /// Writes a module of the project.
     pub fn module(&self, name: &str, yaml: &str) {
         self.write(&format!("modules/{name}/module.yaml"), yaml);

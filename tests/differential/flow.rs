@@ -1,10 +1,16 @@
 //! Connections between the nodes of the world, packet by packet, and what conntrack makes of each.
 
 use crate::random::Random;
-use kvmfw::netfilter::{Base, Device, Direction, End, Packet, States, Surroundings, TcpFlags, Translation};
+use kvmfw::netfilter::{
+    Backend, Base, Device, Direction, End, Frame, Packet, Payload, States, Surroundings, Switches, TcpFlags,
+    Translation,
+};
 use kvmfw::resource::iptables::Family;
 use serde_json::{Value, json};
 use std::net::IpAddr;
+
+/// The VLAN of frames that are sent with a tag.
+pub const VLAN: u16 = 7;
 
 /// Where a packet starts or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +57,7 @@ impl Node {
         let owner = [Node::G0, Node::G1, Node::Net, Node::Host]
             .into_iter()
             .find(|node| node.addresses(family).iter().any(|own| own.parse() == Ok(address)));
-        let near = surroundings(family).addresses.iter().any(|(_, net)| net.contains(&address));
+        let near = surroundings(family, Backend::Nft).addresses.iter().any(|(_, net)| net.contains(&address));
         owner.or((!near).then_some(Node::Net))
     }
 
@@ -115,14 +121,18 @@ pub struct Sent {
     pub snat: Option<bool>,
     /// Where NAT sends it, if it is known to rewrite it.
     pub really_to: Option<IpAddr>,
-    /// Whether rules see what the bridge carries, for all bridges or for this one.
-    pub nf_call: bool,
+    /// Which frames of the bridge rules see.
+    pub switches: Switches,
+    /// Sent with a VLAN tag, from one port of the bridge to another.
+    pub tagged: bool,
+    /// Sent in two pieces.
+    pub split: bool,
     /// The packet that it is an error about.
     pub about: Option<Box<Value>>,
 }
 
 /// The host as the walk is told of it.
-pub fn surroundings(family: Family) -> Surroundings {
+pub fn surroundings(family: Family, backend: Backend) -> Surroundings {
     let net = |text: &str| text.parse().unwrap();
     let (own, routes) = match family {
         Family::V4 => (["10.0.0.254/24", "10.1.0.254/24"], ["10.0.0.0/24", "10.1.0.0/24", "0.0.0.0/0"]),
@@ -133,6 +143,7 @@ pub fn surroundings(family: Family) -> Surroundings {
         addresses: devices.iter().zip(own).map(|(device, own)| ((*device).to_owned(), net(own))).collect(),
         routes: devices.iter().zip(routes).map(|(device, to)| (net(to), (*device).to_owned())).collect(),
         bystanders: Vec::new(),
+        backend: Some(backend),
     }
 }
 
@@ -156,7 +167,7 @@ impl Sent {
         family: Family,
         number: u16,
         loose: bool,
-        nf_call: bool,
+        switches: Switches,
         hints: &Hints,
     ) -> (Kind, Self) {
         use Node::{G0, G1, Host, Net};
@@ -220,9 +231,12 @@ impl Sent {
             dnat: None,
             snat: None,
             really_to: None,
-            nf_call,
+            switches,
+            tagged: false,
+            split: false,
             about: None,
         };
+        sent.tagged = sent.between_ports() && random.one_in(4);
         match kind {
             Kind::Tcp => sent.open(random, loose),
             Kind::Discovery => {
@@ -271,6 +285,7 @@ impl Sent {
             },
             ..self.clone()
         };
+        reply.tagged &= reply.between_ports();
         if self.protocol == 6 {
             let started = u32::from(self.flags & flags::SYN != 0);
             reply.seq = if started == 1 { 9000 } else { self.ack };
@@ -348,10 +363,23 @@ impl Sent {
         Node::of(self.really_to.unwrap_or(self.dst))
     }
 
+    /// Whether it is a frame from one port of the bridge to another.
+    fn between_ports(&self) -> bool {
+        let on_a_port = |node: Option<Node>| node.is_some_and(|node| node.port().is_some());
+        let to = Node::of(self.dst);
+        // What a machine sends to itself by way of the host is routed.
+        on_a_port(Some(self.at)) && on_a_port(to) && to != Some(self.at)
+    }
+
+    /// Whether rules are asked about it where it comes in by a port.
+    fn seen_on_ports(&self) -> bool {
+        let frame = Frame { payload: Payload::Ip(self.family), tagged: self.tagged };
+        self.switches.rules(frame).is_some()
+    }
+
     /// Whether it is a frame from one port of the bridge to another that no rule is asked about.
     pub fn unseen(&self) -> bool {
-        let on_a_port = |node: Option<Node>| node.is_some_and(|node| node.port().is_some());
-        !self.nf_call && on_a_port(Some(self.at)) && on_a_port(Node::of(self.dst))
+        !self.seen_on_ports() && self.between_ports()
     }
 
     /// As `wire.py` takes it.
@@ -368,6 +396,12 @@ impl Sent {
             "flags": self.flags, "seq": self.seq, "ack": self.ack, "icmp": [self.icmp.0, self.icmp.1],
             "echo": self.echo,
         });
+        if self.tagged {
+            order["vlan"] = VLAN.into();
+        }
+        if self.split {
+            order["split"] = true.into();
+        }
         if let Some(about) = &self.about {
             order["quoted"] = (**about).clone();
         }
@@ -383,9 +417,11 @@ impl Sent {
             _ => Base::Forward,
         };
         // From one machine of the bridge to another the frame is bridged, or NAT makes it so.
-        let bridged = self.nf_call && self.at.port().is_some() && to.port().is_some();
+        let seen = self.seen_on_ports();
+        let routed = Node::of(self.dst) == Some(self.at);
+        let bridged = seen && !routed && self.at.port().is_some() && to.port().is_some();
         let port = |node: Node| {
-            let port = node.port().filter(|_| self.nf_call);
+            let port = node.port().filter(|_| seen);
             port.map_or(Device::Absent, Device::named)
         };
         let packet = match self.protocol {
@@ -424,6 +460,10 @@ pub struct Arrived {
     pub sport: Option<u16>,
     pub dport: Option<u16>,
     pub echo: Option<u16>,
+    /// The VLAN that its tag says.
+    pub vlan: Option<u16>,
+    /// `whole`, or which piece of a packet it is.
+    pub piece: String,
 }
 
 impl Arrived {
@@ -437,6 +477,8 @@ impl Arrived {
             sport: number("sport"),
             dport: number("dport"),
             echo: number("echo"),
+            vlan: number("vlan"),
+            piece: seen["piece"].as_str().unwrap_or_default().to_owned(),
         }
     }
 }

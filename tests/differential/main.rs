@@ -9,6 +9,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod flow;
+mod frames;
+mod pieces;
 mod public;
 #[path = "../chaos/random.rs"]
 mod random;
@@ -16,12 +18,14 @@ mod rules;
 mod world;
 
 use flow::{Arrived, Hints, Kind, Node, Sent};
-use kvmfw::netfilter::{Direction, Ruleset, States, Surroundings, Verdict, Walk, walk};
+use kvmfw::netfilter::{
+    Backend, Base, Direction, Ruleset, States, Surroundings, Switches, Verdict, Walk, walk,
+};
 use kvmfw::resource::iptables::Family;
 use kvmfw::resource::iptables::save::Save;
 use random::Random;
 use rules::{Rules, UNKNOWN_IS_ENOUGH};
-use world::{Backend, World};
+use world::World;
 
 /// So many connections are tried against one ruleset.
 const FLOWS: u16 = 16;
@@ -34,6 +38,8 @@ struct Count {
     unknown: u64,
     /// Of those accepted: frames of a bridge that is out of iptables.
     unseen: u64,
+    /// With a VLAN tag, and seen by rules.
+    tagged: u64,
     /// ICMP errors about packets that went before.
     errors: u64,
     rulesets: u64,
@@ -66,13 +72,14 @@ fn the_walk_says_what_the_kernel_does() {
         one_ruleset(&mut world, seed, run, &mut count);
     }
     common::tell(&format!(
-        "{} packets ({} of them errors about another) through {} rulesets in {:.0} s: {} accepted ({} of them past all rules), {} dropped, {} unknown, {} wrong (DIFF_SEED={seed}); {} rulesets refused by the kernel",
+        "{} packets ({} of them errors about another) through {} rulesets in {:.0} s: {} accepted ({} of them past all rules), {} with a VLAN tag asked about, {} dropped, {} unknown, {} wrong (DIFF_SEED={seed}); {} rulesets refused by the kernel",
         count.packets,
         count.errors,
         count.rulesets,
         start.elapsed().as_secs_f64(),
         count.accepted,
         count.unseen,
+        count.tagged,
         count.dropped,
         count.unknown,
         count.wrong.len(),
@@ -83,6 +90,7 @@ fn the_walk_says_what_the_kernel_does() {
         assert!(count.refused * 5 <= count.rulesets, "rules are drawn that no kernel takes");
         assert!(count.accepted * 5 >= packets && count.dropped * 10 >= packets, "one-sided packets");
         assert!(packets < 3000 || count.unseen * 50 >= packets, "too few frames of bridges out of iptables");
+        assert!(packets < 3000 || count.tagged * 100 >= packets, "too few frames with a VLAN tag");
         assert!(count.unknown * 5 <= packets, "the walk knows too little");
     }
 }
@@ -100,8 +108,14 @@ fn one_ruleset(world: &mut World, seed: u64, run: u64, count: &mut Count) {
         return;
     };
     let name = format!("DIFF_SEED={seed} DIFF_ONLY={run} {family:?} {backend:?}");
-    let trial =
-        Trial { name, family, first_port: run * u64::from(FLOWS), flows: FLOWS, hints: Hints::default() };
+    let trial = Trial {
+        name,
+        family,
+        backend,
+        first_port: run * u64::from(FLOWS),
+        flows: FLOWS,
+        hints: Hints::default(),
+    };
     try_out(world, &save, &trial, &mut random, count);
     unload(world, backend, family);
 }
@@ -111,6 +125,7 @@ struct Trial {
     /// What a wrong answer is reported with.
     name: String,
     family: Family,
+    backend: Backend,
     /// Where the numbers of its connections begin.
     first_port: u64,
     flows: u16,
@@ -125,13 +140,16 @@ fn try_out(world: &mut World, save: &Save, trial: &Trial, random: &mut Random, c
     let (all, own) =
         random.of_these(&[(true, false), (true, false), (true, true), (false, true), (false, false)]);
     world.nf_call(trial.family, all, own);
-    let nf_call = all || own;
+    let tagged = random.one_in(2);
+    world.sysctl("net.bridge.bridge-nf-filter-vlan-tagged", tagged.into());
+    let on = all || own;
+    let switches = Switches { iptables: on, ip6tables: on, arptables: false, tagged };
     let set = Ruleset::new(save);
-    let around = flow::surroundings(trial.family);
+    let around = flow::surroundings(trial.family, trial.backend);
     count.rulesets += 1;
     for n in 0..trial.flows {
         let port = u16::try_from(20_000 + (trial.first_port + u64::from(n)) % 40_000).unwrap();
-        let (kind, first) = Sent::first(random, trial.family, port, loose, nf_call, &trial.hints);
+        let (kind, first) = Sent::first(random, trial.family, port, loose, switches, &trial.hints);
         if kind == Kind::Other {
             world.forget();
         }
@@ -235,10 +253,21 @@ impl Flow<'_> {
             self.log += &format!("  left {base:?} {left:?}\n");
         }
         let arrived = seen.first().map(Arrived::read);
+        self.count.tagged += u64::from(sent.tagged);
+        let bridged = matches!(&walk.left, Some((Base::Forward, left)) if left.bridged);
+        if sent.tagged && walk.verdict == Verdict::Accept && !bridged {
+            // NAT takes it off the bridge, and the host has no device for its VLAN.
+            self.count.accepted += 1;
+            if arrived.is_some() {
+                return Err("a frame with a VLAN tag was taken off the bridge, and arrived".to_owned());
+            }
+            return Ok(Outcome { arrived: None, tracked: None });
+        }
         match (walk.verdict, &arrived) {
             (Verdict::Accept, Some(arrived)) => {
                 self.count.accepted += 1;
                 self.compare(&walk, arrived)?;
+                same_tag(sent, arrived)?;
             }
             (Verdict::Drop, None) => self.count.dropped += 1,
             (Verdict::Accept, None) if Self::nobody_there(sent, &walk) => {
@@ -279,6 +308,9 @@ impl Flow<'_> {
         let seen = self.world.send(&sent.order(self.count.packets));
         self.log += &format!("{sent:?}\n  no rule sees it\n  seen {seen:?}\n");
         let arrived = seen.first().map(Arrived::read);
+        if let Some(arrived) = &arrived {
+            same_tag(sent, arrived)?;
+        }
         if arrived.as_ref().is_some_and(|arrived| (arrived.src, arrived.dst) == (sent.src, sent.dst)) {
             Ok(Outcome { arrived, tracked: Some(false) })
         } else {
@@ -310,4 +342,12 @@ impl Flow<'_> {
         }
         Err("NAT made something else of it".to_owned())
     }
+}
+
+/// A bridge leaves the tag of a frame as it is.
+fn same_tag(sent: &Sent, arrived: &Arrived) -> Result<(), String> {
+    if arrived.vlan == sent.tagged.then_some(flow::VLAN) {
+        return Ok(());
+    }
+    Err(format!("VLAN {:?} arrived", arrived.vlan))
 }

@@ -2,27 +2,17 @@
 # Plants defects into a copy of the packet walk, one at a time: the comparison with the kernel has to catch
 # each of them. Needs root. Ends with 0 only if all were caught, and the walk as it is was not.
 # Arguments: names of defects (all of them). DIFF_SEED: the seed. DIFF_PACKETS: so many packets at most (3,000).
-# shellcheck disable=SC2016,SC2317 # lines of another language; functions are called by the name of their defect
+# shellcheck disable=SC2016,SC2034,SC2154,SC2317 # lines of another language; what tests/planted.sh reads and sets; functions are called by the name of their defect
 set -u -o pipefail
 top=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd) || exit 1
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target} CARGO_TERM_COLOR=never KVMFW_NO_SKIP=1
 export DIFF_SEED=${DIFF_SEED:-1} DIFF_PACKETS=${DIFF_PACKETS:-3000}
 unset DIFF_ONLY KVMFW_LONG
+# shellcheck source=../planted.sh
+. "$top/tests/planted.sh"
 # One place, so that what is built there is built anew and not once more.
 tree=$CARGO_TARGET_DIR/planted/walk
 log=$tree.log
-
-# Replaces a line that stands in the file exactly so often; anything else is a defect of this script.
-plant() { # FILE TIMES OLD NEW
-    OLD=$3 NEW=$4 awk -v times="$2" '
-        $0 == ENVIRON["OLD"] { print ENVIRON["NEW"]; found++; next }
-        { print }
-        END { exit found != times }' "$tree/$1" >"$tree.new" || {
-        echo "planted: $1 has not $2 times the line: $3" >&2
-        exit 2
-    }
-    cp "$tree.new" "$tree/$1"
-}
 
 none() { :; }
 # `!` is read and forgotten.
@@ -64,21 +54,24 @@ dnat_forgotten() {
     plant src/netfilter/nat.rs 1 '            To::Destination(address) => address.apply(packet.dst),' \
         '            To::Destination(_) => packet.dst,'
 }
+# Rules are asked about frames with a VLAN tag, whatever the switch says.
+tags_unseen() {
+    plant src/netfilter/frame.rs 1 '        if frame.tagged && !self.tagged {' '        if false {'
+}
+# A later piece of a packet has the ports of the first.
+pieces_have_ports() {
+    plant src/netfilter/test.rs 1 '        if packet.fragment == Fragment::Later {' '        if false {'
+}
 
-all='none no_negation goto_comes_back return_accepts short_ranges marks_add_up ports_of_anything raw_knows_states dnat_forgotten'
-(($#)) || read -ra list <<<"$all"
-(($#)) && list=("$@")
+all='none no_negation goto_comes_back return_accepts short_ranges marks_add_up ports_of_anything raw_knows_states dnat_forgotten tags_unseen pieces_have_ports'
+choose "$@"
 bad=0
 for defect in "${list[@]}"; do
-    [[ " $all " == *" $defect "* ]] || { echo "planted: no defect $defect; there are $all" >&2; exit 2; }
-    rm -rf "$tree"
-    mkdir -p "$tree"
-    cp -r "$top"/{Cargo.toml,Cargo.lock,src,modules,benches,tests} "$tree/" || exit 2
-    "$defect"
+    copy_with "$defect" "$top/tests"
     # shellcheck disable=SC2164
     cd "$tree"
     cargo test --locked --quiet --test differential --no-run 2>"$log" || { cat "$log"; exit 2; }
-    if cargo test --locked --quiet --test differential the_walk_says_what_the_kernel_does -- --nocapture >"$log" 2>&1; then
+    if cargo test --locked --quiet --test differential -- --nocapture the_walk_says_what_the_kernel_does pieces_without >"$log" 2>&1; then
         [[ $defect == none ]] && { echo 'planted: without a defect nothing is wrong'; continue; }
         echo "planted: NOT CAUGHT in $DIFF_PACKETS packets: $defect"
         bad=1

@@ -4,9 +4,9 @@
 
 use crate::flow::{Hints, Node};
 use crate::random::Random;
-use crate::world::{Backend, World};
+use crate::world::World;
 use crate::{Count, Trial, common, try_out, unload};
-use kvmfw::netfilter::{Ruleset, Test};
+use kvmfw::netfilter::{Backend, Ruleset, Test};
 use kvmfw::resource::iptables::Family;
 use kvmfw::resource::iptables::save::{Save, tokens};
 use std::net::IpAddr;
@@ -37,7 +37,8 @@ fn rules_that_others_write() {
                 let save = canonical(&world, backend, family, &text, &name);
                 let hints = hints(&save);
                 run += 1;
-                let trial = Trial { name, family, first_port: run * u64::from(FLOWS), flows: FLOWS, hints };
+                let trial =
+                    Trial { name, family, backend, first_port: run * u64::from(FLOWS), flows: FLOWS, hints };
                 try_out(&mut world, &save, &trial, &mut Random::of(seed, run), &mut count);
                 unload(&world, backend, family);
             }

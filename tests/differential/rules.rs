@@ -106,7 +106,8 @@ impl Rules<'_> {
     /// What stands before any `-m`, each at most once.
     fn head(&mut self, hook: &str, protocol: &mut Option<String>, before: &str) -> String {
         let v4 = self.family == Family::V4;
-        let option = self.random.of_these(&["-s", "-d", "-i", "-o", "-p", "-p"]);
+        let option =
+            self.random.of_these(&["-s", "-d", "-i", "-o", "-p", "-p", "-s", "-d", "-i", "-o", "-p", "-f"]);
         let incoming = matches!(hook, "PREROUTING" | "INPUT");
         let outgoing = matches!(hook, "OUTPUT" | "POSTROUTING");
         if before.contains(&format!("{option} ")) || option == "-o" && incoming || option == "-i" && outgoing
@@ -115,6 +116,8 @@ impl Rules<'_> {
         }
         let not = self.negation();
         match option {
+            "-f" if v4 => format!("{not}-f "),
+            "-f" => String::new(),
             "-s" | "-d" => format!("{not}{option} {} ", self.network()),
             "-i" | "-o" => {
                 let device = self.random.of_these(&["br0", "eth0", "br+", "e+", "vnet0", "lo"]);

@@ -19,8 +19,10 @@ import sys
 
 CLONE_NEWNET = 0x40000000
 FENCE = 0x88B5
+OTHER = 0x88B6
 MARK = 0x4B564D00
 MAGIC = b"kvmfwdif"
+SOL_PACKET, PACKET_AUXDATA, VLAN_VALID = 263, 8, 0x10
 MAC = {"host": "02:00:00:00:00:fe", "eth0": "02:00:00:00:01:fe", "g0": "02:00:00:00:00:01",
        "g1": "02:00:00:00:00:02", "net": "02:00:00:00:01:01"}
 NEAR = {"g0": ("vnet0", "br0"), "g1": ("vnet1", "br0"), "net": ("eth0", "eth0")}
@@ -114,6 +116,8 @@ class Wire:
             enter(nets[name])
             link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             link.bind(("eth", 3))
+            # A VLAN tag is told beside the frame.
+            link.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             self.frames[name] = link
         enter(nets["host"])
         # A raw socket gets what has passed INPUT, and sends what then passes OUTPUT.
@@ -142,29 +146,31 @@ class Wire:
             while True:
                 if not select.select([self.frames["g1"]], [], [], 20)[0]:
                     raise TimeoutError("a frame between two guests got lost")
-                frame = self.frames["g1"].recv(2048)
+                frame, vlan, _ = receive(self.frames["g1"])
                 if frame[12:14] == struct.pack("!H", FENCE):
                     if frame[14:18] == token:
                         break
                     continue
-                self.kept.append(("g1", frame))
+                self.kept.append(("g1", frame, vlan))
 
     def send(self, order):
         self.kept = []
         token = MAGIC + struct.pack("!I", order["id"])
-        packet = build(order, token)
+        kind, packets = contents(order, token)
         if order["at"] == "host":
             family = order["family"]
             try:
-                self.out[family].sendto(packet, (order["dst"], 0))
+                self.out[family].sendto(packets[0], (order["dst"], 0))
             except OSError as error:
                 # A packet that a rule drops on its way out is an error to who sends it.
                 if error.errno not in (1, 113, 111, 105):
                     raise
         else:
-            mac = bytes.fromhex((MAC[order["mac"]] + MAC[order["at"]]).replace(":", ""))
-            kind = 0x0800 if order["family"] == 4 else 0x86DD
-            self.frames[order["at"]].send(mac + struct.pack("!H", kind) + packet)
+            head = bytes.fromhex((MAC[order["mac"]] + MAC[order["at"]]).replace(":", ""))
+            if "vlan" in order:
+                head += struct.pack("!HH", 0x8100, order["vlan"])
+            for packet in packets:
+                self.frames[order["at"]].send(head + struct.pack("!H", kind) + packet)
         self.fence()
         return self.arrived(token)
 
@@ -172,13 +178,14 @@ class Wire:
         found = []
         for name, link in self.frames.items():
             while select.select([link], [], [], 0)[0]:
-                frame, (_, _, direction, _, _) = link.recvfrom(2048)
+                frame, vlan, direction = receive(link)
                 if direction != socket.PACKET_OUTGOING:
-                    self.kept.append((name, frame))
-        for name, frame in self.kept:
+                    self.kept.append((name, frame, vlan))
+        for name, frame, vlan in self.kept:
             kind = struct.unpack("!H", frame[12:14])[0]
-            if kind in (0x0800, 0x86DD) and token in frame:
-                found.append({"at": name, **read(frame[14:])})
+            if kind in (0x0800, 0x86DD, 0x0806, OTHER) and token in frame:
+                seen = read(frame[14:]) if kind in (0x0800, 0x86DD) else {}
+                found.append({"at": name, **seen, **({} if vlan is None else {"vlan": vlan})})
         for link in self.local:
             while select.select([link], [], [], 0)[0]:
                 data, extra, _, peer = link.recvmsg(2048, 256)
@@ -190,6 +197,52 @@ class Wire:
                         + socket.inet_pton(socket.AF_INET6, peer[0].split("%")[0]) + dst + data
                 found.append({"at": "host", **read(data)})
         return found
+
+
+def receive(link):
+    """A frame, its VLAN if it has a tag, and whether it came or went."""
+    frame, extra, _, address = link.recvmsg(2048, 256)
+    vlan = None
+    for level, kind, data in extra:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+            status, *_, tci, _ = struct.unpack("=IIIHHHH", data)
+            vlan = tci & 0xFFF if status & VLAN_VALID else None
+    return frame, vlan, address[2]
+
+
+def contents(order, token):
+    """What is in the frames to send: the EtherType, and each frame's payload."""
+    if order.get("frame") == "arp":
+        src, dst = (bytes.fromhex(MAC[order[end]].replace(":", "")) for end in ("at", "mac"))
+        return 0x0806, [struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + src + bytes([10, 0, 0, 1]) + dst
+                        + bytes([10, 0, 0, 2]) + token]
+    if order.get("frame") == "other":
+        return OTHER, [token + bytes(42)]
+    kind = 0x0800 if order["family"] == 4 else 0x86DD
+    if not order.get("split"):
+        return kind, [build(order, token)]
+    # Either piece has the token, the first one the header of what is above IP too.
+    heads = {6: 20, 17: 8, 1: 8, 58: 8}
+    first = heads.get(order["protocol"], 0) + len(token)
+    first += -first % 8
+    padding = bytes(first - heads.get(order["protocol"], 0) - len(token))
+    return kind, split(build(order, token + padding + token), first, order["id"])
+
+
+def split(packet, first, number):
+    """A packet in two pieces, of which the first has so many bytes above IP."""
+    if packet[0] >> 4 == 4:
+        head, body = packet[:20], packet[20:]
+        pieces = []
+        for at, part in ((0, body[:first]), (first, body[first:])):
+            flags = at // 8 | (0 if at else 0x2000)
+            front = head[:2] + struct.pack("!HHH", 20 + len(part), number & 0xFFFF, flags) + head[8:10] + bytes(2) + head[12:]
+            pieces.append(front[:10] + struct.pack("!H", total(front)) + front[12:] + part)
+        return pieces
+    head, body = packet[:40], packet[40:]
+    return [head[:4] + struct.pack("!HB", 8 + len(part), 44) + head[7:]
+            + struct.pack("!BBHI", head[6], 0, at | (0 if at else 1), number) + part
+            for at, part in ((0, body[:first]), (first, body[first:]))]
 
 
 def total(data):
@@ -237,9 +290,18 @@ def read(packet):
     if packet[0] >> 4 == 4:
         kind, protocol, src, dst = socket.AF_INET, packet[9], packet[12:16], packet[16:20]
         rest = packet[(packet[0] & 15) * 4:]
+        place = struct.unpack("!H", packet[6:8])[0]
+        offset, more = place & 0x1FFF, place & 0x2000
     else:
         kind, protocol, src, dst, rest = socket.AF_INET6, packet[6], packet[8:24], packet[24:40], packet[40:]
-    seen = {"src": socket.inet_ntop(kind, src), "dst": socket.inet_ntop(kind, dst), "protocol": protocol}
+        offset = more = 0
+        if protocol == 44:
+            protocol, place, rest = rest[0], struct.unpack("!H", rest[2:4])[0], rest[8:]
+            offset, more = place & 0xFFF8, place & 1
+    seen = {"src": socket.inet_ntop(kind, src), "dst": socket.inet_ntop(kind, dst), "protocol": protocol,
+            "piece": "later" if offset else "first" if more else "whole"}
+    if offset:
+        return seen
     if protocol in (6, 17):
         seen["sport"], seen["dport"] = struct.unpack("!HH", rest[:4])
     elif protocol in (1, 58):

@@ -1,17 +1,11 @@
 //! The host under test and its neighbours, for real: namespaces that `wire.py` makes.
 
+use kvmfw::netfilter::Backend;
 use kvmfw::resource::iptables::Family;
 use kvmfw::resource::iptables::save::Save;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
-/// Which iptables loads the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    Nft,
-    Legacy,
-}
 
 /// The namespaces; they end with the process that holds them.
 pub struct World {

@@ -40,8 +40,9 @@ find /proc/sys/net -type f -perm /444 \
     sed -E 's/^([^:]*):/\1\t/' | keep | LC_ALL=C sort
 
 echo '== links'
-# Timers and numbers out, flags sorted as they are, one line a link.
-ip -d -o link show | sed -E 's/^[0-9]+: ([^:@]+)(@[^:]+)?:/\1/; s/\\/ /g' | awk '
+# Timers and numbers out, flags sorted as they are, one line a link. That a device is up the kernel
+# reports up to a second late; until then it says UNKNOWN, beside flags that tell.
+ip -d -o link show | sed -E 's/^[0-9]+: ([^:@]+)(@[^:]+)?:/\1/; s/\\/ /g; s/ state UNKNOWN / state UP /' | awk '
     BEGIN { n = split("hello_timer tcn_timer topology_change_timer gc_timer hold_timer message_age_timer forward_delay_timer link-netnsid topology_change topology_change_detected", w); for (i in w) drop[w[i]] = 1 }
     { out = ""; for (i = 1; i <= NF; i++) { if ($i in drop) { i++; continue } out = out (i > 1 ? " " : "") $i } print out }' | sort
 

@@ -3,10 +3,9 @@
 mod bridges;
 mod first_look;
 mod local;
-pub(super) mod reach;
 
 use super::apply::{RolloutArgs, Work, carry_out};
-use super::{Code, Common, Format, exit, output, setup};
+use super::{Code, Common, Format, exit, output, reach, setup};
 use crate::apply::{Budget, Settings};
 use crate::desired::{self, Desired};
 use crate::inventory::{self, BOOTSTRAP, Project, Reach, Stanza};
@@ -16,8 +15,6 @@ use crate::problem::did_you_mean;
 use crate::report::Document;
 use crate::transport::Via;
 use clap::Args;
-use reach::Files;
-use std::path::PathBuf;
 
 /// Arguments of `bootstrap`.
 #[derive(Debug, Args)]
@@ -47,12 +44,8 @@ pub(super) struct BootstrapArgs {
     /// The host key that is right: SHA256:…
     #[arg(long, value_name = "SHA256:…")]
     host_key_fingerprint: Option<String>,
-    /// The private key to log in with
-    #[arg(long, value_name = "FILE")]
-    identity_file: Option<PathBuf>,
-    /// Where host keys are looked for and kept
-    #[arg(long, value_name = "FILE")]
-    known_hosts: Option<PathBuf>,
+    #[command(flatten)]
+    files: reach::Files,
     #[command(flatten)]
     rollout: RolloutArgs,
 }
@@ -63,14 +56,10 @@ impl BootstrapArgs {
         self.target.as_deref().unwrap_or("this host")
     }
 
-    /// Files of ssh, for the machine that is logged in to.
-    fn files(&self) -> Files<'_> {
-        [("identity_file", self.identity_file.as_deref()), ("known_hosts", self.known_hosts.as_deref())]
-    }
-
     /// How the host is reached.
     fn reach(&self) -> Result<Reach, u8> {
-        let files = if self.local { Files::default() } else { self.files() };
+        // They are for the machine that is logged in to.
+        let files = (!self.local).then_some(&self.files);
         match &self.target {
             Some(target) => reach::parse(target, files, self.name.as_ref()),
             None => reach::here(self.name.as_ref()),
@@ -80,7 +69,7 @@ impl BootstrapArgs {
     /// The machine that confirms a local bootstrap.
     fn third(&self, common: &Common) -> Result<Option<Desired>, u8> {
         let Some(text) = &self.confirm_from else { return Ok(None) };
-        let reach = reach::parse(text, self.files(), None)?;
+        let reach = reach::parse(text, Some(&self.files), None)?;
         compile(common, &project(common, &Stanza::default().yaml(&reach, &Default::default()))?).map(Some)
     }
 }

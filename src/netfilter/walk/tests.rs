@@ -1,6 +1,6 @@
 use super::*;
 use crate::netfilter::fixtures::{classic_v4, filter, ruleset};
-use crate::netfilter::{Answer, Rule, States, TcpFlags, Test, dead_rules};
+use crate::netfilter::{Answer, Backend, Fragment, Rule, States, TcpFlags, Test, dead_rules};
 use crate::resource::iptables::Family;
 use proptest::prelude::*;
 
@@ -31,6 +31,40 @@ fn a_mark_set_in_nat_is_seen_after_routing() {
     );
     let packet = Packet { mark: Some(0), ..packet() };
     assert_eq!(walk(&rules, &around(), Base::Input, &packet).verdict, Verdict::Drop);
+}
+
+/// iptables-nft asks security of INPUT behind nat, where the source is what SNAT made of it.
+#[test]
+fn security_of_input_stands_where_the_backend_puts_it() {
+    let rules = ruleset(
+        "*nat\n:INPUT ACCEPT [0:0]\n-A INPUT -j SNAT --to-source 10.0.0.253\nCOMMIT\n\
+         *security\n:INPUT ACCEPT [0:0]\n-A INPUT -s 10.9.0.5/32 -j DROP\nCOMMIT\n",
+    );
+    let packet = Packet { src: "10.9.0.5".parse().ok(), ..packet() };
+    for (backend, verdict) in [
+        (Some(Backend::Legacy), Verdict::Drop),
+        (Some(Backend::Nft), Verdict::Accept),
+        (None, Verdict::Unknown),
+    ] {
+        let around = Surroundings { backend, ..around() };
+        assert_eq!(walk(&rules, &around, Base::Input, &packet).verdict, verdict, "{backend:?}");
+    }
+}
+
+/// Rules of a port say nothing of a piece that has none.
+#[test]
+fn later_pieces_have_no_ports() {
+    let later = Packet { fragment: Fragment::Later, ..packet() };
+    for (rule, answer) in [
+        ("-f", Answer::Yes),
+        ("! -f", Answer::No),
+        ("-p tcp", Answer::Yes),
+        ("-p tcp -m tcp --dport 22", Answer::No),
+        ("-p tcp -m tcp ! --dport 22", Answer::No),
+        ("-p tcp -m multiport --dports 22,23", Answer::No),
+    ] {
+        assert_eq!(Rule::parse(rule).matches(&later), answer, "{rule}");
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn own(chain: &str) -> String {
 }
 
 fn adopted(family: Family, table: &str, chain: &str, rule: Option<&String>) -> Adopted {
-    Adopted { family, table: table.to_owned(), chain: chain.to_owned(), rule: rule.cloned() }
+    Adopted { family, table: table.to_owned(), chain: chain.to_owned(), rule: rule.cloned(), from: None }
 }
 
 fn enters_ours(rule: &str) -> bool {

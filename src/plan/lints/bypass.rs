@@ -87,7 +87,7 @@ impl View<'_> {
     /// A bridge whose own switch is on stays in netfilter, whatever the one for all says.
     pub(super) fn bypass_overridden(&self, warnings: &mut Vec<Warning>) {
         let Some(observed) = self.observed else { return };
-        if declared_global(self.family, self.desired) != Some(false) {
+        if declared_global(global_knob(self.family), self.desired) != Some(false) {
             return;
         }
         let knob = own_knob(self.family);

@@ -1,14 +1,42 @@
 //! How a host is reached, from the words of the command line.
 
-use crate::cli::{exit, setup};
+use super::{exit, setup};
 use crate::inventory::Reach;
-use std::path::Path;
+use clap::Args;
+use std::path::{Path, PathBuf};
 
-/// Keys of `ssh:` with the files that the command line names for them.
-pub(in crate::cli) type Files<'a> = [(&'static str, Option<&'a Path>); 2];
+/// Files of ssh, for a host that no inventory says how to reach.
+#[derive(Debug, Args)]
+pub(super) struct Files {
+    /// The private key to log in with
+    #[arg(long, value_name = "FILE")]
+    identity_file: Option<PathBuf>,
+    /// Where host keys are looked for and kept
+    #[arg(long, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
+}
 
-/// `USER@HOST:PORT` taken apart; `files` are those of ssh, the name is the host's in the inventory.
-pub(in crate::cli) fn parse(text: &str, files: Files<'_>, name: Option<&String>) -> Result<Reach, u8> {
+impl Files {
+    /// The first flag that was given.
+    pub(super) fn flag(&self) -> Option<&'static str> {
+        let identity = self.identity_file.as_ref().map(|_| "--identity-file");
+        identity.or(self.known_hosts.as_ref().map(|_| "--known-hosts"))
+    }
+
+    /// Keys of `ssh:` with the files that were named for them.
+    fn keys(&self) -> Vec<(&'static str, String)> {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+        };
+        [("identity_file", &self.identity_file), ("known_hosts", &self.known_hosts)]
+            .into_iter()
+            .filter_map(|(key, file)| Some((key, absolute(file.as_deref()?))))
+            .collect()
+    }
+}
+
+/// `USER@HOST:PORT` taken apart; the name is the host's in the inventory.
+pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) -> Result<Reach, u8> {
     let (user, place) = match text.rsplit_once('@') {
         Some((user, place)) => (Some(user.to_owned()), place),
         None => (None, text),
@@ -24,10 +52,7 @@ pub(in crate::cli) fn parse(text: &str, files: Files<'_>, name: Option<&String>)
         setup::complain(&format!("`{}`: that is no port", text.escape_debug()));
         return Err(exit::BAD_INPUT);
     };
-    let absolute = |path: &Path| {
-        std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
-    };
-    let files = files.into_iter().filter_map(|(key, file)| Some((key, absolute(file?)))).collect();
+    let files = files.map(Files::keys).unwrap_or_default();
     let name = name.cloned().unwrap_or_else(|| match address.contains(':') {
         // Colons have no place in a host's name.
         true => format!("host-{}", address.replace(':', "-")),

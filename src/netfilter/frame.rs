@@ -1,0 +1,62 @@
+//! Which rules a frame meets that a bridge carries from port to port.
+
+use crate::resource::iptables::Family;
+
+/// What is in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// IPv4 or IPv6.
+    Ip(Family),
+    /// ARP for IPv4.
+    Arp,
+    /// Anything else.
+    Other,
+}
+
+/// A frame, as br_netfilter looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What is in it.
+    pub payload: Payload,
+    /// It has a VLAN tag.
+    pub tagged: bool,
+}
+
+/// The rules that a frame meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// Those of iptables or ip6tables.
+    Ip(Family),
+    /// Those of arptables.
+    Arp,
+}
+
+/// The switches of br_netfilter, for one bridge: each is on where the key for all bridges is, or the bridge's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// `bridge-nf-call-iptables`, `nf_call_iptables`.
+    pub iptables: bool,
+    /// `bridge-nf-call-ip6tables`, `nf_call_ip6tables`.
+    pub ip6tables: bool,
+    /// `bridge-nf-call-arptables`, `nf_call_arptables`.
+    pub arptables: bool,
+    /// `bridge-nf-filter-vlan-tagged`, which no bridge has of its own: without it no rule is asked about a
+    /// frame with a tag.
+    pub tagged: bool,
+}
+
+impl Switches {
+    /// The rules that a frame meets; `None` is: it passes all of them by.
+    pub fn rules(self, frame: Frame) -> Option<Rules> {
+        if frame.tagged && !self.tagged {
+            return None;
+        }
+        let (on, rules) = match frame.payload {
+            Payload::Ip(Family::V4) => (self.iptables, Rules::Ip(Family::V4)),
+            Payload::Ip(Family::V6) => (self.ip6tables, Rules::Ip(Family::V6)),
+            Payload::Arp => (self.arptables, Rules::Arp),
+            Payload::Other => return None,
+        };
+        on.then_some(rules)
+    }
+}

@@ -1,0 +1,47 @@
+//! What a generation took over of others, as its history tells it.
+
+use super::super::{Action, Change, Record};
+use super::{changes, less};
+use crate::resource::iptables::Family;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was taken over of others, or given back to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Took {
+    /// How many rules, those of the chains among them.
+    pub rules: usize,
+    /// How many chains.
+    pub chains: usize,
+    /// Files of sysctl.d, less `.conf`.
+    pub files: Vec<String>,
+    /// The files that loaded the rules at boot; none for rules that only somebody's hand brought.
+    pub from: BTreeSet<String>,
+}
+
+impl Record {
+    /// What this generation has taken over of others that an older one had not.
+    pub fn took_since(&self, before: &Record) -> Option<Took> {
+        let list = less(&self.adopted, &before.adopted);
+        let took = Took {
+            rules: list.iter().filter(|one| one.rule.is_some()).count(),
+            chains: list.iter().filter(|one| one.rule.is_none()).count(),
+            files: self.adopted_files.difference(&before.adopted_files).cloned().collect(),
+            from: list.into_iter().filter_map(|one| one.from).collect(),
+        };
+        (took.rules + took.chains + took.files.len() > 0).then_some(took)
+    }
+
+    /// The same as changes, by chain: what was taken, and what was given back.
+    pub(in crate::plan) fn adoption_since(&self, before: &Record) -> Vec<Change> {
+        let ways = [(Action::Remove, self, before), (Action::Add, before, self)];
+        let of = |(action, more, less_of): (Action, &Record, &Record)| {
+            let list = less(&more.adopted, &less_of.adopted);
+            Family::ALL.into_iter().flat_map(move |family| {
+                let here: Vec<_> = list.iter().filter(|one| one.family == family).cloned().collect();
+                changes(family, action, &here, &BTreeMap::new())
+            })
+        };
+        ways.into_iter().flat_map(of).collect()
+    }
+}
