@@ -220,6 +220,7 @@ fn the_question(shell: Shell, backend: Backend) {
         "eth1",
         "br123",
         "by filter/RH-Firewall-1-INPUT rule 5",
+        "(/etc/iptables/rules.v4:13)",
         "class=\"cut\"",
         "IPv6 through",
     ] {

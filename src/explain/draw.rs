@@ -7,9 +7,11 @@ use std::fmt::Write as _;
 /// Heights and widths, in pixels.
 const WIDTH: usize = 900;
 const ROW: usize = 34;
-const FAMILY: usize = 82;
+const LINE: usize = 15;
 const GAP: usize = 30;
 const TOP: usize = 64;
+/// Characters of a line in the box of a family.
+const FITS: usize = 54;
 
 /// The drawing of a host's bridges: guests and ports on the left, the bridge in the middle, on the right
 /// what its frames pass, and where they die.
@@ -36,21 +38,54 @@ pub fn svg(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
 
 /// Draws one bridge from `y` on; returns its height.
 fn draw(bridge: &BridgeStory, y: usize, out: &mut String) -> usize {
-    let families = bridge.families.len() * FAMILY;
+    let lines: Vec<Vec<String>> =
+        bridge.families.iter().map(|f| lines(f).iter().flat_map(|l| wrapped(l)).collect()).collect();
+    let families = lines.iter().map(|lines| family_height(lines) + 8).sum();
     let height = (bridge.ports.len().max(1) * ROW).max(families);
     let middle = y + height / 2;
     rect(out, (350, y), (130, height), "bridge");
-    text(out, 362, middle - 2, "strong", &bridge.name);
-    for (n, address) in bridge.addresses.iter().enumerate() {
-        text(out, 362, middle + 14 + 14 * n, "small", address);
+    let addresses = fitting(&bridge.addresses, (height - 30) / 14);
+    let first = middle + 5 - 7 * addresses.len();
+    text(out, 362, first, "strong", &bridge.name);
+    for (n, address) in addresses.iter().enumerate() {
+        text(out, 362, first + 16 + 14 * n, "small", address);
     }
     for (n, port) in bridge.ports.iter().enumerate() {
         draw_port(port, y + n * ROW, out);
     }
-    for (n, family) in bridge.families.iter().enumerate() {
-        draw_family(family, y + n * FAMILY, out);
+    let mut next = y;
+    for (family, lines) in bridge.families.iter().zip(&lines) {
+        draw_family(family, lines, next, out);
+        next += family_height(lines) + 8;
     }
     height
+}
+
+/// A sentence in lines that fit into the box of a family.
+fn wrapped(sentence: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in sentence.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + word.chars().count() < FITS {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// So many lines of a list; where there are more, the last says how many.
+fn fitting(list: &[String], room: usize) -> Vec<String> {
+    let mut shown = list.to_vec();
+    if list.len() > room {
+        shown.truncate(room.saturating_sub(1));
+        shown.push(format!("and {} more", list.len() - shown.len()));
+    }
+    shown
 }
 
 fn draw_port(port: &PortStory, y: usize, out: &mut String) {
@@ -64,13 +99,17 @@ fn draw_port(port: &PortStory, y: usize, out: &mut String) {
     rect(out, (20, y), (140, ROW - 8), "box");
     text(out, 30, line + 5, "", who);
     let _ = writeln!(out, "<line x1=\"160\" y1=\"{line}\" x2=\"200\" y2=\"{line}\"/>");
-    rect(out, (200, y), (110, ROW - 8), "port");
+    rect(out, (200, y), (120, ROW - 8), "port");
     text(out, 210, line + 5, "", &port.name);
-    let _ = writeln!(out, "<line x1=\"310\" y1=\"{line}\" x2=\"350\" y2=\"{line}\"/>");
+    let _ = writeln!(out, "<line x1=\"320\" y1=\"{line}\" x2=\"350\" y2=\"{line}\"/>");
 }
 
-fn draw_family(family: &FamilyStory, y: usize, out: &mut String) {
-    let height = FAMILY - 8;
+fn family_height(lines: &[String]) -> usize {
+    26 + LINE * lines.len()
+}
+
+fn draw_family(family: &FamilyStory, lines: &[String], y: usize, out: &mut String) {
+    let height = family_height(lines);
     let line = y + height / 2;
     let (class, cut) = if family.dark.is_some() { ("dark", "cut") } else { ("open", "") };
     let _ = writeln!(out, "<line x1=\"480\" y1=\"{line}\" x2=\"540\" y2=\"{line}\" class=\"{cut}\"/>");
@@ -81,8 +120,8 @@ fn draw_family(family: &FamilyStory, y: usize, out: &mut String) {
     }
     rect(out, (540, y), (340, height), class);
     text(out, 550, y + 17, "strong", &cloud(family));
-    for (n, line) in lines(family).iter().enumerate() {
-        text(out, 550, y + 34 + 15 * n, "small", line);
+    for (n, line) in lines.iter().enumerate() {
+        text(out, 550, y + 34 + LINE * n, "small", line);
     }
 }
 
@@ -96,7 +135,7 @@ fn rect(out: &mut String, at: (usize, usize), size: (usize, usize), class: &str)
 
 /// What would run out of its box is cut; it stands whole when the mouse rests on it.
 fn text(out: &mut String, x: usize, y: usize, class: &str, words: &str) {
-    let fits = if x >= 540 { 54 } else { 18 };
+    let fits = if x >= 540 { FITS } else { 18 };
     let shown: String = match words.chars().count() > fits {
         true => words.chars().take(fits - 1).chain(['…']).collect(),
         false => words.to_owned(),
@@ -128,6 +167,16 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_stay_in_their_box() {
+        let list = |n: usize| (0..n).map(|n| format!("192.0.2.{n}/24")).collect::<Vec<_>>();
+        let line = "nf_call_iptables of br124 is 1, which is enough though bridge-nf-call-iptables is 0";
+        assert_eq!(wrapped(line).join(" "), line);
+        assert!(wrapped(line).len() == 2 && wrapped(line).iter().all(|l| l.len() <= FITS));
+        assert_eq!(fitting(&list(2), 3), list(2));
+        assert_eq!(fitting(&list(9), 3), ["192.0.2.0/24", "192.0.2.1/24", "and 7 more"]);
+    }
 
     #[test]
     fn names_are_text() {

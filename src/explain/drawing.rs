@@ -12,10 +12,13 @@ pub(super) fn cloud(family: &FamilyStory) -> String {
     if family.filtered { format!("{name} through filter/FORWARD") } else { format!("{name} past all rules") }
 }
 
-/// Whether frames pass, or what is dropped and by which rule; then which switch sends them there.
+/// Whether frames pass, or what is dropped, by which rule, and who wrote that; then which switch sends them there.
 pub(super) fn lines(family: &FamilyStory) -> Vec<String> {
     let mut lines = match &family.dark {
-        Some(dark) => vec![format!("dropped: {}", dark.dropped.join(", ")), format!("by {}", dark.by.name())],
+        Some(dark) => {
+            let origin = dark.by.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
+            vec![format!("dropped: {}", dark.dropped.join(", ")), format!("by {}{origin}", dark.by.name())]
+        }
         None => vec!["frames pass".to_owned()],
     };
     lines.push(family.because.clone());

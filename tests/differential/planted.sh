@@ -5,13 +5,14 @@
 # shellcheck disable=SC2016,SC2034,SC2154,SC2317 # lines of another language; what tests/planted.sh reads and sets; functions are called by the name of their defect
 set -u -o pipefail
 top=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd) || exit 1
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target} CARGO_TERM_COLOR=never KVMFW_NO_SKIP=1
+# Not beside what is built here: a program with a defect must not lie where tests look for it.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}/planted CARGO_TERM_COLOR=never KVMFW_NO_SKIP=1
 export DIFF_SEED=${DIFF_SEED:-1} DIFF_PACKETS=${DIFF_PACKETS:-3000}
 unset DIFF_ONLY KVMFW_LONG
 # shellcheck source=../planted.sh
 . "$top/tests/planted.sh"
 # One place, so that what is built there is built anew and not once more.
-tree=$CARGO_TARGET_DIR/planted/walk
+tree=$CARGO_TARGET_DIR/walk
 log=$tree.log
 
 none() { :; }
