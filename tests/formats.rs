@@ -163,7 +163,7 @@ fn a_retry_needs_no_memory() {
     let next = format!("kvmfw apply --retry {first}");
     assert_eq!(json["next"], next.as_str());
     let shown = project.kvmfw(&lab, &["show", &first]).expect(4).stdout;
-    assert!(shown.ends_with(&format!("Those that were not done: {next}\n")), "{shown}");
+    assert!(shown.ends_with(&format!("For the rest: {next}\n")), "{shown}");
     project.all(&ALL.replace("kvm3", "nobody"));
     let runs = project.path().join("runs");
     fs::rename(&runs, project.path().join("forgotten")).unwrap();

@@ -9,8 +9,11 @@ work=$(mktemp -d /tmp/kvmfw-release.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 unset RELEASE_DYNAMIC CARGO_TARGET_DIR
 
+commit=$(git rev-parse HEAD)
 for place in one another/place; do
     git clone -q . "$work/$place"
+    # Whoever commits here meanwhile changes nothing.
+    git -C "$work/$place" -c advice.detachedHead=false checkout -q "$commit"
     (cd "$work/$place" && bash .ci/release)
 done
 one=$work/one/target/dist
@@ -20,7 +23,6 @@ diff "$one/SHA256SUMS" "$work/another/place/target/dist/SHA256SUMS" || fail 'two
 mkdir "$work/empty" "$work/deb"
 tar -C "$work/empty" -xf "$one"/*.tar.gz --strip-components 1
 cp -r inventories modules "$work/empty"
-commit=$(git rev-parse HEAD)
 chroot "$work/empty" /bin/kvmfw --version | grep -qF "${commit:0:12}" || fail 'it does not tell its commit'
 chroot "$work/empty" /bin/kvmfw check || fail 'it does not run by itself'
 

@@ -133,7 +133,7 @@ fn recap_text(document: &Document, style: Style) -> String {
         let _ = writeln!(out, "  {word} {:>4}   {}", names.len(), printable(&fold_names(&names)));
     }
     if let Some(next) = &document.next {
-        let _ = writeln!(out, "Those that were not done: {next}");
+        let _ = writeln!(out, "For the rest: {next}");
     }
     out
 }
