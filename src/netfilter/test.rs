@@ -1,6 +1,6 @@
 //! Asking a packet the conditions of a rule.
 
-use super::matches::{AddressKind, Conntrack, Match, PortRange, Test};
+use super::matches::{AddressKind, Conntrack, Match, Network, Pattern, PortRange, Test};
 use super::packet::{Device, Direction, Fragment, Packet, States, protocol};
 use super::rule::Rule;
 use std::net::IpAddr;
@@ -69,14 +69,12 @@ impl Match {
     /// Whether a packet meets this condition.
     pub fn answer(&self, packet: &Packet) -> Answer {
         let answer = match &self.test {
-            Test::Source(network) => Answer::of(packet.src, |address| network.contains(address)),
-            Test::Destination(network) => Answer::of(packet.dst, |address| network.contains(address)),
-            Test::SourceRange(from, to) => Answer::of(packet.src, |address| between(*from, *to, address)),
-            Test::DestinationRange(from, to) => {
-                Answer::of(packet.dst, |address| between(*from, *to, address))
-            }
-            Test::In(pattern) => device(&packet.in_iface, |name| pattern.fits(name)),
-            Test::Out(pattern) => device(&packet.out_iface, |name| pattern.fits(name)),
+            Test::Source(network) => in_network(packet, packet.src, network),
+            Test::Destination(network) => in_network(packet, packet.dst, network),
+            Test::SourceRange(from, to) => in_range(packet, packet.src, *from, *to),
+            Test::DestinationRange(from, to) => in_range(packet, packet.dst, *from, *to),
+            Test::In(pattern) => interface(&packet.in_iface, pattern),
+            Test::Out(pattern) => interface(&packet.out_iface, pattern),
             Test::Protocol(number) => Answer::of(packet.protocol, |protocol| protocol == *number),
             Test::Fragment => (packet.fragment == Fragment::Later).into(),
             Test::SourcePorts(_)
@@ -158,13 +156,36 @@ fn device(device: &Device, fits: impl FnOnce(&str) -> bool) -> Answer {
     match device {
         Device::Named(name) => fits(name).into(),
         Device::Absent => Answer::No,
-        Device::Unknown | Device::Some => Answer::Unknown,
+        Device::Unknown | Device::Some | Device::Outside => Answer::Unknown,
+    }
+}
+
+/// `-i` and `-o`.
+fn interface(iface: &Device, pattern: &Pattern) -> Answer {
+    match iface {
+        Device::Outside if pattern.0 == "lo" => Answer::No,
+        iface => device(iface, |name| pattern.fits(name)),
+    }
+}
+
+/// An address that is not known, of a packet from elsewhere, is at least none of the loopback.
+fn in_network(packet: &Packet, address: Option<IpAddr>, network: &Network) -> Answer {
+    match address {
+        None if packet.in_iface == Device::Outside && network.is_loopback() => Answer::No,
+        address => Answer::of(address, |address| network.contains(address)),
+    }
+}
+
+fn in_range(packet: &Packet, address: Option<IpAddr>, from: IpAddr, to: IpAddr) -> Answer {
+    match address {
+        None if packet.in_iface == Device::Outside && from.is_loopback() && to.is_loopback() => Answer::No,
+        address => Answer::of(address, |address| between(from, to, address)),
     }
 }
 
 fn present(device: &Device) -> Answer {
     match device {
-        Device::Named(_) | Device::Some => Answer::Yes,
+        Device::Named(_) | Device::Some | Device::Outside => Answer::Yes,
         Device::Absent => Answer::No,
         Device::Unknown => Answer::Unknown,
     }
