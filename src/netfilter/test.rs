@@ -69,9 +69,9 @@ impl Match {
     /// Whether a packet meets this condition.
     pub fn answer(&self, packet: &Packet) -> Answer {
         let answer = match &self.test {
-            Test::Source(network) => Answer::of(packet.src, |address| network.contains(address)),
+            Test::Source(network) => source(packet, |address| network.contains(address)),
             Test::Destination(network) => Answer::of(packet.dst, |address| network.contains(address)),
-            Test::SourceRange(from, to) => Answer::of(packet.src, |address| between(*from, *to, address)),
+            Test::SourceRange(from, to) => source(packet, |address| between(*from, *to, address)),
             Test::DestinationRange(from, to) => {
                 Answer::of(packet.dst, |address| between(*from, *to, address))
             }
@@ -146,6 +146,18 @@ impl Match {
             (Answer::Yes, answer) => answer,
             (Answer::Unknown, _) => Answer::Unknown,
         }
+    }
+}
+
+/// Of a source that is one of several the answer is what it is for each of them.
+fn source(packet: &Packet, test: impl Fn(IpAddr) -> bool) -> Answer {
+    if packet.src.is_some() {
+        return Answer::of(packet.src, test);
+    }
+    let mut answers = packet.src_among.iter().map(|address| test(*address));
+    match answers.next() {
+        Some(first) if answers.all(|answer| answer == first) => first.into(),
+        _ => Answer::Unknown,
     }
 }
 
