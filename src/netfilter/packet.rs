@@ -11,6 +11,8 @@ pub struct Packet {
     pub family: Family,
     /// Source address.
     pub src: Option<IpAddr>,
+    /// Where the source is not known: addresses of which it is one. None is: nothing is known.
+    pub src_among: Vec<IpAddr>,
     /// Destination address.
     pub dst: Option<IpAddr>,
     /// Whether the source is an address of this host.
@@ -124,6 +126,7 @@ impl Packet {
         Self {
             family,
             src: None,
+            src_among: Vec::new(),
             dst: None,
             src_local: None,
             dst_local: None,

@@ -69,10 +69,14 @@ impl Match {
     /// Whether a packet meets this condition.
     pub fn answer(&self, packet: &Packet) -> Answer {
         let answer = match &self.test {
-            Test::Source(network) => in_network(packet, packet.src, network),
-            Test::Destination(network) => in_network(packet, packet.dst, network),
-            Test::SourceRange(from, to) => in_range(packet, packet.src, *from, *to),
-            Test::DestinationRange(from, to) => in_range(packet, packet.dst, *from, *to),
+            Test::Source(network) => from_loopback(packet, network.is_loopback())
+                .unwrap_or_else(|| source(packet, |address| network.contains(address))),
+            Test::Destination(network) => in_network(packet, network),
+            Test::SourceRange(from, to) => from_loopback(packet, from.is_loopback() && to.is_loopback())
+                .unwrap_or_else(|| source(packet, |address| between(*from, *to, address))),
+            Test::DestinationRange(from, to) => {
+                Answer::of(packet.dst, |address| between(*from, *to, address))
+            }
             Test::In(pattern) => interface(&packet.in_iface, pattern),
             Test::Out(pattern) => interface(&packet.out_iface, pattern),
             Test::Protocol(number) => Answer::of(packet.protocol, |protocol| protocol == *number),
@@ -147,6 +151,18 @@ impl Match {
     }
 }
 
+/// Of a source that is one of several the answer is what it is for each of them.
+fn source(packet: &Packet, test: impl Fn(IpAddr) -> bool) -> Answer {
+    if packet.src.is_some() {
+        return Answer::of(packet.src, test);
+    }
+    let mut answers = packet.src_among.iter().map(|address| test(*address));
+    match answers.next() {
+        Some(first) if answers.all(|answer| answer == first) => first.into(),
+        _ => Answer::Unknown,
+    }
+}
+
 fn between(from: IpAddr, to: IpAddr, address: IpAddr) -> bool {
     from.is_ipv4() == address.is_ipv4() && (from..=to).contains(&address)
 }
@@ -168,18 +184,15 @@ fn interface(iface: &Device, pattern: &Pattern) -> Answer {
     }
 }
 
-/// An address that is not known, of a packet from elsewhere, is at least none of the loopback.
-fn in_network(packet: &Packet, address: Option<IpAddr>, network: &Network) -> Answer {
-    match address {
-        None if packet.in_iface == Device::Outside && network.is_loopback() => Answer::No,
-        address => Answer::of(address, |address| network.contains(address)),
-    }
+/// No, where a packet from elsewhere is asked for the loopback's addresses; its own may be unknown.
+fn from_loopback(packet: &Packet, asked: bool) -> Option<Answer> {
+    (asked && packet.src.is_none() && packet.in_iface == Device::Outside).then_some(Answer::No)
 }
 
-fn in_range(packet: &Packet, address: Option<IpAddr>, from: IpAddr, to: IpAddr) -> Answer {
-    match address {
-        None if packet.in_iface == Device::Outside && from.is_loopback() && to.is_loopback() => Answer::No,
-        address => Answer::of(address, |address| between(from, to, address)),
+fn in_network(packet: &Packet, network: &Network) -> Answer {
+    match packet.dst {
+        None if packet.in_iface == Device::Outside && network.is_loopback() => Answer::No,
+        address => Answer::of(address, |address| network.contains(address)),
     }
 }
 

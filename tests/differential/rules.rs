@@ -168,7 +168,8 @@ impl Rules<'_> {
     }
 
     fn ports(&mut self) -> &'static str {
-        self.random.of_these(&["22", "53", "80", "443", "1:100", "50:60", "400:65535", "0:21"])
+        // Packets go to the ends of ranges too.
+        self.random.of_these(&["22", "53", "80", "443", "1:80", "50:53", "400:443", "0:21", "22:60"])
     }
 
     fn extension(&mut self, hook: &str, protocol: Option<&str>) -> String {
@@ -201,15 +202,12 @@ impl Rules<'_> {
                 let which = self.random.of_these(&["--dports", "--sports", "--ports"]);
                 format!(
                     "-m multiport {not}{which} {} ",
-                    self.random.of_these(&["22,53", "80:90,443", "1024:65535"])
+                    self.random.of_these(&["22,53", "60:80,443", "1024:65535"])
                 )
             }
             4..=6 => self.state(not),
-            7 => self.physdev(hook, not),
-            8 => format!(
-                "-m mark {not}--mark {} ",
-                self.random.of_these(&["0x0", "0x1/0x1", "0x2/0xff", "0x3"])
-            ),
+            7 if !self.random.one_in(3) => self.physdev(hook, not),
+            7 | 8 => self.mark(not),
             9 => {
                 let which = self.random.of_these(&["--src-type", "--dst-type"]);
                 let kind = self.random.of_these(&["LOCAL", "LOCAL", "UNICAST"]);
@@ -229,8 +227,14 @@ impl Rules<'_> {
                     ])
                     .to_owned()
             }
+            11 => self.mark(not),
             _ => String::new(),
         }
+    }
+
+    fn mark(&mut self, not: &str) -> String {
+        let mark = self.random.of_these(&["0x0", "0x1/0x1", "0x2/0xff", "0x3"]);
+        format!("-m mark {not}--mark {mark} ")
     }
 
     fn state(&mut self, not: &str) -> String {

@@ -51,6 +51,46 @@ fn security_of_input_stands_where_the_backend_puts_it() {
     }
 }
 
+/// What the host redirects to itself and masquerades on `lo` has one of its own addresses, whichever the kernel takes.
+#[test]
+fn a_masqueraded_source_is_one_of_the_hosts_own() {
+    let verdict = |network: &str| {
+        let rules = ruleset(&format!(
+            "*nat\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n-A OUTPUT -j REDIRECT\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n\
+             *filter\n:INPUT ACCEPT [0:0]\n-A INPUT -s {network} -j DROP\nCOMMIT\n"
+        ));
+        let own = ["10.9.0.254/24", "10.8.0.254/24"];
+        let addresses = own.map(|own| ("eth0".to_owned(), own.parse().unwrap())).to_vec();
+        let around = Surroundings { addresses, ..around() };
+        let packet = Packet {
+            src: "10.9.0.254".parse().ok(),
+            in_iface: Device::Absent,
+            out_iface: Device::named("eth0"),
+            ..packet()
+        };
+        walk(&rules, &around, Base::Output, &packet).verdict
+    };
+    assert_eq!(verdict("192.0.2.0/24"), Verdict::Accept);
+    assert_eq!(verdict("0.0.0.0/0"), Verdict::Drop);
+    assert_eq!(verdict("10.9.0.0/24"), Verdict::Unknown);
+}
+
+/// Where raw may have taken it out of conntrack, nobody knows whether SNAT rewrites it.
+#[test]
+fn a_source_of_what_may_be_untracked_is_not_known() {
+    let left = |raw: &str| {
+        let rules = ruleset(&format!(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {raw}-j CT --notrack\nCOMMIT\n\
+             *nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j SNAT --to-source 10.9.0.254\nCOMMIT\n"
+        ));
+        let packet = Packet { src: "10.9.0.5".parse().ok(), out_iface: Device::named("eth1"), ..packet() };
+        walk(&rules, &around(), Base::Forward, &packet).left.and_then(|(_, left)| left.src)
+    };
+    assert_eq!(left("-p udp "), "10.9.0.254".parse().ok());
+    assert_eq!(left(""), "10.9.0.5".parse().ok());
+    assert_eq!(left("-m limit --limit 1/min "), None);
+}
+
 /// Rules of a port say nothing of a piece that has none.
 #[test]
 fn later_pieces_have_no_ports() {
