@@ -186,6 +186,9 @@ pub enum Device {
     Absent,
     /// There is one whose name is not known.
     Some,
+    /// The same, but it is not the loopback: what comes in by it comes from elsewhere, so its addresses are
+    /// none of the loopback either (the kernel drops such packets).
+    Outside,
     /// The one of this name.
     Named(String),
 }
