@@ -133,18 +133,16 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)]) -> String {
         doc,
         "T=$VAR/txn/{id}\n\
          mkdir -p \"$T/new/sysctl.d\" \"$T/new/net\" \"$T/new/run\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
-         put() {{ cat >\"$T/$1\" || refuse no_space \"cannot write to $T\"; }}\n\
-         put kvmfw.sh"
+         unpack '@{mark}' <<'{mark}' || refuse no_space \"cannot write to $T\"\n",
+        mark = nonce.as_str()
     );
-    here(&mut doc, nonce, KVMFW_SH);
-    for (name, text) in UNITS.iter().map(|(n, t)| (format!("units/{n}"), *t)) {
-        let _ = write!(doc, "put {name}");
-        here(&mut doc, nonce, text);
+    let units = UNITS.iter().map(|(name, text)| (format!("units/{name}"), *text));
+    let files = files.iter().map(|(name, text)| (name.clone(), &**text));
+    for (name, text) in [("kvmfw.sh".to_owned(), KVMFW_SH)].into_iter().chain(units).chain(files) {
+        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let _ = write!(doc, "@{mark} {name}\n{text}{newline}", mark = nonce.as_str());
     }
-    for (name, text) in files {
-        let _ = write!(doc, "put '{name}'");
-        here(&mut doc, nonce, text);
-    }
+    let _ = writeln!(doc, "{}", nonce.as_str());
     let _ = writeln!(doc, "export NONCE SSH_CONNECTION\nexec sh \"$T/kvmfw.sh\" stage {id} </dev/null");
     doc
 }
@@ -191,7 +189,8 @@ mod tests {
     fn content_cannot_end_its_here_document() {
         let nonce = Nonce::fresh().unwrap();
         let doc = stage(&nonce, "t1", &[("new/want4".into(), "'; reboot #\n$(reboot)\nEOF\n".into())]);
-        assert_eq!(doc.matches(&format!("<<'{}'", nonce.as_str())).count(), 5);
-        assert!(doc.contains("put 'new/want4' <<'"));
+        assert_eq!(doc.matches(&format!("<<'{}'", nonce.as_str())).count(), 1);
+        assert_eq!(doc.lines().filter(|line| *line == nonce.as_str()).count(), 1);
+        assert!(doc.contains(&format!("\n@{} new/want4\n'; reboot #\n$(reboot)\nEOF\n", nonce.as_str())));
     }
 }

@@ -201,6 +201,45 @@ fn what_would_change_a_verdict_is_refused_with_a_packet() {
     assert!(input[0].contains("--dport 161") && input[1].contains("KVMFW-INPUT"), "{save}");
 }
 
+/// Forward again to the generation that had taken them: they stand beside ours, and nobody says that they are taken.
+#[test]
+fn going_forward_takes_nothing_again() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let rules = "-p tcp -m tcp --dport 22 -j ACCEPT";
+    let all = format!("iptables:\n  filter:\n    INPUT:\n      rules: |\n        {rules}\n");
+    let project = Project::new(&lab, &[HOST], &all);
+    load(&lab, "iptables-restore", &format!("*filter\n-A INPUT {rules}\nCOMMIT\n"));
+    let before = lab.dump(HOST);
+    project.apply(&lab, &[]).expect(0);
+    // Something else changes too, so that there is a way back and forth.
+    project.all(&all.replace("rules: |", "rules: |\n        -p tcp -m tcp --dport 23 -j ACCEPT"));
+    project.apply(&lab, &["--adopt"]).expect(0);
+    let theirs = || save(&lab).matches(&format!("-A INPUT {rules}")).count();
+    let taken = || {
+        let json = project.kvmfw(&lab, &["status", "--format", "json"]).expect(0).json();
+        json["hosts"][0]["adopted"].as_array().unwrap().len()
+    };
+    assert_eq!((theirs(), taken()), (0, 1));
+    project.kvmfw(&lab, &["undo", "--to", "1", "-y"]).expect(0);
+    assert_eq!((theirs(), taken()), (1, 0));
+    let forward = project.kvmfw(&lab, &["undo", "--to", "2", "-y"]).expect(0);
+    assert!(!forward.stdout.contains("of others") && !forward.stderr.contains("of others"), "{forward:?}");
+    assert_eq!((theirs(), taken()), (1, 0));
+    let history = project.kvmfw(&lab, &["history", HOST]).expect(0).stdout;
+    assert_eq!(
+        (history.matches("took over").count(), history.matches("gave back").count()),
+        (1, 1),
+        "{history}"
+    );
+    project.apply(&lab, &["--adopt"]).expect(0);
+    assert_eq!((theirs(), taken()), (0, 1));
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    common::same(&before, &lab.dump(HOST), "back to the byte");
+}
+
 /// Rules that somebody puts in while a change is open stay his, whatever comes of it; and what was by hand
 /// stands again where it stood.
 fn strangers(shell: Shell, backend: Backend) {

@@ -188,7 +188,9 @@ fn the_management_address_moves_within_50_ms() {
     for (address, pings) in pings {
         let (gap, answered) = pings.longest_gap();
         println!("{address}: {gap} ms without an answer, {answered} answers in {:?}", run.took);
-        assert!(answered > 100, "{address}: {answered} answers are no measure");
+        // Asked every 5 ms.
+        let enough = run.took.as_millis() / 10;
+        assert!(answered as u128 > enough, "{address}: {answered} answers are no measure");
         assert!(gap < 50, "{address} did not answer for {gap} ms");
     }
     let addresses = on_host(&lab, "ip -o address show scope global | awk '{ print $2, $4 }'");

@@ -36,6 +36,54 @@ fn undo_goes_back_by_itself() {
     common::same(&original, &lab.dump("kvm1"), "undo 0 at the console");
 }
 
+/// A power cut while the last of us went: what is left over of it goes at the next boot, or with the next apply.
+#[test]
+fn what_an_undo_to_the_original_left_over_goes() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], "modules: [host-firewall]\n");
+    let gone = lab.disk("kvm1", "/var/lib/kvmfw.gone");
+    std::fs::create_dir_all(gone.join("txn/old")).unwrap();
+    project.kvmfw(&lab, &["plan"]).expect(0);
+    assert!(gone.exists(), "a plan changes nothing");
+    project.apply(&lab, &[]).expect(0);
+    assert!(!gone.exists(), "after an apply");
+    std::fs::create_dir_all(gone.join("txn/old")).unwrap();
+    lab.power_cut("kvm1");
+    lab.boot("kvm1");
+    assert!(!gone.exists(), "after a boot");
+    std::fs::create_dir_all(gone.join("txn/old")).unwrap();
+    lab.host("kvm1", &["sh", SCRIPT, "undo", "0"]).ok();
+    assert!(!gone.exists() && !lab.disk("kvm1", "/var/lib/kvmfw").exists(), "after an undo at the console");
+}
+
+/// An undo to the original is over once its folder has moved away; the apply that comes then has a new one at the
+/// same place, which the guard of the undo leaves alone.
+#[test]
+fn an_apply_right_behind_an_undo_to_the_original() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], "modules: [host-firewall]\n");
+    project.apply(&lab, &[]).expect(0);
+    // The first that removes what has moved away waits.
+    let slow = "printf '#!/bin/sh\\ncase \"$*\" in *kvmfw.gone*) mkdir /run/slow && until [ -e /run/go ]; do sleep 0.02; done ;; \
+        esac\\nexec busybox rm \"$@\"\\n' >/root/rm && chmod 755 /root/rm && mount --bind /root/rm /usr/bin/rm";
+    lab.host("kvm1", &["sh", "-c", slow]).ok();
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    until("the guard removes", || lab.host("kvm1", &["test", "-e", "/run/slow"]).success());
+    project.apply(&lab, &[]).expect(0);
+    lab.host("kvm1", &["touch", "/run/go"]).ok();
+    let guards = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'kvmfw.sh [g]uard'";
+    until("the guards end", || !lab.host("kvm1", &["sh", "-c", guards]).success());
+    let status = lab.host("kvm1", &["sh", SCRIPT, "status"]).ok();
+    assert!(status.contains("generation=1") && status.contains("\tcommitted\t"), "{status}");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+}
+
 /// A rollback that cannot succeed is told at the host, where somebody may be.
 #[test]
 fn a_rollback_that_fails_is_announced() {

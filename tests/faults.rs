@@ -4,6 +4,7 @@
 mod common;
 
 use common::project::Project;
+use common::trace::trace;
 use common::transaction::{between, ended, failing, held, marked, newest, opened, read, start, wait, wrap};
 use common::{Backend, Lab, same, transaction};
 use std::fs;
@@ -444,36 +445,13 @@ fn no_global_sync() {
         return;
     }
     let lab = Lab::builder().guests(false).up();
-    let sshd = fs::read_to_string(lab.dir().join("hosts").join(HOST).join("pid")).unwrap();
-    let sshd = sshd.split_whitespace().next().unwrap();
-    let trace = lab.dir().join("trace");
-    let mut tracer = std::process::Command::new("strace")
-        .args([
-            "-f",
-            "-qq",
-            "-e",
-            "trace=sync,syncfs,fsync,fdatasync",
-            "-o",
-            trace.to_str().unwrap(),
-            "-p",
-            sshd,
-        ])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let traced = format!("/proc/{}/status", sshd);
-    wait("the trace", LONG, || {
-        let status = fs::read_to_string(&traced).unwrap();
-        (!status.contains("TracerPid:\t0\n")).then_some(())
-    });
+    let trace = trace(&lab, HOST, "sync,syncfs,fsync,fdatasync");
     on_host(&lab, "head -c 300000000 /dev/zero >/root/dirty");
     let project = Project::new(&lab, &[HOST], &opened(80));
     let done =
         project.kvmfw(&lab, &["apply", "-y", "--apply-timeout", "60s", "--confirm-timeout", "60s"]).expect(0);
     project.kvmfw(&lab, &["undo", &done.run(), "-y"]).expect(0);
-    std::process::Command::new("kill").arg(tracer.id().to_string()).status().unwrap();
-    tracer.wait().unwrap();
-    let calls = fs::read_to_string(&trace).unwrap();
+    let calls = trace.end();
     // It sees what is written on purpose, so it would have seen the rest.
     assert!(calls.contains("fsync("), "the trace saw nothing: {calls}");
     let global: Vec<&str> = calls.lines().filter(|l| l.contains(" sync(") || l.contains("syncfs(")).collect();

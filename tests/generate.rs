@@ -175,7 +175,7 @@ hosts:
       known_hosts: ./known_hosts
       jump: 'me@bastion:2222,[2001:db8::1]:22'
       connect_timeout: 1m 30s
-      options: { serveraliveinterval: 5, Compression: true, StrictHostKeyChecking: accept-new }
+      options: { serveraliveinterval: 5, Compression: true, StrictHostKeyChecking: ask }
 groups:
   all:
   dc1: { groups: }

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 
 const HOOK: &str = "-m comment --comment \"kvmfw:hook\" -j";
 
-/// What `ipt_change` prints, which has to be the same in all shells.
+/// The change that `ipt_change` finds, which has to be the same in all shells.
 fn change(live: &str, want: &str) -> String {
     let script = format!(
-        "NONCE=x\n{}\n{}\nlive=$(cat <<'LIVE'\n{live}\nLIVE\n)\nwant=$(cat <<'WANT'\n{want}\nWANT\n)\nipt_change \"$live\" \"$want\"\n",
+        "NONCE=x\n{}\n{}\nlive=$(cat <<'LIVE'\n{live}\nLIVE\n)\nwant=$(cat <<'WANT'\n{want}\nWANT\n)\nipt_change \"$live\" \"$want\" && [ -z \"$change\" ] || printf '%s\\n' \"$change\"\n",
         include_str!("../src/remote/lib.sh"),
         include_str!("../src/remote/iptables.sh"),
     );

@@ -49,12 +49,12 @@ stage() {
 
 # The scripts for hosts are checked as what a host gets: one file, for the strictest of its shells.
 remote_scripts() {
-    local all
+    local all parts
     all=$(mktemp --suffix .sh) || return 1
-    {
-        echo '#!/bin/sh'
-        for part in lib iptables probe network guard files adopt change boot main; do cat "src/remote/$part.sh"; done
-    } >"$all"
+    # In the order in which the crate puts them together.
+    mapfile -t parts < <(sed -n '/^pub const KVMFW_SH/,/^);/s|.*include_str!("\(remote/[a-z]*\.sh\)").*|src/\1|p' src/remote.rs)
+    [ ${#parts[@]} -gt 5 ] || { echo 'src/remote.rs names no scripts for hosts' >&2; return 1; }
+    { echo '#!/bin/sh'; cat "${parts[@]}"; } >"$all"
     # Programs for awk and for an inner sh stand in single quotes, and `a && b || give_up` is meant.
     shellcheck -s dash -e SC2015,SC2016 "$all"
     local rc=$?

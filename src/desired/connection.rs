@@ -2,7 +2,9 @@
 
 use super::merge::{Outcome, Slot};
 use crate::inventory::{Check, Connection, Entry, Resources};
+use crate::problem::{Place, Problem};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a connection may take where nobody says.
@@ -46,6 +48,13 @@ pub fn connection(host: &str, entries: &[(u32, &Entry)], out: &mut Outcome) -> C
             })
         };
     }
+    if let Some((file, _)) = known_hosts.stated()
+        && let Some((accept, place)) = options.get("StrictHostKeyChecking").and_then(Slot::stated)
+        && file.as_os_str() != "/dev/null"
+        && accepts(accept)
+    {
+        out.problems.push(written(file, accept, place));
+    }
     Connection {
         address: take!(address, "address", String::clone).unwrap_or_else(|| host.to_owned()),
         port: take!(port, "ssh.port", u16::to_string),
@@ -70,6 +79,21 @@ pub fn connection(host: &str, entries: &[(u32, &Entry)], out: &mut Outcome) -> C
             })
             .collect(),
     }
+}
+
+/// Whether ssh takes a host key that it does not know, and writes it down.
+fn accepts(strict: &str) -> bool {
+    ["accept-new", "no", "off", "false"].iter().any(|word| word.eq_ignore_ascii_case(strict))
+}
+
+/// What ssh writes down is what a host says, so the inventory may name such a file or have it written,
+/// not both: `known_hosts: ~/.ssh/authorized_keys` would let the host in where kvmfw runs.
+fn written(file: &Path, accept: &str, place: &Place) -> Problem {
+    let message =
+        format!("`StrictHostKeyChecking: {accept}` would write keys into `known_hosts: {}`", file.display());
+    Problem::new("ssh-option", message).at_place(place).help(
+        "such a file is only read: add keys with ssh-keyscan, or leave known_hosts out and ssh writes its own",
+    )
 }
 
 /// All checks of a host; the same one twice is one.

@@ -33,6 +33,11 @@ impl<T: PartialEq> Slot<T> {
         }
     }
 
+    /// The value so far, and where it was stated.
+    pub fn stated(&self) -> Option<(&T, &Place)> {
+        self.best.as_ref().map(|(_, value, place)| (value, place))
+    }
+
     /// The value and where it was stated; `what` names it if two of equal rank disagree.
     pub fn take(self, what: impl FnOnce() -> String, out: &mut Outcome) -> Option<(T, Place)> {
         let (_, value, place) = self.best?;

@@ -33,8 +33,7 @@ pub(super) const KEYS: [&str; 8] =
     ["port", "user", "become", "identity_file", "known_hosts", "jump", "options", "connect_timeout"];
 
 /// Options of ssh_config(5) that an inventory may set.
-pub(super) const OPTIONS: [&str; 44] = [
-    "AddKeysToAgent",
+pub(super) const OPTIONS: [&str; 41] = [
     "AddressFamily",
     "BindAddress",
     "BindInterface",
@@ -52,7 +51,6 @@ pub(super) const OPTIONS: [&str; 44] = [
     "EnableSSHKeysign",
     "FingerprintHash",
     "GSSAPIAuthentication",
-    "GSSAPIDelegateCredentials",
     "GlobalKnownHostsFile",
     "HashKnownHosts",
     "HostKeyAlgorithms",
@@ -77,7 +75,6 @@ pub(super) const OPTIONS: [&str; 44] = [
     "ServerAliveInterval",
     "StrictHostKeyChecking",
     "TCPKeepAlive",
-    "UpdateHostKeys",
 ];
 
 /// Why an option is refused; lower case.
@@ -114,7 +111,10 @@ fn refused(option: &str) -> Option<&'static str> {
         | "sendenv"
         | "setenv"
         | "clearallforwardings"
-        | "exitonforwardfailure" => "it opens a way between the host and where kvmfw runs",
+        | "exitonforwardfailure"
+        | "gssapidelegatecredentials" => "it opens a way between the host and where kvmfw runs",
+        // Not even a key that is right: which file or agent of the user takes it is not for an inventory to say.
+        "updatehostkeys" | "addkeystoagent" => "it writes to a file or an agent where kvmfw runs",
         "user" | "port" | "hostname" | "proxyjump" | "identityfile" | "userknownhostsfile" => {
             "it has a key of its own: user, port, address, jump, identity_file, known_hosts"
         }
@@ -209,6 +209,10 @@ fn options(node: &Node, reader: &mut Reader<'_>) -> Vec<(String, Spanned<String>
                 None => continue,
             },
         };
+        // It stands in front of the key in a known_hosts file.
+        if *name == "HostKeyAlias" && !reader.is_word(&value, &pair.value.place, "HostKeyAlias", "_.:[]-") {
+            continue;
+        }
         options.push(((*name).to_owned(), Spanned::new(value, &pair.value.place)));
     }
     options

@@ -223,7 +223,7 @@ impl<'a> Walker<'a> {
 fn seen_by_raw(packet: &Packet) -> States {
     match &packet.in_iface {
         Device::Named(name) if name == "lo" => packet.state,
-        Device::Named(_) | Device::Absent => States::INVALID,
+        Device::Named(_) | Device::Outside | Device::Absent => States::INVALID,
         Device::Some | Device::Unknown => packet.state | States::INVALID,
     }
 }

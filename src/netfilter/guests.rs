@@ -5,7 +5,7 @@ use super::ruleset::Ruleset;
 use super::walk::{Base, walk};
 use super::{Pattern, Step, Surroundings, Test, Verdict};
 use crate::resource::iptables::Family;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// A bridge as far as the rules can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,25 @@ pub struct BridgeView {
     /// Whether its frames go through the rules of the family in question: the global
     /// `bridge-nf-call-*` or the bridge's own `nf_call_*` is on. Either is enough.
     pub nf_call: bool,
+    /// Where the bridge filters VLANs and no rule sees frames with a tag: the VLAN of each port by which untagged
+    /// frames come in and leave. FORWARD is asked only about a frame that has no tag when it comes in and none
+    /// when it leaves, so only between two such ports of one VLAN.
+    pub untagged: Option<BTreeMap<String, u16>>,
+}
+
+impl BridgeView {
+    /// Ports between which rules see frames.
+    fn groups(&self) -> Vec<Vec<String>> {
+        let Some(untagged) = &self.untagged else { return vec![self.ports.clone()] };
+        let mut groups: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+        for port in &self.ports {
+            if let Some(vlan) = untagged.get(port) {
+                groups.entry(*vlan).or_default().push(port.clone());
+            }
+        }
+        // Which VLAN a guest to come has is not known.
+        groups.into_values().filter(|ports| ports.len() > 1).collect()
+    }
 }
 
 /// Frames between the ports of a bridge are dropped.
@@ -52,17 +71,13 @@ pub fn guests_dark(
     if !bridge.nf_call {
         return None;
     }
-    let ports = representatives(rules, &bridge.ports);
-    for (from_index, from) in ports.iter().enumerate() {
-        for (to_index, to) in ports.iter().enumerate() {
-            if from_index != to_index
-                && let Some(dark) = between(rules, around, family, bridge, from, to)
-            {
-                return Some(dark);
-            }
-        }
-    }
-    None
+    bridge.groups().iter().find_map(|ports| {
+        let ports = representatives(rules, ports);
+        let pairs = ports.iter().flat_map(|from| ports.iter().map(move |to| (from, to)));
+        pairs
+            .filter(|(from, to)| !std::ptr::eq(*from, *to))
+            .find_map(|(from, to)| between(rules, around, family, bridge, from, to))
+    })
 }
 
 fn between(

@@ -34,6 +34,17 @@ pub struct SshPath {
     pub tcp_loose: bool,
 }
 
+impl SshPath {
+    /// Somebody with an address of his own comes and is answered by anything but the loopback.
+    fn device(&self, name: &Option<String>) -> Device {
+        match name {
+            Some(name) => Device::named(name),
+            None if self.src == self.dst || self.src.is_loopback() => Device::Some,
+            None => Device::Outside,
+        }
+    }
+}
+
 /// What happens to each kind of packet that managing the host needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshVerdict {
@@ -151,7 +162,7 @@ fn arriving(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Pac
 }
 
 fn inward(packet: Packet, path: &SshPath) -> Packet {
-    let in_iface = path.in_iface.clone().map_or(Device::Some, Device::Named);
+    let in_iface = path.device(&path.in_iface);
     // Where the device is a bridge the packet has a port too, where it is not there is none.
     Packet { in_iface, out_iface: Device::Absent, physout: Device::Absent, ..packet }
 }
@@ -159,7 +170,7 @@ fn inward(packet: Packet, path: &SshPath) -> Packet {
 fn outward(packet: Packet, path: &SshPath) -> Packet {
     Packet {
         in_iface: Device::Absent,
-        out_iface: path.out_iface.clone().map_or(Device::Some, Device::Named),
+        out_iface: path.device(&path.out_iface),
         physin: Device::Absent,
         physout: Device::Absent,
         ..packet

@@ -171,6 +171,14 @@ impl Network {
         }
     }
 
+    /// Whether it holds nothing but loopback addresses.
+    pub fn is_loopback(&self) -> bool {
+        match self.v6 {
+            true => self.mask == u128::MAX && self.address == 1,
+            false => self.mask >> 24 == 0xff && self.address >> 24 == 127,
+        }
+    }
+
     /// Whether an address lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (v6, address) = number(address);

@@ -11,6 +11,8 @@ pub struct Packet {
     pub family: Family,
     /// Source address.
     pub src: Option<IpAddr>,
+    /// Where the source is not known: addresses of which it is one. None is: nothing is known.
+    pub src_among: Vec<IpAddr>,
     /// Destination address.
     pub dst: Option<IpAddr>,
     /// Whether the source is an address of this host.
@@ -124,6 +126,7 @@ impl Packet {
         Self {
             family,
             src: None,
+            src_among: Vec::new(),
             dst: None,
             src_local: None,
             dst_local: None,
@@ -183,6 +186,9 @@ pub enum Device {
     Absent,
     /// There is one whose name is not known.
     Some,
+    /// The same, but it is not the loopback: what comes in by it comes from elsewhere, so its addresses are
+    /// none of the loopback either (the kernel drops such packets).
+    Outside,
     /// The one of this name.
     Named(String),
 }

@@ -1,8 +1,9 @@
 //! What decides about a packet beside the tables of one family and backend.
 
 use super::packet::Device;
+use crate::resource::iptables::Family;
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The host around its tables. What is left empty is not known, and makes an answer that needs it
 /// unknown.
@@ -74,6 +75,17 @@ impl Surroundings {
         }
         let same = |(_, own): &(String, IpNet)| own.addr() == address;
         (!self.addresses.is_empty()).then(|| self.addresses.iter().any(same))
+    }
+
+    /// The addresses of a family that the host has; none where they are not known.
+    pub(super) fn own(&self, family: Family) -> Vec<IpAddr> {
+        let v4 = family == Family::V4;
+        let own = self.addresses.iter().map(|(_, own)| own.addr()).filter(|own| own.is_ipv4() == v4);
+        let mut all: Vec<IpAddr> = own.collect();
+        if !all.is_empty() {
+            all.push(if v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        all
     }
 
     /// Whether an address is the broadcast address of one of the host's networks.

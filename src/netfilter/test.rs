@@ -1,6 +1,6 @@
 //! Asking a packet the conditions of a rule.
 
-use super::matches::{AddressKind, Conntrack, Match, PortRange, Test};
+use super::matches::{AddressKind, Conntrack, Match, Network, Pattern, PortRange, Test};
 use super::packet::{Device, Direction, Fragment, Packet, States, protocol};
 use super::rule::Rule;
 use std::net::IpAddr;
@@ -69,14 +69,16 @@ impl Match {
     /// Whether a packet meets this condition.
     pub fn answer(&self, packet: &Packet) -> Answer {
         let answer = match &self.test {
-            Test::Source(network) => Answer::of(packet.src, |address| network.contains(address)),
-            Test::Destination(network) => Answer::of(packet.dst, |address| network.contains(address)),
-            Test::SourceRange(from, to) => Answer::of(packet.src, |address| between(*from, *to, address)),
+            Test::Source(network) => from_loopback(packet, network.is_loopback())
+                .unwrap_or_else(|| source(packet, |address| network.contains(address))),
+            Test::Destination(network) => in_network(packet, network),
+            Test::SourceRange(from, to) => from_loopback(packet, from.is_loopback() && to.is_loopback())
+                .unwrap_or_else(|| source(packet, |address| between(*from, *to, address))),
             Test::DestinationRange(from, to) => {
                 Answer::of(packet.dst, |address| between(*from, *to, address))
             }
-            Test::In(pattern) => device(&packet.in_iface, |name| pattern.fits(name)),
-            Test::Out(pattern) => device(&packet.out_iface, |name| pattern.fits(name)),
+            Test::In(pattern) => interface(&packet.in_iface, pattern),
+            Test::Out(pattern) => interface(&packet.out_iface, pattern),
             Test::Protocol(number) => Answer::of(packet.protocol, |protocol| protocol == *number),
             Test::Fragment => (packet.fragment == Fragment::Later).into(),
             Test::SourcePorts(_)
@@ -102,7 +104,8 @@ impl Match {
     /// not turn it round.
     fn transport(&self, packet: &Packet) -> Answer {
         if packet.fragment == Fragment::Later {
-            return Answer::No;
+            // iptables-nft takes for ports and flags whatever stands where they would be.
+            return if matches!(self.test, Test::Icmp { .. }) { Answer::No } else { Answer::Unknown };
         }
         let carries = |protocols: &[u8]| Answer::of(packet.protocol, |number| protocols.contains(&number));
         let inside = |ranges: &[PortRange], port: Option<u16>| {
@@ -149,6 +152,18 @@ impl Match {
     }
 }
 
+/// Of a source that is one of several the answer is what it is for each of them.
+fn source(packet: &Packet, test: impl Fn(IpAddr) -> bool) -> Answer {
+    if packet.src.is_some() {
+        return Answer::of(packet.src, test);
+    }
+    let mut answers = packet.src_among.iter().map(|address| test(*address));
+    match answers.next() {
+        Some(first) if answers.all(|answer| answer == first) => first.into(),
+        _ => Answer::Unknown,
+    }
+}
+
 fn between(from: IpAddr, to: IpAddr, address: IpAddr) -> bool {
     from.is_ipv4() == address.is_ipv4() && (from..=to).contains(&address)
 }
@@ -158,13 +173,33 @@ fn device(device: &Device, fits: impl FnOnce(&str) -> bool) -> Answer {
     match device {
         Device::Named(name) => fits(name).into(),
         Device::Absent => Answer::No,
-        Device::Unknown | Device::Some => Answer::Unknown,
+        Device::Unknown | Device::Some | Device::Outside => Answer::Unknown,
+    }
+}
+
+/// `-i` and `-o`.
+fn interface(iface: &Device, pattern: &Pattern) -> Answer {
+    match iface {
+        Device::Outside if pattern.0 == "lo" => Answer::No,
+        iface => device(iface, |name| pattern.fits(name)),
+    }
+}
+
+/// No, where a packet from elsewhere is asked for the loopback's addresses; its own may be unknown.
+fn from_loopback(packet: &Packet, asked: bool) -> Option<Answer> {
+    (asked && packet.src.is_none() && packet.in_iface == Device::Outside).then_some(Answer::No)
+}
+
+fn in_network(packet: &Packet, network: &Network) -> Answer {
+    match packet.dst {
+        None if packet.in_iface == Device::Outside && network.is_loopback() => Answer::No,
+        address => Answer::of(address, |address| network.contains(address)),
     }
 }
 
 fn present(device: &Device) -> Answer {
     match device {
-        Device::Named(_) | Device::Some => Answer::Yes,
+        Device::Named(_) | Device::Some | Device::Outside => Answer::Yes,
         Device::Absent => Answer::No,
         Device::Unknown => Answer::Unknown,
     }

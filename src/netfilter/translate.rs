@@ -1,12 +1,13 @@
 //! NAT: what a packet may become, and where it goes then.
 
 use super::chain::Walker;
-use super::nat::Rewrite;
+use super::nat::{Rewrite, To};
 use super::outcome::{Outcomes, Step};
 use super::packet::{Device, Direction, End, Fragment, Packet, States, TcpFlags, Translation, protocol};
 use super::ruleset::Ruleset;
 use super::surroundings::{Hook, Surroundings};
 use super::walk::Base;
+use crate::resource::iptables::Family;
 
 /// In how many ways a packet may be rewritten before it counts as rewritten to anything.
 const WAYS: usize = 16;
@@ -67,9 +68,9 @@ impl World {
             Hook::Postrouting if packet.bridged => packet.in_iface = Device::Absent,
             Hook::Postrouting => {}
             Hook::Output => packet.out_iface = self.first_out.clone(),
-            // What is for the host itself is joined before.
-            Hook::Input => packet.fragment = Fragment::Whole,
-            Hook::Forward | Hook::Bridge => {}
+            // What is for the host itself is joined before, in IPv4; in IPv6 it is only behind INPUT.
+            Hook::Input if packet.family == Family::V4 => packet.fragment = Fragment::Whole,
+            Hook::Input | Hook::Forward | Hook::Bridge => {}
         }
         packet
     }
@@ -280,7 +281,6 @@ fn own(
     device: &Device,
     world: &World,
 ) -> Result<Option<std::net::IpAddr>, ()> {
-    use super::nat::To;
     match rewrite.to {
         // What the host redirects of its own goes to the loopback.
         To::Redirect if world.base == Base::Output => Ok(match world.packet.family {
@@ -371,7 +371,13 @@ pub(super) fn source(
     let device = world.packet.out_iface.clone();
     let address = own(around, rewrite, &device, world).unwrap_or(None);
     let end = rewrite.source(&world.packet, address);
-    world.seems(if passes_unchanged(outcomes) { anything } else { end });
+    // What conntrack may not have seen may not be rewritten.
+    let unchanged =
+        passes_unchanged(outcomes) || world.packet.state.meets(States::INVALID | States::UNTRACKED);
+    world.seems(if unchanged { anything } else { end });
+    if !unchanged && rewrite.to == To::Masquerade && world.packet.src.is_none() {
+        world.packet.src_among = around.own(world.packet.family);
+    }
     None
 }
 
@@ -383,5 +389,6 @@ impl World {
             _ => None,
         };
         (self.packet.src, self.packet.sport) = (end.address, end.port);
+        self.packet.src_among.clear();
     }
 }

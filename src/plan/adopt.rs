@@ -77,13 +77,15 @@ pub(super) fn plan(
     sysctl: &SysctlPlan,
 ) -> Adoption {
     let mut adoption = Adoption { adopted: record.adopted.clone(), ..Adoption::default() };
-    let before = options.back.as_ref().map_or(&record.adopted_files, |back| &back.files);
+    let still = |name: &&String| options.back.as_ref().is_none_or(|back| back.files.contains(*name));
     let now = sysctl.adopted.iter().map(|name| name.trim_end_matches(".conf").to_owned());
-    adoption.files = before.iter().cloned().chain(now).collect();
+    adoption.files = record.adopted_files.iter().filter(still).cloned().chain(now).collect();
     // A file that is declared no more goes back to what it was.
     adoption.files.retain(|name| desired.sysctl.contains_key(name));
     if let Some(back) = &options.back {
-        adoption.adopted.clone_from(&back.adopted);
+        // What was given back since then is not taken again by going there.
+        let given = less(&record.adopted, &back.adopted);
+        adoption.adopted = less(&record.adopted, &given);
         for (family, planned) in Family::ALL.into_iter().zip(rules) {
             let again = less(&record.adopted, &back.adopted).into_iter().filter(|a| a.family == family);
             let again: Vec<_> = again.collect();

@@ -4,6 +4,7 @@ use super::{Record, rules};
 use crate::desired::Desired;
 use crate::netfilter::{Backend, BridgeView, Frame, Payload, Surroundings, Switches};
 use crate::observe::{Live, Observed, Predicted};
+use crate::resource::bridge::Bridge;
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
 use ipnet::IpNet;
@@ -43,9 +44,25 @@ pub fn bridge_view(
             ports.push(port.clone());
         }
     }
-    let untagged = Frame { payload: Payload::Ip(family), tagged: false };
-    let nf_call = switches(name, observed, desired).rules(untagged).is_some();
-    BridgeView { name: name.to_owned(), ports, nf_call }
+    let switches = switches(name, observed, desired);
+    let plain = Frame { payload: Payload::Ip(family), tagged: false };
+    let filters = declared.and_then(|bridge| bridge.vlan_filtering).unwrap_or_else(|| {
+        links.and_then(|l| l.by_name.get(name)?.number("vlan_filtering")).is_some_and(|on| on != 0)
+    });
+    let untagged = (filters && !switches.tagged).then(|| {
+        let vlan = |port: &String| Some((port.clone(), untagged(port, observed, declared)?));
+        ports.iter().filter_map(vlan).collect()
+    });
+    BridgeView { name: name.to_owned(), ports, nf_call: switches.rules(plain).is_some(), untagged }
+}
+
+/// The VLAN by which untagged frames come in by a port and leave, where that is known.
+fn untagged(port: &str, observed: Option<&Observed>, declared: Option<&Bridge>) -> Option<u16> {
+    let stated = declared.map(Bridge::vlans_by_port).unwrap_or_default();
+    let live = || observed?.links.vlans.as_ref()?.get(port).cloned();
+    let vlans = stated.get(port).cloned().or_else(live)?;
+    let vlan = vlans.pvid()?;
+    vlans.0.get(&vlan).is_some_and(|flags| flags.untagged).then_some(vlan)
 }
 
 /// Which frames of a bridge meet rules, as it is or will be.

@@ -4,12 +4,16 @@
 # generations/N/adopted/K.4   what generation K took of iptables, as the list that puts it back; each
 #                             generation has all that was taken up to it
 
-# What this transaction does about rules of others of family $1.
+# Sets foreign to what this transaction does about rules of others of family $1.
 foreign_goal() {
-	cat "$T/new/adopt$1" 2>/dev/null
-	[ -e "$T/new/back" ] || return 0
-	first_line "$T/new/back"
-	foreign_back "$1" "$line"
+	foreign=
+	[ -e "$T/new/adopt$1" ] || [ -e "$T/new/back" ] || return 0
+	foreign=$(
+		cat "$T/new/adopt$1" 2>/dev/null
+		[ -e "$T/new/back" ] || exit 0
+		first_line "$T/new/back"
+		foreign_back "$1" "$line"
+	)
 }
 
 # What puts back what was taken of family $1 since generation $2; the last that was taken first.
@@ -25,9 +29,11 @@ foreign_back() {
 	done
 }
 
-# Own text $1 and foreign text $2 as one; empty where both are.
+# Sets text to own text $1 and foreign text $2 as one; empty where both are.
 with_foreign() {
-	if [ -n "$2" ]; then printf '%s\n%s\n' "$1" "$2"; else printf '%s\n' "$1"; fi
+	text=$1
+	[ -z "$2" ] || text="$1
+$2"
 }
 
 # What undoes foreign text $2 on a host with live rules $1.
@@ -88,14 +94,13 @@ keep_adopted() {
 		first_line "$T/new/back"
 		from=$ETC/generations/$line
 	fi
-	mkdir "$G/adopted" || return 1
 	for file in "$from"/adopted/*; do
-		[ ! -e "$file" ] || cp "$file" "$G/adopted/" || return 1
+		# What was given back since then is not taken again by going there.
+		[ ! -e "$ETC/current/adopted/${file##*/}" ] || cp "$file" "$G/adopted/" || return 1
 	done
 	for family in 4 6; do
 		[ ! -s "$T/new/adopt$family" ] || cp "$T/pre/foreign$family" "$G/adopted/$generation.$family" || return 1
 	done
-	to_disk "$G/adopted" "$G/adopted"/* 2>/dev/null || true
 }
 
 # How many rules of others are taken over, by the generation that took them.

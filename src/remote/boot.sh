@@ -3,6 +3,7 @@
 
 # At boot, before the network: end what was open, then files as the generation has them.
 boot_early() {
+	vanished
 	mkdir -p $VAR
 	rm -f $VAR/boot.failed
 	booting=yes

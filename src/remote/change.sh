@@ -33,7 +33,7 @@ only_policies_of() {
 		}'
 }
 
-# The goal in the host's own words: chains and rules as the dry run printed them ($2, own text),
+# The goal in the host's own words: chains and rules as the dry run printed them ($2, a save),
 # hooks and policies as they are wanted ($1).
 goal_text() {
 	{
@@ -47,38 +47,47 @@ goal_text() {
 		}
 		$0 == "=" { rest = 1; next }
 		/^\*/ { table = substr($1, 2); if (!rest) order[++n] = table; next }
-		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $0 "\n"; next }
+		rest && ($1 == ":KVMFW--flows" || $2 == "KVMFW--flows" || / -j KVMFW--flows$/) { next }
+		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $1 " -\n"; next }
 		/^:/ { if (!rest) head[table] = head[table] $0 "\n"; next }
 		/^\^/ { if (!rest) hooks[table] = hooks[table] $0 "\n"; next }
-		/^-A / { if (rest) rules[table] = rules[table] $0 "\n" }
+		/^-A KVMFW-/ { if (rest) rules[table] = rules[table] $0 "\n" }
 		END { for (k = 1; k <= n; k++) { table = order[k]; out() } }'
 }
 
 # Everything that a rollback puts back, read before anything is touched.
 snapshot() {
-	local family key
+	local family own foreign wanted goal
 	for family in 4 6; do
 		true >"$T/pre/flows$family"
 		ipt_family $family || { true >"$T/pre/own$family"; continue; }
-		"$ipt-save" 2>/dev/null | grep '^-A KVMFW--flows ' >"$T/pre/flows$family"
-		if ! live=$(ipt_save); then
+		if ! ipt_saved $family; then
 			[ ! -s "$T/new/want$family" ] || return 1
 			true >"$T/pre/own$family"
 			continue
 		fi
-		foreign_undo "$live" "$(foreign_goal $family)" >"$T/pre/foreign$family" || return 1
-		{ only_policies_of "$(printf '%s\n' "$live" | ipt_own)" "$(want $family)" && echo '#end'; } >"$T/pre/own$family" || return 1
+		case $live in
+		*"
+-A KVMFW--flows "*) printf '%s\n' "$live" | grep '^-A KVMFW--flows ' >"$T/pre/flows$family" ;;
+		esac
+		foreign_goal $family
+		foreign_undo "$live" "$foreign" >"$T/pre/foreign$family" || return 1
+		own=
+		[ -z "$live" ] || ipt_own "$live" || return 1
+		want_provable $family
+		{ only_policies_of "$own" "$wanted" && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
-	for port in /sys/class/net/*/brport; do
-		[ -e "$port" ] || continue
-		master=$(readlink "$port/bridge")
-		port=${port%/brport}
-		printf 'link set dev %s master %s\n' "${port##*/}" "${master##*/}"
-	done >"$T/pre/ports" || return 1
+	(
+		for port in /sys/class/net/*/brport; do
+			cd -P "$port/bridge" 2>/dev/null || continue
+			port=${port%/brport}
+			printf 'link set dev %s master %s\n' "${port##*/}" "${PWD##*/}" || exit 1
+		done
+	) >"$T/pre/ports" || return 1
 	{
-		read_keys <"$T/new/sysctl.keys" | grep -v '!'
+		[ ! -s "$T/new/sysctl.keys" ] || sed 's,^,/proc/sys/,' "$T/new/sysctl.keys" | xargs grep -sH '' /dev/null | sed "$VALUES"
 		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
 		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
 		echo '#end'
@@ -91,9 +100,12 @@ snapshot() {
 	fi >"$T/pre/sysctl.side"
 	device_addresses >"$T/pre/addresses" || return 1
 	# A disk that filled up on the way shows here: what is cut off has no end.
-	for file in own4 own6 sysctl; do
-		[ ! -s "$T/pre/$file" ] || [ "$(tail -n 1 "$T/pre/$file")" = '#end' ] || return 1
-	done
+	all_end "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl"
+}
+
+# Whether the last line of each of these files, where there is one, says that it is the last.
+all_end() {
+	awk 'FNR == 1 && NR > 1 && last != "#end" { bad = 1 } { last = $0 } END { exit bad || NR > 0 && last != "#end" }' "$@"
 }
 
 # Addresses of the links that this transaction touches.
@@ -109,20 +121,22 @@ bridge_keys() {
 
 # Of the KEY=VALUE lines in file $1 those that are not so now, keys that do not exist left out.
 keys_that_differ() {
-	{
-		sed 's/=.*//' "$1" | read_keys
-		echo '='
-		cat "$1"
-	} | awk '
-		{ at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1); gsub(/[ \t]+/, " ", value); sub(/ $/, "", value) }
-		$0 == "=" { wanted = 1; next }
+	[ -s "$1" ] || return 0
+	sed -n 's,^\([^=]*\)=.*,/proc/sys/\1,p' "$1" | xargs grep -sH '' /dev/null | awk '
+		{
+			at = index($0, NR == FNR ? ":" : "=")
+			key = substr($0, 1, at - 1); value = substr($0, at + 1)
+			gsub(/[ \t]+/, " ", value); sub(/ $/, "", value)
+		}
 		at == 0 { next }
-		!wanted { live[key] = value; next }
-		(key in live) && live[key] != value { print }'
+		NR == FNR { live[substr(key, length("/proc/sys/") + 1)] = value; next }
+		(key in live) && live[key] != value { print }' - "$1"
 }
 
 write_keys() {
-	keys_that_differ "$1" | {
+	differ=$(keys_that_differ "$1")
+	[ -n "$differ" ] || return 0
+	printf '%s\n' "$differ" | {
 		failed=0
 		while IFS='=' read -r key value; do
 			printf '%s\n' "$value" >"/proc/sys/$key" && continue
@@ -143,23 +157,28 @@ failed() {
 ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 
 apply_rules() {
-	local goal predicted foreign
-	step "$(ipt_number "$1")"
-	foreign=$(foreign_goal "$1")
+	local goal predicted foreign text wanted
+	if [ "$1" = 4 ]; then step iptables; else step ip6tables; fi
+	foreign_goal "$1"
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
-	ipt_family "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
-	if grep -q '^?' "$T/new/want$1"; then
-		live=$(ipt_save) || failed "$ipt-save failed"
-		predicted=$(ipt_dry "$1" "$live" "$(with_foreign "$(want_provable "$1")" "$foreign")" 2>&1) || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		goal=$(goal_text "$(want "$1")" "$(printf '%s\n' "$predicted" | ipt_own)")
+	ipt_name "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
+	if [ -s "$T/new/boot.modules" ] && grep -q '^?' "$T/new/want$1"; then
+		ipt_save || failed "$ipt-save failed"
+		want_provable "$1"
+		with_foreign "$goal" "$foreign"
+		ipt_dry "$1" "$live" "$text" || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+		goal=$(goal_text "$wanted" "$predicted")
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"
 	fi
 	goal=$(cat "$G/rules.v$1")
 	warm_up "$1" "$goal"
-	error=$(ipt_load "$1" "$(with_foreign "$(with_flows "$goal" "$T/flows$1")" "$foreign")" 2>&1) ||
+	with_flows "$goal" "$T/flows$1"
+	with_foreign "$text" "$foreign"
+	error=$(ipt_load "$1" "$text" 2>&1) ||
 		failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be taken over may have changed meanwhile; plan again)}"
-	live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(with_foreign "$goal" "$foreign")")" ] || failed "the rules were not there after loading them"
+	with_foreign "$goal" "$foreign"
+	ipt_save && ipt_is "$live" "$text" || failed "the rules were not there after loading them"
 }
 
 # Whether rules make conntrack look at packets.
@@ -178,15 +197,15 @@ warm_up() {
 	local sockets tries=0
 	true >"$T/flows$1" || return 0
 	tracks "$2" || return 0
-	if tracks "$(ipt_save)"; then
+	if ipt_save && tracks "$live"; then
 		# Once more those that an earlier apply let pass and that are still open.
 		[ -s "$T/pre/flows$1" ] || return 0
 		flows "$1" | grep -xF -f "$T/pre/flows$1" >"$T/flows$1"
 		return 0
 	fi
 	flows "$1" >"$T/flows$1"
+	[ -s "$T/flows$1" ] || return 0
 	sockets=$(($(wc -l <"$T/flows$1") / 2))
-	[ "$sockets" -gt 0 ] || return 0
 	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$T/log"
 	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
@@ -222,10 +241,11 @@ flows() {
 		}'
 }
 
-# Own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
+# Sets text to own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
 with_flows() {
-	[ -s "$2" ] || { printf '%s\n' "$1"; return; }
-	printf '%s\n' "$1" | awk '
+	text=$1
+	[ -s "$2" ] || return 0
+	text=$(printf '%s\n' "$1" | awk '
 		{ print }
 		/^\*/ { table = $0; if (table == "*filter") print ":KVMFW--flows -" }
 		table != "*filter" || !/^-A KVMFW-/ || !/ESTABLISHED/ || !/ -j ACCEPT$/ { next }
@@ -237,14 +257,15 @@ with_flows() {
 	' | awk -v file="$2" '
 		/^\*/ { table = $0 }
 		/^COMMIT/ && table == "*filter" { while ((getline rule < file) > 0) print rule }
-		{ print }'
+		{ print }')
 }
 
 # Runs as a process group of its own, so that the guard can end all of it.
 apply() {
 	trap '' HUP
 	echo $$ >"$T/apply.pid" && ln "$T/apply" "$T/claim" 2>/dev/null || exit 1
-	G=$ETC/generations/$(cat "$T/generation")
+	first_line "$T/generation"
+	G=$ETC/generations/$line
 	step modules
 	if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then
 		modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || failed "cannot load br_netfilter"
@@ -313,7 +334,7 @@ not_kept() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local family bad=0 missing foreign lost
+	local family bad=0 missing foreign lost own text
 	if [ -s "$T/pre/bridges" ]; then
 		lost=$(newcomers "$T/pre/bridges" | awk '{ printf "; %s, which went with this change", $0 }')
 		if [ -n "$lost" ]; then
@@ -341,8 +362,12 @@ roll_back() {
 		foreign=$(cat "$T/pre/foreign$family" 2>/dev/null)
 		[ -s "$T/new/want$family" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$family" || continue
 		ipt_family $family || continue
-		ipt_load $family "$(with_foreign "$(with_flows "$(cat "$T/pre/own$family")" "$T/pre/flows$family")" "$foreign")" || bad=1
-		live=$(ipt_save) && [ -z "$(ipt_change "$live" "$(with_foreign "$(cat "$T/pre/own$family")" "$foreign")")" ] || bad=1
+		own=$(cat "$T/pre/own$family")
+		with_flows "$own" "$T/pre/flows$family"
+		with_foreign "$text" "$foreign"
+		ipt_load $family "$text" || bad=1
+		with_foreign "$own" "$foreign"
+		ipt_save && ipt_is "$live" "$text" || bad=1
 		tidy_tables $family "$T/pre/tables$family"
 	done
 	write_keys "$T/pre/sysctl" /dev/null
@@ -360,7 +385,7 @@ roll_back() {
 # iptables-nft leaves empty base chains behind where there was no table before. They decide
 # nothing, but "as it was" means as it was.
 tidy_tables() {
-	local table chain family=ip chains
+	local table family=ip chains
 	[ "$backend" = nft ] && have nft || return 0
 	[ "$1" = 6 ] && family=ip6
 	sed -n 's/^absent //p' "$2" 2>/dev/null | while read -r table; do
@@ -387,70 +412,81 @@ persist() {
 		link_files_none
 		return
 	fi
-	generation=$(cat "$T/generation")
-	[ -e "$ETC/generations/$generation" ] || return 1
+	first_line "$T/generation"
+	generation=$line
+	[ -e "$ETC/generations/$generation/want4" ] || return 1
 	keep_originals || return 1
 	ln -sfn "generations/$generation" $ETC/current.new && mv -fT $ETC/current.new $ETC/current || return 1
-	cat "$T/new/inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
+	first_line "$T/new/inventory"
+	printf '%s\n' "$line" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
 	to_disk $ETC $ETC/inventory || return 1
 	link_files
 	# What did not load at boot was decided anew.
-	rm -f $VAR/boot.failed
+	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
 	prune
 }
 
 # What was there before we first touched it, noted once.
 keep_originals() {
 	local dir=$VAR/original
-	mkdir -p $dir/files && touch $dir/sysctl $dir/policies || return 1
-	{
-		cat $dir/sysctl
-		while IFS= read -r key; do
-			grep -q "^$key=" $dir/sysctl || grep -m 1 "^$key=" "$T/pre/sysctl"
-		done <"$T/new/sysctl.keys"
-		echo '#end'
-	} >$dir/sysctl.new
-	{
-		cat $dir/policies
-		for family in 4 6; do
-			awk -v f=$family '/^\*/ { t = substr($1, 2) } /^:/ && !/^:KVMFW-/ { print f, t, substr($1, 2), $2 }' "$T/pre/own$family"
-		done | while read -r f table chain policy; do
-			grep -q "^$f $table $chain " $dir/policies || echo "$f $table $chain $policy"
-		done
-		echo '#end'
-	} >$dir/policies.new
-	for file in sysctl policies; do
-		[ "$(tail -n 1 $dir/$file.new)" = '#end' ] || return 1
-		sed -i '/^#end$/d' $dir/$file.new && mv -f $dir/$file.new $dir/$file || return 1
-	done
+	[ -d $dir/files ] || mkdir -p $dir/files || return 1
+	true >>$dir/sysctl && true >>$dir/policies || return 1
+	# Each part of the input says what it is: any of the files may be empty.
+	awk '
+		part == "kept" { print; kept[substr($0, 1, index($0, "=") - 1)]; next }
+		part == "keys" { keys[++n] = $0; next }
+		{ key = substr($0, 1, index($0, "=") - 1) }
+		!(key in was) { was[key] = $0 }
+		END {
+			for (i = 1; i <= n; i++) if (!(keys[i] in kept) && (keys[i] in was)) print was[keys[i]]
+			print "#end"
+		}' part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" >$dir/sysctl.new
+	awk '
+		part == "kept" { print; kept[$1, $2, $3]; next }
+		/^\*/ { table = substr($1, 2) }
+		/^:/ && !/^:KVMFW-/ {
+			chain = substr($1, 2)
+			if (!((part, table, chain) in kept)) print part, table, chain, $2
+		}
+		END { print "#end" }' part=kept $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6" >$dir/policies.new
+	# A disk that filled up on the way shows here: what is cut off has no end.
+	[ -s $dir/sysctl.new ] && [ -s $dir/policies.new ] && all_end $dir/sysctl.new $dir/policies.new || return 1
+	sed -i '/^#end$/d' $dir/sysctl.new $dir/policies.new || return 1
+	for file in sysctl policies; do mv -f $dir/$file.new $dir/$file || return 1; done
 	keep_adopted_files || return 1
+	set --
 	for family in 4 6; do
-		[ -e $dir/tables$family ] || cp "$T/pre/tables$family" $dir/tables$family || return 1
+		[ -e $dir/tables$family ] || set -- "$@" "$T/pre/tables$family"
 	done
+	[ $# -eq 0 ] || cp "$@" $dir/ || return 1
 	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
 
 # Generations beyond the newest twenty, and transactions beyond them, have served.
 prune() {
 	local name
+	set -- "$ETC"/generations/*
 	# shellcheck disable=SC2012
-	ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
+	[ $# -le 20 ] || ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
+	set -- "$VAR"/txn/*
 	# shellcheck disable=SC2012
-	ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
+	[ $# -le 20 ] || ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
 }
 
 # The boot units are the same in every generation; installed before anything is armed.
 install_boot() {
 	local dir=/etc/systemd/system
 	[ -d $dir ] || return 1
-	cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
+	[ -e $VAR/kvmfw.sh ] && cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
-	boot_units | {
+	(
+		umask 022
 		reload=
-		while read -r unit wants; do
-			cmp -s "$T/units/$unit" "$dir/$unit" && [ -L "$dir/$wants/$unit" ] && continue
-			[ -d "$dir/$wants" ] || { mkdir "$dir/$wants" && chmod 755 "$dir/$wants"; } || exit 1
-			cp "$T/units/$unit" "$dir/$unit.new" && chmod 644 "$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
+		for wants in $BOOT_UNITS; do
+			unit=${wants##*/} wants=${wants%/*}
+			[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$unit" ] && cmp -s "$T/units/$unit" "$dir/$unit" && continue
+			[ -d "$dir/$wants" ] || mkdir "$dir/$wants" || exit 1
+			cat "$T/units/$unit" >"$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
 				ln -sfn "../$unit" "$dir/$wants/$unit" || exit 1
 			reload=yes
 		done
@@ -459,12 +495,13 @@ install_boot() {
 		to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
 		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 		exit 0
-	}
+	)
 }
 
 remove_boot() {
 	local dir=/etc/systemd/system
-	boot_units | while read -r unit wants; do
+	for wants in $BOOT_UNITS; do
+		unit=${wants##*/} wants=${wants%/*}
 		rm -f "$dir/$unit" "$dir/$wants/$unit"
 		rmdir "$dir/$wants" 2>/dev/null
 	done

@@ -24,8 +24,9 @@ link_files() {
 }
 
 place_link() {
-	[ "$(readlink "$2")" = "$1" ] && return 0
-	mkdir -p "${2%/*}" && ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
+	[ -L "$2" ] && [ "$(readlink "$2")" = "$1" ] && return 0
+	[ -d "${2%/*}" ] || mkdir -p "${2%/*}" || return 1
+	ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
 }
 
 # A file that was there before us comes back, with its mode and owner.

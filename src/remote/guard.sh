@@ -15,7 +15,11 @@ txn() {
 	[ -n "$ID" ] && [ -d "$T" ]
 }
 
-owner_text() { cat "$T/owner" 2>/dev/null; }
+# Sets owner to who the controller says it is.
+owner() {
+	first_line "$T/owner"
+	owner=$line
+}
 
 poke() { [ -p "$T/ctl" ] && echo "$1" 1<>"$T/ctl"; }
 
@@ -49,7 +53,14 @@ seconds_left() {
 	left=$(((${line:-0} - now + 99) / 100))
 }
 
-limit() { sed -n "s/^$1=//p" "$T/limits"; }
+# Sets limit to the seconds that the controller grants for $1.
+limit() {
+	local name value
+	limit=
+	while IFS='=' read -r name value; do
+		if [ "$name" = "$1" ]; then limit=$value; fi
+	done <"$T/limits"
+}
 
 # Only one of commit and rollback becomes the decision: link(2) refuses the second.
 decide() {
@@ -79,6 +90,8 @@ guard() {
 	cd /
 	exec 5<>"$T/ack" 8<>"$T/ctl" 7>>"$T/guard.lock"
 	flock 7
+	# Nothing is left to guard after an undo to the original; what is there now is another's.
+	[ -d "$T" ] || exit 0
 	# Who was here before may have died at its last words.
 	[ ! -e "$T/done" ] || { put_away; exit 0; }
 	exec 9>>$VAR/lock
@@ -93,19 +106,22 @@ guard() {
 		echo "released: the lock was held" >"$T/done"
 		exit 0
 	fi
-	echo "$(owner_text) ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
+	owner
+	echo "$owner ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
+	vanished
 	if [ -e "$T/armed" ]; then took_over=yes; elif [ -L $VAR/open ]; then recover 5>/dev/null; fi
 	if [ -e "$T/deadline" ]; then
 		seconds_left
 		[ "$left" -gt 0 ] && start_timer "$left"
 	else
-		set_deadline "$(limit stage)"
+		limit stage
+		set_deadline "$limit"
 	fi
 	echo locked >&5
 	while watch; do read -r _ <&8; done
 	stop_timer
 	# Gone with everything else after an undo to the original.
-	[ ! -d $VAR ] || true >$VAR/lock
+	[ ! -d "$T" ] || true >$VAR/lock
 	exit 0
 }
 
@@ -138,7 +154,8 @@ watch() {
 			return
 		fi
 		if [ ! -e "$T/applied" ]; then
-			set_deadline "$(limit confirm)"
+			limit confirm
+			set_deadline "$limit"
 			if ! ln "$T/ok" "$T/applied"; then
 				decide rollback "that it was applied could not be recorded"
 				watch
@@ -155,16 +172,19 @@ watch() {
 	# Always anew: who sleeps on without a timer sleeps for ever.
 	[ "$left" -gt 0 ] && { start_timer "$left"; return 0; }
 	if [ -e "$T/applied" ]; then
-		decide rollback "nobody confirmed over a new connection within $(limit confirm)s"
+		limit confirm
+		decide rollback "nobody confirmed over a new connection within ${limit}s"
 	else
-		decide rollback "the change was not applied within $(limit apply)s"
+		limit apply
+		decide rollback "the change was not applied within ${limit}s"
 	fi
 	watch
 }
 
 arm() {
 	boot_id
-	echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$(limit apply)" &&
+	limit apply
+	echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$limit" &&
 		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open; return 1; }
 	echo armed >&5
 	{
@@ -243,24 +263,36 @@ close_txn() {
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
 	put_away
 	echo "done $1" >&5
-	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then
-		# In one step: who waits for the guard would put its lock into a folder that is half gone.
-		mv $VAR $VAR.gone 2>/dev/null
-		rm -rf $VAR.gone $VAR
-	fi
+	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then vanish; fi
 }
+
+# Nothing of us is left, in one step: who waits for a lock would put it into a folder that is half gone. What
+# is at its place after that step is of whoever came next.
+vanish() {
+	if mv $VAR $VAR.gone 2>/dev/null; then rm -rf $VAR.gone; else rm -rf $VAR; fi
+}
+
+# Where a power cut came between the two.
+vanished() { [ ! -e $VAR.gone ] || rm -rf $VAR.gone; }
 
 # What a transaction that is over leaves lying.
 put_away() {
-	[ "$(readlink $VAR/open)" = "txn/$ID" ] && rm -f $VAR/open
-	rm -f "$T/token"
+	set --
+	[ -L $VAR/open ] && [ "$(readlink $VAR/open)" = "txn/$ID" ] && set -- $VAR/open
+	[ -e "$T/token" ] && set -- "$@" "$T/token"
+	[ $# -eq 0 ] || rm -f "$@"
 	to_disk "$T/done" "$T" $VAR/history $VAR 2>/dev/null
 	:
 }
 
 record() {
+	local generation
 	[ -e "$T/armed" ] || return 0
-	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(cat "$T/generation")" "$ID" "$1" "$(owner_text)" "$(cat "$T/plan" 2>/dev/null)" >>$VAR/history
+	owner
+	first_line "$T/generation"
+	generation=$line
+	first_line "$T/plan"
+	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$generation" "$ID" "$1" "$owner" "$line" >>$VAR/history
 }
 
 shout() {

@@ -42,6 +42,7 @@ function flush_table(  i) {
 	for (i = 1; i <= nbody; i++) print body[i]
 	print "COMMIT"
 }
+$1 == ":KVMFW--flows" || $2 == "KVMFW--flows" || / -j KVMFW--flows$/ { next }
 /^\*/ { flush_table(); table = substr($1, 2); nhead = nhook = nbody = 0; split("", index_of); next }
 /^:/ {
 	name = substr($1, 2)
@@ -68,6 +69,8 @@ BEGIN {
 }
 $0 == "=" { goal = 1; table = ""; next }
 /^#/ { next }
+# The connections that were open when the rules came (flows in change.sh) are not state.
+!goal && ($1 == ":KVMFW--flows" || $2 == "KVMFW--flows" || / -j KVMFW--flows$/) { next }
 /^\*/ { table = substr($1, 2); next }
 $0 == "&" { list++; next }
 /^[!~+=]/ {
@@ -276,13 +279,22 @@ END {
 	for (o = 1; o <= 5; o++) if (only == "" || only == order[o]) change(order[o]) }
 '
 
-# Sets ipt (iptables or ip6tables), backend (nft or legacy) and ipt_version for family 4 or 6.
-ipt_family() {
+ipt_version4='' ipt_version6=''
+# Sets ipt (iptables or ip6tables) for family 4 or 6.
+ipt_name() {
 	if [ "$1" = 6 ]; then ipt=ip6tables; else ipt=iptables; fi
-	ipt_version=
+	have "$ipt-save" && have "$ipt-restore"
+}
+
+# The same, and backend (nft or legacy) and ipt_version. What told its version once is not asked again.
+ipt_family() {
+	if [ "$1" = 6 ]; then ipt_version=$ipt_version6; else ipt_version=$ipt_version4; fi
 	backend=none
-	have "$ipt-save" && have "$ipt-restore" || return 1
-	ipt_version=$("$ipt-restore" --version 2>/dev/null) || ipt_version=
+	ipt_name "$1" || return 1
+	if [ -z "$ipt_version" ]; then
+		ipt_version=$("$ipt-restore" --version 2>/dev/null) || ipt_version=
+		if [ "$1" = 6 ]; then ipt_version6=$ipt_version; else ipt_version4=$ipt_version; fi
+	fi
 	case $ipt_version in
 	*nf_tables*) backend=nft ;;
 	*legacy*) backend=legacy ;;
@@ -290,61 +302,76 @@ ipt_family() {
 	esac
 }
 
-# Counters and headers are not state; nor are the connections that were open when the rules came
-# (flows in change.sh).
-ipt_plain() {
-	sed -e '/^# Generated/d' -e '/^# Completed/d' -e '/^:KVMFW--flows /d' -e '/^-A KVMFW--flows /d' -e '/ -j KVMFW--flows$/d' \
-		-e 's/^\(:[^ ]* [^ ]*\) \[.*/\1/'
-}
+# For sed, makes of what iptables-save says what a plan compares. Counters and headers are not state; nor are
+# the connections that were open when the rules came (flows in change.sh).
+PLAIN='
+/^# Generated/d
+/^# Completed/d
+/^:KVMFW--flows /d
+/^-A KVMFW--flows /d
+/ -j KVMFW--flows$/d
+s/^\(:[^ ]* [^ ]*\) \[.*/\1/'
 
-# No -t: on legacy that would register the table. A save that fails, or that says it cannot show a
-# table, is not an empty host.
+# Sets live to what iptables-save says. No -t: on legacy that would register the table. A save that fails, or
+# that says it cannot show a table, is not an empty host.
 ipt_save() {
-	local save
-	save=$("$ipt-save" 2>/dev/null) || return 1
-	case $save in *'is incompatible'*) return 1 ;; esac
-	printf '%s\n' "$save" | ipt_plain
+	live=$("$ipt-save" 2>/dev/null) || return 1
+	case $live in *'is incompatible'*) return 1 ;; esac
 }
 
-ipt_own() { awk "$OWN_AWK"; }
+live4='' saved4='' live6='' saved6=''
+# Sets live to what ipt_save said of family $1 the first time in this process: what a transaction compares with
+# its plan, records and proves is one and the same state.
+ipt_saved() {
+	local rc=$saved4
+	[ "$1" = 4 ] || rc=$saved6
+	if [ -z "$rc" ]; then
+		ipt_save
+		rc=$?
+		if [ "$1" = 4 ]; then live4=$live saved4=$rc; else live6=$live saved6=$rc; fi
+	fi
+	if [ "$1" = 4 ]; then live=$live4; else live=$live6; fi
+	return "$rc"
+}
 
-# $1 live save, $2 own text wanted, $3 only this table (empty: all)
+# Sets own to our part of save $1.
+ipt_own() { own=$(printf '%s\n' "$1" | awk "$OWN_AWK"); }
+
+# Sets change to what makes live save $1 own text $2, in table $3 only (empty: in all).
 ipt_change() {
-	{
-		printf '%s\n=\n' "$1"
-		printf '%s\n' "$2"
-	} | awk -v only="${3-}" -v foreign="$(has_foreign "$2")" "$CHANGE_AWK"
-}
-
-# 1 where a text has foreign text in it, else 0.
-has_foreign() {
-	case $1 in
+	local foreign=0
+	case $2 in
 	*"
 !"* | *"
 +"* | *"
-~"*) echo 1 ;;
-	*) echo 0 ;;
+~"*) foreign=1 ;;
 	esac
+	change=$(printf '%s\n=\n%s\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$CHANGE_AWK")
+}
+
+# Whether live save $1 is as own text $2 says.
+ipt_is() {
+	local change
+	ipt_change "$1" "$2" && [ -z "$change" ]
 }
 
 # Loads a clone of the live rules into a network namespace that nobody else sees, makes the real
-# change there, and prints what iptables-save says afterwards: the host's own word on what the
+# change there, and sets predicted to what iptables-save says afterwards: the host's own word on what the
 # rules will look like, and the proof that its kernel takes them. Returns 3 when the clone failed,
-# 4 when the change did, and then prints what iptables said.
+# 4 when the change did; predicted is then what iptables said.
 # $1 family, $2 live save, $3 own text wanted.
 # shellcheck disable=SC2016
 ipt_dry() {
-	ipt_family "$1" || return 1
-	local change sets predicted rc
-	change=$(ipt_change "$2" "$3") || return 1
-	sets=
+	local change sets='' rc
+	predicted=
+	ipt_name "$1" && ipt_change "$2" "$3" || return 1
 	case "$2$3" in
 	*-set\ *) have ipset && sets=$(ipset list -n 2>/dev/null) ;;
 	esac
 	# /dev/null as the lock: a dry run neither waits for the host nor holds it up.
 	# Texts go in by descriptors: an argument or variable of the environment ends at 128 KiB.
 	predicted=$(
-		XTABLES_LOCKFILE=/dev/null unshare -n sh -c '
+		XTABLES_LOCKFILE=/dev/null "${UNSHARE:-unshare}" -n sh -c '
 			ipt=$1
 			for set in $2; do
 				if [ "$ipt" = ip6tables ]; then ipset create "$set" hash:ip family inet6; else ipset create "$set" hash:ip; fi
@@ -353,15 +380,14 @@ ipt_dry() {
 			said=$("$ipt-restore" <&4 2>&1) || { printf "%s\n" "$said"; exit 3; }
 			said=$("$ipt-restore" --noflush <&5 2>&1) || { printf "%s\n" "$said"; exit 4; }
 			exec "$ipt-save" 2>/dev/null
-		' sh "$ipt" "$sets" 4<<LIVE 5<<CHANGE
+		' sh "$ipt" "$sets" 2>&1 4<<LIVE 5<<CHANGE
 $2
 LIVE
 $change
 CHANGE
 	)
 	rc=$?
-	printf '%s\n' "$predicted" | ipt_plain
-	[ $rc -ne 4 ] || ipt_blame "$predicted" "$change"
+	[ $rc -ne 4 ] || predicted=$(printf '%s\n' "$predicted"; ipt_blame "$predicted" "$change")
 	return $rc
 }
 
@@ -390,16 +416,25 @@ ipt_blame() {
 # Makes our part of family $1 what own text $2 says, table by table. Each table is one atomic step.
 # Returns 1 at the first table that fails; what iptables said is on stderr.
 ipt_load() {
-	ipt_family "$1" || return 1
-	local live table change
-	live=$(ipt_save) || { say "$ipt-save failed"; return 1; }
+	ipt_name "$1" || return 1
+	local table change all
+	ipt_save || { say "$ipt-save failed"; return 1; }
+	ipt_change "$live" "$2" || return 1
+	all=$change
 	for table in raw mangle nat filter security; do
-		change=$(ipt_change "$live" "$2" "$table")
-		[ -n "$change" ] || continue
+		case "
+$all" in *"
+*$table
+"*) ;; *) continue ;; esac
+		# Of several tables each alone.
+		case $all in *"
+COMMIT
+"*) ipt_change "$live" "$2" "$table" || return 1 ;; esac
 		printf '%s\n' "$change" | "$ipt-restore" -w 10 --noflush || return 1
 	done
+	case "$live$2" in *KVMFW--flows*) ;; *) return 0 ;; esac
 	# Nothing leads there any more.
-	live=$("$ipt-save" 2>/dev/null) || return 0
+	ipt_save || return 0
 	case $live in
 	*' -j KVMFW--flows'*) ;;
 	*:KVMFW--flows*) printf '*filter\n:KVMFW--flows - [0:0]\n-X KVMFW--flows\nCOMMIT\n' | "$ipt-restore" -w 10 --noflush ;;

@@ -56,11 +56,18 @@ first_line() {
 # number and then the end.
 read_keys() {
 	{
-		while read -r key; do
-			if [ -e "/proc/sys/$key" ]; then printf '%s\n' "$key"; else printf '%s!absent\n' "$key" >&3; fi
-		done | (cd /proc/sys && xargs grep -sH '' /dev/null) | sed 's/:/=/'
+		while read -r key; do name_key "$key"; done | xargs grep -sH '' /dev/null | sed "$VALUES"
 	} 3>&1
 }
+
+# The place of key $1, or that there is none, on descriptor 3.
+name_key() {
+	if [ -e "/proc/sys/$1" ]; then printf '/proc/sys/%s\n' "$1"; else printf '%s!absent\n' "$1" >&3; fi
+}
+
+# For sed, makes lines of `grep -H` below /proc/sys KEY=VALUE. No function: in a pipe that is a process more.
+VALUES='s,^/proc/sys/,,
+s/:/=/'
 
 # Hundredths of a second since boot: no clock jump moves it.
 uptime_cs() {
@@ -82,6 +89,16 @@ to_disk() {
 	sync "$@"
 }
 
+# Writes what comes in to files below $T, all of them by one program: each begins with a line of $1 and its
+# path. Lines are text; a file ends with a newline or is empty.
+unpack() {
+	awk -v mark="$1 " -v folder="$T/" '
+		function end() { if (file != "" && close(file) != 0) { bad = 1; exit } }
+		index($0, mark) == 1 { end(); file = folder substr($0, length(mark) + 1); printf "" >file; next }
+		{ print >file }
+		END { if (!bad) end(); exit bad }'
+}
+
 say() { printf '%s\n' "$*" >&2; }
 
 refuse() {
@@ -90,9 +107,5 @@ refuse() {
 	exit 0
 }
 
-# Unit and the target that pulls it in.
-boot_units() {
-	echo kvmfw-early.service sysinit.target.wants
-	echo kvmfw.service sysinit.target.wants
-	echo kvmfw-bridges.service multi-user.target.wants
-}
+# Units, each in the folder of the target that pulls it in.
+BOOT_UNITS='sysinit.target.wants/kvmfw-early.service sysinit.target.wants/kvmfw.service multi-user.target.wants/kvmfw-bridges.service'

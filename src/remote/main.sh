@@ -18,36 +18,41 @@ stage() {
 	# Where rules of others are taken over it is recorded what loaded them.
 	if [ -e "$T/new/adopt4" ] || [ -e "$T/new/adopt6" ]; then probe_boot_files; fi
 	probe
-	[ -L $ETC/current ] || rm -rf $ETC/generations
-	mkdir -p $ETC/generations
-	# shellcheck disable=SC2012
-	generation=$(($(ls -1 $ETC/generations | sort -n | tail -n 1) + 1))
+	[ -L $ETC/current ] || [ ! -e $ETC/generations ] || rm -rf $ETC/generations
+	generation=0
+	for file in "$ETC"/generations/*; do
+		name=${file##*/}
+		case $name in *[!0-9]* | '') ;; *) [ "$name" -le "$generation" ] || generation=$name ;; esac
+	done
+	generation=$((generation + 1))
 	echo "$generation" >"$T/generation" || give_up no_space "cannot write to $T"
 	G=$ETC/generations/$generation
 	snapshot || give_up no_space "cannot write the snapshot to $T"
-	mkdir "$G" "$G/sysctl.d" "$G/net" || give_up no_space "cannot write to $ETC"
+	mkdir -p "$G/sysctl.d" "$G/net" "$G/adopted" || give_up no_space "cannot write to $ETC"
 	for family in 4 6; do
 		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
 		prove $family
 	done
 	keep_adopted || give_up no_space "cannot write to $G"
 	cp "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || give_up no_space "cannot write to $G"
+	set --
 	for file in "$T"/new/sysctl.d/*.conf; do
 		[ -e "$file" ] || continue
-		cp "$file" "$G/sysctl.d/" && chmod 644 "$G/sysctl.d/${file##*/}" || give_up no_space "cannot write to $G"
+		cp "$file" "$G/sysctl.d/" || give_up no_space "cannot write to $G"
+		set -- "$@" "$G/sysctl.d/${file##*/}"
 	done
 	for file in "$T"/new/net/*; do
 		[ -e "$file" ] || continue
 		cp "$file" "$G/net/" || give_up no_space "cannot write to $G"
 		# NetworkManager and netplan want theirs for root alone; networkd is not root.
-		case $file in *.nmconnection | *.yaml) ;; *) chmod 644 "$G/net/${file##*/}" ;; esac
+		case $file in *.nmconnection | *.yaml) ;; *) set -- "$@" "$G/net/${file##*/}" ;; esac
 	done
 	prove_netplan
-	chmod 755 $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net"
+	chmod a+rX $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net" "$@"
 	for family in 4 6; do
 		true >"$T/pre/tables$family"
 		ipt_family $family || continue
-		live=$(ipt_save) || live=
+		ipt_saved $family || live=
 		for table in raw mangle nat filter security; do
 			case "
 $live
@@ -57,7 +62,7 @@ $live
 		done
 	done
 	install_boot || give_up no_boot "there is no /etc/systemd/system to put the boot units into"
-	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G"/net "$G"/net/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*} 2>/dev/null ||
+	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G"/net "$G"/net/* "$G"/adopted "$G"/adopted/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*} 2>/dev/null ||
 		true
 	# sync(1) tells of files that are gone or fifos; what counts is that these arrived.
 	to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" || give_up no_space "cannot sync $T to disk"
@@ -69,27 +74,32 @@ $live
 
 # The generation that boots now; 0 for the state before kvmfw.
 before_now() {
-	local now
-	now=$(readlink $ETC/current) || now=0
+	local now=0
+	[ ! -L $ETC/current ] || now=$(readlink $ETC/current)
 	printf '%s\n' "${now##*/}"
 }
 
 # The very transaction, in a clone of the live rules, before anything is armed.
 prove() {
-	local live predicted goal foreign
+	local live predicted goal wanted foreign text
 	true >"$G/rules.v$1"
-	foreign=$(foreign_goal "$1")
+	foreign_goal "$1"
 	ipt_family "$1" || return 0
-	if ! live=$(ipt_save); then
+	if ! ipt_saved "$1"; then
 		[ ! -s "$T/new/want$1" ] || give_up dry_run "$ipt-save failed"
 		return 0
 	fi
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
-	if grep -q '^?' "$T/new/want$1" && [ ! -d /proc/sys/net/bridge ]; then return 0; fi
-	goal=$(want_provable "$1")
-	predicted=$(ipt_dry "$1" "$live" "$(with_foreign "$goal" "$foreign")" 2>&1) || give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-	goal_text "$goal" "$(printf '%s\n' "$predicted" | ipt_own)" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
-	[ -z "$(ipt_change "$predicted" "$(with_foreign "$(cat "$G/rules.v$1")" "$foreign")")" ] || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
+	want_provable "$1"
+	case "
+$wanted" in *"
+?"*) [ -d /proc/sys/net/bridge ] || return 0 ;; esac
+	with_foreign "$goal" "$foreign"
+	dry_known "$1" "$text" || ipt_dry "$1" "$live" "$text" ||
+		give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+	goal_text "$goal" "$predicted" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
+	with_foreign "$(cat "$G/rules.v$1")" "$foreign"
+	ipt_is "$predicted" "$text" || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
 }
 
 give_up() {
@@ -110,19 +120,14 @@ start_guard() {
 	fi
 }
 
-# Reads what the guard says until it is one of the words that end the wait.
+# Reads what the guard says until it is one of the words that end the wait, for $1 seconds at most.
 await() {
-	local until=$1 seconds=$2
-	uptime_cs
-	until=$((now + seconds * 100))
-	while uptime_cs && [ "$now" -lt $until ]; do
-		[ -e "$T/done" ] && return 0
-		answer=$(timeout $(((until - now + 99) / 100)) sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
-		case $answer in
-		applied | done* | rollback_failed*) return 0 ;;
-		esac
-	done
-	return 1
+	[ ! -e "$T/done" ] || return 0
+	timeout "$1" sh -c '
+		while IFS= read -r line <&6; do
+			case $line in applied | done* | rollback_failed*) exit 0 ;; esac
+		done
+		exit 1'
 }
 
 # Arms the guard and tells how the change went.
@@ -130,7 +135,8 @@ go() {
 	true >"$T/go" || refuse no_space "cannot write to $T"
 	exec 6<>"$T/ack"
 	poke go
-	await "" $(($(limit apply) + 10))
+	limit apply
+	await $((limit + 10))
 	outcome
 }
 
@@ -139,7 +145,8 @@ outcome() {
 	section outcome
 	if [ -e "$T/done" ]; then
 		first_line "$T/done"
-		why=$(cat "$T/reason" 2>/dev/null)
+		why=
+		[ ! -e "$T/reason" ] || why=$(cat "$T/reason")
 		[ -n "$why" ] || case $line in *': '*) why=${line#*: } ;; esac
 		if [ -z "$line" ]; then
 			# The disk was full when it ended; which way it ended is on record.
@@ -189,7 +196,7 @@ run_checks() {
 # Comes over a new connection, proves by the token that it is the controller, and decides.
 confirm() {
 	section confirm
-	if [ "${TOKEN-}" = "" ] || [ "$TOKEN" != "$(cat "$T/token" 2>/dev/null)" ]; then
+	if ! token_is_right; then
 		[ -e "$T/done" ] || { echo "refused=the token is wrong"; outcome; return; }
 	fi
 	if old_connection; then
@@ -202,10 +209,12 @@ confirm() {
 }
 
 # An established session lives on under rules that no new one passes.
-old_connection() { [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$(cat "$T/ssh" 2>/dev/null)" ]; }
+old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$line" ]; }
+
+token_is_right() { first_line "$T/token"; [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$line" ]; }
 
 commit() {
-	! old_connection && [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$(cat "$T/token" 2>/dev/null)" ] && [ -e "$T/applied" ] && decide commit
+	! old_connection && token_is_right && [ -e "$T/applied" ] && decide commit
 	settle
 }
 
@@ -221,7 +230,8 @@ wait_guard() {
 settle() {
 	poke decision
 	if [ -e "$T/decision" ]; then
-		won=$(cat "$T/decision" 2>/dev/null)
+		first_line "$T/decision"
+		won=$line
 		wait_guard
 		if [ ! -d "$T" ]; then
 			# The last trace went with the transaction: back to the original.
@@ -253,7 +263,8 @@ status() {
 		first_line "$T/done"
 		state=$line
 		[ -n "$state" ] || state=$(outcome | sed -n 's/^state=//p')
-		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$(owner_text)"
+		owner
+		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$owner"
 	done
 	section lock
 	# The text outlives a holder that was killed; the lock itself does not.
@@ -267,8 +278,8 @@ status() {
 differs() {
 	local family file
 	for family in 4 6; do
-		[ -s $ETC/current/rules.v$family ] && ipt_family $family && live=$(ipt_save) || continue
-		[ -z "$(ipt_change "$live" "$(cat $ETC/current/rules.v$family)")" ] || printf 'differs=%s\n' "$(ipt_number $family)"
+		[ -s $ETC/current/rules.v$family ] && ipt_name $family && ipt_save || continue
+		ipt_is "$live" "$(cat $ETC/current/rules.v$family)" || printf 'differs=%s\n' "$(ipt_number $family)"
 	done
 	file=$(mktemp) || return 0
 	generation_keys $ETC/current >"$file"
@@ -290,7 +301,7 @@ generation_keys() {
 # a guard, because whoever types this sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo() {
-	local current to=${1-} family key
+	local current to=${1-} family key text
 	exec 9>>$VAR/lock
 	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
@@ -305,7 +316,8 @@ undo() {
 		ipt_family $family || continue
 		cat "$ETC/generations/$to/rules.v$family" 2>/dev/null >$VAR/undo/goal || true >$VAR/undo/goal
 		[ "$to" != 0 ] || awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies >$VAR/undo/goal
-		ipt_load $family "$(with_foreign "$(cat $VAR/undo/goal)" "$(foreign_back $family "$to")")" || { say "the $(ipt_number $family) rules did not load"; return 1; }
+		with_foreign "$(cat $VAR/undo/goal)" "$(foreign_back $family "$to")"
+		ipt_load $family "$text" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
 	# What the generation sets, and for keys that it does not set what was there before us.
 	{
@@ -319,7 +331,7 @@ undo() {
 		for family in 4 6; do ipt_family $family && tidy_tables $family $VAR/original/tables$family; done
 		rm -f $ETC/current
 		link_files_none
-		rm -rf $VAR
+		vanish
 		echo "back at the state before kvmfw"
 		return
 	fi

@@ -35,7 +35,8 @@ probe_state() {
 	section state
 	first_line $ETC/inventory
 	printf 'inventory=%s\n' "$line"
-	current=$(readlink $ETC/current) || current=
+	current=
+	[ -L $ETC/current ] && current=$(readlink $ETC/current)
 	printf 'generation=%s\n' "${current##*/}"
 	if [ -L $VAR/open ]; then
 		open=$(readlink $VAR/open)
@@ -45,7 +46,7 @@ probe_state() {
 	section generation
 	if [ -n "$current" ]; then cat "$ETC/$current/desired.json" 2>/dev/null; fi
 	section original
-	cat $VAR/original/sysctl $VAR/original/policies 2>/dev/null
+	if [ -d $VAR/original ]; then cat $VAR/original/sysctl $VAR/original/policies 2>/dev/null; fi
 }
 
 # What has to be there so that the generation boots, and is not. A masked unit is an empty one.
@@ -54,7 +55,8 @@ probe_boot() {
 	section boot
 	[ -n "$current" ] || return 0
 	[ -s $VAR/kvmfw.sh ] || echo $VAR/kvmfw.sh
-	boot_units | while read -r unit wants; do
+	for wants in $BOOT_UNITS; do
+		unit=${wants##*/} wants=${wants%/*}
 		[ -s "$dir/$unit" ] || echo "$dir/$unit"
 		[ -s "$dir/$wants/$unit" ] || echo "$dir/$wants/$unit"
 	done
@@ -67,22 +69,32 @@ probe_boot() {
 }
 
 probe_sysctl() {
+	local keys
 	section sysctl
+	keys=$(want_keys)
 	{
-		want_keys
-		cat $ETC/current/sysctl.keys 2>/dev/null
-		# What a forecast needs whether it is declared or not.
-		for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables bridge/bridge-nf-call-arptables bridge/bridge-nf-filter-vlan-tagged netfilter/nf_conntrack_tcp_loose ipv4/ip_forward ipv6/conf/all/forwarding; do
-			echo net/$key
-		done
-		for key in /proc/sys/net/ipv6/conf/*/accept_ra; do
-			link=${key%/*}
-			[ -e "/sys/class/net/${link##*/}/brport" ] || printf '%s\n' "${key#/proc/sys/}"
-		done
-	} | read_keys
+		{
+			while read -r key; do [ -z "$key" ] || name_key "$key"; done
+			if [ -r $ETC/current/sysctl.keys ]; then
+				while read -r key; do name_key "$key"; done <$ETC/current/sysctl.keys
+			fi
+			# What a forecast needs whether it is declared or not.
+			for key in bridge/bridge-nf-call-iptables bridge/bridge-nf-call-ip6tables bridge/bridge-nf-call-arptables bridge/bridge-nf-filter-vlan-tagged netfilter/nf_conntrack_tcp_loose ipv4/ip_forward ipv6/conf/all/forwarding; do
+				name_key net/$key
+			done
+			for key in /proc/sys/net/ipv6/conf/*/accept_ra; do
+				link=${key%/*}
+				[ -e "/sys/class/net/${link##*/}/brport" ] || printf '%s\n' "$key"
+			done
+		} <<-KEYS | xargs grep -sH '' /dev/null | sed "$VALUES"
+			$keys
+		KEYS
+	} 3>&1
 	# Modes, because root's own tests say yes to everything in some shells.
-	want_keys | (cd /proc/sys && xargs stat -c '%A %n' /dev/null 2>/dev/null) |
-		sed -n -e 's/^--w[^ ]* \(.*\)$/\1!writeonly/p' -e 's/^-r-[^ ]* \(.*\)$/\1!readonly/p'
+	if [ -n "$keys" ]; then
+		printf '%s\n' "$keys" | (cd /proc/sys && xargs stat -c '%A %n' /dev/null 2>/dev/null) |
+			sed -n -e 's/^--w[^ ]* \(.*\)$/\1!writeonly/p' -e 's/^-r-[^ ]* \(.*\)$/\1!readonly/p'
+	fi
 	section sysctl.d
 	set --
 	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do
@@ -94,48 +106,65 @@ probe_sysctl() {
 	[ $# -eq 0 ] || awk 'FNR == 1 || (!/^[ \t]*[#;]/ && /[^ \t]/) { print FILENAME ":" FNR ":" $0 }' "$@"
 }
 
-# The own text wanted, with rules whose module is not loaded replaced by a mark in their place:
-# a plan must not load a module, and physdev would load br_netfilter.
+# Sets wanted to the own text wanted of family $1, and goal to the same with rules whose module is not loaded
+# replaced by a mark in their place: a plan must not load a module, and physdev would load br_netfilter.
 want_provable() {
+	if [ "$1" = 4 ]; then wanted=$wanted4; else wanted=$wanted6; fi
+	if [ -z "$wanted" ]; then
+		wanted=$(want "$1")
+		if [ "$1" = 4 ]; then wanted4=$wanted; else wanted6=$wanted; fi
+	fi
+	goal=$wanted
+	case $wanted in *'?br_netfilter '*) ;; *) return ;; esac
 	if [ -d /proc/sys/net/bridge ]; then
-		want "$1" | sed 's/^?br_netfilter //'
+		goal=$(printf '%s\n' "$wanted" | sed 's/^?br_netfilter //')
 	else
-		want "$1" | sed 's/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/'
+		goal=$(printf '%s\n' "$wanted" | sed 's/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/')
 	fi
 }
 
+goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6=''
+# Sets predicted where the probe of this process has seen what own text $2 makes of family $1.
+dry_known() {
+	if [ "$1" = 4 ]; then predicted=$dry4; else predicted=$dry6; fi
+	[ -n "$predicted" ] && if [ "$1" = 4 ]; then [ "$2" = "$goal4" ]; else [ "$2" = "$goal6" ]; fi
+}
+
 probe_rules() {
-	local live goal own='' kept=''
+	local goal wanted own='' kept=''
 	section "rules$1"
 	ipt_family "$1"
 	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
 	[ "$backend" = none ] && return
-	live=$("$ipt-save" 2>/dev/null | ipt_plain)
+	ipt_saved "$1"
 	section "live$1"
-	printf '%s\n' "$live"
-	goal=$(want_provable "$1")
+	[ -z "$live" ] || printf '%s\n' "$live" | sed "$PLAIN"
+	want_provable "$1"
 	case "$goal$live" in
 	*KVMFW-* | *:[A-Z]*\ [AD][CR]*) ;;
 	*) return ;;
 	esac
 	[ -n "$goal" ] || case $live in *KVMFW-*) ;; *) return ;; esac
 	# What was proven once and is still there needs no second proof.
-	if [ -e $ETC/current/want"$1" ] && [ "$(cat $ETC/current/want"$1")" = "$(want "$1")" ]; then
+	if [ -e $ETC/current/want"$1" ] && [ "$(cat $ETC/current/want"$1")" = "$wanted" ]; then
 		own=$(cat $ETC/current/rules.v"$1" 2>/dev/null)
-		if [ -n "$own" ] && [ -z "$(ipt_change "$live" "$own")" ]; then
+		if [ -n "$own" ] && ipt_is "$live" "$own"; then
 			section "same$1"
 			return
 		fi
 		kept=$own
 	fi
 	section "dry$1"
-	predicted=$(ipt_dry "$1" "$live" "$goal" 2>&1)
+	ipt_dry "$1" "$live" "$goal"
 	rc=$?
-	printf 'rc=%s\n%s\n' "$rc" "$predicted"
+	printf 'rc=%s\n%s\n' "$rc" "$predicted" | sed "$PLAIN"
+	if [ $rc -eq 0 ]; then
+		if [ "$1" = 4 ]; then goal4=$goal dry4=$predicted; else goal6=$goal dry6=$predicted; fi
+	fi
 	# The same is wanted, and what boots would not be that.
 	case $rc$kept$goal in 0 | [!0]* | *kvmfw:unproven*) return ;; esac
 	[ -n "$kept" ] || return
-	if [ -n "$(ipt_change "$predicted" "$kept")" ]; then
+	if ! ipt_is "$predicted" "$kept"; then
 		section "boot$1"
 		echo "$ETC/current/rules.v$1"
 	fi
@@ -146,7 +175,7 @@ probe_rules() {
 probe_managers() {
 	local file
 	unit_enabled firewalld || [ -e /run/firewalld.pid ] || unit_active firewalld && echo manager=firewalld
-	if grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then echo manager=ufw; fi
+	if [ -e /etc/ufw/ufw.conf ] && grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then echo manager=ufw; fi
 	if unit_enabled nftables || unit_active nftables; then
 		for file in /etc/nftables.conf /etc/sysconfig/nftables.conf; do
 			grep -qs '^[[:space:]]*flush ruleset' $file && printf 'manager=nftables %s\n' $file
@@ -157,7 +186,8 @@ probe_managers() {
 
 unit_enabled() {
 	local link
-	[ "$(readlink "/etc/systemd/system/$1.service")" != /dev/null ] || return 1
+	link=/etc/systemd/system/$1.service
+	[ ! -L "$link" ] || [ "$(readlink "$link")" != /dev/null ] || return 1
 	for link in /etc/systemd/system/*.wants/"$1".service /etc/systemd/system/*.requires/"$1".service; do
 		[ -L "$link" ] && return 0
 	done
@@ -192,15 +222,17 @@ probe_others() {
 	esac
 	if have nft && { [ "$backend" = nft ] || nf_tables_loaded; }; then probe_nft; fi
 	# To ask one of these for a table makes it, so only what is loaded is asked for.
-	if grep -qs '^ebtable_' /proc/modules && have ebtables-legacy; then
+	if { module_loaded ebtable_filter || module_loaded ebtable_nat || module_loaded ebtable_broute; } && have ebtables-legacy; then
 		for table in filter nat broute; do
-			grep -qs "^ebtable_$table " /proc/modules && ebtables-legacy -t $table -L 2>/dev/null
+			module_loaded ebtable_$table && ebtables-legacy -t $table -L 2>/dev/null
 		done | grep -c -e '^-' -e 'policy: DROP' | sed 's/^/ebtables=/'
 	fi
-	if grep -qs '^arptable_filter ' /proc/modules && have arptables-legacy; then
+	if module_loaded arptable_filter && have arptables-legacy; then
 		arptables-legacy -n -L 2>/dev/null | grep -c -e '^-j' -e 'policy DROP' | sed 's/^/arptables=/'
 	fi
 }
+
+module_loaded() { [ -e "/sys/module/$1/initstate" ]; }
 
 nf_tables_loaded() { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules ]; }
 
@@ -238,12 +270,16 @@ probe_nft() {
 
 # The bridge and the port behind which the controller is, if that is a guest's: a tap, or named like one.
 probe_client() {
-	local client mac dev port
+	local client mac='' dev='' port neighbours word before=''
 	section client
 	client=${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}
 	client=${client%% *}
 	[ -n "$client" ] && have bridge || return 0
-	ip -o neigh show to "$client" 2>/dev/null | sed -n 's/.* dev \([^ ]*\) .*lladdr \([^ ]*\).*/\1 \2/p' | while read -r dev mac; do
+	neighbours=$("${IP:-ip}" -o neigh show to "$client" 2>/dev/null)
+	for word in $neighbours; do
+		case $before in dev) dev=$word ;; lladdr) mac=$word ;; esac
+		[ "$before" = lladdr ] || { before=$word; continue; }
+		before=$word
 		[ -d "/sys/class/net/$dev/bridge" ] || continue
 		port=$(bridge fdb show br "$dev" 2>/dev/null | awk -v mac="$mac" '$1 == mac && !/permanent/ { print $3; exit }')
 		case $port in
@@ -325,7 +361,10 @@ probe_vlans() {
 		first_line "$file"
 		[ "$line" != 1 ] || asked=yes
 	done
-	[ -n "$asked" ] || grep -qs -e '^vlan ' -e ' vlan_filtering 1$' $ETC/current/boot.bridges "${T-}/new/boot.bridges" || return 0
+	if [ -z "$asked" ]; then
+		[ -s $ETC/current/boot.bridges ] || [ -s "${T-}/new/boot.bridges" ] || return 0
+		grep -qs -e '^vlan ' -e ' vlan_filtering 1$' $ETC/current/boot.bridges "${T-}/new/boot.bridges" || return 0
+	fi
 	have bridge && bridge -compressvlans -json vlan show 2>/dev/null
 	:
 }

@@ -32,7 +32,7 @@ old_connection() {
                 Ok((state, _)) => self.outcome_of(&state, None),
                 Err(_) => self.confirm(&before, started).await,
             },'
-    plant src/remote/main.sh 1 'old_connection() { [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$(cat "$T/ssh" 2>/dev/null)" ]; }' \
+    plant src/remote/main.sh 1 'old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$line" ]; }' \
         'old_connection() { return 1; }'
 }
 # A later decision takes the place of the one that was made.

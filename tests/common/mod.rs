@@ -12,6 +12,7 @@ mod flood;
 pub mod project;
 mod skip;
 pub mod terminal;
+pub mod trace;
 pub mod transaction;
 
 pub use dump::{same, without_empty_tables};

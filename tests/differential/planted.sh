@@ -1,13 +1,13 @@
 #!/bin/bash
 # Plants defects into a copy of the packet walk, one at a time: the comparison with the kernel has to catch
 # each of them. Needs root. Ends with 0 only if all were caught, and the walk as it is was not.
-# Arguments: names of defects (all of them). DIFF_SEED: the seed. DIFF_PACKETS: so many packets at most (3,000).
+# Arguments: names of defects (all of them). DIFF_SEED: the seed. DIFF_PACKETS: so many packets at most (10,000).
 # shellcheck disable=SC2016,SC2034,SC2154,SC2317 # lines of another language; what tests/planted.sh reads and sets; functions are called by the name of their defect
 set -u -o pipefail
 top=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd) || exit 1
 # Not beside what is built here: a program with a defect must not lie where tests look for it.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}/planted CARGO_TERM_COLOR=never KVMFW_NO_SKIP=1
-export DIFF_SEED=${DIFF_SEED:-1} DIFF_PACKETS=${DIFF_PACKETS:-3000}
+export DIFF_SEED=${DIFF_SEED:-1} DIFF_PACKETS=${DIFF_PACKETS:-10000}
 unset DIFF_ONLY KVMFW_LONG
 # shellcheck source=../planted.sh
 . "$top/tests/planted.sh"

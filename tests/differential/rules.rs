@@ -107,7 +107,7 @@ impl Rules<'_> {
     fn head(&mut self, hook: &str, protocol: &mut Option<String>, before: &str) -> String {
         let v4 = self.family == Family::V4;
         let option =
-            self.random.of_these(&["-s", "-d", "-i", "-o", "-p", "-p", "-s", "-d", "-i", "-o", "-p", "-f"]);
+            self.random.of_these(&["-s", "-d", "-i", "-o", "-p", "-p", "-p", "-d", "-p", "-s", "-p", "-f"]);
         let incoming = matches!(hook, "PREROUTING" | "INPUT");
         let outgoing = matches!(hook, "OUTPUT" | "POSTROUTING");
         if before.contains(&format!("{option} ")) || option == "-o" && incoming || option == "-i" && outgoing
@@ -168,13 +168,16 @@ impl Rules<'_> {
     }
 
     fn ports(&mut self) -> &'static str {
-        self.random.of_these(&["22", "53", "80", "443", "1:100", "50:60", "400:65535", "0:21"])
+        // Packets go to the ends of ranges too.
+        self.random.of_these(&["22", "53", "80", "443", "1:80", "50:53", "400:443", "0:21", "22:60"])
     }
 
     fn extension(&mut self, hook: &str, protocol: Option<&str>) -> String {
         let not = self.negation();
         let ported = matches!(protocol, Some("tcp" | "udp"));
-        match self.random.below(12) {
+        // Most rules of hosts that name a protocol name a port.
+        let which = if ported && self.random.one_in(2) { 0 } else { self.random.below(12) };
+        match which {
             0 | 1 if ported => {
                 let which = self.random.of_these(&["--dport", "--dport", "--sport"]);
                 format!("-m {} {not}{which} {} ", protocol.unwrap(), self.ports())
@@ -201,15 +204,12 @@ impl Rules<'_> {
                 let which = self.random.of_these(&["--dports", "--sports", "--ports"]);
                 format!(
                     "-m multiport {not}{which} {} ",
-                    self.random.of_these(&["22,53", "80:90,443", "1024:65535"])
+                    self.random.of_these(&["22,53", "60:80,443", "1024:65535"])
                 )
             }
             4..=6 => self.state(not),
-            7 => self.physdev(hook, not),
-            8 => format!(
-                "-m mark {not}--mark {} ",
-                self.random.of_these(&["0x0", "0x1/0x1", "0x2/0xff", "0x3"])
-            ),
+            7 if !self.random.one_in(3) => self.physdev(hook, not),
+            7 | 8 => self.mark(not),
             9 => {
                 let which = self.random.of_these(&["--src-type", "--dst-type"]);
                 let kind = self.random.of_these(&["LOCAL", "LOCAL", "UNICAST"]);
@@ -229,8 +229,14 @@ impl Rules<'_> {
                     ])
                     .to_owned()
             }
+            11 => self.mark(not),
             _ => String::new(),
         }
+    }
+
+    fn mark(&mut self, not: &str) -> String {
+        let mark = self.random.of_these(&["0x0", "0x1/0x1", "0x2/0xff", "0x3"]);
+        format!("-m mark {not}--mark {mark} ")
     }
 
     fn state(&mut self, not: &str) -> String {

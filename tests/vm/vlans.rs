@@ -172,6 +172,30 @@ fn guests_in_two_vlans_and_a_trunk() {
     assert_eq!(machine.vlans(), "");
 }
 
+/// Where the bridge filters VLANs, rules see what goes from one port without tags to another, and nothing that
+/// comes from a trunk or leaves by one, unless the switch for tags is on.
+#[test]
+fn rules_see_frames_without_tags_alone() {
+    if !require_night() {
+        return;
+    }
+    let machine = with_ports();
+    machine.all(BRIDGE);
+    machine.kvmfw(&["apply", "-y"], 0);
+    machine.sh("modprobe br_netfilter && iptables -P FORWARD DROP");
+    let pairs = [("vnet10", "192.0.2.11"), ("vnet10", "192.0.2.110"), ("vnet20", "192.0.2.120")];
+    assert_eq!(machine.reached(&pairs), "nyy");
+    let explained = || machine.kvmfw(&["explain", "--host", "vm", "--bridge", "br9"], 0);
+    let told = explained();
+    assert!(told.contains("DARK") && told.contains("from vnet10 to vnet11"), "{told}");
+    machine.sh("ip netns exec vnet11 ip link set eth0 down; ip link set vnet11 nomaster");
+    let told = explained();
+    assert!(told.contains("IPv4  open"), "nobody is dark who is not behind a trunk: {told}");
+    machine.sh("sysctl -qw net.bridge.bridge-nf-filter-vlan-tagged=1");
+    assert_eq!(machine.reached(&pairs[1..]), "nn");
+    assert!(explained().contains("DARK"));
+}
+
 /// Whoever owns the ports has them in files of its own format, and ours is there at boot all the same.
 #[test]
 fn whoever_owns_the_ports_keeps_their_vlans() {

@@ -3,7 +3,7 @@ use crate::netfilter::fixtures::{classic, classic_v4, filter, ruleset};
 
 fn br123() -> BridgeView {
     let ports = ["vnet0", "vnet1", "eth1.123"].map(String::from).to_vec();
-    BridgeView { name: "br123".into(), ports, nf_call: true }
+    BridgeView { name: "br123".into(), ports, nf_call: true, untagged: None }
 }
 
 fn dark(rules: &Ruleset) -> Option<Dark> {
@@ -119,4 +119,22 @@ fn guests_to_come_count() {
 fn many_ports_are_few_sorts() {
     let ports: Vec<String> = (0..500).map(|number| format!("vnet{number}")).collect();
     assert_eq!(representatives(&classic_v4(""), &ports).len(), 2);
+}
+
+/// A frame that comes in or leaves with a tag passes FORWARD by.
+#[test]
+fn a_bridge_that_filters_vlans_is_asked_within_a_vlan() {
+    let dark = |vlans: &[(&str, u16)]| {
+        let untagged = vlans.iter().map(|(port, vlan)| ((*port).to_owned(), *vlan)).collect();
+        let bridge = BridgeView { untagged: Some(untagged), ..br123() };
+        let found = guests_dark(&classic_v4(""), &Surroundings::default(), Family::V4, &bridge);
+        found.map(|dark| dark.sample)
+    };
+    let sample = |text: &str| Some(text.to_owned());
+    assert_eq!(dark(&[("vnet0", 10), ("vnet1", 10)]), sample("new TCP connection from vnet0 to vnet1"));
+    assert_eq!(dark(&[("vnet0", 10), ("vnet1", 20)]), None);
+    // The uplink is a trunk.
+    assert_eq!(dark(&[("vnet0", 10)]), None);
+    let three = [("vnet0", 10), ("vnet1", 20), ("eth1.123", 20)];
+    assert_eq!(dark(&three), sample("new TCP connection from vnet1 to eth1.123"));
 }

@@ -47,7 +47,7 @@ impl View<'_> {
     fn ours_drops(&self, packet: Packet) -> Option<Step> {
         let packet = Packet {
             dst_local: Some(true),
-            in_iface: Device::Some,
+            in_iface: Device::Outside,
             out_iface: Device::Absent,
             physout: Device::Absent,
             ..packet

@@ -97,7 +97,8 @@ impl View<'_> {
     fn flow(&self, socket: &Socket, observed: &Observed, listening: &BTreeSet<(u16, bool)>) -> Option<Flow> {
         let (peer, peer_port) = socket.peer?;
         let v4 = self.family == Family::V4;
-        if peer.is_ipv4() != v4 || peer.is_loopback() || peer == socket.local {
+        // Between addresses of its own the host talks by the loopback.
+        if peer.is_ipv4() != v4 || peer == socket.local || self.around.is_local(peer) == Some(true) {
             return None;
         }
         if observed.facts.ssh.as_ref().is_some_and(|ssh| ssh.client == peer && ssh.server_port == socket.port)
@@ -157,7 +158,7 @@ fn cut_open(set: &Ruleset, around: &Surroundings, family: Family, flow: &Flow) -
     let outward = Packet {
         src_local: Some(true),
         in_iface: Device::Absent,
-        out_iface: Device::Some,
+        out_iface: Device::Outside,
         physin: Device::Absent,
         physout: Device::Absent,
         ..packet(flow.local, flow.peer, ours, theirs)
@@ -182,7 +183,7 @@ fn cut_new(
 fn to_host(packet: Packet) -> Packet {
     Packet {
         dst_local: Some(true),
-        in_iface: Device::Some,
+        in_iface: Device::Outside,
         out_iface: Device::Absent,
         physout: Device::Absent,
         ..packet
