@@ -286,6 +286,42 @@ fn interrupt(child: &Child) {
     assert!(done.success());
 }
 
+/// Interrupted while it connects, it leaves none of its files for ssh behind.
+#[test]
+fn interrupted_while_it_connects() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], OPEN);
+    let folder = tempfile::tempdir().unwrap();
+    let files = || -> Vec<_> {
+        let own = std::fs::read_dir(folder.path().join("kvmfw-0"));
+        own.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    // The host takes no packet: ssh waits, with its files there.
+    lab.cut(HOST, Cut::Both);
+    let mut command = project.command(&lab, &["plan"]);
+    command.env("XDG_RUNTIME_DIR", folder.path());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let kvmfw = command.spawn().unwrap();
+    let asked =
+        |folder: &std::path::PathBuf| std::fs::read_dir(folder).is_ok_and(|inside| inside.count() > 1);
+    until("ssh is at it", || files().iter().any(asked));
+    let done = std::process::Command::new("kill").args(["-TERM", &kvmfw.id().to_string()]).status().unwrap();
+    assert!(done.success());
+    let run = end(kvmfw).expect(130);
+    assert!(run.stderr.contains("Interrupted; nothing was changed."), "{}", run.stderr);
+    assert_eq!(files(), Vec::<std::path::PathBuf>::new());
+    lab.mend(HOST);
+    // Nor does a run that comes to its end.
+    let mut command = project.command(&lab, &["plan"]);
+    assert!(command.env("XDG_RUNTIME_DIR", folder.path()).output().unwrap().status.success());
+    assert_eq!(files(), Vec::<std::path::PathBuf>::new());
+    let check = project.kvmfw(&lab, &["check"]).expect(0).stdout;
+    assert!(check.contains(": 1 host, no errors."), "{check}");
+}
+
 #[test]
 fn interrupted_is_130() {
     if !common::require_root() {

@@ -7,7 +7,7 @@ use crate::desired::{self, Desired};
 use crate::inventory::{self, Connection, Locate, Project};
 use crate::problem::{Problem, Problems};
 use crate::report::{Markdown, Progress, Style, problems_json, problems_jsonl, problems_text};
-use crate::transport::Via;
+use crate::transport::{self, Via};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
@@ -200,6 +200,7 @@ where
     });
     // Connections that died hold tasks that would only wait for their timeouts.
     runtime.shutdown_timeout(Duration::from_millis(200));
+    transport::clean();
     Ok((result, interrupt.asked()))
 }
 
@@ -227,6 +228,8 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
         } else {
             complain("\nInterrupted; nothing was changed.");
         }
+        // Nothing is unwound here, so nothing that is dropped takes its files along.
+        transport::clean();
         std::process::exit(i32::from(exit::INTERRUPTED));
     }
 }

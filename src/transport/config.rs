@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// What the user's and the machine's own configuration add. ssh takes the first value it meets.
 const OWN: &str = "Match all\nInclude ~/.ssh/config\nMatch all\nInclude /etc/ssh/ssh_config\n";
@@ -36,8 +37,36 @@ impl Drop for PrivateFile {
     }
 }
 
+/// The folder of this process in that of this user.
+static OWN_NAME: OnceLock<String> = OnceLock::new();
+
 /// Where control sockets live too: short, because the path of a socket ends at 108 bytes.
 pub(super) fn folder() -> Result<PathBuf, TransportError> {
+    let here = |e: &dyn std::fmt::Display| TransportError::Here(e.to_string());
+    let name = match OWN_NAME.get() {
+        Some(name) => name,
+        None => {
+            let fresh = crate::remote::random_hex(4).map_err(|e| here(&e))?;
+            OWN_NAME.get_or_init(|| fresh)
+        }
+    };
+    let folder = of_user()?.join(name);
+    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(TransportError::Here(format!("cannot use {}: {error}", folder.display())))
+        }
+        _ => Ok(folder),
+    }
+}
+
+/// Takes away what this process keeps for its connections. What still runs over them is over.
+pub fn clean() {
+    if let (Some(name), Ok(folder)) = (OWN_NAME.get(), of_user()) {
+        let _ = std::fs::remove_dir_all(folder.join(name));
+    }
+}
+
+fn of_user() -> Result<PathBuf, TransportError> {
     let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
     let uid = nix::unistd::geteuid().as_raw();
     let folder = base.join(format!("kvmfw-{uid}"));

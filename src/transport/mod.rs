@@ -11,6 +11,8 @@ use crate::inventory::Connection;
 use std::time::Duration;
 use thiserror::Error;
 
+pub use config::clean;
+
 /// No host says more than this in one answer; more is a fault or an attack.
 pub const MAX_ANSWER: usize = 64 << 20;
 
