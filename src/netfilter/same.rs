@@ -32,14 +32,14 @@ pub struct Difference {
     pub what: String,
     /// A packet that is treated otherwise, and how.
     pub evidence: Option<String>,
-    packet: Option<Packet>,
+    packet: Option<Box<Packet>>,
 }
 
 impl Difference {
     /// Whether a third ruleset, too, treats the packet of the evidence otherwise than the first.
     pub fn also_in(&self, before: &Ruleset, third: &Ruleset) -> bool {
         let verdict =
-            |rules| Some(walk_chain(rules, &self.table, &self.chain, self.packet.as_ref()?).verdict);
+            |rules| Some(walk_chain(rules, &self.table, &self.chain, self.packet.as_deref()?).verdict);
         verdict(before) != verdict(third)
     }
 }
@@ -105,7 +105,7 @@ pub fn same_verdicts(before: &Ruleset, after: &Ruleset, family: Family) -> Resul
                 chain: (*chain).to_owned(),
                 what,
                 evidence: packet.as_ref().and_then(|p| evidence(before, after, table, chain, p)),
-                packet,
+                packet: packet.map(Box::new),
             };
             let (Some(old), Some(new)) = (laid_out(before, table, chain), laid_out(after, table, chain))
             else {
