@@ -82,9 +82,24 @@ fn moved_over(backend: Backend) {
     let second = project.apply(&lab, &[]).expect(0).run();
     project.kvmfw(&lab, &["undo", &second, "-y"]).expect(0);
     common::same(&managed, &lab.dump_without(HOST, &records), "what was taken stays taken");
-    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    // As the book has it, the boot file has been moved away: the undo says so, and is silent where it is there.
+    let moved = |from: &str, to: &str| lab.host(HOST, &["mv", from, to]).ok();
+    let boot = ["/etc/iptables/rules.v4", "/root/rules.v4.before-kvmfw"];
+    moved(boot[0], boot[1]);
+    let json = ["undo", "--to", "0", "-y", "--format", "json"];
+    let host = host_of(&project.kvmfw(&lab, &json).expect(0));
+    let why = warned(&host, "not-at-boot");
+    assert!(
+        why.contains("7 rules of others that are given back had been loaded at boot by /etc/iptables/rules.v4, which is gone: put it back"),
+        "{host:#}"
+    );
+    moved(boot[1], boot[0]);
     assert_eq!(plain(&save(&lab)), before);
     common::same(&original, &lab.dump(HOST), "the undo brought the host back to the byte");
+    project.apply(&lab, &["--adopt"]).expect(0);
+    let host = host_of(&project.kvmfw(&lab, &json).expect(0));
+    assert_eq!(warned(&host, "not-at-boot"), "", "{host:#}");
+    common::same(&original, &lab.dump(HOST), "the undo brought the host back to the byte again");
 }
 
 #[test]

@@ -78,6 +78,12 @@ fn a_host_from_nothing() {
     // Nobody has said that the key is right: not even --yes can.
     let run = bench.bootstrap(&FIREWALL).expect(7);
     assert!(run.stderr.contains(&format!("--host-key-fingerprint {fingerprint}")), "{}", run.stderr);
+    // Nor is there anybody to ask where there is no terminal, and --yes would not help.
+    let words = bench.words("root", &FIREWALL);
+    let run =
+        bench.project.kvmfw(&bench.lab, &words.iter().map(String::as_str).collect::<Vec<_>>()).expect(7);
+    assert!(run.stderr.contains(&format!("--host-key-fingerprint {fingerprint}")), "{}", run.stderr);
+    assert!(!run.stderr.contains("--yes"), "{}", run.stderr);
     let wrong = [&FIREWALL[..], &["--host-key-fingerprint", "SHA256:AAAA"]].concat();
     let run = bench.bootstrap(&wrong).expect(7);
     assert!(run.stderr.contains("nothing was done"), "{}", run.stderr);

@@ -174,6 +174,16 @@ fn a_retry_needs_no_memory() {
     let near = format!("did you mean `{first}`?");
     let slip = project.apply(&lab, &["--retry", &mistyped(&first)]).expect(3);
     assert!(slip.stderr.contains(&near), "{}", slip.stderr);
+    // Kept here, and no host that is asked has seen it.
+    let kept = runs.join("20260101T000000Z-0000");
+    fs::create_dir_all(&kept).unwrap();
+    let strange = project.kvmfw(&lab, &["undo", "20260101T000000Z-0000", "-y"]).expect(7);
+    assert!(
+        strange.stdout.contains("REFUSED") && !strange.stdout.contains("did you mean"),
+        "{}",
+        strange.stdout
+    );
+    fs::remove_dir_all(&runs).unwrap();
     let slip = project.kvmfw(&lab, &["undo", &mistyped(&first), "-y"]).expect(7);
     assert!(slip.stdout.contains("REFUSED") && slip.stdout.contains(&near), "{}", slip.stdout);
     let status = project.kvmfw(&lab, &["status", "--format", "json"]).expect(0).json();

@@ -38,9 +38,8 @@ fn from_puppet() {
     }
 }
 
-/// Code blocks of a page with what stands after the fence.
-fn blocks(page: &str) -> Vec<(String, String)> {
-    let text = fs::read_to_string(format!("book/src/{page}")).unwrap();
+/// Code blocks of a part of a page with what stands after the fence.
+fn blocks(text: &str) -> Vec<(String, String)> {
     let fenced = text.split("```").skip(1).step_by(2);
     fenced
         .map(|block| block.split_once('\n').unwrap())
@@ -61,14 +60,17 @@ const LIBVIRT: [&str; 3] =
 fn walk(page: &str, libvirt: bool) {
     let lab = Lab::builder().persistent(true).up();
     let project = Project::new(&lab, &[HOST], "modules: []");
-    let blocks = blocks(page);
+    let text = fs::read_to_string(format!("book/src/{page}")).unwrap();
+    let (there, back) = text.split_once("**And back.**").unwrap_or_else(|| panic!("{page}: no way back"));
+    let blocks = blocks(there);
 
     // As the other tool left it, and booted since.
     for (_, body) in blocks.iter().filter(|(kind, _)| kind == "text") {
         fs::write(lab.disk(HOST, path(body)), body).unwrap();
     }
     lab.reboot(HOST);
-    assert!(!foreign(&lab).is_empty(), "the old rules are not live");
+    let before = foreign(&lab);
+    assert!(!before.is_empty(), "the old rules are not live");
     assert!(lab.guest_ping(HOST, "g0", "192.168.1.2"), "guests are dark before anything is done");
 
     for rule in LIBVIRT.iter().filter(|_| libvirt) {
@@ -86,9 +88,7 @@ fn walk(page: &str, libvirt: bool) {
                 project.write(path(body), &yaml);
             }
             "console" => {
-                for line in body.lines() {
-                    step(&lab, &project, line, &mut plans);
-                }
+                typed(body).for_each(|line| step(&lab, &project, line, &mut plans));
             }
             _ => {}
         }
@@ -121,13 +121,28 @@ fn walk(page: &str, libvirt: bool) {
     assert_eq!(foreign(&lab), "", "left or come back");
     assert!(lab.guest_ping(HOST, "g0", "192.168.1.2"), "guests are dark");
     assert!(lab.guest_ping(HOST, "g0", "192.168.1.53"), "the way out is dark");
+
+    // And back: what was there is there again, also after a boot.
+    for (_, body) in self::blocks(back).iter().filter(|(kind, _)| kind == "console") {
+        typed(body).for_each(|line| step(&lab, &project, line, &mut plans));
+    }
+    assert_eq!(foreign(&lab), before, "not as it was");
+    lab.reboot(HOST);
+    assert_eq!(foreign(&lab), before, "not as it was after a boot");
+}
+
+/// What is typed in a console; what is answered there comes after it.
+fn typed(body: &str) -> impl Iterator<Item = &str> {
+    let prompt = |line: &&str| line.starts_with("$ ") || line.starts_with("kvm1# ");
+    assert!(body.lines().next().is_some_and(|line| prompt(&line)), "nobody types anything: {body}");
+    body.lines().filter(prompt)
 }
 
 /// One line of a console: `$` where kvmfw runs, `kvm1#` on the host.
 fn step(lab: &Lab, project: &Project, line: &str, plans: &mut Vec<String>) {
     if let Some(command) = line.strip_prefix("$ kvmfw ") {
         let mut words: Vec<&str> = command.split(' ').collect();
-        if words[0] == "apply" {
+        if ["apply", "undo"].contains(&words[0]) {
             words.push("-y");
         }
         let run = project.kvmfw(lab, &words).expect(0);

@@ -189,6 +189,13 @@ fn plan_merge_apply_drift() {
     let (code, said) = ci.job("apply");
     assert!(code == 7 && said.contains("main has moved"), "{code}: {said}");
     assert!(ci.out("apply.md").contains("main has moved"), "a step that shows it finds it");
+    // Nor where the folder outlived the job, with the plan of other content in it.
+    let plans: Vec<_> =
+        fs::read_dir(project.path().join("plans")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(plans.len(), 1, "{plans:?}");
+    fs::copy(&plans[0], project.path().join("out/plan.json")).unwrap();
+    let (code, said) = ci.job_with(&[], &["apply"]);
+    assert!(code == 7 && said.contains("main has moved"), "{code}: {said}");
 
     // Input that is wrong is what the comment says.
     project.all("modulse: []\n");
@@ -219,12 +226,13 @@ fn shards_plan_apply_and_come_together() {
         let (code, said) = ci.job_with(&engine, &["plan"]);
         assert_eq!(code, 0, "{said}");
         codes.push(ci.job_with(&engine, &["apply", "--batch", "1", "--max-fail", "1"]).0);
-        assert!(ci.out(&format!("{index}/apply.md")).contains("of 1 host"), "a shard has its own host");
+        assert!(ci.out(&format!("{index}/apply.md")).contains(" of 1 host."), "a shard has its own host");
     }
     codes.sort_unstable();
     assert_eq!(codes, [0, 4], "one shard's host rolls back, the other's does not");
     let (code, said) = ci.job_with(&[], &["result", "out/1/apply.jsonl", "out/2/apply.jsonl"]);
     assert_eq!(code, 4, "{said}");
     assert!(ci.out("result.md").contains("1 changed, 1 rolled back of 2 hosts"), "{}", ci.out("result.md"));
+    assert!(ci.out("result.md").contains("\n| changed | 1 |"), "{}", ci.out("result.md"));
     assert!(ci.out("result.xml").contains("tests=\"2\" failures=\"1\""), "{}", ci.out("result.xml"));
 }

@@ -147,6 +147,11 @@ fn ssh_config_with_host_include_and_match() {
     // Options of the inventory stand before the configuration, and do not replace it.
     operator.inventory("become: sudo, options: { ServerAliveInterval: 7 }");
     operator.logs_in();
+    // One that this ssh does not know is named, and not the file that it was written into.
+    operator.inventory("become: sudo, options: { KexAlgorithms: of-tomorrow }");
+    let run = operator.run(operator.command(&["plan"])).expect(5);
+    let named = "ssh here does not take an option: Bad SSH2 KexAlgorithms 'of-tomorrow'";
+    assert!(run.stdout.contains(named) && !run.stdout.contains("/kvmfw-0/"), "{}", run.stdout);
 }
 
 #[test]

@@ -100,7 +100,8 @@ async fn look(events: &Events, desired: &Desired, options: &Options, session: &S
             want: [&want[0], &want[1]],
             keys: &keys,
             vlans: plan::asks_vlans(desired),
-            boot_files: options.adopt,
+            // What is taken over comes back at boot, or what is given back does not.
+            boot_files: options.adopt || options.back.is_some(),
         };
         remote::probe(&nonce, &question)
     };

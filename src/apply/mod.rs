@@ -13,5 +13,5 @@ mod transaction;
 pub use engine::{Engine, Interrupt, Planned, Settings};
 pub use event::{Event, Events};
 pub use outcome::{HostOutcome, Status, TransactionState};
-pub use proof::Proof;
+pub use proof::{Kept, Proof};
 pub use rollout::{Budget, Rollout, parse_batches};

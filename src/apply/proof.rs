@@ -7,7 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-type Asked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+type Asked = Pin<Box<dyn Future<Output = Result<Kept, String>> + Send>>;
+
+/// How a change came to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Somebody got in, or who sits in front of the host said so.
+    Proven,
+    /// Somebody wanted it kept, and nobody was seen to get in.
+    Unproven,
+}
 
 /// Asks for the proof that whoever looks after the host still gets in.
 #[derive(Clone)]
@@ -18,13 +27,13 @@ impl Proof {
     /// why the change is to be rolled back at once.
     pub fn new<F>(ask: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<(), String>> + Send + 'static,
+        F: Future<Output = Result<Kept, String>> + Send + 'static,
     {
         Self(Arc::new(move |left| Box::pin(ask(left))))
     }
 
     /// Asks, for as long as there is time.
-    pub(super) async fn ask(&self, left: Duration) -> Result<(), String> {
+    pub(super) async fn ask(&self, left: Duration) -> Result<Kept, String> {
         (self.0)(left).await
     }
 }

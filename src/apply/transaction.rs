@@ -5,7 +5,7 @@ use super::checks::{read_checks, run_here};
 use super::engine::{Settings, drained};
 use super::look::{PROBE_LIMIT, connect, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
-use super::{Event, Events};
+use super::{Event, Events, Kept};
 use crate::desired::Desired;
 use crate::inventory::CheckFrom;
 use crate::observe::Sections;
@@ -40,6 +40,8 @@ struct Transaction<'a> {
     patience: Duration,
     /// The commit was sent; whether it arrived is another question.
     commit_sent: AtomicBool,
+    /// The operator kept it, and nobody was seen to get in.
+    unproven: AtomicBool,
 }
 
 /// What a host says of a transaction.
@@ -67,8 +69,14 @@ pub(super) async fn apply_host(
     let bridged = plan.changes.iter().any(|change| change.kind == Kind::Bridge);
     let patience = if bridged { settings.confirm_timeout / 2 } else { Duration::ZERO };
     let commit_sent = AtomicBool::new(false);
-    let transaction = Transaction { settings, events, desired, options, token, patience, commit_sent };
+    let unproven = AtomicBool::new(false);
+    let transaction =
+        Transaction { settings, events, desired, options, token, patience, commit_sent, unproven };
     let mut outcome = transaction.carry_out(&plan, session).await;
+    if outcome.status == Status::Changed && transaction.unproven.load(Ordering::Relaxed) {
+        outcome.message = Some("kept unproven: no new connection came in while it was asked".to_owned());
+        outcome.hint = Some("log in anew before you leave; undo takes it back".to_owned());
+    }
     if outcome.status == Status::RolledBack
         && let Some(lockout) = plan.warnings.iter().find(|w| w.code == "lockout")
     {
@@ -336,8 +344,9 @@ impl Transaction<'_> {
             // not say why.
             drained(self.events).await;
             let left = left.saturating_sub(Duration::from_secs(1));
-            if let Err(reason) = proof.ask(left).await {
-                return self.roll_back(session, &reason).await;
+            match proof.ask(left).await {
+                Ok(kept) => self.unproven.store(kept == Kept::Unproven, Ordering::Relaxed),
+                Err(reason) => return self.roll_back(session, &reason).await,
             }
         }
         Ok((self.commit(session).await?, None))

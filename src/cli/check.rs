@@ -3,7 +3,7 @@
 use super::{Code, Common, Format, exit, setup};
 use crate::inventory::{self, Project};
 use crate::plan::module_test;
-use crate::{desired, plan};
+use crate::{desired, plan, report};
 use rayon::prelude::*;
 
 pub(super) fn run(common: &Common) -> Code {
@@ -33,7 +33,7 @@ pub(super) fn run(common: &Common) -> Code {
                 let origin = warning.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
                 setup::print(&format!("! {}: {}{origin}\n", warning.code, warning.message));
             }
-            setup::print(&format!("{}: {} hosts, no errors.\n", project.name, desired.len()));
+            setup::print(&format!("{}: {}, no errors.\n", project.name, report::hosts(desired.len())));
             if tests > 0 {
                 setup::print(&format!("{tests} tests of modules passed.\n"));
             }

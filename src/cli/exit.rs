@@ -73,7 +73,7 @@ pub fn of_outcome(outcome: &HostOutcome) -> u8 {
 pub fn of(document: &Document, changes: u8) -> u8 {
     let any = |status| document.count(status) > 0;
     // A plan touches nothing; of a run, what was changed or put back was touched.
-    let touched = document.run.is_some() && (any(Status::Changed) || any(Status::RolledBack));
+    let touched = document.is_run() && (any(Status::Changed) || any(Status::RolledBack));
     let internal = document.hosts.iter().any(|h| is_internal(h.reason.as_deref()));
     if any(Status::Unknown) || internal && touched {
         UNKNOWN

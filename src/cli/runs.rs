@@ -40,6 +40,8 @@ pub(super) fn names(base: &Path) -> Vec<String> {
 pub(super) fn near(common: &Common, wrong: &str, others: impl Iterator<Item = String>) -> Option<String> {
     let mut known = names(&base(common.run_dir.as_deref()));
     known.extend(others);
+    // A run that is kept here and that no host knows was not mistyped.
+    known.retain(|run| run != wrong);
     closest(wrong, known.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"))
 }
 

@@ -245,12 +245,17 @@ pub fn run_name() -> Result<String, u8> {
     Ok(format!("{}-{suffix}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
 }
 
+/// Whether there is a terminal with somebody who could answer.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
 /// Asks before hosts are changed. Without a terminal nobody can answer.
 pub fn ask(common: &Common, question: &str) -> Code {
     if common.yes {
         return Ok(exit::DONE);
     }
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if !can_ask() {
         complain("There is no terminal to ask on; nothing was changed. Pass --yes to apply without asking.");
         return Err(exit::LEFT_ALONE);
     }

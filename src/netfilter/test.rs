@@ -104,7 +104,8 @@ impl Match {
     /// not turn it round.
     fn transport(&self, packet: &Packet) -> Answer {
         if packet.fragment == Fragment::Later {
-            return Answer::No;
+            // iptables-nft takes for ports and flags whatever stands where they would be.
+            return if matches!(self.test, Test::Icmp { .. }) { Answer::No } else { Answer::Unknown };
         }
         let carries = |protocols: &[u8]| Answer::of(packet.protocol, |number| protocols.contains(&number));
         let inside = |ranges: &[PortRange], port: Option<u16>| {

@@ -7,6 +7,7 @@ use super::packet::{Device, Direction, End, Fragment, Packet, States, TcpFlags, 
 use super::ruleset::Ruleset;
 use super::surroundings::{Hook, Surroundings};
 use super::walk::Base;
+use crate::resource::iptables::Family;
 
 /// In how many ways a packet may be rewritten before it counts as rewritten to anything.
 const WAYS: usize = 16;
@@ -67,9 +68,9 @@ impl World {
             Hook::Postrouting if packet.bridged => packet.in_iface = Device::Absent,
             Hook::Postrouting => {}
             Hook::Output => packet.out_iface = self.first_out.clone(),
-            // What is for the host itself is joined before.
-            Hook::Input => packet.fragment = Fragment::Whole,
-            Hook::Forward | Hook::Bridge => {}
+            // What is for the host itself is joined before, in IPv4; in IPv6 it is only behind INPUT.
+            Hook::Input if packet.family == Family::V4 => packet.fragment = Fragment::Whole,
+            Hook::Input | Hook::Forward | Hook::Bridge => {}
         }
         packet
     }

@@ -1,6 +1,7 @@
 //! The files that load rules of others at boot: where a live rule comes from, and what brings it back.
 
 use crate::resource::iptables::Family;
+use std::collections::BTreeSet;
 
 /// What the boot files of a host say of rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -8,6 +9,8 @@ pub struct BootFiles {
     rules: Vec<BootRule>,
     /// Lines of scripts that call iptables.
     pub scripts: Vec<BootLine>,
+    /// All that are there, whatever they say.
+    paths: BTreeSet<String>,
 }
 
 /// A rule that a file in the form of `iptables-save` loads.
@@ -37,6 +40,7 @@ impl BootFiles {
         for line in text.lines() {
             if let Some(name) = line.strip_prefix('>') {
                 path = name;
+                files.paths.insert(name.to_owned());
                 continue;
             }
             let Some((number, rule)) = line.split_once(':') else { continue };
@@ -53,6 +57,11 @@ impl BootFiles {
             }
         }
         files
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, path: &str) -> bool {
+        self.paths.contains(path)
     }
 
     /// The first `file:line` that loads this rule.

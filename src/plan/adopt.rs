@@ -88,7 +88,9 @@ pub(super) fn plan(
         adoption.adopted = less(&record.adopted, &given);
         for (family, planned) in Family::ALL.into_iter().zip(rules) {
             let again = less(&record.adopted, &back.adopted).into_iter().filter(|a| a.family == family);
-            bring_back(family, &again.collect::<Vec<_>>(), planned, &mut adoption);
+            let again: Vec<_> = again.collect();
+            adoption.warnings.extend(boot::missing(family, &again, &observed.boot_files));
+            bring_back(family, &again, planned, &mut adoption);
         }
         return adoption;
     }

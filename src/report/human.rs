@@ -138,7 +138,8 @@ fn recap_text(document: &Document, style: Style) -> String {
     out
 }
 
-fn hosts(n: usize) -> String {
+/// `1 host`, `3 hosts`.
+pub fn hosts(n: usize) -> String {
     counted(n, "host")
 }
 

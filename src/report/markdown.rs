@@ -5,7 +5,7 @@
 //! backticks inside it.
 
 use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
-use super::human::{risk_words, summary};
+use super::human::{hosts, risk_words, summary};
 use super::{Renderer, Style, fold_names, group, printable, problems_text};
 use crate::apply::Status;
 use crate::plan::Action;
@@ -90,7 +90,7 @@ fn headline(document: &Document) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, words)| format!("{count} {words}"))
         .collect();
-    format!("kvmfw run {}: {} of {} hosts.", runs.join(", "), counts.join(", "), document.hosts.len())
+    format!("kvmfw run {}: {} of {}.", runs.join(", "), counts.join(", "), hosts(document.hosts.len()))
 }
 
 /// A table with a row for each status that hosts have.
@@ -106,7 +106,7 @@ fn counts(document: &Document) -> Option<String> {
         any = true;
         let word = match status {
             Status::Changed if document.drift => "drifted",
-            Status::Changed if document.run.is_none() => "to change",
+            Status::Changed if !document.is_run() => "to change",
             other => other.words(),
         };
         let _ = writeln!(table, "| {word} | {} | {} |", names.len(), code(&shortened(&fold_names(&names))));
@@ -123,9 +123,9 @@ fn shortened(names: &str) -> String {
     format!("{}…", names.chars().take(MOST).collect::<String>())
 }
 
-fn hosts(names: &[&str]) -> String {
+fn named(names: &[&str]) -> String {
     let folded = code(&shortened(&fold_names(names)));
-    if names.len() > 1 { format!("{folded} ({} hosts)", names.len()) } else { folded }
+    if names.len() > 1 { format!("{folded} ({})", hosts(names.len())) } else { folded }
 }
 
 fn block(change: &ChangeEntry, names: &[&str]) -> String {
@@ -137,7 +137,7 @@ fn block(change: &ChangeEntry, names: &[&str]) -> String {
     let mut title = format!(
         "{sign} <b>{}</b> on {}",
         code(&format!("{} {}", change.kind.as_str(), change.resource)),
-        hosts(names)
+        named(names)
     );
     for risk in &change.risks {
         let _ = write!(title, " — <b>{}</b>", literal(risk_words(*risk).trim_start_matches("! ")));
@@ -156,7 +156,7 @@ fn message(host: &HostEntry, names: &[&str]) -> String {
     let mut text = format!(
         "- **{}** {}: {}",
         host.status.words(),
-        hosts(names),
+        named(names),
         code(host.message.as_deref().unwrap_or_default())
     );
     if let Some(hint) = &host.hint {
@@ -167,7 +167,7 @@ fn message(host: &HostEntry, names: &[&str]) -> String {
 }
 
 fn note(warning: &WarningEntry, names: &[&str]) -> String {
-    let mut text = format!("- {} {}: {}", code(&warning.code), hosts(names), code(&warning.message));
+    let mut text = format!("- {} {}: {}", code(&warning.code), named(names), code(&warning.message));
     if let Some(origin) = &warning.origin {
         let _ = write!(text, " ({})", code(origin));
     }

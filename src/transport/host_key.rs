@@ -2,8 +2,8 @@
 //!
 //! ssh itself does all of it, so that its configuration, jump hosts and aliases hold here too.
 
-use super::TransportError;
 use super::config::{self, PrivateFile};
+use super::{TransportError, words};
 use crate::inventory::Connection;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -69,7 +69,8 @@ async fn ask(connection: &Connection, mut ssh: Command) -> Result<HostKey, Trans
     let answer = output(ssh, limit).await?;
     let line = std::fs::read_to_string(file.path()).unwrap_or_default();
     let Some(line) = line.lines().next().map(str::to_owned) else {
-        let why = answer.lines().last().unwrap_or("ssh showed no host key").to_owned();
+        let why = words::last(&answer, &config::folder()?.to_string_lossy());
+        let why = if why.is_empty() { "ssh showed no host key".to_owned() } else { why };
         return Err(TransportError::Connect(why));
     };
     let mut keygen = Command::new("ssh-keygen");

@@ -71,7 +71,7 @@ fn is_connection(text: &str) -> bool {
 }
 
 /// Who is connected to a TCP port of this machine from elsewhere. A connection is in the list once
-/// packets have gone both ways.
+/// packets have gone both ways, until nothing is left of it.
 pub fn connected(port: u16) -> BTreeSet<SocketAddr> {
     let tables =
         ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
@@ -87,12 +87,13 @@ pub fn address_towards(host: &str) -> Option<IpAddr> {
     socket.local_addr().ok().map(|local| local.ip())
 }
 
-/// The other end of one line of `/proc/net/tcp`, if it is an established connection to the port.
+/// The other end of one line of `/proc/net/tcp`, if it is a connection to the port that came up, also one that is just being closed.
 fn peer(line: &str, port: u16) -> Option<SocketAddr> {
     let mut words = line.split_whitespace().skip(1);
     let (local, remote, state) = (end(words.next()?)?, end(words.next()?)?, words.next()?);
     let from_here = remote.ip().is_loopback() || remote.ip() == local.ip();
-    (state == "01" && local.port() == port && !from_here).then_some(remote)
+    let came_up = matches!(state, "01" | "04" | "05" | "06" | "08" | "09" | "0B");
+    (came_up && local.port() == port && !from_here).then_some(remote)
 }
 
 /// `0100007F:0016`: each group of 32 bits in the machine's own order.
@@ -120,6 +121,8 @@ mod tests {
         assert_eq!(peer(v4, 22), Some("10.99.0.1:54321".parse().unwrap()));
         assert_eq!(peer(v4, 2222), None);
         assert_eq!(peer(&v4.replace(" 01 ", " 03 "), 22), None, "not answered yet");
+        assert_eq!(peer(&v4.replace(" 01 ", " 0A "), 22), None, "one who listens");
+        assert_eq!(peer(&v4.replace(" 01 ", " 08 "), 22), peer(v4, 22), "being closed");
         assert_eq!(peer(&v4.replace("0100630A", "0B00630A"), 22), None, "from the host to itself");
         let mapped = "   2: 0000000000000000FFFF00000B00630A:0016 0000000000000000FFFF00000100630A:D431 01 0";
         assert_eq!(peer(mapped, 22), Some("10.99.0.1:54321".parse().unwrap()));

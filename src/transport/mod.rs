@@ -5,6 +5,7 @@ mod config;
 pub mod host_key;
 pub mod local;
 mod ssh;
+mod words;
 
 use crate::inventory::Connection;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Hosts over SSH: the user's own ssh, with its configuration, agent and known hosts.
 
 use super::config::{self, PrivateFile};
-use super::{Answer, TransportError, exchange};
+use super::{Answer, TransportError, exchange, words};
 use crate::inventory::{Become, Connection};
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio};
 use std::fmt::Write as _;
@@ -147,13 +147,14 @@ fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportEr
                 ));
             }
             // What came through a command and not from an address: why it ended only that command knows.
-            if let (Some(jump), true) = (&connection.jump, last.contains("UNKNOWN port 65535")) {
+            if let (Some(jump), true) = (&connection.jump, words::is_end_of_way(last)) {
                 return TransportError::Connect(format!(
                     "the way through {jump} ended before the host answered; `ssh {jump}` must work here without a question, \
                      and let connections through"
                 ));
             }
-            TransportError::Connect(last.to_owned())
+            let own = config::folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+            TransportError::Connect(words::last(&text, &own))
         }
         other => TransportError::Connect(chain(other)),
     }

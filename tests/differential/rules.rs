@@ -107,7 +107,7 @@ impl Rules<'_> {
     fn head(&mut self, hook: &str, protocol: &mut Option<String>, before: &str) -> String {
         let v4 = self.family == Family::V4;
         let option =
-            self.random.of_these(&["-s", "-d", "-i", "-o", "-p", "-p", "-s", "-d", "-i", "-o", "-p", "-f"]);
+            self.random.of_these(&["-s", "-d", "-i", "-o", "-p", "-p", "-p", "-d", "-p", "-s", "-p", "-f"]);
         let incoming = matches!(hook, "PREROUTING" | "INPUT");
         let outgoing = matches!(hook, "OUTPUT" | "POSTROUTING");
         if before.contains(&format!("{option} ")) || option == "-o" && incoming || option == "-i" && outgoing
@@ -175,7 +175,9 @@ impl Rules<'_> {
     fn extension(&mut self, hook: &str, protocol: Option<&str>) -> String {
         let not = self.negation();
         let ported = matches!(protocol, Some("tcp" | "udp"));
-        match self.random.below(12) {
+        // Most rules of hosts that name a protocol name a port.
+        let which = if ported && self.random.one_in(2) { 0 } else { self.random.below(12) };
+        match which {
             0 | 1 if ported => {
                 let which = self.random.of_these(&["--dport", "--dport", "--sport"]);
                 format!("-m {} {not}{which} {} ", protocol.unwrap(), self.ports())

@@ -50,7 +50,11 @@ plan)
     exit $code
     ;;
 apply)
-    [ -z "${PLANS-}" ] || cp "$PLANS/$(name).json" "$out/plan.json" 2>/dev/null || true
+    if [ -n "${PLANS-}" ]; then
+        # One that is left over here was made of other content.
+        rm -f "$out/plan.json" || exit 1
+        cp "$PLANS/$(name).json" "$out/plan.json" 2>/dev/null || true
+    fi
     if [ ! -s "$out/plan.json" ]; then
         echo "There is no plan for this content ($(name)): main has moved since it was planned. Plan again." |
             tee "$out/apply.md" >&2

@@ -60,7 +60,7 @@ fn unknown_key(outcome: &HostOutcome) -> bool {
 /// Only a person, or a fingerprint from one, can say that a key is right; `--yes` cannot.
 fn trust(common: &Common, args: &BootstrapArgs, key: &HostKey) -> Code {
     let what = format!("{}: its host key is not known yet: {} {}", args.shown(), key.kind, key.fingerprint);
-    if common.yes {
+    if common.yes || !setup::can_ask() {
         setup::complain(&format!(
             "{what}\nIf that is the right one, say so: --host-key-fingerprint {}",
             key.fingerprint

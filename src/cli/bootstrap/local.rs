@@ -1,7 +1,7 @@
 //! The host that kvmfw itself runs on: what proves, before a change is kept, that one still gets in.
 //! kvmfw comes from inside and proves nothing; a person at the terminal or a third machine does.
 
-use crate::apply::Proof;
+use crate::apply::{Kept, Proof};
 use crate::cli::{Code, Common, exit, setup};
 use crate::inventory::{BOOTSTRAP, Connection, Reach};
 use crate::observe::SshEnds;
@@ -16,8 +16,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
-/// Between two looks at who is connected, and two tries of a third machine.
+/// Between two times that the question is shown anew, and two tries of a third machine.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// Between two looks at who is connected. The connection of `ssh HOST true` stands for a tenth of a second, and leaves nothing
+/// behind on the host: who closes first keeps what is closed in its table for a while, and that is ssh.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Without a terminal nobody could say that the change is good.
 pub(super) fn needs_terminal() -> Code {
@@ -82,12 +86,12 @@ async fn reached(
     host: Arc<Connection>,
     right: HostKey,
     left: Duration,
-) -> Result<(), String> {
+) -> Result<Kept, String> {
     let deadline = Instant::now() + left;
     let mut trouble = "it did not come up in time".to_owned();
     while let Ok(answer) = tokio::time::timeout_at(deadline, host_key::fetch_from(&third, &host)).await {
         match answer {
-            Ok(key) if key == right => return Ok(()),
+            Ok(key) if key == right => return Ok(Kept::Proven),
             Ok(_) => trouble = "another machine answers".to_owned(),
             Err(error) => trouble = error.to_string(),
         }
@@ -123,7 +127,7 @@ impl Prompt {
         }
     }
 
-    async fn answer(mut self) -> Result<(), String> {
+    async fn answer(mut self) -> Result<Kept, String> {
         let gone = || "the operator's terminal is gone".to_owned();
         let (Ok(mut hangup), Ok(mut interrupt)) =
             (signal(SignalKind::hangup()), signal(SignalKind::interrupt()))
@@ -133,6 +137,9 @@ impl Prompt {
         let mut lines = typed();
         self.introduce();
         let mut tick = tokio::time::interval(PAUSE);
+        let mut looks = tokio::time::interval(LOOK);
+        // A long table takes its time; that must not become looks without a pause.
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 line = lines.recv() => match line.as_deref().map(str::trim) {
@@ -140,7 +147,8 @@ impl Prompt {
                     Some("") if self.enough() => {
                         // The question may have been asked once more below the line that answered it.
                         say(&format!("\r{:60}\r", ""));
-                        return Ok(());
+                        let unproven = self.over_ssh && !self.came;
+                        return Ok(if unproven { Kept::Unproven } else { Kept::Proven });
                     }
                     Some("") => {}
                     Some("n" | "N" | "no") => return Err("the operator said no".to_owned()),
@@ -148,6 +156,7 @@ impl Prompt {
                 },
                 _ = hangup.recv() => return Err(gone()),
                 _ = interrupt.recv() => return Err("interrupted by the operator".to_owned()),
+                _ = looks.tick(), if self.over_ssh && !self.came => self.look(),
                 _ = tick.tick() => {
                     let left = self.deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
@@ -166,7 +175,7 @@ impl Prompt {
             "\nThe change is live. Unless you keep it, it is undone in {} s, also if this terminal is gone by then.\n{}\n",
             self.seconds,
             if self.over_ssh {
-                "You are here over SSH, and an open session proves nothing: log in anew in a second window, then answer here."
+                "You are here over SSH, and an open session proves nothing: log in anew in a second window, stay there until it is seen here, then answer."
             } else {
                 "This terminal does not depend on the network: if others are to get in, try that from elsewhere now."
             }

@@ -1,4 +1,4 @@
-//! Boot files that would bring back what is taken over.
+//! Boot files that would bring back what is taken over, and those that are missing when it is given back.
 
 use super::Adopted;
 use crate::observe::BootFiles;
@@ -41,6 +41,31 @@ pub(super) fn warnings(family: Family, list: &[Adopted], files: &BootFiles) -> V
         ))
     }));
     all
+}
+
+/// Rules that come back, which a file loaded at boot when they were taken over, and that no file loads now.
+pub(super) fn missing(family: Family, again: &[Adopted], files: &BootFiles) -> Vec<Warning> {
+    let mut lost: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in again {
+        let (Some(rule), Some(from)) = (&one.rule, &one.from) else { continue };
+        if files.places(family, &one.table, &one.chain, rule).next().is_none() {
+            *lost.entry(from).or_default() += 1;
+        }
+    }
+    let warn = |(path, count): (&str, usize)| {
+        let (rules, are, them) = if count == 1 { ("rule", "is", "it") } else { ("rules", "are", "them") };
+        let cure = match files.has(path) {
+            false => format!("which is gone: put it back, or the host boots without {them}"),
+            true => format!(
+                "which has {them} no more: write {them} there again, or the host boots without {them}"
+            ),
+        };
+        let message = format!(
+            "{count} {rules} of others that {are} given back had been loaded at boot by {path}, {cure}"
+        );
+        Warning { code: "not-at-boot", message, origin: None }
+    };
+    lost.into_iter().map(warn).collect()
 }
 
 /// `3-5, 9`.
