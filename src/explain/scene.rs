@@ -178,9 +178,10 @@ fn owner(step: &Step) -> &'static str {
 }
 
 impl Place {
-    /// `filter/FORWARD rule 4`, or `the policy of filter/FORWARD`.
+    /// `filter/FORWARD rule 4`, `the policy of filter/FORWARD`, or `nft table inet filter`.
     pub fn name(&self) -> String {
         match self.rule {
+            _ if self.chain.is_empty() => self.table.clone(),
             Some(rule) => format!("{}/{} rule {rule}", self.table, self.chain),
             None => format!("the policy of {}/{}", self.table, self.chain),
         }

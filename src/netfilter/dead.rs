@@ -1,9 +1,13 @@
 //! Rules that no packet can reach.
 
+use super::disjoint::included;
 use super::matches::{Match, Test};
 use super::rule::{Rule, Target};
 use super::ruleset::Ruleset;
+use shape::Deciders;
 use std::collections::HashMap;
+
+mod shape;
 
 /// A rule that never matches, and the one before it that takes its packets. Both counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +19,11 @@ pub struct Dead {
 }
 
 /// The rules of a chain that are dead for certain: they stand after a rule that no packet
-/// outlives, or after one with the same conditions that decides.
+/// outlives, or after one that decides about all that they could match.
 pub fn dead_rules(rules: &Ruleset, table: &str, chain: &str) -> Vec<Dead> {
     let mut ends = Ends { rules, table, known: HashMap::new() };
     let mut dead = Vec::new();
-    let mut decided: HashMap<&[Match], usize> = HashMap::new();
+    let mut decided = Deciders::default();
     let mut wall: Option<usize> = None;
     for (index, rule) in rules.rules(table, chain).unwrap_or_default().iter().enumerate() {
         let index = index + 1;
@@ -27,13 +31,10 @@ pub fn dead_rules(rules: &Ruleset, table: &str, chain: &str) -> Vec<Dead> {
             dead.push(Dead { index, shadowed_by });
             continue;
         }
-        if !is_steady(rule) {
-            continue;
-        }
-        if let Some(shadowed_by) = decided.get(rule.matches.as_slice()) {
-            dead.push(Dead { index, shadowed_by: *shadowed_by });
-        } else if ends.is_last(rule, 0) {
-            decided.insert(&rule.matches, index);
+        if let Some(shadowed_by) = decided.before(&rule.matches) {
+            dead.push(Dead { index, shadowed_by });
+        } else if is_steady(rule) && ends.is_last(rule, 0) {
+            decided.add(&rule.matches, index);
             wall = rule.is_unconditional().then_some(index);
         }
     }

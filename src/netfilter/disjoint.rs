@@ -1,10 +1,30 @@
-//! Conditions that no packet meets together.
+//! Conditions that no packet meets together, and such that others follow from.
 
 use super::matches::{Conntrack, Match, Network, Pattern, PortRange, Test};
 
 /// Whether no packet meets both lists of conditions; `false` where that is not certain.
 pub(super) fn disjoint(one: &[&Match], two: &[&Match]) -> bool {
     one.iter().any(|a| two.iter().any(|b| contradict(a, b)))
+}
+
+/// Whether every packet that meets the first conditions meets the second, too; `false` where that is not certain.
+pub(super) fn included(one: &[Match], two: &[Match]) -> bool {
+    two.iter().all(|b| one.iter().any(|a| follows(a, b)))
+}
+
+/// Whether `b` holds wherever `a` does.
+fn follows(a: &Match, b: &Match) -> bool {
+    match (a.negated, b.negated) {
+        (false, false) => within(&a.test, &b.test),
+        (true, true) => within(&b.test, &a.test),
+        (false, true) => apart(&a.test, &b.test) && same_header(&a.test, &b.test),
+        (true, false) => false,
+    }
+}
+
+/// A condition on ports, flags or types asks for their header also with `!`, and so has to follow from one that does.
+fn same_header(a: &Test, b: &Test) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
 fn contradict(a: &Match, b: &Match) -> bool {
@@ -49,6 +69,28 @@ fn within(a: &Test, b: &Test) -> bool {
             Some(prefix) => b.0.strip_suffix('+').is_some_and(|b| prefix.starts_with(b)),
             None => b.fits(&a.0),
         },
+        (Test::SourcePorts(a), Test::SourcePorts(b))
+        | (Test::DestinationPorts(a), Test::DestinationPorts(b))
+        | (Test::AnyPorts(a), Test::AnyPorts(b)) => {
+            a.iter().all(|a| b.iter().any(|b| b.0 <= a.0 && a.1 <= b.1))
+        }
+        (Test::TcpFlags { mask: a, set: x }, Test::TcpFlags { mask: b, set: y }) => {
+            a & b == *b && x & b == *y
+        }
+        (Test::Icmp { protocol: a, kind: x }, Test::Icmp { protocol: b, kind: y }) => {
+            a == b
+                && match (x, y) {
+                    (_, None) => true,
+                    (Some((x, code)), Some((y, asked))) => x == y && (asked.is_none() || code == asked),
+                    (None, Some(_)) => false,
+                }
+        }
+        (Test::Conntrack(a), Test::Conntrack(b)) if b.direction.is_none() && b.other.is_none() => {
+            match (plain_states(a), plain_states(b)) {
+                (Some(a), Some(b)) => a.within(b),
+                _ => a.states == b.states,
+            }
+        }
         _ => a == b,
     }
 }

@@ -240,14 +240,19 @@ pub(super) fn option(extension: &str, option: &str, values: &[String]) -> Option
     };
     let flag = |test: Test| values.is_empty().then_some(test);
     Some(match (extension, option) {
-        ("tcp" | "udp", "--sport") => Test::SourcePorts(vec![PortRange::parse(one()?)?]),
-        ("tcp" | "udp", "--dport") => Test::DestinationPorts(vec![PortRange::parse(one()?)?]),
+        ("tcp" | "udp", "--sport" | "--source-port") => Test::SourcePorts(vec![PortRange::parse(one()?)?]),
+        ("tcp" | "udp", "--dport" | "--destination-port") => {
+            Test::DestinationPorts(vec![PortRange::parse(one()?)?])
+        }
+        ("tcp", "--syn") => flag(Test::TcpFlags { mask: 0b10111, set: 0b10 })?,
         ("tcp", "--tcp-flags") => {
             let [mask, set] = values else { return None };
             Test::TcpFlags { mask: TcpFlags::bits(mask)?, set: TcpFlags::bits(set)? }
         }
-        ("multiport", "--sports") => Test::SourcePorts(PortRange::parse_list(one()?)?),
-        ("multiport", "--dports") => Test::DestinationPorts(PortRange::parse_list(one()?)?),
+        ("multiport", "--sports" | "--source-ports") => Test::SourcePorts(PortRange::parse_list(one()?)?),
+        ("multiport", "--dports" | "--destination-ports") => {
+            Test::DestinationPorts(PortRange::parse_list(one()?)?)
+        }
         ("multiport", "--ports") => Test::AnyPorts(PortRange::parse_list(one()?)?),
         ("icmp", "--icmp-type") => Test::Icmp { protocol: 1, kind: icmp(one()?)? },
         ("icmp6", "--icmpv6-type") => Test::Icmp { protocol: 58, kind: icmp(one()?)? },

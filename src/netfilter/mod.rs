@@ -48,7 +48,7 @@ pub use outcome::{Step, Verdict};
 pub use packet::{Device, Direction, End, Fragment, Packet, States, TcpFlags, Translation};
 pub use rule::{Rule, Target};
 pub use ruleset::Ruleset;
-pub use same::{Difference, same_verdicts};
+pub use same::{Difference, covers, same_verdicts};
 pub use surroundings::{Backend, Bystander, Effect, Hook, Surroundings};
 pub use test::Answer;
 pub use trace::{Met, Skipped, Stage};

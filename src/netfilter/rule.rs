@@ -74,7 +74,7 @@ const HARMLESS: [&str; 22] = [
 ];
 
 impl Rule {
-    /// Reads canonical text. What cannot be read or is not modelled becomes *unknown*.
+    /// Reads a rule, canonical or as people write it. What cannot be read or is not modelled becomes *unknown*.
     pub fn parse(text: &str) -> Rule {
         Self::parse_among(text, |_| false)
     }
@@ -114,8 +114,10 @@ impl<'a> Reader<'a> {
     fn rule(mut self, is_chain: impl Fn(&str) -> bool) -> (Vec<Match>, Target) {
         let mut matches = Vec::new();
         let mut negated = false;
+        // What options that stand without their `-m` may belong to.
+        let mut loaded: Vec<&str> = Vec::new();
         while let Some(word) = self.next() {
-            match word {
+            match short(word) {
                 "!" => {
                     negated = true;
                     continue;
@@ -123,7 +125,10 @@ impl<'a> Reader<'a> {
                 "-j" | "-g" => {
                     let name = self.next().unwrap_or_default();
                     let arguments = self.words.get(self.at..).unwrap_or_default();
-                    let target = match word {
+                    if let Some(more) = arguments.iter().find(|word| is_core(word)) {
+                        matches.push(unknown(format!("{more} behind the target")));
+                    }
+                    let target = match short(word) {
                         "-g" => Target::Goto(name.to_owned()),
                         _ if is_chain(name) => Target::Jump(name.to_owned()),
                         _ => target(name, arguments),
@@ -134,10 +139,19 @@ impl<'a> Reader<'a> {
                     let name = self.next().unwrap_or_default();
                     let section = self.section();
                     extension(name, section, &mut matches);
+                    loaded.push(name);
                 }
                 "-f" => matches.push(Match { negated, test: Test::Fragment }),
+                option if option.starts_with("--") => {
+                    self.at -= 1;
+                    let section = self.section();
+                    implied(&loaded, negated, section, &mut matches);
+                }
                 option => {
                     let value = if takes_value(option) { self.next().unwrap_or_default() } else { "" };
+                    if option == "-p" {
+                        loaded.extend(module(value));
+                    }
                     matches.push(match matches::head(option, value) {
                         Some(test) => Match { negated, test },
                         None => unknown(format!("{option} {value}")),
@@ -149,18 +163,64 @@ impl<'a> Reader<'a> {
         (matches, Target::Continue)
     }
 
-    /// The words up to the next match extension or the target.
+    /// The words up to the next option of every rule, match extension or the target.
     fn section(&mut self) -> &'a [String] {
         let start = self.at;
         while let Some(word) = self.words.get(self.at) {
             match word.as_str() {
-                "-m" | "-j" | "-g" => break,
+                "!" if self.words.get(self.at + 1).is_some_and(|next| is_core(next)) => break,
+                option if is_core(option) => break,
                 option if takes_value(option) => self.at += 2,
                 _ => self.at += 1,
             }
         }
         self.at = self.at.min(self.words.len());
         self.words.get(start..self.at).unwrap_or_default()
+    }
+}
+
+/// The long name of an option that every rule may have, as its short one.
+fn short(word: &str) -> &str {
+    match word {
+        "--source" | "--src" => "-s",
+        "--destination" | "--dst" => "-d",
+        // `--proto` may be one of `-m policy`.
+        "--protocol" => "-p",
+        "--in-interface" => "-i",
+        "--out-interface" => "-o",
+        "--match" => "-m",
+        "--jump" => "-j",
+        "--goto" => "-g",
+        "--fragment" => "-f",
+        word => word,
+    }
+}
+
+/// Whether a word is an option that every rule may have.
+fn is_core(word: &str) -> bool {
+    matches!(short(word), "-s" | "-d" | "-p" | "-i" | "-o" | "-m" | "-j" | "-g" | "-f")
+}
+
+/// The match extension that `-p` brings with it.
+fn module(protocol: &str) -> Option<&'static str> {
+    Some(match protocol {
+        "tcp" | "6" => "tcp",
+        "udp" | "17" => "udp",
+        "icmp" | "1" => "icmp",
+        "icmpv6" | "ipv6-icmp" | "icmp6" | "58" => "icmp6",
+        _ => return None,
+    })
+}
+
+/// Options without their `-m`: `-p tcp --dport 22`, and what stands behind `-m tcp -p tcp`.
+fn implied(loaded: &[&str], negated: bool, words: &[String], matches: &mut Vec<Match>) {
+    for (at, (not, option, values)) in options(words).into_iter().enumerate() {
+        let negated = not || negated && at == 0;
+        let test = loaded.iter().find_map(|name| matches::option(name, option, values));
+        matches.push(match test {
+            Some(test) => Match { negated, test },
+            None => unknown(format!("{option} {}", values.join(" ")).trim_end().to_owned()),
+        });
     }
 }
 

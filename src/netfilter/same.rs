@@ -5,7 +5,7 @@
 //! that changed places have to come to the same, or must not both be met by one packet. What cannot be shown so is a
 //! [`Difference`], with a packet as evidence where one is found.
 
-use super::disjoint::disjoint;
+use super::disjoint::{disjoint, included};
 use super::packet::{Device, Packet, States, protocol};
 use super::rule::{Rule, Target};
 use super::ruleset::Ruleset;
@@ -32,6 +32,27 @@ pub struct Difference {
     pub what: String,
     /// A packet that is treated otherwise, and how.
     pub evidence: Option<String>,
+    packet: Option<Box<Packet>>,
+}
+
+impl Difference {
+    /// Whether a third ruleset, too, treats the packet of the evidence otherwise than the first.
+    pub fn also_in(&self, before: &Ruleset, third: &Ruleset) -> bool {
+        let verdict =
+            |rules| Some(walk_chain(rules, &self.table, &self.chain, self.packet.as_deref()?).verdict);
+        verdict(before) != verdict(third)
+    }
+}
+
+/// Whether one rule decides about every packet that another one matches, and as that would.
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    let (wide, narrow) = (Rule::parse(wide), Rule::parse(narrow));
+    // What counts or remembers has to see its packets itself.
+    let mut all = wide.matches.iter().chain(&narrow.matches);
+    let sure = !all.any(|one| matches!(one.test, Test::Unknown(_) | Test::Mark { .. }));
+    sure && matches!(wide.target, Target::Accept | Target::Drop)
+        && target_text(&wide) == target_text(&narrow)
+        && included(&narrow.matches, &wide.matches)
 }
 
 /// Something that a packet meets in a chain.
@@ -63,6 +84,11 @@ impl Item<'_> {
             }
     }
 
+    /// Whether a final one behind it is met by no packet.
+    fn decides_about(&self, later: &Self) -> bool {
+        self.is_like(later) || self.is_final() && included(later.matches, self.matches)
+    }
+
     /// Whether the same once more behind it meets no packet.
     fn is_final(&self) -> bool {
         let sure = !self.matches.iter().any(|m| matches!(m.test, Test::Unknown(_)));
@@ -74,11 +100,12 @@ impl Item<'_> {
 pub fn same_verdicts(before: &Ruleset, after: &Ruleset, family: Family) -> Result<(), Difference> {
     for (table, chains) in TABLES {
         for chain in chains {
-            let differs = |what: String, evidence| Difference {
+            let differs = |what: String, packet: Option<Packet>| Difference {
                 table: table.to_owned(),
                 chain: (*chain).to_owned(),
                 what,
-                evidence,
+                evidence: packet.as_ref().and_then(|p| evidence(before, after, table, chain, p)),
+                packet: packet.map(Box::new),
             };
             let (Some(old), Some(new)) = (laid_out(before, table, chain), laid_out(after, table, chain))
             else {
@@ -86,7 +113,6 @@ pub fn same_verdicts(before: &Ruleset, after: &Ruleset, family: Family) -> Resul
             };
             if let Err(Pair { first, second }) = alike(&old, &new) {
                 let packet = second.map(|second| packet(family, chain, first, second));
-                let evidence = packet.and_then(|p| evidence(before, after, table, chain, &p));
                 let what = match second {
                     Some(second) => {
                         format!(
@@ -96,7 +122,7 @@ pub fn same_verdicts(before: &Ruleset, after: &Ruleset, family: Family) -> Resul
                     }
                     None => format!("`{}` is in one and not in the other", first.text),
                 };
-                return Err(differs(what, evidence));
+                return Err(differs(what, packet));
             }
         }
     }
@@ -120,7 +146,7 @@ fn laid_out<'a>(rules: &'a Ruleset, table: &str, chain: &str) -> Option<Vec<Item
             break;
         }
         // Where a mark was set in between, the same condition may hold the second time.
-        let dead = item.is_final() && !changes && kept.iter().any(|one| one.is_like(&item));
+        let dead = item.is_final() && !changes && kept.iter().any(|one| one.decides_about(&item));
         changes |= !ends(&item, &mut BTreeSet::new());
         if !dead {
             kept.push(item);

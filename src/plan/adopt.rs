@@ -5,7 +5,10 @@
 //! and that nobody enters any more. That this changes no verdict is proven before anything is offered.
 
 mod boot;
+mod near;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod told;
 
 pub use told::Took;
@@ -14,7 +17,6 @@ use super::rules::RulesPlan;
 use super::sysctl::SysctlPlan;
 use super::{Action, Change, Diff, DiffLine, Options, Record, Refusal, Risk};
 use crate::desired::Desired;
-use crate::netfilter::{Ruleset, same_verdicts};
 use crate::observe::{BootFiles, Observed};
 use crate::problem::Warning;
 use crate::resource::Kind;
@@ -101,13 +103,12 @@ pub(super) fn plan(
         let (Some(there), Some(wanted)) = (observed.rules.get(&family), desired.rules.get(&family)) else {
             continue;
         };
-        let taken = rules::taken(family, &planned.predicted, wanted);
-        adoption.warnings.extend(taken.warnings);
+        let mut taken = rules::taken(family, &planned.predicted, wanted);
+        adoption.warnings.append(&mut taken.warnings);
         if taken.list.is_empty() {
             continue;
         }
-        let alone = rules::alone(&there.live, &planned.predicted, &taken.list);
-        if let Err(difference) = same_verdicts(&Ruleset::new(&there.live), &Ruleset::new(&alone), family) {
+        if let Err(difference) = rules::proof(family, &there.live, &planned.predicted, &taken) {
             let evidence = difference.evidence.map_or_else(String::new, |packet| format!("; {packet}"));
             adoption.refusal.get_or_insert(Refusal::new(
                 "adoption_differs",

@@ -24,6 +24,21 @@ pub fn bystanders(others: &Others, family: Family) -> Vec<Bystander> {
     found
 }
 
+/// Native nft tables that drop by default what a hook for packets to, through or from the host brings them, of a
+/// family.
+pub(super) fn walls(others: &Others, family: Family) -> impl Iterator<Item = (String, &'static str)> {
+    let walls = others.chains.iter().filter(|chain| chain.contains("policy drop"));
+    walls.filter_map(move |chain| native(chain, others, family)).filter_map(|one| {
+        let hook = match one.hooks.as_slice() {
+            [Hook::Input] => "input",
+            [Hook::Forward] => "forward",
+            [Hook::Output] => "output",
+            _ => return None,
+        };
+        Some((one.name, hook))
+    })
+}
+
 /// `inet other type filter hook forward priority 10; policy drop;`, where it meets packets of the family
 /// and it or its table does something to them.
 fn native(chain: &str, others: &Others, family: Family) -> Option<Bystander> {

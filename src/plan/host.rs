@@ -107,7 +107,8 @@ impl Refusal {
             ),
             "removes-all" => Some("nothing was touched; if that is meant, --accept-risk removes-all"),
             "adoption_differs" => Some(
-                "nothing was touched; set `hook: last` where rules of others come first, or take that rule out of the inventory",
+                "nothing was touched; write in the inventory what the host has, exactly as it has it, or set `hook: last` where rules \
+                 of others come first",
             ),
             _ => None,
         }

@@ -46,7 +46,11 @@ fn protocol(family: Family) -> &'static str {
 }
 
 fn place(place: &Place) -> String {
-    let mut text = format!("{} `{}`", place.name(), place.text);
+    let mut text = match place.chain.is_empty() {
+        // What is not read is no rule: `nft table inet filter, which may drop it`.
+        true => format!("{}, which {}", place.name(), place.text),
+        false => format!("{} `{}`", place.name(), place.text),
+    };
     match (&place.origin, place.owner) {
         (Some(origin), _) => {
             let _ = write!(text, " ({origin})");

@@ -1,6 +1,8 @@
 //! Which rules of others say what ours say.
 
 use super::Adopted;
+use super::near::{Near, near};
+use crate::netfilter::{Difference, Ruleset, same_verdicts};
 use crate::plan::origins_of;
 use crate::problem::{Origin, Warning};
 use crate::resource::iptables::save::{Save, SaveChain, Table, jump, tokens};
@@ -15,6 +17,8 @@ pub(super) struct Taken {
     pub list: Vec<Adopted>,
     pub origins: BTreeMap<Adopted, Origin>,
     pub warnings: Vec<Warning>,
+    /// Rules that stay, of which ours say the same in other words.
+    pub near: Vec<Near>,
 }
 
 /// Finds them among the predicted rules: there, ours are as the kernel prints them.
@@ -52,10 +56,14 @@ pub(super) fn taken(family: Family, predicted: &Save, wanted: &Rules) -> Taken {
         }
         taken.warnings.extend(differing(family, name, table, &like));
     }
+    for near in near(predicted, &taken.list) {
+        taken.warnings.push(near.warning(family));
+        taken.near.push(near);
+    }
     taken
 }
 
-fn own(chain: &str) -> String {
+pub(super) fn own(chain: &str) -> String {
     format!("{PREFIX}{chain}")
 }
 
@@ -63,7 +71,7 @@ fn adopted(family: Family, table: &str, chain: &str, rule: Option<&String>) -> A
     Adopted { family, table: table.to_owned(), chain: chain.to_owned(), rule: rule.cloned(), from: None }
 }
 
-fn enters_ours(rule: &str) -> bool {
+pub(super) fn enters_ours(rule: &str) -> bool {
     rule.contains(PREFIX) && jump(rule).is_some_and(|jump| jump.target.starts_with(PREFIX))
 }
 
@@ -194,9 +202,25 @@ pub(super) fn without(save: &Save, list: &[Adopted]) -> Save {
     save
 }
 
+/// Proves that the adoption alone changes no verdict. A rule of ours that says the same as one that stays, and more,
+/// counts as if it stood there already: what more it says is a change of its own, which the plan shows.
+pub(super) fn proof(family: Family, live: &Save, predicted: &Save, taken: &Taken) -> Result<(), Difference> {
+    let before = super::near::added(live, &taken.near);
+    let (before, after) = (Ruleset::new(&before), Ruleset::new(&alone(live, predicted, taken)));
+    same_verdicts(&before, &after, family).map_err(|mut difference| {
+        // What else the plan declares may accept that packet after all.
+        let whole = Ruleset::new(&without(predicted, &taken.list));
+        if !difference.also_in(&Ruleset::new(live), &whole) {
+            difference.evidence = None;
+        }
+        difference
+    })
+}
+
 /// The live rules after the adoption and nothing else of the plan: of ours only what was live before, and what is
-/// taken over.
-pub(super) fn alone(live: &Save, predicted: &Save, list: &[Adopted]) -> Save {
+/// taken over or stays in other words.
+fn alone(live: &Save, predicted: &Save, taken: &Taken) -> Save {
+    let list = &taken.list;
     let mut save = without(predicted, list);
     for (name, table) in &mut save.tables {
         let chains: BTreeSet<&str> = list
@@ -214,10 +238,14 @@ pub(super) fn alone(live: &Save, predicted: &Save, list: &[Adopted]) -> Save {
         let names: Vec<String> = table.chains().iter().map(|chain| chain.name.clone()).collect();
         for chain in names {
             if let Some(plain) = chain.strip_prefix(PREFIX).filter(|plain| is_builtin(name, plain)) {
+                let near = &taken.near;
+                let near: Vec<&String> =
+                    near.iter().filter(|n| n.is_in(name, plain)).map(|n| &n.ours).collect();
                 let taken = of(plain);
                 let before = live.chain(name, &chain).map_or(&[] as &[String], |chain| &chain.rules);
                 if let Some(rules) = table.rules_mut(&chain) {
-                    rules.retain(|rule| taken.contains(rule) || before.contains(rule));
+                    rules
+                        .retain(|rule| taken.contains(rule) || before.contains(rule) || near.contains(&rule));
                 }
             } else if let Some(mut found) = table.chain(&chain).cloned() {
                 let policy = live.chain(name, &chain).and_then(|chain| chain.policy);

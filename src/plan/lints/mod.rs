@@ -1,6 +1,7 @@
 //! What the rules will do to people, said before they do it.
 
 mod bypass;
+mod elsewhere;
 mod flows;
 mod guests;
 mod halves;
@@ -47,6 +48,7 @@ pub(super) fn judge(desired: &Desired, observed: &Observed, rules: &[RulesPlan; 
     bypass::wrong(desired, observed, predicted, plan);
     bypass::undone(desired, observed, &mut plan.warnings);
     routes::lost(desired, observed, &mut plan.warnings);
+    elsewhere::dropped(desired, observed, &mut plan.warnings);
 }
 
 /// What can be said without a host: of the declared rules alone, as they are written.
@@ -139,6 +141,7 @@ fn plain(chain: &str) -> &str {
 /// A step in the words of the inventory.
 fn say(step: &Step) -> String {
     match step.index {
+        _ if step.chain.is_empty() => step.to_string(),
         Some(index) => format!("{}/{} rule {index} `{}`", step.table, plain(&step.chain), step.text),
         None => format!("the policy of {}/{} ({})", step.table, step.chain, step.text),
     }

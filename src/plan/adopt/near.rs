@@ -1,0 +1,83 @@
+//! Rules of others that say almost what one of ours says: they stay, and the nearest is named.
+
+use super::Adopted;
+use super::rules::{enters_ours, own};
+use crate::netfilter::covers;
+use crate::problem::Warning;
+use crate::resource::iptables::save::Save;
+use crate::resource::iptables::{Family, is_builtin};
+
+/// A rule of a built-in chain that is not taken, and the rule of ours that decides about its packets as it does.
+pub(super) struct Near {
+    table: String,
+    chain: String,
+    theirs: String,
+    pub ours: String,
+}
+
+/// Finds them among the predicted rules; ours that are taken over already are nobody else's.
+pub(super) fn near(predicted: &Save, taken: &[Adopted]) -> Vec<Near> {
+    let mut found = Vec::new();
+    for (name, table) in &predicted.tables {
+        for chain in table.chains().iter().filter(|chain| is_builtin(name, &chain.name)) {
+            let Some(ours) = table.chain(&own(&chain.name)) else { continue };
+            let mut gone: Vec<&str> = taken
+                .iter()
+                .filter(|one| one.table == *name && one.chain == chain.name)
+                .filter_map(|one| one.rule.as_deref())
+                .collect();
+            let free: Vec<&String> =
+                ours.rules.iter().filter(|rule| !gone.contains(&rule.as_str())).collect();
+            for rule in chain.rules.iter().filter(|rule| !enters_ours(rule)) {
+                if let Some(at) = gone.iter().position(|one| one == rule) {
+                    gone.remove(at);
+                } else if let Some(nearest) = free.iter().find(|own| covers(own, rule)) {
+                    found.push(Near {
+                        table: name.clone(),
+                        chain: chain.name.clone(),
+                        theirs: rule.clone(),
+                        ours: (*nearest).clone(),
+                    });
+                }
+            }
+        }
+    }
+    found
+}
+
+impl Near {
+    pub fn is_in(&self, table: &str, chain: &str) -> bool {
+        self.table == table && self.chain == chain
+    }
+
+    pub fn warning(&self, family: Family) -> Warning {
+        Warning {
+            code: "not-adopted",
+            message: format!(
+                "{family} {}/{}: `{}` stays, because the nearest of ours says it in other words: `{}`; write it exactly as the host \
+                 has it, and it is taken over, too",
+                self.table, self.chain, self.theirs, self.ours
+            ),
+            origin: None,
+        }
+    }
+}
+
+/// The live rules with each of ours right before the rule that it is near to.
+pub(super) fn added(live: &Save, near: &[Near]) -> Save {
+    let mut save = live.clone();
+    for one in near {
+        // What is live already is met where it stands.
+        if live.chain(&one.table, &own(&one.chain)).is_some_and(|chain| chain.rules.contains(&one.ours)) {
+            continue;
+        }
+        let rules = save.tables.get_mut(&one.table).and_then(|table| table.rules_mut(&one.chain));
+        if let Some(rules) = rules
+            && let Some(at) = rules.iter().position(|rule| *rule == one.theirs)
+            && !rules.contains(&one.ours)
+        {
+            rules.insert(at, one.ours.clone());
+        }
+    }
+    save
+}

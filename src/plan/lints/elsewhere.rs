@@ -1,0 +1,32 @@
+//! Other firewalls on the host: what ours accept they may drop.
+
+use super::warn;
+use crate::desired::Desired;
+use crate::observe::Observed;
+use crate::plan::bystanders::walls;
+use crate::problem::Warning;
+use crate::resource::iptables::Family;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Native nft tables with the policy drop, where rules of ours filter the same family.
+pub(super) fn dropped(desired: &Desired, observed: &Observed, warnings: &mut Vec<Warning>) {
+    let mut found: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for family in Family::ALL {
+        let filters = |desired: &Desired| Some(desired.rules.get(&family)?.tables.contains_key("filter"));
+        if filters(desired) != Some(true) {
+            continue;
+        }
+        for (table, hook) in walls(&observed.others, family) {
+            found.entry(table).or_default().insert(hook);
+        }
+    }
+    for (table, hooks) in found {
+        let hooks: Vec<&str> = hooks.into_iter().collect();
+        let message = format!(
+            "{table} is another firewall on this host, with `policy drop` for {}: what these rules accept it may drop. Accept it there, \
+             too, or take that table away and what loads it",
+            hooks.join(" and ")
+        );
+        warnings.push(warn("dropped-elsewhere", message, None));
+    }
+}

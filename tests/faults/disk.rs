@@ -1,0 +1,108 @@
+//! T40: no space, or no writing; no global sync.
+
+use crate::common::project::Project;
+use crate::common::trace::trace;
+use crate::common::transaction::{opened, wait};
+use crate::common::{self, Backend, Lab, same, transaction};
+use crate::{HOST, LONG, hold_lock, on_host};
+use std::time::Duration;
+
+#[test]
+fn t40_a_full_disk_is_refused_before_anything_is_armed() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(
+        &lab,
+        "mkdir -p /var/lib/kvmfw && mount -t tmpfs -o size=64k none /var/lib/kvmfw && head -c 60000 /dev/zero >/var/lib/kvmfw/full",
+    );
+    let before = on_host(&lab, "iptables-save; ip6tables-save");
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    let run = project.apply(&lab, &["--format", "json"]);
+    assert!([4, 5, 7].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
+    assert_eq!(on_host(&lab, "iptables-save; ip6tables-save"), before, "it was touched");
+    on_host(&lab, "umount /var/lib/kvmfw");
+    project.apply(&lab, &[]).expect(0);
+}
+
+/// From now on `command` makes writing impossible; then nobody commits, and the host goes back.
+fn unwritable(command: &str) {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(&lab, "mkdir -p /var/lib/kvmfw && mount -t tmpfs -o size=8m,nr_inodes=500 none /var/lib/kvmfw");
+    let before = on_host(&lab, "iptables-save; ip6tables-save").replace(char::is_numeric, "");
+    let check = format!("test -e /run/first || {{ touch /run/first; exit 0; }}; {command}; exit 0");
+    let project = Project::new(&lab, &[HOST], &format!("{}checks: [{{ command: '{check}' }}]\n", opened(80)));
+    let run = project.apply(&lab, &[]);
+    assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
+    let rules = || on_host(&lab, "iptables-save; ip6tables-save");
+    wait("the host is back", LONG, || (!rules().contains("KVMFW")).then_some(()));
+    assert!(!rules().contains("KVMFW"), "was {before}");
+}
+
+#[test]
+fn t40_a_disk_that_fills_up_after_arming() {
+    unwritable("i=0; while touch /var/lib/kvmfw/full$i; do i=$((i+1)); done");
+}
+
+/// What lets no new connection in is live, and the disk is too full to write the deadline of the confirm
+/// down. It holds all the same.
+#[test]
+fn t40_a_disk_that_fills_up_under_a_lockout() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Legacy).up();
+    on_host(&lab, "mkdir -p /var/lib/kvmfw && mount -t tmpfs -o size=8m none /var/lib/kvmfw");
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    project.apply(&lab, &[]).expect(0);
+    let before = lab.dump(HOST);
+    project.all(&opened(80).replace("22, ", ""));
+    let mut holder = hold_lock(&lab, "/run/free");
+    let kvmfw = project.spawn(
+        &lab,
+        &["apply", "-y", "--accept-risk", "lockout", "--apply-timeout", "90s", "--confirm-timeout", "3s"],
+    );
+    let is_so = |script: &str| lab.host(HOST, &["sh", "-c", script]).success().then_some(());
+    wait("the change waits for the lock", LONG, || {
+        is_so(
+            "t=$(readlink /var/lib/kvmfw/open) && tail -n 1 /var/lib/kvmfw/$t/journal | grep -q ' iptables$' && pgrep -f '^[^ ]*iptables[^ ]*-restore'",
+        )
+    });
+    on_host(&lab, "cat /dev/zero >/var/lib/kvmfw/filler 2>/dev/null; true");
+    on_host(&lab, "touch /run/free");
+    holder.wait().unwrap();
+    wait("the change is live", LONG, || {
+        is_so("! iptables -S KVMFW-RH-Firewall-1-INPUT | grep -q 'dport 22 '")
+    });
+    // Long before the deadline of the step before, which is the one on the disk.
+    wait("it goes back", Duration::from_secs(30), || {
+        is_so("iptables -S KVMFW-RH-Firewall-1-INPUT | grep -q 'dport 22 '")
+    });
+    on_host(&lab, "rm /var/lib/kvmfw/filler");
+    assert_eq!(transaction::end(kvmfw).code, 4);
+    same(&before, &lab.dump(HOST), "after the rollback");
+}
+
+/// 300 MB of dirty pages lie about; nothing that an apply does asks for them to be written.
+#[test]
+fn no_global_sync() {
+    if !common::require_root() || !common::require_tools(&["strace"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let trace = trace(&lab, HOST, "sync,syncfs,fsync,fdatasync");
+    on_host(&lab, "head -c 300000000 /dev/zero >/root/dirty");
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    let done =
+        project.kvmfw(&lab, &["apply", "-y", "--apply-timeout", "60s", "--confirm-timeout", "60s"]).expect(0);
+    project.kvmfw(&lab, &["undo", &done.run(), "-y"]).expect(0);
+    let calls = trace.end();
+    // It sees what is written on purpose, so it would have seen the rest.
+    assert!(calls.contains("fsync("), "the trace saw nothing: {calls}");
+    let global: Vec<&str> = calls.lines().filter(|l| l.contains(" sync(") || l.contains("syncfs(")).collect();
+    assert!(global.is_empty(), "{global:#?}");
+}

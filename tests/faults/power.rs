@@ -1,0 +1,68 @@
+//! T14: power cut in every state.
+
+use crate::common::transaction::{ended, held, marked, newest, opened, read, start};
+use crate::common::{Backend, same};
+use crate::{HOST, managed, on_host, pending, settled};
+
+fn power_cut_at(mark: &str, lasts: bool) {
+    let Some((lab, project)) = managed(Backend::Nft) else { return };
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    settled(&lab, &project);
+    let before = lab.dump(HOST);
+    let last = newest(&lab, HOST);
+    project.all(&held(81));
+    let mut kvmfw = start(&lab, &project, &[]);
+    if lasts {
+        marked(&lab, HOST, "applied", last.as_ref());
+        on_host(&lab, "touch /run/go");
+    }
+    let folder = marked(&lab, HOST, mark, last.as_ref());
+    lab.power_cut(HOST);
+    kvmfw.kill().unwrap();
+    kvmfw.wait().unwrap();
+    lab.boot(HOST);
+    project.all(&opened(81));
+    if lasts {
+        assert_eq!(ended(&folder), "committed");
+        settled(&lab, &project);
+    } else {
+        same(&before, &lab.dump(HOST), mark);
+        let done = read(&folder, "done");
+        assert!(done.is_empty() || !done.starts_with("committed"), "{done}");
+        pending(&lab, &project);
+        project.apply(&lab, &[]).expect(0);
+    }
+    let status = project.kvmfw(&lab, &["status"]).expect(0);
+    assert!(!status.stdout.contains("OPEN") && !status.stdout.contains("locked by"), "{}", status.stdout);
+}
+
+#[test]
+fn t14_power_cut_when_staged() {
+    power_cut_at("generation", false);
+}
+
+#[test]
+fn t14_power_cut_when_armed() {
+    power_cut_at("armed", false);
+}
+
+#[test]
+fn t14_power_cut_when_the_change_begins() {
+    power_cut_at("claim", false);
+}
+
+#[test]
+fn t14_power_cut_when_applied() {
+    power_cut_at("applied", false);
+}
+
+#[test]
+fn t14_power_cut_when_decided() {
+    power_cut_at("decision", true);
+}
+
+#[test]
+fn t14_power_cut_when_done() {
+    power_cut_at("done", true);
+}
