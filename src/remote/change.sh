@@ -499,19 +499,18 @@ install_boot() {
 }
 
 remove_boot() {
-	local dir=/etc/systemd/system
+	local dir=/etc/systemd/system removed=0
 	for wants in $BOOT_UNITS; do
 		unit=${wants##*/} wants=${wants%/*}
-		rm -f "$dir/$unit" "$dir/$wants/$unit"
+		rm -f "$dir/$unit" "$dir/$wants/$unit" || removed=1
 		rmdir "$dir/$wants" 2>/dev/null
 	done
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-	:
+	return $removed
 }
 
 # A host that was never managed is left as it was found, but for the record of the attempt.
 forget_if_new() {
 	[ -L $ETC/current ] && return
-	remove_boot
-	rm -rf $ETC
+	remove_boot && rm -rf $ETC
 }

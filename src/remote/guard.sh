@@ -84,6 +84,17 @@ drop_generation() {
 	[ "$(readlink $ETC/current)" = "generations/$line" ] || rm -rf "$ETC/generations/$line"
 }
 
+# What only the change wanted goes. Where /etc could not be written a moment ago, it may be by now; what is left
+# after that does nothing, and the next apply finds it.
+clear_away() {
+	local tries=0
+	until drop_generation && forget_if_new; do
+		tries=$((tries + 1))
+		[ $tries -lt 10 ] && [ -z "${booting-}" ] || return 0
+		sleep 1
+	done
+}
+
 guard() {
 	exec </dev/null >>"$T/log" 2>&1
 	trap '' HUP PIPE INT TERM
@@ -134,8 +145,7 @@ watch() {
 	seconds_left
 	if [ ! -e "$T/armed" ]; then
 		if [ -e "$T/abort" ] || [ "$left" -le 0 ]; then
-			drop_generation
-			forget_if_new
+			clear_away
 			close_txn "released: nothing was touched"
 			return 1
 		fi
@@ -250,8 +260,7 @@ finish() {
 			sleep 1
 		done
 		rm -f "$T/state"
-		drop_generation
-		forget_if_new
+		clear_away
 		close_txn "rolled_back: $(cat "$T/reason" 2>/dev/null)"
 		;;
 	esac
@@ -316,8 +325,7 @@ recover() {
 	decision
 	if [ "$booted" != "$boot" ] && [ "$line" != commit ]; then
 		# What was live is gone with the boot, and what boots was never changed.
-		drop_generation
-		forget_if_new
+		clear_away
 		close_txn "rolled_back: the host was booted before a decision"
 	else
 		finish

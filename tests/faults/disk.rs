@@ -87,6 +87,26 @@ fn t40_a_disk_that_fills_up_under_a_lockout() {
     same(&before, &lab.dump(HOST), "after the rollback");
 }
 
+/// /etc cannot be written while the first apply is taken back. What came for it goes as soon as it can.
+#[test]
+fn t40_an_etc_that_is_read_only_for_a_while() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let before = lab.dump(HOST);
+    let check = "test -e /run/first || { touch /run/first; exit 0; }; mount --bind /etc /etc; mount -o remount,ro,bind /etc; exit 1";
+    let checks = format!("checks: [{{ command: '{check}', required: true }}]\n");
+    let project = Project::new(&lab, &[HOST], &format!("{}{checks}", opened(80)));
+    let kvmfw = transaction::start(&lab, &project, &[]);
+    let is_so = |script: &str| lab.host(HOST, &["sh", "-c", script]).success().then_some(());
+    wait("it cannot clear away", LONG, || is_so("grep -q 'cannot remove' /var/lib/kvmfw/txn/*/log"));
+    on_host(&lab, "umount /etc");
+    let run = transaction::end(kvmfw);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    same(&before, &lab.dump(HOST), "after the rollback");
+}
+
 /// 300 MB of dirty pages lie about; nothing that an apply does asks for them to be written.
 #[test]
 fn no_global_sync() {
