@@ -40,10 +40,10 @@ marks_add_up() {
     plant src/netfilter/chain.rs 1 '                let after = self.packet.mark.map(|mark| (mark & !mask) ^ value);' \
         '                let after = { let _ = mask; self.packet.mark.map(|mark| mark | value) };'
 }
-# `! --dport` holds for what has no ports.
-ports_of_anything() {
-    plant src/netfilter/test.rs 1 '        match (carried, answer.negated_if(self.negated)) {' \
-        '        match (if self.negated { Answer::Yes } else { carried }, answer.negated_if(self.negated)) {'
+# `--sport` looks at the other port.
+ports_swapped() {
+    plant src/netfilter/test.rs 1 '            Test::SourcePorts(ranges) => (carries(&protocol::PORTS), inside(ranges, packet.sport)),' \
+        '            Test::SourcePorts(ranges) => (carries(&protocol::PORTS), inside(ranges, packet.dport)),'
 }
 # Rules of raw see the state that conntrack finds only afterwards.
 raw_knows_states() {
@@ -64,7 +64,7 @@ pieces_have_ports() {
     plant src/netfilter/test.rs 1 '        if packet.fragment == Fragment::Later {' '        if false {'
 }
 
-all='none no_negation goto_comes_back return_accepts short_ranges marks_add_up ports_of_anything raw_knows_states dnat_forgotten tags_unseen pieces_have_ports'
+all='none no_negation goto_comes_back return_accepts short_ranges marks_add_up ports_swapped raw_knows_states dnat_forgotten tags_unseen pieces_have_ports'
 choose "$@"
 bad=0
 for defect in "${list[@]}"; do
