@@ -284,10 +284,14 @@ fn own(
     match rewrite.to {
         // What the host redirects of its own goes to the loopback.
         To::Redirect if world.base == Base::Output => Ok(match world.packet.family {
-            crate::resource::iptables::Family::V4 => Some(std::net::Ipv4Addr::LOCALHOST.into()),
-            crate::resource::iptables::Family::V6 => Some(std::net::Ipv6Addr::LOCALHOST.into()),
+            Family::V4 => Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            Family::V6 => Some(std::net::Ipv6Addr::LOCALHOST.into()),
         }),
         To::Redirect => around.own_on(device, world.packet.dst),
+        // On its way to itself IPv6 takes the destination for the source (RFC 6724, rule 1).
+        To::Masquerade if world.packet.family == Family::V6 && world.packet.dst_local == Some(true) => {
+            Ok(world.packet.dst)
+        }
         To::Masquerade => Ok(around.own_on(device, world.packet.dst).unwrap_or(None)),
         _ => Ok(None),
     }
@@ -351,6 +355,7 @@ pub(super) fn source(
             let sure = state.within(States::TRACKED);
             let end = if sure { end } else { anything };
             (world.packet.src, world.packet.sport) = (end.address, end.port);
+            world.packet.src_local = end.address.and_then(|address| around.is_local(address));
         }
         return None;
     }
@@ -358,13 +363,13 @@ pub(super) fn source(
         // A later packet: from whom it seems to come is not known where any rule rewrites that.
         let nat = rules.all_rules().any(|rule| matches!(rule.target, super::rule::Target::Rewrite(_)));
         if nat && world.packet.state.meets(States::TRACKED) {
-            (world.packet.src, world.packet.sport) = (None, None);
+            (world.packet.src, world.packet.sport, world.packet.src_local) = (None, None, None);
         }
         return None;
     };
     let [(rewrite, _)] = outcomes.rewritten.as_slice() else {
         if !outcomes.rewritten.is_empty() {
-            world.seems(anything);
+            world.seems(around, anything);
         }
         return None;
     };
@@ -374,21 +379,23 @@ pub(super) fn source(
     // What conntrack may not have seen may not be rewritten.
     let unchanged =
         passes_unchanged(outcomes) || world.packet.state.meets(States::INVALID | States::UNTRACKED);
-    world.seems(if unchanged { anything } else { end });
+    world.seems(around, if unchanged { anything } else { end });
     if !unchanged && rewrite.to == To::Masquerade && world.packet.src.is_none() {
         world.packet.src_among = around.own(world.packet.family);
+        world.packet.src_local = Some(true);
     }
     None
 }
 
 impl World {
     /// Rewrites where a first packet seems to come from.
-    fn seems(&mut self, end: End) {
+    fn seems(&mut self, around: &Surroundings, end: End) {
         self.packet.snat = match (self.packet.src, end.address) {
             (Some(before), Some(after)) if before != after => Some(true),
             _ => None,
         };
         (self.packet.src, self.packet.sport) = (end.address, end.port);
+        self.packet.src_local = end.address.and_then(|address| around.is_local(address));
         self.packet.src_among.clear();
     }
 }
