@@ -103,9 +103,15 @@ $wanted" in *"
 }
 
 give_up() {
-	true >"$T/abort"
-	poke abort
+	abort
 	refuse "$1" "$2"
+}
+
+# Before anything is armed.
+abort() {
+	true >"$T/abort"
+	replace_guard
+	poke abort
 }
 
 start_guard() {
@@ -118,6 +124,12 @@ start_guard() {
 		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
 		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
 	fi
+}
+
+# Nothing is armed yet, and only a guard acts. Where both were killed, others go on from the files as they would
+# have; systemd sees to that itself.
+replace_guard() {
+	[ -d /run/systemd/system ] || ! flock -n "$T/guard.lock" true || start_guard
 }
 
 # Reads what the guard says until it is one of the words that end the wait, for $1 seconds at most.
@@ -134,6 +146,7 @@ await() {
 go() {
 	true >"$T/go" || refuse no_space "cannot write to $T"
 	exec 6<>"$T/ack"
+	replace_guard
 	poke go
 	limit apply
 	await $((limit + 10))
@@ -385,8 +398,7 @@ main() {
 		commit
 		;;
 	abort)
-		true >"$T/abort"
-		poke abort
+		abort
 		timeout 10 flock "$T/guard.lock" true
 		outcome
 		;;
@@ -396,7 +408,7 @@ main() {
 		wait_guard
 		if [ ! -e "$T/done" ]; then
 			exec 9>>$VAR/lock 5>/dev/null
-			flock -n 9 && if [ -e "$T/armed" ]; then recover; else close_txn "released: unlocked"; fi
+			flock -n 9 && if [ -e "$T/armed" ]; then recover; else clear_away; close_txn "released: unlocked"; fi
 		fi
 		outcome
 		;;

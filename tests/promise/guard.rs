@@ -62,6 +62,29 @@ fn one_guard_dies_and_its_twin_rolls_back() {
     same(&before, &lab.dump(HOST));
 }
 
+/// Both guards die while the first apply of a host is being staged. Others take their place, and it goes on.
+#[test]
+fn both_guards_die_before_anything_is_armed() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let check = "test -e /root/go || { touch /root/first; until test -e /root/go; do sleep 0.05; done; }";
+    let text = format!("{}checks: [{{ command: '{check}', timeout: 30s, required: true }}]\n", opened(80));
+    let project = Project::new(&lab, &[HOST], &text);
+    let kvmfw = start(&lab, &project, &[]);
+    wait("it is staged", LIMITS, || lab.disk(HOST, "/root/first").exists().then_some(()));
+    let folder = newest(&lab, HOST).unwrap();
+    assert!(!folder.join("armed").exists());
+    let (holds, waits) = guards(&lab, &id_of(&folder));
+    kill_on_host(&lab, &[holds, waits].concat());
+    std::fs::write(lab.disk(HOST, "/root/go"), "").unwrap();
+    let run = end(kvmfw).expect(0);
+    assert!(run.stdout.contains("changed         1"), "{}", run.stdout);
+    assert_eq!(read(&folder, "done"), "committed");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+}
+
 /// The guard dies, and the host's lock is not free at once: another one was in line for it. The twin waits
 /// for the lock, and ends the transaction; it does not call it busy, and leave it open for ever.
 #[test]
