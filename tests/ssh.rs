@@ -154,6 +154,34 @@ fn ssh_config_with_host_include_and_match() {
     assert!(run.stdout.contains(named) && !run.stdout.contains("/kvmfw-0/"), "{}", run.stdout);
 }
 
+/// The user's own known_hosts may take what a host says of its keys; one that an inventory names may not.
+#[test]
+fn a_known_hosts_that_the_inventory_names_is_only_read() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let operator = Operator::new(&lab, "user: root");
+    operator.key("id_ed25519");
+    lab.host(HOST, &["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", "/etc/ssh/another"]).ok();
+    sshd(&lab, "HostKey /etc/ssh/another\n");
+    operator.write("config", "UpdateHostKeys yes\nHost kvm1\n    HostName 10.99.0.11\n");
+    // ssh touches no line with several names.
+    let before = format!(
+        "10.99.0.11 {}",
+        fs::read_to_string(lab.disk(HOST, "/etc/ssh/ssh_host_ed25519_key.pub")).unwrap()
+    );
+    operator.write("known_hosts", &before);
+    operator.logs_in();
+    let known = fs::read_to_string(operator.file("known_hosts")).unwrap();
+    assert!(known.contains("ecdsa"), "ssh has written nothing, so it would not have elsewhere: {known}");
+
+    operator.write("of_the_inventory", &before);
+    operator.inventory("user: root, known_hosts: ~/.ssh/of_the_inventory");
+    operator.logs_in();
+    assert_eq!(fs::read_to_string(operator.file("of_the_inventory")).unwrap(), before);
+}
+
 #[test]
 fn hashed_known_hosts() {
     if !common::require_root() {

@@ -37,6 +37,9 @@ impl Drop for PrivateFile {
     }
 }
 
+/// Where an inventory names the known hosts, ssh writes nothing there, whatever else asks it to.
+const READ_ONLY: &str = "UpdateHostKeys no\nCheckHostIP no\n";
+
 /// The folder of this process in that of this user.
 static OWN_NAME: OnceLock<String> = OnceLock::new();
 
@@ -89,6 +92,9 @@ fn of_user() -> Result<PathBuf, TransportError> {
 /// and with it the word that nobody is to be asked; ssh does not pass that on by itself.
 pub(super) fn options(connection: &Connection) -> Result<PrivateFile, TransportError> {
     let mut text = "BatchMode yes\n".to_owned();
+    if connection.known_hosts.is_some() {
+        text.push_str(READ_ONLY);
+    }
     for (name, value) in &connection.options {
         let _ = writeln!(text, "{name} {value}");
     }
@@ -108,6 +114,9 @@ pub(super) fn jump(connection: &Connection) -> Result<PrivateFile, TransportErro
     set("Port", connection.port.map(|port| port.to_string()));
     set("IdentityFile", connection.identity_file.as_ref().map(|f| format!("\"{}\"", f.display())));
     set("UserKnownHostsFile", connection.known_hosts.as_ref().map(|f| format!("\"{}\"", f.display())));
+    if connection.known_hosts.is_some() {
+        text.push_str(READ_ONLY);
+    }
     text.push_str(OWN);
     PrivateFile::new(&text)
 }
