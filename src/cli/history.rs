@@ -4,7 +4,7 @@ use super::{Code, Common, Format, exit, setup};
 use crate::observe::Sections;
 use crate::plan::{Record, Took};
 use crate::remote;
-use crate::report::{ChangeEntry, printable};
+use crate::report::{ChangeEntry, counted, printable};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -180,11 +180,7 @@ fn text(host: &HostHistory) -> String {
 
 /// `7 rules and 1 chain of others, loaded at boot by /etc/iptables/rules.v4; the file 60-arp of sysctl.d`.
 fn words(took: &Took) -> String {
-    let count = |n: usize, one: &str| match n {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        n => Some(format!("{n} {one}s")),
-    };
+    let count = |n: usize, one: &str| (n > 0).then(|| counted(n, one));
     let rules = [count(took.rules, "rule"), count(took.chains, "chain")].into_iter().flatten();
     let mut rules = rules.collect::<Vec<_>>().join(" and ");
     if !rules.is_empty() {

@@ -11,7 +11,7 @@ pub(super) struct Files {
     /// The private key to log in with
     #[arg(long, value_name = "FILE")]
     identity_file: Option<PathBuf>,
-    /// Where host keys are looked for and kept
+    /// The file of host keys
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
 }

@@ -3,7 +3,7 @@
 use super::{Code, Common, Format, exit, setup};
 use crate::observe::Sections;
 use crate::remote;
-use crate::report::printable;
+use crate::report::{counted, printable};
 use serde::Serialize;
 
 /// What one host says.
@@ -149,8 +149,8 @@ fn show(host: &HostStatus) {
     }
     text.push('\n');
     for Adopted { generation, rules } in &host.adopted {
-        let noun = if *rules == 1 { "rule" } else { "rules" };
-        text.push_str(&format!("  {rules} {noun} of others taken over by generation {generation}\n"));
+        let rules = counted(*rules, "rule");
+        text.push_str(&format!("  {rules} of others taken over by generation {generation}\n"));
     }
     if let Some(open) = &host.open {
         let state = host.transactions.iter().find(|t| t.id == *open).map_or("?", |t| &t.state);

@@ -3,6 +3,7 @@
 use super::bridges::{BridgeStory, FamilyStory, PortStory};
 use super::drawing::{cloud, lines};
 use std::fmt::Write as _;
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 /// Heights and widths, in pixels.
 const WIDTH: usize = 900;
@@ -38,8 +39,15 @@ pub fn svg(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
 
 /// Draws one bridge from `y` on; returns its height.
 fn draw(bridge: &BridgeStory, y: usize, out: &mut String) -> usize {
+    // Names of keys and files stay whole.
+    let options = Options::new(FITS)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .wrap_algorithm(WrapAlgorithm::FirstFit);
+    let wrapped =
+        |line: String| textwrap::wrap(&line, &options).into_iter().map(String::from).collect::<Vec<_>>();
     let lines: Vec<Vec<String>> =
-        bridge.families.iter().map(|f| lines(f).iter().flat_map(|l| wrapped(l)).collect()).collect();
+        bridge.families.iter().map(|family| lines(family).into_iter().flat_map(wrapped).collect()).collect();
     let families = lines.iter().map(|lines| family_height(lines) + 8).sum();
     let height = (bridge.ports.len().max(1) * ROW).max(families);
     let middle = y + height / 2;
@@ -59,23 +67,6 @@ fn draw(bridge: &BridgeStory, y: usize, out: &mut String) -> usize {
         next += family_height(lines) + 8;
     }
     height
-}
-
-/// A sentence in lines that fit into the box of a family.
-fn wrapped(sentence: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in sentence.split(' ') {
-        let Some(line) = lines.last_mut() else { break };
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + word.chars().count() < FITS {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }
 
 /// So many lines of a list; where there are more, the last says how many.
@@ -169,11 +160,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_stay_in_their_box() {
+    fn a_long_list_stays_in_its_box() {
         let list = |n: usize| (0..n).map(|n| format!("192.0.2.{n}/24")).collect::<Vec<_>>();
-        let line = "nf_call_iptables of br124 is 1, which is enough though bridge-nf-call-iptables is 0";
-        assert_eq!(wrapped(line).join(" "), line);
-        assert!(wrapped(line).len() == 2 && wrapped(line).iter().all(|l| l.len() <= FITS));
         assert_eq!(fitting(&list(2), 3), list(2));
         assert_eq!(fitting(&list(9), 3), ["192.0.2.0/24", "192.0.2.1/24", "and 7 more"]);
     }

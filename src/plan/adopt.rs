@@ -89,8 +89,7 @@ pub(super) fn plan(
         let given = less(&record.adopted, &back.adopted);
         adoption.adopted = less(&record.adopted, &given);
         for (family, planned) in Family::ALL.into_iter().zip(rules) {
-            let again = less(&record.adopted, &back.adopted).into_iter().filter(|a| a.family == family);
-            let again: Vec<_> = again.collect();
+            let again: Vec<_> = given.iter().filter(|one| one.family == family).cloned().collect();
             adoption.warnings.extend(boot::missing(family, &again, &observed.boot_files));
             bring_back(family, &again, planned, &mut adoption);
         }

@@ -143,7 +143,8 @@ pub fn hosts(n: usize) -> String {
     counted(n, "host")
 }
 
-fn counted(n: usize, what: &str) -> String {
+/// `1 rule`, `3 rules`.
+pub fn counted(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 

@@ -20,7 +20,7 @@ pub use document::{ChangeEntry, Document, HostEntry, WarningEntry};
 pub use explain::explanation_text;
 pub use facts::{Fact, facts_text};
 pub use fold::fold_names;
-pub use human::{Human, Part, hosts};
+pub use human::{Human, Part, counted, hosts};
 pub use json::Json;
 pub use jsonl::{EventEntry, Jsonl, Line, document_of, fold_events};
 pub use junit::Junit;

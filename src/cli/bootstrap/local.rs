@@ -8,7 +8,7 @@ use crate::observe::SshEnds;
 use crate::transport::host_key::{self, HostKey};
 use crate::transport::local::{address_towards, connected};
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Without a terminal nobody could say that the change is good.
 pub(super) fn needs_terminal() -> Code {
-    if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+    if setup::can_ask() {
         return Ok(exit::DONE);
     }
     setup::complain(

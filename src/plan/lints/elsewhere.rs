@@ -12,8 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn dropped(desired: &Desired, observed: &Observed, warnings: &mut Vec<Warning>) {
     let mut found: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for family in Family::ALL {
-        let filters = |desired: &Desired| Some(desired.rules.get(&family)?.tables.contains_key("filter"));
-        if filters(desired) != Some(true) {
+        if !desired.rules.get(&family).is_some_and(|rules| rules.tables.contains_key("filter")) {
             continue;
         }
         for (table, hook) in walls(&observed.others, family) {
