@@ -149,7 +149,7 @@ fn log_prefix(rule: &str) -> Option<String> {
         return None;
     }
     let at = words.iter().position(|word| word == "--log-prefix");
-    Some(at.and_then(|at| words.get(at + 1)).cloned().unwrap_or_default())
+    Some(at.and_then(|at| words.get(at + 1)).map(|word| word.to_string()).unwrap_or_default())
 }
 
 #[cfg(test)]

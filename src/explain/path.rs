@@ -311,7 +311,7 @@ fn from_side(scene: &Scene<'_>, question: &Question) -> Result<Side, String> {
         None | Some(End::Host) => Side::default(),
         Some(End::Name(name)) => named(scene, name)?,
         Some(End::Address(address)) => match scene.around(family_of(*address)).device_to(*address) {
-            Device::Named(device) => Side { device: Some(device), port: None },
+            Device::Named(device) => Side { device: Some(device.to_string()), port: None },
             _ => Side::default(),
         },
     };
@@ -350,7 +350,7 @@ fn to_address(
     notes: &mut Vec<String>,
 ) -> Side {
     let by_route = match scene.around(family_of(address)).device_to(address) {
-        Device::Named(device) => Side { device: Some(device), port: None },
+        Device::Named(device) => Side { device: Some(device.to_string()), port: None },
         _ => Side::default(),
     };
     let Some(bridge) = from.device.as_deref().filter(|name| is_bridge(scene, name)) else { return by_route };

@@ -145,21 +145,21 @@ impl<'a> Scene<'a> {
     /// Where a step stands, and whose it is.
     pub(super) fn place(&self, family: Family, step: &Step) -> Place {
         Place {
-            table: step.table.clone(),
-            chain: step.chain.clone(),
+            table: step.table.to_string(),
+            chain: step.chain.to_string(),
             rule: step.index,
-            text: step.text.clone(),
+            text: step.text.to_string(),
             owner: owner(step),
             origin: self.origin(family, step),
         }
     }
 
     fn origin(&self, family: Family, step: &Step) -> Option<String> {
-        let declared = self.declared.get(&family).and_then(|rules| rules.tables.get(&step.table));
+        let declared = self.declared.get(&family).and_then(|rules| rules.tables.get(&*step.table));
         let Some(index) = step.index else {
-            return declared?.policies.get(&step.chain).map(|(_, origin)| origin.to_string());
+            return declared?.policies.get(&*step.chain).map(|(_, origin)| origin.to_string());
         };
-        if let Some(chain) = declared.and_then(|table| table.chains.get(&step.chain)) {
+        if let Some(chain) = declared.and_then(|table| table.chains.get(&*step.chain)) {
             let count = self.saves.get(&family)?.chain(&step.table, &step.chain)?.rules.len();
             return origins_of(chain, count).into_iter().nth(index.checked_sub(1)?)?.map(|o| o.to_string());
         }

@@ -97,7 +97,7 @@ impl<'a> Found<'a> {
         }
         let words = tokens(rule).unwrap_or_default();
         for pair in words.windows(2) {
-            match pair[0].as_str() {
+            match &*pair[0] {
                 "-i" | "-o" | "--physdev-in" | "--physdev-out" => {
                     if let Some(who) = bridge_maker(&pair[1], self.observed) {
                         return Some(format!("{who}: it names its bridge {}", pair[1]));

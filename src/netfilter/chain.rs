@@ -85,19 +85,17 @@ impl<'a> Walker<'a> {
     fn policy(&mut self, table: &str, chain: &str) {
         let end = self.rules.chain(table, chain).map_or(End::Odd, |chain| chain.end);
         let step =
-            |text: String| Step { table: table.to_owned(), chain: chain.to_owned(), index: None, text };
+            |text: &str| Step { table: table.into(), chain: chain.into(), index: None, text: text.into() };
         match end {
             End::Policy(policy) => {
                 let verdict = match policy {
                     Policy::Accept => Verdict::Accept,
                     Policy::Drop => Verdict::Drop,
                 };
-                self.outcomes.note(verdict, step(format!("policy {policy}")));
+                self.outcomes.note(verdict, step(&format!("policy {policy}")));
             }
-            End::Back => self.outcomes.note(Verdict::Accept, step("end of the chain".to_owned())),
-            End::Odd => {
-                self.outcomes.note(Verdict::Unknown, step("policy that is not understood".to_owned()))
-            }
+            End::Back => self.outcomes.note(Verdict::Accept, step("end of the chain")),
+            End::Odd => self.outcomes.note(Verdict::Unknown, step("policy that is not understood")),
         }
     }
 
@@ -108,8 +106,8 @@ impl<'a> Walker<'a> {
         let mut may_return = false;
         for (index, rule) in chain.rules.iter().enumerate() {
             let step = || Step {
-                table: table.to_owned(),
-                chain: name.to_owned(),
+                table: chain.table.clone(),
+                chain: chain.name.clone(),
                 index: Some(index + 1),
                 text: rule.text.clone(),
             };
@@ -222,7 +220,7 @@ impl<'a> Walker<'a> {
 /// leave alone. Only what comes by the loopback has its state already from when it was sent.
 fn seen_by_raw(packet: &Packet) -> States {
     match &packet.in_iface {
-        Device::Named(name) if name == "lo" => packet.state,
+        Device::Named(name) if **name == *"lo" => packet.state,
         Device::Named(_) | Device::Outside | Device::Absent => States::INVALID,
         Device::Some | Device::Unknown => packet.state | States::INVALID,
     }

@@ -2,6 +2,7 @@
 
 use super::names;
 use super::packet::{Direction, States, TcpFlags};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// One condition of a rule. All of a rule's conditions have to hold.
@@ -233,9 +234,9 @@ pub(super) fn head(option: &str, value: &str) -> Option<Test> {
 }
 
 /// The condition of one option of a match extension.
-pub(super) fn option(extension: &str, option: &str, values: &[String]) -> Option<Test> {
+pub(super) fn option(extension: &str, option: &str, values: &[Cow<'_, str>]) -> Option<Test> {
     let one = || match values {
-        [value] => Some(value.as_str()),
+        [value] => Some(value.as_ref()),
         _ => None,
     };
     let flag = |test: Test| values.is_empty().then_some(test);
@@ -296,10 +297,10 @@ fn icmp(text: &str) -> Option<Option<(u8, Option<u8>)>> {
 }
 
 /// All options of one `-m state` or `-m conntrack`.
-pub(super) fn conntrack<'a>(options: impl Iterator<Item = (bool, &'a str, &'a [String])>) -> Conntrack {
+pub(super) fn conntrack<'a>(options: impl Iterator<Item = (bool, &'a str, &'a [Cow<'a, str>])>) -> Conntrack {
     let mut asked = Conntrack { states: None, direction: None, other: None };
     for (negated, option, values) in options {
-        let value = values.first().map_or("", String::as_str);
+        let value = values.first().map_or("", AsRef::as_ref);
         let known = match (option, value) {
             ("--state" | "--ctstate", list) => {
                 asked.states = states(list, negated);

@@ -1,6 +1,7 @@
 //! Targets that rewrite an address or a port.
 
 use super::packet::{End, Packet};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// What a rewriting target does to one end of a packet.
@@ -51,10 +52,10 @@ impl<T: Copy> Part<T> {
 
 impl Rewrite {
     /// Reads the arguments of a target as `iptables-save` prints them.
-    pub(super) fn parse(name: &str, arguments: &[String]) -> Self {
+    pub(super) fn parse(name: &str, arguments: &[Cow<'_, str>]) -> Self {
         let value = |option: &str| {
             let at = arguments.iter().position(|word| word == option)?;
-            arguments.get(at + 1).map(String::as_str)
+            arguments.get(at + 1).map(AsRef::as_ref)
         };
         let ends = |text: Option<&str>| text.map_or((Part::OneOf, Part::OneOf), target);
         let alone = |text: Option<&str>| text.map_or(Part::Keep, one);
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn targets_are_read() {
         let read = |name: &str, text: &str| {
-            let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            let words: Vec<Cow<'_, str>> = text.split(' ').map(Cow::Borrowed).collect();
             Rewrite::parse(name, &words)
         };
         let v4 = |text: &str| Part::To(text.parse().unwrap());

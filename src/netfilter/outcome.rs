@@ -2,6 +2,7 @@
 
 use super::nat::Rewrite;
 use std::fmt;
+use std::sync::Arc;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +19,13 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The table.
-    pub table: String,
+    pub table: Arc<str>,
     /// The chain; empty for a table beside ours ([`super::Bystander`]).
-    pub chain: String,
+    pub chain: Arc<str>,
     /// The place of the rule, counted from 1; `None` is the end of the chain.
     pub index: Option<usize>,
     /// The text of the rule, less `-A CHAIN`, or `policy DROP`.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 impl fmt::Display for Step {

@@ -3,6 +3,7 @@
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 use std::ops::BitOr;
+use std::sync::Arc;
 
 /// A packet, abstract: `None` is *not known*, and a rule that asks for it gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,13 +191,13 @@ pub enum Device {
     /// none of the loopback either (the kernel drops such packets).
     Outside,
     /// The one of this name.
-    Named(String),
+    Named(Arc<str>),
 }
 
 impl Device {
     /// The device of this name.
-    pub fn named(name: impl Into<String>) -> Self {
-        Device::Named(name.into())
+    pub fn named(name: impl AsRef<str>) -> Self {
+        Device::Named(name.as_ref().into())
     }
 }
 

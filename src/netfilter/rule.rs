@@ -3,6 +3,8 @@
 use super::matches::{self, Match, Test};
 use super::nat::Rewrite;
 use crate::resource::iptables::save::{takes_value, tokens};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A rule as the walk sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub struct Rule {
     /// What happens to a packet that meets them.
     pub target: Target,
     /// The canonical text, less `-A CHAIN`.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// What a rule does.
@@ -25,9 +27,9 @@ pub enum Target {
     /// Back to the rule after the jump, or to the policy.
     Return,
     /// Into a chain, and back.
-    Jump(String),
+    Jump(Arc<str>),
     /// Into a chain, not back to this one.
-    Goto(String),
+    Goto(Arc<str>),
     /// Nothing that decides: no target, LOG, counters.
     Continue,
     /// `MARK --set-xmark`: clears the bits of the mask, then flips those of the value.
@@ -44,7 +46,7 @@ pub enum Target {
     /// Rewrites an address or a port.
     Rewrite(Rewrite),
     /// A target that is not modelled, and that may decide.
-    Unknown(String),
+    Unknown(Arc<str>),
 }
 
 /// Targets after which the walk goes on as if nothing had been.
@@ -84,9 +86,9 @@ impl Rule {
     pub fn parse_among(text: &str, is_chain: impl Fn(&str) -> bool) -> Rule {
         let (matches, target) = match tokens(text) {
             Ok(words) => Reader { words: &words, at: 0 }.rule(is_chain),
-            Err(_) => (vec![unknown(text.to_owned())], Target::Unknown(text.to_owned())),
+            Err(_) => (vec![unknown(text.to_owned())], Target::Unknown(text.into())),
         };
-        Rule { matches, target, text: text.to_owned() }
+        Rule { matches, target, text: text.into() }
     }
 
     /// Whether every packet meets it.
@@ -100,7 +102,7 @@ fn unknown(text: String) -> Match {
 }
 
 struct Reader<'a> {
-    words: &'a [String],
+    words: &'a [Cow<'a, str>],
     at: usize,
 }
 
@@ -129,8 +131,8 @@ impl<'a> Reader<'a> {
                         matches.push(unknown(format!("{more} behind the target")));
                     }
                     let target = match short(word) {
-                        "-g" => Target::Goto(name.to_owned()),
-                        _ if is_chain(name) => Target::Jump(name.to_owned()),
+                        "-g" => Target::Goto(name.into()),
+                        _ if is_chain(name) => Target::Jump(name.into()),
                         _ => target(name, arguments),
                     };
                     return (matches, target);
@@ -164,10 +166,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The words up to the next option of every rule, match extension or the target.
-    fn section(&mut self) -> &'a [String] {
+    fn section(&mut self) -> &'a [Cow<'a, str>] {
         let start = self.at;
         while let Some(word) = self.words.get(self.at) {
-            match word.as_str() {
+            match word.as_ref() {
                 "!" if self.words.get(self.at + 1).is_some_and(|next| is_core(next)) => break,
                 option if is_core(option) => break,
                 option if takes_value(option) => self.at += 2,
@@ -213,7 +215,7 @@ fn module(protocol: &str) -> Option<&'static str> {
 }
 
 /// Options without their `-m`: `-p tcp --dport 22`, and what stands behind `-m tcp -p tcp`.
-fn implied(loaded: &[&str], negated: bool, words: &[String], matches: &mut Vec<Match>) {
+fn implied(loaded: &[&str], negated: bool, words: &[Cow<'_, str>], matches: &mut Vec<Match>) {
     for (at, (not, option, values)) in options(words).into_iter().enumerate() {
         let negated = not || negated && at == 0;
         let test = loaded.iter().find_map(|name| matches::option(name, option, values));
@@ -225,7 +227,7 @@ fn implied(loaded: &[&str], negated: bool, words: &[String], matches: &mut Vec<M
 }
 
 /// The conditions of one `-m NAME …`.
-fn extension(name: &str, words: &[String], matches: &mut Vec<Match>) {
+fn extension(name: &str, words: &[Cow<'_, str>], matches: &mut Vec<Match>) {
     // A comment is no condition, and `-m tcp` without options adds nothing to `-p tcp`.
     if name == "comment" {
         return;
@@ -269,15 +271,18 @@ fn extension(name: &str, words: &[String], matches: &mut Vec<Match>) {
     matches.append(&mut seen);
 }
 
+/// An option of a match extension: whether `!` stands before, the name, the values.
+type Asked<'a> = (bool, &'a str, &'a [Cow<'a, str>]);
+
 /// The options of a match extension: whether `!` stands before, the name, the values.
-fn options(words: &[String]) -> Vec<(bool, &str, &[String])> {
+fn options<'a>(words: &'a [Cow<'a, str>]) -> Vec<Asked<'a>> {
     let mut found = Vec::new();
     let mut rest = words;
     while let [first, after @ ..] = rest {
         let negated = first == "!";
         let (option, after) = match (negated, after) {
-            (true, [option, after @ ..]) => (option.as_str(), after),
-            _ => (first.as_str(), after),
+            (true, [option, after @ ..]) => (option.as_ref(), after),
+            _ => (first.as_ref(), after),
         };
         // The first word is the value even where it looks like an option.
         let fixed = usize::from(takes_value(option)).min(after.len());
@@ -290,7 +295,7 @@ fn options(words: &[String]) -> Vec<(bool, &str, &[String])> {
     found
 }
 
-fn target(name: &str, arguments: &[String]) -> Target {
+fn target(name: &str, arguments: &[Cow<'_, str>]) -> Target {
     let has = |option: &str| arguments.iter().any(|word| word == option);
     match name {
         "ACCEPT" => Target::Accept,
@@ -311,9 +316,9 @@ fn target(name: &str, arguments: &[String]) -> Target {
         "DNAT" | "SNAT" | "REDIRECT" | "MASQUERADE" | "NETMAP" | "DNPT" | "SNPT" => {
             Target::Rewrite(Rewrite::parse(name, arguments))
         }
-        "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "" => Target::Unknown(name.to_owned()),
+        "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "" => Target::Unknown(name.into()),
         name if HARMLESS.contains(&name) => Target::Continue,
         // A target that is not a chain of the table is unknown to the walk, which looks.
-        name => Target::Jump(name.to_owned()),
+        name => Target::Jump(name.into()),
     }
 }

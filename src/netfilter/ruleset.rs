@@ -4,6 +4,7 @@ use super::rule::Rule;
 use crate::resource::iptables::Policy;
 use crate::resource::iptables::save::Save;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The tables of one family of a host as the walk needs them.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,10 @@ pub struct Ruleset {
 /// One chain, read.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
+    /// The table and its name, for every step that is told of it.
+    pub(super) table: Arc<str>,
+    /// Its name.
+    pub(super) name: Arc<str>,
     /// Its rules in order.
     pub(super) rules: Vec<Rule>,
     /// What decides at its end.
@@ -39,6 +44,7 @@ impl Ruleset {
         let mut set = Ruleset { incompatible: save.incompatible.clone(), ..Ruleset::default() };
         for (name, table) in &save.tables {
             let chains = set.tables.entry(name.clone()).or_default();
+            let of: Arc<str> = name.as_str().into();
             for chain in table.chains() {
                 let is_chain = |name: &str| table.chain(name).is_some();
                 let rules: Vec<Rule> =
@@ -49,7 +55,8 @@ impl Ruleset {
                     (None, Some(policy)) => End::Policy(policy),
                     (None, None) => End::Back,
                 };
-                chains.insert(chain.name.clone(), Chain { rules, end });
+                let (table, name) = (of.clone(), chain.name.as_str().into());
+                chains.insert(chain.name.clone(), Chain { table, name, rules, end });
             }
         }
         set

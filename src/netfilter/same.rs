@@ -168,7 +168,7 @@ fn chain_items<'a>(
     }
     for rule in rules.rules(table, chain).unwrap_or_default() {
         *budget = budget.checked_sub(1)?;
-        let (matches, text) = (rule.matches.as_slice(), rule.text.as_str());
+        let (matches, text) = (rule.matches.as_slice(), &*rule.text);
         match &rule.target {
             Target::Jump(to) | Target::Goto(to) if rules.rules(table, to).is_some() => {
                 let goto = matches!(rule.target, Target::Goto(_));
@@ -198,10 +198,10 @@ fn chain_items<'a>(
 
 /// The target of a rule with its options.
 fn target_text(rule: &Rule) -> String {
-    let words = tokens(&rule.text).unwrap_or_else(|_| vec![rule.text.clone()]);
+    let words = tokens(&rule.text).unwrap_or_else(|_| vec![(&*rule.text).into()]);
     let mut at = 0;
     while let Some(word) = words.get(at) {
-        match word.as_str() {
+        match &**word {
             "-j" | "-g" => return words.get(at + 1..).unwrap_or_default().join(" "),
             option if takes_value(option) => at += 2,
             _ => at += 1,
@@ -382,7 +382,7 @@ fn shown(packet: &Packet) -> String {
         }
     };
     let device = |device: &Device| match device {
-        Device::Named(name) => Some(name.clone()),
+        Device::Named(name) => Some(name.to_string()),
         _ => None,
     };
     add("from", packet.src.map(|a| a.to_string()));

@@ -122,7 +122,7 @@ impl Surroundings {
             IpAddr::V4(_) => false,
         };
         let mut fit = self.addresses.iter().filter(|(name, own)| {
-            name == device
+            **name == **device
                 && own.addr().is_ipv4() == peer.is_ipv4()
                 && link_local(own.addr()) == link_local(peer)
         });

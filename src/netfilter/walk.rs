@@ -135,10 +135,10 @@ impl Way<'_> {
         self.trace.push(stage);
         if self.rules.is_incompatible(table) && self.doubt.is_none() {
             self.doubt = Some(Step {
-                table: table.to_owned(),
-                chain: chain.to_owned(),
+                table: table.into(),
+                chain: chain.into(),
                 index: None,
-                text: "native nft rules, which iptables-save does not show".to_owned(),
+                text: "native nft rules, which iptables-save does not show".into(),
             });
         }
         match verdict {
@@ -264,10 +264,10 @@ impl Way<'_> {
         match self.around.backend {
             Some(Backend::Nft) => Ok(Security::BehindNat),
             None if rewrites() && !rules("security").is_empty() => Err(Step {
-                table: "security".to_owned(),
-                chain: "INPUT".to_owned(),
+                table: "security".into(),
+                chain: "INPUT".into(),
                 index: None,
-                text: "which iptables-nft asks behind nat and iptables-legacy before it".to_owned(),
+                text: "which iptables-nft asks behind nat and iptables-legacy before it".into(),
             }),
             Some(Backend::Legacy) | None => Ok(Security::BeforeNat),
         }
@@ -342,7 +342,7 @@ fn bystander_step(one: &Bystander) -> Step {
         Effect::MayDrop => "may drop it",
         Effect::MayRewrite => "may rewrite or drop it",
     };
-    Step { table: one.name.clone(), chain: String::new(), index: None, text: text.to_owned() }
+    Step { table: one.name.as_str().into(), chain: "".into(), index: None, text: text.into() }
 }
 
 fn stage(table: &str, chain: &str, packet: Packet, passed: &Passed, assuming: Option<(Step, bool)>) -> Stage {

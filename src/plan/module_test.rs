@@ -203,7 +203,7 @@ fn sent(wanted: &PacketText, family: Family, rules: &Ruleset) -> Walk {
     let packet = Packet { src, dst, state: States::named(&wanted.state).unwrap_or(States::ALL), ..bare };
     let (base, packet) = match (&wanted.bridge, wanted.chain.as_str()) {
         (Some(bridge), _) => {
-            let port = |name: &Option<String>| name.clone().map_or(Device::Some, Device::Named);
+            let port = |name: &Option<String>| name.as_ref().map_or(Device::Some, Device::named);
             let (physin, physout) = (port(&wanted.input), port(&wanted.output));
             let (in_iface, out_iface) = (Device::named(bridge), Device::named(bridge));
             (Base::Forward, Packet { in_iface, out_iface, physin, physout, bridged: true, ..packet })

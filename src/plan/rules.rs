@@ -6,8 +6,9 @@ use crate::desired::Desired;
 use crate::observe::{Observed, Predicted};
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
-use crate::resource::iptables::save::{Save, SaveChain, tokens};
+use crate::resource::iptables::save::{Save, SaveChain, jump, tokens};
 use crate::resource::iptables::{Chain, Family, HOOK_COMMENT, PREFIX, Policy, Rules};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The comment that stands in a dry run for a rule whose module is not loaded.
@@ -165,7 +166,7 @@ fn expansion(rule: &str) -> usize {
     let words = tokens(rule).unwrap_or_default();
     words
         .windows(2)
-        .filter(|w| matches!(w[0].as_str(), "-s" | "-d" | "--src" | "--dst" | "--source" | "--destination"))
+        .filter(|w| matches!(&*w[0], "-s" | "-d" | "--src" | "--dst" | "--source" | "--destination"))
         .map(|w| w[1].split(',').count())
         .product()
 }
@@ -257,18 +258,17 @@ fn unproven(family: Family, wanted: &Rules, observed: &Observed, plan: &mut Rule
 /// Our chains that a packet to the host itself passes.
 fn reachable_from_input(save: &Save) -> BTreeSet<String> {
     let mut reach = BTreeSet::new();
-    let mut edges: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut edges: BTreeMap<&str, Vec<Cow<'_, str>>> = BTreeMap::new();
     let Some(filter) = save.tables.get("filter") else { return reach };
     for chain in filter.chains() {
-        let targets =
-            chain.rules.iter().filter_map(|r| crate::resource::iptables::save::jump(r)).map(|j| j.target);
+        let targets = chain.rules.iter().filter_map(|r| jump(r)).map(|j| j.target);
         edges.insert(chain.name.as_str(), targets.collect());
     }
     let mut todo = vec!["INPUT".to_owned(), "OUTPUT".to_owned()];
     while let Some(name) = todo.pop() {
         for target in edges.get(name.as_str()).into_iter().flatten() {
-            if edges.contains_key(target.as_str()) && reach.insert(target.clone()) {
-                todo.push(target.clone());
+            if edges.contains_key(&**target) && reach.insert(target.to_string()) {
+                todo.push(target.to_string());
             }
         }
     }

@@ -2,6 +2,7 @@
 //! this is for tests of modules only: what a plan shows is what the host's own iptables says.
 
 use crate::resource::iptables::save::{quote, tokens};
+use std::borrow::Cow;
 
 /// Options that belong to no match, in their order, and how else they are spelled.
 const HEADS: [(&str, &[&str]); 5] = [
@@ -97,11 +98,11 @@ fn head(option: &str) -> Option<usize> {
 }
 
 /// Cuts words into options with their values and the `!` before them.
-fn parts(words: Vec<String>) -> Vec<Part> {
+fn parts(words: Vec<Cow<'_, str>>) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     let mut negated = false;
     for word in words {
-        match word.as_str() {
+        match &*word {
             "!" => negated = true,
             option if option.starts_with('-') && option.len() > 1 => {
                 let short = match option {
@@ -113,8 +114,8 @@ fn parts(words: Vec<String>) -> Vec<Part> {
                 parts.push(Part { negated: std::mem::take(&mut negated), words: vec![short.to_owned()] });
             }
             _ => match parts.last_mut() {
-                Some(part) => part.words.push(word),
-                None => parts.push(Part { negated: false, words: vec![word] }),
+                Some(part) => part.words.push(word.into_owned()),
+                None => parts.push(Part { negated: false, words: vec![word.into_owned()] }),
             },
         }
     }

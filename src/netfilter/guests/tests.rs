@@ -82,7 +82,7 @@ fn a_policy_and_other_tables_count() {
     let policy = ruleset("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
     assert_eq!(dark(&policy).unwrap().step.to_string(), "filter/FORWARD policy DROP");
     let raw = ruleset("*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i br+ -j DROP\nCOMMIT\n");
-    assert_eq!(dark(&raw).unwrap().step.table, "raw");
+    assert_eq!(&*dark(&raw).unwrap().step.table, "raw");
     // In PREROUTING no frame is known to be bridged yet.
     let early =
         "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m physdev ! --physdev-is-bridged -j DROP\nCOMMIT\n";

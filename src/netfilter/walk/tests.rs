@@ -194,7 +194,7 @@ fn what_is_not_known_is_not_answered() {
 fn the_path_is_told() {
     let found = walk(&classic_v4(""), &around(), Base::Input, &packet());
     assert_eq!(found.verdict, Verdict::Accept);
-    let chains: Vec<_> = found.met().map(|met| (met.step.chain.as_str(), met.step.index.unwrap())).collect();
+    let chains: Vec<_> = found.met().map(|met| (&*met.step.chain, met.step.index.unwrap())).collect();
     assert_eq!(chains, [("INPUT", 1), ("KVMFW-INPUT", 1), ("KVMFW-RH-Firewall-1-INPUT", 4)]);
     assert_eq!(found.decided_by, found.met().last().map(|met| met.step.clone()));
 }

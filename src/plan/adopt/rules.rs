@@ -144,7 +144,7 @@ fn unentered<'t>(table: &'t Table, like: &BTreeSet<&str>, taken: &[(&str, &Strin
             .flat_map(|chain| {
                 chain.rules.iter().filter(|rule| !taken.contains(&(chain.name.as_str(), *rule)))
             })
-            .filter_map(|rule| jump(rule).map(|jump| jump.target))
+            .filter_map(|rule| jump(rule).map(|jump| jump.target.into_owned()))
             .collect();
         let before = going.len();
         going.retain(|name| !entered.contains(*name));

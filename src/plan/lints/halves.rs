@@ -54,10 +54,10 @@ impl View<'_> {
         };
         let found = walk(&self.after, &self.around, Base::Input, &packet);
         let step = found.decided_by.filter(|_| found.verdict == Verdict::Drop)?;
-        let declared = self.desired.rules.get(&self.family)?.tables.get(&step.table)?;
+        let declared = self.desired.rules.get(&self.family)?.tables.get(&*step.table)?;
         let ours = match step.index {
             Some(_) => step.chain.starts_with(PREFIX),
-            None => declared.policies.contains_key(&step.chain),
+            None => declared.policies.contains_key(&*step.chain),
         };
         ours.then_some(step)
     }

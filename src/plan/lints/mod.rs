@@ -98,8 +98,8 @@ impl<'a> View<'a> {
         match step.index {
             Some(index) => self.rule_origin(&step.table, &step.chain, index),
             None => {
-                let table = self.desired.rules.get(&self.family)?.tables.get(&step.table)?;
-                table.policies.get(&step.chain).map(|(_, origin)| origin.clone())
+                let table = self.desired.rules.get(&self.family)?.tables.get(&*step.table)?;
+                table.policies.get(&*step.chain).map(|(_, origin)| origin.clone())
             }
         }
     }

@@ -87,8 +87,7 @@ impl View<'_> {
 /// Whether a foreign rule can decide: anything but the targets that let the packet go on.
 fn may_decide(rule: &str) -> bool {
     let target = crate::resource::iptables::save::jump(rule).map(|j| j.target);
-    target
-        .is_some_and(|t| !matches!(t.as_str(), "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "CLASSIFY"))
+    target.is_some_and(|t| !matches!(&*t, "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "CLASSIFY"))
 }
 
 /// Who writes rules that stand in, or enter, a chain of this name.

@@ -6,9 +6,10 @@
 mod parse;
 mod tokens;
 
-pub use tokens::{Jump, TokenError, jump, quote, takes_value, tokens};
+pub use tokens::{Jump, TokenError, Words, jump, quote, takes_value, tokens};
 
 use super::{PREFIX, Policy, is_builtin};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -61,7 +62,7 @@ pub struct FoundHook<'a> {
     /// The place of the rule in the chain, counted from 1.
     pub position: usize,
     /// The chain of ours that it enters.
-    pub target: String,
+    pub target: Cow<'a, str>,
     /// The text of the rule.
     pub rule: &'a str,
 }
@@ -129,7 +130,7 @@ impl Save {
 }
 
 /// The chain of ours that a rule enters.
-fn own_target(rule: &str) -> Option<String> {
+fn own_target(rule: &str) -> Option<Cow<'_, str>> {
     // Most rules of a host are foreign: look at the words only of those that can be meant.
     if !rule.contains(PREFIX) {
         return None;

@@ -1,6 +1,6 @@
 //! Reading the output line by line, in one pass.
 
-use super::{Policy, Save, SaveChain, SaveError, Table, tokens};
+use super::{Policy, Save, SaveChain, SaveError, Table, Words};
 
 /// What nft's iptables-save prints, on stdout and with exit code 0, instead of a table that has
 /// native rules in it.
@@ -88,7 +88,9 @@ fn append(line: &str, table: &mut Table) -> Result<(), String> {
         table.rules_mut(name).ok_or_else(|| format!("a rule of chain {name}, which is not declared"))?;
     // A comment can hold a newline, and iptables-save prints it as it is: what follows would be
     // read as rules that nobody has.
-    tokens(text).map_err(|error| error.to_string())?;
+    if let Some(error) = Words::of(text).find_map(Result::err) {
+        return Err(error.to_string());
+    }
     rules.push(text.trim_matches([' ', '\t']).to_owned());
     Ok(())
 }

@@ -34,10 +34,7 @@ fn reads_what_is_live() {
     // A jump from a foreign chain is foreign: hooks stand in built-in chains only.
     let hooks = save.hooks();
     assert_eq!(hooks.len(), 1);
-    assert_eq!(
-        (hooks[0].chain, hooks[0].position, hooks[0].target.as_str()),
-        ("FORWARD", 2, "KVMFW-FORWARD")
-    );
+    assert_eq!((hooks[0].chain, hooks[0].position, &*hooks[0].target), ("FORWARD", 2, "KVMFW-FORWARD"));
     assert_eq!(save.foreign_rules(), 4);
     assert_eq!(Save::parse(&save.render()).unwrap(), save);
 }

@@ -48,30 +48,59 @@ const VALUED: [&str; 26] = [
     "--led-trigger-id",
 ];
 
-/// Splits canonical rule text into words, taking quotes and escapes away.
-pub fn tokens(rule: &str) -> Result<Vec<String>, TokenError> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quoted = false;
-    let mut chars = rule.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
+/// The words of canonical rule text, one after the other, without quotes and escapes. Most words have neither, and
+/// are parts of the text itself.
+#[derive(Clone, Debug)]
+pub struct Words<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Words<'a> {
+    /// Those of a rule.
+    pub fn of(rule: &'a str) -> Self {
+        Self { rest: rule }
+    }
+
+    /// A word of which a part is quoted, and what stands behind it.
+    fn quoted(text: &'a str) -> Result<(String, &'a str), TokenError> {
+        let mut word = String::new();
+        let mut quoted = false;
+        let mut chars = text.chars();
+        loop {
+            let behind = chars.as_str();
+            match chars.next() {
+                None if quoted => return Err(TokenError::OpenQuote),
+                None => return Ok((word, behind)),
+                Some('"') => quoted = !quoted,
+                Some('\\') if quoted => word.push(chars.next().ok_or(TokenError::OpenEscape)?),
+                Some(' ' | '\t') if !quoted => return Ok((word, behind)),
+                Some(c) => word.push(c),
             }
-            '\\' if quoted => {
-                word.get_or_insert_default().push(chars.next().ok_or(TokenError::OpenEscape)?);
-            }
-            ' ' | '\t' if !quoted => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(c),
         }
     }
-    if quoted {
-        return Err(TokenError::OpenQuote);
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = Result<Cow<'a, str>, TokenError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let text = self.rest.trim_start_matches([' ', '\t']);
+        let end = text.bytes().position(|byte| matches!(byte, b' ' | b'\t' | b'"')).unwrap_or(text.len());
+        let (word, behind) = text.split_at(end);
+        if !behind.starts_with('"') {
+            self.rest = behind;
+            return (!word.is_empty()).then_some(Ok(Cow::Borrowed(word)));
+        }
+        let quoted = Self::quoted(text);
+        // Behind an error there is nothing to be read.
+        self.rest = quoted.as_ref().map_or("", |(_, behind)| behind);
+        Some(quoted.map(|(word, _)| Cow::Owned(word)))
     }
-    words.extend(word);
-    Ok(words)
+}
+
+/// Splits canonical rule text into words, taking quotes and escapes away.
+pub fn tokens(rule: &str) -> Result<Vec<Cow<'_, str>>, TokenError> {
+    Words::of(rule).collect()
 }
 
 /// Writes one word as `iptables-save` does: quoted only when it has to be.
@@ -99,19 +128,19 @@ pub fn takes_value(option: &str) -> bool {
 
 /// Where a rule sends the packets that it matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jump {
+pub struct Jump<'a> {
     /// `-g` instead of `-j`.
     pub goto: bool,
     /// The target or the chain.
-    pub target: String,
+    pub target: Cow<'a, str>,
 }
 
 /// The target of a canonical rule, `None` if it has none or cannot be read.
-pub fn jump(rule: &str) -> Option<Jump> {
-    let mut words = tokens(rule).ok()?.into_iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "-j" | "-g" => return Some(Jump { goto: word == "-g", target: words.next()? }),
+pub fn jump(rule: &str) -> Option<Jump<'_>> {
+    let mut words = Words::of(rule);
+    while let Some(Ok(word)) = words.next() {
+        match &*word {
+            "-j" | "-g" => return Some(Jump { goto: word == "-g", target: words.next()?.ok()? }),
             option if takes_value(option) => {
                 words.next();
             }
@@ -158,7 +187,8 @@ mod tests {
         #[test]
         fn what_is_quoted_is_read_back(words in proptest::collection::vec(".*", 0..6)) {
             let rule: Vec<_> = words.iter().map(|word| quote(word)).collect();
-            prop_assert_eq!(tokens(&rule.join(" ")).unwrap(), words);
+            let text = rule.join(" ");
+            prop_assert_eq!(tokens(&text).unwrap(), words);
         }
 
         #[test]
