@@ -12,7 +12,7 @@ mod path;
 mod question;
 mod scene;
 
-pub use bridges::{BridgeStory, DarkStory, FamilyStory, PortStory, bridges};
+pub use bridges::{BridgeStory, DarkStory, DoubtStory, FamilyStory, PortStory, bridges};
 pub use cures::{Cure, cures};
 pub use draw::svg;
 pub use log::{LogGroup, LogStory, Side, read_log};

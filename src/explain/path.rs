@@ -153,6 +153,10 @@ pub(super) fn fate(
         Verdict::Unknown => "unknown",
     };
     if !seen(scene, family, bridge) {
+        if let Some(other) = scene.around(family).on_bridges() {
+            let by = Some(scene.place(family, &other.step()));
+            return Fate { verdict: "unknown", by, because: None };
+        }
         let because = format!("bridged frames meet no rule of {family}");
         return Fate { verdict: "passes", by: None, because: Some(because) };
     }
@@ -164,6 +168,14 @@ pub(super) fn fate(
         return Fate { verdict: "unknown", by: None, because: Some(format!("the host has no {family}")) };
     };
     let found = walk(set, scene.around(family), base, packet);
+    if let (Verdict::Accept, Some(rewriter), false) =
+        (found.verdict, found.rewriter().filter(|_| packet.bridged), forwards(scene, family))
+    {
+        // What NAT moves off the bridge, or makes come from the host, has to be forwarded there or back.
+        let because = "it rewrites what crosses the bridge, and the host does not forward (ip_forward is 0)";
+        let by = Some(scene.place(family, &rewriter.step));
+        return Fate { verdict: "unknown", by, because: Some(because.to_owned()) };
+    }
     let by = found.decided_by.as_ref().map(|step| scene.place(family, step));
     let missing: Vec<String> = found.unknowns().flat_map(|met| met.missing.clone()).collect();
     let because = match found.verdict {
@@ -187,7 +199,7 @@ fn seen(scene: &Scene<'_>, family: Family, bridge: Option<&str>) -> bool {
     bridge.is_none_or(|bridge| scene.bridge(family, bridge).nf_call)
 }
 
-fn forwards(scene: &Scene<'_>, family: Family) -> bool {
+pub(super) fn forwards(scene: &Scene<'_>, family: Family) -> bool {
     let key = match family {
         Family::V4 => "net/ipv4/ip_forward",
         Family::V6 => "net/ipv6/conf/all/forwarding",

@@ -1,5 +1,6 @@
 //! What decides about a packet beside the tables of one family and backend.
 
+use super::outcome::Step;
 use super::packet::Device;
 use crate::resource::iptables::Family;
 use ipnet::IpNet;
@@ -63,11 +64,28 @@ pub enum Hook {
     Output,
     /// After routing.
     Postrouting,
-    /// Only what a bridge forwards: ebtables, arptables and tables of the `bridge` family.
+    /// What a bridge forwards, whether iptables sees it or not: ebtables, arptables, tables of the `bridge` family, and
+    /// those at a device.
     Bridge,
 }
 
+impl Bystander {
+    /// As the step that a walk ends at.
+    pub fn step(&self) -> Step {
+        let text = match self.effect {
+            Effect::MayDrop => "may drop it",
+            Effect::MayRewrite => "may rewrite or drop it",
+        };
+        Step { table: self.name.clone(), chain: String::new(), index: None, text: text.to_owned() }
+    }
+}
+
 impl Surroundings {
+    /// What a frame passes from port to port of a bridge, whether iptables sees it or not.
+    pub fn on_bridges(&self) -> Option<&Bystander> {
+        self.bystanders.iter().find(|one| one.hooks.contains(&Hook::Bridge))
+    }
+
     /// Whether an address is one of the host's own.
     pub fn is_local(&self, address: IpAddr) -> Option<bool> {
         if address.is_loopback() {

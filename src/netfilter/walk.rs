@@ -46,6 +46,11 @@ impl Walk {
     pub fn unknowns(&self) -> impl Iterator<Item = &Met> {
         self.met().filter(|met| met.is_unknown())
     }
+
+    /// The first rule that rewrites an address, or may.
+    pub fn rewriter(&self) -> Option<&Met> {
+        self.met().find(|met| matches!(met.target, Target::Rewrite(_)))
+    }
 }
 
 /// Walks a packet through all tables.
@@ -300,7 +305,7 @@ impl Way<'_> {
         let meets = |one: &&Bystander| {
             one.hooks.iter().any(|hook| hooks.contains(hook) || *hook == Hook::Bridge && bridged)
         };
-        self.around.bystanders.iter().find(meets).map(bystander_step)
+        self.around.bystanders.iter().find(meets).map(Bystander::step)
     }
 
     /// What all worlds agree on.
@@ -309,7 +314,7 @@ impl Way<'_> {
         if let Some(one) = self.around.bystanders.iter().find(rewrites) {
             let all = [Hook::Prerouting, Hook::Output];
             if one.hooks.iter().any(|hook| all.contains(hook)) {
-                return self.finish(Verdict::Unknown, Some(bystander_step(one)), None);
+                return self.finish(Verdict::Unknown, Some(one.step()), None);
             }
         }
         let mut ends = ends.into_iter();
@@ -335,14 +340,6 @@ impl Way<'_> {
         let left = (alone && first.verdict != Verdict::Drop).then_some(first.left);
         self.finish(first.verdict, first.step, left)
     }
-}
-
-fn bystander_step(one: &Bystander) -> Step {
-    let text = match one.effect {
-        Effect::MayDrop => "may drop it",
-        Effect::MayRewrite => "may rewrite or drop it",
-    };
-    Step { table: one.name.clone(), chain: String::new(), index: None, text: text.to_owned() }
 }
 
 fn stage(table: &str, chain: &str, packet: Packet, passed: &Passed, assuming: Option<(Step, bool)>) -> Stage {

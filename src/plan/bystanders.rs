@@ -55,14 +55,17 @@ fn native(chain: &str, others: &Others, family: Family) -> Option<Bystander> {
         "ip6" => family == Family::V6,
         _ => false,
     };
-    let hook = match after("hook")? {
+    let hooks = match after("hook")? {
         "input" | "output" if bridge => return None,
-        _ if bridge => Hook::Bridge,
-        "ingress" | "prerouting" => Hook::Prerouting,
-        "input" => Hook::Input,
-        "forward" => Hook::Forward,
-        "output" => Hook::Output,
-        "postrouting" | "egress" => Hook::Postrouting,
+        _ if bridge => vec![Hook::Bridge],
+        // At a device, which may be the port of a bridge.
+        "ingress" => vec![Hook::Prerouting, Hook::Bridge],
+        "egress" => vec![Hook::Postrouting, Hook::Bridge],
+        "prerouting" => vec![Hook::Prerouting],
+        "input" => vec![Hook::Input],
+        "forward" => vec![Hook::Forward],
+        "output" => vec![Hook::Output],
+        "postrouting" => vec![Hook::Postrouting],
         _ => return None,
     };
     let acts = |act: &str| others.acts.contains(&format!("{table} {act}"));
@@ -72,7 +75,7 @@ fn native(chain: &str, others: &Others, family: Family) -> Option<Bystander> {
         (after("policy") == Some("drop") || acts("drop")).then_some(Effect::MayDrop)
     };
     let name = format!("nft table {table}");
-    effect.filter(|_| meets).map(|effect| Bystander { name, hooks: vec![hook], effect })
+    effect.filter(|_| meets).map(|effect| Bystander { name, hooks, effect })
 }
 
 #[cfg(test)]
@@ -105,6 +108,9 @@ mod tests {
             met("bridge f type filter hook forward priority 0; policy drop;", &[], Family::V6),
             Some((Hook::Bridge, Effect::MayDrop))
         );
+        let at_port = "netdev f type filter hook ingress device \"vnet0\" priority 0; policy drop;";
+        let others = Others { chains: vec![at_port.to_owned()], ..Others::default() };
+        assert_eq!(bystanders(&others, Family::V4)[0].hooks, [Hook::Prerouting, Hook::Bridge]);
     }
 
     #[test]
