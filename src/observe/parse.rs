@@ -67,11 +67,12 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
     })
 }
 
-/// A host without `ip` has no answer here; it is refused for the tool that is missing.
+/// A host without `ip` has no answer here; it is refused for the tool that is missing. Who leaves the section out
+/// has no links.
 fn links(s: &Sections<'_>, facts: &Facts) -> Result<Links, ObserveError> {
     let text = |name| s.get(name).unwrap_or("");
-    let links = if facts.missing.iter().any(|tool| tool == "ip") { "[]" } else { text("links") };
-    Links::parse(links, text("routes4"), text("routes6"), text("vlans"))
+    let links = if facts.missing.iter().any(|tool| tool == "ip") { None } else { s.get("links") };
+    Links::parse(links.unwrap_or("[]"), text("routes4"), text("routes6"), text("vlans"))
 }
 
 fn facts(s: &Sections<'_>) -> Facts {
