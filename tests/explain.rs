@@ -223,6 +223,7 @@ fn the_question(shell: Shell, backend: Backend) {
         "(/etc/iptables/rules.v4:13)",
         "class=\"cut\"",
         "IPv6 through",
+        "on the way: filter/FORWARD<",
     ] {
         assert!(svg.contains(words), "{words}: {svg}");
     }
@@ -386,6 +387,10 @@ fn open_is_never_said_of_guests_that_may_be_dark() {
         let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
         assert!(text.contains("IPv4  UNKNOWN  ") && text.contains("may be dropped: "), "{text}");
         let svg = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "svg"]).expect(0).stdout;
+        let table = blamed.rsplit_once(" may drop it").map_or(blamed, |(table, _)| table);
+        let on_the_way = told["tables"][0].as_str().unwrap();
+        assert!(table.starts_with(on_the_way.split('/').next().unwrap()), "{told:#}");
+        assert!(svg.contains(&format!("on the way: {on_the_way}")), "{svg}");
         assert!(svg.contains("class=\"doubt\"") && svg.contains("class=\"maybe\""), "{svg}");
         let mermaid =
             project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "mermaid"]).expect(0).stdout;

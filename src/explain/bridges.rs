@@ -2,10 +2,10 @@
 
 use super::path::forwards;
 use super::scene::{Place, Scene};
-use crate::netfilter::{guests_dark, guests_in_doubt};
+use crate::netfilter::{Hook, guests_dark, guests_in_doubt};
 use crate::observe::Live;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::{Family, Policy};
 use serde::Serialize;
 
 /// One bridge.
@@ -46,6 +46,9 @@ pub struct FamilyStory {
     pub filtered: bool,
     /// Which switch says so.
     pub because: String,
+    /// Chains and other tables that frames pass on their way, in its order; chains that let everything pass without a rule
+    /// are left out.
+    pub tables: Vec<String>,
     /// What is dropped between its ports, where something is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dark: Option<DarkStory>,
@@ -135,7 +138,36 @@ fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
         dropped: dark.dropped,
     });
     let because = because(scene, family, name, view.nf_call);
-    FamilyStory { family, filtered: view.nf_call, because, dark, doubt }
+    let tables = tables(scene, family, view.nf_call);
+    FamilyStory { family, filtered: view.nf_call, because, tables, dark, doubt }
+}
+
+/// Where frames meet rules on a bridge, in the order of the kernel.
+const WAY: [(&str, &str); 8] = [
+    ("raw", "PREROUTING"),
+    ("mangle", "PREROUTING"),
+    ("nat", "PREROUTING"),
+    ("mangle", "FORWARD"),
+    ("filter", "FORWARD"),
+    ("security", "FORWARD"),
+    ("mangle", "POSTROUTING"),
+    ("nat", "POSTROUTING"),
+];
+
+/// What stands on the way of frames and could do something.
+fn tables(scene: &Scene<'_>, family: Family, filtered: bool) -> Vec<String> {
+    let save = scene.saves.get(&family).filter(|_| filtered);
+    let acts = |(table, chain): &(&str, &str)| {
+        let chain = save.and_then(|save| save.chain(table, chain));
+        chain.is_some_and(|chain| !chain.rules.is_empty() || chain.policy != Some(Policy::Accept))
+    };
+    let ours = WAY.iter().filter(|at| acts(at)).map(|(table, chain)| format!("{table}/{chain}"));
+    let seen = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+    let meets = |hook: &Hook| *hook == Hook::Bridge || filtered && seen.contains(hook);
+    let others = scene.around(family).bystanders.iter().filter(|one| one.hooks.iter().any(meets));
+    let mut found: Vec<String> = ours.chain(others.map(|one| one.name.clone())).collect();
+    found.dedup();
+    found
 }
 
 /// Which of the two switches decides.
