@@ -154,11 +154,10 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         warnings: desired.warnings.clone(),
         bundle: Bundle::default(),
     };
-    let record = match observed.state.record.as_deref().map(Record::parse) {
-        None => Record::default(),
-        Some(Ok(record)) => record,
-        Some(Err(error)) => {
-            plan.verdict = Verdict::Refused(unreadable(&error));
+    let record = match record(observed) {
+        Ok(record) => record.unwrap_or_default(),
+        Err(refusal) => {
+            plan.verdict = Verdict::Refused(refusal);
             return plan;
         }
     };
@@ -305,8 +304,24 @@ fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
     }
 }
 
-pub(super) fn unreadable(error: &str) -> Refusal {
-    Refusal::new("unreadable_record", format!("cannot read what the host's generation wants: {error}"))
+/// What the host's generation wants; `None` on a host without one. A generation whose record is gone is not that:
+/// whoever took it for that would forget what is ours there.
+pub(super) fn record(observed: &Observed) -> Result<Option<Record>, Refusal> {
+    let error = match (observed.state.record.as_deref().map(Record::parse), observed.state.generation) {
+        (Some(Ok(record)), _) => return Ok(Some(record)),
+        (None, None) => return Ok(None),
+        (Some(Err(error)), _) => error,
+        (None, Some(generation)) => {
+            format!("/etc/kvmfw/generations/{generation}/desired.json is missing or empty")
+        }
+    };
+    Err(Refusal::new(
+        "unreadable_record",
+        format!(
+            "cannot read what the host's generation wants: {error}; at its console, `/var/lib/kvmfw/kvmfw.sh undo` goes back \
+             to the one before"
+        ),
+    ))
 }
 
 /// Whether another inventory has the host.
