@@ -38,11 +38,12 @@ impl BridgeView {
     }
 
     /// What is found first for two ports between which rules see frames.
-    fn pairs<T>(&self, rules: &Ruleset, find: impl Fn(&Device, &Device) -> Option<T>) -> Option<T> {
+    fn pairs<T>(&self, rules: &Ruleset, mut find: impl FnMut(&Device, &Device) -> Option<T>) -> Option<T> {
         self.groups().iter().find_map(|ports| {
             let ports = representatives(rules, ports);
             let pairs = ports.iter().flat_map(|from| ports.iter().map(move |to| (from, to)));
-            pairs.filter(|(from, to)| !std::ptr::eq(*from, *to)).find_map(|(from, to)| find(from, to))
+            let mut pairs = pairs.filter(|(from, to)| !std::ptr::eq(*from, *to));
+            pairs.find_map(|(from, to)| find(from, to))
         })
     }
 
@@ -153,6 +154,21 @@ pub fn guests_in_doubt(
         }
         doubt
     })
+}
+
+/// First packets from port to port of a bridge, of whatever addresses and ports, for each sort of port that the rules
+/// tell apart.
+pub fn guest_packets(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Vec<Packet> {
+    let mut packets = Vec::new();
+    let mut add = |from: &Device, to: &Device| {
+        packets.extend(samples(family).into_iter().take(2).map(|(_, packet)| {
+            let any = Packet { sport: None, dport: None, dst_local: Some(false), ..packet };
+            bridge.frame(any, from, to)
+        }));
+        None::<()>
+    };
+    bridge.pairs(rules, &mut add);
+    packets
 }
 
 fn between(

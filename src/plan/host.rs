@@ -103,7 +103,8 @@ impl Refusal {
                  puts itself back when no new connection confirms",
             ),
             "bypass_wrong" => Some(
-                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, or --accept-risk bypass_wrong",
+                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, with `hook: last` for FORWARD where rules of \
+                 others filter guests, or --accept-risk bypass_wrong",
             ),
             "removes-all" => Some("nothing was touched; if that is meant, --accept-risk removes-all"),
             "adoption_differs" => Some(
