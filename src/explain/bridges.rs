@@ -1,7 +1,7 @@
 //! Every bridge of a host: who hangs on it, whether its frames meet iptables, and who is in the dark.
 
-use super::path::forwards;
 use super::scene::{Place, Scene};
+use super::settings::forwards;
 use crate::netfilter::{Hook, guests_dark, guests_in_doubt};
 use crate::observe::Live;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
