@@ -108,3 +108,34 @@ fn the_reverse_path_filter_is_asked() {
         assert_eq!(told("192.168.1.1").0, "passes", "its way back is the same");
     }
 }
+
+/// A native table of nft counts where it can do something to the packet that is asked about, and only there.
+#[test]
+fn native_tables_that_may_drop_make_it_unknown() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], "");
+    let verdict = |to: &str| {
+        let args = ["explain", "--host", HOST, "--from", "vnet0", "--to", to, "--format", "json"];
+        let host = project.kvmfw(&lab, &args).expect(0).json()["hosts"][0].clone();
+        let fate = &host["packets"][0]["fate"];
+        format!("{} {} {}", fate["verdict"], fate["by"]["table"], host["others"])
+    };
+    let nft = |script: &str| lab.host(HOST, &["nft", script]).ok();
+    let (v4, v6) = ("192.168.1.53:80", "[fd00:1::53]:80");
+    let open = "\"passes\" null null";
+    nft(
+        "add table inet watch; add chain inet watch f { type filter hook forward priority 10; }; add rule inet watch f counter",
+    );
+    assert_eq!((verdict(v4), verdict(v6)), (open.to_owned(), open.to_owned()), "it only counts");
+    nft(
+        "add table ip6 other; add chain ip6 other f { type filter hook forward priority 10; }; add rule ip6 other f tcp dport 80 drop",
+    );
+    let told = "[\"nft table ip6 other\"]";
+    assert_eq!(verdict(v4), format!("\"passes\" null {told}"));
+    assert_eq!(verdict(v6), format!("\"unknown\" \"nft table ip6 other\" {told}"));
+    let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
+    assert!(text.contains("nft table ip6 other"), "{text}");
+}
