@@ -158,6 +158,9 @@ const WAY: [(&str, &str); 8] = [
 fn tables(scene: &Scene<'_>, family: Family, filtered: bool) -> Vec<String> {
     let save = scene.saves.get(&family).filter(|_| filtered);
     let acts = |(table, chain): &(&str, &str)| {
+        if save.is_some_and(|save| save.incompatible.iter().any(|name| name == table)) {
+            return true;
+        }
         let chain = save.and_then(|save| save.chain(table, chain));
         chain.is_some_and(|chain| !chain.rules.is_empty() || chain.policy != Some(Policy::Accept))
     };
