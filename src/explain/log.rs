@@ -70,7 +70,7 @@ pub struct Side {
 
 /// Reads lines and groups them. Without a scene nothing is known of rules and guests.
 pub fn read_log(text: &str, live: Option<&Scene<'_>>, desired: Option<&Scene<'_>>) -> LogStory {
-    let mut found: BTreeMap<_, (usize, LogLine)> = BTreeMap::new();
+    let mut found: BTreeMap<_, BTreeMap<_, (usize, LogLine)>> = BTreeMap::new();
     let (mut packets, mut others) = (0, 0);
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let Some(line) = LogLine::parse(line) else {
@@ -83,10 +83,25 @@ pub fn read_log(text: &str, live: Option<&Scene<'_>>, desired: Option<&Scene<'_>
             (line.input.clone(), line.output.clone(), line.physin.clone(), line.physout.clone()),
             (line.family(), line.protocol.clone(), line.dport),
         );
-        found.entry(key).or_insert((0, line)).0 += 1;
+        // Rules ask for these too, so that one of a group may pass and another die.
+        let asked = (line.src, line.dst, line.icmp, line.opens);
+        found.entry(key).or_default().entry(asked).or_insert((0, line)).0 += 1;
     }
-    let mut groups: Vec<LogGroup> =
-        found.into_values().map(|(count, line)| group(count, &line, live, desired)).collect();
+    let mut groups: Vec<LogGroup> = Vec::new();
+    for lines in found.into_values() {
+        let mut of_key: Vec<LogGroup> = Vec::new();
+        for (count, line) in lines.into_values() {
+            let group = group(count, &line, live, desired);
+            let same = |other: &&mut LogGroup| {
+                (&other.rule, &other.live, &other.desired) == (&group.rule, &group.live, &group.desired)
+            };
+            match of_key.iter_mut().find(same) {
+                Some(other) => other.count += group.count,
+                None => of_key.push(group),
+            }
+        }
+        groups.extend(of_key);
+    }
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
     let mut groups = folded(groups);
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
