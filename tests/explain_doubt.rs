@@ -144,3 +144,27 @@ fn native_tables_that_may_drop_make_it_unknown() {
     let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
     assert!(text.contains("nft table ip6 other"), "{text}");
 }
+
+/// What is logged alike and ends differently, because a rule asks for the source, is two groups.
+#[test]
+fn one_end_for_each_group_of_a_log() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], "");
+    let rules = "iptables -A INPUT -j LOG --log-prefix 'Firewall INPUT: '; iptables -A INPUT -s 10.99.128.0/17 -j DROP";
+    lab.host(HOST, &["sh", "-c", rules]).ok();
+    let line = |source: &str| {
+        format!(
+            "kernel: Firewall INPUT: IN=eth0 OUT= MAC=02 SRC={source} DST=10.99.0.11 LEN=56 PROTO=UDP SPT=4001 DPT=53 LEN=36\n"
+        )
+    };
+    let log = project.path().join("kern.log");
+    std::fs::write(&log, ["10.99.0.5", "10.99.200.6", "10.99.0.5", "10.99.0.6"].map(line).concat()).unwrap();
+    let args = ["explain", "--host", HOST, "--format", "json", "--log", log.to_str().unwrap()];
+    let json = project.kvmfw(&lab, &args).expect(0).json();
+    let groups = json["hosts"][0]["log"]["groups"].as_array().unwrap().clone();
+    let told: Vec<_> = groups.iter().map(|g| (g["count"].as_u64(), g["live"]["verdict"].as_str())).collect();
+    assert_eq!(told, [(Some(3), Some("passes")), (Some(1), Some("dropped"))], "{json:#}");
+}

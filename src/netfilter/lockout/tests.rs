@@ -8,6 +8,7 @@ fn path(dport: u16) -> SshPath {
         dst: "192.0.2.41".parse().unwrap(),
         sport: 51_234,
         dport,
+        no_port: false,
         in_iface: Some("eth0".into()),
         out_iface: Some("eth0".into()),
         conntrack_active_before: true,
