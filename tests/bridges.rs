@@ -122,6 +122,38 @@ fn bridges_of_others_are_refused() {
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
 }
 
+/// Ports of such bridges are theirs too, and what can be no port at all is refused before its addresses move.
+#[test]
+fn ports_of_others_and_what_can_be_no_port_are_refused() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(
+        &lab,
+        "ip link add virbr0 type bridge; ip link add vnet9 type veth peer name p9; ip link set vnet9 master virbr0 up
+         ip link add br7 type bridge; ip link add p7 type veth peer name q7; ip link set p7 master br7 up",
+    );
+    let before = lab.dump(HOST);
+    for (port, reason, said) in [
+        ("vnet9", "foreign_owner", "vnet9 is a port of virbr0, which is one of libvirt"),
+        ("br123", "unsupported", "br123 cannot be a port of a bridge"),
+        ("lo", "unsupported", "lo cannot be a port of a bridge"),
+    ] {
+        let text = format!("bridges: {{ br9: {{ ports: [{port}], take_addresses: true }} }}\n");
+        let project = Project::new(&lab, &[HOST], &text);
+        let host = project.apply(&lab, &["--format", "json"]).expect(7).json()["hosts"][0].clone();
+        assert_eq!(host["reason"], reason, "{host:#}");
+        assert!(host["message"].as_str().unwrap().contains(said), "{host:#}");
+        common::same(&before, &lab.dump(HOST), "nothing was to be done");
+    }
+    // One of a bridge of the host's own is moved, and comes back.
+    let project = Project::new(&lab, &[HOST], "bridges: { br9: { ports: [p7], take_addresses: true } }\n");
+    project.apply(&lab, &[]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    common::same(&before, &lab.dump(HOST), "after undo --to 0");
+}
+
 /// A boot that cannot make a bridge what it should be says so, then and afterwards, until it is mended.
 #[test]
 fn what_fails_at_boot_is_told() {
@@ -340,4 +372,45 @@ fn vlans_need_a_kernel_that_filters_them() {
         assert_eq!((plan.code, &host["reason"]), (7, &"unsupported".into()), "{host:#}");
     }
     common::same(&before, &lab.dump(HOST), "a plan changes nothing");
+}
+
+/// A port moves from one of our bridges to another, whichever is planned first, and it is one step.
+#[test]
+fn a_port_moves_between_bridges_of_ours() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(&lab, "ip link add p0 type veth peer name p1");
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        "bridges: { br9: { ports: [p0], mac: '02:00:00:00:00:09' }, br5: { mac: '02:00:00:00:00:05' } }\n",
+    );
+    project.apply(&lab, &[]).expect(0);
+    let master = || on_host(&lab, "basename $(readlink /sys/class/net/p0/master)");
+    for (bridges, of) in [
+        (
+            "br5: { ports: [p0], take_addresses: true, mac: '02:00:00:00:00:05' }, br9: { mac: '02:00:00:00:00:09' }",
+            "br5",
+        ),
+        (
+            "br5: { mac: '02:00:00:00:00:05' }, br9: { ports: [p0], take_addresses: true, mac: '02:00:00:00:00:09' }",
+            "br9",
+        ),
+        // And where the one that it leaves goes.
+        ("br5: { ports: [p0], take_addresses: true, mac: '02:00:00:00:00:05' }", "br5"),
+        ("br9: { ports: [p0], take_addresses: true, mac: '02:00:00:00:00:09' }", "br9"),
+    ] {
+        project.all(&format!(
+            "bridges: {{ {bridges} }}\nchecks: [{{ command: '[ ! -e /var/lib/kvmfw/open ]', required: true }}]\n"
+        ));
+        let before = master();
+        project.apply(&lab, &[]).expect(4);
+        assert_eq!(master(), before, "after a rollback: {bridges}");
+        project.all(&format!("bridges: {{ {bridges} }}\n"));
+        project.apply(&lab, &[]).expect(0);
+        assert_eq!(master().trim(), of, "{bridges}");
+        project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    }
 }

@@ -223,6 +223,7 @@ fn the_question(shell: Shell, backend: Backend) {
         "(/etc/iptables/rules.v4:13)",
         "class=\"cut\"",
         "IPv6 through",
+        "on the way: filter/FORWARD<",
     ] {
         assert!(svg.contains(words), "{words}: {svg}");
     }
@@ -312,33 +313,68 @@ fn asked_of_a_host_that_no_inventory_knows_with_sudo() {
     asked_by_login_and_address("admin", Shell::Dash, Backend::Nft);
 }
 
-/// A native table of nft counts where it can do something to the packet that is asked about, and only there.
-#[test]
-fn native_tables_that_may_drop_make_it_unknown() {
+/// Guests by the names that virsh has for them, and the lines of the host's own journal: their answers as they print them.
+fn virsh_and_the_journal(shell: Shell, backend: Backend) {
     if !common::require_root() {
         return;
     }
-    let lab = Lab::up();
+    let lab = Lab::builder().shell(shell).backend(backend).up();
     let project = Project::new(&lab, &[HOST], "");
-    let verdict = |to: &str| {
-        let args = ["explain", "--host", HOST, "--from", "vnet0", "--to", to, "--format", "json"];
-        let host = project.kvmfw(&lab, &args).expect(0).json()["hosts"][0].clone();
-        let fate = &host["packets"][0]["fate"];
-        format!("{} {} {}", fate["verdict"], fate["by"]["table"], host["others"])
-    };
-    let nft = |script: &str| lab.host(HOST, &["nft", script]).ok();
-    let (v4, v6) = ("192.168.1.53:80", "[fd00:1::53]:80");
-    let open = "\"passes\" null null";
-    nft(
-        "add table inet watch; add chain inet watch f { type filter hook forward priority 10; }; add rule inet watch f counter",
+    let bin = lab.disk(HOST, "/root/bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let line = "Nov 26 01:00:00 kvm1 kernel: mine: IN=br123 OUT=br123 PHYSIN=vnet0 PHYSOUT=eth1 MAC=02 SRC=192.168.1.1 DST=192.168.1.53 LEN=56 \
+                TOS=0x00 PREC=0x00 TTL=64 ID=1 DF PROTO=UDP SPT=4001 DPT=53 LEN=36";
+    let domains = " Interface   Type     Source   Model    MAC\n-----------------------------------------------------------\n";
+    for (name, says) in [
+        (
+            "virsh",
+            format!(
+                "case $* in\n'list --name') printf 'web 1\\ndb\\n\\n' ;;\n'domiflist web 1') printf '{domains} vnet0       bridge   br123    virtio   52:54:00:00:00:01\\n\\n' ;;\n\
+                 'domiflist db') printf '{domains} vnet1       bridge   br123    virtio   52:54:00:00:00:02\\n -           bridge   br9      virtio   52:54:00:00:00:03\\n\\n' ;;\n\
+                 *) exit 1 ;;\nesac",
+                domains = domains.replace('\n', "\\n")
+            ),
+        ),
+        (
+            "journalctl",
+            format!(
+                "[ \"$1\" = -k ] || exit 1\nprintf '%s\\n' '{line}' 'Nov 26 kvm1 kernel: eth0: link up' '{line}'"
+            ),
+        ),
+        ("systemctl", "exit 1".to_owned()),
+    ] {
+        std::fs::write(bin.join(name), format!("#!/bin/sh\n{says}\n")).unwrap();
+    }
+    // A file of libvirt, which is not asked where virsh answers.
+    let prepare = "chmod 755 /root/bin/*; mount --bind /root/bin /usr/local/bin; \
+                   for file in journalctl systemctl; do [ ! -e /usr/bin/$file ] || mount --bind /root/bin/$file /usr/bin/$file; done; mkdir -p /run/systemd/system /run/libvirt/qemu; \
+                   echo \"<target dev='vnet0'/>\" >/run/libvirt/qemu/other.xml; iptables -A FORWARD -j LOG --log-prefix 'mine: '; iptables -P FORWARD DROP";
+    lab.host(HOST, &["sh", "-c", prepare]).ok();
+    let json = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "json"]).expect(0).json();
+    let ports = json["hosts"][0]["bridges"][0]["ports"].as_array().unwrap().clone();
+    let guests: Vec<_> = ports.iter().map(|port| (port["name"].as_str(), port["guest"].as_str())).collect();
+    assert_eq!(guests, [(Some("eth1"), None), (Some("vnet0"), Some("web 1")), (Some("vnet1"), Some("db"))]);
+    let json =
+        project.kvmfw(&lab, &["explain", "--host", HOST, "--log", "--format", "json"]).expect(0).json();
+    let log = &json["hosts"][0]["log"];
+    let group = &log["groups"][0];
+    assert_eq!(
+        (&log["packets"], &group["count"], &group["from"]["guest"]),
+        (&2.into(), &2.into(), &"web 1".into())
     );
-    assert_eq!((verdict(v4), verdict(v6)), (open.to_owned(), open.to_owned()), "it only counts");
-    nft(
-        "add table ip6 other; add chain ip6 other f { type filter hook forward priority 10; }; add rule ip6 other f tcp dport 80 drop",
+    assert_eq!(
+        (&group["rule"]["rule"], &group["live"]["verdict"]),
+        (&1.into(), &"dropped".into()),
+        "{log:#}"
     );
-    let told = "[\"nft table ip6 other\"]";
-    assert_eq!(verdict(v4), format!("\"passes\" null {told}"));
-    assert_eq!(verdict(v6), format!("\"unknown\" \"nft table ip6 other\" {told}"));
-    let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
-    assert!(text.contains("nft table ip6 other"), "{text}");
+}
+
+#[test]
+fn virsh_and_the_journal_dash_nft() {
+    virsh_and_the_journal(Shell::Dash, Backend::Nft);
+}
+
+#[test]
+fn virsh_and_the_journal_busybox_legacy() {
+    virsh_and_the_journal(Shell::Busybox, Backend::Legacy);
 }

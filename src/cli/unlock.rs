@@ -20,7 +20,9 @@ pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
     let (answers, _) = setup::engine(common, setup::settings(common, "unlock"), None, |engine| async move {
         let document = |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
         engine
-            .ask(hosts, document, |s| Some(TransactionState::read(s).unwrap_or(TransactionState::None)))
+            .ask(hosts, document, |s| {
+                s.get("end").map(|_| TransactionState::read(s).unwrap_or(TransactionState::None))
+            })
             .await
     })?;
     let mut code = exit::DONE;

@@ -1,10 +1,11 @@
 //! Every bridge of a host: who hangs on it, whether its frames meet iptables, and who is in the dark.
 
 use super::scene::{Place, Scene};
-use crate::netfilter::guests_dark;
+use super::settings::forwards;
+use crate::netfilter::{Hook, guests_dark, guests_in_doubt};
 use crate::observe::Live;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::{Family, Policy};
 use serde::Serialize;
 
 /// One bridge.
@@ -45,9 +46,15 @@ pub struct FamilyStory {
     pub filtered: bool,
     /// Which switch says so.
     pub because: String,
+    /// Chains and other tables that frames pass on their way, in its order; chains that let everything pass without a rule
+    /// are left out.
+    pub tables: Vec<String>,
     /// What is dropped between its ports, where something is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dark: Option<DarkStory>,
+    /// What may be dropped between its ports, where nothing is for certain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<DoubtStory>,
 }
 
 /// Guests in the dark.
@@ -59,6 +66,20 @@ pub struct DarkStory {
     pub dropped: Vec<&'static str>,
     /// By what.
     pub by: Place,
+}
+
+/// Guests of which it is not certain that all reach each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DoubtStory {
+    /// The first kind of frame that may be dropped, and between which ports.
+    pub sample: String,
+    /// All kinds that may be.
+    pub kinds: Vec<&'static str>,
+    /// By what.
+    pub by: Place,
+    /// What it depends on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// All bridges of a host, or the one of a name.
@@ -100,13 +121,56 @@ fn port_story(scene: &Scene<'_>, name: &str, bridge: &str) -> PortStory {
 
 fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
     let view = scene.bridge(family, name);
-    let dark = scene.sets.get(&family).and_then(|set| guests_dark(set, scene.around(family), family, &view));
+    let (set, around) = (scene.sets.get(&family), scene.around(family));
+    let dark = set.and_then(|set| guests_dark(set, around, family, &view));
+    let doubt = set
+        .filter(|_| dark.is_none())
+        .and_then(|set| guests_in_doubt(set, around, family, &view, forwards(scene, family)));
+    let doubt = doubt.map(|doubt| DoubtStory {
+        by: scene.place(family, &doubt.step),
+        sample: doubt.sample,
+        kinds: doubt.kinds,
+        missing: doubt.missing,
+    });
     let dark = dark.map(|dark| DarkStory {
         by: scene.place(family, &dark.step),
         sample: dark.sample,
         dropped: dark.dropped,
     });
-    FamilyStory { family, filtered: view.nf_call, because: because(scene, family, name, view.nf_call), dark }
+    let because = because(scene, family, name, view.nf_call);
+    let tables = tables(scene, family, view.nf_call);
+    FamilyStory { family, filtered: view.nf_call, because, tables, dark, doubt }
+}
+
+/// Where frames meet rules on a bridge, in the order of the kernel.
+const WAY: [(&str, &str); 8] = [
+    ("raw", "PREROUTING"),
+    ("mangle", "PREROUTING"),
+    ("nat", "PREROUTING"),
+    ("mangle", "FORWARD"),
+    ("filter", "FORWARD"),
+    ("security", "FORWARD"),
+    ("mangle", "POSTROUTING"),
+    ("nat", "POSTROUTING"),
+];
+
+/// What stands on the way of frames and could do something.
+fn tables(scene: &Scene<'_>, family: Family, filtered: bool) -> Vec<String> {
+    let save = scene.saves.get(&family).filter(|_| filtered);
+    let acts = |(table, chain): &(&str, &str)| {
+        if save.is_some_and(|save| save.incompatible.iter().any(|name| name == table)) {
+            return true;
+        }
+        let chain = save.and_then(|save| save.chain(table, chain));
+        chain.is_some_and(|chain| !chain.rules.is_empty() || chain.policy != Some(Policy::Accept))
+    };
+    let ours = WAY.iter().filter(|at| acts(at)).map(|(table, chain)| format!("{table}/{chain}"));
+    let seen = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+    let meets = |hook: &Hook| *hook == Hook::Bridge || filtered && seen.contains(hook);
+    let others = scene.around(family).bystanders.iter().filter(|one| one.hooks.iter().any(meets));
+    let mut found: Vec<String> = ours.chain(others.map(|one| one.name.clone())).collect();
+    found.dedup();
+    found
 }
 
 /// Which of the two switches decides.

@@ -24,7 +24,11 @@ pub struct Cure {
 /// All three, for a host.
 pub fn cures(scene: &Scene<'_>) -> Vec<Cure> {
     let loaded = scene.observed.facts.br_netfilter;
-    let each = Cure {
+    let wrong_here: Vec<String> = bypass_evidence(scene.observed).into_iter().collect();
+    let filtered = (!wrong_here.is_empty()).then(|| {
+        "somebody filters guests here (below): these accepts decide before that, unless `hook: last` stands at FORWARD".to_owned()
+    });
+    let mut each = Cure {
         module: "bridge-accept-each",
         what: "accepts what each bridge forwards between its own ports (-i br -o br -j ACCEPT)",
         isolation: "those with equal addresses on two bridges still meet in connection tracking and in the joining of fragments",
@@ -35,7 +39,9 @@ pub fn cures(scene: &Scene<'_>) -> Vec<Cure> {
         ],
         wrong_here: Vec::new(),
     };
+    each.traps.extend(filtered.clone());
     let mut traps = vec!["it covers every bridge, also those to come".to_owned()];
+    traps.extend(filtered);
     if !loaded {
         traps.push("br_netfilter is not loaded here; the first physdev rule loads it, and puts every bridge into netfilter".to_owned());
     }
@@ -52,7 +58,7 @@ pub fn cures(scene: &Scene<'_>) -> Vec<Cure> {
         throughput: "the cheapest: rules cost bridged packets nothing, however many there are; in netfilter, 1000 rules before the accept cost 4.8 \
                      times as much (nft; legacy 2.3 times). Large TCP segments see little of either",
         traps: bypass_writers(scene.observed),
-        wrong_here: bypass_evidence(scene.observed).into_iter().collect(),
+        wrong_here,
     };
     vec![each, physdev, bypass]
 }

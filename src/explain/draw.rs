@@ -30,8 +30,8 @@ pub fn svg(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" height=\"{y}\" font-family=\"sans-serif\" \
          font-size=\"13\">\n<title>{0}</title>\n<style>.box{{fill:#eef2f7;stroke:#44546a}}.port{{fill:#fff;stroke:#44546a}}.bridge{{fill:#dbe7f5;\
-         stroke:#1f4e79}}.open{{fill:#dff0d8;stroke:#2e7d32}}.dark{{fill:#fbd5d0;stroke:#b3261e}}line{{stroke:#44546a;stroke-width:1.5}}.cut{{stroke:\
-         #b3261e;stroke-width:3}}.small{{font-size:11px;fill:#333}}.strong{{font-weight:bold}}</style>\n\
+         stroke:#1f4e79}}.open{{fill:#dff0d8;stroke:#2e7d32}}.dark{{fill:#fbd5d0;stroke:#b3261e}}.doubt{{fill:#fdf0c8;stroke:#9a6a00}}line{{stroke:#44546a;stroke-width:1.5}}.cut{{stroke:\
+         #b3261e;stroke-width:3}}.maybe{{stroke:#9a6a00;stroke-dasharray:5 4}}.small{{font-size:11px;fill:#333}}.strong{{font-weight:bold}}</style>\n\
          <rect width=\"{WIDTH}\" height=\"{y}\" fill=\"#fff\"/>\n<text x=\"20\" y=\"34\" class=\"strong\" font-size=\"17\">{0}</text>\n{body}</svg>\n",
         escaped(&title)
     )
@@ -102,7 +102,11 @@ fn family_height(lines: &[String]) -> usize {
 fn draw_family(family: &FamilyStory, lines: &[String], y: usize, out: &mut String) {
     let height = family_height(lines);
     let line = y + height / 2;
-    let (class, cut) = if family.dark.is_some() { ("dark", "cut") } else { ("open", "") };
+    let (class, cut) = match (&family.dark, &family.doubt) {
+        (Some(_), _) => ("dark", "cut"),
+        (None, Some(_)) => ("doubt", "maybe"),
+        (None, None) => ("open", ""),
+    };
     let _ = writeln!(out, "<line x1=\"480\" y1=\"{line}\" x2=\"540\" y2=\"{line}\" class=\"{cut}\"/>");
     if family.dark.is_some() {
         for (from, to) in [(line - 8, line + 8), (line + 8, line - 8)] {

@@ -1,26 +1,37 @@
 //! What both drawings say.
 
 use super::bridges::FamilyStory;
+use super::scene::Place;
 use crate::resource::iptables::Family;
 
-/// `IPv4, filter/FORWARD`, or past it.
+/// `IPv4 through the host's rules`, or past them.
 pub(super) fn cloud(family: &FamilyStory) -> String {
     let name = match family.family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",
     };
-    if family.filtered { format!("{name} through filter/FORWARD") } else { format!("{name} past all rules") }
+    if family.filtered {
+        format!("{name} through the host's rules")
+    } else {
+        format!("{name} past all rules")
+    }
 }
 
-/// Whether frames pass, or what is dropped, by which rule, and who wrote that; then which switch sends them there.
+/// Whether frames pass, or what is or may be dropped, by which rule, and who wrote that; then the tables on their way, and which switch
+/// sends them there.
 pub(super) fn lines(family: &FamilyStory) -> Vec<String> {
-    let mut lines = match &family.dark {
-        Some(dark) => {
-            let origin = dark.by.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
-            vec![format!("dropped: {}", dark.dropped.join(", ")), format!("by {}{origin}", dark.by.name())]
-        }
-        None => vec!["frames pass".to_owned()],
+    let by = |place: &Place| {
+        let origin = place.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
+        format!("by {}{origin}", place.name())
     };
+    let mut lines = match (&family.dark, &family.doubt) {
+        (Some(dark), _) => vec![format!("dropped: {}", dark.dropped.join(", ")), by(&dark.by)],
+        (None, Some(doubt)) => vec![format!("may be dropped: {}", doubt.kinds.join(", ")), by(&doubt.by)],
+        (None, None) => vec!["frames pass".to_owned()],
+    };
+    if !family.tables.is_empty() {
+        lines.push(format!("on the way: {}", family.tables.join(", ")));
+    }
     lines.push(family.because.clone());
     lines
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub fn mermaid(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
     let mut out = format!("flowchart LR\n  subgraph host[\"{} ({state})\"]\n", quoted(host));
     let mut links = String::new();
-    let mut dark = Vec::new();
+    let (mut dark, mut doubt) = (Vec::new(), Vec::new());
     for (n, bridge) in bridges.iter().enumerate() {
         let _ = writeln!(out, "    b{n}[\"{}\"]", quoted(&bridge.name));
         for (p, port) in bridge.ports.iter().enumerate() {
@@ -23,21 +23,29 @@ pub fn mermaid(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
         }
         for (f, family) in bridge.families.iter().enumerate() {
             let _ = writeln!(out, "    b{n}f{f}[[\"{}\"]]", quoted(&words(family)));
-            let arrow = if family.dark.is_some() { "--x" } else { "-->" };
-            let _ = writeln!(links, "  b{n} {arrow} b{n}f{f}");
-            if family.dark.is_some() {
-                dark.push(format!("b{n}f{f}"));
+            let node = format!("b{n}f{f}");
+            let arrow = match (&family.dark, &family.doubt) {
+                (Some(_), _) => "--x",
+                (None, Some(_)) => "-.->",
+                (None, None) => "-->",
+            };
+            let _ = writeln!(links, "  b{n} {arrow} {node}");
+            match (&family.dark, &family.doubt) {
+                (Some(_), _) => dark.push(node),
+                (None, Some(_)) => doubt.push(node),
+                (None, None) => {}
             }
         }
     }
     out.push_str("  end\n");
     out.push_str(&links);
-    if !dark.is_empty() {
-        let _ = writeln!(
-            out,
-            "  classDef dark fill:#fbd5d0,stroke:#b3261e,color:#000\n  class {} dark",
-            dark.join(",")
-        );
+    for (class, nodes, colours) in
+        [("dark", dark, "fill:#fbd5d0,stroke:#b3261e"), ("doubt", doubt, "fill:#fdf0c8,stroke:#9a6a00")]
+    {
+        if !nodes.is_empty() {
+            let _ =
+                writeln!(out, "  classDef {class} {colours},color:#000\n  class {} {class}", nodes.join(","));
+        }
     }
     out
 }

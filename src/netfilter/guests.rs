@@ -36,6 +36,28 @@ impl BridgeView {
         // Which VLAN a guest to come has is not known.
         groups.into_values().filter(|ports| ports.len() > 1).collect()
     }
+
+    /// What is found first for two ports between which rules see frames.
+    fn pairs<T>(&self, rules: &Ruleset, mut find: impl FnMut(&Device, &Device) -> Option<T>) -> Option<T> {
+        self.groups().iter().find_map(|ports| {
+            let ports = representatives(rules, ports);
+            let pairs = ports.iter().flat_map(|from| ports.iter().map(move |to| (from, to)));
+            let mut pairs = pairs.filter(|(from, to)| !std::ptr::eq(*from, *to));
+            pairs.find_map(|(from, to)| find(from, to))
+        })
+    }
+
+    /// A packet on its way from port to port.
+    fn frame(&self, packet: Packet, from: &Device, to: &Device) -> Packet {
+        Packet {
+            in_iface: Device::named(&self.name),
+            out_iface: Device::named(&self.name),
+            physin: from.clone(),
+            physout: to.clone(),
+            bridged: true,
+            ..packet
+        }
+    }
 }
 
 /// Frames between the ports of a bridge are dropped.
@@ -47,6 +69,19 @@ pub struct Dark {
     pub sample: String,
     /// All kinds of frames that are dropped between those two ports.
     pub dropped: Vec<&'static str>,
+}
+
+/// Frames between the ports of a bridge may be dropped: what is known of them does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// The rule that cannot be answered, or another table that packets pass.
+    pub step: Step,
+    /// The first of them: `new TCP connection from vnet0 to eth1`.
+    pub sample: String,
+    /// All kinds of frames between those two ports of which this is so.
+    pub kinds: Vec<&'static str>,
+    /// What would have to be known.
+    pub missing: Vec<String>,
 }
 
 /// The port that the samples go to: one that rulesets hardly name. A range that is opened for
@@ -71,13 +106,69 @@ pub fn guests_dark(
     if !bridge.nf_call {
         return None;
     }
-    bridge.groups().iter().find_map(|ports| {
-        let ports = representatives(rules, ports);
-        let pairs = ports.iter().flat_map(|from| ports.iter().map(move |to| (from, to)));
-        pairs
-            .filter(|(from, to)| !std::ptr::eq(*from, *to))
-            .find_map(|(from, to)| between(rules, around, family, bridge, from, to))
+    bridge.pairs(rules, |from, to| between(rules, around, family, bridge, from, to))
+}
+
+/// Says whether some frames between ports of a bridge may be dropped, whatever their ports and addresses, where none
+/// is for certain: a rule asks for more than is known, a table is there that is not read, or NAT rewrites what a host
+/// that does not forward cannot bring back to the bridge.
+pub fn guests_in_doubt(
+    rules: &Ruleset,
+    around: &Surroundings,
+    family: Family,
+    bridge: &BridgeView,
+    forwards: bool,
+) -> Option<Doubt> {
+    if let Some(other) = around.on_bridges() {
+        let kinds = samples(family).into_iter().map(|(kind, _)| kind).collect();
+        let sample = "frame between two ports".to_owned();
+        return Some(Doubt { step: other.step(), sample, kinds, missing: Vec::new() });
+    }
+    if !bridge.nf_call {
+        return None;
+    }
+    bridge.pairs(rules, |from, to| {
+        let mut doubt: Option<Doubt> = None;
+        for (kind, packet) in samples(family) {
+            // To some port of some guest.
+            let any = Packet { sport: None, dport: None, dst_local: Some(false), ..packet };
+            let found = walk(rules, around, Base::Forward, &bridge.frame(any, from, to));
+            let rewriter = || Some(found.rewriter()?.step.clone());
+            let mut missing: Vec<String> = Vec::new();
+            let step = match found.verdict {
+                Verdict::Accept if forwards => None,
+                Verdict::Accept => {
+                    missing.push("forwarding, which is off (ip_forward is 0)".to_owned());
+                    rewriter()
+                }
+                _ => {
+                    missing.extend(found.unknowns().flat_map(|met| met.missing.clone()));
+                    missing.sort();
+                    missing.dedup();
+                    found.decided_by.clone()
+                }
+            };
+            let Some(step) = step else { continue };
+            let sample = format!("{kind} from {} to {}", shown(from), shown(to));
+            doubt.get_or_insert(Doubt { step, sample, kinds: Vec::new(), missing }).kinds.push(kind);
+        }
+        doubt
     })
+}
+
+/// First packets from port to port of a bridge, of whatever addresses and ports, for each sort of port that the rules
+/// tell apart.
+pub fn guest_packets(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Vec<Packet> {
+    let mut packets = Vec::new();
+    let mut add = |from: &Device, to: &Device| {
+        packets.extend(samples(family).into_iter().take(2).map(|(_, packet)| {
+            let any = Packet { sport: None, dport: None, dst_local: Some(false), ..packet };
+            bridge.frame(any, from, to)
+        }));
+        None::<()>
+    };
+    bridge.pairs(rules, &mut add);
+    packets
 }
 
 fn between(
@@ -90,15 +181,7 @@ fn between(
 ) -> Option<Dark> {
     let mut dark: Option<Dark> = None;
     for (kind, packet) in samples(family) {
-        let frame = Packet {
-            in_iface: Device::named(&bridge.name),
-            out_iface: Device::named(&bridge.name),
-            physin: from.clone(),
-            physout: to.clone(),
-            bridged: true,
-            ..packet
-        };
-        let found = walk(rules, around, Base::Forward, &frame);
+        let found = walk(rules, around, Base::Forward, &bridge.frame(packet, from, to));
         let (Verdict::Drop, Some(step)) = (found.verdict, found.decided_by) else { continue };
         let sample = format!("{kind} from {} to {}", shown(from), shown(to));
         dark.get_or_insert(Dark { step, sample, dropped: Vec::new() }).dropped.push(kind);

@@ -1,5 +1,6 @@
 //! What decides about a packet beside the tables of one family and backend.
 
+use super::outcome::Step;
 use super::packet::Device;
 use crate::resource::iptables::Family;
 use ipnet::IpNet;
@@ -48,6 +49,17 @@ pub enum Effect {
     MayDrop,
     /// Rewrite it or drop it: nothing can be said.
     MayRewrite,
+    /// Set its mark, which a rule may ask for.
+    MayMark,
+    /// Take it out of conntrack, whose state a rule may ask for.
+    MayUntrack,
+}
+
+impl Effect {
+    /// Whether the packet may end there, whatever our tables say.
+    pub fn may_end_it(self) -> bool {
+        matches!(self, Effect::MayDrop | Effect::MayRewrite)
+    }
 }
 
 /// Where packets meet rules.
@@ -63,11 +75,35 @@ pub enum Hook {
     Output,
     /// After routing.
     Postrouting,
-    /// Only what a bridge forwards: ebtables, arptables and tables of the `bridge` family.
+    /// What a bridge forwards, whether iptables sees it or not: ebtables, arptables, tables of the `bridge` family, and
+    /// those at a device.
     Bridge,
 }
 
+impl Bystander {
+    /// As the step that a walk ends at.
+    pub fn step(&self) -> Step {
+        let text = match self.effect {
+            Effect::MayDrop => "may drop it",
+            Effect::MayRewrite => "may rewrite or drop it",
+            Effect::MayMark => "may set its mark",
+            Effect::MayUntrack => "may take it out of conntrack",
+        };
+        Step { table: self.name.as_str().into(), chain: "".into(), index: None, text: text.into() }
+    }
+}
+
 impl Surroundings {
+    /// What a frame passes from port to port of a bridge, whether iptables sees it or not.
+    pub fn on_bridges(&self) -> Option<&Bystander> {
+        self.bystanders.iter().find(|one| one.effect.may_end_it() && one.hooks.contains(&Hook::Bridge))
+    }
+
+    /// Whether somebody beside our tables has this effect.
+    pub(super) fn may(&self, effect: Effect) -> bool {
+        self.bystanders.iter().any(|one| one.effect == effect)
+    }
+
     /// Whether an address is one of the host's own.
     pub fn is_local(&self, address: IpAddr) -> Option<bool> {
         if address.is_loopback() {

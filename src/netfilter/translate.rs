@@ -5,7 +5,7 @@ use super::nat::{Rewrite, To};
 use super::outcome::{Outcomes, Step};
 use super::packet::{Device, Direction, End, Fragment, Packet, States, TcpFlags, Translation, protocol};
 use super::ruleset::Ruleset;
-use super::surroundings::{Hook, Surroundings};
+use super::surroundings::{Effect, Hook, Surroundings};
 use super::walk::Base;
 use crate::resource::iptables::Family;
 
@@ -37,6 +37,12 @@ impl World {
         }
         if let Some(src) = packet.src {
             packet.src_local = packet.src_local.or_else(|| around.is_local(src));
+        }
+        if around.may(Effect::MayMark) {
+            packet.mark = None;
+        }
+        if around.may(Effect::MayUntrack) {
+            packet.state = packet.state | States::UNTRACKED;
         }
         let fresh = !packet.state.meets(States::ESTABLISHED | States::RELATED);
         if fresh || !rules.all_rules().any(|rule| matches!(rule.target, super::rule::Target::Rewrite(_))) {

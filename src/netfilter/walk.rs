@@ -46,6 +46,11 @@ impl Walk {
     pub fn unknowns(&self) -> impl Iterator<Item = &Met> {
         self.met().filter(|met| met.is_unknown())
     }
+
+    /// The first rule that rewrites an address, or may.
+    pub fn rewriter(&self) -> Option<&Met> {
+        self.met().find(|met| matches!(met.target, Target::Rewrite(_)))
+    }
 }
 
 /// Walks a packet through all tables.
@@ -133,14 +138,7 @@ impl Way<'_> {
         let stage = stage(table, chain, seen, passed, world.assuming.clone());
         let (verdict, step) = (stage.verdict, stage.decided_by.clone());
         self.trace.push(stage);
-        if self.rules.is_incompatible(table) && self.doubt.is_none() {
-            self.doubt = Some(Step {
-                table: table.into(),
-                chain: chain.into(),
-                index: None,
-                text: "native nft rules, which iptables-save does not show".into(),
-            });
-        }
+        self.native(table);
         match verdict {
             Verdict::Drop => return step,
             Verdict::Accept => {
@@ -152,6 +150,18 @@ impl Way<'_> {
             Verdict::Unknown => self.doubt = self.doubt.take().or(step),
         }
         None
+    }
+
+    /// What iptables-save does not show of a table may hang on any hook.
+    fn native(&mut self, table: &str) {
+        if self.rules.is_incompatible(table) && self.doubt.is_none() {
+            self.doubt = Some(Step {
+                table: format!("the native part of the nft table {table}").into(),
+                chain: "".into(),
+                index: None,
+                text: "may drop it".into(),
+            });
+        }
     }
 
     /// nat before routing: what the packet may have become.
@@ -186,6 +196,7 @@ impl Way<'_> {
     }
 
     fn skip(&mut self, table: &str, chain: &str, packet: Packet, skipped: Skipped, world: &World) {
+        self.native(table);
         self.trace.push(Stage {
             table: table.to_owned(),
             chain: chain.to_owned(),
@@ -298,9 +309,10 @@ impl Way<'_> {
     /// The first bystander that may stop a packet that passes these hooks.
     fn bystander(&self, hooks: &[Hook], bridged: bool) -> Option<Step> {
         let meets = |one: &&Bystander| {
-            one.hooks.iter().any(|hook| hooks.contains(hook) || *hook == Hook::Bridge && bridged)
+            let on_way = |hook: &Hook| hooks.contains(hook) || *hook == Hook::Bridge && bridged;
+            one.effect.may_end_it() && one.hooks.iter().any(on_way)
         };
-        self.around.bystanders.iter().find(meets).map(bystander_step)
+        self.around.bystanders.iter().find(meets).map(Bystander::step)
     }
 
     /// What all worlds agree on.
@@ -309,7 +321,7 @@ impl Way<'_> {
         if let Some(one) = self.around.bystanders.iter().find(rewrites) {
             let all = [Hook::Prerouting, Hook::Output];
             if one.hooks.iter().any(|hook| all.contains(hook)) {
-                return self.finish(Verdict::Unknown, Some(bystander_step(one)), None);
+                return self.finish(Verdict::Unknown, Some(one.step()), None);
             }
         }
         let mut ends = ends.into_iter();
@@ -335,14 +347,6 @@ impl Way<'_> {
         let left = (alone && first.verdict != Verdict::Drop).then_some(first.left);
         self.finish(first.verdict, first.step, left)
     }
-}
-
-fn bystander_step(one: &Bystander) -> Step {
-    let text = match one.effect {
-        Effect::MayDrop => "may drop it",
-        Effect::MayRewrite => "may rewrite or drop it",
-    };
-    Step { table: one.name.as_str().into(), chain: "".into(), index: None, text: text.into() }
 }
 
 fn stage(table: &str, chain: &str, packet: Packet, passed: &Passed, assuming: Option<(Step, bool)>) -> Stage {

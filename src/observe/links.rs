@@ -1,9 +1,10 @@
 //! Links and addresses, from what `ip -j` prints.
 
-use super::{PolicyRule, Route, Vlans};
+use super::{ObserveError, PolicyRule, Route, Vlans};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// The links of a host by name, and its routes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -87,10 +88,10 @@ pub struct Address {
 }
 
 impl Links {
-    /// Reads the sections; those of the routes have the rules of policy routing too. What is no JSON gives no links; a host without `ip` is refused
-    /// elsewhere, by the tool that is missing.
-    pub fn parse(links: &str, routes4: &str, routes6: &str, vlans: &str) -> Self {
-        let links: Vec<Link> = serde_json::from_str(links).unwrap_or_default();
+    /// Reads the sections; those of the routes have the rules of policy routing too. What cannot be read is an error and not
+    /// a host without links: a bridge that is there would be made again, and go with the rollback of that.
+    pub fn parse(links: &str, routes4: &str, routes6: &str, vlans: &str) -> Result<Self, ObserveError> {
+        let links: Vec<Link> = json(links).map_err(ObserveError::Links)?;
         let (mut routes, mut rules) = (Vec::new(), Vec::new());
         for (text, v6) in [(routes4, false), (routes6, true)] {
             for line in text.lines() {
@@ -101,12 +102,12 @@ impl Links {
             }
         }
         routes.sort_by_key(|route| route.hops.iter().any(|hop| hop.via.is_some()));
-        Self {
+        Ok(Self {
             by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
             routes,
             rules,
-            vlans: Vlans::parse(vlans),
-        }
+            vlans: Vlans::parse(vlans)?,
+        })
     }
 
     /// The bridges.
@@ -137,8 +138,55 @@ impl Link {
     }
 }
 
+/// Reads what iproute2 prints: it leaves the control characters that names and aliases may have as they are, which JSON
+/// does not take.
+pub(super) fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let strange = |c: char| c.is_ascii_control() && !matches!(c, '\n' | '\r' | '\t');
+    let mut escaped = String::new();
+    let text = if text.contains(strange) {
+        for c in text.chars() {
+            if strange(c) {
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            } else {
+                escaped.push(c);
+            }
+        }
+        &escaped
+    } else {
+        text
+    };
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
 /// A MAC that is one.
 fn mac<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
     let mac = Option::<String>::deserialize(value)?;
     Ok(mac.filter(|mac| mac.chars().any(|c| !matches!(c, '0' | ':'))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_no_host_without_links() {
+        let error = |links: &str, vlans: &str| Links::parse(links, "", "", vlans).unwrap_err();
+        // Nothing at all, another program's answer, and one that was cut off.
+        for text in ["", "1: lo: <LOOPBACK,UP>\n", r#"[{"ifindex":1,"ifname":"lo"},{"ifin"#] {
+            assert!(matches!(error(text, ""), ObserveError::Links(_)), "{text}");
+        }
+        for text in ["Option \"-json\" is unknown", r#"{"eth1":[{"vlan":1}]}"#] {
+            assert!(matches!(error("[]", text), ObserveError::Vlans(_)), "{text}");
+        }
+        assert_eq!(Links::parse("[]", "", "", ""), Ok(Links::default()));
+    }
+
+    #[test]
+    fn control_characters_of_names_cost_no_link() {
+        let text = "[{\"ifindex\":1,\"ifname\":\"lo\"},\n{\"ifindex\":7,\"ifname\":\"a\u{1b}[31mx\",\"ifalias\":\"it's \\\"\u{1}\u{7f}\"}]";
+        let links =
+            Links::parse(text, "", "", "[{\"ifname\":\"a\u{1b}[31mx\",\"vlans\":[{\"vlan\":7}]}]").unwrap();
+        assert_eq!(links.by_name.keys().collect::<Vec<_>>(), ["a\u{1b}[31mx", "lo"]);
+        assert_eq!(links.vlans.unwrap()["a\u{1b}[31mx"].to_string(), "7");
+    }
 }

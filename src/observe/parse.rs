@@ -24,6 +24,14 @@ pub enum ObserveError {
     /// What iptables-save printed is not what it prints.
     #[error("cannot read the host's {0}: {1}")]
     Rules(Family, String),
+    /// What `ip` printed is not what that of iproute2 prints.
+    #[error(
+        "cannot read the host's links from `ip -d -j address show`, which has to be that of iproute2: {0}"
+    )]
+    Links(String),
+    /// The same of `bridge`.
+    #[error("cannot read the host's VLANs from `bridge -compressvlans -json vlan show`: {0}")]
+    Vlans(String),
 }
 
 /// Reads a whole answer.
@@ -45,23 +53,26 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
         rules.insert(family, family_rules(sections, family, digit)?);
     }
     Ok(Observed {
-        facts,
         state: state(sections),
         sysctl: live(sections.get("sysctl").unwrap_or("")),
         read_only: read_only(sections.get("sysctl").unwrap_or("")),
         sysctl_dirs: SysctlDirs::parse(sections.get("sysctl.d").unwrap_or("")),
         rules,
         others: others(sections),
-        links: Links::parse(
-            sections.get("links").unwrap_or(""),
-            sections.get("routes4").unwrap_or(""),
-            sections.get("routes6").unwrap_or(""),
-            sections.get("vlans").unwrap_or(""),
-        ),
+        links: links(sections, &facts)?,
+        facts,
         sockets: Socket::parse(sections.get("sockets").unwrap_or("")),
         network: Network::parse(sections.get("network").unwrap_or("")),
         boot_files: BootFiles::parse(sections.get("boot_files").unwrap_or("")),
     })
+}
+
+/// A host without `ip` has no answer here; it is refused for the tool that is missing. Who leaves the section out
+/// has no links.
+fn links(s: &Sections<'_>, facts: &Facts) -> Result<Links, ObserveError> {
+    let text = |name| s.get(name).unwrap_or("");
+    let links = if facts.missing.iter().any(|tool| tool == "ip") { None } else { s.get("links") };
+    Links::parse(links.unwrap_or("[]"), text("routes4"), text("routes6"), text("vlans"))
 }
 
 fn facts(s: &Sections<'_>) -> Facts {

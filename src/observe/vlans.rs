@@ -1,5 +1,7 @@
 //! VLANs of the ports of bridges, from what `bridge -j vlan show` prints.
 
+use super::ObserveError;
+use super::links::json;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,8 +38,11 @@ struct Range {
 
 impl Vlans {
     /// Reads the section: VLANs by port, the bridges' own by their names. `None` where nobody asked.
-    pub fn parse(text: &str) -> Option<BTreeMap<String, Self>> {
-        let ports: Vec<Port> = serde_json::from_str(text).ok()?;
+    pub fn parse(text: &str) -> Result<Option<BTreeMap<String, Self>>, ObserveError> {
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let ports: Vec<Port> = json(text).map_err(ObserveError::Vlans)?;
         let of = |ranges: Vec<Range>| {
             let mut vlans = BTreeMap::new();
             for range in ranges {
@@ -48,7 +53,7 @@ impl Vlans {
             }
             Self(vlans)
         };
-        Some(ports.into_iter().map(|port| (port.ifname, of(port.vlans))).collect())
+        Ok(Some(ports.into_iter().map(|port| (port.ifname, of(port.vlans))).collect()))
     }
 
     /// What a link has that has just become a port: the bridge's default VLAN, untagged; 0 is none.
@@ -109,9 +114,9 @@ mod tests {
     fn as_bridge_prints_them() {
         let text = r#"[{"ifname":"eth1","vlans":[{"vlan":1,"flags":["PVID","Egress Untagged"]},{"vlan":10,"vlanEnd":12},
             {"vlan":13},{"vlan":20,"flags":["Egress Untagged"]}]},{"ifname":"br0","vlans":[]}]"#;
-        let all = Vlans::parse(text).unwrap();
+        let all = Vlans::parse(text).unwrap().unwrap();
         assert_eq!(all["eth1"].to_string(), "1 pvid untagged, 10-13, 20 untagged");
         assert_eq!((all["eth1"].pvid(), all["br0"].to_string()), (Some(1), "none".to_owned()));
-        assert_eq!(Vlans::parse(""), None);
+        assert_eq!(Vlans::parse(""), Ok(None));
     }
 }

@@ -8,7 +8,7 @@ use crate::resource::iptables::Family;
 pub fn bystanders(others: &Others, family: Family) -> Vec<Bystander> {
     let digit = if family == Family::V4 { '4' } else { '6' };
     let mut found: Vec<Bystander> =
-        others.chains.iter().filter_map(|chain| native(chain, others, family)).collect();
+        others.chains.iter().flat_map(|chain| native(chain, others, family)).collect();
     for backend in others.backend_rules.keys() {
         let (name, hooks) = match backend.as_str() {
             "ebtables" => ("ebtables".to_owned(), vec![Hook::Bridge]),
@@ -28,7 +28,8 @@ pub fn bystanders(others: &Others, family: Family) -> Vec<Bystander> {
 /// family.
 pub(super) fn walls(others: &Others, family: Family) -> impl Iterator<Item = (String, &'static str)> {
     let walls = others.chains.iter().filter(|chain| chain.contains("policy drop"));
-    walls.filter_map(move |chain| native(chain, others, family)).filter_map(|one| {
+    let all = walls.flat_map(move |chain| native(chain, others, family));
+    all.filter(|one| one.effect == Effect::MayDrop).filter_map(|one| {
         let hook = match one.hooks.as_slice() {
             [Hook::Input] => "input",
             [Hook::Forward] => "forward",
@@ -40,8 +41,34 @@ pub(super) fn walls(others: &Others, family: Family) -> impl Iterator<Item = (St
 }
 
 /// `inet other type filter hook forward priority 10; policy drop;`, where it meets packets of the family
-/// and it or its table does something to them.
-fn native(chain: &str, others: &Others, family: Family) -> Option<Bystander> {
+/// and it or its table does something to them: once for each thing that it may do.
+fn native(chain: &str, others: &Others, family: Family) -> Vec<Bystander> {
+    let Some(BaseChain { table, nat, drops, hooks }) = base_chain(chain, family) else { return Vec::new() };
+    let acts = |act: &str| others.acts.contains(&format!("{table} {act}"));
+    let effects = [
+        (Effect::MayRewrite, if nat { acts("rewrite") } else { acts("change") }),
+        (Effect::MayDrop, !nat && (drops || acts("drop"))),
+        (Effect::MayMark, acts("mark")),
+        (Effect::MayUntrack, !nat && acts("untrack")),
+    ];
+    let name = format!("nft table {table}");
+    let there = effects.into_iter().filter(|(_, there)| *there);
+    there.map(|(effect, _)| Bystander { name: name.clone(), hooks: hooks.clone(), effect }).collect()
+}
+
+/// A native base chain.
+struct BaseChain {
+    /// `FAMILY NAME`.
+    table: String,
+    /// Its type is `nat`.
+    nat: bool,
+    /// Its policy is `drop`.
+    drops: bool,
+    hooks: Vec<Hook>,
+}
+
+/// Reads a base chain that packets of the family meet.
+fn base_chain(chain: &str, family: Family) -> Option<BaseChain> {
     let words: Vec<&str> = chain.split([' ', '\t', ';']).filter(|word| !word.is_empty()).collect();
     let after = |name: &str| {
         let at = words.iter().skip(2).position(|word| *word == name)?;
@@ -55,24 +82,21 @@ fn native(chain: &str, others: &Others, family: Family) -> Option<Bystander> {
         "ip6" => family == Family::V6,
         _ => false,
     };
-    let hook = match after("hook")? {
+    let hooks = match after("hook")? {
         "input" | "output" if bridge => return None,
-        _ if bridge => Hook::Bridge,
-        "ingress" | "prerouting" => Hook::Prerouting,
-        "input" => Hook::Input,
-        "forward" => Hook::Forward,
-        "output" => Hook::Output,
-        "postrouting" | "egress" => Hook::Postrouting,
+        _ if bridge => vec![Hook::Bridge],
+        // At a device, which may be the port of a bridge.
+        "ingress" => vec![Hook::Prerouting, Hook::Bridge],
+        "egress" => vec![Hook::Postrouting, Hook::Bridge],
+        "prerouting" => vec![Hook::Prerouting],
+        "input" => vec![Hook::Input],
+        "forward" => vec![Hook::Forward],
+        "output" => vec![Hook::Output],
+        "postrouting" => vec![Hook::Postrouting],
         _ => return None,
     };
-    let acts = |act: &str| others.acts.contains(&format!("{table} {act}"));
-    let effect = if after("type") == Some("nat") {
-        acts("rewrite").then_some(Effect::MayRewrite)
-    } else {
-        (after("policy") == Some("drop") || acts("drop")).then_some(Effect::MayDrop)
-    };
-    let name = format!("nft table {table}");
-    effect.filter(|_| meets).map(|effect| Bystander { name, hooks: vec![hook], effect })
+    let (nat, drops) = (after("type") == Some("nat"), after("policy") == Some("drop"));
+    meets.then_some(BaseChain { table, nat, drops, hooks })
 }
 
 #[cfg(test)]
@@ -105,6 +129,15 @@ mod tests {
             met("bridge f type filter hook forward priority 0; policy drop;", &[], Family::V6),
             Some((Hook::Bridge, Effect::MayDrop))
         );
+        for (act, effect) in
+            [("change", Effect::MayRewrite), ("mark", Effect::MayMark), ("untrack", Effect::MayUntrack)]
+        {
+            let acts = [format!("inet other {act}")];
+            assert_eq!(met(input, &[&acts[0]], Family::V4), Some((Hook::Input, effect)));
+        }
+        let at_port = "netdev f type filter hook ingress device \"vnet0\" priority 0; policy drop;";
+        let others = Others { chains: vec![at_port.to_owned()], ..Others::default() };
+        assert_eq!(bystanders(&others, Family::V4)[0].hooks, [Hook::Prerouting, Hook::Bridge]);
     }
 
     #[test]

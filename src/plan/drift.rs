@@ -19,16 +19,16 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         generation: observed.state.generation,
         verdict: Verdict::Unchanged,
         changes: Vec::new(),
-        warnings: host::left_behind(observed).collect(),
+        warnings: host::left_behind(desired, observed).collect(),
         bundle: super::Bundle::default(),
     };
-    let record = match observed.state.record.as_deref().map(Record::parse) {
-        Some(Ok(record)) => record,
-        Some(Err(error)) => {
-            plan.verdict = Verdict::Refused(host::unreadable(&error));
+    let record = match host::record(observed) {
+        Ok(Some(record)) => record,
+        Err(refusal) => {
+            plan.verdict = Verdict::Refused(refusal);
             return plan;
         }
-        None => {
+        Ok(None) => {
             plan.warnings.push(Warning {
                 code: "not-managed",
                 message: "nothing was ever applied to this host, so nothing can have drifted".to_owned(),

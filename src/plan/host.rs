@@ -103,7 +103,8 @@ impl Refusal {
                  puts itself back when no new connection confirms",
             ),
             "bypass_wrong" => Some(
-                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, or --accept-risk bypass_wrong",
+                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, with `hook: last` for FORWARD where rules of \
+                 others filter guests, or --accept-risk bypass_wrong",
             ),
             "removes-all" => Some("nothing was touched; if that is meant, --accept-risk removes-all"),
             "adoption_differs" => Some(
@@ -153,11 +154,10 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         warnings: desired.warnings.clone(),
         bundle: Bundle::default(),
     };
-    let record = match observed.state.record.as_deref().map(Record::parse) {
-        None => Record::default(),
-        Some(Ok(record)) => record,
-        Some(Err(error)) => {
-            plan.verdict = Verdict::Refused(unreadable(&error));
+    let record = match record(observed) {
+        Ok(record) => record.unwrap_or_default(),
+        Err(refusal) => {
+            plan.verdict = Verdict::Refused(refusal);
             return plan;
         }
     };
@@ -183,7 +183,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     }
     removes_all(&record, desired, &mut plan.changes);
     plan.changes.extend(adoption.changes.iter().cloned());
-    plan.warnings.extend(left_behind(observed));
+    plan.warnings.extend(left_behind(desired, observed));
     let refusal = refusal(desired, observed, options, &sysctl)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))
         .or_else(|| adoption.refusal.clone());
@@ -241,7 +241,7 @@ fn removed_kinds(changes: &[Change]) -> Option<String> {
 }
 
 /// What an earlier run or the last boot left to be looked at.
-pub(super) fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
+pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Warning> {
     let state = &observed.state;
     let open = state.open.as_ref().map(|id| Warning {
         code: "open-transaction",
@@ -258,13 +258,26 @@ pub(super) fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> 
         },
         origin: None,
     });
-    let guest = observed.facts.guest.as_ref().map(|port| Warning {
-        code: "controller-is-guest",
-        message: format!(
-            "kvmfw runs in a guest of this host, behind port {port}: what cuts off that guest cuts off kvmfw, and the host puts \
-             itself back; apply from elsewhere where guests are touched"
-        ),
-        origin: None,
+    // Who connects to the host is the last of the hops to it, where there are some.
+    let hop = desired.connection.jump.as_deref().and_then(|jump| jump.rsplit(',').next());
+    let guest = observed.facts.guest.as_ref().map(|port| match hop {
+        None => Warning {
+            code: "controller-is-guest",
+            message: format!(
+                "kvmfw runs in a guest of this host, behind port {port}: what cuts off that guest cuts off kvmfw, and the host puts \
+                 itself back; apply from elsewhere where guests are touched"
+            ),
+            origin: None,
+        },
+        Some(hop) => Warning {
+            code: "jump-host-is-guest",
+            message: format!(
+                "the jump host {hop} is a guest of this host, behind port {port}: what cuts off that guest cuts off all hosts that \
+                 are reached through it, and this host puts itself back; reach it another way, or apply to it last, where \
+                 guests are touched"
+            ),
+            origin: None,
+        },
     });
     open.into_iter().chain(boot).chain(guest)
 }
@@ -304,8 +317,24 @@ fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
     }
 }
 
-pub(super) fn unreadable(error: &str) -> Refusal {
-    Refusal::new("unreadable_record", format!("cannot read what the host's generation wants: {error}"))
+/// What the host's generation wants; `None` on a host without one. A generation whose record is gone is not that:
+/// whoever took it for that would forget what is ours there.
+pub(super) fn record(observed: &Observed) -> Result<Option<Record>, Refusal> {
+    let error = match (observed.state.record.as_deref().map(Record::parse), observed.state.generation) {
+        (Some(Ok(record)), _) => return Ok(Some(record)),
+        (None, None) => return Ok(None),
+        (Some(Err(error)), _) => error,
+        (None, Some(generation)) => {
+            format!("/etc/kvmfw/generations/{generation}/desired.json is missing or empty")
+        }
+    };
+    Err(Refusal::new(
+        "unreadable_record",
+        format!(
+            "cannot read what the host's generation wants: {error}; at its console, `/var/lib/kvmfw/kvmfw.sh undo` goes back \
+             to the one before"
+        ),
+    ))
 }
 
 /// Whether another inventory has the host.
@@ -424,7 +453,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         return Some(Refusal::new(
             "native_nft",
             format!(
-                "the nft table `{}` of {family} has native nft rules, which iptables cannot show; move them to a table of their own",
+                "the nft table `{}` of {family} has native nft rules or chains, which iptables cannot show; move them to a table of their own",
                 rules.live.incompatible.join("`, `")
             ),
         ));
@@ -435,7 +464,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         return Some(Refusal::new(
             "mixed_backends",
             format!(
-                "{family} is the {} one there, but {count} rules are loaded in the {other} one, and both decide; \
+                "{family} is the {} one there, but {count} rules or DROP policies are loaded in the {other} one, and both decide; \
                  move them over or flush them with {family}-{other}",
                 rules.backend
             ),

@@ -7,7 +7,7 @@ use crate::observe::{Observed, Predicted};
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
 use crate::resource::iptables::save::{Save, SaveChain, jump, tokens};
-use crate::resource::iptables::{Chain, Family, HOOK_COMMENT, PREFIX, Policy, Rules};
+use crate::resource::iptables::{Chain, Family, HOOK_COMMENT, Hook, PREFIX, Policy, Rules};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -205,18 +205,22 @@ pub(super) fn as_written(live: &Save, wanted: &Rules) -> Save {
             let rules = declared.rules.iter().map(|r| r.text.clone()).collect();
             table.insert(SaveChain { name: chain.clone(), policy: None, odd_policy: None, rules });
         }
-        let entered = rules.chains.iter().filter_map(|(own, c)| Some((&c.hook.as_ref()?.0, own)));
-        for builtin in rules.policies.keys().chain(entered.clone().map(|(builtin, _)| builtin)) {
+        let entered = rules.chains.iter().filter_map(|(own, c)| {
+            let (builtin, place) = c.hook.as_ref()?;
+            Some((builtin, *place, own))
+        });
+        for builtin in rules.policies.keys().chain(entered.clone().map(|(builtin, ..)| builtin)) {
             let mut found = table.chain(builtin).cloned().unwrap_or_else(|| SaveChain {
                 name: builtin.clone(),
                 policy: Some(Policy::Accept),
                 ..SaveChain::default()
             });
             found.policy = rules.policies.get(builtin).map(|(policy, _)| *policy).or(found.policy);
-            if let Some((_, own)) = entered.clone().find(|(of, _)| *of == builtin)
+            if let Some((_, place, own)) = entered.clone().find(|(of, ..)| *of == builtin)
                 && !found.rules.iter().any(|rule| rule.ends_with(&format!("-j {own}")))
             {
-                found.rules.insert(0, format!("-m comment --comment \"{HOOK_COMMENT}\" -j {own}"));
+                let at = if place == Hook::Last { found.rules.len() } else { 0 };
+                found.rules.insert(at, format!("-m comment --comment \"{HOOK_COMMENT}\" -j {own}"));
             }
             table.insert(found);
         }

@@ -207,16 +207,16 @@ probe_others() {
 		names=$line
 		first_line /proc/net/ip6_tables_names
 		if [ -n "$names" ] && have iptables-legacy-save; then
-			iptables-legacy-save 2>/dev/null | grep -c '^-A' | sed 's/^/legacy4=/'
+			iptables-legacy-save 2>/dev/null | deciding | sed 's/^/legacy4=/'
 		fi
 		if [ -n "$line" ] && have ip6tables-legacy-save; then
-			ip6tables-legacy-save 2>/dev/null | grep -c '^-A' | sed 's/^/legacy6=/'
+			ip6tables-legacy-save 2>/dev/null | deciding | sed 's/^/legacy6=/'
 		fi
 		;;
 	legacy)
 		if have iptables-nft-save && nf_tables_loaded; then
-			iptables-nft-save 2>/dev/null | grep -c '^-A' | sed 's/^/nft4=/'
-			ip6tables-nft-save 2>/dev/null | grep -c '^-A' | sed 's/^/nft6=/'
+			iptables-nft-save 2>/dev/null | deciding | sed 's/^/nft4=/'
+			ip6tables-nft-save 2>/dev/null | deciding | sed 's/^/nft6=/'
 		fi
 		;;
 	esac
@@ -232,6 +232,9 @@ probe_others() {
 	fi
 }
 
+# How many rules and dropping policies a saved ruleset has.
+deciding() { grep -c -e '^-A' -e '^:[^ ]* DROP'; }
+
 module_loaded() { [ -e "/sys/module/$1/initstate" ]; }
 
 nf_tables_loaded() { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules ]; }
@@ -246,11 +249,14 @@ probe_nft() {
 		own && bare !~ /^[ \t]*chain / && bare ~ /\{/ { print "native=" table ": " $0 }
 		own { next }
 		$1 == "type" && $3 == "hook" { print "chain=" table " " $0; next }
-		bare ~ /(^|[^a-z_-])(drop|reject|queue|tproxy|synproxy)([^a-z_-]|$)/ { drop[table] }
-		bare ~ /(^|[^a-z_-])(dnat|redirect)([^a-z_-]|$)/ { rewrite[table] }
-		END {
-			for (table in drop) print "acts=" table " drop"
-			for (table in rewrite) print "acts=" table " rewrite"
+		bare ~ /(^|[^a-z_-])(drop|reject|queue|tproxy|synproxy|fwd)([^a-z_-]|$)/ { acts[table " drop"] }
+		bare ~ /(^|[^a-z_-])(dnat|redirect)([^a-z_-]|$)/ { acts[table " rewrite"] }
+		bare ~ /(^|[^a-z_-])notrack([^a-z_-]|$)/ { acts[table " untrack"] }
+		# What no rule of iptables is asked about in a way that the answer would change.
+		{ gsub(/(ct mark|size|priority|nftrace|pkttype|secmark|dscp|ecn|ttl|hoplimit|helper|label|event) set /, "", bare) }
+		gsub(/mark set /, "", bare) { acts[table " mark"] }
+		bare ~ /[a-z] set / { acts[table " change"] }
+		END { for (act in acts) print "acts=" act
 		}')
 	# nft shows a match of iptables (time, hashlimit) as if it were a native one with a set; only
 	# its JSON tells them apart.

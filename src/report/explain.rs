@@ -90,7 +90,11 @@ fn bridge_text(bridge: &BridgeStory, style: Style, out: &mut String) {
 
 fn family_text(story: &FamilyStory, style: Style, out: &mut String) {
     let name = protocol(story.family);
-    let word = if story.dark.is_some() { style.alarm("DARK") } else { style.added("open") };
+    let word = match (&story.dark, &story.doubt) {
+        (Some(_), _) => style.alarm("DARK"),
+        (None, Some(_)) => style.warn("UNKNOWN"),
+        (None, None) => style.added("open"),
+    };
     let sees = if story.filtered {
         "the host's rules see bridged frames"
     } else {
@@ -103,6 +107,17 @@ fn family_text(story: &FamilyStory, style: Style, out: &mut String) {
         let line = format!("          dropped: {what} (for example a {sample})");
         let _ = writeln!(out, "{}", style.prose(&line));
         let _ = writeln!(out, "{}", style.prose(&format!("          by {}", place(&dark.by))));
+    }
+    if let Some(doubt) = &story.doubt {
+        let (what, sample) = (doubt.kinds.join(", "), printable(&doubt.sample));
+        let line = format!("          may be dropped: {what} (for example a {sample})");
+        let _ = writeln!(out, "{}", style.prose(&line));
+        let depends = match doubt.missing.is_empty() {
+            true => String::new(),
+            false => format!(": it depends on: {}", printable(&doubt.missing.join(", "))),
+        };
+        let line = format!("          by {}{depends}", place(&doubt.by));
+        let _ = writeln!(out, "{}", style.prose(&line));
     }
 }
 
@@ -183,7 +198,11 @@ fn side_text(side: &Side) -> String {
 }
 
 fn group_text(group: &LogGroup, style: Style, out: &mut String) {
-    let port = group.port.map_or_else(String::new, |port| format!(" port {port}"));
+    let port = match (group.port, group.ports) {
+        (Some(port), _) => format!(" port {port}"),
+        (None, Some(ports)) => format!(" to {ports} more ports"),
+        (None, None) => String::new(),
+    };
     let bridge = group.bridge.as_ref().map_or_else(String::new, |bridge| format!(" on {bridge}"));
     let title = format!(
         "{}× {}{port} from {} to {}{bridge}",

@@ -98,3 +98,40 @@ fn a_guard_that_ends_at_once_is_heard() {
     holder.wait().unwrap();
     project.apply(&lab, &[]).expect(0);
 }
+
+/// The record of a generation is lost. Nobody plans as if nothing there were ours, or says that nothing ever was.
+#[test]
+fn a_generation_without_its_record_is_not_planned_against() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let one = "bridges: { br9: { addresses: ['192.0.2.1/24'] } }\n";
+    let project = Project::new(&lab, &[HOST], one);
+    project.apply(&lab, &[]).expect(0);
+    let before = lab.dump_without(HOST, &["/etc/kvmfw"]);
+    project.all(&format!("{one}sysctl: {{ 60-t: {{ net.ipv4.conf.all.arp_ignore: 1 }} }}\n"));
+    project.apply(&lab, &[]).expect(0);
+    for lost in [": >", "rm "] {
+        on_host(&lab, &format!("{lost}/etc/kvmfw/generations/2/desired.json"));
+        let all = lab.dump(HOST);
+        for args in [
+            &["plan", "--format", "json"][..],
+            &["plan", "--drift", "--format", "json"],
+            &["apply", "-y", "--format", "json"],
+            &["undo", "--to", "1", "-y", "--format", "json"],
+        ] {
+            let json = project.kvmfw(&lab, args).expect(7).json();
+            assert_eq!(json["hosts"][0]["reason"], "unreadable_record", "{args:?}: {json:#}");
+        }
+        common::same(&all, &lab.dump(HOST), "nothing was to be done");
+    }
+    // The way out that they name.
+    on_host(&lab, "sh /var/lib/kvmfw/kvmfw.sh undo");
+    common::same(&before, &lab.dump_without(HOST, &["/etc/kvmfw"]), "after an undo at the console");
+    project.all(one);
+    settled(&lab, &project);
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    settled(&lab, &project);
+}

@@ -36,6 +36,59 @@ fn the_link_is_cut_when_armed() {
 }
 
 #[test]
+fn the_link_is_cut_when_the_change_begins() {
+    cut_at("claim", Cut::Both);
+}
+
+#[test]
+fn the_link_is_cut_when_applied() {
+    cut_at("applied", Cut::Both);
+}
+
+#[test]
+fn what_the_host_says_is_lost_when_armed() {
+    cut_at("armed", Cut::From);
+}
+
+#[test]
+fn what_the_host_hears_is_lost_when_the_change_begins() {
+    cut_at("claim", Cut::To);
+}
+
+/// Before it is armed nothing is touched, and the host lets go by itself, after two minutes and the time that checks may take:
+/// `KVMFW_LONG=1`.
+#[test]
+fn the_link_is_cut_when_staged() {
+    if std::env::var_os("KVMFW_LONG").is_none() {
+        common::tell(
+            "\nNIGHTLY: not run, two minutes of waiting belong to .ci/nightly; run me with KVMFW_LONG=1",
+        );
+        return;
+    }
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], &slow(80));
+    let before = lab.dump(HOST);
+    let kvmfw = start(&lab, &project, &[]);
+    // The check runs before arming too, and takes three seconds.
+    let folder = marked(&lab, "generation", None);
+    lab.cut(HOST, Cut::Both);
+    wait("the host ends it", Duration::from_secs(150), || folder.join("done").exists().then_some(()));
+    assert!(read(&folder, "done").starts_with("released"), "{}", read(&folder, "done"));
+    assert!(!folder.join("armed").exists());
+    let run = end(kvmfw);
+    assert_ne!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    lab.mend(HOST);
+    same(&before, &lab.dump(HOST));
+    let status = project.kvmfw(&lab, &["status"]).expect(0);
+    assert!(!status.stdout.contains("OPEN") && !status.stdout.contains("locked by"), "{}", status.stdout);
+    project.all(&opened(80));
+    project.apply(&lab, &[]).expect(0);
+}
+
+#[test]
 fn what_the_host_says_is_lost_when_applied() {
     cut_at("applied", Cut::From);
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::netfilter::fixtures::{classic, classic_v4, filter, ruleset};
+use crate::netfilter::{Bystander, Effect, Hook};
 
 fn br123() -> BridgeView {
     let ports = ["vnet0", "vnet1", "eth1.123"].map(String::from).to_vec();
@@ -137,4 +138,64 @@ fn a_bridge_that_filters_vlans_is_asked_within_a_vlan() {
     assert_eq!(dark(&[("vnet0", 10)]), None);
     let three = [("vnet0", 10), ("vnet1", 20), ("eth1.123", 20)];
     assert_eq!(dark(&three), sample("new TCP connection from vnet1 to eth1.123"));
+}
+
+/// *Open* is said only where nothing may drop: neither a rule that asks for more than is known, nor a table that is
+/// not read, nor NAT on a host that does not forward.
+#[test]
+fn where_some_may_be_dropped_it_is_in_doubt() {
+    let doubt = |rules: &str, around: &Surroundings, bridge: &BridgeView, forwards| {
+        guests_in_doubt(&ruleset(rules), around, Family::V4, bridge, forwards)
+    };
+    let of_rules = |rules: &str| doubt(rules, &Surroundings::default(), &br123(), false);
+    let filter = |rule: &str| format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
+    for (rule, missing, kinds) in [
+        ("-d 192.168.1.1/32 -j DROP", "destination address", 3),
+        ("-s 192.168.1.1/32 -j DROP", "source address", 3),
+        ("-p tcp -m tcp --dport 443 -j DROP", "destination port", 1),
+        ("-m set --match-set banned src -j DROP", "-m set --match-set banned src", 3),
+    ] {
+        assert_eq!(
+            guests_dark(&ruleset(&filter(rule)), &Surroundings::default(), Family::V4, &br123()),
+            None
+        );
+        let doubt = of_rules(&filter(rule)).unwrap_or_else(|| panic!("{rule}"));
+        assert_eq!(
+            (&*doubt.step.text, doubt.missing.join(" ").as_str(), doubt.kinds.len()),
+            (rule, missing, kinds)
+        );
+    }
+    for rule in [
+        "-i eth0 -s 192.168.1.1/32 -j DROP",
+        "-m limit --limit 5/min -j LOG",
+        "-m state --state INVALID -j DROP",
+        "-i br124 -m set --match-set banned src -j DROP",
+    ] {
+        assert_eq!(of_rules(&filter(rule)), None, "{rule}");
+    }
+
+    let nat =
+        |rule: &str| format!("*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n");
+    let masked = nat("-A POSTROUTING -s 192.168.1.0/24 -j MASQUERADE");
+    let led = nat("-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1");
+    let docker = nat("-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j DNAT --to-destination 172.17.0.2");
+    for (rules, off, on) in [(&masked, 3, 0), (&led, 1, 0), (&docker, 0, 0)] {
+        let kinds = |forwards| {
+            let doubt = doubt(rules, &Surroundings::default(), &br123(), forwards);
+            doubt.map_or(0, |doubt| doubt.kinds.len())
+        };
+        assert_eq!((kinds(false), kinds(true)), (off, on), "{rules}");
+    }
+
+    let bypassed = BridgeView { nf_call: false, ..br123() };
+    for (hook, seen, bypass) in
+        [(Hook::Bridge, true, true), (Hook::Forward, true, false), (Hook::Input, false, false)]
+    {
+        let table = Bystander { name: "other".into(), hooks: vec![hook], effect: Effect::MayDrop };
+        let around = Surroundings { bystanders: vec![table], ..Surroundings::default() };
+        let open = filter("-j ACCEPT");
+        let by = |bridge: &BridgeView| doubt(&open, &around, bridge, true).map(|doubt| doubt.step.table);
+        let other = |there: bool| there.then(|| "other".into());
+        assert_eq!((by(&br123()), by(&bypassed)), (other(seen), other(bypass)), "{hook:?}");
+    }
 }

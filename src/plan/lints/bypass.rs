@@ -185,7 +185,7 @@ fn dead_filters(family: Family, save: &Save, observed: &Observed) -> BTreeSet<St
 }
 
 /// Whether only bridged frames can meet a rule: it asks for a port, or comes and goes by one bridge.
-fn is_bridged(rule: &Rule, observed: &Observed) -> bool {
+pub(super) fn is_bridged(rule: &Rule, observed: &Observed) -> bool {
     let tests = || rule.matches.iter().filter(|one| !one.negated).map(|one| &one.test);
     let by_port = |test: &Test| {
         matches!(

@@ -2,6 +2,7 @@
 
 mod bypass;
 mod elsewhere;
+mod filters;
 mod flows;
 mod guests;
 mod halves;
@@ -35,6 +36,7 @@ pub(super) fn judge(desired: &Desired, observed: &Observed, rules: &[RulesPlan; 
         view.sockets(plan);
         view.dead(&mut plan.warnings);
         view.starved(&mut plan.warnings);
+        view.unfiltered(&mut plan.warnings);
         view.outranked(&mut plan.warnings);
         view.established(&mut plan.warnings);
         view.first_conntrack(&mut plan.warnings);

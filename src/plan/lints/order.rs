@@ -3,7 +3,7 @@
 use super::{View, plain};
 use crate::netfilter::dead_rules;
 use crate::problem::Warning;
-use crate::resource::iptables::HOOK_COMMENT;
+use crate::resource::iptables::{HOOK_COMMENT, Hook};
 
 impl View<'_> {
     /// Rules of ours that no packet reaches.
@@ -62,6 +62,10 @@ impl View<'_> {
     pub(super) fn outranked(&self, warnings: &mut Vec<Warning>) {
         for hook in self.predicted.hooks() {
             let Some(chain) = self.predicted.chain(hook.table, hook.chain) else { continue };
+            // Where the hook is to be last that is meant.
+            if self.wanted_hook(hook.table, &hook.target) == Some(Hook::Last) {
+                continue;
+            }
             let before = chain.rules.iter().take(hook.position - 1);
             let decides: Vec<&String> =
                 before.filter(|r| !r.contains(HOOK_COMMENT) && may_decide(r)).collect();
@@ -81,6 +85,14 @@ impl View<'_> {
                 });
             }
         }
+    }
+}
+
+impl View<'_> {
+    /// Where the inventory wants the hook of a chain of ours.
+    fn wanted_hook(&self, table: &str, chain: &str) -> Option<Hook> {
+        let table = self.desired.rules.get(&self.family)?.tables.get(table)?;
+        Some(table.chains.get(chain)?.hook.as_ref()?.1)
     }
 }
 

@@ -6,13 +6,14 @@ use crate::problem::Origin;
 use crate::resource::bridge::PortVlan;
 
 fn bridge() -> Bridge {
-    let of_eth0 = [(10, false), (11, false), (20, true)].map(|vlan| ("eth0", vlan));
-    let vlans = of_eth0.into_iter().chain([("br9", (20, true))]);
-    let vlans = vlans.map(|(port, (vid, untagged))| PortVlan {
+    // A pvid is one VLAN, also with neighbours that are untagged like it.
+    let of_eth0 = [(10, "-"), (11, "-"), (20, "pu"), (21, "u"), (22, "u")].map(|vlan| ("eth0", vlan));
+    let vlans = of_eth0.into_iter().chain([("br9", (20, "pu"))]);
+    let vlans = vlans.map(|(port, (vid, flags))| PortVlan {
         port: port.to_owned(),
         vid,
-        pvid: untagged,
-        untagged,
+        pvid: flags.contains('p'),
+        untagged: flags.contains('u'),
     });
     Bridge {
         name: "br9".to_owned(),

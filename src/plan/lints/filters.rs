@@ -1,0 +1,90 @@
+//! Guests that others filter, and accepts of ours that come first.
+
+use super::bypass::is_bridged;
+use super::{View, warn, writer};
+use crate::netfilter::{Base, Met, Packet, Ruleset, Step, Target, Verdict, guest_packets, walk};
+use crate::observe::Observed;
+use crate::plan::forecast::bridge_view;
+use crate::problem::Warning;
+use crate::resource::iptables::PREFIX;
+use crate::resource::iptables::save::{Save, SaveChain, jump};
+
+impl View<'_> {
+    /// Bridges whose frames ours accept before rules of others that are there to filter them: security groups, the rules
+    /// of nwfilter. A cure for guests in the dark is none where it opens them to everybody.
+    pub(super) fn unfiltered(&self, warnings: &mut Vec<Warning>) {
+        let Some(observed) = self.observed else { return };
+        let Some(hook) =
+            self.predicted.hooks().into_iter().find(|h| (h.table, h.chain) == ("filter", "FORWARD"))
+        else {
+            return;
+        };
+        let filters = |set: &Ruleset, chain: &SaveChain| {
+            let rules = set.rules("filter", &chain.name).unwrap_or_default();
+            !chain.is_own() && rules.iter().any(|rule| sorts_out(&rule.target) && is_bridged(rule, observed))
+        };
+        let chains = self.predicted.tables.get("filter").into_iter().flat_map(|table| table.chains());
+        if !chains.into_iter().any(|chain| filters(&self.after, chain)) {
+            return;
+        }
+        let others = Ruleset::new(&without_hook(self.predicted, hook.position));
+        for link in observed.links.bridges() {
+            let bridge = bridge_view(self.family, &link.name, Some(observed), Some(self.desired));
+            if !bridge.nf_call {
+                continue;
+            }
+            let packets = guest_packets(&self.after, self.family, &bridge);
+            let Some(rule) = packets.iter().find_map(|packet| self.passed_over(&others, packet, observed))
+            else {
+                continue;
+            };
+            let target = || jump(&rule.text).and_then(|jump| writer(&jump.target));
+            let who = writer(&rule.chain).or_else(target);
+            let message = format!(
+                "{} filter/FORWARD: ours accept what crosses {} before `{}`{} is asked, so that rule filters nothing there; `hook: last` \
+                 for FORWARD lets it decide first",
+                self.family,
+                link.name,
+                rule.text,
+                who.map_or_else(String::new, |who| format!(" of {who}")),
+            );
+            warnings.push(warn("starves-foreign", message, self.chain_origin("filter", &hook.target)));
+        }
+    }
+
+    /// The rule of others that would filter a packet, were it not for an accept of ours.
+    fn passed_over(&self, others: &Ruleset, packet: &Packet, observed: &Observed) -> Option<Step> {
+        let found = walk(&self.after, &self.around, Base::Forward, packet);
+        let ours =
+            found.decided_by.is_some_and(|step| *step.table == *"filter" && step.chain.starts_with(PREFIX));
+        if found.verdict != Verdict::Accept || !ours {
+            return None;
+        }
+        let filters = |met: &&Met| {
+            let rule =
+                || others.rules(&met.step.table, &met.step.chain)?.get(met.step.index?.checked_sub(1)?);
+            *met.step.table == *"filter"
+                && sorts_out(&met.target)
+                && rule().is_some_and(|rule| is_bridged(rule, observed))
+        };
+        let without = walk(others, &self.around, Base::Forward, packet);
+        without.met().find(filters).map(|met| met.step.clone())
+    }
+}
+
+/// Whether a target drops, or asks a chain.
+fn sorts_out(target: &Target) -> bool {
+    matches!(target, Target::Drop | Target::Jump(_) | Target::Goto(_))
+}
+
+/// The rules without our hook in FORWARD.
+fn without_hook(save: &Save, position: usize) -> Save {
+    let mut others = save.clone();
+    if let Some(table) = others.tables.get_mut("filter")
+        && let Some(mut forward) = table.chain("FORWARD").cloned()
+    {
+        forward.rules.remove(position - 1);
+        table.insert(forward);
+    }
+    others
+}

@@ -1,0 +1,167 @@
+//! Hosts whose answers, names or logins are not what one expects: told as it is, by each command, and nobody else
+//! waits for them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::Lab;
+use common::project::{Project, host_of};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+const HOST: &str = "kvm1";
+const BRIDGE: &str = "bridges: { br123: { ageing: 77 } }\n";
+
+/// Whoever asks such a host is told that it did not answer, and never that all is well there.
+#[test]
+fn no_command_takes_rubbish_for_an_answer() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], BRIDGE);
+    let keys = lab.disk(HOST, "/root/.ssh/authorized_keys");
+    let key = fs::read_to_string(&keys).unwrap();
+    fs::write(&keys, format!("command=\"sh /root/answer\" {key}")).unwrap();
+    for answer in ["printf '\\033[2Jgarbage\\nmore\\n'", "head -c 300000 /dev/urandom", ":", "exec cat"] {
+        fs::write(lab.disk(HOST, "/root/answer"), answer).unwrap();
+        for args in [
+            &["plan"][..],
+            &["apply", "-y"],
+            &["status"],
+            &["history", HOST],
+            &["unlock", HOST, "-y"],
+            &["undo", "--to", "0", "-y"],
+            &["import", HOST],
+            &["explain", "--host", HOST],
+        ] {
+            let run = project.kvmfw(&lab, args).expect(5);
+            let all = format!("{}{}", run.stdout, run.stderr);
+            assert!(all.contains(HOST) && !all.contains(['\u{1b}', '\0']), "{args:?}: {all:?}");
+            assert!(all.len() < 2000, "{args:?}: {} bytes", all.len());
+        }
+    }
+    assert!(!lab.disk(HOST, "/var/lib/kvmfw").exists(), "touched");
+}
+
+/// iproute2 prints the control characters of a link's name as they are, which is no JSON: the links of the host
+/// are known all the same, and its bridge is not made a second time, to go with the rollback.
+#[test]
+fn a_link_with_an_odd_name_hides_no_other() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let odd = "ip link add name \"$(printf 'a\\033[31mx')\" type bridge; ip link set eth1 alias \"$(printf \"the cat's \\001 \\\"port\\\"\")\"";
+    lab.host(HOST, &["sh", "-ec", odd]).ok();
+    let project = Project::new(&lab, &[HOST], BRIDGE);
+    let before = lab.dump(HOST);
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0);
+    assert!(plan.stdout.contains("- ageing_time 30000\n"), "{}", plan.stdout);
+    project.apply(&lab, &[]).expect(0);
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    // One that is taken off, with the same name beside it.
+    project.all(&format!("{BRIDGE}checks: [{{ command: 'false', required: true }}]\nsysctl: {{ 60-t: {{ net.ipv4.conf.all.arp_ignore: 1 }} }}\n"));
+    project.apply(&lab, &[]).expect(4);
+    project.all(BRIDGE);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    common::same(&before, &lab.dump(HOST), "after the undo");
+}
+
+/// Not a host without links: those cannot be read, and so nothing is planned.
+#[test]
+fn links_that_cannot_be_read_are_no_host_without_links() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).up();
+    let hosts = ["kvm1", "kvm2", "kvm3"];
+    let project = Project::new(&lab, &hosts, BRIDGE);
+    // That of another program, one that is cut off, and none.
+    let tools = ["busybox ip address show", "/usr/bin/ip \"$@\" | head -c 700", "exit 1"];
+    for (host, does) in hosts.iter().zip(tools) {
+        let script = format!(
+            "#!/bin/sh\ncase $* in *'-j address show'*) {does}; exit ;; esac\nexec /root/ip \"$@\"\n"
+        )
+        .replace("/usr/bin/ip", "/root/ip");
+        fs::write(lab.disk(host, "/root/fake"), script).unwrap();
+        let place = "tool=$(readlink -f $(command -v ip)); cp $tool /root/ip; chmod 755 /root/fake; mount --bind /root/fake $tool";
+        lab.host(host, &["sh", "-ec", place]).ok();
+    }
+    let before = hosts.map(|host| lab.host(host, &["/root/ip", "-br", "link"]).ok());
+    let json = project.apply(&lab, &["--max-unreachable", "100%", "--format", "json"]).expect(5).json();
+    for host in hosts {
+        let told = host_of(&json, host);
+        assert_eq!(
+            (&told["status"], &told["reason"]),
+            (&"unreachable".into(), &"bad_answer".into()),
+            "{told:#}"
+        );
+        assert!(told["message"].as_str().unwrap().contains("cannot read the host's links"), "{told:#}");
+        assert!(!lab.disk(host, "/var/lib/kvmfw").exists(), "{host} was touched");
+    }
+    assert_eq!(hosts.map(|host| lab.host(host, &["/root/ip", "-br", "link"]).ok()), before);
+}
+
+/// Who listens, one a port from 3001: says nothing, stops after its name, talks for ever, tries the terminal,
+/// sends rubbish for ever.
+const LISTENERS: &str = "\
+import os, socket, sys, threading, time
+def hushed(c): time.sleep(600)
+def named(c):
+    c.sendall(b'SSH-2.0-OpenSSH_9.2\\r\\n')
+    time.sleep(600)
+def talks(c):
+    while True: c.sendall(b'x' * 200 + b'\\r\\n')
+def paints(c): c.sendall(b'\\x1b[2J\\x1b]0;taken\\x07\\r\\nSSH-1.5-\\x1b[31mx\\r\\n')
+def rubbish(c):
+    while True: c.sendall(os.urandom(4096))
+def run(does, c):
+    try: does(c)
+    except OSError: pass
+def serve(s, does):
+    while True: threading.Thread(target=run, args=(does, s.accept()[0]), daemon=True).start()
+for n, does in enumerate((hushed, named, talks, paints, rubbish)):
+    s = socket.create_server(('10.99.0.1', 3001 + n))
+    threading.Thread(target=serve, args=(s, does), daemon=True).start()
+print('ready', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn a_login_that_never_comes_about_ends() {
+    if !common::require_root() || !common::require_tools(&["python3"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let mut command = lab.exec_command("python3");
+    command.args(["-c", LISTENERS]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut listeners = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(listeners.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let project = Project::new(&lab, &[HOST], BRIDGE);
+    let inventory = fs::read_to_string(project.path().join("inventories/lab.yaml")).unwrap();
+    let odd = |n: u32| format!("  odd{n}: {{ address: 10.99.0.1, ssh: {{ port: {} }} }}\n", 3000 + n);
+    let more: String = (1..=5).map(odd).collect();
+    project.write("inventories/lab.yaml", &inventory.replacen("hosts:\n", &format!("hosts:\n{more}"), 1));
+    let run = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(5);
+    let json = run.json();
+    assert_eq!(host_of(&json, HOST)["status"], "changed", "{json:#}");
+    for n in 1..=5 {
+        let told = host_of(&json, &format!("odd{n}"));
+        assert_eq!(
+            (&told["status"], &told["reason"]),
+            (&"unreachable".into(), &"connect".into()),
+            "{told:#}"
+        );
+    }
+    let all = format!("{}{}", run.stdout, run.stderr);
+    assert!(!all.contains(['\u{1b}', '\u{7}']), "{all:?}");
+    assert!(all.len() < 20_000, "{} bytes", all.len());
+    assert!(run.took < Duration::from_secs(60), "{:?}", run.took);
+    drop(listeners.stdin.take());
+    listeners.wait().unwrap();
+}
