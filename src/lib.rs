@@ -12,6 +12,7 @@ pub mod desired;
 pub mod explain;
 pub mod import;
 pub mod inventory;
+mod kept;
 pub mod netfilter;
 pub mod observe;
 pub mod plan;

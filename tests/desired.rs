@@ -74,7 +74,7 @@ fn show(desired: &Desired) -> String {
                     let hook = if *hook == Hook::Any { String::new() } else { format!(" {hook:?}") };
                     writeln!(out, "    {entered} enters {name}{hook}").unwrap();
                 }
-                for rule in &chain.rules {
+                for rule in chain.rules.iter() {
                     let module = rule.module.map(|module| format!(" loads {module}")).unwrap_or_default();
                     writeln!(out, "    -A {name} {}  ({}){module}", rule.text, rule.origin).unwrap();
                 }

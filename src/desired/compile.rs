@@ -6,7 +6,9 @@ use crate::inventory::{
     Entry, Host, Module, Owner, Project, RANK_HOST, RANK_MODULE, RANK_RANGE, Resources, RuleText, Spanned,
     Values, shown, sorted,
 };
+use crate::kept::Kept;
 use crate::problem::{Problem, Warning};
+use crate::resource::iptables::Rule;
 use crate::resource::iptables::expand::{Element, Param, Scope};
 use crate::yaml::Node;
 use rayon::prelude::*;
@@ -89,6 +91,8 @@ type Instances = HashMap<(String, String), Arc<Instance>>;
 struct Compiler<'a> {
     project: &'a Project,
     instances: Mutex<Instances>,
+    /// The rules of a chain are mostly those of other hosts as well.
+    rules: Kept<Vec<Rule>>,
 }
 
 /// A module or an entry in the order in which they are composed.
@@ -108,7 +112,7 @@ impl Source<'_> {
 
 impl<'a> Compiler<'a> {
     fn new(project: &'a Project) -> Self {
-        Self { project, instances: Mutex::default() }
+        Self { project, instances: Mutex::default(), rules: Kept::default() }
     }
 
     fn host(&self, host: &'a Host, out: &mut Outcome) -> Desired {
@@ -134,7 +138,11 @@ impl<'a> Compiler<'a> {
             Scope::from([("bridges".to_owned(), bridge_param(&bridge_names(&entries, self.project)))]);
         let sysctl = sysctl::files(&resources, out);
         let bridges = bridges::bridges(&resources, out);
-        let rules = rules::rules(&resources, &scope, out);
+        let mut rules = rules::rules(&resources, &scope, out);
+        let tables = rules.values_mut().flat_map(|family| family.tables.values_mut());
+        for chain in tables.flat_map(|table| table.chains.values_mut()) {
+            self.rules.keep(&mut chain.rules);
+        }
         let checks = connection::checks(resources.iter().map(|(_, r)| *r), out);
         let mut seen: HashSet<&Warning> = HashSet::new();
         let warnings = out.warnings.iter().filter(|w| seen.insert(w)).cloned().collect();

@@ -10,6 +10,7 @@ use crate::resource::iptables::text::Template;
 use crate::resource::iptables::{Chain, Family, Hook, PREFIX, Policy, Rules, TableRules};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 struct Merge<'a> {
     text: &'a ChainText,
@@ -123,7 +124,7 @@ fn finish(
         }
         let hook = builtin.then(|| (name.to_owned(), hook.map(|(hook, _)| hook).unwrap_or_default()));
         let origin = merge.text.name.place.origin();
-        done.chains.insert(format!("{PREFIX}{name}"), Chain { hook, rules, origin });
+        done.chains.insert(format!("{PREFIX}{name}"), Chain { hook, rules: Arc::new(rules), origin });
     }
     loops(family, table, &jumps, &done, out);
     let entered: BTreeSet<&str> = jumps.values().flatten().map(String::as_str).collect();

@@ -116,7 +116,7 @@ fn with_policies(base: &str, plan: &RulesPlan) -> String {
 /// Modules that the rules need when they are loaded at boot.
 fn boot_modules(desired: &Desired) -> BTreeSet<&'static str> {
     let tables = desired.rules.values().flat_map(|r| r.tables.values());
-    tables.flat_map(|t| t.chains.values()).flat_map(|c| &c.rules).filter_map(|r| r.module).collect()
+    tables.flat_map(|t| t.chains.values()).flat_map(|c| c.rules.iter()).filter_map(|r| r.module).collect()
 }
 
 /// Keys of modules that may be loaded long after sysctl.d was read get their values again the

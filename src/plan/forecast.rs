@@ -182,6 +182,6 @@ fn global(key: &str, observed: Option<&Observed>, desired: Option<&Desired>) -> 
 
 fn loads_br_netfilter(desired: &Desired) -> bool {
     let tables = desired.rules.values().flat_map(|rules| rules.tables.values());
-    let mut rules = tables.flat_map(|table| table.chains.values()).flat_map(|chain| &chain.rules);
+    let mut rules = tables.flat_map(|table| table.chains.values()).flat_map(|chain| chain.rules.iter());
     rules.any(|rule| rule.module == Some("br_netfilter"))
 }

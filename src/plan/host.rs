@@ -411,7 +411,7 @@ fn refusal(
 fn blamed<'a>(family: Family, desired: &'a Desired, words: &str) -> Option<&'a Origin> {
     let (chain, text) = words.rsplit_once("rule: -A ")?.1.split_once(' ')?;
     let tables = desired.rules.get(&family)?.tables.values();
-    let mut rules = tables.filter_map(|t| t.chains.get(chain)).flat_map(|c| &c.rules);
+    let mut rules = tables.filter_map(|t| t.chains.get(chain)).flat_map(|c| c.rules.iter());
     rules.find(|r| r.text == text).map(|r| &r.origin)
 }
 

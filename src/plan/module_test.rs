@@ -88,7 +88,7 @@ impl Run<'_> {
         }
         let chain = table.and_then(|t| t.chains.get(&format!("{PREFIX}{name}")));
         found.extend(
-            chain.into_iter().flat_map(|chain| &chain.rules).map(|rule| rule.text.replace(PREFIX, "")),
+            chain.into_iter().flat_map(|chain| chain.rules.iter()).map(|rule| rule.text.replace(PREFIX, "")),
         );
         let what = format!("{} {}/{name}", wanted.family, wanted.table);
         differs(&wanted.name, &what, &expected, &found)

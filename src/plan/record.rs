@@ -8,6 +8,7 @@ use crate::resource::iptables::{Family, Rules, module_of};
 use crate::resource::{bridge::Bridge, sysctl};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The resources of one generation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,7 +65,7 @@ impl Record {
             return Err(format!("it was written by a newer kvmfw (record version {})", record.version));
         }
         let rules = record.rules.values_mut().flat_map(|r| r.tables.values_mut());
-        for rule in rules.flat_map(|t| t.chains.values_mut()).flat_map(|c| &mut c.rules) {
+        for rule in rules.flat_map(|t| t.chains.values_mut()).flat_map(|c| Arc::make_mut(&mut c.rules)) {
             rule.module = module_of(&rule.text);
         }
         Ok(record)

@@ -154,7 +154,7 @@ fn lines(
 /// Which declared rule each canonical one comes from: a list in `-s` or `-d` became several.
 pub fn origins(declared: &Chain, canonical: usize) -> Vec<Option<Origin>> {
     let mut all = Vec::with_capacity(canonical);
-    for rule in &declared.rules {
+    for rule in declared.rules.iter() {
         for _ in 0..expansion(&rule.text) {
             all.push(Some(rule.origin.clone()));
         }

@@ -13,6 +13,7 @@ use crate::problem::Origin;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Every chain of ours starts with this.
 pub const PREFIX: &str = "KVMFW-";
@@ -123,14 +124,14 @@ pub struct TableRules {
 pub struct Chain {
     /// The built-in chain that enters it and where the hook stands; `None` for a user chain.
     pub hook: Option<(String, Hook)>,
-    /// The rules in order.
-    pub rules: Vec<Rule>,
+    /// The rules in order; hosts with the same share them.
+    pub rules: Arc<Vec<Rule>>,
     /// Where the chain was first declared.
     pub origin: Origin,
 }
 
 /// One declared rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// The rule as written, less `-A CHAIN`, params put in and chain names made ours. One line.
     pub text: String,

@@ -29,7 +29,7 @@ pub fn render(rules: &Rules) -> String {
             }
         }
         for (chain, declared) in &table.chains {
-            for rule in &declared.rules {
+            for rule in declared.rules.iter() {
                 if let Some(module) = rule.module {
                     let _ = write!(text, "?{module} ");
                 }
