@@ -341,3 +341,57 @@ fn vlans_need_a_kernel_that_filters_them() {
     }
     common::same(&before, &lab.dump(HOST), "a plan changes nothing");
 }
+
+/// A bridge that somebody else makes between the last look and the change stays theirs: nothing is made of it, and the
+/// rollback takes it away no more than anything else of theirs.
+#[test]
+fn a_bridge_that_somebody_else_made_meanwhile_stays() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    // The checks run once before anything is armed.
+    let make = "ip link add br9 type bridge; ip link set br9 up; ip address add 198.51.100.1/24 dev br9";
+    let text = |port: &str| {
+        format!(
+            "bridges: {{ br8: {{ stp: false }}, br9: {{ addresses: ['192.0.2.1/24'], stp: false }} }}\nchecks: [{{ command: 'test -e /run/once || {{ \
+             touch /run/once; {make}; {port} }}; true', timeout: 5s }}]\n"
+        )
+    };
+    let project = Project::new(&lab, &[HOST], "");
+    for port in ["ip link set vnet1 master br9;", ""] {
+        on_host(&lab, "rm -f /run/once; ip link del br9 2>/dev/null || true");
+        project.all(&text(port));
+        let run = project.apply(&lab, &[]).expect(4);
+        let told =
+            "the change could not be applied: bridges: br9 has been made by somebody else since: plan again";
+        assert!(run.stdout.contains(told), "{}", run.stdout);
+        assert!(!run.stdout.contains("went with this change"), "{}", run.stdout);
+        let links = on_host(&lab, "ip -o address show; ls /sys/class/net/br9/brif");
+        assert!(links.contains("br9    inet 198.51.100.1/24"), "theirs is gone: {links}");
+        assert!(!links.contains("192.0.2.1") && !links.contains("br8"), "{links}");
+        assert!(links.ends_with("vnet1\n") != port.is_empty(), "{links}");
+    }
+    // The next plan sees it, and adds to it.
+    project.apply(&lab, &[]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    assert!(on_host(&lab, "ip -o address show dev br9").contains("198.51.100.1/24"));
+}
+
+/// Which line it was that failed, and why.
+#[test]
+fn what_the_kernel_refuses_of_a_bridge_is_told() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(&lab, "ip link add p0 type veth peer name p1");
+    let check = "test -e /run/once || { touch /run/once; ip link del p0; }; true";
+    let text =
+        format!("bridges: {{ br9: {{ ports: [p0] }} }}\nchecks: [{{ command: '{check}', timeout: 5s }}]\n");
+    let project = Project::new(&lab, &[HOST], &text);
+    let run = project.apply(&lab, &[]).expect(4);
+    assert!(run.stdout.contains("could not be applied: bridges: `link set dev p0 "), "{}", run.stdout);
+    assert!(run.stdout.contains("Cannot find device"), "{}", run.stdout);
+    assert!(!on_host(&lab, "ip link").contains("br9"));
+}
