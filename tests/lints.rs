@@ -101,6 +101,32 @@ fn lints() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// Who connects to a host from one of its guests is kvmfw, or the jump host before it.
+#[test]
+fn a_guest_that_is_the_way_to_its_host() {
+    let told = |ssh: &str| {
+        let text = format!("hosts: {{ kvm1: {{ {ssh} }} }}\n");
+        let locate = Locate { home: Some("/home/ops".into()), ..Locate::default() };
+        let project = load_text(&locate, "case", &text).unwrap_or_else(|e| panic!("{:#?}", e.list));
+        let desired = compile(&project, &["kvm1".to_owned()]).unwrap().remove(0);
+        let answer = format!("{HOST}\n@n client\nguest=vnet0 of br123\n");
+        let observed = observe(&Sections::split(&answer, "n"), "").unwrap();
+        let mut plans =
+            [plan::host, plan::drift].map(|of| of(&desired, &observed, &Options::default()).warnings);
+        plans[1].retain(|warning| warning.code != "not-managed");
+        assert_eq!(plans[0], plans[1]);
+        plans[0].iter().map(|w| format!("{}: {}", w.code, w.message)).collect::<Vec<_>>()
+    };
+    let guest = &told("")[..];
+    assert!(
+        guest.len() == 1 && guest[0].starts_with("controller-is-guest: kvmfw runs in a guest"),
+        "{guest:?}"
+    );
+    let guest = &told("ssh: { jump: 'ops@b1,ops@bastion:2222' }")[..];
+    let said = "jump-host-is-guest: the jump host ops@bastion:2222 is a guest of this host, behind port vnet0 of br123";
+    assert!(guest.len() == 1 && guest[0].starts_with(said), "{guest:?}");
+}
+
 /// Names that stand in the room of the lints and are not codes of warnings.
 const NO_CODES: [&str; 5] = ["docker-icc", "docker-proxy", "kube-proxy", "libvirt-host-in", "pve-firewall"];
 

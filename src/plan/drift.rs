@@ -19,7 +19,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         generation: observed.state.generation,
         verdict: Verdict::Unchanged,
         changes: Vec::new(),
-        warnings: host::left_behind(observed).collect(),
+        warnings: host::left_behind(desired, observed).collect(),
         bundle: super::Bundle::default(),
     };
     let record = match host::record(observed) {

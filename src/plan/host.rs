@@ -183,7 +183,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     }
     removes_all(&record, desired, &mut plan.changes);
     plan.changes.extend(adoption.changes.iter().cloned());
-    plan.warnings.extend(left_behind(observed));
+    plan.warnings.extend(left_behind(desired, observed));
     let refusal = refusal(desired, observed, options, &sysctl)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))
         .or_else(|| adoption.refusal.clone());
@@ -241,7 +241,7 @@ fn removed_kinds(changes: &[Change]) -> Option<String> {
 }
 
 /// What an earlier run or the last boot left to be looked at.
-pub(super) fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> {
+pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Warning> {
     let state = &observed.state;
     let open = state.open.as_ref().map(|id| Warning {
         code: "open-transaction",
@@ -258,13 +258,26 @@ pub(super) fn left_behind(observed: &Observed) -> impl Iterator<Item = Warning> 
         },
         origin: None,
     });
-    let guest = observed.facts.guest.as_ref().map(|port| Warning {
-        code: "controller-is-guest",
-        message: format!(
-            "kvmfw runs in a guest of this host, behind port {port}: what cuts off that guest cuts off kvmfw, and the host puts \
-             itself back; apply from elsewhere where guests are touched"
-        ),
-        origin: None,
+    // Who connects to the host is the last of the hops to it, where there are some.
+    let hop = desired.connection.jump.as_deref().and_then(|jump| jump.rsplit(',').next());
+    let guest = observed.facts.guest.as_ref().map(|port| match hop {
+        None => Warning {
+            code: "controller-is-guest",
+            message: format!(
+                "kvmfw runs in a guest of this host, behind port {port}: what cuts off that guest cuts off kvmfw, and the host puts \
+                 itself back; apply from elsewhere where guests are touched"
+            ),
+            origin: None,
+        },
+        Some(hop) => Warning {
+            code: "jump-host-is-guest",
+            message: format!(
+                "the jump host {hop} is a guest of this host, behind port {port}: what cuts off that guest cuts off all hosts that \
+                 are reached through it, and this host puts itself back; reach it another way, or apply to it last, where \
+                 guests are touched"
+            ),
+            origin: None,
+        },
     });
     open.into_iter().chain(boot).chain(guest)
 }
