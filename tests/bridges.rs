@@ -122,6 +122,38 @@ fn bridges_of_others_are_refused() {
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
 }
 
+/// Ports of such bridges are theirs too, and what can be no port at all is refused before its addresses move.
+#[test]
+fn ports_of_others_and_what_can_be_no_port_are_refused() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(
+        &lab,
+        "ip link add virbr0 type bridge; ip link add vnet9 type veth peer name p9; ip link set vnet9 master virbr0 up
+         ip link add br7 type bridge; ip link add p7 type veth peer name q7; ip link set p7 master br7 up",
+    );
+    let before = lab.dump(HOST);
+    for (port, reason, said) in [
+        ("vnet9", "foreign_owner", "vnet9 is a port of virbr0, which is one of libvirt"),
+        ("br123", "unsupported", "br123 cannot be a port of a bridge"),
+        ("lo", "unsupported", "lo cannot be a port of a bridge"),
+    ] {
+        let text = format!("bridges: {{ br9: {{ ports: [{port}], take_addresses: true }} }}\n");
+        let project = Project::new(&lab, &[HOST], &text);
+        let host = project.apply(&lab, &["--format", "json"]).expect(7).json()["hosts"][0].clone();
+        assert_eq!(host["reason"], reason, "{host:#}");
+        assert!(host["message"].as_str().unwrap().contains(said), "{host:#}");
+        common::same(&before, &lab.dump(HOST), "nothing was to be done");
+    }
+    // One of a bridge of the host's own is moved, and comes back.
+    let project = Project::new(&lab, &[HOST], "bridges: { br9: { ports: [p7], take_addresses: true } }\n");
+    project.apply(&lab, &[]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    common::same(&before, &lab.dump(HOST), "after undo --to 0");
+}
+
 /// A boot that cannot make a bridge what it should be says so, then and afterwards, until it is mended.
 #[test]
 fn what_fails_at_boot_is_told() {
@@ -342,6 +374,47 @@ fn vlans_need_a_kernel_that_filters_them() {
     common::same(&before, &lab.dump(HOST), "a plan changes nothing");
 }
 
+/// A port moves from one of our bridges to another, whichever is planned first, and it is one step.
+#[test]
+fn a_port_moves_between_bridges_of_ours() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(&lab, "ip link add p0 type veth peer name p1");
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        "bridges: { br9: { ports: [p0], mac: '02:00:00:00:00:09' }, br5: { mac: '02:00:00:00:00:05' } }\n",
+    );
+    project.apply(&lab, &[]).expect(0);
+    let master = || on_host(&lab, "basename $(readlink /sys/class/net/p0/master)");
+    for (bridges, of) in [
+        (
+            "br5: { ports: [p0], take_addresses: true, mac: '02:00:00:00:00:05' }, br9: { mac: '02:00:00:00:00:09' }",
+            "br5",
+        ),
+        (
+            "br5: { mac: '02:00:00:00:00:05' }, br9: { ports: [p0], take_addresses: true, mac: '02:00:00:00:00:09' }",
+            "br9",
+        ),
+        // And where the one that it leaves goes.
+        ("br5: { ports: [p0], take_addresses: true, mac: '02:00:00:00:00:05' }", "br5"),
+        ("br9: { ports: [p0], take_addresses: true, mac: '02:00:00:00:00:09' }", "br9"),
+    ] {
+        project.all(&format!(
+            "bridges: {{ {bridges} }}\nchecks: [{{ command: '[ ! -e /var/lib/kvmfw/open ]', required: true }}]\n"
+        ));
+        let before = master();
+        project.apply(&lab, &[]).expect(4);
+        assert_eq!(master(), before, "after a rollback: {bridges}");
+        project.all(&format!("bridges: {{ {bridges} }}\n"));
+        project.apply(&lab, &[]).expect(0);
+        assert_eq!(master().trim(), of, "{bridges}");
+        project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    }
+}
+
 /// A bridge that somebody else makes between the last look and the change stays theirs: nothing is made of it, and the
 /// rollback takes it away no more than anything else of theirs.
 #[test]
@@ -394,4 +467,49 @@ fn what_the_kernel_refuses_of_a_bridge_is_told() {
     assert!(run.stdout.contains("could not be applied: bridges: `link set dev p0 "), "{}", run.stdout);
     assert!(run.stdout.contains("Cannot find device"), "{}", run.stdout);
     assert!(!on_host(&lab, "ip link").contains("br9"));
+}
+
+/// A bridge of the host's own goes in the window, and one of its ports was ours. `ip` ends at a line that names it,
+/// and what is behind that line is put back all the same.
+#[test]
+fn a_rollback_goes_on_past_a_bridge_that_is_gone() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(
+        &lab,
+        "ip link add br7 type bridge; ip link add p7 type veth peer name q7; ip link set p7 master br7 up",
+    );
+    let ageing = "cat /sys/class/net/br123/bridge/ageing_time";
+    let before = on_host(&lab, ageing);
+    let check = "test -e /run/once || { touch /run/once; exit 0; }; ip link del br7; false";
+    let text = format!(
+        "bridges: {{ br1: {{ ports: [p7], take_addresses: true }}, br123: {{ ageing: 77 }} }}\nchecks: [{{ command: '{check}', timeout: 5s, required: true }}]\n"
+    );
+    let project = Project::new(&lab, &[HOST], &text);
+    project.apply(&lab, &[]).expect(4);
+    assert_eq!(on_host(&lab, ageing), before);
+    assert!(!on_host(&lab, "ip link").contains("br1:"), "the new bridge is there");
+}
+
+/// The same at boot, where it is told.
+#[test]
+fn a_boot_goes_on_past_a_bridge_that_is_not_there() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(&lab, "ip link add br1 type bridge; ip link add p7 type veth peer name q7");
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        "bridges: { br1: { ports: [eth1], take_addresses: true }, br9: { ageing: 77 } }\n",
+    );
+    project.apply(&lab, &[]).expect(0);
+    // Nothing of the host makes it at boot.
+    lab.reboot(HOST);
+    assert!(on_host(&lab, "ip -d link show br9").contains("ageing_time 7700"), "the rest was to be done");
+    let status = project.kvmfw(&lab, &["status"]);
+    assert!(status.stdout.contains("BOOT FAILED bridges: `link set dev br1 "), "{}", status.stdout);
 }

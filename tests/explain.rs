@@ -313,101 +313,68 @@ fn asked_of_a_host_that_no_inventory_knows_with_sudo() {
     asked_by_login_and_address("admin", Shell::Dash, Backend::Nft);
 }
 
-/// A native table of nft counts where it can do something to the packet that is asked about, and only there.
-#[test]
-fn native_tables_that_may_drop_make_it_unknown() {
+/// Guests by the names that virsh has for them, and the lines of the host's own journal: their answers as they print them.
+fn virsh_and_the_journal(shell: Shell, backend: Backend) {
     if !common::require_root() {
         return;
     }
-    let lab = Lab::up();
+    let lab = Lab::builder().shell(shell).backend(backend).up();
     let project = Project::new(&lab, &[HOST], "");
-    let verdict = |to: &str| {
-        let args = ["explain", "--host", HOST, "--from", "vnet0", "--to", to, "--format", "json"];
-        let host = project.kvmfw(&lab, &args).expect(0).json()["hosts"][0].clone();
-        let fate = &host["packets"][0]["fate"];
-        format!("{} {} {}", fate["verdict"], fate["by"]["table"], host["others"])
-    };
-    let nft = |script: &str| lab.host(HOST, &["nft", script]).ok();
-    let (v4, v6) = ("192.168.1.53:80", "[fd00:1::53]:80");
-    let open = "\"passes\" null null";
-    nft(
-        "add table inet watch; add chain inet watch f { type filter hook forward priority 10; }; add rule inet watch f counter",
+    let bin = lab.disk(HOST, "/root/bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let line = "Nov 26 01:00:00 kvm1 kernel: mine: IN=br123 OUT=br123 PHYSIN=vnet0 PHYSOUT=eth1 MAC=02 SRC=192.168.1.1 DST=192.168.1.53 LEN=56 \
+                TOS=0x00 PREC=0x00 TTL=64 ID=1 DF PROTO=UDP SPT=4001 DPT=53 LEN=36";
+    let domains = " Interface   Type     Source   Model    MAC\n-----------------------------------------------------------\n";
+    for (name, says) in [
+        (
+            "virsh",
+            format!(
+                "case $* in\n'list --name') printf 'web 1\\ndb\\n\\n' ;;\n'domiflist web 1') printf '{domains} vnet0       bridge   br123    virtio   52:54:00:00:00:01\\n\\n' ;;\n\
+                 'domiflist db') printf '{domains} vnet1       bridge   br123    virtio   52:54:00:00:00:02\\n -           bridge   br9      virtio   52:54:00:00:00:03\\n\\n' ;;\n\
+                 *) exit 1 ;;\nesac",
+                domains = domains.replace('\n', "\\n")
+            ),
+        ),
+        (
+            "journalctl",
+            format!(
+                "[ \"$1\" = -k ] || exit 1\nprintf '%s\\n' '{line}' 'Nov 26 kvm1 kernel: eth0: link up' '{line}'"
+            ),
+        ),
+        ("systemctl", "exit 1".to_owned()),
+    ] {
+        std::fs::write(bin.join(name), format!("#!/bin/sh\n{says}\n")).unwrap();
+    }
+    // A file of libvirt, which is not asked where virsh answers.
+    let prepare = "chmod 755 /root/bin/*; mount --bind /root/bin /usr/local/bin; \
+                   for file in journalctl systemctl; do [ ! -e /usr/bin/$file ] || mount --bind /root/bin/$file /usr/bin/$file; done; mkdir -p /run/systemd/system /run/libvirt/qemu; \
+                   echo \"<target dev='vnet0'/>\" >/run/libvirt/qemu/other.xml; iptables -A FORWARD -j LOG --log-prefix 'mine: '; iptables -P FORWARD DROP";
+    lab.host(HOST, &["sh", "-c", prepare]).ok();
+    let json = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "json"]).expect(0).json();
+    let ports = json["hosts"][0]["bridges"][0]["ports"].as_array().unwrap().clone();
+    let guests: Vec<_> = ports.iter().map(|port| (port["name"].as_str(), port["guest"].as_str())).collect();
+    assert_eq!(guests, [(Some("eth1"), None), (Some("vnet0"), Some("web 1")), (Some("vnet1"), Some("db"))]);
+    let json =
+        project.kvmfw(&lab, &["explain", "--host", HOST, "--log", "--format", "json"]).expect(0).json();
+    let log = &json["hosts"][0]["log"];
+    let group = &log["groups"][0];
+    assert_eq!(
+        (&log["packets"], &group["count"], &group["from"]["guest"]),
+        (&2.into(), &2.into(), &"web 1".into())
     );
-    assert_eq!((verdict(v4), verdict(v6)), (open.to_owned(), open.to_owned()), "it only counts");
-    nft(
-        "add table ip6 other; add chain ip6 other f { type filter hook forward priority 10; }; add rule ip6 other f tcp dport 80 drop",
+    assert_eq!(
+        (&group["rule"]["rule"], &group["live"]["verdict"]),
+        (&1.into(), &"dropped".into()),
+        "{log:#}"
     );
-    let told = "[\"nft table ip6 other\"]";
-    assert_eq!(verdict(v4), format!("\"passes\" null {told}"));
-    assert_eq!(verdict(v6), format!("\"unknown\" \"nft table ip6 other\" {told}"));
-    let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
-    assert!(text.contains("nft table ip6 other"), "{text}");
 }
 
-/// *Open* is said only of bridges where nothing may drop: each of these is measured with a guest's ping, which dies.
 #[test]
-fn open_is_never_said_of_guests_that_may_be_dark() {
-    if !common::require_root() {
-        return;
-    }
-    let lab = Lab::up();
-    let project = Project::new(&lab, &[HOST], "");
-    let host = |command: &str| lab.host(HOST, &["sh", "-c", command]).ok();
-    let explain = |args: &[&str]| {
-        let args = [&["explain", "--host", HOST, "--format", "json"][..], args].concat();
-        project.kvmfw(&lab, &args).expect(0).json()["hosts"][0].clone()
-    };
-    let by = |told: &serde_json::Value| {
-        let text = |key: &str| told["by"][key].as_str().unwrap_or("").to_owned();
-        format!("{} {}", text("table"), text("text"))
-    };
-    let v4 = || explain(&["--bridge", "br123"])["bridges"][0]["families"][0].clone();
-    let ping = || lab.guest_ping(HOST, "g0", "192.168.1.2");
-    assert!(ping() && v4()["doubt"].is_null() && v4()["dark"].is_null(), "{:#}", v4());
-    let bridge_table = "nft add table bridge w; nft add chain bridge w f '{ type filter hook forward priority 0; policy drop; }'";
-    let off = "sysctl -qw net.bridge.bridge-nf-call-iptables=0";
-    let gone = format!("nft delete table bridge w; {}", off.replace("=0", "=1"));
-    for (make, take_away, blamed) in [
-        (
-            "iptables -A FORWARD -d 192.168.1.2 -j DROP",
-            "iptables -F FORWARD",
-            "filter -d 192.168.1.2/32 -j DROP",
-        ),
-        (
-            "iptables -t nat -A POSTROUTING -s 192.168.1.0/24 -j MASQUERADE",
-            "iptables -t nat -F",
-            "nat -s 192.168.1.0/24 -j MASQUERADE",
-        ),
-        (&format!("{bridge_table}; {off}"), &gone, "nft table bridge w may drop it"),
-    ] {
-        host(make);
-        assert!(!ping(), "{make}");
-        let told = v4();
-        assert!(told["dark"].is_null() && by(&told["doubt"]) == blamed, "{make}: {told:#}");
-        let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
-        assert!(text.contains("IPv4  UNKNOWN  ") && text.contains("may be dropped: "), "{text}");
-        let svg = project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "svg"]).expect(0).stdout;
-        let table = blamed.rsplit_once(" may drop it").map_or(blamed, |(table, _)| table);
-        let on_the_way = told["tables"][0].as_str().unwrap();
-        assert!(table.starts_with(on_the_way.split('/').next().unwrap()), "{told:#}");
-        assert!(svg.contains(&format!("on the way: {on_the_way}")), "{svg}");
-        assert!(svg.contains("class=\"doubt\"") && svg.contains("class=\"maybe\""), "{svg}");
-        let mermaid =
-            project.kvmfw(&lab, &["explain", "--host", HOST, "--format", "mermaid"]).expect(0).stdout;
-        assert!(mermaid.contains("b0 -.-> b0f0") && mermaid.contains("class b0f0"), "{mermaid}");
-        if !make.contains("-d 192") {
-            let fate =
-                explain(&["--from", "vnet0", "--to", "192.168.1.2/icmp"])["packets"][0]["fate"].clone();
-            assert_eq!(
-                (fate["verdict"].as_str(), by(&fate)),
-                (Some("unknown"), blamed.to_owned()),
-                "{fate:#}"
-            );
-        }
-        host(take_away);
-        assert!(ping(), "{take_away}");
-    }
-    // A host that forwards brings back what it rewrites.
-    host("iptables -t nat -A POSTROUTING -s 192.168.1.0/24 -j MASQUERADE; sysctl -qw net.ipv4.ip_forward=1");
-    assert!(ping() && v4()["doubt"].is_null(), "{:#}", v4());
+fn virsh_and_the_journal_dash_nft() {
+    virsh_and_the_journal(Shell::Dash, Backend::Nft);
+}
+
+#[test]
+fn virsh_and_the_journal_busybox_legacy() {
+    virsh_and_the_journal(Shell::Busybox, Backend::Legacy);
 }

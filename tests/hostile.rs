@@ -96,6 +96,14 @@ fn both_backends_and_native_rules_are_refused() {
     assert!(one["message"].as_str().unwrap().contains("flush them with iptables-legacy"), "{one:#}");
     assert_eq!(two["reason"], "native_nft", "{two:#}");
     assert_eq!(["kvm1", "kvm2"].map(|h| lab.dump(h)), before, "touched");
+    // A chain of its own in a table of iptables decides too, and no rule of it is shown.
+    sh(
+        &lab,
+        "kvm2",
+        "iptables -F INPUT; nft add chain ip filter late '{ type filter hook forward priority 5; policy drop; }'",
+    );
+    let json = project.kvmfw(&lab, &["plan", "-l", "kvm2", "--format", "json"]).expect(7).json();
+    assert_eq!(host_of(&json, "kvm2")["reason"], "native_nft", "{json:#}");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use super::{Code, Common, Format, exit, reach, setup};
 use crate::desired::{self, Desired};
 use crate::explain::{
-    End, Explanation, Extra, Question, Scene, bridges, cures, destination, mermaid, read_log, story, svg,
+    End, Explanation, Extra, Question, Scene, bridges, cures, destination, mermaid, read_log, rp_filter,
+    story, svg,
 };
 use crate::inventory::{self, BOOTSTRAP, Locate, Stanza};
 use crate::observe::{ObserveError, Observed, Sections, observe};
@@ -80,7 +81,7 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
     let mut code = exit::DONE;
     let mut found = Vec::new();
     for desired in hosts {
-        match ask(common, &desired, wanted, journal)? {
+        match ask(common, &desired, wanted, journal, question.as_ref())? {
             Ok(answer) => {
                 let (observed, extra) = *answer;
                 let text = log.as_deref().unwrap_or(&extra.log);
@@ -154,6 +155,9 @@ impl ExplainArgs {
         if from.is_none() && self.device.is_none() && self.bridge.is_none() {
             return Err(bad("say where the packet comes from: --from, --in or --bridge".to_owned()));
         }
+        if let Some(Ok(End::Address(_) | End::Host) | Err(_)) = self.device.as_deref().map(End::parse) {
+            return Err(bad("--in is the name of a device".to_owned()));
+        }
         let (device, bridge) = (self.device.clone(), self.bridge.clone());
         Ok(Some(Question { from, to, port, transport, device, bridge, established: self.established }))
     }
@@ -216,8 +220,15 @@ fn ask(
     desired: &Desired,
     wanted: bool,
     journal: bool,
+    question: Option<&Question>,
 ) -> Result<Result<Box<(Observed, Extra)>, u8>, u8> {
-    let (want, keys) = if wanted { plan::question(desired) } else { Default::default() };
+    let (want, mut keys) = if wanted { plan::question(desired) } else { Default::default() };
+    for device in
+        question.and_then(|question| question.device.as_deref()).into_iter().flat_map(|d| ["all", d])
+    {
+        keys.push_str(&rp_filter(device));
+        keys.push('\n');
+    }
     ask_about(common, "explain", desired, (want, keys), journal)
 }
 

@@ -1,7 +1,7 @@
 //! Every bridge of a host: who hangs on it, whether its frames meet iptables, and who is in the dark.
 
-use super::path::forwards;
 use super::scene::{Place, Scene};
+use super::settings::forwards;
 use crate::netfilter::{Hook, guests_dark, guests_in_doubt};
 use crate::observe::Live;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
@@ -158,6 +158,9 @@ const WAY: [(&str, &str); 8] = [
 fn tables(scene: &Scene<'_>, family: Family, filtered: bool) -> Vec<String> {
     let save = scene.saves.get(&family).filter(|_| filtered);
     let acts = |(table, chain): &(&str, &str)| {
+        if save.is_some_and(|save| save.incompatible.iter().any(|name| name == table)) {
+            return true;
+        }
         let chain = save.and_then(|save| save.chain(table, chain));
         chain.is_some_and(|chain| !chain.rules.is_empty() || chain.policy != Some(Policy::Accept))
     };

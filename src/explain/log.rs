@@ -41,6 +41,9 @@ pub struct LogGroup {
     /// The port they go to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// So many ports, where the rest of many stand together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<usize>,
     /// One of them: `192.168.1.1 → 192.168.1.53`.
     pub example: String,
     /// What becomes of such a packet with the rules that are live.
@@ -67,7 +70,7 @@ pub struct Side {
 
 /// Reads lines and groups them. Without a scene nothing is known of rules and guests.
 pub fn read_log(text: &str, live: Option<&Scene<'_>>, desired: Option<&Scene<'_>>) -> LogStory {
-    let mut found: BTreeMap<_, (usize, LogLine)> = BTreeMap::new();
+    let mut found: BTreeMap<_, BTreeMap<_, (usize, LogLine)>> = BTreeMap::new();
     let (mut packets, mut others) = (0, 0);
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let Some(line) = LogLine::parse(line) else {
@@ -80,12 +83,61 @@ pub fn read_log(text: &str, live: Option<&Scene<'_>>, desired: Option<&Scene<'_>
             (line.input.clone(), line.output.clone(), line.physin.clone(), line.physout.clone()),
             (line.family(), line.protocol.clone(), line.dport),
         );
-        found.entry(key).or_insert((0, line)).0 += 1;
+        // Rules ask for these too, so that one of a group may pass and another die.
+        let asked = (line.src, line.dst, line.icmp, line.opens);
+        found.entry(key).or_default().entry(asked).or_insert((0, line)).0 += 1;
     }
-    let mut groups: Vec<LogGroup> =
-        found.into_values().map(|(count, line)| group(count, &line, live, desired)).collect();
+    let mut groups: Vec<LogGroup> = Vec::new();
+    for lines in found.into_values() {
+        let mut of_key: Vec<LogGroup> = Vec::new();
+        for (count, line) in lines.into_values() {
+            let group = group(count, &line, live, desired);
+            let same = |other: &&mut LogGroup| {
+                (&other.rule, &other.live, &other.desired) == (&group.rule, &group.live, &group.desired)
+            };
+            match of_key.iter_mut().find(same) {
+                Some(other) => other.count += group.count,
+                None => of_key.push(group),
+            }
+        }
+        groups.extend(of_key);
+    }
+    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    let mut groups = folded(groups);
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
     LogStory { packets, others, groups }
+}
+
+/// So many groups that differ in their port alone stand for themselves: a scan of ports has thousands.
+const PORTS: usize = 5;
+
+/// Puts those together that differ in their port alone, but for the most frequent, which come first.
+fn folded(groups: Vec<LogGroup>) -> Vec<LogGroup> {
+    let alike = |a: &LogGroup, b: &LogGroup| {
+        (&a.rule, &a.prefix, &a.from, &a.to, &a.protocol, &a.live, &a.desired)
+            == (&b.rule, &b.prefix, &b.from, &b.to, &b.protocol, &b.live, &b.desired)
+            && a.port.is_some() == b.port.is_some()
+    };
+    // Of each sort: how many there were, and where the rest stands.
+    let mut sorts: Vec<(LogGroup, usize, usize)> = Vec::new();
+    let mut kept: Vec<LogGroup> = Vec::new();
+    for group in groups {
+        let Some((_, seen, rest)) = sorts.iter_mut().find(|(first, ..)| alike(first, &group)) else {
+            sorts.push((group.clone(), 1, 0));
+            kept.push(group);
+            continue;
+        };
+        *seen += 1;
+        if *seen <= PORTS + 1 || group.port.is_none() {
+            *rest = kept.len();
+            kept.push(group);
+        } else if let Some(together) = kept.get_mut(*rest) {
+            together.count += group.count;
+            together.port = None;
+            together.ports = Some(*seen - PORTS);
+        }
+    }
+    kept
 }
 
 fn group(count: usize, line: &LogLine, live: Option<&Scene<'_>>, desired: Option<&Scene<'_>>) -> LogGroup {
@@ -106,6 +158,7 @@ fn group(count: usize, line: &LogLine, live: Option<&Scene<'_>>, desired: Option
         to: side(&line.output, &line.physout),
         protocol: line.protocol.clone(),
         port: line.dport,
+        ports: None,
         example: format!("{} → {}", line.src, line.dst),
         live: live.map(end),
         desired: desired.map(end),
@@ -155,6 +208,33 @@ fn log_prefix(rule: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What scans ports is one thing; what is frequent stands for itself.
+    #[test]
+    fn a_scan_is_one_group() {
+        let line = |port: u16| {
+            format!(
+                "IN=eth0 OUT= MAC=02 SRC=10.0.0.1 DST=10.0.0.2 LEN=56 PROTO=TCP SPT=4001 DPT={port} WINDOW=1 RES=0x00 SYN URGP=0\n"
+            )
+        };
+        let lines = |ports: std::ops::Range<u16>| ports.map(line).collect::<String>();
+        let told = |text: &str| {
+            let story = read_log(text, None, None);
+            story.groups.iter().map(|g| (g.count, g.port, g.ports)).collect::<Vec<_>>()
+        };
+        let six: Vec<_> = (1..7).map(|port| (1, Some(port), None)).collect();
+        assert_eq!(told(&lines(1..7)), six);
+        let scan = told(&(lines(1..1001) + &lines(22..23) + &lines(80..81)));
+        assert_eq!(scan.len(), 6);
+        assert_eq!(
+            (scan[0], scan[1], scan[2]),
+            ((995, None, Some(995)), (2, Some(22), None), (2, Some(80), None))
+        );
+        assert_eq!(scan.iter().map(|(count, ..)| count).sum::<usize>(), 1002);
+        // Another device is another group.
+        let other = lines(1..1001).replace("eth0", "eth1");
+        assert_eq!(told(&(lines(1..1001) + &other)).len(), 12);
+    }
 
     #[test]
     fn prefixes_with_and_without_time() {

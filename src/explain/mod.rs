@@ -11,6 +11,7 @@ mod mermaid;
 mod path;
 mod question;
 mod scene;
+mod settings;
 
 pub use bridges::{BridgeStory, DarkStory, DoubtStory, FamilyStory, PortStory, bridges};
 pub use cures::{Cure, cures};
@@ -21,6 +22,7 @@ pub use mermaid::mermaid;
 pub use path::{Fate, Hop, Met, Route, Story, story};
 pub use question::{End, Question, Transport, destination};
 pub use scene::{Extra, Guests, Place, Scene};
+pub use settings::rp_filter;
 
 use serde::Serialize;
 

@@ -2,11 +2,11 @@
 
 use super::question::{End, Question, Transport};
 use super::scene::{Place, Scene};
+use super::settings::{forwards, reverse_path};
 use crate::netfilter::{
     Answer, Base, Device, Packet, Ruleset, Skipped, States, Step, Surroundings, Target, TcpFlags, Verdict,
     walk,
 };
-use crate::observe::Live;
 use crate::resource::iptables::Family;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -43,7 +43,7 @@ pub struct Route {
     #[serde(skip)]
     base: Base,
     #[serde(skip)]
-    packet: Packet,
+    pub(super) packet: Packet,
 }
 
 /// One built-in chain on the way.
@@ -119,6 +119,7 @@ fn family_of(address: IpAddr) -> Family {
 fn one(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Story, String> {
     let route = route(scene, question, family)?;
     let fate = fate(scene, family, route.base, &route.packet, route.bridge.as_deref());
+    let fate = reverse_path(scene, &route, fate);
     let hops = match seen(scene, family, route.bridge.as_deref()) {
         true => hops(scene, family, &route),
         false => Vec::new(),
@@ -197,20 +198,6 @@ fn unique(mut words: Vec<String>) -> Vec<String> {
 /// Whether rules see it: everything but what crosses a bridge that is out of netfilter.
 fn seen(scene: &Scene<'_>, family: Family, bridge: Option<&str>) -> bool {
     bridge.is_none_or(|bridge| scene.bridge(family, bridge).nf_call)
-}
-
-pub(super) fn forwards(scene: &Scene<'_>, family: Family) -> bool {
-    let key = match family {
-        Family::V4 => "net/ipv4/ip_forward",
-        Family::V6 => "net/ipv6/conf/all/forwarding",
-    };
-    let mut wanted = scene.desired.into_iter().flat_map(|d| d.sysctl.values()).flat_map(|file| &file.entries);
-    let declared = wanted.find(|entry| entry.key.path() == key).map(|entry| entry.value.trim() != "0");
-    declared.unwrap_or_else(|| match scene.observed.sysctl.get(key) {
-        Some(Live::Value(value)) => value.trim() != "0",
-        // Not known: the rules decide.
-        _ => true,
-    })
 }
 
 /// The rules that a packet meets.

@@ -24,6 +24,8 @@ pub struct SshPath {
     pub dport: u16,
     /// The device it comes in by, if known.
     pub in_iface: Option<String>,
+    /// Whether that is a device by which nothing comes from the port of a bridge.
+    pub no_port: bool,
     /// The device that answers leave by, if known: mostly the same, but routing decides.
     pub out_iface: Option<String>,
     /// Whether conntrack knows this connection already. It does not where no rule has asked for a
@@ -164,7 +166,8 @@ fn arriving(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Pac
 fn inward(packet: Packet, path: &SshPath) -> Packet {
     let in_iface = path.device(&path.in_iface);
     // Where the device is a bridge the packet has a port too, where it is not there is none.
-    Packet { in_iface, out_iface: Device::Absent, physout: Device::Absent, ..packet }
+    let physin = if path.no_port { Device::Absent } else { packet.physin.clone() };
+    Packet { in_iface, out_iface: Device::Absent, physin, physout: Device::Absent, ..packet }
 }
 
 fn outward(packet: Packet, path: &SshPath) -> Packet {

@@ -138,14 +138,7 @@ impl Way<'_> {
         let stage = stage(table, chain, seen, passed, world.assuming.clone());
         let (verdict, step) = (stage.verdict, stage.decided_by.clone());
         self.trace.push(stage);
-        if self.rules.is_incompatible(table) && self.doubt.is_none() {
-            self.doubt = Some(Step {
-                table: table.to_owned(),
-                chain: chain.to_owned(),
-                index: None,
-                text: "native nft rules, which iptables-save does not show".to_owned(),
-            });
-        }
+        self.native(table);
         match verdict {
             Verdict::Drop => return step,
             Verdict::Accept => {
@@ -157,6 +150,18 @@ impl Way<'_> {
             Verdict::Unknown => self.doubt = self.doubt.take().or(step),
         }
         None
+    }
+
+    /// What iptables-save does not show of a table may hang on any hook.
+    fn native(&mut self, table: &str) {
+        if self.rules.is_incompatible(table) && self.doubt.is_none() {
+            self.doubt = Some(Step {
+                table: format!("the native part of the nft table {table}"),
+                chain: String::new(),
+                index: None,
+                text: "may drop it".to_owned(),
+            });
+        }
     }
 
     /// nat before routing: what the packet may have become.
@@ -191,6 +196,7 @@ impl Way<'_> {
     }
 
     fn skip(&mut self, table: &str, chain: &str, packet: Packet, skipped: Skipped, world: &World) {
+        self.native(table);
         self.trace.push(Stage {
             table: table.to_owned(),
             chain: chain.to_owned(),

@@ -453,7 +453,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         return Some(Refusal::new(
             "native_nft",
             format!(
-                "the nft table `{}` of {family} has native nft rules, which iptables cannot show; move them to a table of their own",
+                "the nft table `{}` of {family} has native nft rules or chains, which iptables cannot show; move them to a table of their own",
                 rules.live.incompatible.join("`, `")
             ),
         ));

@@ -56,7 +56,10 @@ boot_lines() {
 	} | awk '
 		$0 == "=" { rest = 1; next }
 		!rest { there[$0] = 1; next }
+		/^link add name / { made[$4] }
 		/^link add name / && ($4 in there) { next }
+		# At the name of a bridge that is not there ip would end; this fails, and is told.
+		/^link set dev .* master / && !($6 in there) && !($6 in made) { print "link set dev " $6 " up"; next }
 		/^addr add / && (($5 " " $3) in there) { next }
 		/^route replace default via [^ ]* dev [^ ]*( proto static)?$/ && (($3 " " $4 " " $5 " " $6 " " $7) in there) { next }
 		/^vlan / { next }

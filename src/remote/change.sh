@@ -344,12 +344,14 @@ make_bridges() {
 	done
 }
 
-# The way back, less the bridges that the change did not make.
+# The way back, less the bridges that the change did not make, and less ports of bridges that are gone: at the
+# name of such a one ip ends, also with -force.
 way_back() {
 	local line
 	while read -r line; do
 		case $line in
 		'link del dev '*) grep -qs "^link add name ${line#link del dev } " "$T/new/bridges" && ! grep -qsxF "${line#link del dev }" "$T/made" && continue ;;
+		'link set dev '*' master '*) [ -e "/sys/class/net/${line##* }" ] || grep -q "^link add name ${line##* } " "$T/pre/bridges" || continue ;;
 		esac
 		printf '%s\n' "$line"
 	done <"$T/pre/bridges"
@@ -392,7 +394,7 @@ roll_back() {
 		loud_profiles
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
-			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue
+			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] && [ -e "/sys/class/net/$bridge" ] || continue
 			echo "link set dev $port master $bridge"
 		done <"$T/pre/ports" | ip -force -batch - >/dev/null 2>&1
 		missing=$(device_addresses | awk 'NR == FNR { now[$0] = 1; next } !($0 in now)' - "$T/pre/addresses")

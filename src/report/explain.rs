@@ -198,7 +198,11 @@ fn side_text(side: &Side) -> String {
 }
 
 fn group_text(group: &LogGroup, style: Style, out: &mut String) {
-    let port = group.port.map_or_else(String::new, |port| format!(" port {port}"));
+    let port = match (group.port, group.ports) {
+        (Some(port), _) => format!(" port {port}"),
+        (None, Some(ports)) => format!(" to {ports} more ports"),
+        (None, None) => String::new(),
+    };
     let bridge = group.bridge.as_ref().map_or_else(String::new, |bridge| format!(" on {bridge}"));
     let title = format!(
         "{}× {}{port} from {} to {}{bridge}",

@@ -19,7 +19,8 @@ mod world;
 
 use flow::{Arrived, Hints, Kind, Node, Sent};
 use kvmfw::netfilter::{
-    Backend, Base, Direction, Ruleset, States, Surroundings, Switches, Verdict, Walk, walk,
+    Backend, Base, BridgeView, Direction, Packet, Ruleset, States, Surroundings, Switches, TcpFlags, Verdict,
+    Walk, guests_dark, guests_in_doubt, walk,
 };
 use kvmfw::resource::iptables::Family;
 use kvmfw::resource::iptables::save::Save;
@@ -42,6 +43,8 @@ struct Count {
     tagged: u64,
     /// ICMP errors about packets that went before.
     errors: u64,
+    /// From guest to guest, on a bridge that is said to be open.
+    open: u64,
     rulesets: u64,
     refused: u64,
     wrong: Vec<String>,
@@ -72,7 +75,7 @@ fn the_walk_says_what_the_kernel_does() {
         one_ruleset(&mut world, seed, run, &mut count);
     }
     common::tell(&format!(
-        "{} packets ({} of them errors about another) through {} rulesets in {:.0} s: {} accepted ({} of them past all rules), {} with a VLAN tag asked about, {} dropped, {} unknown, {} wrong (DIFF_SEED={seed}); {} rulesets refused by the kernel",
+        "{} packets ({} of them errors about another) through {} rulesets in {:.0} s: {} accepted ({} of them past all rules), {} with a VLAN tag asked about, {} dropped, {} unknown, {} over a bridge said to be open, {} wrong (DIFF_SEED={seed}); {} rulesets refused by the kernel",
         count.packets,
         count.errors,
         count.rulesets,
@@ -82,6 +85,7 @@ fn the_walk_says_what_the_kernel_does() {
         count.tagged,
         count.dropped,
         count.unknown,
+        count.open,
         count.wrong.len(),
         count.refused,
     ));
@@ -91,6 +95,7 @@ fn the_walk_says_what_the_kernel_does() {
         assert!(count.accepted * 5 >= packets && count.dropped * 10 >= packets, "one-sided packets");
         assert!(packets < 3000 || count.unseen * 50 >= packets, "too few frames of bridges out of iptables");
         assert!(packets < 3000 || count.tagged * 100 >= packets, "too few frames with a VLAN tag");
+        assert!(packets < 3000 || count.open * 500 >= packets, "too few bridges that are said to be open");
         assert!(count.unknown * 5 <= packets, "the walk knows too little");
     }
 }
@@ -147,19 +152,35 @@ fn try_out(world: &mut World, save: &Save, trial: &Trial, random: &mut Random, c
     let set = Ruleset::new(save);
     let around = flow::surroundings(trial.family, trial.backend);
     count.rulesets += 1;
+    let ports = ["vnet0", "vnet1"].map(str::to_owned).to_vec();
+    let bridge = BridgeView { name: "br0".to_owned(), ports, nf_call: on, untagged: None };
+    let open = guests_dark(&set, &around, trial.family, &bridge).is_none()
+        && guests_in_doubt(&set, &around, trial.family, &bridge, true).is_none();
     for n in 0..trial.flows {
         let port = u16::try_from(20_000 + (trial.first_port + u64::from(n)) % 40_000).unwrap();
         let (kind, first) = Sent::first(random, trial.family, port, loose, switches, &trial.hints);
         if kind == Kind::Other {
             world.forget();
         }
-        let mut flow = Flow { world, set: &set, around: &around, count, random, loose, log: String::new() };
+        let mut flow =
+            Flow { world, set: &set, around: &around, count, random, loose, open, log: String::new() };
         if let Err(wrong) = flow.run(kind, &first) {
             let log = flow.log.clone();
             count.wrong.push(format!("WRONG: {}: {wrong}\n{log}{}", trial.name, save.render()));
             return;
         }
     }
+}
+
+/// Whether a packet is the first from guest to guest, of one of the kinds by which `explain` tells whether they reach each
+/// other.
+fn opens(base: Base, packet: &Packet) -> bool {
+    let kind = match packet.protocol {
+        Some(6) => packet.tcp_flags == TcpFlags::SYN,
+        Some(17) => true,
+        _ => matches!(packet.icmp, Some((8 | 128, 0))),
+    };
+    base == Base::Forward && packet.bridged && packet.state == States::NEW && kind
 }
 
 /// Nothing of a ruleset may be met by the next one, which may be of the other backend or family.
@@ -178,6 +199,8 @@ struct Flow<'a> {
     count: &'a mut Count,
     random: &'a mut Random,
     loose: bool,
+    /// What `explain` says of the bridge: guests reach each other, whatever their addresses and ports.
+    open: bool,
     log: String,
 }
 
@@ -245,6 +268,15 @@ impl Flow<'_> {
         }
         let (base, packet) = sent.packet();
         let walk = walk(self.set, self.around, base, &packet);
+        if self.open && opens(base, &packet) {
+            self.count.open += 1;
+            if walk.verdict != Verdict::Accept {
+                return Err(format!(
+                    "the bridge is said to be open, and of {packet:?} the walk says {:?}",
+                    walk.verdict
+                ));
+            }
+        }
         self.count.packets += 1;
         let seen = self.world.send(&sent.order(self.count.packets));
         let step = walk.decided_by.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! A bridge that is declared: from what is there to what is stated, and the way back.
 
 use super::boot::{self, AtBoot};
+use super::homes::Homes;
 use super::{BridgePlan, Owned, Refused, foreign};
 use crate::observe::{Link, Links, Observed};
 use crate::plan::diff::Wanted;
@@ -14,6 +15,7 @@ pub(super) struct Work<'a> {
     pub bridge: &'a Bridge,
     pub links: &'a Links,
     pub observed: &'a Observed,
+    pub homes: &'a Homes<'a>,
     pub plan: &'a mut BridgePlan,
     pub owned: Owned,
     /// What the diff shows as it is, and as it will be.
@@ -27,10 +29,11 @@ pub(super) fn plan(
     bridge: &Bridge,
     owned: Owned,
     observed: &Observed,
+    homes: &Homes<'_>,
     plan: &mut BridgePlan,
 ) -> Result<(), Refused> {
     let (old, new, back) = Default::default();
-    Work { bridge, links: &observed.links, observed, plan, owned, old, new, back }.all()
+    Work { bridge, links: &observed.links, observed, homes, plan, owned, old, new, back }.all()
 }
 
 impl Work<'_> {

@@ -6,6 +6,7 @@ mod attributes;
 mod boot;
 mod declared;
 mod foreign;
+mod homes;
 mod ports;
 mod removed;
 mod routes;
@@ -14,6 +15,7 @@ mod vlans;
 
 pub use foreign::maker;
 
+use self::homes::Homes;
 use super::{Change, Record};
 use crate::desired::Desired;
 use crate::observe::{Observed, Vlans};
@@ -30,6 +32,9 @@ pub struct Owned {
     pub created: bool,
     /// Ports we enslaved.
     pub ports: BTreeSet<String>,
+    /// Bridges of others that ports were taken from, by port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub masters: BTreeMap<String, String>,
     /// Addresses we added, with the port they were taken from.
     pub addresses: BTreeMap<IpNet, Option<String>>,
     /// Gateways we added.
@@ -77,20 +82,24 @@ type Refused = (&'static str, String);
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> BridgePlan {
     let mut plan = BridgePlan::default();
+    let homes = Homes::of(desired, observed, record);
     for bridge in desired.bridges.values().filter(|b| b.manage) {
         let owned = record.owned.get(&bridge.name).cloned().unwrap_or_default();
-        if let Err(refusal) = declared::plan(bridge, owned, observed, &mut plan) {
+        if let Err(refusal) = declared::plan(bridge, owned, observed, &homes, &mut plan) {
             plan.refusal.get_or_insert(refusal);
         }
     }
     for (name, owned) in &record.owned {
         if !desired.bridges.get(name).is_some_and(|b| b.manage) {
-            removed::plan(name, owned, observed, &mut plan);
+            removed::plan(name, owned, observed, &homes, &mut plan);
         }
     }
     for lines in [&mut plan.forward, &mut plan.back, &mut plan.boot] {
         stp::in_order(lines);
         vlans::in_order(lines);
     }
+    homes.leave_first(&mut plan.forward);
+    // `ip -batch` ends at a line that names a bridge which is not there, also with -force.
+    plan.back.sort_by_key(|line| !line.starts_with("link add name "));
     plan
 }

@@ -1,8 +1,8 @@
 //! Which links become ports, and which must not.
 
-use super::Refused;
 use super::addresses::addresses;
 use super::declared::Work;
+use super::{Refused, foreign};
 use crate::observe::{Link, PolicyRule};
 use crate::problem::Warning;
 
@@ -13,9 +13,25 @@ impl Work<'_> {
             let Some(link) = self.links.by_name.get(port) else {
                 return Err(("no_such_link", format!("bridge {name}: there is no link {port} on the host")));
             };
-            if link.master.as_ref() != Some(name)
-                && let Some(address) = self.leased(link)
-            {
+            if link.is_bridge() || port == "lo" {
+                return Err((
+                    "unsupported",
+                    format!(
+                        "bridge {name}: {port} cannot be a port of a bridge; name the links that are to be ports"
+                    ),
+                ));
+            }
+            let master = link.master.as_ref().filter(|master| *master != name);
+            if let Some((master, who)) = master.and_then(|m| Some((m, foreign::maker(m, self.observed)?))) {
+                return Err((
+                    "foreign_owner",
+                    format!(
+                        "bridge {name}: {port} is a port of {master}, which is one of {who}; it stays there, or is moved by {who}"
+                    ),
+                ));
+            }
+            let is_port = link.master.as_ref() == Some(name);
+            if !is_port && let Some(address) = self.leased(link) {
                 return Err((
                     "foreign_owner",
                     format!(
@@ -27,7 +43,7 @@ impl Work<'_> {
             if self.bridge.take_addresses {
                 continue;
             }
-            if let Some(master) = link.master.as_ref().filter(|m| *m != name) {
+            if let Some(master) = master {
                 return Err((
                     "foreign_owner",
                     format!(
@@ -96,10 +112,14 @@ impl Work<'_> {
             if holds {
                 self.old.push(format!("port {port}"));
             } else {
-                self.back.push(master.map_or_else(
+                self.back.push(master.as_ref().map_or_else(
                     || format!("link set dev {port} nomaster"),
                     |m| format!("link set dev {port} master {m}"),
                 ));
+                if let Some(master) = master.filter(|m| self.homes.of_others(m)) {
+                    self.old.push(format!("port {port} of {master}"));
+                    self.owned.masters.entry(port.clone()).or_insert(master);
+                }
                 self.owned.ports.insert(port.clone());
             }
             self.wanted(format!("port {port}"));
@@ -108,8 +128,9 @@ impl Work<'_> {
             self.owned.ports.iter().filter(|p| !self.bridge.ports.contains(p)).cloned().collect();
         for port in gone {
             self.owned.ports.remove(&port);
+            let from = self.owned.masters.remove(&port);
             if self.links.by_name.get(&port).is_some_and(|l| l.master.as_deref() == Some(&name)) {
-                self.plan.forward.push(format!("link set dev {port} nomaster"));
+                self.plan.forward.extend(self.homes.leave(&port, from.as_ref()));
                 self.back.push(format!("link set dev {port} master {name}"));
                 self.old.push(format!("port {port}"));
             }

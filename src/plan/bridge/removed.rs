@@ -2,6 +2,7 @@
 //! nobody else uses it.
 
 use super::addresses::{addresses, restore_address, tail};
+use super::homes::Homes;
 use super::vlans::{fresh, is_port, lines, live_or_fresh};
 use super::{BridgePlan, Owned};
 use crate::observe::{Link, Links, Observed, Route};
@@ -34,7 +35,7 @@ struct Removal<'a> {
     back: Vec<String>,
 }
 
-pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, plan: &mut BridgePlan) {
+pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, homes: &Homes<'_>, plan: &mut BridgePlan) {
     // Also where the bridge is gone already: what boots has to change.
     let gone = Link { name: name.to_owned(), ..Link::default() };
     let there = observed.links.by_name.get(name);
@@ -46,7 +47,7 @@ pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, plan: &mut Br
     }
     let mut removal = Removal { name, link, owned, plan, old, back };
     if there.is_some() {
-        removal.addresses_and_ports(observed);
+        removal.addresses_and_ports(observed, homes);
         removal.attributes(&observed.links);
         removal.vlans(&observed.links);
         removal.bridge(observed);
@@ -69,7 +70,7 @@ pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, plan: &mut Br
 }
 
 impl Removal<'_> {
-    fn addresses_and_ports(&mut self, observed: &Observed) {
+    fn addresses_and_ports(&mut self, observed: &Observed, homes: &Homes<'_>) {
         let (name, owned, links) = (self.name, self.owned, &observed.links);
         let live: BTreeSet<IpNet> = addresses(self.link).collect();
         let routes: Vec<&Route> = links.routes.iter().filter(|r| r.by(name)).collect();
@@ -84,7 +85,7 @@ impl Removal<'_> {
         }
         for port in &owned.ports {
             if links.by_name.get(port).is_some_and(|l| l.master.as_deref() == Some(name)) {
-                self.plan.forward.push(format!("link set dev {port} nomaster"));
+                self.plan.forward.extend(homes.leave(port, owned.masters.get(port)));
                 self.old.push(format!("port {port}"));
                 self.back.push(format!("link set dev {port} master {name}"));
             }

@@ -6,6 +6,12 @@ use crate::observe::{Link, Live};
 use crate::plan::{HostPlan, Risk};
 use crate::resource::iptables::Family;
 
+/// Whether what comes in by a link may have come from the port of a bridge: it is one, or may stand on one.
+fn over_ports(link: &Link) -> bool {
+    let kinds = ["bridge", "vlan", "macvlan", "ipvlan", "macvtap", "openvswitch"];
+    link.linkinfo.kind.as_deref().is_some_and(|kind| kinds.contains(&kind))
+}
+
 impl View<'_> {
     /// The connection that reads this plan, and the next one.
     pub(super) fn lockout(&self, plan: &mut HostPlan) {
@@ -42,6 +48,7 @@ impl View<'_> {
             dst: ends.server,
             sport: ends.client_port,
             dport: ends.server_port,
+            no_port: near.is_some_and(|l| l.master.is_none() && moved(l).is_none() && !over_ports(l)),
             in_iface: device.clone(),
             out_iface: device,
             conntrack_active_before: flows::tracks(self.live),

@@ -3,15 +3,19 @@
 use super::{View, plain, warn};
 use crate::netfilter::{Pattern, Rule, Test};
 use crate::problem::Warning;
+use std::collections::BTreeMap;
+
+/// So many rules of others are named in a warning.
+const NAMED: usize = 3;
 
 impl View<'_> {
-    /// Rules of ours with `-i` or `-o` of what is, or will be, a port of a bridge.
+    /// Rules with `-i` or `-o` of what is, or will be, a port of a bridge: ours, and those of others that the move makes
+    /// dead.
     pub(super) fn ports(&self, warnings: &mut Vec<Warning>) {
         for (table, chain) in self.predicted.own_chains() {
             let rules = self.after.rules(table, &chain.name).unwrap_or_default();
             for (index, rule) in rules.iter().enumerate() {
-                let Some((option, port)) = named_port(rule) else { continue };
-                let Some((bridge, will)) = self.enslaved(port) else { continue };
+                let Some((option, port, bridge, will)) = self.dead_port(rule) else { continue };
                 let message = format!(
                     "{} {table}/{} rule {}: `{}` {will} never match, because {port} {} a port of {bridge}: packets come and go by \
                      {bridge}; write `{option} {bridge}`, or `-m physdev` for the port",
@@ -24,6 +28,45 @@ impl View<'_> {
                 warnings.push(warn("port-rule", message, self.rule_origin(table, &chain.name, index + 1)));
             }
         }
+        self.ports_of_others(warnings);
+    }
+
+    /// Rules of others that match now and will not.
+    fn ports_of_others(&self, warnings: &mut Vec<Warning>) {
+        let mut dead: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
+        for (table, chains) in &self.predicted.tables {
+            for chain in chains.chains().iter().filter(|chain| !chain.is_own()) {
+                for rule in self.after.rules(table, &chain.name).unwrap_or_default() {
+                    if let Some((_, port, bridge, "will")) = self.dead_port(rule) {
+                        dead.entry((port, bridge))
+                            .or_default()
+                            .push(format!("{table}/{} `{}`", chain.name, rule.text));
+                    }
+                }
+            }
+        }
+        for ((port, bridge), rules) in dead {
+            let more = match rules.len().checked_sub(NAMED) {
+                Some(more @ 1..) => format!(" and {more} more"),
+                _ => String::new(),
+            };
+            let named = rules.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "{}: rules of others will never match, because {port} becomes a port of {bridge} and packets come and go by {bridge}: \
+                 {named}{more}; whoever wrote them has to name {bridge}",
+                self.family
+            );
+            let origin = self.desired.bridges.get(&bridge).map(|bridge| bridge.origin.clone());
+            warnings.push(warn("port-rule", message, origin));
+        }
+    }
+
+    /// What makes a rule dead: the option, the port it names, the bridge, and whether it is so or will be.
+    fn dead_port<'r>(&self, rule: &'r Rule) -> Option<(&'static str, &'r str, String, &'static str)> {
+        named_ports(rule).find_map(|(option, port)| {
+            let (bridge, will) = self.enslaved(port)?;
+            Some((option, port, bridge, will))
+        })
     }
 
     /// The bridge that a link is a port of, and how to say that it can, or will, never match.
@@ -40,9 +83,9 @@ impl View<'_> {
     }
 }
 
-/// The link that a rule names in full, with the option that names it.
-fn named_port(rule: &Rule) -> Option<(&'static str, &str)> {
-    rule.matches.iter().filter(|one| !one.negated).find_map(|one| match &one.test {
+/// The links that a rule names in full, with the options that name them.
+fn named_ports(rule: &Rule) -> impl Iterator<Item = (&'static str, &str)> {
+    rule.matches.iter().filter(|one| !one.negated).filter_map(|one| match &one.test {
         Test::In(Pattern(name)) => Some(("-i", name.as_str())),
         Test::Out(Pattern(name)) => Some(("-o", name.as_str())),
         _ => None,

@@ -3,8 +3,14 @@
 use super::{Policy, Save, SaveChain, SaveError, Table, tokens};
 
 /// What nft's iptables-save prints, on stdout and with exit code 0, instead of a table that has
-/// native rules in it.
-const INCOMPATIBLE: (&str, &str) = ("# Table `", "' is incompatible, use 'nft' tool.");
+/// native rules in it, or before one that has base chains that are none of iptables.
+const INCOMPATIBLE: (&str, [&str; 2]) = (
+    "# Table `",
+    [
+        "' is incompatible, use 'nft' tool.",
+        "' contains incompatible base-chains, use 'nft' tool to list them.",
+    ],
+);
 
 pub(super) fn parse(text: &str) -> Result<Save, SaveError> {
     let mut save = Save::default();
@@ -26,8 +32,9 @@ pub(super) fn parse(text: &str) -> Result<Save, SaveError> {
 
 fn step(line: &str, save: &mut Save, open: &mut Option<(String, Table)>) -> Result<(), String> {
     let line = line.trim_end_matches([' ', '\t']);
-    if let Some(table) = line.strip_prefix(INCOMPATIBLE.0).and_then(|rest| rest.strip_suffix(INCOMPATIBLE.1))
-    {
+    let (start, ends) = INCOMPATIBLE;
+    let named = line.strip_prefix(start).and_then(|rest| ends.iter().find_map(|end| rest.strip_suffix(end)));
+    if let Some(table) = named {
         save.incompatible.push(table.to_owned());
         return Ok(());
     }

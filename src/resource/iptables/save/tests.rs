@@ -46,6 +46,9 @@ fn reads_what_is_live() {
 fn incompatible_tables_are_named() {
     let save = Save::parse("# Table `filter' is incompatible, use 'nft' tool.\n").unwrap();
     assert_eq!(save.incompatible, ["filter"]);
+    let tainted = "# Table `filter' contains incompatible base-chains, use 'nft' tool to list them.\n*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n";
+    let save = Save::parse(tainted).unwrap();
+    assert_eq!((save.incompatible.len(), save.tables.len()), (1, 1));
     assert_eq!(Save::parse(&save.render()).unwrap(), save);
 }
 

@@ -1,0 +1,63 @@
+//! Where a port belongs that leaves one of our bridges.
+
+use crate::desired::Desired;
+use crate::observe::{Links, Observed};
+use crate::plan::Record;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the bridges of a host have to know of each other.
+pub(super) struct Homes<'a> {
+    /// The bridge that a port is declared on.
+    declared: BTreeMap<&'a str, &'a str>,
+    /// Bridges that we made.
+    created: BTreeSet<&'a str>,
+    links: &'a Links,
+}
+
+impl<'a> Homes<'a> {
+    pub(super) fn of(desired: &'a Desired, observed: &'a Observed, record: &'a Record) -> Self {
+        let managed = desired.bridges.values().filter(|bridge| bridge.manage);
+        let ports = |bridge: &'a crate::resource::bridge::Bridge| {
+            bridge.ports.iter().map(move |port| (port.as_str(), bridge.name.as_str()))
+        };
+        let created = record.owned.iter().filter(|(_, owned)| owned.created);
+        Self {
+            declared: managed.flat_map(ports).collect(),
+            created: created.map(|(name, _)| name.as_str()).collect(),
+            links: &observed.links,
+        }
+    }
+
+    /// Whether a bridge is not one that we made.
+    pub(super) fn of_others(&self, bridge: &str) -> bool {
+        !self.created.contains(bridge)
+    }
+
+    /// The lines by which a port leaves: to the bridge of others that it was taken from, if that is still there and
+    /// nobody declares the port.
+    pub(super) fn leave(&self, port: &str, from: Option<&String>) -> Vec<String> {
+        let mut lines = vec![format!("link set dev {port} nomaster")];
+        let there = |bridge: &&String| {
+            self.of_others(bridge) && self.links.by_name.get(*bridge).is_some_and(|link| link.is_bridge())
+        };
+        if let Some(bridge) = from.filter(there).filter(|_| !self.declared.contains_key(port)) {
+            lines.push(format!("link set dev {port} master {bridge}"));
+        }
+        lines
+    }
+
+    /// A port leaves one bridge before it becomes a port of the next, whichever of them is planned first.
+    pub(super) fn leave_first(&self, lines: &mut Vec<String>) {
+        for (port, bridge) in &self.declared {
+            let (comes, leaves) =
+                (format!("link set dev {port} master {bridge}"), format!("link set dev {port} nomaster"));
+            let at = |line: &str| lines.iter().position(|other| other == line);
+            if let (Some(comes), Some(leaves)) = (at(&comes), at(&leaves))
+                && comes < leaves
+            {
+                let line = lines.remove(leaves);
+                lines.insert(comes, line);
+            }
+        }
+    }
+}
