@@ -348,6 +348,7 @@ make_bridges() {
 # name of such a one ip ends, also with -force.
 way_back() {
 	local line
+	# shellcheck disable=SC2094 # both only read
 	while read -r line; do
 		case $line in
 		'link del dev '*) grep -qs "^link add name ${line#link del dev } " "$T/new/bridges" && ! grep -qsxF "${line#link del dev }" "$T/made" && continue ;;
