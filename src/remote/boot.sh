@@ -14,10 +14,21 @@ boot_early() {
 		ID=none T=$VAR/txn/none
 		recover
 	fi
+	never_armed
 	[ -e $ETC/current ] && link_files
 	# netplan wrote its files for the daemons before this ran.
 	[ "$(readlink $ETC/current)" = "$current" ] || ! have netplan || netplan generate
 	:
+}
+
+# Transactions that the boot met before they were armed: nothing came of them, and what they prepared goes.
+never_armed() {
+	for T in "$VAR"/txn/*; do
+		[ -d "$T" ] && [ ! -e "$T/armed" ] && [ ! -e "$T/done" ] || continue
+		ID=${T##*/}
+		clear_away
+		close_txn "released: the host was booted before it was armed"
+	done 5>/dev/null
 }
 
 # At boot, the rules of the generation. A host that cannot load them stays open, and says so.
@@ -45,7 +56,10 @@ boot_lines() {
 	} | awk '
 		$0 == "=" { rest = 1; next }
 		!rest { there[$0] = 1; next }
+		/^link add name / { made[$4] }
 		/^link add name / && ($4 in there) { next }
+		# At the name of a bridge that is not there ip would end; this fails, and is told.
+		/^link set dev .* master / && !($6 in there) && !($6 in made) { print "link set dev " $6 " up"; next }
 		/^addr add / && (($5 " " $3) in there) { next }
 		/^route replace default via [^ ]* dev [^ ]*( proto static)?$/ && (($3 " " $4 " " $5 " " $6 " " $7) in there) { next }
 		/^vlan / { next }
@@ -76,11 +90,7 @@ boot_batch() {
 	local said
 	[ -n "$2" ] || return 0
 	said=$(printf '%s\n' "$2" | "$1" -force -batch - 2>&1)
-	[ -z "$said" ] || printf '%s\n=\n%s\n' "$2" "$said" | awk '
-		$0 == "=" { rest = 1; next }
-		!rest { line[++n] = $0; next }
-		/^Command failed / { sub(/.*:/, ""); print "bridges: `" line[$0 + 0] "`: " why; next }
-		{ sub(/^(RTNETLINK answers|Error): /, ""); why = $0 }'
+	[ -z "$said" ] || failed_lines "$2" "$said" | sed 's/^/bridges: /'
 }
 
 # At boot, after the distribution has made its links. Every line is tried; those that failed are told.

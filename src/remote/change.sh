@@ -283,7 +283,9 @@ apply() {
 		error=$(newcomers "$T/new/bridges" | head -n 1)
 		[ -z "$error" ] || failed "$error, and that bridge was to go: plan again"
 		quiet_profiles
-		error=$(bridge_batch "$T/new/bridges" 2>&1) || failed "$error"
+		error=$(make_bridges)
+		[ -z "$error" ] || failed "$error"
+		bridge_batch "$(grep -v '^link add name ' "$T/new/bridges")" || failed "$error"
 	fi
 	place_window
 	step "sysctl, closing"
@@ -300,16 +302,60 @@ apply() {
 	exit 0
 }
 
-# Lines of file $1 for `ip -batch`, and those that begin with `vlan` for `bridge -batch`, in their three
-# turns: links and addresses, VLANs, and last the bridges that are to filter by them. $2 is -force or nothing.
+# Lines $1 for `ip -batch`, and those that begin with `vlan` for `bridge -batch`, in their three turns: links
+# and addresses, VLANs, and last the bridges that are to filter by them. $2 is -force or nothing; without it
+# the first that fails is the last, and `error` says which and why.
 bridge_batch() {
-	if ! grep -q '^vlan ' "$1"; then
-		ip ${2:+"$2"} -batch "$1"
+	batch_turn ip "$(printf '%s\n' "$1" | grep -v -e '^vlan ' -e ' vlan_filtering 1$')" "${2-}" &&
+		batch_turn bridge "$(printf '%s\n' "$1" | grep '^vlan ')" "${2-}" &&
+		batch_turn ip "$(printf '%s\n' "$1" | grep ' vlan_filtering 1$')" "${2-}"
+}
+
+batch_turn() {
+	[ -n "$2" ] || return 0
+	error=$(printf '%s\n' "$2" | "$1" ${3:+"$3"} -batch - 2>&1) && return
+	[ -n "$3" ] && return
+	error=$(failed_lines "$2" "$error" | head -n 1)
+	return 1
+}
+
+# Which of the lines $1 failed and why, where ip or bridge said $2 of them.
+failed_lines() {
+	printf '%s\n=\n%s\n' "$1" "$2" | awk '
+		$0 == "=" { rest = 1; next }
+		!rest { line[++n] = $0; next }
+		/^Command failed / { sub(/.*:/, ""); print "`" line[$0 + 0] "`: " why; next }
+		{ sub(/^(RTNETLINK answers|Error): /, ""); why = $0 }'
+}
+
+# The bridges that the change makes, first of all. Each is noted, so that a rollback takes away no bridge that
+# somebody else made after the plan, under the name of one of ours.
+make_bridges() {
+	local line said
+	grep '^link add name ' "$T/new/bridges" | while read -r line; do
+		# shellcheck disable=SC2086
+		set -- $line
+		[ ! -e "/sys/class/net/$4" ] || { echo "$4 has been made by somebody else since: plan again"; return; }
+		echo "$4" >>"$T/made" || { echo "cannot note that $4 is made"; return; }
+		said=$(ip "$@" 2>&1) && continue
+		sed -i '$d' "$T/made"
+		printf '`%s`: %s\n' "$line" "${said#RTNETLINK answers: }"
 		return
-	fi
-	grep -v -e '^vlan ' -e ' vlan_filtering 1$' "$1" | ip ${2:+"$2"} -batch - || [ -n "${2-}" ] || return
-	grep '^vlan ' "$1" | bridge ${2:+"$2"} -batch - || [ -n "${2-}" ] || return
-	grep ' vlan_filtering 1$' "$1" | ip ${2:+"$2"} -batch -
+	done
+}
+
+# The way back, less the bridges that the change did not make, and less ports of bridges that are gone: at the
+# name of such a one ip ends, also with -force.
+way_back() {
+	local line
+	# shellcheck disable=SC2094 # both only read
+	while read -r line; do
+		case $line in
+		'link del dev '*) grep -qs "^link add name ${line#link del dev } " "$T/new/bridges" && ! grep -qsxF "${line#link del dev }" "$T/made" && continue ;;
+		'link set dev '*' master '*) [ -e "/sys/class/net/${line##* }" ] || grep -q "^link add name ${line##* } " "$T/pre/bridges" || continue ;;
+		esac
+		printf '%s\n' "$line"
+	done <"$T/pre/bridges"
 }
 
 # Guests that came since the plan to bridges that batch $1 removes. An apply does not begin then; a rollback goes
@@ -336,7 +382,7 @@ not_kept() {
 roll_back() {
 	local family bad=0 missing foreign lost own text
 	if [ -s "$T/pre/bridges" ]; then
-		lost=$(newcomers "$T/pre/bridges" | awk '{ printf "; %s, which went with this change", $0 }')
+		lost=$(way_back | newcomers - | awk '{ printf "; %s, which went with this change", $0 }')
 		if [ -n "$lost" ]; then
 			lost=$(cat "$T/reason" 2>/dev/null)$lost
 			say "$lost"
@@ -344,12 +390,12 @@ roll_back() {
 		fi
 		# First who configures links forgets the change: else it acts on it while it is taken back.
 		take_back_window
-		bridge_batch "$T/pre/bridges" -force >/dev/null 2>&1
+		bridge_batch "$(way_back)" -force
 		# And last who would make a bridge anew that is not there.
 		loud_profiles
 		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
 		while read -r _ _ _ port _ bridge; do
-			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] || continue
+			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] && [ -e "/sys/class/net/$bridge" ] || continue
 			echo "link set dev $port master $bridge"
 		done <"$T/pre/ports" | ip -force -batch - >/dev/null 2>&1
 		missing=$(device_addresses | awk 'NR == FNR { now[$0] = 1; next } !($0 in now)' - "$T/pre/addresses")

@@ -1,8 +1,8 @@
 //! T14: power cut in every state.
 
-use crate::common::transaction::{ended, held, marked, newest, opened, read, start};
+use crate::common::transaction::{ended, held, marked, newest, opened, read, start, wait};
 use crate::common::{Backend, same};
-use crate::{HOST, managed, on_host, pending, settled};
+use crate::{HOST, LONG, managed, on_host, pending, settled};
 
 fn power_cut_at(mark: &str, lasts: bool) {
     let Some((lab, project)) = managed(Backend::Nft) else { return };
@@ -65,4 +65,29 @@ fn t14_power_cut_when_decided() {
 #[test]
 fn t14_power_cut_when_done() {
     power_cut_at("done", true);
+}
+
+/// All is prepared, and the host waits for its checks: what was prepared goes, and it is not told for ever that
+/// it is about to end.
+#[test]
+fn t14_power_cut_when_all_is_staged() {
+    let Some((lab, project)) = managed(Backend::Nft) else { return };
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    let before = lab.dump(HOST);
+    let check = "test -e /run/go || { touch /run/waits; sleep 60; }";
+    project.all(&format!("{}checks: [{{ command: '{check}', timeout: 70s }}]\n", opened(81)));
+    let mut kvmfw = start(&lab, &project, &[]);
+    wait("the check", LONG, || lab.host(HOST, &["test", "-e", "/run/waits"]).success().then_some(()));
+    assert!(on_host(&lab, "ls /etc/kvmfw/generations").contains('2'), "not as it was meant");
+    lab.power_cut(HOST);
+    kvmfw.kill().unwrap();
+    kvmfw.wait().unwrap();
+    lab.boot(HOST);
+    same(&before, &lab.dump(HOST), "all staged");
+    let status = project.kvmfw(&lab, &["status"]).expect(0);
+    assert!(status.stdout.contains("released: the host was booted before it was armed"), "{}", status.stdout);
+    project.all(&opened(81));
+    project.apply(&lab, &[]).expect(0);
+    settled(&lab, &project);
 }
