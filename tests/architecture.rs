@@ -8,16 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room and the rooms it may name. `cli` may name all of them.
-const DOORS: [(&str, &[&str]); 16] = [
+const DOORS: [(&str, &[&str]); 17] = [
     ("characters", &[]),
+    ("kept", &[]),
     ("problem", &["characters"]),
     ("yaml", &["problem", "characters"]),
     ("resource", &["problem", "characters"]),
     ("inventory", &["resource", "yaml", "problem", "characters"]),
-    ("desired", &["inventory", "resource", "yaml", "problem", "characters"]),
+    ("desired", &["inventory", "resource", "yaml", "kept", "problem", "characters"]),
     ("observe", &["resource", "problem", "characters"]),
     ("netfilter", &["resource", "problem", "characters"]),
-    ("plan", &["desired", "inventory", "observe", "netfilter", "resource", "problem", "characters"]),
+    ("plan", &["desired", "inventory", "observe", "netfilter", "resource", "kept", "problem", "characters"]),
     ("explain", &["plan", "desired", "observe", "netfilter", "resource", "problem", "characters"]),
     ("import", &["plan", "inventory", "observe", "resource", "problem", "characters"]),
     ("remote", &[]),
@@ -45,8 +46,15 @@ const DOORS: [(&str, &[&str]); 16] = [
 fn is_pure(path: &str) -> bool {
     let rooms =
         ["resource", "inventory", "desired", "observe", "plan", "netfilter", "explain", "import", "report"];
-    let files =
-        ["apply/rollout.rs", "apply/outcome.rs", "apply/event.rs", "yaml.rs", "remote.rs", "problem.rs"];
+    let files = [
+        "apply/rollout.rs",
+        "apply/outcome.rs",
+        "apply/event.rs",
+        "yaml.rs",
+        "remote.rs",
+        "problem.rs",
+        "kept.rs",
+    ];
     let edge = ["inventory/load.rs", "report/progress.rs"];
     !edge.contains(&path)
         && (files.contains(&path) || rooms.contains(&path.split('/').next().unwrap_or_default()))

@@ -465,7 +465,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
             "mixed_backends",
             format!(
                 "{family} is the {} one there, but {count} rules or DROP policies are loaded in the {other} one, and both decide; \
-                 move them over or flush them with {family}-{other}",
+                 move them over, or take them away there with {family}-{other} -F and -P CHAIN ACCEPT",
                 rules.backend
             ),
         ));
