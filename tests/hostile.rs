@@ -93,7 +93,10 @@ fn both_backends_and_native_rules_are_refused() {
     let json = project.apply(&lab, &["--format", "json"]).expect(7).json();
     let (one, two) = (host_of(&json, "kvm1"), host_of(&json, "kvm2"));
     assert_eq!(one["reason"], "mixed_backends", "{one:#}");
-    assert!(one["message"].as_str().unwrap().contains("flush them with iptables-legacy"), "{one:#}");
+    assert!(
+        one["message"].as_str().unwrap().contains("take them away there with iptables-legacy -F"),
+        "{one:#}"
+    );
     assert_eq!(two["reason"], "native_nft", "{two:#}");
     assert_eq!(["kvm1", "kvm2"].map(|h| lab.dump(h)), before, "touched");
     // A chain of its own in a table of iptables decides too, and no rule of it is shown.
