@@ -111,7 +111,7 @@ impl Transaction<'_> {
                 self.outcome_of(&state, None)
             }
             // Applied, or the channel died: rightly so if the rules cut it. A new connection tells.
-            _ => self.confirm(&before, started).await,
+            told => self.confirm(&before, started, matches!(told, Ok(TransactionState::Applied))).await,
         };
         // Its connection may be dead; the farewell must not hold the run up.
         session.close().await;
@@ -241,8 +241,14 @@ impl Transaction<'_> {
         let _ = self.call(session, "abort", CALL_LIMIT).await;
     }
 
-    /// Comes back over new connections until the host says how it ended, or time is up.
-    async fn confirm(&self, before: &BTreeMap<usize, bool>, started: Instant) -> HostOutcome {
+    /// Comes back over new connections until the host says how it ended, or time is up. `applied`: it has said that
+    /// the change is made.
+    async fn confirm(
+        &self,
+        before: &BTreeMap<usize, bool>,
+        started: Instant,
+        mut applied: bool,
+    ) -> HostOutcome {
         self.step("confirming", Some(self.settings.confirm_timeout + self.settings.soak));
         let deadline = started
             + self.settings.apply_timeout
@@ -264,9 +270,17 @@ impl Transaction<'_> {
                     continue;
                 }
             };
-            let state = self.settle(&session, before, &mut first_confirm).await;
+            let state = if applied {
+                self.settle(&session, before, &mut first_confirm).await
+            } else {
+                let limit = CALL_LIMIT + self.checks_limit();
+                self.call(&session, "probe-confirm", limit).await.map(|state| (state, None))
+            };
             session.close().await;
             match state {
+                // This connection may have come up before the rules were loaded, and lives on under rules that let no
+                // new one in: only one that is begun from now on proves anything.
+                Ok((TransactionState::Applied, _)) if !applied => applied = true,
                 Ok((TransactionState::Applied, Some(wait))) => tokio::time::sleep(wait.min(SOAK_LOOK)).await,
                 Ok((state, _)) if state.is_final() => return self.outcome_of(&state, trouble.as_deref()),
                 Ok((state @ TransactionState::RollbackFailed(_), _)) => {

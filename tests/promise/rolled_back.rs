@@ -92,6 +92,39 @@ fn a_second_table_that_fails_only_when_it_counts() {
         });
 }
 
+/// The session dies before the rules are loaded, and the connection that comes to look is there before them, too: it lives on
+/// under them and says its word behind them, and must not confirm. (The first session after the kill is held until the change
+/// is made.)
+#[test]
+fn a_connection_from_before_the_rules_confirms_nothing() {
+    let change = rules("-m state --state ESTABLISHED,RELATED -j ACCEPT\n-p tcp --dport 22 -j DROP");
+    let silent = Case::silent().says("nobody confirmed over a new connection within 5s");
+    silent.prepared(&change, Some("--dport 22 -j DROP"), |lab| {
+        let tool = lab.disk(HOST, "/etc/alternatives/iptables-restore");
+        fs::remove_file(&tool).unwrap();
+        let script = r#"#!/bin/bash
+text=$(cat)
+if [[ "$*" == *-w* && $text == *'--dport 22 -j DROP'* ]]; then
+    rm -f /run/second; touch /run/hold
+    ss -Htnp state established sport = :22 | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u | xargs -r kill -9
+    for _ in {1..200}; do [ -e /run/second ] && break; sleep 0.05; done
+    [ -e /run/second ] || { echo 'nobody came' >&2; exit 1; }
+fi
+exec /usr/sbin/iptables-nft-restore "$@" <<<"$text"
+"#;
+        fs::write(&tool, script).unwrap();
+        let held = r#"[ -e /run/hold ] || exit 0
+rm /run/hold; touch /run/second; n=0
+while [ $n -lt 200 ]; do
+    for t in /var/lib/kvmfw/txn/*; do [ -e "$t/applied" ] && [ ! -e "$t/done" ] && exit 0; done
+    n=$((n + 1)); sleep 0.05
+done
+"#;
+        fs::write(lab.disk(HOST, "/etc/ssh/sshrc"), held).unwrap();
+        lab.host(HOST, &["chmod", "755", "/etc/alternatives/iptables-restore"]).ok();
+    });
+}
+
 /// What cuts the old connection but not a new one is no lockout: the new one confirms.
 #[test]
 fn an_old_connection_that_dies_is_no_failure() {
