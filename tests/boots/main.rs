@@ -20,8 +20,8 @@ fn moves_boots_and_comes_back(machine: &mut Machine, files: &[&str]) {
     machine.all(MOVED);
     let plan = machine.kvmfw(&["plan"]);
     machine.kvmfw(&["apply", "-y", "--apply-timeout", "60s", "--confirm-timeout", "60s"]);
-    let promised = machine.addresses();
-    assert_eq!(promised, "brmgmt 10.98.0.2/24\nbrmgmt fd98::2/64\n");
+    // Not at once: networkd takes static addresses off for some 40 ms when its files are others.
+    let promised = "brmgmt 10.98.0.2/24\nbrmgmt fd98::2/64\n";
     for file in files {
         assert!(plan.contains(&format!("file {file}")), "{file} is not in {plan}");
         machine.on_host(&format!("test -L {file} && test -r {file}"));
@@ -31,12 +31,12 @@ fn moves_boots_and_comes_back(machine: &mut Machine, files: &[&str]) {
             machine.power_cut();
             machine.boot();
         }
-        machine.becomes(what, "addresses", Machine::addresses, &promised);
+        machine.becomes(what, "addresses", Machine::addresses, promised);
         machine.becomes(what, "routes", Machine::default_routes, "default via 10.98.0.1 dev brmgmt\n");
         machine.becomes(what, "bridge", Machine::bridge, "0 7700 1 02:00:00:00:00:10\n");
         machine.kvmfw(&["plan", "--detailed-exitcode"]);
         machine.pull_and_plug();
-        machine.becomes("after the cable", "addresses", Machine::addresses, &promised);
+        machine.becomes("after the cable", "addresses", Machine::addresses, promised);
         machine.kvmfw(&["plan", "--detailed-exitcode"]);
     }
     machine.kvmfw(&["undo", "--to", "0", "-y"]);
