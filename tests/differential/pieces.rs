@@ -154,6 +154,12 @@ impl Trial<'_> {
         let walks: Vec<Walk> = parts.iter().map(|part| self.walk(*part)).collect();
         let seen = world.send(&self.sent.order(count.sent));
         let seen: Vec<Arrived> = seen.iter().map(Arrived::read).collect();
+        let nodes =
+            walks.iter().flat_map(|walk| &walk.trace).filter_map(|stage| stage.packet.dst).map(Node::of);
+        if nodes.into_iter().any(|node| node.is_none() || node == Some(self.sent.at)) {
+            // Nobody has the address, or a bridge would have to send it back to where it came from: by what port it leaves is a vain question.
+            return Ok(());
+        }
         if let Some(unknown) = walks.iter().find(|walk| walk.verdict == Verdict::Unknown) {
             count.unknown += 1;
             let texts = || unknown.unknowns().map(|met| format!("{} ", met.step.text));
@@ -162,12 +168,6 @@ impl Trial<'_> {
             return if meant { Ok(()) } else { Err(format!("unknown: {:?}", texts().collect::<Vec<_>>())) };
         }
         let left = walks.iter().find_map(|walk| walk.left.clone());
-        let nodes =
-            walks.iter().flat_map(|walk| &walk.trace).filter_map(|stage| stage.packet.dst).map(Node::of);
-        if nodes.into_iter().any(|node| node.is_none() || node == Some(self.sent.at)) {
-            // Nobody has the address, or a bridge would have to send it back to where it came from.
-            return Ok(());
-        }
         let pass: Vec<bool> = walks.iter().map(|walk| walk.verdict == Verdict::Accept).collect();
         let local = matches!(left, Some((Base::Input, _)));
         // The host joins what is for itself, and a piece alone comes to nothing.
