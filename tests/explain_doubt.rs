@@ -186,9 +186,15 @@ fn native_tables_that_may_drop_make_it_unknown() {
     let (v4, v6) = ("192.168.1.53:80", "[fd00:1::53]:80");
     let open = "\"passes\" null null";
     nft(
-        "add table inet watch; add chain inet watch f { type filter hook forward priority 10; }; add rule inet watch f counter",
+        "add table inet watch; add chain inet watch f { type filter hook forward priority 10; }; add rule inet watch f counter; \
+         add rule inet watch f tcp flags syn tcp option maxseg size set rt mtu; add rule inet watch f ip dscp set cs1; \
+         add rule inet watch f ct mark set 1",
     );
-    assert_eq!((verdict(v4), verdict(v6)), (open.to_owned(), open.to_owned()), "it only counts");
+    assert_eq!(
+        (verdict(v4), verdict(v6)),
+        (open.to_owned(), open.to_owned()),
+        "nothing of that do rules ask for"
+    );
     nft(
         "add table ip6 other; add chain ip6 other f { type filter hook forward priority 10; }; add rule ip6 other f tcp dport 80 drop",
     );

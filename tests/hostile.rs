@@ -99,6 +99,13 @@ fn both_backends_and_native_rules_are_refused() {
     );
     assert_eq!(two["reason"], "native_nft", "{two:#}");
     assert_eq!(["kvm1", "kvm2"].map(|h| lab.dump(h)), before, "touched");
+    // A policy decides without any rule.
+    sh(&lab, "kvm1", "iptables-legacy -F INPUT; iptables-legacy -P FORWARD DROP");
+    let json = project.kvmfw(&lab, &["plan", "-l", "kvm1", "--format", "json"]).expect(7).json();
+    assert_eq!(host_of(&json, "kvm1")["reason"], "mixed_backends", "{json:#}");
+    sh(&lab, "kvm1", "iptables-legacy -P FORWARD ACCEPT");
+    let json = project.kvmfw(&lab, &["plan", "-l", "kvm1", "--format", "json"]).expect(0).json();
+    assert_eq!(host_of(&json, "kvm1")["status"], "changed", "{json:#}");
     // A chain of its own in a table of iptables decides too, and no rule of it is shown.
     sh(
         &lab,
