@@ -317,12 +317,17 @@ impl Way<'_> {
 
     /// What all worlds agree on.
     fn together(self, ends: Vec<End>) -> Walk {
-        let rewrites = |one: &&Bystander| one.effect == Effect::MayRewrite;
-        if let Some(one) = self.around.bystanders.iter().find(rewrites) {
-            let all = [Hook::Prerouting, Hook::Output];
-            if one.hooks.iter().any(|hook| all.contains(hook)) {
-                return self.finish(Verdict::Unknown, Some(one.step()), None);
-            }
+        // What is rewritten behind all rules changes the answer of none.
+        let before = |hook: &Hook| match hook {
+            Hook::Prerouting | Hook::Output => true,
+            Hook::Input => ends.iter().any(|end| end.left.0 == Base::Input),
+            Hook::Forward => ends.iter().any(|end| end.left.0 == Base::Forward),
+            Hook::Bridge => ends.iter().any(|end| end.left.1.bridged),
+            Hook::Postrouting => false,
+        };
+        let mut rewriters = self.around.bystanders.iter().filter(|one| one.effect == Effect::MayRewrite);
+        if let Some(one) = rewriters.find(|one| one.hooks.iter().any(before)) {
+            return self.finish(Verdict::Unknown, Some(one.step()), None);
         }
         let mut ends = ends.into_iter();
         let Some(first) = ends.next() else { return self.finish(Verdict::Unknown, None, None) };

@@ -33,6 +33,28 @@ fn a_mark_set_in_nat_is_seen_after_routing() {
     assert_eq!(walk(&rules, &around(), Base::Input, &packet).verdict, Verdict::Drop);
 }
 
+/// Whatever our rules say of it, where another table may have made something else of it before they are asked.
+#[test]
+fn a_packet_that_may_be_rewritten_is_not_known() {
+    let closed = filter("-A INPUT -j DROP");
+    let verdict = |hooks: &[&[Hook]], bridged| {
+        let table = |hooks: &&[Hook]| Bystander {
+            name: "other".into(),
+            hooks: hooks.to_vec(),
+            effect: Effect::MayRewrite,
+        };
+        let around = Surroundings { bystanders: hooks.iter().map(table).collect(), ..around() };
+        walk(&closed, &around, Base::Input, &Packet { bridged, ..packet() }).verdict
+    };
+    assert_eq!(verdict(&[&[Hook::Input]], false), Verdict::Unknown);
+    assert_eq!(verdict(&[&[Hook::Bridge]], true), Verdict::Unknown);
+    // The first of them is not on its way.
+    assert_eq!(verdict(&[&[Hook::Forward], &[Hook::Prerouting]], false), Verdict::Unknown);
+    for elsewhere in [Hook::Forward, Hook::Bridge, Hook::Postrouting] {
+        assert_eq!(verdict(&[&[elsewhere]], false), Verdict::Drop, "{elsewhere:?}");
+    }
+}
+
 /// iptables-nft asks security of INPUT behind nat, where the source is what SNAT made of it.
 #[test]
 fn security_of_input_stands_where_the_backend_puts_it() {
