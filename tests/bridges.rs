@@ -414,3 +414,28 @@ fn a_port_moves_between_bridges_of_ours() {
         project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
     }
 }
+
+/// A bridge that was made without ports keeps the MAC that its neighbours know when it gets one, live and at boot.
+#[test]
+fn a_bridge_keeps_its_mac_when_it_gets_its_first_port() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(&lab, "ip link add p0 address 00:00:00:00:00:02 type veth peer name p1");
+    let project = Project::new(&lab, &[HOST], "bridges: { br9: {} }\n");
+    project.apply(&lab, &[]).expect(0);
+    let mac = on_host(&lab, "cat /sys/class/net/br9/address").trim().to_owned();
+    project.all("bridges: { br9: { ports: [p0] } }\n");
+    let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2).stdout;
+    assert!(plan.contains(&format!("mac {mac}")), "{plan}");
+    project.apply(&lab, &[]).expect(0);
+    let now = on_host(&lab, "cat /sys/class/net/br9/address; ls /sys/class/net/br9/brif");
+    assert_eq!(now, format!("{mac}\np0\n"));
+    let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    assert!(!plan.stdout.contains("also at boot"), "{}", plan.stdout);
+    on_host(&lab, "ip link del br9; sh /var/lib/kvmfw/kvmfw.sh boot-bridges");
+    let now = on_host(&lab, "cat /sys/class/net/br9/address; ls /sys/class/net/br9/brif");
+    assert_eq!(now, format!("{mac}\np0\n"), "at boot");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+}

@@ -116,6 +116,41 @@ fn live_that_is_something_else_is_named() {
     assert!(text.contains("  generation 1  console  undo  by root"), "{text}");
 }
 
+/// What is live and would not be there after a reboot is told, and mended by the next apply.
+#[test]
+fn what_does_not_boot_is_named() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], &format!("modules: [host-firewall]\n{ONE}"));
+    project.apply(&lab, &[]).expect(0);
+    for (path, told, code) in [
+        ("/var/lib/kvmfw/kvmfw.sh", "/var/lib/kvmfw/kvmfw.sh", 2),
+        ("/etc/kvmfw/current/rules.v6", "/etc/kvmfw/current/rules.v6", 2),
+        // No plan knows what is ours there: it says so, and the way back.
+        ("/etc/kvmfw/current", "/etc/kvmfw/generations/3", 7),
+    ] {
+        lab.host("kvm1", &["sh", "-c", &format!("rm -r $(realpath {path})")]).ok();
+        let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+        assert!(text.contains("is live, but does NOT BOOT whole"), "{path}: {text}");
+        assert!(text.contains(&format!("  NOT THERE {told}: see kvmfw plan")), "{text}");
+        let json = project.kvmfw(&lab, &["status", "--format", "json"]).expect(0).stdout;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let missing = json["hosts"][0]["boot_missing"].as_array().unwrap();
+        assert!(missing.contains(&told.into()), "{json}");
+        let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(code).stdout;
+        if code == 7 {
+            assert!(plan.contains("`/var/lib/kvmfw/kvmfw.sh undo` goes back"), "{plan}");
+            lab.host("kvm1", &["sh", "/var/lib/kvmfw/kvmfw.sh", "undo"]).ok();
+        }
+        project.apply(&lab, &[]).expect(0);
+        let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+        assert!(text.contains("is live and boots"), "{path}: {text}");
+        project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    }
+}
+
 /// The very first transaction of a host, before it has a script at its place.
 #[test]
 fn unlock_before_anything_was_installed() {

@@ -19,6 +19,8 @@ struct HostStatus {
     boot_failed: Option<String>,
     /// What is live otherwise than the generation says; not looked at while a transaction is open.
     differs: Vec<String>,
+    /// Files without which the generation does not boot whole, and which are not there; as `differs`.
+    boot_missing: Vec<String>,
     /// What the generation that boots has taken over of others, and brings back where it is undone.
     adopted: Vec<Adopted>,
     transactions: Vec<TransactionStatus>,
@@ -80,6 +82,7 @@ fn empty() -> HostStatus {
         lock: None,
         boot_failed: None,
         differs: Vec::new(),
+        boot_missing: Vec::new(),
         adopted: Vec::new(),
         transactions: Vec::new(),
         history: Vec::new(),
@@ -103,6 +106,7 @@ fn read(s: &Sections<'_>) -> HostStatus {
         lock: s.get("lock").map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()),
         boot_failed: text("boot_failed"),
         differs: s.values("status", "differs").map(str::to_owned).collect(),
+        boot_missing: s.values("status", "boot_missing").map(str::to_owned).collect(),
         adopted: s.values("status", "adopted").filter_map(adopted).collect(),
         transactions: transactions.collect(),
         history: s
@@ -134,13 +138,17 @@ fn show(host: &HostStatus) {
         );
         if host.open.is_some() {
             text.push_str(&format!("{which} boots; a transaction is open"));
-        } else if host.differs.is_empty() {
-            text.push_str(&format!("{which} is live and boots"));
         } else {
-            text.push_str(&format!(
-                "{which} boots; live is something else in {}: see kvmfw plan",
-                printable(&host.differs.join(", "))
-            ));
+            let boots = host.boot_missing.is_empty();
+            text.push_str(&match (host.differs.is_empty(), boots) {
+                (true, true) => format!("{which} is live and boots"),
+                (true, false) => format!("{which} is live, but does NOT BOOT whole"),
+                (false, boots) => format!(
+                    "{which} {}; live is something else in {}: see kvmfw plan",
+                    if boots { "boots" } else { "does NOT BOOT whole" },
+                    printable(&host.differs.join(", "))
+                ),
+            });
         }
     } else if host.open.is_some() {
         text.push_str("not managed so far, and boots like that; a transaction is open");
@@ -148,6 +156,9 @@ fn show(host: &HostStatus) {
         text.push_str("not managed");
     }
     text.push('\n');
+    for path in &host.boot_missing {
+        text.push_str(&format!("  NOT THERE {}: see kvmfw plan\n", printable(path)));
+    }
     for Adopted { generation, rules } in &host.adopted {
         let rules = counted(*rules, "rule");
         text.push_str(&format!("  {rules} of others taken over by generation {generation}\n"));

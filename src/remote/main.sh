@@ -268,7 +268,10 @@ status() {
 	printf 'open=%s\n' "${open##*/}"
 	[ -s $VAR/boot.failed ] && printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
 	adopted_rules
-	[ -z "$current" ] || [ -n "$open" ] || differs
+	if [ -n "$current" ] && [ -z "$open" ]; then
+		differs
+		boot_missing | sed 's/^/boot_missing=/'
+	fi
 	section transactions
 	for T in "$VAR"/txn/*/; do
 		[ -d "$T" ] || continue

@@ -49,11 +49,15 @@ probe_state() {
 	if [ -d $VAR/original ]; then cat $VAR/original/sysctl $VAR/original/policies 2>/dev/null; fi
 }
 
-# What has to be there so that the generation boots, and is not. A masked unit is an empty one.
 probe_boot() {
-	local dir=/etc/systemd/system unit wants
 	section boot
-	[ -n "$current" ] || return 0
+	[ -z "$current" ] || boot_missing
+}
+
+# What has to be there so that the generation boots, and is not. A masked unit is an empty one.
+boot_missing() {
+	local dir=/etc/systemd/system unit wants
+	[ -e $ETC/current/want4 ] || echo "$ETC/$(readlink $ETC/current)"
 	[ -s $VAR/kvmfw.sh ] || echo $VAR/kvmfw.sh
 	for wants in $BOOT_UNITS; do
 		unit=${wants##*/} wants=${wants%/*}

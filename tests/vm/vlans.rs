@@ -43,7 +43,7 @@ const BRIDGE: &str = "bridges:
     vlan_filtering: true
     vlans:
       br9: [{ vid: 20, pvid: true, untagged: true }]
-      up0: [10, 20]
+      up0: [10, 20, 41, 42, 43]
       vnet10: [{ vid: 10, pvid: true, untagged: true }]
       vnet11: [{ vid: 10, pvid: true, untagged: true }]
       vnet20: [{ vid: 20, pvid: true, untagged: true }]
@@ -53,6 +53,9 @@ const BRIDGE: &str = "bridges:
 const EXACT: &str = "br9 20 PVID Egress Untagged
 up0 10
 up0 20
+up0 41
+up0 42
+up0 43
 vnet10 10 PVID Egress Untagged
 vnet11 10 PVID Egress Untagged
 vnet20 20 PVID Egress Untagged
@@ -144,6 +147,7 @@ fn guests_in_two_vlans_and_a_trunk() {
     }
     let mut machine = with_ports();
     guests_stay_connected(&machine);
+    comes_home_with_its_vlans(&machine);
 
     machine.all(&format!("{BRIDGE}{UNLIKED}"));
     machine.kvmfw(&["apply", "-y"], 4);
@@ -159,7 +163,9 @@ fn guests_in_two_vlans_and_a_trunk() {
     // A guest that would move to the other VLAN, and a trunk that would lose one.
     machine.all(&format!(
         "{}{UNLIKED}",
-        BRIDGE.replace("vnet11: [{ vid: 10,", "vnet11: [{ vid: 20,").replace("[10, 20]", "[20, 30]")
+        BRIDGE
+            .replace("vnet11: [{ vid: 10,", "vnet11: [{ vid: 20,")
+            .replace("[10, 20, 41, 42, 43]", "[20, 30, 41, 43]")
     ));
     machine.kvmfw(&["apply", "-y"], 4);
     machine.all(BRIDGE);
@@ -250,5 +256,25 @@ fn guests_stay_connected(machine: &Machine) {
     assert!(pings.contains(" 0% packet loss"), "{pings}");
     assert_eq!(machine.sh("bridge vlan show"), before);
     assert_eq!(machine.sh("cat /sys/class/net/br123/bridge/vlan_filtering"), "0\n");
+    machine.sh("ip link del up1");
+}
+
+/// A port that is taken from a bridge of others has its VLANs again when it is put back there.
+fn comes_home_with_its_vlans(machine: &Machine) {
+    machine.sh(
+        "ip link add up1 type dummy && ip link set up1 up master br123 && bridge vlan add dev up1 vid 50-52 &&
+         bridge vlan del dev up1 vid 1",
+    );
+    let before = machine.sh("bridge vlan show");
+    let taken = "bridges: { br7: { ports: [up1], take_addresses: true } }\n";
+    machine.all(&format!("{taken}{UNLIKED}"));
+    machine.kvmfw(&["apply", "-y"], 4);
+    assert_eq!(machine.sh("bridge vlan show"), before, "rolled back");
+    machine.all(taken);
+    machine.kvmfw(&["apply", "-y"], 0);
+    assert_eq!(machine.sh("basename $(readlink /sys/class/net/up1/master)"), "br7\n");
+    machine.kvmfw(&["plan", "--detailed-exitcode"], 0);
+    machine.kvmfw(&["undo", "--to", "0", "-y"], 0);
+    assert_eq!(machine.sh("bridge vlan show"), before, "undone");
     machine.sh("ip link del up1");
 }

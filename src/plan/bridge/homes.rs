@@ -1,5 +1,7 @@
 //! Where a port belongs that leaves one of our bridges.
 
+use super::Owned;
+use super::vlans::{fresh, lines};
 use crate::desired::Desired;
 use crate::observe::{Links, Observed};
 use crate::plan::Record;
@@ -34,16 +36,20 @@ impl<'a> Homes<'a> {
     }
 
     /// The lines by which a port leaves: to the bridge of others that it was taken from, if that is still there and
-    /// nobody declares the port.
-    pub(super) fn leave(&self, port: &str, from: Option<&String>) -> Vec<String> {
-        let mut lines = vec![format!("link set dev {port} nomaster")];
+    /// nobody declares the port. There it has its VLANs again.
+    pub(super) fn leave(&self, port: &str, owned: &Owned) -> Vec<String> {
+        let from = owned.masters.get(port);
+        let mut way = vec![format!("link set dev {port} nomaster")];
         let there = |bridge: &&String| {
             self.of_others(bridge) && self.links.by_name.get(*bridge).is_some_and(|link| link.is_bridge())
         };
         if let Some(bridge) = from.filter(there).filter(|_| !self.declared.contains_key(port)) {
-            lines.push(format!("link set dev {port} master {bridge}"));
+            way.push(format!("link set dev {port} master {bridge}"));
+            if let Some(vlans) = owned.vlans_there.get(port) {
+                way.extend(lines(bridge, port, &fresh(self.links, bridge), vlans));
+            }
         }
-        lines
+        way
     }
 
     /// A port leaves one bridge before it becomes a port of the next, whichever of them is planned first.

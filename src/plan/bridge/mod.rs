@@ -35,6 +35,9 @@ pub struct Owned {
     /// Bridges of others that ports were taken from, by port.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub masters: BTreeMap<String, String>,
+    /// The VLANs that those ports had there, where they were not those of every new port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vlans_there: BTreeMap<String, Vlans>,
     /// Addresses we added, with the port they were taken from.
     pub addresses: BTreeMap<IpNet, Option<String>>,
     /// Gateways we added.
@@ -99,6 +102,9 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> B
         vlans::in_order(lines);
     }
     homes.leave_first(&mut plan.forward);
+    // A port that moves between two bridges of ours is put back by both; what is gone cannot go again.
+    let mut told = BTreeSet::new();
+    plan.back.retain(|line| !line.starts_with("vlan ") || told.insert(line.clone()));
     // `ip -batch` ends at a line that names a bridge which is not there, also with -force.
     plan.back.sort_by_key(|line| !line.starts_with("link add name "));
     plan

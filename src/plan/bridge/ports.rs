@@ -2,6 +2,7 @@
 
 use super::addresses::addresses;
 use super::declared::Work;
+use super::vlans::{fresh, lines, live_or_fresh};
 use super::{Refused, foreign};
 use crate::observe::{Link, PolicyRule};
 use crate::problem::Warning;
@@ -73,6 +74,37 @@ impl Work<'_> {
         dynamic.find(|a| a.family == "inet" || Some(&a.local) == ssh.as_ref()).map(|a| a.local.as_str())
     }
 
+    /// A port leaves the bridge it is on, and loses its VLANs by that: on the way back it has them again.
+    fn leaves(&mut self, port: &str, master: String) {
+        let (new, live) = (fresh(self.links, &master), live_or_fresh(self.links, port, &master));
+        // Those of a port whose VLANs are stated come back by what states them.
+        if !self.bridge.vlans.iter().any(|vlan| vlan.port == *port) {
+            self.back.extend(lines(&master, port, &new, &live));
+        }
+        if self.homes.of_others(&master) {
+            self.old.push(format!("port {port} of {master}"));
+            if live != new {
+                self.owned.vlans_there.entry(port.to_owned()).or_insert(live);
+            }
+            self.owned.masters.entry(port.to_owned()).or_insert(master);
+        }
+    }
+
+    /// A bridge of ours that was made without ports has the MAC that the kernel gave it, and would change it for that
+    /// of its first port. Who knows it by its address goes on to know it, now and after a boot.
+    fn pin_mac(&mut self) {
+        let (bridge, links) = (self.bridge, self.links);
+        let pinned = bridge.mac.is_some() || self.owned.boot.iter().any(|line| line.contains(" address "));
+        let mac = links.by_name.get(&bridge.name).and_then(|link| link.mac.as_ref());
+        let Some(mac) = mac.filter(|_| self.owned.created && !pinned) else { return };
+        let joins =
+            |port: &String| links.by_name.get(port).is_some_and(|l| l.master.as_ref() != Some(&bridge.name));
+        if bridge.ports.iter().any(joins) {
+            self.plan.forward.push(format!("link set dev {} address {mac}", bridge.name));
+            self.wanted(format!("mac {mac}   (as it is: it would change to that of the port)"));
+        }
+    }
+
     /// Rules of policy routing that ask for a port: what comes in by it comes in by the bridge.
     pub(super) fn rules_by_port(&mut self) {
         let (bridge, links) = (self.bridge, self.links);
@@ -103,6 +135,7 @@ impl Work<'_> {
 
     pub(super) fn ports(&mut self) {
         let name = self.bridge.name.clone();
+        self.pin_mac();
         for port in &self.bridge.ports {
             let link = self.links.by_name.get(port);
             let master = link.and_then(|l| l.master.clone());
@@ -116,9 +149,8 @@ impl Work<'_> {
                     || format!("link set dev {port} nomaster"),
                     |m| format!("link set dev {port} master {m}"),
                 ));
-                if let Some(master) = master.filter(|m| self.homes.of_others(m)) {
-                    self.old.push(format!("port {port} of {master}"));
-                    self.owned.masters.entry(port.clone()).or_insert(master);
+                if let Some(master) = master {
+                    self.leaves(port, master);
                 }
                 self.owned.ports.insert(port.clone());
             }
@@ -128,12 +160,13 @@ impl Work<'_> {
             self.owned.ports.iter().filter(|p| !self.bridge.ports.contains(p)).cloned().collect();
         for port in gone {
             self.owned.ports.remove(&port);
-            let from = self.owned.masters.remove(&port);
             if self.links.by_name.get(&port).is_some_and(|l| l.master.as_deref() == Some(&name)) {
-                self.plan.forward.extend(self.homes.leave(&port, from.as_ref()));
+                self.plan.forward.extend(self.homes.leave(&port, &self.owned));
                 self.back.push(format!("link set dev {port} master {name}"));
                 self.old.push(format!("port {port}"));
             }
+            self.owned.masters.remove(&port);
+            self.owned.vlans_there.remove(&port);
         }
     }
 }

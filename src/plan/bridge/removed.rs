@@ -85,7 +85,7 @@ impl Removal<'_> {
         }
         for port in &owned.ports {
             if links.by_name.get(port).is_some_and(|l| l.master.as_deref() == Some(name)) {
-                self.plan.forward.extend(homes.leave(port, owned.masters.get(port)));
+                self.plan.forward.extend(homes.leave(port, owned));
                 self.old.push(format!("port {port}"));
                 self.back.push(format!("link set dev {port} master {name}"));
             }
