@@ -126,9 +126,9 @@ fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
 
 /// The document that uploads a transaction and stages it: up to, not including, the arming.
 ///
-/// `files` are paths below the transaction's folder; they are ours, never the user's.
-pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)]) -> String {
-    let mut doc = format!("NONCE='{}'\n{LIB}", nonce.as_str());
+/// `files` are paths below the transaction's folder; they are ours, never the user's. `vlans` as in [`Question`].
+pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)], vlans: bool) -> String {
+    let mut doc = format!("NONCE='{}' VLANS={}\n{LIB}", nonce.as_str(), if vlans { "yes" } else { "" });
     let _ = write!(
         doc,
         "T=$VAR/txn/{id}\n\
@@ -143,7 +143,7 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)]) -> String {
         let _ = write!(doc, "@{mark} {name}\n{text}{newline}", mark = nonce.as_str());
     }
     let _ = writeln!(doc, "{}", nonce.as_str());
-    let _ = writeln!(doc, "export NONCE SSH_CONNECTION\nexec sh \"$T/kvmfw.sh\" stage {id} </dev/null");
+    let _ = writeln!(doc, "export NONCE VLANS SSH_CONNECTION\nexec sh \"$T/kvmfw.sh\" stage {id} </dev/null");
     doc
 }
 
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn content_cannot_end_its_here_document() {
         let nonce = Nonce::fresh().unwrap();
-        let doc = stage(&nonce, "t1", &[("new/want4".into(), "'; reboot #\n$(reboot)\nEOF\n".into())]);
+        let doc = stage(&nonce, "t1", &[("new/want4".into(), "'; reboot #\n$(reboot)\nEOF\n".into())], false);
         assert_eq!(doc.matches(&format!("<<'{}'", nonce.as_str())).count(), 1);
         assert_eq!(doc.lines().filter(|line| *line == nonce.as_str()).count(), 1);
         assert!(doc.contains(&format!("\n@{} new/want4\n'; reboot #\n$(reboot)\nEOF\n", nonce.as_str())));

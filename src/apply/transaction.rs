@@ -145,7 +145,7 @@ impl Transaction<'_> {
         files.push(("plan".into(), format!("{}\n", plan.bundle.hash()).into()));
         files.push(("token".into(), format!("{}\n", self.token).into()));
         files.push(("limits".into(), self.limits().into()));
-        let document = remote::stage(&nonce, &self.settings.run, &files);
+        let document = remote::stage(&nonce, &self.settings.run, &files, plan::asks_vlans(self.desired));
         let answer = match session.run(&document, PROBE_LIMIT + self.checks_limit()).await {
             Ok(answer) => answer,
             Err(error) => {

@@ -134,7 +134,11 @@ pub fn question(desired: &Desired) -> ([String; 2], String) {
 /// Whether the VLANs of ports have to be asked for as well.
 pub fn asks_vlans(desired: &Desired) -> bool {
     let mut managed = desired.bridges.values().filter(|bridge| bridge.manage);
-    managed.any(|bridge| !bridge.vlans.is_empty() || bridge.vlan_filtering == Some(true))
+    managed.any(|bridge| {
+        // A port that may be taken from a bridge of others gets its VLANs there back one day.
+        let takes = bridge.take_addresses && !bridge.ports.is_empty();
+        takes || !bridge.vlans.is_empty() || bridge.vlan_filtering == Some(true)
+    })
 }
 
 /// What can be said about a host's part of the inventory without a connection.

@@ -76,7 +76,12 @@ impl Work<'_> {
 
     /// A port leaves the bridge it is on, and loses its VLANs by that: on the way back it has them again.
     fn leaves(&mut self, port: &str, master: String) {
-        let (new, live) = (fresh(self.links, &master), live_or_fresh(self.links, port, &master));
+        let (new, mut live) = (fresh(self.links, &master), live_or_fresh(self.links, port, &master));
+        let filters = |bridge: &String| self.links.by_name.get(bridge)?.number("vlan_default_pvid");
+        if filters(&master).is_none() {
+            // A kernel without VLANs shows none.
+            live.clone_from(&new);
+        }
         // Those of a port whose VLANs are stated come back by what states them.
         if !self.bridge.vlans.iter().any(|vlan| vlan.port == *port) {
             self.back.extend(lines(&master, port, &new, &live));
