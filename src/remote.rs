@@ -77,6 +77,8 @@ pub struct Question<'a> {
     pub keys: &'a str,
     /// VLANs of ports too, also where no bridge filters by them yet.
     pub vlans: bool,
+    /// Jump hosts of the inventory, `NUMBER=ADDRESS` with spaces between: one may be a guest of this host.
+    pub ways: &'a str,
     /// Whether to tell what loads rules of others at boot.
     pub boot_files: bool,
 }
@@ -121,6 +123,9 @@ fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
     doc.push_str("}\n");
     if question.vlans {
         doc.push_str("VLANS=yes\n");
+    }
+    if !question.ways.is_empty() {
+        let _ = writeln!(doc, "WAYS='{}'", question.ways);
     }
 }
 

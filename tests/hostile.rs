@@ -368,6 +368,29 @@ fn a_controller_in_a_guest_is_recognised() {
     assert!(said.contains("controller-is-guest") && said.contains("behind port vnet0 of br123"), "{said}");
 }
 
+/// A guest by which another host is reached, though nothing comes from it and the host has forgotten it.
+#[test]
+fn a_guest_that_leads_to_another_host_is_recognised() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).up();
+    let project = Project::new(&lab, &["kvm1", "kvm2"], RULES);
+    let file = project.path().join("inventories/lab.yaml");
+    let address = lab.guest("kvm1", "g0", &["ip", "-o", "-4", "address", "show", "dev", "eth0"]).ok();
+    let address = address.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+    lab.host("kvm1", &["ip", "neigh", "flush", "all"]).ok();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let behind = format!("address: '10.99.0.12', ssh: {{ jump: 'x@{address}' }}");
+    assert!(text.contains("address: '10.99.0.12'"), "{text}");
+    std::fs::write(&file, text.replace("address: '10.99.0.12'", &behind)).unwrap();
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).stdout;
+    let told = format!("{address}, the way to kvm2, is a guest of this host, behind port vnet0 of br123");
+    assert!(plan.contains(&told), "{plan}");
+    let calm = project.kvmfw(&lab, &["plan", "--limit", "kvm1"]).expect(0).stdout;
+    assert!(calm.contains(&told), "{calm}");
+}
+
 /// The token lets a confirm through: it stands in no argument, no log, no file that others may read.
 #[test]
 fn nothing_secret_is_for_all_to_see() {

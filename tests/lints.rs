@@ -127,6 +127,39 @@ fn a_guest_that_is_the_way_to_its_host() {
     assert!(guest.len() == 1 && guest[0].starts_with(said), "{guest:?}");
 }
 
+/// Who leads to other hosts may be a guest of one of them.
+#[test]
+fn a_guest_that_is_the_way_to_others() {
+    let text = "hosts: { kvm1: {}, kvm2: { ssh: { jump: 'ops@bastion:2222' } }, kvm3: { ssh: { jump: bastion } }, \
+                kvm4: { ssh: { jump: 10.0.0.9 } } }\n";
+    let locate = Locate { home: Some("/home/ops".into()), ..Locate::default() };
+    let project = load_text(&locate, "case", text).unwrap_or_else(|e| panic!("{:#?}", e.list));
+    let names: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
+    let all = compile(&project, &names).unwrap();
+    let hops: Vec<&str> = all[0].turn.ways.iter().map(|way| way.hop.as_str()).collect();
+    assert_eq!(hops, ["10.0.0.9", "bastion"]);
+    let planned = |host: usize, client: &str| {
+        let answer = format!("{HOST}\n@n client\n{client}\n");
+        let observed = observe(&Sections::split(&answer, "n"), "").unwrap();
+        let plan = plan::host(&all[host], &observed, &Options::default());
+        (plan.warnings.iter().map(|w| format!("{}: {}", w.code, w.message)).collect::<Vec<_>>(), plan.alone)
+    };
+    let (told, alone) = planned(0, "way=1 vnet3 of br0");
+    let said = "jump-host-is-guest: bastion, the way to kvm2 and 1 more, is a guest of this host, behind port vnet3 of br0:";
+    assert!(told.len() == 1 && told[0].starts_with(said) && alone, "{told:?}");
+    // Where it is the way to that host as well, it is told of once.
+    let (told, alone) = planned(1, "guest=vnet3 of br0\nway=1 vnet3 of br0");
+    assert!(
+        told.len() == 1 && told[0].contains("the jump host ops@bastion:2222 is a guest") && alone,
+        "{told:?}"
+    );
+    for nobody in ["", "way=7 vnet3 of br0", "way=x vnet3 of br0"] {
+        assert_eq!(planned(0, nobody), (vec![], false));
+    }
+    // Who runs kvmfw in a guest decides when; nobody else is cut off.
+    assert!(!planned(0, "guest=vnet3 of br0").1);
+}
+
 /// Names that stand in the room of the lints and are not codes of warnings.
 const NO_CODES: [&str; 5] = ["docker-icc", "docker-proxy", "kube-proxy", "libvirt-host-in", "pve-firewall"];
 

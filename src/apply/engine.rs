@@ -5,7 +5,7 @@ use super::look::{self, connect, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
 use super::rollout::Budget;
 use super::transaction::{CALL_LIMIT, GRACE};
-use super::{Event, Events, Proof};
+use super::{Event, Events, Proof, ways};
 use crate::desired::Desired;
 use crate::inventory::Connection;
 use crate::observe::{Observed, Sections};
@@ -114,17 +114,22 @@ impl Engine {
     /// apply that follows.
     pub async fn plan(&mut self, hosts: Vec<(Desired, Options)>, keep: bool) -> Vec<Planned> {
         self.events.emit(Event::Observing(hosts.len()));
+        let ways = match hosts.first() {
+            Some((desired, _)) => ways::resolved(&desired.turn.ways).await,
+            None => Arc::default(),
+        };
         let mut tasks = JoinSet::new();
         // A panic in a task is a bug of ours; the host is told of all the same.
         let mut names = BTreeMap::new();
         for (index, (desired, options)) in hosts.into_iter().enumerate() {
             let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
-            let (desired, shared) = (Arc::new(desired), self.shared.clone());
+            let (desired, shared, ways) = (Arc::new(desired), self.shared.clone(), ways.clone());
             let known = (index, desired.clone(), options.clone());
             let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
                 // A plan changes nothing; an apply first ends what was left open and nobody watches.
-                let (observed, session) = observe_host(&settings, &events, &desired, &options, keep).await;
+                let (observed, session) =
+                    observe_host(&settings, &events, &desired, &options, &ways, keep).await;
                 // Planned here and now: what was observed of a host is a lot, and not needed afterwards.
                 let result = observed.map(|observed| {
                     let mut plan = plan::of(&desired, &observed, &options);
@@ -168,7 +173,7 @@ impl Engine {
     pub async fn look(&self, desired: &Desired) -> Result<Box<Observed>, HostOutcome> {
         self.events.emit(Event::Observing(1));
         let (observed, session) =
-            observe_host(&self.settings, &self.events, desired, &Options::default(), false).await;
+            observe_host(&self.settings, &self.events, desired, &Options::default(), "", false).await;
         self.events.emit(Event::Observed(desired.host.clone(), None));
         if let Some(session) = session {
             session.close().await;

@@ -59,6 +59,7 @@ pub(super) async fn observe_host(
     events: &Events,
     desired: &Desired,
     options: &Options,
+    ways: &str,
     recover: bool,
 ) -> (ObserveResult, Option<Session>) {
     let host = &desired.host;
@@ -67,7 +68,7 @@ pub(super) async fn observe_host(
         Ok(session) => session,
         Err(error) => return (Err(unreachable(host, &error)), None),
     };
-    let mut result = look(events, desired, options, &session).await;
+    let mut result = look(events, desired, options, ways, &session).await;
     if recover
         && result.as_ref().is_ok_and(|observed| observed.state.open.is_some())
         && end_abandoned(events, host, &session).await
@@ -75,7 +76,7 @@ pub(super) async fn observe_host(
         events.emit(Event::Note(format!(
             "{host}: a transaction was left open and nobody watched it; it was ended first"
         )));
-        result = look(events, desired, options, &session).await;
+        result = look(events, desired, options, ways, &session).await;
     }
     (result, Some(session))
 }
@@ -89,7 +90,13 @@ async fn end_abandoned(events: &Events, host: &str, session: &Session) -> bool {
     Sections::split(&text, nonce.as_str()).value("recovered", "ended") == Some("yes")
 }
 
-async fn look(events: &Events, desired: &Desired, options: &Options, session: &Session) -> ObserveResult {
+async fn look(
+    events: &Events,
+    desired: &Desired,
+    options: &Options,
+    ways: &str,
+    session: &Session,
+) -> ObserveResult {
     let host = &desired.host;
     let nonce = Nonce::fresh().map_err(|error| internal(host, &error.to_string()))?;
     let document = if options.drift {
@@ -100,6 +107,7 @@ async fn look(events: &Events, desired: &Desired, options: &Options, session: &S
             want: [&want[0], &want[1]],
             keys: &keys,
             vlans: plan::asks_vlans(desired),
+            ways,
             // What is taken over comes back at boot, or what is given back does not.
             boot_files: options.adopt || options.back.is_some(),
         };

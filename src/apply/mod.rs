@@ -9,6 +9,7 @@ mod proof;
 mod rollout;
 mod run;
 mod transaction;
+mod ways;
 
 pub use engine::{Engine, Interrupt, Planned, Settings};
 pub use event::{Event, Events};

@@ -41,7 +41,11 @@ impl Engine {
                 "{unreachable} of {total} hosts cannot be reached, more than --max-unreachable allows: nothing is changed"
             )));
         }
-        let turns: Vec<Turn> = jobs.iter().map(|job| job.desired.turn.clone()).collect();
+        let turn = |job: &Job| {
+            let turn = &job.desired.turn;
+            Turn { jump_host: turn.jump_host || job.plan.alone, ..turn.clone() }
+        };
+        let turns: Vec<Turn> = jobs.iter().map(turn).collect();
         let settings = self.settings.clone();
         let mut rollout = Rollout::new(&turns, &settings.batches, settings.max_fail, settings.parallel);
         self.events.emit(Event::Applying { hosts: jobs.len(), max_fail: rollout.budget().1 });

@@ -244,7 +244,13 @@ pub(super) fn ask_about(
     let document = move |nonce: &remote::Nonce| {
         remote::explain(
             nonce,
-            &remote::Question { want: [&want[0], &want[1]], keys: &keys, vlans: false, boot_files: true },
+            &remote::Question {
+                want: [&want[0], &want[1]],
+                keys: &keys,
+                vlans: false,
+                ways: "",
+                boot_files: true,
+            },
             journal,
         )
     };

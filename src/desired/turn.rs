@@ -4,6 +4,16 @@ use super::Desired;
 use crate::inventory::{Lineage, Spanned};
 use crate::problem::Warning;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A jump host, and who is reached through it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Its name or address.
+    pub hop: String,
+    /// The hosts behind it, in a few words.
+    pub leads_to: String,
+}
 
 /// When a host's turn may come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +22,8 @@ pub struct Turn {
     pub max_in_flight: Vec<(String, usize)>,
     /// Other hosts are reached through it: what cuts it off cuts them off, so it changes alone and last.
     pub jump_host: bool,
+    /// All jump hosts of the inventory: a host may have one of them among its guests.
+    pub ways: Arc<[Way]>,
 }
 
 impl Turn {
@@ -24,6 +36,7 @@ impl Turn {
                 .filter_map(|g| g.entry.max_in_flight.as_ref().map(|l| limit(&g.name, l)))
                 .collect(),
             jump_host: false,
+            ways: Arc::default(),
         }
     }
 }
@@ -36,23 +49,33 @@ pub fn jump_hosts(all: &mut [Desired]) {
             behind.entry(hop_name(hop).to_owned()).or_default().push(desired.host.clone());
         }
     }
+    let at: BTreeMap<&String, &String> = all.iter().map(|d| (&d.host, &d.connection.address)).collect();
+    let ways: Arc<[Way]> = behind
+        .iter()
+        .map(|(hop, hosts)| Way {
+            hop: at.get(hop).map_or_else(|| hop.clone(), |address| (*address).clone()),
+            leads_to: first_and_more(&hosts.iter().collect::<Vec<_>>()).unwrap_or_default(),
+        })
+        .collect();
     for desired in all.iter_mut() {
+        desired.turn.ways = ways.clone();
         let by = |name: &String| behind.get(name).into_iter().flatten();
         let mut names: Vec<&String> = by(&desired.host).chain(by(&desired.connection.address)).collect();
         names.sort();
         names.dedup();
         names.retain(|name| **name != desired.host);
-        let Some(first) = names.first() else { continue };
-        let more = match names.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
+        let Some(names) = first_and_more(&names) else { continue };
         let message = format!(
-            "this host is the way to {first}{more} (`jump`): what cuts it off cuts them off too; it is changed alone, and last"
+            "this host is the way to {names} (`jump`): what cuts it off cuts them off too; it is changed alone, and last"
         );
         desired.turn.jump_host = true;
         desired.warnings.push(Warning { code: "jump-host", message, origin: None });
     }
+}
+
+fn first_and_more(names: &[&String]) -> Option<String> {
+    let (first, rest) = names.split_first()?;
+    Some(if rest.is_empty() { (*first).clone() } else { format!("{first} and {} more", rest.len()) })
 }
 
 /// The host of `user@host:port`, as ProxyJump takes it.

@@ -73,6 +73,8 @@ pub struct Facts {
     pub ssh: Option<SshEnds>,
     /// The bridge port behind which the controller is, where that is a guest's.
     pub guest: Option<String>,
+    /// Jump hosts that were asked about and are guests of it: by their number, and behind which bridge port.
+    pub ways: Vec<(usize, String)>,
     /// The login can write to /proc/sys.
     pub root: bool,
     /// br_netfilter is there.

@@ -100,6 +100,11 @@ fn facts(s: &Sections<'_>) -> Facts {
         units: yes("units"),
         ssh,
         guest: s.value("client", "guest").map(str::to_owned),
+        ways: s
+            .values("client", "way")
+            .filter_map(|way| way.split_once(' '))
+            .filter_map(|(number, port)| Some((number.parse().ok()?, port.to_owned())))
+            .collect(),
         root: yes("root"),
         br_netfilter: yes("br_netfilter"),
         missing: s.values("host", "missing").map(str::to_owned).collect(),

@@ -21,6 +21,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         changes: Vec::new(),
         warnings: host::left_behind(desired, observed).collect(),
         bundle: super::Bundle::default(),
+        alone: false,
     };
     let record = match host::record(observed) {
         Ok(Some(record)) => record,

@@ -1,7 +1,7 @@
 //! The plan of one host.
 
 use super::{Back, Bundle, Change, Record, Risk, adopt, bridge, lints, rules, sysctl};
-use crate::desired::Desired;
+use crate::desired::{Desired, Way};
 use crate::inventory::BOOTSTRAP;
 use crate::observe::{Observed, Predicted};
 use crate::problem::{Origin, Warning};
@@ -66,6 +66,8 @@ pub struct HostPlan {
     pub warnings: Vec<Warning>,
     /// What the host gets, if this is applied.
     pub bundle: Bundle,
+    /// A guest of this host is the way to others, or to itself: it changes alone, and last.
+    pub alone: bool,
 }
 
 /// Whether there is something to do.
@@ -157,6 +159,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         changes: Vec::new(),
         warnings: desired.warnings.clone(),
         bundle: Bundle::default(),
+        alone: alone(desired, observed),
     };
     let record = match record(observed) {
         Ok(record) => record.unwrap_or_default(),
@@ -277,13 +280,35 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
             code: "jump-host-is-guest",
             message: format!(
                 "the jump host {hop} is a guest of this host, behind port {port}: what cuts off that guest cuts off all hosts that \
-                 are reached through it, and this host puts itself back; reach it another way, or apply to it last, where \
-                 guests are touched"
+                 are reached through it, and this host puts itself back; reach it another way where guests are touched; it is \
+                 changed alone, and last"
             ),
             origin: None,
         },
     });
-    open.into_iter().chain(boot).chain(guest)
+    let ways = ways(desired, observed).map(|(way, port)| Warning {
+        code: "jump-host-is-guest",
+        message: format!(
+            "{}, the way to {}, is a guest of this host, behind port {port}: what cuts off that guest cuts off the \
+             hosts behind it; this host is changed alone, and last",
+            way.hop, way.leads_to
+        ),
+        origin: None,
+    });
+    open.into_iter().chain(boot).chain(guest).chain(ways.collect::<Vec<_>>())
+}
+
+/// Jump hosts among the guests, but for the one by which this host itself is reached.
+fn ways<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Way, &'a String)> {
+    let own = observed.facts.guest.as_ref().filter(|_| desired.connection.jump.is_some());
+    let found = observed.facts.ways.iter().filter(move |(_, port)| own != Some(port));
+    found.filter_map(|(number, port)| Some((desired.turn.ways.get(*number)?, port)))
+}
+
+/// Whether hosts are reached through a guest of this one.
+fn alone(desired: &Desired, observed: &Observed) -> bool {
+    let own = observed.facts.guest.is_some() && desired.connection.jump.is_some();
+    own || ways(desired, observed).next().is_some()
 }
 
 /// Going back to the original of a host that has nothing of ours but the record of it.

@@ -278,14 +278,34 @@ probe_nft() {
 	printf '%s\n' "$others"
 }
 
-# The bridge and the port behind which the controller is, if that is a guest's: a tap, or named like one.
+# Behind which bridge and port guests are that lead here or to other hosts: the controller, jump hosts.
 probe_client() {
-	local client mac='' dev='' port neighbours word before=''
+	local client way
 	section client
+	have bridge || return 0
 	client=${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}
 	client=${client%% *}
-	[ -n "$client" ] && have bridge || return 0
-	neighbours=$("${IP:-ip}" -o neigh show to "$client" 2>/dev/null)
+	[ -z "$client" ] || guest_port "$client" guest=
+	for way in ${WAYS-}; do
+		meet "${way#*=}" && guest_port "${way#*=}" "way=${way%%=*} "
+	done
+}
+
+# Whether $1 is to be found on a bridge. Who was silent for long is forgotten there, so it is asked for.
+meet() {
+	local dev
+	dev=$("${IP:-ip}" -o route get "$1" 2>/dev/null)
+	case $dev in *' via '* | local* | '') return 1 ;; esac
+	dev=${dev#* dev }
+	[ -d "/sys/class/net/${dev%% *}/bridge" ] || return 1
+	if have ping; then ping -c 1 -W 1 "$1" >/dev/null 2>&1; fi
+	:
+}
+
+# Prints $2, and the port and the bridge behind which $1 is, if that is a guest's: a tap, or named like one.
+guest_port() {
+	local mac='' dev='' port neighbours word before=''
+	neighbours=$("${IP:-ip}" -o neigh show to "$1" 2>/dev/null)
 	for word in $neighbours; do
 		case $before in dev) dev=$word ;; lladdr) mac=$word ;; esac
 		[ "$before" = lladdr ] || { before=$word; continue; }
@@ -297,7 +317,7 @@ probe_client() {
 		vnet* | tap* | fwpr* | veth*i[0-9]*) ;;
 		*) [ -e "/sys/class/net/$port/tun_flags" ] || continue ;;
 		esac
-		printf 'guest=%s of %s\n' "$port" "$dev"
+		printf '%s%s of %s\n' "$2" "$port" "$dev"
 	done
 }
 

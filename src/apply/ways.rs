@@ -1,0 +1,52 @@
+//! Where the jump hosts of an inventory are, for hosts to say whether one of them is a guest of theirs.
+
+use crate::desired::Way;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::lookup_host;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// A name that resolves to more addresses than that is that of no guest.
+const ADDRESSES: usize = 8;
+
+/// How long names of jump hosts may take, all at once: a plan does not wait for a resolver that is away.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// `NUMBER=ADDRESS` for each address of each, with spaces between. A name that only ssh_config knows, or that
+/// resolves to nothing, is left out.
+pub(super) async fn resolved(ways: &Arc<[Way]>) -> Arc<str> {
+    let mut tasks = JoinSet::new();
+    for number in 0..ways.len() {
+        let ways = ways.clone();
+        tasks.spawn(async move {
+            let hop = ways.get(number).map_or("", |way| way.hop.as_str());
+            let found = timeout(LIMIT, lookup_host((hop, 0))).await;
+            let found = found.into_iter().flatten().flatten();
+            found.take(ADDRESSES).map(|address| (number, address.ip())).collect::<Vec<_>>()
+        });
+    }
+    let mut all: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    all.sort_unstable();
+    all.dedup();
+    let mut text = String::new();
+    for (number, address) in all {
+        let space = if text.is_empty() { "" } else { " " };
+        let _ = write!(text, "{space}{number}={address}");
+    }
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn addresses_by_number_and_nothing_for_who_is_not_found() {
+        let way = |hop: &str| Way { hop: hop.to_owned(), leads_to: "kvm1".to_owned() };
+        let ways: Arc<[Way]> = ["192.0.2.7", "no such name", "2001:db8::7"].into_iter().map(way).collect();
+        assert_eq!(&*resolved(&ways).await, "0=192.0.2.7 2=2001:db8::7");
+        assert_eq!(&*resolved(&Arc::default()).await, "");
+    }
+}
