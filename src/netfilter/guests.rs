@@ -37,14 +37,17 @@ impl BridgeView {
         groups.into_values().filter(|ports| ports.len() > 1).collect()
     }
 
-    /// What is found first for two ports between which rules see frames.
-    fn pairs<T>(&self, rules: &Ruleset, mut find: impl FnMut(&Device, &Device) -> Option<T>) -> Option<T> {
-        self.groups().iter().find_map(|ports| {
-            let ports = representatives(rules, ports);
-            let pairs = ports.iter().flat_map(|from| ports.iter().map(move |to| (from, to)));
-            let mut pairs = pairs.filter(|(from, to)| !std::ptr::eq(*from, *to));
-            pairs.find_map(|(from, to)| find(from, to))
-        })
+    /// Two ports each between which rules see frames, for all that the rules tell apart.
+    fn pairs(&self, rules: &Ruleset) -> Vec<(Device, Device)> {
+        let mut pairs = Vec::new();
+        for ports in self.groups() {
+            let ports = representatives(rules, &ports);
+            for (a, from) in ports.iter().enumerate() {
+                let others = ports.iter().enumerate().filter(|(b, _)| *b != a);
+                pairs.extend(others.map(|(_, to)| (from.clone(), to.clone())));
+            }
+        }
+        pairs
     }
 
     /// A packet on its way from port to port.
@@ -106,7 +109,7 @@ pub fn guests_dark(
     if !bridge.nf_call {
         return None;
     }
-    bridge.pairs(rules, |from, to| between(rules, around, family, bridge, from, to))
+    bridge.pairs(rules).iter().find_map(|(from, to)| between(rules, around, family, bridge, from, to))
 }
 
 /// Says whether some frames between ports of a bridge may be dropped, whatever their ports and addresses, where none
@@ -127,7 +130,7 @@ pub fn guests_in_doubt(
     if !bridge.nf_call {
         return None;
     }
-    bridge.pairs(rules, |from, to| {
+    bridge.pairs(rules).iter().find_map(|(from, to)| {
         let mut doubt: Option<Doubt> = None;
         for (kind, packet) in samples(family) {
             // To some port of some guest.
@@ -160,14 +163,12 @@ pub fn guests_in_doubt(
 /// tell apart.
 pub fn guest_packets(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Vec<Packet> {
     let mut packets = Vec::new();
-    let mut add = |from: &Device, to: &Device| {
+    for (from, to) in bridge.pairs(rules) {
         packets.extend(samples(family).into_iter().take(2).map(|(_, packet)| {
             let any = Packet { sport: None, dport: None, dst_local: Some(false), ..packet };
-            bridge.frame(any, from, to)
+            bridge.frame(any, &from, &to)
         }));
-        None::<()>
-    };
-    bridge.pairs(rules, &mut add);
+    }
     packets
 }
 

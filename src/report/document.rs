@@ -1,10 +1,11 @@
 //! The one model of everything that is shown: JSON prints it, text renders it, a run keeps it.
 
 use crate::apply::{HostOutcome, Planned, Status};
-use crate::plan::{Action, Change, DiffLine, HostPlan, Kind, Risk, Verdict};
+use crate::plan::{Action, Change, Diff, DiffLine, HostPlan, Kind, Risk, Verdict};
+use crate::problem::Origin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The result of a plan or a run.
@@ -69,7 +70,7 @@ pub struct ChangeEntry {
     /// The lines, each with a sign and a space before it.
     pub diff: Arc<str>,
     /// `file:line` of what is wanted; for rules of others, of those of ours that say the same.
-    pub origin: Vec<String>,
+    pub origin: Arc<[String]>,
     /// What is dangerous about it.
     pub risks: Vec<Risk>,
     /// The lines with their origins; only while this kvmfw runs.
@@ -122,7 +123,8 @@ impl Document {
 
     /// What a plan found.
     pub fn of_plan(planned: &[Planned]) -> Self {
-        Self::new(None, planned.iter().map(HostEntry::of_planned).collect())
+        let mut texts = Texts::default();
+        Self::new(None, planned.iter().map(|one| HostEntry::of_planned(one, &mut texts)).collect())
     }
 
     /// What has drifted; there is no plan that a hash could name.
@@ -135,12 +137,12 @@ impl Document {
 
     /// What came of hosts outside of any run.
     pub fn of_outcomes(outcomes: &[HostOutcome]) -> Self {
-        Self::new(None, outcomes.iter().map(HostEntry::of_outcome).collect())
+        Self::new(None, entries(outcomes))
     }
 
     /// What a run did.
     pub fn of_run(run: &str, outcomes: &[HostOutcome]) -> Self {
-        Self::new(Some(run.to_owned()), outcomes.iter().map(HostEntry::of_outcome).collect())
+        Self::new(Some(run.to_owned()), entries(outcomes))
     }
 
     /// How many hosts have a status.
@@ -172,15 +174,42 @@ impl Document {
     }
 }
 
+/// What equal plans say, each text made once.
+#[derive(Default)]
+struct Texts<'a> {
+    /// Equal plans share the lines of their diffs. The diff that is kept beside its text keeps the address its own.
+    diffs: HashMap<*const Vec<DiffLine>, (&'a Diff, Arc<str>)>,
+    origins: HashMap<&'a [Origin], Arc<[String]>>,
+}
+
+impl<'a> Texts<'a> {
+    fn entry(&mut self, change: &'a Change) -> ChangeEntry {
+        let diff = &change.diff;
+        let known = self.diffs.entry(Arc::as_ptr(&diff.lines));
+        let text = known.or_insert_with(|| (diff, diff.text().into())).1.clone();
+        let origin = self.origins.entry(&change.origin).or_insert_with(|| places(&change.origin)).clone();
+        ChangeEntry::with(change, text, origin)
+    }
+}
+
+fn places(origins: &[Origin]) -> Arc<[String]> {
+    origins.iter().map(ToString::to_string).collect()
+}
+
+fn entries(outcomes: &[HostOutcome]) -> Vec<HostEntry> {
+    let mut texts = Texts::default();
+    outcomes.iter().map(|outcome| HostEntry::of_outcome(outcome, &mut texts)).collect()
+}
+
 impl HostEntry {
-    fn of_planned(planned: &Planned) -> Self {
+    fn of_planned<'a>(planned: &'a Planned, texts: &mut Texts<'a>) -> Self {
         match &planned.result {
-            Ok(plan) => Self::of_host_plan(plan),
-            Err(outcome) => Self::of_outcome(outcome),
+            Ok(plan) => Self::of_host_plan(plan, texts),
+            Err(outcome) => Self::of_outcome(outcome, texts),
         }
     }
 
-    fn of_host_plan(plan: &HostPlan) -> Self {
+    fn of_host_plan<'a>(plan: &'a HostPlan, texts: &mut Texts<'a>) -> Self {
         let (status, reason, message, hint) = match &plan.verdict {
             Verdict::Unchanged => (Status::Unchanged, None, None, None),
             Verdict::Changes => (Status::Changed, None, None, None),
@@ -190,24 +219,26 @@ impl HostEntry {
                 (status, Some(refusal.reason.clone()), Some(refusal.message.clone()), hint)
             }
         };
-        Self { name: plan.host.clone(), status, reason, message, hint, ..Self::details(plan) }
+        Self { name: plan.host.clone(), status, reason, message, hint, ..Self::details(plan, texts) }
     }
 
-    fn of_outcome(outcome: &HostOutcome) -> Self {
-        let details = outcome.plan.as_deref().map(Self::details);
+    fn of_outcome<'a>(outcome: &'a HostOutcome, texts: &mut Texts<'a>) -> Self {
+        let details = outcome.plan.as_deref().map(|plan| Self::details(plan, texts));
+        let (plan, changes, warnings) =
+            details.map_or_else(Default::default, |d| (d.plan, d.changes, d.warnings));
         Self {
             name: outcome.host.clone(),
             status: outcome.status,
             reason: outcome.reason.clone(),
             message: outcome.message.clone(),
             hint: outcome.hint.clone(),
-            plan: details.as_ref().and_then(|d| d.plan.clone()),
-            changes: details.as_ref().map_or_else(Vec::new, |d| d.changes.clone()),
-            warnings: details.map_or_else(Vec::new, |d| d.warnings),
+            plan,
+            changes,
+            warnings,
         }
     }
 
-    fn details(plan: &HostPlan) -> Self {
+    fn details<'a>(plan: &'a HostPlan, texts: &mut Texts<'a>) -> Self {
         Self {
             name: plan.host.clone(),
             status: Status::Unchanged,
@@ -215,7 +246,7 @@ impl HostEntry {
             message: None,
             hint: None,
             plan: (!plan.changes.is_empty()).then(|| plan.bundle.hash()),
-            changes: plan.changes.iter().map(ChangeEntry::of).collect(),
+            changes: plan.changes.iter().map(|change| texts.entry(change)).collect(),
             warnings: plan
                 .warnings
                 .iter()
@@ -232,12 +263,16 @@ impl HostEntry {
 impl ChangeEntry {
     /// The entry of a change.
     pub fn of(change: &Change) -> Self {
+        Self::with(change, change.diff.text().into(), places(&change.origin))
+    }
+
+    fn with(change: &Change, diff: Arc<str>, origin: Arc<[String]>) -> Self {
         Self {
             kind: change.kind,
             resource: change.resource.clone(),
             action: change.action,
-            diff: change.diff.text().into(),
-            origin: change.origin.iter().map(ToString::to_string).collect(),
+            diff,
+            origin,
             risks: change.risks.clone(),
             lines: change.diff.lines.clone(),
         }

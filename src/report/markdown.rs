@@ -219,7 +219,7 @@ mod tests {
             resource: resource.to_owned(),
             action: Action::Change,
             diff: diff.into(),
-            origin: vec!["modules/m/module.yaml:4".to_owned()],
+            origin: ["modules/m/module.yaml:4".to_owned()].into(),
             risks: vec![Risk::ManagementPath],
             lines: Arc::default(),
         }

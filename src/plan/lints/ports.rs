@@ -8,6 +8,15 @@ use std::collections::BTreeMap;
 /// So many rules of others are named in a warning.
 const NAMED: usize = 3;
 
+/// Since when a link is a port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    /// It is one.
+    Now,
+    /// The change makes it one.
+    Soon,
+}
+
 impl View<'_> {
     /// Rules with `-i` or `-o` of what is, or will be, a port of a bridge: ours, and those of others that the move makes
     /// dead.
@@ -15,15 +24,18 @@ impl View<'_> {
         for (table, chain) in self.predicted.own_chains() {
             let rules = self.after.rules(table, &chain.name).unwrap_or_default();
             for (index, rule) in rules.iter().enumerate() {
-                let Some((option, port, bridge, will)) = self.dead_port(rule) else { continue };
+                let Some((option, port, bridge, since)) = self.dead_port(rule) else { continue };
+                let (can, is) = match since {
+                    Port::Now => ("can", "is"),
+                    Port::Soon => ("will", "becomes"),
+                };
                 let message = format!(
-                    "{} {table}/{} rule {}: `{}` {will} never match, because {port} {} a port of {bridge}: packets come and go by \
+                    "{} {table}/{} rule {}: `{}` {can} never match, because {port} {is} a port of {bridge}: packets come and go by \
                      {bridge}; write `{option} {bridge}`, or `-m physdev` for the port",
                     self.family,
                     plain(&chain.name),
                     index + 1,
                     rule.text,
-                    if will == "can" { "is" } else { "becomes" },
                 );
                 warnings.push(warn("port-rule", message, self.rule_origin(table, &chain.name, index + 1)));
             }
@@ -37,7 +49,7 @@ impl View<'_> {
         for (table, chains) in &self.predicted.tables {
             for chain in chains.chains().iter().filter(|chain| !chain.is_own()) {
                 for rule in self.after.rules(table, &chain.name).unwrap_or_default() {
-                    if let Some((_, port, bridge, "will")) = self.dead_port(rule) {
+                    if let Some((_, port, bridge, Port::Soon)) = self.dead_port(rule) {
                         dead.entry((port, bridge))
                             .or_default()
                             .push(format!("{table}/{} `{}`", chain.name, rule.text));
@@ -61,25 +73,25 @@ impl View<'_> {
         }
     }
 
-    /// What makes a rule dead: the option, the port it names, the bridge, and whether it is so or will be.
-    fn dead_port<'r>(&self, rule: &'r Rule) -> Option<(&'static str, &'r str, String, &'static str)> {
+    /// What makes a rule dead: the option, the port it names, the bridge, and since when.
+    fn dead_port<'r>(&self, rule: &'r Rule) -> Option<(&'static str, &'r str, String, Port)> {
         named_ports(rule).find_map(|(option, port)| {
-            let (bridge, will) = self.enslaved(port)?;
-            Some((option, port, bridge, will))
+            let (bridge, since) = self.enslaved(port)?;
+            Some((option, port, bridge, since))
         })
     }
 
-    /// The bridge that a link is a port of, and how to say that it can, or will, never match.
-    fn enslaved(&self, link: &str) -> Option<(String, &'static str)> {
+    /// The bridge that a link is a port of, and since when.
+    fn enslaved(&self, link: &str) -> Option<(String, Port)> {
         let now = self.observed.and_then(|o| o.links.by_name.get(link)?.master.clone());
         let is_bridge = |name: &String| {
             self.desired.bridges.contains_key(name)
                 || self.observed.and_then(|o| o.links.by_name.get(name)).is_some_and(|l| l.is_bridge())
         };
         if let Some(bridge) = now.filter(is_bridge) {
-            return Some((bridge, "can"));
+            return Some((bridge, Port::Now));
         }
-        self.bridge_of(link).map(|bridge| (bridge.to_owned(), "will"))
+        self.bridge_of(link).map(|bridge| (bridge.to_owned(), Port::Soon))
     }
 }
 
