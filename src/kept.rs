@@ -1,6 +1,6 @@
 //! What is equal on many hosts is kept once.
 
-use std::collections::HashSet;
+use foldhash::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 

@@ -232,8 +232,8 @@ fn hops(scene: &Scene<'_>, family: Family, route: &Route) -> Vec<Hop> {
             does: does(&met.target),
         });
         Hop {
-            table: stage.table.clone(),
-            chain: stage.chain.clone(),
+            table: stage.table.to_string(),
+            chain: stage.chain.to_string(),
             note: assuming.or(skipped),
             asked: stage.asked,
             rules: met.chain(end).collect(),

@@ -5,14 +5,15 @@ use super::outcome::{Step, Verdict};
 use super::packet::Packet;
 use super::rule::Target;
 use super::test::Answer;
+use std::borrow::Cow;
 
 /// One built-in chain of one table on the way of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// The table.
-    pub table: String,
+    pub table: Cow<'static, str>,
     /// The built-in chain.
-    pub chain: String,
+    pub chain: Cow<'static, str>,
     /// The packet as it comes here: with its mark, and rewritten by NAT before.
     pub packet: Packet,
     /// Why no rule was asked, where none was.

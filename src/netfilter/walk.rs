@@ -8,6 +8,7 @@ use super::ruleset::Ruleset;
 use super::surroundings::{Backend, Bystander, Effect, Hook, Surroundings};
 use super::trace::{Met, Skipped, Stage};
 use super::translate::{self, World};
+use std::borrow::Cow;
 
 /// Where a packet goes: the built-in chain of the filter table that it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,9 +81,10 @@ pub fn walk(rules: &Ruleset, around: &Surroundings, base: Base, packet: &Packet)
 /// Walks a packet through one chain of one table, and what it calls.
 pub fn walk_chain(rules: &Ruleset, table: &str, chain: &str, packet: &Packet) -> Walk {
     let mut walker = Walker::new(rules, packet);
-    let passed = walker.builtin(table, chain);
+    let mut passed = walker.builtin(table, chain);
     let (verdict, decided_by) = passed.outcomes.verdict();
-    let trace = vec![stage(table, chain, packet.clone(), &passed, None)];
+    let trace =
+        vec![stage(table.to_owned().into(), chain.to_owned().into(), packet.clone(), &mut passed, None)];
     Walk { verdict, decided_by, trace, left: None }
 }
 
@@ -117,25 +119,31 @@ impl Way<'_> {
     }
 
     /// Walks one built-in chain; what drops the packet for certain.
-    fn stage(&mut self, world: &mut World, table: &str, chain: &str, hook: Hook) -> Option<Step> {
+    fn stage(
+        &mut self,
+        world: &mut World,
+        table: &'static str,
+        chain: &'static str,
+        hook: Hook,
+    ) -> Option<Step> {
         let seen = world.at(hook);
         let mut walker = Walker::new(self.rules, &seen);
-        let passed = walker.builtin(table, chain);
+        let mut passed = walker.builtin(table, chain);
         world.packet.mark = walker.packet.mark;
         world.packet.state = walker.packet.state;
-        self.note(table, chain, seen, &passed, world)
+        self.note(table, chain, seen, &mut passed, world)
     }
 
     /// Writes down what a chain came to; what drops the packet for certain.
     fn note(
         &mut self,
-        table: &str,
-        chain: &str,
+        table: &'static str,
+        chain: &'static str,
         seen: Packet,
-        passed: &Passed,
+        passed: &mut Passed,
         world: &World,
     ) -> Option<Step> {
-        let stage = stage(table, chain, seen, passed, world.assuming.clone());
+        let stage = stage(table.into(), chain.into(), seen, passed, world.assuming.clone());
         let (verdict, step) = (stage.verdict, stage.decided_by.clone());
         self.trace.push(stage);
         self.native(table);
@@ -165,15 +173,15 @@ impl Way<'_> {
     }
 
     /// nat before routing: what the packet may have become.
-    fn nat(&mut self, world: &World, chain: &str, hook: Hook) -> Vec<World> {
+    fn nat(&mut self, world: &World, chain: &'static str, hook: Hook) -> Vec<World> {
         let seen = world.at(hook);
         if !translate::asks_rules(&seen) {
             self.skip("nat", chain, seen, Skipped::LaterPacket, world);
             return translate::destination(self.rules, self.around, world, None);
         }
         let mut walker = Walker::new(self.rules, &seen);
-        let passed = walker.builtin("nat", chain);
-        self.note("nat", chain, seen, &passed, world);
+        let mut passed = walker.builtin("nat", chain);
+        self.note("nat", chain, seen, &mut passed, world);
         // A mark that is set beside the rewriting is asked for after routing (kube-proxy does that).
         let mut marked = world.clone();
         marked.packet.mark = walker.packet.mark;
@@ -181,7 +189,7 @@ impl Way<'_> {
     }
 
     /// nat after routing, which changes where the packet seems to come from and no verdict.
-    fn nat_source(&mut self, world: &mut World, chain: &str, hook: Hook) -> Option<Step> {
+    fn nat_source(&mut self, world: &mut World, chain: &'static str, hook: Hook) -> Option<Step> {
         let seen = world.at(hook);
         if !translate::asks_rules(&seen) {
             self.skip("nat", chain, seen, Skipped::LaterPacket, world);
@@ -189,17 +197,24 @@ impl Way<'_> {
             return None;
         }
         let mut walker = Walker::new(self.rules, &seen);
-        let passed = walker.builtin("nat", chain);
+        let mut passed = walker.builtin("nat", chain);
         world.packet.mark = walker.packet.mark;
-        let dropped = self.note("nat", chain, seen, &passed, world);
+        let dropped = self.note("nat", chain, seen, &mut passed, world);
         translate::source(self.rules, self.around, world, Some(&passed.outcomes)).or(dropped)
     }
 
-    fn skip(&mut self, table: &str, chain: &str, packet: Packet, skipped: Skipped, world: &World) {
+    fn skip(
+        &mut self,
+        table: &'static str,
+        chain: &'static str,
+        packet: Packet,
+        skipped: Skipped,
+        world: &World,
+    ) {
         self.native(table);
         self.trace.push(Stage {
-            table: table.to_owned(),
-            chain: chain.to_owned(),
+            table: table.into(),
+            chain: chain.into(),
             packet,
             skipped: Some(skipped),
             verdict: Verdict::Accept,
@@ -354,17 +369,23 @@ impl Way<'_> {
     }
 }
 
-fn stage(table: &str, chain: &str, packet: Packet, passed: &Passed, assuming: Option<(Step, bool)>) -> Stage {
+fn stage(
+    table: Cow<'static, str>,
+    chain: Cow<'static, str>,
+    packet: Packet,
+    passed: &mut Passed,
+    assuming: Option<(Step, bool)>,
+) -> Stage {
     let (verdict, decided_by) = passed.outcomes.verdict();
     Stage {
-        table: table.to_owned(),
-        chain: chain.to_owned(),
+        table,
+        chain,
         packet,
         skipped: passed.outcomes.untouched.then_some(Skipped::NoRules),
         verdict,
         decided_by,
         asked: passed.asked,
-        met: passed.met.clone(),
+        met: std::mem::take(&mut passed.met),
         assuming,
     }
 }

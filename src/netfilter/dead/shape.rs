@@ -1,7 +1,7 @@
 //! Rules that decide, found again by what a later rule asks for, without comparing each two.
 
 use super::{Match, Test, included};
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 /// So many kinds of rules are told apart, and so many rules that one kind and the same values have are compared;
 /// beyond that nothing is said.
