@@ -286,8 +286,13 @@ impl Flow<'_> {
         }
         let arrived = seen.first().map(Arrived::read);
         self.count.tagged += u64::from(sent.tagged);
-        let bridged = matches!(&walk.left, Some((Base::Forward, left)) if left.bridged);
-        if sent.tagged && walk.verdict == Verdict::Accept && !bridged {
+        let taken = match &walk.left {
+            Some((Base::Forward, left)) => !left.bridged,
+            Some(_) => true,
+            // By some rule of chance, or not.
+            None => arrived.is_none(),
+        };
+        if sent.tagged && walk.verdict == Verdict::Accept && taken {
             // NAT takes it off the bridge, and the host has no device for its VLAN.
             self.count.accepted += 1;
             if arrived.is_some() {
