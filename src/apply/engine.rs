@@ -5,7 +5,8 @@ use super::look::{self, connect, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
 use super::rollout::Budget;
 use super::transaction::{CALL_LIMIT, GRACE};
-use super::{Event, Events, Proof, ways};
+use super::ways::Ways;
+use super::{Event, Events, Proof};
 use crate::desired::Desired;
 use crate::inventory::Connection;
 use crate::observe::{Observed, Sections};
@@ -115,7 +116,7 @@ impl Engine {
     pub async fn plan(&mut self, hosts: Vec<(Desired, Options)>, keep: bool) -> Vec<Planned> {
         self.events.emit(Event::Observing(hosts.len()));
         let ways = match hosts.first() {
-            Some((desired, _)) => ways::resolved(&desired.turn.ways).await,
+            Some((desired, _)) => Ways::look_up(&desired.turn.ways),
             None => Arc::default(),
         };
         let mut tasks = JoinSet::new();
@@ -173,7 +174,8 @@ impl Engine {
     pub async fn look(&self, desired: &Desired) -> Result<Box<Observed>, HostOutcome> {
         self.events.emit(Event::Observing(1));
         let (observed, session) =
-            observe_host(&self.settings, &self.events, desired, &Options::default(), "", false).await;
+            observe_host(&self.settings, &self.events, desired, &Options::default(), &Ways::default(), false)
+                .await;
         self.events.emit(Event::Observed(desired.host.clone(), None));
         if let Some(session) = session {
             session.close().await;

@@ -2,6 +2,7 @@
 
 use super::engine::Settings;
 use super::outcome::{HostOutcome, Status};
+use super::ways::Ways;
 use super::{Event, Events};
 use crate::desired::Desired;
 use crate::inventory::Connection;
@@ -59,7 +60,7 @@ pub(super) async fn observe_host(
     events: &Events,
     desired: &Desired,
     options: &Options,
-    ways: &str,
+    ways: &Ways,
     recover: bool,
 ) -> (ObserveResult, Option<Session>) {
     let host = &desired.host;
@@ -94,7 +95,7 @@ async fn look(
     events: &Events,
     desired: &Desired,
     options: &Options,
-    ways: &str,
+    ways: &Ways,
     session: &Session,
 ) -> ObserveResult {
     let host = &desired.host;
@@ -107,7 +108,7 @@ async fn look(
             want: [&want[0], &want[1]],
             keys: &keys,
             vlans: plan::asks_vlans(desired),
-            ways,
+            ways: ways.addresses().await,
             // What is taken over comes back at boot, or what is given back does not.
             boot_files: options.adopt || options.back.is_some(),
         };

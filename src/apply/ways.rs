@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::lookup_host;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -14,9 +15,32 @@ const ADDRESSES: usize = 8;
 /// How long names of jump hosts may take, all at once: a plan does not wait for a resolver that is away.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// `NUMBER=ADDRESS` for each address of each, with spaces between. A name that only ssh_config knows, or that
-/// resolves to nothing, is left out.
-pub(super) async fn resolved(ways: &Arc<[Way]>) -> Arc<str> {
+/// The jump hosts of an inventory; their names are looked up once, while connections come up.
+#[derive(Default)]
+pub(super) struct Ways {
+    all: Arc<[Way]>,
+    resolved: OnceCell<String>,
+}
+
+impl Ways {
+    /// Begins to look them up.
+    pub(super) fn look_up(all: &Arc<[Way]>) -> Arc<Self> {
+        let ways = Arc::new(Self { all: all.clone(), ..Self::default() });
+        let begun = ways.clone();
+        if !all.is_empty() {
+            tokio::spawn(async move { begun.addresses().await.len() });
+        }
+        ways
+    }
+
+    /// `NUMBER=ADDRESS` for each address of each, with spaces between. A name that only ssh_config knows, or that
+    /// resolves to nothing, is left out.
+    pub(super) async fn addresses(&self) -> &str {
+        self.resolved.get_or_init(|| resolved(&self.all)).await
+    }
+}
+
+async fn resolved(ways: &Arc<[Way]>) -> String {
     let mut tasks = JoinSet::new();
     for number in 0..ways.len() {
         let ways = ways.clone();
@@ -35,7 +59,7 @@ pub(super) async fn resolved(ways: &Arc<[Way]>) -> Arc<str> {
         let space = if text.is_empty() { "" } else { " " };
         let _ = write!(text, "{space}{number}={address}");
     }
-    text.into()
+    text
 }
 
 #[cfg(test)]
@@ -46,7 +70,9 @@ mod tests {
     async fn addresses_by_number_and_nothing_for_who_is_not_found() {
         let way = |hop: &str| Way { hop: hop.to_owned(), leads_to: "kvm1".to_owned() };
         let ways: Arc<[Way]> = ["192.0.2.7", "no such name", "2001:db8::7"].into_iter().map(way).collect();
-        assert_eq!(&*resolved(&ways).await, "0=192.0.2.7 2=2001:db8::7");
-        assert_eq!(&*resolved(&Arc::default()).await, "");
+        let ways = Ways::look_up(&ways);
+        assert_eq!(ways.addresses().await, "0=192.0.2.7 2=2001:db8::7");
+        assert_eq!(ways.addresses().await, "0=192.0.2.7 2=2001:db8::7");
+        assert_eq!(Ways::default().addresses().await, "");
     }
 }
