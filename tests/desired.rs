@@ -51,8 +51,7 @@ fn show(desired: &Desired) -> String {
         writeln!(out, "    key={:?} known={:?} jump={:?}", c.identity_file, c.known_hosts, c.jump).unwrap();
         writeln!(out, "    {:?} {:?}", c.options, c.connect_timeout).unwrap();
     }
-    // The jump hosts of the whole inventory are the same on every host; `lints` has a test of them.
-    if (Turn { ways: Turn::default().ways, ..desired.turn.clone() }) != Turn::default() {
+    if desired.turn != Turn::default() {
         let limits: Vec<String> =
             desired.turn.max_in_flight.iter().map(|(group, limit)| format!("{limit} of {group}")).collect();
         let last = if desired.turn.jump_host { " alone and last" } else { "" };

@@ -136,7 +136,7 @@ fn a_guest_that_is_the_way_to_others() {
     let project = load_text(&locate, "case", text).unwrap_or_else(|e| panic!("{:#?}", e.list));
     let names: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
     let all = compile(&project, &names).unwrap();
-    let hops: Vec<&str> = all[0].turn.ways.iter().map(|way| way.hop.as_str()).collect();
+    let hops: Vec<&str> = all[0].ways.iter().map(|way| way.hop.as_str()).collect();
     assert_eq!(hops, ["10.0.0.9", "bastion"]);
     let planned = |host: usize, client: &str| {
         let answer = format!("{HOST}\n@n client\n{client}\n");

@@ -116,7 +116,7 @@ impl Engine {
     pub async fn plan(&mut self, hosts: Vec<(Desired, Options)>, keep: bool) -> Vec<Planned> {
         self.events.emit(Event::Observing(hosts.len()));
         let ways = match hosts.first() {
-            Some((desired, _)) => Ways::look_up(&desired.turn.ways),
+            Some((desired, _)) => Ways::look_up(&desired.ways),
             None => Arc::default(),
         };
         let mut tasks = JoinSet::new();

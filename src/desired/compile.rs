@@ -156,6 +156,7 @@ impl<'a> Compiler<'a> {
             checks,
             stanza: None,
             turn: Turn::of(&host.lineage),
+            ways: Arc::default(),
             warnings,
         }
     }

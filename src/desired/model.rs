@@ -1,11 +1,12 @@
 //! The desired state of one host, complete: nothing downstream looks at YAML again.
 
-use super::Turn;
+use super::{Turn, Way};
 use crate::inventory::{Check, Connection, Stanza};
 use crate::problem::Warning;
 use crate::resource::iptables::{Family, Rules};
 use crate::resource::{bridge::Bridge, sysctl};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Everything that is declared for one host.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,8 @@ pub struct Desired {
     pub stanza: Option<Stanza>,
     /// With whom it may change, and when.
     pub turn: Turn,
+    /// All jump hosts of the inventory: a host may have one of them among its guests.
+    pub ways: Arc<[Way]>,
     /// Lints about this host's input.
     pub warnings: Vec<Warning>,
 }

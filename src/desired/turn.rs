@@ -22,8 +22,6 @@ pub struct Turn {
     pub max_in_flight: Vec<(String, usize)>,
     /// Other hosts are reached through it: what cuts it off cuts them off, so it changes alone and last.
     pub jump_host: bool,
-    /// All jump hosts of the inventory: a host may have one of them among its guests.
-    pub ways: Arc<[Way]>,
 }
 
 impl Turn {
@@ -36,7 +34,6 @@ impl Turn {
                 .filter_map(|g| g.entry.max_in_flight.as_ref().map(|l| limit(&g.name, l)))
                 .collect(),
             jump_host: false,
-            ways: Arc::default(),
         }
     }
 }
@@ -58,7 +55,7 @@ pub fn jump_hosts(all: &mut [Desired]) {
         })
         .collect();
     for desired in all.iter_mut() {
-        desired.turn.ways = ways.clone();
+        desired.ways = ways.clone();
         let by = |name: &String| behind.get(name).into_iter().flatten();
         let mut names: Vec<&String> = by(&desired.host).chain(by(&desired.connection.address)).collect();
         names.sort();

@@ -302,7 +302,7 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
 fn ways<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Way, &'a String)> {
     let own = observed.facts.guest.as_ref().filter(|_| desired.connection.jump.is_some());
     let found = observed.facts.ways.iter().filter(move |(_, port)| own != Some(port));
-    found.filter_map(|(number, port)| Some((desired.turn.ways.get(*number)?, port)))
+    found.filter_map(|(number, port)| Some((desired.ways.get(*number)?, port)))
 }
 
 /// Whether hosts are reached through a guest of this one.

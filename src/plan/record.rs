@@ -83,6 +83,7 @@ impl Record {
             checks: now.checks.clone(),
             stanza: self.stanza,
             turn: now.turn.clone(),
+            ways: now.ways.clone(),
             warnings: Vec::new(),
         }
     }

@@ -44,8 +44,7 @@ fn jump_hosts_change_alone_and_last() {
 
 #[test]
 fn two_nodes_of_one_cluster_never_change_together() {
-    let node =
-        |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], jump_host: false, ..Turn::default() };
+    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], jump_host: false };
     let hosts = [node("ceph"), node("ceph"), node("gluster"), Turn::default()];
     let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(1), 8);
     let started: Vec<usize> = std::iter::from_fn(|| rollout.start()).collect();
@@ -80,7 +79,6 @@ proptest! {
         let hosts: Vec<Turn> = fleet.iter().map(|(jump, groups, _)| Turn {
             max_in_flight: groups.iter().map(|g| (g.to_string(), limit(*g))).collect(),
             jump_host: *jump,
-            ..Turn::default()
         }).collect();
         let allowed = max_fail.of(hosts.len()).max(1);
         let mut rollout = Rollout::new(&hosts, &batches, max_fail, parallel);
