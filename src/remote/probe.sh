@@ -280,26 +280,29 @@ probe_nft() {
 
 # Behind which bridge and port guests are that lead here or to other hosts: the controller, jump hosts.
 probe_client() {
-	local client way
+	local client way met=''
 	section client
 	have bridge || return 0
 	client=${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}
 	client=${client%% *}
 	[ -z "$client" ] || guest_port "$client" guest=
 	for way in ${WAYS-}; do
-		meet "${way#*=}" && guest_port "${way#*=}" "way=${way%%=*} "
+		on_bridge "${way#*=}" || continue
+		met="$met $way"
+		# Who was silent for long is forgotten there. All are asked at once: nobody waits for each that is away.
+		if have ping; then ping -c 1 -W 1 "${way#*=}" >/dev/null 2>&1 & fi
 	done
+	[ -z "$met" ] || wait
+	for way in $met; do guest_port "${way#*=}" "way=${way%%=*} "; done
 }
 
-# Whether $1 is to be found on a bridge. Who was silent for long is forgotten there, so it is asked for.
-meet() {
+# Whether $1 is in the network of one of the host's bridges.
+on_bridge() {
 	local dev
 	dev=$("${IP:-ip}" -o route get "$1" 2>/dev/null)
 	case $dev in *' via '* | local* | '') return 1 ;; esac
 	dev=${dev#* dev }
-	[ -d "/sys/class/net/${dev%% *}/bridge" ] || return 1
-	if have ping; then ping -c 1 -W 1 "$1" >/dev/null 2>&1; fi
-	:
+	[ -d "/sys/class/net/${dev%% *}/bridge" ]
 }
 
 # Prints $2, and the port and the bridge behind which $1 is, if that is a guest's: a tap, or named like one.
