@@ -6,12 +6,17 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 const LIB: &str = include_str!("remote/lib.sh");
-const IPTABLES: &str = include_str!("remote/iptables.sh");
+/// All that looks at a host.
+const LOOK: &str = concat!(
+    include_str!("remote/lib.sh"),
+    include_str!("remote/iptables.sh"),
+    include_str!("remote/read.sh"),
+    include_str!("remote/others.sh"),
+    include_str!("remote/probe.sh"),
+);
 const TARGET: &str = include_str!("remote/target.sh");
 const HISTORY: &str = include_str!("remote/history.sh");
-const PROBE: &str = include_str!("remote/probe.sh");
 const APPLIED: &str = include_str!("remote/applied.sh");
-const NETWORK: &str = include_str!("remote/network.sh");
 const EXPLAIN: &str = include_str!("remote/explain.sh");
 
 /// The whole script that a transaction leaves on its host.
@@ -19,8 +24,9 @@ pub const KVMFW_SH: &str = concat!(
     "#!/bin/sh\n",
     include_str!("remote/lib.sh"),
     include_str!("remote/iptables.sh"),
+    include_str!("remote/read.sh"),
+    include_str!("remote/others.sh"),
     include_str!("remote/probe.sh"),
-    include_str!("remote/network.sh"),
     include_str!("remote/guard.sh"),
     include_str!("remote/files.sh"),
     include_str!("remote/adopt.sh"),
@@ -66,7 +72,7 @@ pub fn random_hex(bytes: usize) -> Result<String, getrandom::Error> {
 fn here(out: &mut String, nonce: &Nonce, text: &str) {
     let nonce = nonce.as_str();
     let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    let _ = write!(out, " <<'{nonce}'\n{text}{newline}{nonce}\n");
+    let _ = write!(out, "<<'{nonce}'\n{text}{newline}{nonce}\n");
 }
 
 /// What a plan wants to know beyond the facts: how the wanted rules would look, and live values.
@@ -85,7 +91,7 @@ pub struct Question<'a> {
 
 /// The document that observes a host and changes nothing.
 pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
-    let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}", nonce.as_str());
+    let mut doc = format!("NONCE='{}'\n{LOOK}", nonce.as_str());
     ask(&mut doc, nonce, question);
     if question.boot_files {
         doc.push_str("if [ \"$ROOT\" = yes ]; then probe_boot_files </dev/null; fi\n");
@@ -96,13 +102,13 @@ pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
 
 /// The document that observes a host as to what its own generation wants, and changes nothing.
 pub fn probe_applied(nonce: &Nonce) -> String {
-    format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}{APPLIED}probe </dev/null\n", nonce.as_str())
+    format!("NONCE='{}'\n{LOOK}{APPLIED}probe </dev/null\n", nonce.as_str())
 }
 
 /// The document that observes a host for `explain`: guests and boot files too, and with `log` what the
 /// kernel logged.
 pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
-    let mut doc = format!("NONCE='{}'\n{LIB}{IPTABLES}{NETWORK}{PROBE}{EXPLAIN}", nonce.as_str());
+    let mut doc = format!("NONCE='{}'\n{LOOK}{EXPLAIN}", nonce.as_str());
     ask(&mut doc, nonce, question);
     doc.push_str("if [ \"$ROOT\" = yes ]; then\nexplain_guests </dev/null\nprobe_boot_files </dev/null\n");
     if log {
@@ -114,11 +120,11 @@ pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
 
 /// What the script asks the document for.
 fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
-    doc.push_str("want() {\n\tcase $1 in\n\t4) cat");
+    doc.push_str("want() {\n\tcase $1 in\n\t4)\n\t\tshift\n\t\t\"$@\" 3");
     here(doc, nonce, question.want[0]);
-    doc.push_str("\t;;\n\t6) cat");
+    doc.push_str("\t\t;;\n\t6)\n\t\tshift\n\t\t\"$@\" 3");
     here(doc, nonce, question.want[1]);
-    doc.push_str("\t;;\n\tesac\n}\nwant_keys() {\n\tcat");
+    doc.push_str("\t\t;;\n\tesac\n}\nwant_keys() {\n\t\"$@\"");
     here(doc, nonce, question.keys);
     doc.push_str("}\n");
     if question.vlans {
@@ -164,7 +170,7 @@ pub fn call(nonce: &Nonce, command: &str, id: &str, token: &str) -> String {
 
 /// The document that asks for every transaction of a host, or releases one.
 pub fn console(nonce: &Nonce, command: &str, reason: &str) -> String {
-    let mut doc = format!("NONCE='{}'\nREASON=$(cat", nonce.as_str());
+    let mut doc = format!("NONCE='{}'\nREASON=$(cat ", nonce.as_str());
     here(&mut doc, nonce, reason);
     let _ = write!(
         doc,

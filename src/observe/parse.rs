@@ -138,10 +138,12 @@ fn state(s: &Sections<'_>) -> State {
     state
 }
 
+/// `KEY:VALUE`, `KEY!absent`, `KEY!writeonly` and `KEY!readonly`. No name of a link has a colon, but one may have any
+/// of the others. Answers that were recorded earlier have `KEY=VALUE`.
 fn live(text: &str) -> BTreeMap<String, Live> {
     text.lines()
         .filter_map(|line| {
-            if let Some((key, value)) = line.split_once('=') {
+            if let Some((key, value)) = line.split_once(':').or_else(|| line.split_once('=')) {
                 return Some((key.to_owned(), Live::Value(value.to_owned())));
             }
             let (key, what) = line.split_once('!').filter(|(_, what)| *what != "readonly")?;
@@ -214,4 +216,25 @@ fn others(s: &Sections<'_>) -> Others {
         }
     }
     others
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctl_keys_of_odd_links() {
+        let text = "net/ipv4/conf/a=b!c/forwarding:1\nkernel/core_pattern:|/bin/x a=1:2\nnet/ipv4/ip_forward=0\n\
+                    net/a!absent\nnet/b!writeonly\nnet/c!readonly\nnet/c:\n";
+        let live = live(text);
+        let value = |key: &str| live.get(key);
+        assert_eq!(value("net/ipv4/conf/a=b!c/forwarding"), Some(&Live::Value("1".to_owned())));
+        assert_eq!(value("kernel/core_pattern"), Some(&Live::Value("|/bin/x a=1:2".to_owned())));
+        assert_eq!(value("net/ipv4/ip_forward"), Some(&Live::Value("0".to_owned())));
+        assert_eq!(value("net/a"), Some(&Live::Absent));
+        assert_eq!(value("net/b"), Some(&Live::Unreadable));
+        assert_eq!(value("net/c"), Some(&Live::Value(String::new())));
+        assert_eq!(live.len(), 6);
+        assert_eq!(read_only(text).into_iter().collect::<Vec<_>>(), ["net/c"]);
+    }
 }

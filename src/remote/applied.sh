@@ -1,5 +1,10 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # What the generation that boots wanted: the probe compares with that instead of with an inventory.
 
-want() { cat "$ETC/current/want$1" 2>/dev/null; }
-want_keys() { cat "$ETC/current/sysctl.keys" 2>/dev/null; }
+want() {
+	asked=$ETC/current/want$1
+	[ -r "$asked" ] || asked=/dev/null
+	shift
+	"$@" 3<"$asked"
+}
+want_keys() { [ ! -r $ETC/current/sysctl.keys ] || "$@" <$ETC/current/sysctl.keys; }

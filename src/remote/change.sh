@@ -1,8 +1,8 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # What touches the host: snapshot, apply, rollback, persist.
 
-want() { cat "$T/new/want$1"; }
-want_keys() { cat "$T/new/sysctl.keys"; }
+want() { asked=$1; shift; "$@" 3<"$T/new/want$asked"; }
+want_keys() { "$@" <"$T/new/sysctl.keys"; }
 
 # Keeps of own text $1 the policies only of those chains whose policy own text $2 names: what the
 # transaction does not manage it must not put back either. A chain that is not there yet accepts.

@@ -5,6 +5,8 @@
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
 LC_ALL=C
 TMPDIR=/dev/shm
+NL='
+'
 export PATH LC_ALL TMPDIR
 unset IFS CDPATH ENV BASH_ENV
 umask 077

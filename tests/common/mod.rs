@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, missing_docs)] // every test binary uses another part of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod all_shells;
 pub mod by_hand;
 mod dump;
 mod flood;

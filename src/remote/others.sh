@@ -1,0 +1,161 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# Who else has a hand in rules, sysctl keys and links here. Part of the probe: reads, and decides nothing.
+
+# Who else loads and flushes rules here: what is active, or will be at the next boot. Files tell it where they can, so
+# that no D-Bus has to answer.
+probe_managers() {
+	local file unit known='' active=''
+	! unit_enabled firewalld && [ ! -e /run/firewalld.pid ] || known=firewalld
+	! unit_enabled nftables || known="$known nftables"
+	set --
+	for unit in firewalld nftables; do
+		case $known in *$unit*) continue ;; esac
+		for file in /etc/systemd/system/$unit.service /run/systemd/*/"$unit".service /usr/lib/systemd/system/$unit.service \
+			/usr/local/lib/systemd/system/$unit.service /lib/systemd/system/$unit.service /etc/init.d/$unit; do
+			[ ! -e "$file" ] || { set -- "$@" $unit; break; }
+		done
+	done
+	if [ $# -gt 0 ] && [ -d /run/systemd/system ] && have systemctl; then
+		active=$(timeout 5 systemctl is-active "$@" 2>/dev/null)$NL
+		for unit; do
+			case ${active%%"$NL"*} in active | reloading) known="$known $unit" ;; esac
+			active=${active#*"$NL"}
+		done
+	fi
+	case $known in *firewalld*) echo manager=firewalld ;; esac
+	if [ -e /etc/ufw/ufw.conf ] && grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then echo manager=ufw; fi
+	case $known in *nftables*)
+		for file in /etc/nftables.conf /etc/sysconfig/nftables.conf; do
+			grep -qs '^[[:space:]]*flush ruleset' $file && printf 'manager=nftables %s\n' $file
+		done
+		;;
+	esac
+	:
+}
+
+unit_enabled() {
+	local link
+	link=/etc/systemd/system/$1.service
+	[ ! -L "$link" ] || [ "$(readlink "$link")" != /dev/null ] || return 1
+	for link in /etc/systemd/system/*.wants/"$1".service /etc/systemd/system/*.requires/"$1".service; do
+		[ -L "$link" ] && return 0
+	done
+	return 1
+}
+
+# Rules of the other backend, and native nft rules inside tables of iptables: iptables-save shows
+# neither, or shows them wrong. Then what else packets pass.
+probe_others() {
+	section others
+	probe_managers
+	case $backend in
+	nft)
+		first_line /proc/net/ip_tables_names
+		names=$line
+		first_line /proc/net/ip6_tables_names
+		if [ -n "$names" ] && have iptables-legacy-save; then
+			iptables-legacy-save 2>/dev/null | deciding | sed 's/^/legacy4=/'
+		fi
+		if [ -n "$line" ] && have ip6tables-legacy-save; then
+			ip6tables-legacy-save 2>/dev/null | deciding | sed 's/^/legacy6=/'
+		fi
+		;;
+	legacy)
+		if have iptables-nft-save && nf_tables_loaded; then
+			iptables-nft-save 2>/dev/null | deciding | sed 's/^/nft4=/'
+			ip6tables-nft-save 2>/dev/null | deciding | sed 's/^/nft6=/'
+		fi
+		;;
+	esac
+	if have nft && { [ "$backend" = nft ] || nf_tables_loaded; }; then probe_nft; fi
+	# To ask one of these for a table makes it, so only what is loaded is asked for.
+	if { module_loaded ebtable_filter || module_loaded ebtable_nat || module_loaded ebtable_broute; } && have ebtables-legacy; then
+		for table in filter nat broute; do
+			module_loaded ebtable_$table && ebtables-legacy -t $table -L 2>/dev/null
+		done | grep -c -e '^-' -e 'policy: DROP' | sed 's/^/ebtables=/'
+	fi
+	if module_loaded arptable_filter && have arptables-legacy; then
+		arptables-legacy -n -L 2>/dev/null | grep -c -e '^-j' -e 'policy DROP' | sed 's/^/arptables=/'
+	fi
+}
+
+# How many rules and dropping policies a saved ruleset has.
+deciding() { grep -c -e '^-A' -e '^:[^ ]* DROP'; }
+
+module_loaded() { [ -e "/sys/module/$1/initstate" ]; }
+
+nf_tables_loaded() { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules ]; }
+
+# Base chains of native tables, then what their rules do; native rules in tables of iptables.
+probe_nft() {
+	local native
+	nft list ruleset 2>/dev/null | awk -v backend="$backend" "$NFT_AWK" && return
+	# nft shows a match of iptables (time, hashlimit) as if it were a native one with a set; only
+	# its JSON tells them apart.
+	native=$(nft -j list ruleset 2>/dev/null | sed 's/{"[a-z]*": {"family": /\n&/g' |
+		awk '/^{"rule": {"family": "ip6?", "table": "(raw|mangle|nat|filter|security)"/ && /"set": / { print "native=" substr($0, 10, 240) }'
+		echo end)
+	# Without JSON in this nft what looks native counts as native.
+	if [ "$native" != end ] || nft -j list tables >/dev/null 2>&1; then
+		printf '%s\n' "${native%end}"
+	else
+		nft list ruleset 2>/dev/null | awk -v backend="$backend" -v only=native "$NFT_AWK"
+	fi
+	:
+}
+
+# Ends with 1 where rules in tables of iptables look native; only=native prints those and nothing else.
+NFT_AWK='
+/^table / { table = $2 " " $3; own = table ~ /^ip6? (raw|mangle|nat|filter|security)$/; next }
+own && backend == "legacy" { next }
+{ bare = $0; gsub(/"[^"]*"/, "", bare) }
+own && bare !~ /^[ \t]*chain / && bare ~ /\{/ { native = 1; if (only) print "native=" table ": " $0 }
+own || only { next }
+$1 == "type" && $3 == "hook" { print "chain=" table " " $0; next }
+bare ~ /(^|[^a-z_-])(drop|reject|queue|tproxy|synproxy|fwd)([^a-z_-]|$)/ { acts[table " drop"] }
+bare ~ /(^|[^a-z_-])(dnat|redirect)([^a-z_-]|$)/ { acts[table " rewrite"] }
+bare ~ /(^|[^a-z_-])notrack([^a-z_-]|$)/ { acts[table " untrack"] }
+# What no rule of iptables is asked about in a way that the answer would change.
+{ gsub(/(ct mark|size|priority|nftrace|pkttype|secmark|dscp|ecn|ttl|hoplimit|helper|label|event) set /, "", bare) }
+gsub(/mark set /, "", bare) { acts[table " mark"] }
+bare ~ /[a-z] set / { acts[table " change"] }
+END {
+	for (act in acts) print "acts=" act
+	exit native
+}
+'
+
+# Who needs bridged frames in netfilter, and who brings them there. Files tell it; no daemon is asked.
+probe_evidence() {
+	local file arguments
+	read_section evidence
+	[ -d /etc/pve ] && read_line pve=/etc/pve
+	for file in /var/lib/kubelet/config.yaml /etc/kubernetes/kubelet.conf /var/lib/rancher/k3s/agent /etc/cni/net.d/*.conf*; do
+		[ -e "$file" ] && read_line "kubernetes=$file"
+	done
+	first_line /run/docker.pid
+	if [ -n "$line" ] && [ -r "/proc/$line/cmdline" ]; then
+		arguments=$NL$(tr '\0' '\n' <"/proc/$line/cmdline")$NL
+		case $arguments in *"$NL--icc=false$NL"*) read_line 'docker-icc=command line of dockerd' ;; esac
+		case $arguments in *"$NL--userland-proxy=false$NL"*) read_line 'docker-proxy=command line of dockerd' ;; esac
+	fi
+	for file in /etc/docker/daemon.json /etc/ufw/sysctl.conf /etc/rc.local /etc/network/interfaces /etc/network/interfaces.d/* \
+		/etc/network/if-*.d/* /etc/libvirt/hooks/* /etc/modprobe.d/*; do
+		read_file "$file"
+	done
+}
+
+# Who makes or configures links.
+probe_network() {
+	local file
+	read_section network
+	if [ -e /etc/network/if-pre-up.d/bridge ]; then read_line bridge-utils=yes; fi
+	# Networks of libvirt with the bridges that it makes for them, what the daemons say of each link, and the files
+	# that configure links, less our own.
+	for file in /run/libvirt/network/*.xml /etc/libvirt/qemu/networks/*.xml \
+		/run/systemd/netif/links/* /run/NetworkManager/devices/* /etc/network/interfaces /etc/network/interfaces.d/* \
+		/etc/systemd/network/*.network /run/systemd/network/*.network /usr/local/lib/systemd/network/*.network \
+		/usr/lib/systemd/network/*.network /etc/NetworkManager/system-connections/* /run/NetworkManager/system-connections/*; do
+		case ${file##*/} in *kvmfw-*) ;; *) read_file "$file" ;; esac
+	done
+}

@@ -1,0 +1,111 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# How the probe reads the files of a host.
+# A process costs more than all that a shell does itself here, so files are noted in `reads`, and one awk reads them
+# all at the end.
+
+reads=''
+# Notes section $1.
+read_section() { reads="$reads$NL@$1"; }
+# Notes a line for it that is known already.
+read_line() { reads="$reads$NL=$1"; }
+# Notes file $1.
+read_file() {
+	[ -f "$1" ] && [ -r "$1" ] || return 0
+	case $1 in *"$NL"*) ;; *) reads="$reads$NL$1" ;; esac
+}
+
+# Of each file only the lines that matter: some hold secrets, some a hundred thousand lines.
+READ_AWK='
+function all() { while ((getline <file) > 0) print }
+# What is set counts, comments do not; but the first line tells whose the file is.
+function settings(  n) {
+	while ((getline <file) > 0) if (++n == 1 || (!/^[ \t]*[#;]/ && /[^ \t]/)) print file ":" n ":" $0
+}
+function writers() {
+	while ((getline <file) > 0) {
+		if (file == "/etc/docker/daemon.json") {
+			if (/"icc"[ \t]*:[ \t]*false/) print "docker-icc=" file
+			if (/"userland-proxy"[ \t]*:[ \t]*false/) print "docker-proxy=" file
+		} else if (/bridge-nf-call-ip6?tables/) { print "writer=" file; return }
+	}
+}
+function sockets(  n) {
+	print ">" file
+	while (n++ < 4000 && (getline <file) > 0) if ($4 == "01" || $4 == "0A" || $4 == "07") print $2, $3, $4
+}
+# A bridge that a network of libvirt only uses (forward mode `bridge`) is not its own.
+function libvirt(  uses, made) {
+	while ((getline <file) > 0) {
+		if (/<forward[^>]* mode=.bridge./) uses = 1
+		if (/<bridge[^>]* name=/) { sub(/.*<bridge[^>]* name=["\047]/, ""); sub(/["\047].*/, ""); made = $0 }
+	}
+	if (made != "" && !uses) print "libvirt=" made " " file
+}
+function network(  n, stanzas) {
+	stanzas = file ~ /\/interfaces(\.d\/[^\/]*)?$/
+	while ((getline <file) > 0) {
+		if (++n == 1) print ">" file
+		if (/^[ \t]*([#;]|$)/) continue
+		if (stanzas) {
+			if (/^[ \t]*(iface|auto|allow-|mapping|source|no-|address|gateway|bridge|slaves|bond-slaves)/) print n ":" $0
+		} else if (/^\[/ || /^[ \t]*(ADMIN_STATE|NETWORK_FILE|managed|nm-owned|interface-name)[ \t]*=/ ||
+			/^[ \t]*(Name|MACAddress|PermanentMACAddress|Type|Driver|Path|Kind)[ \t]*=/ ||
+			/^[ \t]*(Address|Gateway|DHCP|Bridge|Bond)[ \t]*=/ ||
+			/^[ \t]*(dns|dns-search|DNS|Domains|NTP|DNSDefaultRoute|LLMNR|MulticastDNS|DNSSEC)[ \t]*=/) print n ":" $0
+	}
+}
+/^@/ { part = substr($0, 2); printf mark, part; next }
+/^=/ { print substr($0, 2); next }
+$0 == "" { next }
+{
+	file = $0
+	if (part == "sysctl.d") settings()
+	else if (part == "evidence") writers()
+	else if (part == "sockets") sockets()
+	else if (part != "network") all()
+	else if (file ~ /^\/(etc|run)\/libvirt\//) libvirt()
+	else network()
+	close(file)
+}
+'
+
+read_noted() {
+	local mark='\n@'$NONCE' %s\n'
+	[ "$NONCE" != - ] || mark='%s:\n'
+	awk -v mark="$mark" "$READ_AWK" <<-LIST
+		$reads
+	LIST
+}
+
+# Sets links to lines `LINK TARGET` of those of these that are symbolic links.
+read_links() {
+	local file targets odd=''
+	set -- "$@" ""
+	while [ -n "$1" ]; do
+		[ -L "$1" ] && set -- "$@" "$1"
+		shift
+	done
+	shift
+	links=$NL
+	[ $# -gt 0 ] || return 0
+	targets=$(readlink "$@")$NL
+	for file; do
+		[ -n "${targets%%"$NL"*}" ] || odd=yes
+		links="$links$file ${targets%%"$NL"*}$NL"
+		targets=${targets#*"$NL"}
+	done
+	[ -n "$targets$odd" ] || return 0
+	# Some readlink take one file only, and a link may have gone meanwhile.
+	links=$NL
+	for file; do links="$links$file $(readlink "$file")$NL"; done
+}
+
+# Sets target to where link $1 leads; empty for what is no link.
+link_target() {
+	target=
+	case $links in *"$NL$1 "*)
+		target=${links#*"$NL$1 "}
+		target=${target%%"$NL"*}
+		;;
+	esac
+}
