@@ -143,7 +143,7 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)], vlans: bool)
     let _ = write!(
         doc,
         "T=$VAR/txn/{id}\n\
-         mkdir -p \"$T/new/sysctl.d\" \"$T/new/net\" \"$T/new/run\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
+         mkdir -p \"$T/new/sysctl.d\" \"$T/new/net\" \"$T/new/run\" \"$T/new/base\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
          unpack '@{mark}' <<'{mark}' || refuse no_space \"cannot write to $T\"\n",
         mark = nonce.as_str()
     );

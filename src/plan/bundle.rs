@@ -48,7 +48,8 @@ impl Bundle {
         for (digit, (family, plan)) in ["4", "6"].into_iter().zip(Family::ALL.into_iter().zip(rules)) {
             let base = desired.rules.get(&family).map_or_else(String::new, own::render);
             put(&format!("want{digit}"), with_policies(&base, plan));
-            put(&format!("base{digit}"), base);
+            // As it stands there in the generation.
+            put(&format!("base/want{digit}"), base);
             if let Some(text) = adoption.texts.get(&family) {
                 put(&format!("adopt{digit}"), text.clone());
             }

@@ -4,14 +4,10 @@
 want() { asked=$1; shift; "$@" 3<"$T/new/want$asked"; }
 want_keys() { "$@" <"$T/new/sysctl.keys"; }
 
-# Keeps of own text $1 the policies only of those chains whose policy own text $2 names: what the
-# transaction does not manage it must not put back either. A chain that is not there yet accepts.
+# Keeps of own text $1 the policies only of those chains whose policy the wanted text of family $2 names: what
+# the transaction does not manage it must not put back either. A chain that is not there yet accepts.
 only_policies_of() {
-	{
-		printf '%s\n=\n' "$2"
-		printf '%s\n' "$1"
-	} | awk '
-		$0 == "=" { rest = 1; table = ""; next }
+	awk '
 		/^\*/ { table = substr($1, 2) }
 		!rest && /^\^/ && ($2 == "first" || $2 == "last") { moves[table " " $1 " " $3] = 1 }
 		!rest {
@@ -30,16 +26,15 @@ only_policies_of() {
 				for (i = 1; i <= n; i++) if (left[i] != "") print left[i] " ACCEPT"
 				print "COMMIT"
 			}
-		}'
+		}' "$T/new/want$2" rest=1 table= - <<-OWN
+			$1
+		OWN
 }
 
-# The goal in the host's own words: chains and rules as the dry run printed them ($2, a save),
+# Sets goal to the goal in the host's own words: chains and rules as the dry run printed them ($2, a save),
 # hooks and policies as they are wanted ($1).
 goal_text() {
-	{
-		printf '%s\n=\n' "$1"
-		printf '%s\n' "$2"
-	} | awk '
+	goal=$(awk '
 		function out(  i) {
 			print "*" table
 			printf "%s%s%s%s", head[table], chains[table], hooks[table], rules[table]
@@ -52,12 +47,17 @@ goal_text() {
 		/^:/ { if (!rest) head[table] = head[table] $0 "\n"; next }
 		/^\^/ { if (!rest) hooks[table] = hooks[table] $0 "\n"; next }
 		/^-A KVMFW-/ { if (rest) rules[table] = rules[table] $0 "\n" }
-		END { for (k = 1; k <= n; k++) { table = order[k]; out() } }'
+		END { for (k = 1; k <= n; k++) { table = order[k]; out() } }' <<-TEXTS
+			$1
+			=
+			$2
+		TEXTS
+	)
 }
 
 # Everything that a rollback puts back, read before anything is touched.
 snapshot() {
-	local family own foreign wanted goal
+	local family own foreign port bridge name value side=''
 	for family in 4 6; do
 		true >"$T/pre/flows$family"
 		ipt_family $family || { true >"$T/pre/own$family"; continue; }
@@ -74,27 +74,30 @@ snapshot() {
 		foreign_undo "$live" "$foreign" >"$T/pre/foreign$family" || return 1
 		own=
 		[ -z "$live" ] || ipt_own "$live" || return 1
-		want_provable $family
-		{ only_policies_of "$own" "$wanted" && echo '#end'; } >"$T/pre/own$family" || return 1
+		{ only_policies_of "$own" $family && echo '#end'; } >"$T/pre/own$family" || return 1
 	done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
-	(
-		for port in /sys/class/net/*/brport; do
-			cd -P "$port/bridge" 2>/dev/null || continue
-			port=${port%/brport}
-			printf 'link set dev %s master %s\n' "${port##*/}" "${PWD##*/}" || exit 1
-		done
-	) >"$T/pre/ports" || return 1
+	for port in /sys/class/net/*/brport; do
+		[ -r "$port/bridge/uevent" ] || continue
+		bridge=
+		while IFS='=' read -r name value; do
+			if [ "$name" = INTERFACE ]; then bridge=$value; fi
+		done 2>/dev/null <"$port/bridge/uevent"
+		port=${port%/brport}
+		[ -z "$bridge" ] || printf 'link set dev %s master %s\n' "${port##*/}" "$bridge" || return 1
+	done >"$T/pre/ports" || return 1
+	lines_of "$T/new/sysctl.keys" || return 1
+	case $lines in *ip_forward* | */forwarding*) side=yes ;; esac
 	{
-		[ ! -s "$T/new/sysctl.keys" ] || sed 's,^,/proc/sys/,' "$T/new/sysctl.keys" | xargs grep -sH '' /dev/null | sed "$VALUES"
+		live_keys "$lines" || return 1
 		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
 		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
 		echo '#end'
 	} >"$T/pre/sysctl" || return 1
 	# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
 	# Those go back too, but others may write them meanwhile: they are no measure of success.
-	if grep -q -e ip_forward -e /forwarding "$T/new/sysctl.keys"; then
+	if [ -n "$side" ]; then
 		(cd /proc/sys && grep -rs '' net/ipv4/conf net/ipv6/conf) | sed 's/:/=/' |
 			grep -e /forwarding= -e /accept_redirects= -e /send_redirects= -e /proxy_ndp=
 	fi >"$T/pre/sysctl.side"
@@ -119,32 +122,97 @@ bridge_keys() {
 	for key in iptables ip6tables arptables; do printf 'net/bridge/bridge-nf-call-%s=%s\n' "$key" "$1"; done
 }
 
-# Of the KEY=VALUE lines in file $1 those that are not so now, keys that do not exist left out.
+# Sets lines to what file $1 holds. A short one costs no process; of a long one dash would read each byte alone.
+lines_of() {
+	local n=0
+	lines=
+	# shellcheck disable=SC2094 # both only read
+	while IFS= read -r line; do
+		[ $((n += 1)) -le 20 ] || { lines=$(cat "$1"); return; }
+		lines=$lines$line$NL
+	done <"$1"
+}
+
+# Sets values to what the sysctl keys of lines $1 (KEY or KEY=VALUE) are, in their order and less those that are not
+# there: lines /proc/sys/KEY:VALUE. Not by `read`: the kernel gives it the first byte of a number and then the end.
+# Expects IFS to be a newline, and no patterns.
+values_of() {
+	local line paths=''
+	for line in $1; do paths=$paths/proc/sys/${line%%=*}$NL; done
+	# shellcheck disable=SC2086 # one each
+	values=$(grep -sH '' /dev/null $paths)
+}
+
+# Prints KEY=VALUE of the sysctl keys of lines $1 that are there.
+live_keys() {
+	local line IFS="$NL"
+	[ -n "$1" ] || return 0
+	set -f
+	values_of "$1"
+	for line in $values; do
+		line=${line#/proc/sys/}
+		printf '%s=%s\n' "${line%%:*}" "${line#*:}" || { set +f; return 1; }
+	done
+	set +f
+}
+
+# Sets differ to those KEY=VALUE lines of file $1 that are not so now, keys that do not exist left out.
 keys_that_differ() {
+	local line some='' n=0 IFS="$NL"
+	differ=
 	[ -s "$1" ] || return 0
-	sed -n 's,^\([^=]*\)=.*,/proc/sys/\1,p' "$1" | xargs grep -sH '' /dev/null | awk '
-		{
-			at = index($0, NR == FNR ? ":" : "=")
-			key = substr($0, 1, at - 1); value = substr($0, at + 1)
-			gsub(/[ \t]+/, " ", value); sub(/ $/, "", value)
-		}
-		at == 0 { next }
-		NR == FNR { live[substr(key, length("/proc/sys/") + 1)] = value; next }
-		(key in live) && live[key] != value { print }' - "$1"
+	lines_of "$1"
+	set -f
+	for line in $lines; do
+		case $line in *=*) some=$some$line$NL ;; *) continue ;; esac
+		# No command takes any number of arguments.
+		[ $((n += 1)) -lt 200 ] || { some_that_differ "$some"; some='' n=0; }
+	done
+	[ -z "$some" ] || some_that_differ "$some"
+	set +f
+}
+
+# Adds to differ those of lines $1.
+some_that_differ() {
+	local line live value all="$1"
+	values_of "$1"
+	# shellcheck disable=SC2086 # a line each
+	set -- $values
+	for line in $all; do
+		live=$NL
+		# Of a key with more than one line the last.
+		while :; do
+			case ${1-} in "/proc/sys/${line%%=*}:"*) live=${1#*:} ;; *) break ;; esac
+			shift
+		done
+		value=${line#*=}
+		[ "$live" != "$NL" ] && [ "$live" != "$value" ] || continue
+		single_spaces "$live"
+		live=$spaced
+		single_spaces "$value"
+		[ "$live" = "$spaced" ] || differ=$differ$line$NL
+	done
+}
+
+single_spaces() {
+	local IFS=' 	'
+	# shellcheck disable=SC2086 # split on purpose
+	set -- $1
+	spaced="$*"
 }
 
 write_keys() {
-	differ=$(keys_that_differ "$1")
+	local line rc=0 IFS="$NL"
+	keys_that_differ "$1"
 	[ -n "$differ" ] || return 0
-	printf '%s\n' "$differ" | {
-		failed=0
-		while IFS='=' read -r key value; do
-			printf '%s\n' "$value" >"/proc/sys/$key" && continue
-			say "sysctl $key: the kernel refused the value $value"
-			failed=1
-		done
-		exit $failed
-	} 2>>"${2-/dev/stderr}"
+	set -f
+	for line in $differ; do
+		printf '%s\n' "${line#*=}" >"/proc/sys/${line%%=*}" && continue
+		say "sysctl ${line%%=*}: the kernel refused the value ${line#*=}"
+		rc=1
+	done 2>>"${2-/dev/stderr}" || rc=1
+	set +f
+	return $rc
 }
 
 step() { uptime_cs; printf '%s %s\n' "$now" "$1" >>"$T/journal"; current_step=$1; } 2>/dev/null
@@ -157,7 +225,7 @@ failed() {
 ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 
 apply_rules() {
-	local goal predicted foreign text wanted
+	local goal predicted foreign text wanted saved
 	if [ "$1" = 4 ]; then step iptables; else step ip6tables; fi
 	foreign_goal "$1"
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
@@ -167,7 +235,7 @@ apply_rules() {
 		want_provable "$1"
 		with_foreign "$goal" "$foreign"
 		ipt_dry "$1" "$live" "$text" || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		goal=$(goal_text "$wanted" "$predicted")
+		goal_text "$wanted" "$predicted" || failed "no goal"
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"
 	fi
@@ -175,7 +243,8 @@ apply_rules() {
 	warm_up "$1" "$goal"
 	with_flows "$goal" "$T/flows$1"
 	with_foreign "$text" "$foreign"
-	error=$(ipt_load "$1" "$text" 2>&1) ||
+	[ -n "$saved" ] || ipt_save || failed "$ipt-save failed"
+	error=$(ipt_load_onto "$text" 2>&1) ||
 		failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be taken over may have changed meanwhile; plan again)}"
 	with_foreign "$goal" "$foreign"
 	ipt_save && ipt_is "$live" "$text" || failed "the rules were not there after loading them"
@@ -193,11 +262,14 @@ tracks() {
 # gets rules of its own that ride with the real ones, in the same step: the open TCP connections,
 # each by its four numbers, pass wherever the rules let ESTABLISHED pass (with_flows). They are part
 # of what is live, not of the generation: no plan sees them, no boot loads them.
+# Sets saved where ipt_save has told what is live, and nothing was done since.
 warm_up() {
 	local sockets tries=0
+	saved=
 	true >"$T/flows$1" || return 0
 	tracks "$2" || return 0
-	if ipt_save && tracks "$live"; then
+	! ipt_save || saved=yes
+	if [ -n "$saved" ] && tracks "$live"; then
 		# Once more those that an earlier apply let pass and that are still open.
 		[ -s "$T/pre/flows$1" ] || return 0
 		flows "$1" | grep -xF -f "$T/pre/flows$1" >"$T/flows$1"
@@ -205,6 +277,7 @@ warm_up() {
 	fi
 	flows "$1" >"$T/flows$1"
 	[ -s "$T/flows$1" ] || return 0
+	saved=
 	sockets=$(($(wc -l <"$T/flows$1") / 2))
 	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$T/log"
 	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
@@ -296,8 +369,11 @@ apply() {
 		done <"$T/fresh"
 	fi
 	write_keys "$T/new/sysctl.close" || failed "see above"
-	error=$(keys_that_differ "$T/new/sysctl.open" && keys_that_differ "$T/new/sysctl.close")
-	[ -z "$error" ] || failed "$(not_kept "$(printf '%s\n' "$error" | head -n 1)")"
+	keys_that_differ "$T/new/sysctl.open"
+	error=$differ
+	keys_that_differ "$T/new/sysctl.close"
+	error=$error$differ
+	[ -z "$error" ] || failed "$(not_kept "${error%%"$NL"*}")"
 	step applied
 	exit 0
 }
@@ -420,9 +496,9 @@ roll_back() {
 	write_keys "$T/pre/sysctl.side" /dev/null
 	# Writing one key can set others; a second pass finds them.
 	write_keys "$T/pre/sysctl" /dev/null
-	error=$(keys_that_differ "$T/pre/sysctl")
-	if [ -n "$error" ]; then
-		say "after the rollback not back at $(echo "$error" | head -n 1)"
+	keys_that_differ "$T/pre/sysctl"
+	if [ -n "$differ" ]; then
+		say "after the rollback not back at ${differ%%"$NL"*}"
 		bad=1
 	fi
 	return $bad
@@ -449,7 +525,7 @@ tidy_tables() {
 
 # Makes the generation what boots: one rename. All of it can be done again after a power cut.
 persist() {
-	local generation family
+	local generation family inventory
 	if [ -e "$T/new/zero" ]; then
 		for family in 4 6; do
 			ipt_family $family && tidy_tables $family $VAR/original/tables$family
@@ -462,9 +538,13 @@ persist() {
 	generation=$line
 	[ -e "$ETC/generations/$generation/want4" ] || return 1
 	keep_originals || return 1
-	ln -sfn "generations/$generation" $ETC/current.new && mv -fT $ETC/current.new $ETC/current || return 1
+	put_link "generations/$generation" $ETC/current || return 1
 	first_line "$T/new/inventory"
-	printf '%s\n' "$line" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
+	inventory=$line
+	first_line $ETC/inventory
+	if [ "$line" != "$inventory" ]; then
+		printf '%s\n' "$inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
+	fi
 	to_disk $ETC $ETC/inventory || return 1
 	link_files
 	# What did not load at boot was decided anew.
@@ -474,37 +554,42 @@ persist() {
 
 # What was there before we first touched it, noted once.
 keep_originals() {
-	local dir=$VAR/original
-	[ -d $dir/files ] || mkdir -p $dir/files || return 1
+	local dir=$VAR/original kept family
+	[ -d $dir/files ] && [ -d $dir/new ] || mkdir -p $dir/files $dir/new || return 1
 	true >>$dir/sysctl && true >>$dir/policies || return 1
 	# Each part of the input says what it is: any of the files may be empty.
-	awk '
+	kept=$(awk '
 		part == "kept" { print; kept[substr($0, 1, index($0, "=") - 1)]; next }
 		part == "keys" { keys[++n] = $0; next }
-		{ key = substr($0, 1, index($0, "=") - 1) }
-		!(key in was) { was[key] = $0 }
-		END {
-			for (i = 1; i <= n; i++) if (!(keys[i] in kept) && (keys[i] in was)) print was[keys[i]]
-			print "#end"
-		}' part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" >$dir/sysctl.new
-	awk '
-		part == "kept" { print; kept[$1, $2, $3]; next }
+		part == "was" {
+			key = substr($0, 1, index($0, "=") - 1)
+			if (!(key in was)) was[key] = $0
+			next
+		}
+		part == "policies" { policies = policies $0 "\n"; kept[$1, $2, $3]; next }
 		/^\*/ { table = substr($1, 2) }
 		/^:/ && !/^:KVMFW-/ {
 			chain = substr($1, 2)
-			if (!((part, table, chain) in kept)) print part, table, chain, $2
+			if (!((part, table, chain) in kept)) policies = policies part " " table " " chain " " $2 "\n"
 		}
-		END { print "#end" }' part=kept $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6" >$dir/policies.new
-	# A disk that filled up on the way shows here: what is cut off has no end.
-	[ -s $dir/sysctl.new ] && [ -s $dir/policies.new ] && all_end $dir/sysctl.new $dir/policies.new || return 1
-	sed -i '/^#end$/d' $dir/sysctl.new $dir/policies.new || return 1
-	for file in sysctl policies; do mv -f $dir/$file.new $dir/$file || return 1; done
-	keep_adopted_files || return 1
-	set --
+		END {
+			for (i = 1; i <= n; i++) if (!(keys[i] in kept) && (keys[i] in was)) print was[keys[i]]
+			printf "#policies\n%s#end\n", policies
+		}' part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" \
+		part=policies $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6")
+	# What is cut off has no end; a disk that is full, the shell tells.
+	case $kept in *"#policies$NL"*'#end') ;; *) return 1 ;; esac
+	printf '%s' "${kept%%"#policies$NL"*}" >$dir/new/sysctl || return 1
+	kept=${kept#*"#policies$NL"}
+	printf '%s' "${kept%'#end'}" >$dir/new/policies || return 1
+	set -- $dir/new/sysctl $dir/new/policies
 	for family in 4 6; do
-		[ -e $dir/tables$family ] || set -- "$@" "$T/pre/tables$family"
+		[ ! -e $dir/tables$family ] || continue
+		lines_of "$T/pre/tables$family" && printf '%s' "$lines" >$dir/new/tables$family || return 1
+		set -- "$@" $dir/new/tables$family
 	done
-	[ $# -eq 0 ] || cp "$@" $dir/ || return 1
+	mv -f "$@" $dir/ || return 1
+	keep_adopted_files || return 1
 	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
 
@@ -525,23 +610,46 @@ install_boot() {
 	[ -d $dir ] || return 1
 	[ -e $VAR/kvmfw.sh ] && cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
-	(
-		umask 022
-		reload=
+	umask 022
+	put_units
+	set -- $?
+	umask 077
+	return "$1"
+}
+
+put_units() {
+	local dir=/etc/systemd/system wants unit reload='' some=''
+	for wants in $BOOT_UNITS; do
+		for unit in "$dir/${wants##*/}" "$dir/$wants"; do
+			if [ -e "$unit" ] || [ -L "$unit" ]; then some=yes; fi
+		done
+	done
+	if [ -z "$some" ]; then
+		# Nothing leads to them yet, so nobody meets half of them.
+		mkdir -p $dir/sysinit.target.wants $dir/multi-user.target.wants && cp "$T"/units/* $dir/ || return 1
+		for wants in sysinit.target.wants multi-user.target.wants; do
+			set --
+			for unit in $BOOT_UNITS; do
+				case $unit in $wants/*) set -- "$@" "../${unit##*/}" ;; esac
+			done
+			ln -s "$@" $dir/$wants/ || return 1
+		done
+		reload=yes
+	else
 		for wants in $BOOT_UNITS; do
 			unit=${wants##*/} wants=${wants%/*}
 			[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$unit" ] && cmp -s "$T/units/$unit" "$dir/$unit" && continue
-			[ -d "$dir/$wants" ] || mkdir "$dir/$wants" || exit 1
+			[ -d "$dir/$wants" ] || mkdir "$dir/$wants" || return 1
 			cat "$T/units/$unit" >"$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
-				ln -sfn "../$unit" "$dir/$wants/$unit" || exit 1
+				ln -sfn "../$unit" "$dir/$wants/$unit" || return 1
 			reload=yes
 		done
-		[ -n "$reload" ] || exit 0
-		# The files too, not only their names: after a power cut they would be there and empty.
-		to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || exit 1
-		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-		exit 0
-	)
+	fi
+	[ -n "$reload" ] || return 0
+	# The files too, not only their names: after a power cut they would be there and empty.
+	to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || return 1
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	return 0
 }
 
 remove_boot() {

@@ -26,7 +26,16 @@ link_files() {
 place_link() {
 	[ -L "$2" ] && [ "$(readlink "$2")" = "$1" ] && return 0
 	[ -d "${2%/*}" ] || mkdir -p "${2%/*}" || return 1
-	ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
+	put_link "$1" "$2"
+}
+
+# Makes $2 a link to $1, in one step: symlink(2) where nothing is, rename(2) else.
+put_link() {
+	if [ -e "$2" ] || [ -L "$2" ]; then
+		ln -sfn "$1" "$2.kvmfw-new" && mv -fT "$2.kvmfw-new" "$2"
+	else
+		ln -sn "$1" "$2"
+	fi
 }
 
 # A file that was there before us comes back, with its mode and owner.

@@ -287,7 +287,7 @@ vanished() { [ ! -e $VAR.gone ] || rm -rf $VAR.gone; }
 # What a transaction that is over leaves lying.
 put_away() {
 	set --
-	[ -L $VAR/open ] && [ "$(readlink $VAR/open)" = "txn/$ID" ] && set -- $VAR/open
+	[ -L $VAR/open ] && [ $VAR/open -ef "$VAR/txn/$ID" ] && set -- $VAR/open
 	[ -e "$T/token" ] && set -- "$@" "$T/token"
 	[ $# -eq 0 ] || rm -f "$@"
 	to_disk "$T/done" "$T" $VAR/history $VAR 2>/dev/null

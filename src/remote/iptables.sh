@@ -366,7 +366,12 @@ ipt_saved() {
 }
 
 # Sets own to our part of save $1.
-ipt_own() { own=$(printf '%s\n' "$1" | awk "$OWN_AWK"); }
+ipt_own() {
+	own=$(awk "$OWN_AWK" <<-SAVE
+		$1
+	SAVE
+	)
+}
 
 # Sets change to what makes live save $1 own text $2, in table $3 only (empty: in all).
 ipt_change() {
@@ -377,7 +382,14 @@ ipt_change() {
 +"* | *"
 ~"*) foreign=1 ;;
 	esac
-	change=$(printf '%s\n=\n%s\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$CHANGE_AWK")
+	# A pipe has two processes more. But bash may keep the text in a file, and a way back has to be found where
+	# there is no room for one.
+	change=$(awk 2>/dev/null -v only="${3-}" -v foreign=$foreign "$CHANGE_AWK" <<-TEXTS
+		$1
+		=
+		$2
+	TEXTS
+	) || change=$(printf '%s\n=\n%s\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$CHANGE_AWK")
 }
 
 # Whether live save $1 is as own text $2 says.
@@ -448,9 +460,14 @@ ipt_blame() {
 # Returns 1 at the first table that fails; what iptables said is on stderr.
 ipt_load() {
 	ipt_name "$1" || return 1
-	local table change all
 	ipt_save || { say "$ipt-save failed"; return 1; }
-	ipt_change "$live" "$2" || return 1
+	ipt_load_onto "$2"
+}
+
+# The same for own text $1 of the family of ipt, onto what ipt_save has just told.
+ipt_load_onto() {
+	local table change all
+	ipt_change "$live" "$1" || return 1
 	all=$change
 	for table in raw mangle nat filter security; do
 		case "
@@ -460,10 +477,10 @@ $all" in *"
 		# Of several tables each alone.
 		case $all in *"
 COMMIT
-"*) ipt_change "$live" "$2" "$table" || return 1 ;; esac
+"*) ipt_change "$live" "$1" "$table" || return 1 ;; esac
 		printf '%s\n' "$change" | "$ipt-restore" -w 10 --noflush || return 1
 	done
-	case "$live$2" in *KVMFW--flows*) ;; *) return 0 ;; esac
+	case "$live$1" in *KVMFW--flows*) ;; *) return 0 ;; esac
 	# Nothing leads there any more.
 	ipt_save || return 0
 	case $live in

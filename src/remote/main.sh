@@ -28,27 +28,22 @@ stage() {
 	echo "$generation" >"$T/generation" || give_up no_space "cannot write to $T"
 	G=$ETC/generations/$generation
 	snapshot || give_up no_space "cannot write the snapshot to $T"
-	mkdir -p "$G/sysctl.d" "$G/net" "$G/adopted" || give_up no_space "cannot write to $ETC"
-	for family in 4 6; do
-		cp "$T/new/base$family" "$G/want$family" || give_up no_space "cannot write to $G"
-		prove $family
-	done
+	mkdir -p "$G/adopted" $VAR/original/files $VAR/original/new || give_up no_space "cannot write to $ETC"
+	cp -R "$T"/new/base/* "$T/new/sysctl.d" "$T/new/net" "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || give_up no_space "cannot write to $G"
+	prove 4
+	prove 6
 	keep_adopted || give_up no_space "cannot write to $G"
-	cp "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || give_up no_space "cannot write to $G"
 	set --
 	for file in "$T"/new/sysctl.d/*.conf; do
-		[ -e "$file" ] || continue
-		cp "$file" "$G/sysctl.d/" || give_up no_space "cannot write to $G"
-		set -- "$@" "$G/sysctl.d/${file##*/}"
+		[ ! -e "$file" ] || set -- "$@" "$G/sysctl.d/${file##*/}"
 	done
 	for file in "$T"/new/net/*; do
 		[ -e "$file" ] || continue
-		cp "$file" "$G/net/" || give_up no_space "cannot write to $G"
 		# NetworkManager and netplan want theirs for root alone; networkd is not root.
 		case $file in *.nmconnection | *.yaml) ;; *) set -- "$@" "$G/net/${file##*/}" ;; esac
 	done
 	prove_netplan
-	chmod a+rX $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net" "$@"
+	chmod a+rX $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net" "$@" "$T"/units/*
 	for family in 4 6; do
 		true >"$T/pre/tables$family"
 		ipt_family $family || continue
@@ -97,8 +92,8 @@ $wanted" in *"
 	with_foreign "$goal" "$foreign"
 	dry_known "$1" "$text" || ipt_dry "$1" "$live" "$text" ||
 		give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-	goal_text "$goal" "$predicted" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
-	with_foreign "$(cat "$G/rules.v$1")" "$foreign"
+	goal_text "$goal" "$predicted" && printf '%s' "${goal:+$goal$NL}" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
+	with_foreign "$goal" "$foreign"
 	ipt_is "$predicted" "$text" || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
 }
 
@@ -129,7 +124,7 @@ start_guard() {
 # Nothing is armed yet, and only a guard acts. Where both were killed, others go on from the files as they would
 # have; systemd sees to that itself.
 replace_guard() {
-	[ -d /run/systemd/system ] || ! flock -n "$T/guard.lock" true || start_guard
+	[ -d /run/systemd/system ] || ! flock -n 7 7<"$T/guard.lock" || start_guard
 }
 
 # Reads what the guard says until it is one of the words that end the wait, for $1 seconds at most.
@@ -235,7 +230,7 @@ commit() {
 wait_guard() {
 	local tries=0
 	while [ -d "$T" ] && [ ! -e "$T/state" ] && [ $tries -lt 60 ]; do
-		timeout 1 flock "$T/guard.lock" true && return
+		timeout 1 flock 7 7<"$T/guard.lock" && return
 		tries=$((tries + 1))
 	done
 }
@@ -299,7 +294,8 @@ differs() {
 	done
 	file=$(mktemp) || return 0
 	generation_keys $ETC/current >"$file"
-	[ -z "$(keys_that_differ "$file")" ] || echo differs=sysctl
+	keys_that_differ "$file"
+	[ -z "$differ" ] || echo differs=sysctl
 	rm -f "$file"
 }
 
@@ -402,7 +398,7 @@ main() {
 		;;
 	abort)
 		abort
-		timeout 10 flock "$T/guard.lock" true
+		timeout 10 flock 7 7<"$T/guard.lock"
 		outcome
 		;;
 	rollback | unlock)
