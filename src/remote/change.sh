@@ -174,17 +174,19 @@ keys_that_differ() {
 
 # Adds to differ those of lines $1.
 some_that_differ() {
-	local line live value all="$1"
+	local line live='' value key='' all="$1"
 	values_of "$1"
 	# shellcheck disable=SC2086 # a line each
 	set -- $values
 	for line in $all; do
-		live=$NL
-		# Of a key with more than one line the last.
-		while :; do
-			case ${1-} in "/proc/sys/${line%%=*}:"*) live=${1#*:} ;; *) break ;; esac
-			shift
-		done
+		if [ "$key" != "${line%%=*}" ]; then
+			key=${line%%=*} live=$NL
+			# Of a value of more than one line the last; and a key may be asked for twice, one behind the other.
+			while :; do
+				case ${1-} in "/proc/sys/$key:"*) live=${1#*:} ;; *) break ;; esac
+				shift
+			done
+		fi
 		value=${line#*=}
 		[ "$live" != "$NL" ] && [ "$live" != "$value" ] || continue
 		single_spaces "$live"
@@ -604,9 +606,11 @@ prune() {
 	[ $# -le 20 ] || ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
 }
 
-# The boot units are the same in every generation; installed before anything is armed.
+# The boot units are the same in every generation; installed before anything is armed. Sets boot_files to those that
+# have to be synced to disk.
 install_boot() {
 	local dir=/etc/systemd/system
+	boot_files=
 	[ -d $dir ] || return 1
 	[ -e $VAR/kvmfw.sh ] && cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
@@ -626,7 +630,8 @@ put_units() {
 	done
 	if [ -z "$some" ]; then
 		# Nothing leads to them yet, so nobody meets half of them.
-		mkdir -p $dir/sysinit.target.wants $dir/multi-user.target.wants && cp "$T"/units/* $dir/ || return 1
+		mkdir -p $dir/sysinit.target.wants $dir/multi-user.target.wants &&
+			cp "$T"/units/* $dir/ && chmod 644 $dir/kvmfw*.service || return 1
 		for wants in sysinit.target.wants multi-user.target.wants; do
 			set --
 			for unit in $BOOT_UNITS; do
@@ -647,7 +652,8 @@ put_units() {
 	fi
 	[ -n "$reload" ] || return 0
 	# The files too, not only their names: after a power cut they would be there and empty.
-	to_disk $VAR/kvmfw.sh $dir/kvmfw*.service $dir $dir/sysinit.target.wants $dir/multi-user.target.wants || return 1
+	boot_files="$VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants"
+	for unit in $BOOT_UNITS; do boot_files="$boot_files $dir/${unit##*/}"; done
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	return 0
 }

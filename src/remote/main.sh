@@ -43,7 +43,7 @@ stage() {
 		case $file in *.nmconnection | *.yaml) ;; *) set -- "$@" "$G/net/${file##*/}" ;; esac
 	done
 	prove_netplan
-	chmod a+rX $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net" "$@" "$T"/units/*
+	chmod a+rX $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net" "$@"
 	for family in 4 6; do
 		true >"$T/pre/tables$family"
 		ipt_family $family || continue
@@ -57,10 +57,13 @@ $live
 		done
 	done
 	install_boot || give_up no_boot "there is no /etc/systemd/system to put the boot units into"
-	to_disk "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d "$G"/sysctl.d/* "$G"/net "$G"/net/* "$G"/adopted "$G"/adopted/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*} 2>/dev/null ||
-		true
-	# sync(1) tells of files that are gone or fifos; what counts is that these arrived.
-	to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" || give_up no_space "cannot sync $T to disk"
+	set --
+	for file in "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d/* "$G"/net/* "$G"/adopted/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*}; do
+		[ ! -e "$file" ] || [ -p "$file" ] || set -- "$@" "$file"
+	done
+	# sync(1) also tells of files that are gone by now; what counts is that these arrived.
+	# shellcheck disable=SC2086 # our own names
+	to_disk "$@" $boot_files 2>/dev/null || to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" $boot_files || give_up no_space "cannot sync $T to disk"
 	run_checks before
 	section staged
 	printf 'generation=%s\n' "$generation"

@@ -1,0 +1,75 @@
+//! Which sysctl keys are not as a file says (`src/remote/change.sh`), in every shell that hosts have.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::all_shells::in_all_shells;
+use std::fmt::Write;
+
+/// The lines of the file that differ. What is read is this machine's `/proc/sys`.
+fn differing(lines: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines).unwrap();
+    in_all_shells(&format!(
+        "NONCE=x\n{}\n{}\nkeys_that_differ '{}'\nprintf '%s' \"$differ\"\ncase $- in *f*) echo 'no patterns any more' ;; esac\n",
+        include_str!("../src/remote/lib.sh"),
+        include_str!("../src/remote/change.sh"),
+        file.path().display()
+    ))
+}
+
+fn now(key: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap().trim_end().to_owned()
+}
+
+const RANGE: &str = "net/ipv4/ip_local_port_range";
+const PANIC: &str = "kernel/panic_on_oops";
+
+#[test]
+fn only_what_differs_is_told() {
+    let (range, panic) = (now(RANGE), now(PANIC));
+    let other = if panic == "0" { "1" } else { "0" };
+    assert!(range.contains('\t'), "{range:?}");
+    let (low, high) = range.split_once('\t').unwrap();
+    let same = format!("{RANGE}={low}  {high} \n{PANIC}={panic}\nnet/not/there=7\n#end\n");
+    assert_eq!(differing(&same), "");
+    assert_eq!(differing(""), "");
+    assert_eq!(differing("#end\n"), "");
+    // What is not there leaves the others in their places.
+    let lines = format!("net/not/there=7\n{PANIC}={other}\nnet/not/there=8\n{RANGE}={low} 1\n#end\n");
+    assert_eq!(differing(&lines), format!("{PANIC}={other}\n{RANGE}={low} 1\n"));
+    // A value is text to its end: no pattern, no second separator.
+    assert_eq!(differing("kernel/core_pattern=|/bin/* a=b %p\n"), "kernel/core_pattern=|/bin/* a=b %p\n");
+}
+
+/// An undo names a key with what it was before us, and again with what its generation sets; the last one stays.
+#[test]
+fn a_key_may_be_named_twice() {
+    let panic = now(PANIC);
+    let other = if panic == "0" { "1" } else { "0" };
+    assert_eq!(differing(&format!("{PANIC}={panic}\n{PANIC}={other}\n")), format!("{PANIC}={other}\n"));
+    let apart = format!("{PANIC}={panic}\n{RANGE}={}\n{PANIC}={other}\n", now(RANGE));
+    assert_eq!(differing(&apart), format!("{PANIC}={other}\n"));
+}
+
+/// Keys with a value of more than one line, with none, and such as cannot be read.
+#[test]
+fn odd_keys() {
+    let odd = "dev/cdrom/info=x\nnet/ipv6/conf/all/stable_secret=y\nnet/ipv4/route/flush=1\nnet/ipv4=1\n";
+    let told = differing(&format!("{odd}{RANGE}=1 2\n"));
+    let told = told.strip_prefix("dev/cdrom/info=x\n").unwrap_or(&told);
+    assert_eq!(told, format!("{RANGE}=1 2\n"));
+}
+
+/// More than the shell reads itself, and more than go into one command.
+#[test]
+fn many_keys() {
+    let panic = now(PANIC);
+    let mut lines = String::new();
+    for n in 0..450 {
+        writeln!(lines, "net/not/there{n}=1\n{PANIC}={panic}").unwrap();
+    }
+    assert_eq!(differing(&lines), "");
+    write!(lines, "{RANGE}=1 2\n#end\n").unwrap();
+    assert_eq!(differing(&lines), format!("{RANGE}=1 2\n"));
+}
