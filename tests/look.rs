@@ -13,10 +13,11 @@ use tempfile::TempDir;
 fn look(folder: &TempDir, script: &str) -> String {
     in_all_shells(
         &format!(
-            "NONCE=n\n{}{}{}{}ETC=$D/etc\n{script}\n",
+            "NONCE=n\n{}{}{}{}{}ETC=$D/etc\n{script}\n",
             include_str!("../src/remote/lib.sh"),
             include_str!("../src/remote/iptables.sh"),
             include_str!("../src/remote/read.sh"),
+            include_str!("../src/remote/others.sh"),
             include_str!("../src/remote/probe.sh"),
         )
         .replace("$D", folder.path().to_str().unwrap()),
@@ -98,4 +99,39 @@ fn rules_are_the_same_only_if_all_is() {
     assert_eq!(told(live, own), plain, "something else boots");
     fs::write(current.join("rules.v4"), "").unwrap();
     assert_eq!(told(live, own), plain, "nothing boots");
+}
+
+/// A table of iptables with a set: native where JSON says so, a match of iptables where it does not. The awk of
+/// busybox takes no brace that stands alone.
+#[test]
+fn native_rules_are_told_from_matches() {
+    let rule = |expr: &str| {
+        format!(
+            "{{\"rule\": {{\"family\": \"ip\", \"table\": \"filter\", \"chain\": \"INPUT\", \"handle\": 4, \"expr\": [{expr}]}}}}"
+        )
+    };
+    let native = rule("{\"match\": {\"op\": \"==\", \"right\": {\"set\": [\"192.0.2.1\"]}}}");
+    let matched = rule("{\"xt\": null}");
+    let list = "table ip filter {\n\tchain INPUT {\n\t\tip saddr { 192.0.2.1 } counter\n\t}\n}\n\
+                table inet own {\n\tchain f {\n\t\ttype filter hook forward priority filter; policy accept;\n\t\tip saddr 192.0.2.2 drop\n\t}\n}";
+    let told = |rules: &str, json: &str| {
+        let stub = format!(
+            "backend=nft\nnft() {{\n\tcase $*,{json} in '-j list ruleset,yes') printf '%s\\n' '{{\"nftables\": [{rules}]}}' ;; \
+             '-j '*,yes) ;; '-j '*) return 1 ;; *) cat <<'LIST'\n{list}\nLIST\n\t;; esac\n}}\nprobe_nft"
+        );
+        let folder = TempDir::new().unwrap();
+        let told = look(&folder, &format!("PATH=/usr/bin:/bin\n{stub}"));
+        told.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let own = [
+        "chain=inet own \t\ttype filter hook forward priority filter; policy accept;".to_owned(),
+        "acts=inet own drop".to_owned(),
+    ];
+    let with = told(&format!("{matched}, {native}"), "yes");
+    assert_eq!(with[..2], own);
+    assert!(with[2].starts_with("native={\"family\": \"ip\"") && with.len() == 3, "{with:?}");
+    assert_eq!(told(&matched, "yes"), own, "a match of iptables that nft shows like a set");
+    let without = told("", "no");
+    assert_eq!(without[..2], own);
+    assert_eq!(without[2..], ["native=ip filter: \t\tip saddr { 192.0.2.1 } counter"], "an nft without JSON");
 }

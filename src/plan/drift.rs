@@ -5,7 +5,7 @@
 //! bridges, and what has to be there so that all of it boots. Rules of others are no drift.
 
 use super::{Action, Change, DiffLine, HostPlan, Kind, Options, Record, Refusal, Risk, Verdict};
-use super::{bridge, host, rules, sysctl};
+use super::{bridge, host, refusal, rules, sysctl};
 use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::problem::Warning;
@@ -23,7 +23,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         bundle: super::Bundle::default(),
         alone: false,
     };
-    let record = match host::record(observed) {
+    let record = match refusal::record(observed) {
         Ok(Some(record)) => record,
         Err(refusal) => {
             plan.verdict = Verdict::Refused(refusal);
@@ -40,7 +40,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
     };
     let applied = record.clone().restore(desired);
     if let Some(refusal) =
-        host::managed_by(desired, observed, options).or_else(|| unknowable(&applied, observed))
+        refusal::managed_by(desired, observed, options).or_else(|| unknowable(&applied, observed))
     {
         plan.verdict = Verdict::Refused(refusal);
         return plan;
@@ -67,7 +67,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
 fn unknowable(applied: &Desired, observed: &Observed) -> Option<Refusal> {
     Family::ALL
         .into_iter()
-        .filter_map(|family| host::refused_rules(family, applied, observed))
+        .filter_map(|family| refusal::refused_rules(family, applied, observed))
         .find(|refusal| refusal.is_failure() || refusal.reason == "missing_tool")
 }
 

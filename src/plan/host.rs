@@ -1,12 +1,11 @@
 //! The plan of one host.
 
+use super::refusal::{Refusal, record, refusal, risky};
 use super::{Back, Bundle, Change, Record, Risk, adopt, bridge, lints, rules, sysctl};
 use crate::desired::{Desired, Way};
-use crate::inventory::BOOTSTRAP;
-use crate::observe::{Observed, Predicted};
-use crate::problem::{Origin, Warning};
+use crate::observe::Observed;
+use crate::problem::Warning;
 use crate::resource::iptables::{Family, own};
-use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// What a user allowed beforehand.
@@ -79,47 +78,6 @@ pub enum Verdict {
     Changes,
     /// It is left alone on purpose.
     Refused(Refusal),
-}
-
-/// Why a host is left alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Refusal {
-    /// A stable word: `managed_by`, `mixed_backends`, `lockout`, …
-    pub reason: String,
-    /// The sentence for the user, with the way out.
-    pub message: String,
-}
-
-impl Refusal {
-    /// Whether the host said no to what it was asked, rather than we to asking it.
-    pub fn is_failure(&self) -> bool {
-        matches!(self.reason.as_str(), "rejected_rule" | "dry_run_failed")
-    }
-
-    /// What to do next, where the sentence does not say it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self.reason.as_str() {
-            _ if self.is_failure() => Some("nothing was touched; correct the rule and plan again"),
-            "lockout" => Some(
-                "nothing was touched; correct the rule. With --accept-risk lockout it is applied all the same, and the host \
-                 puts itself back when no new connection confirms",
-            ),
-            "bypass_wrong" => Some(
-                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, with `hook: last` for FORWARD where rules of \
-                 others filter guests, or --accept-risk bypass_wrong",
-            ),
-            "removes-all" => Some("nothing was touched; if that is meant, --accept-risk removes-all"),
-            "adoption_differs" => Some(
-                "nothing was touched; write in the inventory what the host has, exactly as it has it, or set `hook: last` where rules \
-                 of others come first",
-            ),
-            _ => None,
-        }
-    }
-
-    pub(super) fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into() }
-    }
 }
 
 /// What has to be asked of a host: own text wanted of each family, and sysctl keys.
@@ -205,46 +163,6 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     plan.warnings.dedup();
     plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, &bridges, &adoption, options);
     plan
-}
-
-/// The gravest of the risks that the plan has and the user did not accept.
-fn risky(plan: &HostPlan, options: &Options) -> Option<Refusal> {
-    if plan.changes.is_empty() {
-        return None;
-    }
-    let found = |risk| match risk {
-        Acceptable::Lockout => warning(plan, "lockout"),
-        Acceptable::BypassWrong => {
-            let changes = plan.changes.iter().any(|c| c.risks.contains(&Risk::BypassWrong));
-            warning(plan, "bypass-wrong").filter(|_| changes)
-        }
-        Acceptable::RemovesAll => removed_kinds(&plan.changes),
-    };
-    Acceptable::ALL
-        .into_iter()
-        .filter(|risk| !options.accept.contains(risk))
-        .find_map(|risk| Some(Refusal::new(risk.as_str(), found(risk)?)))
-}
-
-/// The sentence of a warning, with its place.
-fn warning(plan: &HostPlan, code: &str) -> Option<String> {
-    let found = plan.warnings.iter().find(|w| w.code == code)?;
-    let origin = found.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
-    Some(format!("{}{origin}", found.message))
-}
-
-/// Says which kinds of resources the plan takes away altogether. Where sysctl files go and rules come,
-/// one cure takes the place of another, and that is no slip.
-fn removed_kinds(changes: &[Change]) -> Option<String> {
-    use crate::resource::Kind;
-    let rules = |c: &Change| matches!(c.kind, Kind::Iptables | Kind::Ip6tables);
-    let replaced = changes.iter().any(|c| rules(c) && c.action != super::Action::Remove);
-    let gone = changes.iter().filter(|c| c.risks.contains(&Risk::RemovesAll));
-    let gone = gone.filter(|c| c.kind != Kind::Sysctl || !replaced);
-    let kinds: BTreeSet<&str> = gone.map(|c| c.kind.as_str()).collect();
-    let list: Vec<&str> = kinds.into_iter().collect();
-    (!list.is_empty())
-        .then(|| format!("this removes everything that kvmfw put there of kind {}", list.join(", ")))
 }
 
 /// What an earlier run or the last boot left to be looked at.
@@ -343,182 +261,5 @@ fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
         for change in changes.iter_mut().filter(|c| c.kind == *kind) {
             change.risks.push(Risk::RemovesAll);
         }
-    }
-}
-
-/// What the host's generation wants; `None` on a host without one. A generation whose record is gone is not that:
-/// whoever took it for that would forget what is ours there.
-pub(super) fn record(observed: &Observed) -> Result<Option<Record>, Refusal> {
-    let error = match (observed.state.record.as_deref().map(Record::parse), observed.state.generation) {
-        (Some(Ok(record)), _) => return Ok(Some(record)),
-        (None, None) => return Ok(None),
-        (Some(Err(error)), _) => error,
-        (None, Some(generation)) => {
-            format!("/etc/kvmfw/generations/{generation}/desired.json is missing or empty")
-        }
-    };
-    Err(Refusal::new(
-        "unreadable_record",
-        format!(
-            "cannot read what the host's generation wants: {error}; at its console, `/var/lib/kvmfw/kvmfw.sh undo` goes back \
-             to the one before"
-        ),
-    ))
-}
-
-/// Whether another inventory has the host.
-pub(super) fn managed_by(desired: &Desired, observed: &Observed, options: &Options) -> Option<Refusal> {
-    let manager = observed.state.inventory.as_ref()?;
-    // A bootstrap holds a host only until an inventory has it.
-    if *manager == desired.inventory || manager == BOOTSTRAP || options.take_over {
-        return None;
-    }
-    Some(Refusal::new(
-        "managed_by",
-        format!(
-            "the inventory `{manager}` manages this host, this one is `{}`; take it over with --take-over",
-            desired.inventory
-        ),
-    ))
-}
-
-/// Why the host must be left alone, whatever the changes are.
-fn refusal(
-    desired: &Desired,
-    observed: &Observed,
-    options: &Options,
-    sysctl: &sysctl::SysctlPlan,
-) -> Option<Refusal> {
-    let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
-    let managed_by = managed_by(desired, observed, options);
-    if managed_by.is_some() {
-        return managed_by;
-    }
-    let needs: BTreeSet<&str> = observed
-        .facts
-        .missing
-        .iter()
-        .map(String::as_str)
-        .filter(|tool| match *tool {
-            "iptables-save" => wants_rules(Family::V4),
-            "ip6tables-save" => wants_rules(Family::V6),
-            "unshare" => Family::ALL.into_iter().any(wants_rules),
-            _ => true,
-        })
-        .collect();
-    if !needs.is_empty() {
-        let list: Vec<&str> = needs.into_iter().collect();
-        return Some(Refusal::new(
-            "missing_tool",
-            match super::packages::install(&list, &observed.facts.os) {
-                Some(command) => {
-                    format!("the host has no {}; install it there: {command}", list.join(", no "))
-                }
-                None => format!("the host has no {}; install it there", list.join(", no ")),
-            },
-        ));
-    }
-    if !observed.facts.units {
-        return Some(Refusal::new(
-            "no_boot",
-            "there is no /etc/systemd/system, so nothing could be made to last over a reboot",
-        ));
-    }
-    if let Some(message) = sysctl.stuck.first() {
-        return Some(Refusal::new("read_only_key", message));
-    }
-    if let Some(file) = sysctl.foreign.first() {
-        return Some(Refusal::new("foreign_owner", file.refusal(options.adopt)));
-    }
-    Family::ALL
-        .into_iter()
-        .filter(|f| wants_rules(*f))
-        .find_map(|family| refused_rules(family, desired, observed))
-}
-
-/// Where the rule was declared that the host named.
-fn blamed<'a>(family: Family, desired: &'a Desired, words: &str) -> Option<&'a Origin> {
-    let (chain, text) = words.rsplit_once("rule: -A ")?.1.split_once(' ')?;
-    let tables = desired.rules.get(&family)?.tables.values();
-    let mut rules = tables.filter_map(|t| t.chains.get(chain)).flat_map(|c| c.rules.iter());
-    rules.find(|r| r.text == text).map(|r| &r.origin)
-}
-
-/// Who else loads rules there, and the way out.
-fn other_firewall(manager: &str) -> String {
-    let (name, file) = manager.split_once(' ').unwrap_or((manager, ""));
-    match name {
-        "firewalld" => {
-            "firewalld is active or enabled there and loads rules of its own, in an order nobody controls; \
-                        leave the rules to it, or systemctl disable --now firewalld"
-                .to_owned()
-        }
-        "ufw" => {
-            "ufw is enabled there and loads rules of its own at boot; leave the rules to it, or ufw disable"
-                .to_owned()
-        }
-        _ => format!(
-            "{name}.service is enabled there and {file} begins with `flush ruleset`, which wipes all rules, ours too; \
-             take that line out, or systemctl disable {name}"
-        ),
-    }
-}
-
-pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observed) -> Option<Refusal> {
-    let rules = observed.rules.get(&family)?;
-    if rules.backend == "none" {
-        return Some(Refusal::new("missing_tool", format!("the host has no {family}; install it there")));
-    }
-    if rules.backend == "old" {
-        return Some(Refusal::new(
-            "missing_tool",
-            format!("{family} there is too old to tell its backend ({})", rules.version),
-        ));
-    }
-    if let Some(manager) = observed.others.managers.first() {
-        return Some(Refusal::new("other_firewall", other_firewall(manager)));
-    }
-    if !rules.live.incompatible.is_empty() {
-        return Some(Refusal::new(
-            "native_nft",
-            format!(
-                "the nft table `{}` of {family} has native nft rules or chains, which iptables cannot show; move them to a table of their own",
-                rules.live.incompatible.join("`, `")
-            ),
-        ));
-    }
-    let digit = if family == Family::V4 { "4" } else { "6" };
-    if let Some((backend, count)) = observed.others.backend_rules.iter().find(|(b, _)| b.ends_with(digit)) {
-        let other = backend.trim_end_matches(['4', '6']);
-        return Some(Refusal::new(
-            "mixed_backends",
-            format!(
-                "{family} is the {} one there, but {count} rules or DROP policies are loaded in the {other} one, and both decide; \
-                 move them over, or take them away there with {family}-{other} -F and -P CHAIN ACCEPT",
-                rules.backend
-            ),
-        ));
-    }
-    if let Some(native) = observed.others.native.first() {
-        return Some(Refusal::new(
-            "native_nft",
-            format!(
-                "a native nft rule with a set stands in a table of iptables, which iptables-save shows wrong: {native}"
-            ),
-        ));
-    }
-    match &rules.predicted {
-        Predicted::Refused(words) => {
-            let place = blamed(family, desired, words).map_or_else(String::new, |o| format!(" ({o})"));
-            let message = format!("{family} on the host does not take the rules: {words}{place}");
-            Some(Refusal::new("rejected_rule", message))
-        }
-        Predicted::CannotClone(words) => Some(Refusal::new(
-            "dry_run_failed",
-            format!(
-                "the live rules of {family} cannot be loaded in a dry run, so nothing can be proven: {words}"
-            ),
-        )),
-        _ => None,
     }
 }

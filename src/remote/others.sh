@@ -92,9 +92,7 @@ probe_nft() {
 	nft list ruleset 2>/dev/null | awk -v backend="$backend" "$NFT_AWK" && return
 	# nft shows a match of iptables (time, hashlimit) as if it were a native one with a set; only
 	# its JSON tells them apart.
-	native=$(nft -j list ruleset 2>/dev/null | sed 's/{"[a-z]*": {"family": /\n&/g' |
-		awk '/^{"rule": {"family": "ip6?", "table": "(raw|mangle|nat|filter|security)"/ && /"set": / { print "native=" substr($0, 10, 240) }'
-		echo end)
+	native=$(nft -j list ruleset 2>/dev/null | sed 's/{"[a-z]*": {"family": /\n&/g' | awk "$NATIVE_AWK"; echo end)
 	# Without JSON in this nft what looks native counts as native.
 	if [ "$native" != end ] || nft -j list tables >/dev/null 2>&1; then
 		printf '%s\n' "${native%end}"
@@ -103,6 +101,9 @@ probe_nft() {
 	fi
 	:
 }
+
+# Native rules among the JSON of nft, one rule a line. Braces stand in brackets, for busybox.
+NATIVE_AWK='/^[{]"rule": [{]"family": "ip6?", "table": "(raw|mangle|nat|filter|security)"/ && /"set": / { print "native=" substr($0, 10, 240) }'
 
 # Ends with 1 where rules in tables of iptables look native; only=native prints those and nothing else.
 NFT_AWK='
