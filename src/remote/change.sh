@@ -246,8 +246,8 @@ apply_rules() {
 	with_flows "$goal" "$T/flows$1"
 	with_foreign "$text" "$foreign"
 	[ -n "$saved" ] || ipt_save || failed "$ipt-save failed"
-	error=$(ipt_load_onto "$text" 2>&1) ||
-		failed "$(echo "$error" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be taken over may have changed meanwhile; plan again)}"
+	ipt_load_onto "$text" ||
+		failed "$(echo "$said" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be taken over may have changed meanwhile; plan again)}"
 	with_foreign "$goal" "$foreign"
 	ipt_save && ipt_is "$live" "$text" || failed "the rules were not there after loading them"
 }
@@ -355,12 +355,12 @@ apply() {
 	apply_rules 6
 	if [ -s "$T/new/bridges" ]; then
 		step bridges
-		error=$(newcomers "$T/new/bridges" | head -n 1)
-		[ -z "$error" ] || failed "$error, and that bridge was to go: plan again"
+		lines_of "$T/new/bridges"
+		newcomers "$lines"
+		[ -z "$came" ] || failed "${came%%"$NL"*}, and that bridge was to go: plan again"
 		quiet_profiles
-		error=$(make_bridges)
-		[ -z "$error" ] || failed "$error"
-		bridge_batch "$(grep -v '^link add name ' "$T/new/bridges")" || failed "$error"
+		make_bridges "$lines" || failed "$error"
+		bridge_batch "$rest" || failed "$error"
 	fi
 	place_window
 	step "sysctl, closing"
@@ -384,16 +384,26 @@ apply() {
 # and addresses, VLANs, and last the bridges that are to filter by them. $2 is -force or nothing; without it
 # the first that fails is the last, and `error` says which and why.
 bridge_batch() {
-	batch_turn ip "$(printf '%s\n' "$1" | grep -v -e '^vlan ' -e ' vlan_filtering 1$')" "${2-}" &&
-		batch_turn bridge "$(printf '%s\n' "$1" | grep '^vlan ')" "${2-}" &&
-		batch_turn ip "$(printf '%s\n' "$1" | grep ' vlan_filtering 1$')" "${2-}"
+	local line links='' vlans='' filters='' IFS="$NL"
+	set -f
+	for line in $1; do
+		case $line in
+		'vlan '*) vlans=$vlans$line$NL ;;
+		*' vlan_filtering 1') filters=$filters$line$NL ;;
+		*) links=$links$line$NL ;;
+		esac
+	done
+	set +f
+	unset IFS
+	batch_turn "${IP:-ip}" "$links" "${2-}" && batch_turn bridge "$vlans" "${2-}" && batch_turn "${IP:-ip}" "$filters" "${2-}"
 }
 
 batch_turn() {
 	[ -n "$2" ] || return 0
-	error=$(printf '%s\n' "$2" | "$1" ${3:+"$3"} -batch - 2>&1) && return
+	fed "${2%"$NL"}" "$1" ${3:+"$3"} -batch - && return
 	[ -n "$3" ] && return
-	error=$(failed_lines "$2" "$error" | head -n 1)
+	error=$(failed_lines "${2%"$NL"}" "$said")
+	error=${error%%"$NL"*}
 	return 1
 }
 
@@ -406,20 +416,35 @@ failed_lines() {
 		{ sub(/^(RTNETLINK answers|Error): /, ""); why = $0 }'
 }
 
-# The bridges that the change makes, first of all. Each is noted, so that a rollback takes away no bridge that
-# somebody else made after the plan, under the name of one of ours.
+# The bridges among lines $1 that the change makes, first of all; sets rest to the other lines. Each is noted, so that
+# a rollback takes away no bridge that somebody else made after the plan, under the name of one of ours. `error` says
+# what failed.
 make_bridges() {
-	local line said
-	grep '^link add name ' "$T/new/bridges" | while read -r line; do
-		# shellcheck disable=SC2086
-		set -- $line
-		[ ! -e "/sys/class/net/$4" ] || { echo "$4 has been made by somebody else since: plan again"; return; }
-		echo "$4" >>"$T/made" || { echo "cannot note that $4 is made"; return; }
-		said=$(ip "$@" 2>&1) && continue
-		sed -i '$d' "$T/made"
-		printf '`%s`: %s\n' "$line" "${said#RTNETLINK answers: }"
-		return
+	local line IFS="$NL"
+	rest=
+	set -f
+	# shellcheck disable=SC2086 # a line each
+	set -- $1
+	set +f
+	unset IFS
+	for line; do
+		case $line in
+		'link add name '*) make_bridge "$line" || return 1 ;;
+		*) rest=$rest$line$NL ;;
+		esac
 	done
+}
+
+make_bridge() {
+	local line="$1" said
+	# shellcheck disable=SC2086 # words of our own
+	set -- $1
+	[ ! -e "/sys/class/net/$4" ] || { error="$4 has been made by somebody else since: plan again"; return 1; }
+	echo "$4" >>"$T/made" || { error="cannot note that $4 is made"; return 1; }
+	said=$("${IP:-ip}" "$@" 2>&1) && return
+	sed -i '$d' "$T/made"
+	error="\`$line\`: ${said#RTNETLINK answers: }"
+	return 1
 }
 
 # The way back, less the bridges that the change did not make, and less ports of bridges that are gone: at the
@@ -436,15 +461,23 @@ way_back() {
 	done <"$T/pre/bridges"
 }
 
-# Guests that came since the plan to bridges that batch $1 removes. An apply does not begin then; a rollback goes
-# back to where there was no such bridge, and says whom that leaves without one.
+# Sets came to the guests that came since the plan to bridges that lines $1 remove. An apply does not begin then; a
+# rollback goes back to where there was no such bridge, and says whom that leaves without one.
 newcomers() {
-	local bridge port
-	sed -n 's/^link del dev //p' "$1" | while read -r bridge; do
+	local line port bridge IFS="$NL"
+	came=
+	set -f
+	# shellcheck disable=SC2086 # a line each
+	set -- $1
+	set +f
+	unset IFS
+	for line; do
+		case $line in 'link del dev '*) bridge=${line#link del dev } ;; *) continue ;; esac
 		for port in "/sys/class/net/$bridge/brif"/*; do
 			[ -e "$port" ] || continue
 			port=${port##*/}
-			grep -qxF -e "link set dev $port nomaster" -e "link set dev $port master $bridge" "$T/new/bridges" || echo "$port has become a port of $bridge"
+			grep -qxF -e "link set dev $port nomaster" -e "link set dev $port master $bridge" "$T/new/bridges" ||
+				came="$came$port has become a port of $bridge$NL"
 		done
 	done
 }
@@ -460,9 +493,13 @@ not_kept() {
 roll_back() {
 	local family bad=0 missing foreign lost own text
 	if [ -s "$T/pre/bridges" ]; then
-		lost=$(way_back | newcomers - | awk '{ printf "; %s, which went with this change", $0 }')
-		if [ -n "$lost" ]; then
-			lost=$(cat "$T/reason" 2>/dev/null)$lost
+		newcomers "$(way_back)"
+		if [ -n "$came" ]; then
+			lost=$(cat "$T/reason" 2>/dev/null)
+			while [ -n "$came" ]; do
+				lost="$lost; ${came%%"$NL"*}, which went with this change"
+				came=${came#*"$NL"}
+			done
 			say "$lost"
 			printf '%s\n' "$lost" >"$T/reason"
 		fi

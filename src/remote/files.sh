@@ -5,6 +5,9 @@
 link_files() {
 	# Links for what the generation has, none for what it has no more. Redone at boot if cut short.
 	local file name
+	set -- /etc/udev/rules.d/99-kvmfw.rules
+	for file in "$ETC"/current/sysctl.d/*.conf; do set -- "$@" "/etc/sysctl.d/${file##*/}"; done
+	read_links "$@"
 	for file in "$ETC"/current/sysctl.d/*.conf; do
 		[ -e "$file" ] || continue
 		name=${file##*/}
@@ -23,8 +26,10 @@ link_files() {
 	link_network
 }
 
+# Expects read_links to have read $2.
 place_link() {
-	[ -L "$2" ] && [ "$(readlink "$2")" = "$1" ] && return 0
+	link_target "$2"
+	[ "$target" != "$1" ] || return 0
 	[ -d "${2%/*}" ] || mkdir -p "${2%/*}" || return 1
 	put_link "$1" "$2"
 }
@@ -60,12 +65,12 @@ link_files_none() {
 }
 
 
-# Where the network files of a generation lie: their name there is the path, with % for /.
-network_paths() {
-	local file
-	for file in "$1"/*; do
-		[ -e "$file" ] && printf '%s %s\n' "$file" "${file##*/}"
-	done | sed 's,%,/,g; s, , /,'
+# Sets path to where network file $1 of a generation belongs: its name is the path, with % for /.
+path_of() {
+	path=/${1##*/}
+	while :; do
+		case $path in *%*) path=${path%%\%*}/${path#*%} ;; *) return ;; esac
+	done
 }
 
 # NetworkManager makes a bridge anew that is deleted while it has a profile for it.
@@ -108,9 +113,15 @@ link_network() {
 			;;
 		esac
 	done
+	set --
+	for file in "$ETC"/current/net/*; do
+		path_of "$file"
+		set -- "$@" "$path"
+	done
+	read_links "$@"
 	for file in "$ETC"/current/net/*; do
 		[ -e "$file" ] || continue
-		path=/$(printf '%s' "${file##*/}" | tr % /)
+		path_of "$file"
 		[ -d "${path%/*}" ] || { mkdir -p "${path%/*}" && chmod 755 "${path%/*}"; } || return 1
 		if ! cmp -s "$file" "$before/net/${file##*/}"; then
 			case $path in
@@ -139,7 +150,7 @@ place_window() {
 	local file path
 	for file in "$T"/new/run/*; do
 		[ -e "$file" ] || continue
-		path=/$(printf '%s' "${file##*/}" | tr % /)
+		path_of "$file"
 		[ ! -e "$path" ] && [ ! -e "/etc${path#/run}" ] || continue
 		printf '%s\n' "$path" >>"$T/placed" && mkdir -p "${path%/*}" && chmod 755 "${path%/*}" &&
 			cp "$file" "$path" && chmod 644 "$path" || failed "cannot write $path"

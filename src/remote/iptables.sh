@@ -459,14 +459,19 @@ ipt_blame() {
 # Makes our part of family $1 what own text $2 says, table by table. Each table is one atomic step.
 # Returns 1 at the first table that fails; what iptables said is on stderr.
 ipt_load() {
+	local rc
 	ipt_name "$1" || return 1
 	ipt_save || { say "$ipt-save failed"; return 1; }
 	ipt_load_onto "$2"
+	rc=$?
+	[ -z "$said" ] || say "$said"
+	return $rc
 }
 
-# The same for own text $1 of the family of ipt, onto what ipt_save has just told.
+# The same for own text $1 of the family of ipt, onto what ipt_save has just told. Sets said to what iptables says.
 ipt_load_onto() {
 	local table change all
+	said=
 	ipt_change "$live" "$1" || return 1
 	all=$change
 	for table in raw mangle nat filter security; do
@@ -478,7 +483,7 @@ $all" in *"
 		case $all in *"
 COMMIT
 "*) ipt_change "$live" "$1" "$table" || return 1 ;; esac
-		printf '%s\n' "$change" | "$ipt-restore" -w 10 --noflush || return 1
+		fed "$change" "$ipt-restore" -w 10 --noflush || return 1
 	done
 	case "$live$1" in *KVMFW--flows*) ;; *) return 0 ;; esac
 	# Nothing leads there any more.

@@ -101,6 +101,26 @@ unpack() {
 		END { if (!bad) end(); exit bad }'
 }
 
+# Gives text $1 to a command as its stdin, and sets said to all that it says. A pipe has two processes more; but bash
+# may keep a text in a file, and where there is no room for that a way back still has to be found.
+fed() {
+	local text="$1" rc
+	shift
+	said=$("$@" 2>&1 <<-TEXT
+		$text
+	TEXT
+	)
+	rc=$?
+	case $rc$said in
+	0*) ;;
+	*here-document*)
+		said=$(printf '%s\n' "$text" | "$@" 2>&1)
+		rc=$?
+		;;
+	esac
+	return $rc
+}
+
 say() { printf '%s\n' "$*" >&2; }
 
 refuse() {

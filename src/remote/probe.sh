@@ -154,7 +154,7 @@ want_provable() {
 	fi
 }
 
-goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6='' dry_runs='' boot_files_asked=''
+goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6='' dry_runs='' boot_files_asked='' as_proven=''
 # Sets predicted where the probe of this process has seen what own text $2 makes of family $1.
 dry_known() {
 	if [ "$1" = 4 ]; then predicted=$dry4; else predicted=$dry6; fi
@@ -171,6 +171,7 @@ probe_rules() {
 	section "live$1"
 	if want "$1" look_at_rules "$1"; then
 		section "same$1"
+		as_proven="$as_proven$1"
 		return
 	fi
 	want_provable "$1"

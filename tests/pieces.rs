@@ -1,4 +1,4 @@
-//! Which sysctl keys are not as a file says (`src/remote/change.sh`), in every shell that hosts have.
+//! Pieces of the sh of a transaction (`src/remote/change.sh`, `lib.sh`), in every shell that hosts have.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
@@ -72,4 +72,33 @@ fn many_keys() {
     assert_eq!(differing(&lines), "");
     write!(lines, "{RANGE}=1 2\n#end\n").unwrap();
     assert_eq!(differing(&lines), format!("{RANGE}=1 2\n"));
+}
+
+/// bash keeps a long text for a program in a file. Where there is no room for one, the program gets it all the same,
+/// and runs once.
+#[test]
+fn a_text_for_a_program_needs_no_disk() {
+    if !common::require_root() {
+        return;
+    }
+    let script = |command: &str| {
+        format!(
+            "NONCE=x\n{}\ntext=$(seq 100000)\nfed \"$text\" {command}\nprintf '%s %s\\n' $? \"$said\"\n",
+            include_str!("../src/remote/lib.sh").replace("TMPDIR=/dev/shm", "TMPDIR=/root")
+        )
+    };
+    let full = |script: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), script).unwrap();
+        let lines = format!(
+            "mount -t tmpfs -o size=16k none /root\ncat /dev/zero 2>/dev/null >/root/full\nfor sh in dash bash 'busybox sh'; do $sh {}; done",
+            file.path().display()
+        );
+        let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &lines]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(full(&script("tail -n 1")), "0 100000\n".repeat(3));
+    assert_eq!(full(&script("sh -c 'cat >/dev/null; echo no >&2; exit 3'")), "3 no\n".repeat(3));
+    assert_eq!(in_all_shells(&script("sed -n 7p")), "0 7\n");
+    assert_eq!(in_all_shells(&script("false")), "1 \n");
 }
