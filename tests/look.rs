@@ -101,6 +101,35 @@ fn rules_are_the_same_only_if_all_is() {
     assert_eq!(told(live, own), plain, "nothing boots");
 }
 
+/// A shell may have no room for a text, and awk may end midway: what is told then is whole, or nothing is told.
+#[test]
+fn half_an_answer_is_none() {
+    let folder = TempDir::new().unwrap();
+    let current = folder.path().join("etc/current");
+    fs::create_dir_all(&current).unwrap();
+    for name in ["rules.v4", "want4"] {
+        fs::write(current.join(name), "*filter\nCOMMIT\n").unwrap();
+    }
+    fs::write(folder.path().join("a.conf"), "a = 1\n").unwrap();
+    let whole = "\n@n live4\n*filter\n:INPUT ACCEPT\nCOMMIT\n";
+    let live = "live='*filter\n:INPUT ACCEPT [1:2]\nCOMMIT'\nsection live4";
+    for code in [1, 2] {
+        // The first awk prints half a line.
+        let stub = format!("awk() {{ unset -f awk; printf '*fil'; return {code}; }}");
+        let told = look(&folder, &format!("{stub}\n{live}\nlook_at_rules 4 3</dev/null || echo differs"));
+        assert_eq!(told, format!("\n@n live4\n*fil{whole}differs\n"));
+        let told =
+            look(&folder, &format!("{stub}\nread_section generation\nread_file $D/a.conf\nread_noted"));
+        assert_eq!(told, "*fil\n@n generation\na = 1\n");
+    }
+    // The text that is wanted did not come, and look_at_rules is never called.
+    let told = look(
+        &folder,
+        "ipt_name() { :; }\nipt_saved() { live=x; }\nipt_family() { backend=nft ipt_version=x; }\nwant() { return 1; }\nprobe_rules 4\necho on",
+    );
+    assert!(told.contains("@n refused\nno_space\n") && !told.ends_with("on\n"), "{told}");
+}
+
 /// A table of iptables with a set: native where JSON says so, a match of iptables where it does not. The awk of
 /// busybox takes no brace that stands alone.
 #[test]

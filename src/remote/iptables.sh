@@ -286,12 +286,12 @@ function same_text(one, other,   a, b, line, more) {
 END {
 	if (foreign) for (key in count) count_live[key] = count[key]
 	for (o = 1; o <= 5; o++) if (only == "" || only == order[o]) change(order[o])
-	if (look) exit differs || !same_text(asked_text, kept_text)
+	if (look) exit differs || !same_text(asked_text, kept_text) ? 3 : 0
 }
 '
 
 # Before CHANGE_AWK with look=1: prints of the live save what a plan compares, and ends with 0 if that save is as the
-# own text behind it says and file `asked_text` is the same as file `kept_text`. What was proven once and is still there needs
+# own text behind it says and file `asked_text` is the same as file `kept_text`, else with 3. What was proven once and is still there needs
 # no second proof.
 # Counters and headers are not state; nor are the connections that were open when the rules came (flows in change.sh).
 LOOK_AWK='

@@ -169,11 +169,14 @@ probe_rules() {
 	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
 	[ "$backend" = none ] && return
 	section "live$1"
+	looked=
 	if want "$1" look_at_rules "$1"; then
 		section "same$1"
 		as_proven="$as_proven$1"
 		return
 	fi
+	# Where a shell keeps such a text in a file and has no room for it, no answer may pass for "nothing to do".
+	[ -n "$looked" ] || refuse no_space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"
 	want_provable "$1"
 	case "$goal$live" in
 	*KVMFW-* | *:[A-Z]*\ [AD][CR]*) ;;
@@ -202,17 +205,18 @@ probe_rules() {
 
 # Prints what family $1 has live. Succeeds where that is what was proven before, and what is wanted now.
 look_at_rules() {
+	looked=yes
 	if [ -s $ETC/current/rules.v"$1" ] && [ -e $ETC/current/want"$1" ]; then
 		awk -v look=1 -v asked_text=/proc/self/fd/3 -v kept_text=$ETC/current/want"$1" "$LOOK_AWK$CHANGE_AWK" - $ETC/current/rules.v"$1" <<-LIVE
 			$live
 			=
 		LIVE
-	elif [ -n "$live" ]; then
-		printf '%s\n' "$live" | sed "$PLAIN"
-		return 1
-	else
-		return 1
+		case $? in 0) return 0 ;; 3) return 1 ;; esac
+		# It did not come to its end: once more, and the last of two sections counts.
+		section "live$1"
 	fi
+	[ -z "$live" ] || printf '%s\n' "$live" | sed "$PLAIN"
+	return 1
 }
 
 # Behind which bridge and port guests are that lead here or to other hosts: the controller, jump hosts.

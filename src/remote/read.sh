@@ -72,7 +72,8 @@ $0 == "" { next }
 read_noted() {
 	local mark='\n@'$NONCE' %s\n'
 	[ "$NONCE" != - ] || mark='%s:\n'
-	awk -v mark="$mark" "$READ_AWK" <<-LIST
+	# A shell that has no room for a list in a file has one in a pipe; the last of two equal sections counts.
+	awk -v mark="$mark" "$READ_AWK" 2>/dev/null <<-LIST || printf '%s\n' "$reads" | awk -v mark="$mark" "$READ_AWK"
 		$reads
 	LIST
 }
