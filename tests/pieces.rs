@@ -74,6 +74,21 @@ fn many_keys() {
     assert_eq!(differing(&lines), format!("{RANGE}=1 2\n"));
 }
 
+/// The script in every shell of a machine that has no room left for files.
+fn without_room(script: &str) -> String {
+    let script = script.replace("TMPDIR=/dev/shm", "TMPDIR=/root");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
+    let lines = format!(
+        "mount -t tmpfs -o size=16k none /root\ncat /dev/zero 2>/dev/null >/root/full\nfor sh in dash bash 'busybox sh'; do $sh {}; done",
+        file.path().display()
+    );
+    let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &lines]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const LIB: &str = include_str!("../src/remote/lib.sh");
+
 /// bash keeps a long text for a program in a file. Where there is no room for one, the program gets it all the same,
 /// and runs once.
 #[test]
@@ -81,24 +96,27 @@ fn a_text_for_a_program_needs_no_disk() {
     if !common::require_root() {
         return;
     }
-    let script = |command: &str| {
-        format!(
-            "NONCE=x\n{}\ntext=$(seq 100000)\nfed \"$text\" {command}\nprintf '%s %s\\n' $? \"$said\"\n",
-            include_str!("../src/remote/lib.sh").replace("TMPDIR=/dev/shm", "TMPDIR=/root")
-        )
+    let fed = |command: &str| {
+        format!("NONCE=x\n{LIB}\nfed \"$(seq 100000)\" {command}\nprintf '%s %s\\n' $? \"$said\"\n")
     };
-    let full = |script: &str| {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), script).unwrap();
-        let lines = format!(
-            "mount -t tmpfs -o size=16k none /root\ncat /dev/zero 2>/dev/null >/root/full\nfor sh in dash bash 'busybox sh'; do $sh {}; done",
-            file.path().display()
-        );
-        let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &lines]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert_eq!(full(&script("tail -n 1")), "0 100000\n".repeat(3));
-    assert_eq!(full(&script("sh -c 'cat >/dev/null; echo no >&2; exit 3'")), "3 no\n".repeat(3));
-    assert_eq!(in_all_shells(&script("sed -n 7p")), "0 7\n");
-    assert_eq!(in_all_shells(&script("false")), "1 \n");
+    assert_eq!(without_room(&fed("tail -n 1")), "0 100000\n".repeat(3));
+    assert_eq!(without_room(&fed("sh -c 'cat >/dev/null; echo no >&2; exit 3'")), "3 no\n".repeat(3));
+    assert_eq!(in_all_shells(&fed("sed -n 7p")), "0 7\n");
+    assert_eq!(in_all_shells(&fed("false")), "1 \n");
+}
+
+/// Nor does the way back of a long ruleset.
+#[test]
+fn a_change_is_found_without_a_disk() {
+    if !common::require_root() {
+        return;
+    }
+    let script = format!(
+        "NONCE=x\n{LIB}\n{}\nrules=$(seq 5000 | sed 's/^/-A KVMFW-X -p tcp -m tcp --dport /')\n\
+         ipt_change \"*filter$NL:KVMFW-X - [0:0]$NL$rules${{NL}}COMMIT\" '' && printf '%s\\n' \"$change\"\n",
+        include_str!("../src/remote/iptables.sh")
+    );
+    let way = "*filter\n:KVMFW-X - [0:0]\n-X KVMFW-X\nCOMMIT\n";
+    assert_eq!(in_all_shells(&script), way);
+    assert_eq!(without_room(&script), way.repeat(3));
 }

@@ -55,7 +55,7 @@ remote_scripts() {
     mapfile -t parts < <(sed -n '/^pub const KVMFW_SH/,/^);/s|.*include_str!("\(remote/[a-z]*\.sh\)").*|src/\1|p' src/remote.rs)
     [ ${#parts[@]} -gt 5 ] || { echo 'src/remote.rs names no scripts for hosts' >&2; return 1; }
     { echo '#!/bin/sh'; cat "${parts[@]}"; } >"$all"
-    # Programs for awk and for an inner sh stand in single quotes, and `a && b || give_up` is meant.
+    # Programs for awk and for an inner sh stand in single quotes, and `a && b || refuse` is meant.
     shellcheck -s dash -e SC2015,SC2016 "$all"
     local rc=$?
     rm -f "$all"

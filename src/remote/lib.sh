@@ -124,6 +124,8 @@ fed() {
 say() { printf '%s\n' "$*" >&2; }
 
 refuse() {
+	# A guard that waits for what comes next is told that nothing does.
+	[ -z "${guarded-}" ] || abort
 	section refused
 	printf '%s\n%s\n' "$1" "$2"
 	exit 0

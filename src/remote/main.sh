@@ -11,7 +11,7 @@ stage() {
 	start_guard
 	answer=$(timeout 15 sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
 	case $answer in
-	locked) ;;
+	locked) guarded=yes ;;
 	busy*) refuse locked "${answer#busy }" ;;
 	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$T/log" 2>/dev/null)" ;;
 	esac
@@ -25,14 +25,14 @@ stage() {
 		case $name in *[!0-9]* | '') ;; *) [ "$name" -le "$generation" ] || generation=$name ;; esac
 	done
 	generation=$((generation + 1))
-	echo "$generation" >"$T/generation" || give_up no_space "cannot write to $T"
+	echo "$generation" >"$T/generation" || refuse no_space "cannot write to $T"
 	G=$ETC/generations/$generation
-	snapshot || give_up no_space "cannot write the snapshot to $T"
-	mkdir -p "$G/adopted" $VAR/original/files $VAR/original/new || give_up no_space "cannot write to $ETC"
-	cp -R "$T"/new/base/* "$T/new/sysctl.d" "$T/new/net" "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || give_up no_space "cannot write to $G"
+	snapshot || refuse no_space "cannot write the snapshot to $T"
+	mkdir -p "$G/adopted" $VAR/original/files $VAR/original/new || refuse no_space "cannot write to $ETC"
+	cp -R "$T"/new/base/* "$T/new/sysctl.d" "$T/new/net" "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || refuse no_space "cannot write to $G"
 	prove 4
 	prove 6
-	keep_adopted || give_up no_space "cannot write to $G"
+	keep_adopted || refuse no_space "cannot write to $G"
 	set --
 	for file in "$T"/new/sysctl.d/*.conf; do
 		[ ! -e "$file" ] || set -- "$@" "$G/sysctl.d/${file##*/}"
@@ -56,14 +56,14 @@ $live
 "*) ;; *) echo "absent $table" >>"$T/pre/tables$family" ;; esac
 		done
 	done
-	install_boot || give_up no_boot "there is no /etc/systemd/system to put the boot units into"
+	install_boot || refuse no_boot "there is no /etc/systemd/system to put the boot units into"
 	set --
 	for file in "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d/* "$G"/net/* "$G"/adopted/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*}; do
 		[ ! -e "$file" ] || [ -p "$file" ] || set -- "$@" "$file"
 	done
 	# sync(1) also tells of files that are gone by now; what counts is that these arrived.
 	# shellcheck disable=SC2086 # our own names
-	to_disk "$@" $boot_files 2>/dev/null || to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" $boot_files || give_up no_space "cannot sync $T to disk"
+	to_disk "$@" $boot_files 2>/dev/null || to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" $boot_files || refuse no_space "cannot sync $T to disk"
 	run_checks before
 	section staged
 	printf 'generation=%s\n' "$generation"
@@ -88,14 +88,14 @@ prove() {
 	foreign_goal "$1"
 	ipt_family "$1" || return 0
 	if ! ipt_saved "$1"; then
-		[ ! -s "$T/new/want$1" ] || give_up dry_run "$ipt-save failed"
+		[ ! -s "$T/new/want$1" ] || refuse dry_run "$ipt-save failed"
 		return 0
 	fi
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
 	case $as_proven$foreign in
 	"$1" | 46)
 		# The live rules are what was proven of this very text: nothing is to be loaded, and nothing to be proven.
-		cp $ETC/current/rules.v"$1" "$G/" || give_up no_space "cannot write to $G"
+		cp $ETC/current/rules.v"$1" "$G/" || refuse no_space "cannot write to $G"
 		return 0
 		;;
 	esac
@@ -105,15 +105,10 @@ $wanted" in *"
 ?"*) [ -d /proc/sys/net/bridge ] || return 0 ;; esac
 	with_foreign "$goal" "$foreign"
 	dry_known "$1" "$text" || ipt_dry "$1" "$live" "$text" ||
-		give_up dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-	goal_text "$goal" "$predicted" && printf '%s' "${goal:+$goal$NL}" >"$G/rules.v$1" || give_up no_space "cannot write to $G"
+		refuse dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+	goal_text "$goal" "$predicted" && printf '%s' "${goal:+$goal$NL}" >"$G/rules.v$1" || refuse no_space "cannot write to $G"
 	with_foreign "$goal" "$foreign"
-	ipt_is "$predicted" "$text" || give_up dry_run "the rules are not what was wanted after loading them in a dry run"
-}
-
-give_up() {
-	abort
-	refuse "$1" "$2"
+	ipt_is "$predicted" "$text" || refuse dry_run "the rules are not what was wanted after loading them in a dry run"
 }
 
 # Before anything is armed.
