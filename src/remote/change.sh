@@ -237,7 +237,7 @@ apply_rules() {
 		want_provable "$1"
 		with_foreign "$goal" "$foreign"
 		ipt_dry "$1" "$live" "$text" || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		goal_text "$wanted" "$predicted" || failed "no goal"
+		goal_text "$wanted" "$predicted" || failed "no space for the rules"
 		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
 		to_disk "$G/rules.v$1"
 	fi

@@ -490,7 +490,7 @@ COMMIT
 	ipt_save || return 0
 	case $live in
 	*' -j KVMFW--flows'*) ;;
-	*:KVMFW--flows*) printf '*filter\n:KVMFW--flows - [0:0]\n-X KVMFW--flows\nCOMMIT\n' | "$ipt-restore" -w 10 --noflush ;;
+	*:KVMFW--flows*) fed "*filter$NL:KVMFW--flows - [0:0]$NL-X KVMFW--flows${NL}COMMIT" "$ipt-restore" -w 10 --noflush ;;
 	esac
 	:
 }
