@@ -133,7 +133,7 @@ start_guard() {
 # Nothing is armed yet, and only a guard acts. Where both were killed, others go on from the files as they would
 # have; systemd sees to that itself.
 replace_guard() {
-	[ -d /run/systemd/system ] || ! flock -n 7 7<"$T/guard.lock" || start_guard
+	[ -d /run/systemd/system ] || ! flock -n "$T/guard.lock" true || start_guard
 }
 
 # Reads what the guard says until it is one of the words that end the wait, for $1 seconds at most.
@@ -239,7 +239,7 @@ commit() {
 wait_guard() {
 	local tries=0
 	while [ -d "$T" ] && [ ! -e "$T/state" ] && [ $tries -lt 60 ]; do
-		timeout 1 flock 7 7<"$T/guard.lock" && return
+		timeout 1 flock "$T/guard.lock" true && return
 		tries=$((tries + 1))
 	done
 }
@@ -407,7 +407,7 @@ main() {
 		;;
 	abort)
 		abort
-		timeout 10 flock 7 7<"$T/guard.lock"
+		timeout 10 flock "$T/guard.lock" true
 		outcome
 		;;
 	rollback | unlock)
