@@ -36,6 +36,36 @@ fn undo_goes_back_by_itself() {
     common::same(&original, &lab.dump("kvm1"), "undo 0 at the console");
 }
 
+/// A key that both generations set alike stays as it is; one that they set otherwise goes to what the older one wants,
+/// also where keys that are not there stand between its two values.
+#[test]
+fn undo_leaves_a_key_that_both_want() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).guests(false).up();
+    let sysctl = |ttl: u8| {
+        format!(
+            "modules: [host-firewall]\nsysctl:\n  60-t:\n    net.ipv4.conf.all.arp_ignore: 1\n    net.ipv4.ip_default_ttl: {ttl}\n"
+        )
+    };
+    let project = Project::new(&lab, &["kvm1"], &sysctl(65));
+    let keys = || {
+        ["net/ipv4/conf/all/arp_ignore", "net/ipv4/ip_default_ttl"]
+            .map(|key| lab.host("kvm1", &["cat", &format!("/proc/sys/{key}")]).ok().trim().to_owned())
+    };
+    let original = keys();
+    assert_ne!(original[0], "1");
+    project.apply(&lab, &[]).expect(0);
+    project.all(&sysctl(66));
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(keys(), ["1", "66"]);
+    lab.host("kvm1", &["sh", SCRIPT, "undo"]).ok();
+    assert_eq!(keys(), ["1", "65"]);
+    lab.host("kvm1", &["sh", SCRIPT, "undo", "0"]).ok();
+    assert_eq!(keys(), original);
+}
+
 /// A power cut while the last of us went: what is left over of it goes at the next boot, or with the next apply.
 #[test]
 fn what_an_undo_to_the_original_left_over_goes() {

@@ -50,6 +50,61 @@ fn a_key_may_be_named_twice() {
     assert_eq!(differing(&format!("{PANIC}={panic}\n{PANIC}={other}\n")), format!("{PANIC}={other}\n"));
     let apart = format!("{PANIC}={panic}\n{RANGE}={}\n{PANIC}={other}\n", now(RANGE));
     assert_eq!(differing(&apart), format!("{PANIC}={other}\n"));
+    // What is between the two may not be there at all.
+    let between = format!("{PANIC}={panic}\nnet/not/there=1\n{PANIC}={other}\n{PANIC}={panic}\n");
+    assert_eq!(differing(&between), format!("{PANIC}={other}\n"));
+}
+
+/// Where grep cannot be run, nobody knows what differs, and that is not "nothing".
+#[test]
+fn no_look_is_no_answer() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{PANIC}=7\n")).unwrap();
+    let file = file.path().display();
+    let told = in_all_shells(&format!(
+        "NONCE=x\n{LIB}\n{}\ngrep() {{ return 127; }}\nkeys_that_differ '{file}' || echo unknown\n\
+         write_keys '{file}' /dev/null || echo unwritten\nlive_keys {PANIC} || echo unread\n",
+        include_str!("../src/remote/change.sh"),
+    ));
+    assert_eq!(told, "unknown\nunwritten\nunread\n");
+}
+
+/// A snapshot is of all keys, be they more than a command takes.
+#[test]
+fn all_keys_are_recorded() {
+    let script = format!(
+        "NONCE=x\n{LIB}\n{}\nlive_keys \"$(seq 25000 | sed 's,^,net/not/{},')${{NL}}{PANIC}$NL\"\n",
+        include_str!("../src/remote/change.sh"),
+        "there".repeat(20),
+    );
+    assert_eq!(in_all_shells(&script), format!("{PANIC}={}\n", now(PANIC)));
+}
+
+/// What was there before us is written anew only where there is more of it.
+#[test]
+fn an_original_is_written_once() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let told = |script: &str| {
+        in_all_shells(&format!(
+            "NONCE=x\n{LIB}\n{}\nVAR={}\nrm -rf $VAR/original; mkdir -p $VAR/original/new\nmany=$(seq 30)$NL\n{script}\n\
+             for f in $VAR/original/new/*; do [ ! -e $f ] || {{ echo ${{f##*/}}; cat $f; }}; done\n",
+            include_str!("../src/remote/change.sh"),
+            folder.path().display()
+        ))
+    };
+    assert_eq!(told("keep_text sysctl \"a=1$NL\""), "sysctl\na=1\n");
+    assert_eq!(
+        told(
+            "echo a=1 >$VAR/original/sysctl; echo old >$VAR/original/new/sysctl; keep_text sysctl \"a=1$NL\""
+        ),
+        ""
+    );
+    assert_eq!(
+        told("echo a=1 >$VAR/original/sysctl; keep_text sysctl \"a=1${NL}b=2$NL\""),
+        "sysctl\na=1\nb=2\n"
+    );
+    assert_eq!(told(": >$VAR/original/sysctl; keep_text sysctl ''"), "");
+    assert_eq!(told("printf '%s' \"$many\" >$VAR/original/sysctl; keep_text sysctl \"$many\""), "");
 }
 
 /// Keys with a value of more than one line, with none, and such as cannot be read.

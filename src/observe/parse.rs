@@ -143,12 +143,16 @@ fn state(s: &Sections<'_>) -> State {
 fn live(text: &str) -> BTreeMap<String, Live> {
     text.lines()
         .filter_map(|line| {
-            if let Some((key, value)) = line.split_once(':').or_else(|| line.split_once('=')) {
-                return Some((key.to_owned(), Live::Value(value.to_owned())));
+            let value = |(key, value): (&str, &str)| (key.to_owned(), Live::Value(value.to_owned()));
+            let marked = |mark, live| Some((line.strip_suffix(mark)?.to_owned(), live));
+            if line.ends_with("!readonly") && !line.contains(':') {
+                return None;
             }
-            let (key, what) = line.split_once('!').filter(|(_, what)| *what != "readonly")?;
-            let live = if what == "absent" { Live::Absent } else { Live::Unreadable };
-            Some((key.to_owned(), live))
+            line.split_once(':')
+                .map(value)
+                .or_else(|| marked("!absent", Live::Absent))
+                .or_else(|| marked("!writeonly", Live::Unreadable))
+                .or_else(|| line.split_once('=').map(value))
         })
         .collect()
 }
@@ -225,7 +229,7 @@ mod tests {
     #[test]
     fn sysctl_keys_of_odd_links() {
         let text = "net/ipv4/conf/a=b!c/forwarding:1\nkernel/core_pattern:|/bin/x a=1:2\nnet/ipv4/ip_forward=0\n\
-                    net/a!absent\nnet/b!writeonly\nnet/c!readonly\nnet/c:\n";
+                    net/a!absent\nnet/b!writeonly\nnet/c!readonly\nnet/c:\nnet/d=e!f!absent\nkernel/x:y!absent\n";
         let live = live(text);
         let value = |key: &str| live.get(key);
         assert_eq!(value("net/ipv4/conf/a=b!c/forwarding"), Some(&Live::Value("1".to_owned())));
@@ -234,7 +238,9 @@ mod tests {
         assert_eq!(value("net/a"), Some(&Live::Absent));
         assert_eq!(value("net/b"), Some(&Live::Unreadable));
         assert_eq!(value("net/c"), Some(&Live::Value(String::new())));
-        assert_eq!(live.len(), 6);
+        assert_eq!(value("net/d=e!f"), Some(&Live::Absent));
+        assert_eq!(value("kernel/x"), Some(&Live::Value("y!absent".to_owned())));
+        assert_eq!(live.len(), 8);
         assert_eq!(read_only(text).into_iter().collect::<Vec<_>>(), ["net/c"]);
     }
 }

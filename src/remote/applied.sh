@@ -7,4 +7,8 @@ want() {
 	shift
 	"$@" 3<"$asked"
 }
-want_keys() { [ ! -r $ETC/current/sysctl.keys ] || "$@" <$ETC/current/sysctl.keys; }
+want_keys() {
+	asked=$ETC/current/sysctl.keys
+	[ -r "$asked" ] || asked=/dev/null
+	"$@" <"$asked"
+}

@@ -133,65 +133,67 @@ lines_of() {
 	done <"$1"
 }
 
-# Sets values to what the sysctl keys of lines $1 (KEY or KEY=VALUE) are, in their order and less those that are not
-# there: lines /proc/sys/KEY:VALUE. Not by `read`: the kernel gives it the first byte of a number and then the end.
-# Expects IFS to be a newline, and no patterns.
+# Calls $1 with lines $2, some at a time: no command takes any number of arguments. Sets IFS to a newline for it, and
+# no patterns.
+by_parts() {
+	local line some='' n=0 rc=0 IFS="$NL"
+	set -f
+	for line in $2; do
+		some=$some$line$NL
+		[ $((n += 1)) -ge 50 ] || continue
+		"$1" "$some" || rc=1
+		some='' n=0
+	done
+	[ -z "$some" ] || "$1" "$some" || rc=1
+	set +f
+	return $rc
+}
+
+# Sets values to what sysctl keys $1 are, less those that are not there: lines /proc/sys/KEY:VALUE. Not by `read`: the
+# kernel gives it the first byte of a number and then the end. Fails where nobody could look, which is no answer.
 values_of() {
-	local line paths=''
-	for line in $1; do paths=$paths/proc/sys/${line%%=*}$NL; done
+	local key paths=''
+	for key in $1; do paths=$paths/proc/sys/$key$NL; done
 	# shellcheck disable=SC2086 # one each
 	values=$(grep -sH '' /dev/null $paths)
+	case $? in 0 | 1 | 2) ;; *) return 1 ;; esac
 }
 
 # Prints KEY=VALUE of the sysctl keys of lines $1 that are there.
-live_keys() {
-	local line IFS="$NL"
-	[ -n "$1" ] || return 0
-	set -f
-	values_of "$1"
+live_keys() { by_parts print_values "$1"; }
+
+print_values() {
+	local line
+	values_of "$1" || return 1
 	for line in $values; do
 		line=${line#/proc/sys/}
-		printf '%s=%s\n' "${line%%:*}" "${line#*:}" || { set +f; return 1; }
+		printf '%s=%s\n' "${line%%:*}" "${line#*:}" || return 1
 	done
-	set +f
 }
 
-# Sets differ to those KEY=VALUE lines of file $1 that are not so now, keys that do not exist left out.
+# Sets differ to those KEY=VALUE lines of file $1 that are not so now, keys that do not exist left out. Fails where
+# nobody could look.
 keys_that_differ() {
-	local line some='' n=0 IFS="$NL"
 	differ=
 	[ -s "$1" ] || return 0
-	lines_of "$1"
-	set -f
-	for line in $lines; do
-		case $line in *=*) some=$some$line$NL ;; *) continue ;; esac
-		# No command takes any number of arguments.
-		[ $((n += 1)) -lt 200 ] || { some_that_differ "$some"; some='' n=0; }
-	done
-	[ -z "$some" ] || some_that_differ "$some"
-	set +f
+	lines_of "$1" && by_parts add_differing "$lines"
 }
 
-# Adds to differ those of lines $1.
-some_that_differ() {
-	local line live='' value key='' all="$1"
-	values_of "$1"
-	# shellcheck disable=SC2086 # a line each
-	set -- $values
-	for line in $all; do
-		if [ "$key" != "${line%%=*}" ]; then
-			key=${line%%=*} live=$NL
-			# Of a value of more than one line the last; and a key may be asked for twice, one behind the other.
-			while :; do
-				case ${1-} in "/proc/sys/$key:"*) live=${1#*:} ;; *) break ;; esac
-				shift
-			done
-		fi
-		value=${line#*=}
-		[ "$live" != "$NL" ] && [ "$live" != "$value" ] || continue
+add_differing() {
+	local line entry key keys='' live
+	for line in $1; do keys=$keys${line%%=*}$NL; done
+	values_of "$keys" || return 1
+	for line in $1; do
+		case $line in *=*) ;; *) continue ;; esac
+		key=${line%%=*} live=$NL
+		# Of a value of more than one line the last. A key may be named twice.
+		for entry in $values; do
+			case $entry in "/proc/sys/$key:"*) live=${entry#*:} ;; esac
+		done
+		[ "$live" != "$NL" ] && [ "$live" != "${line#*=}" ] || continue
 		single_spaces "$live"
 		live=$spaced
-		single_spaces "$value"
+		single_spaces "${line#*=}"
 		[ "$live" = "$spaced" ] || differ=$differ$line$NL
 	done
 }
@@ -205,7 +207,7 @@ single_spaces() {
 
 write_keys() {
 	local line rc=0 IFS="$NL"
-	keys_that_differ "$1"
+	keys_that_differ "$1" || { say "the sysctl keys cannot be read" 2>>"${2-/dev/stderr}"; return 1; }
 	[ -n "$differ" ] || return 0
 	set -f
 	for line in $differ; do
@@ -355,7 +357,7 @@ apply() {
 	apply_rules 6
 	if [ -s "$T/new/bridges" ]; then
 		step bridges
-		lines_of "$T/new/bridges"
+		lines_of "$T/new/bridges" || failed "cannot read what is to be done"
 		newcomers "$lines"
 		[ -z "$came" ] || failed "${came%%"$NL"*}, and that bridge was to go: plan again"
 		quiet_profiles
@@ -371,9 +373,9 @@ apply() {
 		done <"$T/fresh"
 	fi
 	write_keys "$T/new/sysctl.close" || failed "see above"
-	keys_that_differ "$T/new/sysctl.open"
+	keys_that_differ "$T/new/sysctl.open" || failed "the keys cannot be read"
 	error=$differ
-	keys_that_differ "$T/new/sysctl.close"
+	keys_that_differ "$T/new/sysctl.close" || failed "the keys cannot be read"
 	error=$error$differ
 	[ -z "$error" ] || failed "$(not_kept "${error%%"$NL"*}")"
 	step applied
@@ -535,8 +537,10 @@ roll_back() {
 	write_keys "$T/pre/sysctl.side" /dev/null
 	# Writing one key can set others; a second pass finds them.
 	write_keys "$T/pre/sysctl" /dev/null
-	keys_that_differ "$T/pre/sysctl"
-	if [ -n "$differ" ]; then
+	if ! keys_that_differ "$T/pre/sysctl"; then
+		say "after the rollback nobody can tell whether the sysctl keys are back"
+		bad=1
+	elif [ -n "$differ" ]; then
 		say "after the rollback not back at ${differ%%"$NL"*}"
 		bad=1
 	fi
@@ -591,6 +595,16 @@ persist() {
 	prune
 }
 
+# Puts text $2 beside original $1, where that is not so already.
+keep_text() {
+	[ ! -e "$VAR/original/new/$1" ] || rm -f "$VAR/original/new/$1"
+	if [ -e "$VAR/original/$1" ]; then
+		lines_of "$VAR/original/$1" || return 1
+		case $2 in "$lines" | "$lines$NL") return 0 ;; esac
+	fi
+	printf '%s' "$2" >"$VAR/original/new/$1"
+}
+
 # What was there before we first touched it, noted once.
 keep_originals() {
 	local dir=$VAR/original kept family
@@ -618,16 +632,18 @@ keep_originals() {
 		part=policies $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6")
 	# What is cut off has no end; a disk that is full, the shell tells.
 	case $kept in *"#policies$NL"*'#end') ;; *) return 1 ;; esac
-	printf '%s' "${kept%%"#policies$NL"*}" >$dir/new/sysctl || return 1
-	kept=${kept#*"#policies$NL"}
-	printf '%s' "${kept%'#end'}" >$dir/new/policies || return 1
-	set -- $dir/new/sysctl $dir/new/policies
+	set --
+	keep_text sysctl "${kept%%"#policies$NL"*}" && kept=${kept#*"#policies$NL"} && keep_text policies "${kept%'#end'}" || return 1
+	[ ! -e $dir/new/sysctl ] || set -- $dir/new/sysctl
+	[ ! -e $dir/new/policies ] || set -- "$@" $dir/new/policies
 	for family in 4 6; do
 		[ ! -e $dir/tables$family ] || continue
 		lines_of "$T/pre/tables$family" && printf '%s' "$lines" >$dir/new/tables$family || return 1
 		set -- "$@" $dir/new/tables$family
 	done
-	mv -f "$@" $dir/ || return 1
+	# Whole on disk before it takes the place of what was there.
+	[ $# -eq 0 ] || to_disk "$@" || return 1
+	[ $# -eq 0 ] || mv -f "$@" $dir/ || return 1
 	keep_adopted_files || return 1
 	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
@@ -646,11 +662,15 @@ prune() {
 # The boot units are the same in every generation; installed before anything is armed. Sets boot_files to those that
 # have to be synced to disk.
 install_boot() {
-	local dir=/etc/systemd/system
+	local unit dir=/etc/systemd/system
 	boot_files=
 	[ -d $dir ] || return 1
 	[ -e $VAR/kvmfw.sh ] && cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
+	# The files too, not only their names: after a power cut they would be there and empty. Always, because who wrote them
+	# last may have been stopped before they were synced.
+	boot_files="$VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants"
+	for unit in $BOOT_UNITS; do boot_files="$boot_files $dir/${unit##*/}"; done
 	umask 022
 	put_units
 	set -- $?
@@ -688,9 +708,6 @@ put_units() {
 		done
 	fi
 	[ -n "$reload" ] || return 0
-	# The files too, not only their names: after a power cut they would be there and empty.
-	boot_files="$VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants"
-	for unit in $BOOT_UNITS; do boot_files="$boot_files $dir/${unit##*/}"; done
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	return 0
 }

@@ -303,8 +303,7 @@ differs() {
 	done
 	file=$(mktemp) || return 0
 	generation_keys $ETC/current >"$file"
-	keys_that_differ "$file"
-	[ -z "$differ" ] || echo differs=sysctl
+	keys_that_differ "$file" && [ -z "$differ" ] || echo differs=sysctl
 	rm -f "$file"
 }
 
@@ -340,11 +339,15 @@ undo() {
 		with_foreign "$(cat $VAR/undo/goal)" "$(foreign_back $family "$to")"
 		ipt_load $family "$text" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
-	# What the generation sets, and for keys that it does not set what was there before us.
+	# What the generation sets, and for keys that it does not set what was there before us: of two the last.
 	{
 		while IFS= read -r key; do grep "^$key=" $VAR/original/sysctl; done <"$ETC/generations/$current/sysctl.keys"
 		generation_keys "$ETC/generations/$to"
-	} >$VAR/undo/sysctl
+	} | awk '
+		{ key = substr($0, 1, index($0, "=") - 1) }
+		!(key in value) { order[++n] = key }
+		{ value[key] = $0 }
+		END { for (i = 1; i <= n; i++) print value[order[i]] }' >$VAR/undo/sysctl
 	write_keys $VAR/undo/sysctl
 	rm -rf $VAR/undo
 	printf '%s\t%s\tconsole\tundo\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$to" "${SUDO_USER:-root}" >>$VAR/history

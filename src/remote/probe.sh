@@ -79,7 +79,9 @@ probe_sysctl() {
 	section sysctl
 	# In some shells root may read and write everything, whatever the modes say; nobody writes to this one.
 	[ ! -w /proc/sys/kernel/osrelease ] || modes=
+	keys_asked=
 	want_keys ask_keys
+	[ -n "$keys_asked" ] || no_room
 	if [ -z "$modes" ] && [ -n "$keys" ]; then
 		printf '%s' "$keys" | (cd /proc/sys && xargs stat -c '%A %n' /dev/null 2>/dev/null) |
 			sed -n -e 's/^--w[^ ]* \(.*\)$/\1!writeonly/p' -e 's/^-r-[^ ]* \(.*\)$/\1!readonly/p'
@@ -122,6 +124,7 @@ probe_sysctl() {
 # be read or not be written.
 ask_keys() {
 	local key
+	keys_asked=yes
 	while read -r key; do
 		[ -n "$key" ] || continue
 		[ -e "/proc/sys/$key" ] || { printf '%s!absent\n' "$key"; continue; }
@@ -142,11 +145,14 @@ print_third() { cat <&3; }
 want_provable() {
 	if [ "$1" = 4 ]; then wanted=$wanted4; else wanted=$wanted6; fi
 	if [ -z "$wanted" ]; then
-		wanted=$(want "$1" print_third)
+		wanted=$(want "$1" print_third && echo .)
+		case $wanted in *.) ;; *) goal=''; return 1 ;; esac
+		wanted=${wanted%.}
+		wanted=${wanted%"$NL"}
 		if [ "$1" = 4 ]; then wanted4=$wanted; else wanted6=$wanted; fi
 	fi
 	goal=$wanted
-	case $wanted in *'?br_netfilter '*) ;; *) return ;; esac
+	case $wanted in *'?br_netfilter '*) ;; *) return 0 ;; esac
 	if [ -d /proc/sys/net/bridge ]; then
 		goal=$(printf '%s\n' "$wanted" | sed 's/^?br_netfilter //')
 	else
@@ -160,6 +166,10 @@ dry_known() {
 	if [ "$1" = 4 ]; then predicted=$dry4; else predicted=$dry6; fi
 	[ -n "$predicted" ] && if [ "$1" = 4 ]; then [ "$2" = "$goal4" ]; else [ "$2" = "$goal6" ]; fi
 }
+
+# Some shells keep a text for a program in a file. What did not come for want of room must not pass for "nothing is
+# wanted".
+no_room() { refuse no_space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"; }
 
 probe_rules() {
 	local goal wanted kept=''
@@ -175,9 +185,8 @@ probe_rules() {
 		as_proven="$as_proven$1"
 		return
 	fi
-	# Where a shell keeps such a text in a file and has no room for it, no answer may pass for "nothing to do".
-	[ -n "$looked" ] || refuse no_space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"
-	want_provable "$1"
+	[ -n "$looked" ] || no_room
+	want_provable "$1" || no_room
 	case "$goal$live" in
 	*KVMFW-* | *:[A-Z]*\ [AD][CR]*) ;;
 	*) return ;;
