@@ -66,11 +66,12 @@ guard_in_session() {
 ports_forgotten() {
     space 'guest started' 'recorded,staged' 'check fails,well'
     plant src/remote/change.sh 1 $'\t\t\techo "link set dev $port master $bridge"' $'\t\t\t:'
-    plant src/remote/change.sh 1 $'\t\terror=$(newcomers "$T/new/bridges" | head -n 1)' $'\t\terror='
+    plant src/remote/change.sh 1 $'\t\tnewcomers "$lines"' $'\t\tcame='
 }
 
 all='no_fence old_connection move_for_link no_sync early_persist late_snapshot guard_in_session ports_forgotten'
 choose "$@"
+try_them
 runner=$(cd "$top" && cargo test --locked --test chaos --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"name":"chaos".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [[ -x $runner ]] || { echo 'planted: the chaos runner was not built' >&2; exit 2; }

@@ -70,6 +70,7 @@ open_by_default() {
 
 all='none no_negation goto_comes_back return_accepts short_ranges marks_add_up ports_swapped raw_knows_states dnat_forgotten tags_unseen pieces_have_ports open_by_default'
 choose "$@"
+try_them
 bad=0
 for defect in "${list[@]}"; do
     copy_with "$defect" "$top/tests"
