@@ -30,7 +30,10 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/guard.sh"),
     include_str!("remote/files.sh"),
     include_str!("remote/adopt.sh"),
+    include_str!("remote/keys.sh"),
+    include_str!("remote/flows.sh"),
     include_str!("remote/change.sh"),
+    include_str!("remote/persist.sh"),
     include_str!("remote/boot.sh"),
     include_str!("remote/main.sh"),
 );

@@ -1,4 +1,4 @@
-//! Pieces of the sh of a transaction (`src/remote/change.sh`, `lib.sh`), in every shell that hosts have.
+//! Pieces of the sh of a transaction (`src/remote`: `keys.sh`, `persist.sh`, `lib.sh`), in every shell that hosts have.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
@@ -13,7 +13,7 @@ fn differing(lines: &str) -> String {
     in_all_shells(&format!(
         "NONCE=x\n{}\n{}\nkeys_that_differ '{}'\nprintf '%s' \"$differ\"\ncase $- in *f*) echo 'no patterns any more' ;; esac\n",
         include_str!("../src/remote/lib.sh"),
-        include_str!("../src/remote/change.sh"),
+        include_str!("../src/remote/keys.sh"),
         file.path().display()
     ))
 }
@@ -64,7 +64,7 @@ fn no_look_is_no_answer() {
     let told = in_all_shells(&format!(
         "NONCE=x\n{LIB}\n{}\ngrep() {{ return 127; }}\nkeys_that_differ '{file}' || echo unknown\n\
          write_keys '{file}' /dev/null || echo unwritten\nlive_keys {PANIC} || echo unread\n",
-        include_str!("../src/remote/change.sh"),
+        include_str!("../src/remote/keys.sh"),
     ));
     assert_eq!(told, "unknown\nunwritten\nunread\n");
 }
@@ -74,7 +74,7 @@ fn no_look_is_no_answer() {
 fn all_keys_are_recorded() {
     let script = format!(
         "NONCE=x\n{LIB}\n{}\nlive_keys \"$(seq 25000 | sed 's,^,net/not/{},')${{NL}}{PANIC}$NL\"\n",
-        include_str!("../src/remote/change.sh"),
+        include_str!("../src/remote/keys.sh"),
         "there".repeat(20),
     );
     assert_eq!(in_all_shells(&script), format!("{PANIC}={}\n", now(PANIC)));
@@ -88,7 +88,7 @@ fn an_original_is_written_once() {
         in_all_shells(&format!(
             "NONCE=x\n{LIB}\n{}\nVAR={}\nrm -rf $VAR/original; mkdir -p $VAR/original/new\nmany=$(seq 30)$NL\n{script}\n\
              for f in $VAR/original/new/*; do [ ! -e $f ] || {{ echo ${{f##*/}}; cat $f; }}; done\n",
-            include_str!("../src/remote/change.sh"),
+            include_str!("../src/remote/persist.sh"),
             folder.path().display()
         ))
     };

@@ -53,23 +53,16 @@ first_line() {
 	:
 } 2>/dev/null
 
-# Values of the sysctl keys on stdin, as KEY=VALUE; KEY!absent for those that are not there.
-# Never by `read`: dash and busybox read byte by byte, and the kernel gives the first byte of a
-# number and then the end.
-read_keys() {
-	{
-		while read -r key; do name_key "$key"; done | xargs grep -sH '' /dev/null | sed "$VALUES"
-	} 3>&1
+# Sets lines to what file $1 holds. A short one costs no process; of a long one dash would read each byte alone.
+lines_of() {
+	local n=0
+	lines=
+	# shellcheck disable=SC2094 # both only read
+	while IFS= read -r line; do
+		[ $((n += 1)) -le 20 ] || { lines=$(cat "$1"); return; }
+		lines=$lines$line$NL
+	done <"$1"
 }
-
-# The place of key $1, or that there is none, on descriptor 3.
-name_key() {
-	if [ -e "/proc/sys/$1" ]; then printf '/proc/sys/%s\n' "$1"; else printf '%s!absent\n' "$1" >&3; fi
-}
-
-# For sed, makes lines of `grep -H` below /proc/sys KEY=VALUE. No function: in a pipe that is a process more.
-VALUES='s,^/proc/sys/,,
-s/:/=/'
 
 # Hundredths of a second since boot: no clock jump moves it.
 uptime_cs() {

@@ -1,0 +1,99 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# sysctl keys: what they are, what differs from what is wanted, and writing that.
+
+bridge_keys() {
+	for key in iptables ip6tables arptables; do printf 'net/bridge/bridge-nf-call-%s=%s\n' "$key" "$1"; done
+}
+
+# Calls $1 with lines $2, some at a time: no command takes any number of arguments. Sets IFS to a newline for it, and
+# no patterns.
+by_parts() {
+	local line some='' n=0 rc=0 IFS="$NL"
+	set -f
+	for line in $2; do
+		some=$some$line$NL
+		[ $((n += 1)) -ge 50 ] || continue
+		"$1" "$some" || rc=1
+		some='' n=0
+	done
+	[ -z "$some" ] || "$1" "$some" || rc=1
+	set +f
+	return $rc
+}
+
+# Sets values to what sysctl keys $1 are, less those that are not there: lines /proc/sys/KEY:VALUE. Not by `read`: the
+# kernel gives it the first byte of a number and then the end. Fails where nobody could look, which is no answer.
+values_of() {
+	local key paths=''
+	for key in $1; do paths=$paths/proc/sys/$key$NL; done
+	# shellcheck disable=SC2086 # one each
+	values=$(grep -sH '' /dev/null $paths)
+	case $? in 0 | 1 | 2) ;; *) return 1 ;; esac
+}
+
+# Prints KEY=VALUE of the sysctl keys of lines $1 that are there.
+live_keys() { by_parts print_values "$1"; }
+
+print_values() {
+	local line
+	values_of "$1" || return 1
+	for line in $values; do
+		line=${line#/proc/sys/}
+		printf '%s=%s\n' "${line%%:*}" "${line#*:}" || return 1
+	done
+}
+
+# Sets differ to those KEY=VALUE lines of file $1 that are not so now, keys that do not exist left out. Fails where
+# nobody could look.
+keys_that_differ() {
+	differ=
+	[ -s "$1" ] || return 0
+	lines_of "$1" && by_parts add_differing "$lines"
+}
+
+add_differing() {
+	local line entry key keys='' live
+	for line in $1; do keys=$keys${line%%=*}$NL; done
+	values_of "$keys" || return 1
+	for line in $1; do
+		case $line in *=*) ;; *) continue ;; esac
+		key=${line%%=*} live=$NL
+		# Of a value of more than one line the last. A key may be named twice.
+		for entry in $values; do
+			case $entry in "/proc/sys/$key:"*) live=${entry#*:} ;; esac
+		done
+		[ "$live" != "$NL" ] && [ "$live" != "${line#*=}" ] || continue
+		single_spaces "$live"
+		live=$spaced
+		single_spaces "${line#*=}"
+		[ "$live" = "$spaced" ] || differ=$differ$line$NL
+	done
+}
+
+single_spaces() {
+	local IFS=' 	'
+	# shellcheck disable=SC2086 # split on purpose
+	set -- $1
+	spaced="$*"
+}
+
+write_keys() {
+	local line rc=0 IFS="$NL"
+	keys_that_differ "$1" || { say "the sysctl keys cannot be read" 2>>"${2-/dev/stderr}"; return 1; }
+	[ -n "$differ" ] || return 0
+	set -f
+	for line in $differ; do
+		printf '%s\n' "${line#*=}" >"/proc/sys/${line%%=*}" && continue
+		say "sysctl ${line%%=*}: the kernel refused the value ${line#*=}"
+		rc=1
+	done 2>>"${2-/dev/stderr}" || rc=1
+	set +f
+	return $rc
+}
+
+# The kernel may write a value in another way: sorted, in other units, within bounds.
+not_kept() {
+	local now
+	now=$(live_keys "${1%%=*}")
+	printf 'the kernel did not keep %s but made it %s; if that is as good, write it so in the inventory' "$1" "${now#*=}"
+}

@@ -1,0 +1,184 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# What a change leaves for the next boot, and takes away again: tables, originals, generations, boot units.
+
+# iptables-nft leaves empty base chains behind where there was no table before. They decide
+# nothing, but "as it was" means as it was.
+tidy_tables() {
+	local table family=ip chains
+	[ "$backend" = nft ] && have nft || return 0
+	[ "$1" = 6 ] && family=ip6
+	sed -n 's/^absent //p' "$2" 2>/dev/null | while read -r table; do
+		chains=$(nft list table $family "$table" 2>/dev/null) || continue
+		# Rules, a policy or a chain of anybody: then the table is in use.
+		case $chains in *policy\ drop* | *counter* | *jump* | *comment*) continue ;; esac
+		# A chain that got a rule meanwhile cannot be deleted, and then nothing is.
+		{
+			printf '%s\n' "$chains" | awk -v t="$family $table" '$1 == "chain" { print "delete chain " t " " $2 }'
+			echo "delete table $family $table"
+		} | nft -f - 2>/dev/null
+	done
+	:
+}
+
+# Makes the generation what boots: one rename. All of it can be done again after a power cut.
+persist() {
+	local generation family inventory
+	if [ -e "$T/new/zero" ]; then
+		for family in 4 6; do
+			ipt_family $family && tidy_tables $family $VAR/original/tables$family
+		done
+		rm -f $ETC/current
+		link_files_none
+		return
+	fi
+	first_line "$T/generation"
+	generation=$line
+	[ -e "$ETC/generations/$generation/want4" ] || return 1
+	keep_originals || return 1
+	put_link "generations/$generation" $ETC/current || return 1
+	first_line "$T/new/inventory"
+	inventory=$line
+	first_line $ETC/inventory
+	if [ "$line" != "$inventory" ]; then
+		printf '%s\n' "$inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
+	fi
+	to_disk $ETC $ETC/inventory || return 1
+	link_files
+	# What did not load at boot was decided anew.
+	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
+	prune
+}
+
+# Puts text $2 beside original $1, where that is not so already.
+keep_text() {
+	[ ! -e "$VAR/original/new/$1" ] || rm -f "$VAR/original/new/$1"
+	if [ -e "$VAR/original/$1" ]; then
+		lines_of "$VAR/original/$1" || return 1
+		case $2 in "$lines" | "$lines$NL") return 0 ;; esac
+	fi
+	printf '%s' "$2" >"$VAR/original/new/$1"
+}
+
+# What was there before we first touched it, noted once.
+keep_originals() {
+	local dir=$VAR/original kept family
+	[ -d $dir/files ] && [ -d $dir/new ] || mkdir -p $dir/files $dir/new || return 1
+	true >>$dir/sysctl && true >>$dir/policies || return 1
+	# Each part of the input says what it is: any of the files may be empty.
+	kept=$(awk '
+		part == "kept" { print; kept[substr($0, 1, index($0, "=") - 1)]; next }
+		part == "keys" { keys[++n] = $0; next }
+		part == "was" {
+			key = substr($0, 1, index($0, "=") - 1)
+			if (!(key in was)) was[key] = $0
+			next
+		}
+		part == "policies" { policies = policies $0 "\n"; kept[$1, $2, $3]; next }
+		/^\*/ { table = substr($1, 2) }
+		/^:/ && !/^:KVMFW-/ {
+			chain = substr($1, 2)
+			if (!((part, table, chain) in kept)) policies = policies part " " table " " chain " " $2 "\n"
+		}
+		END {
+			for (i = 1; i <= n; i++) if (!(keys[i] in kept) && (keys[i] in was)) print was[keys[i]]
+			printf "#policies\n%s#end\n", policies
+		}' part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" \
+		part=policies $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6")
+	# What is cut off has no end; a disk that is full, the shell tells.
+	case $kept in *"#policies$NL"*'#end') ;; *) return 1 ;; esac
+	set --
+	keep_text sysctl "${kept%%"#policies$NL"*}" && kept=${kept#*"#policies$NL"} && keep_text policies "${kept%'#end'}" || return 1
+	[ ! -e $dir/new/sysctl ] || set -- $dir/new/sysctl
+	[ ! -e $dir/new/policies ] || set -- "$@" $dir/new/policies
+	for family in 4 6; do
+		[ ! -e $dir/tables$family ] || continue
+		lines_of "$T/pre/tables$family" && printf '%s' "$lines" >$dir/new/tables$family || return 1
+		set -- "$@" $dir/new/tables$family
+	done
+	# Whole on disk before it takes the place of what was there.
+	[ $# -eq 0 ] || to_disk "$@" || return 1
+	[ $# -eq 0 ] || mv -f "$@" $dir/ || return 1
+	keep_adopted_files || return 1
+	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
+}
+
+# Generations beyond the newest twenty, and transactions beyond them, have served.
+prune() {
+	local name
+	set -- "$ETC"/generations/*
+	# shellcheck disable=SC2012
+	[ $# -le 20 ] || ls -1 $ETC/generations | sort -rn | tail -n +21 | while read -r name; do rm -rf "$ETC/generations/$name"; done
+	set -- "$VAR"/txn/*
+	# shellcheck disable=SC2012
+	[ $# -le 20 ] || ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
+}
+
+# The boot units are the same in every generation; installed before anything is armed. Sets boot_files to those that
+# have to be synced to disk.
+install_boot() {
+	local unit dir=/etc/systemd/system
+	boot_files=
+	[ -d $dir ] || return 1
+	[ -e $VAR/kvmfw.sh ] && cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
+		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
+	# The files too, not only their names: after a power cut they would be there and empty. Always, because who wrote them
+	# last may have been stopped before they were synced.
+	boot_files="$VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants"
+	for unit in $BOOT_UNITS; do boot_files="$boot_files $dir/${unit##*/}"; done
+	umask 022
+	put_units
+	set -- $?
+	umask 077
+	return "$1"
+}
+
+put_units() {
+	local dir=/etc/systemd/system wants unit reload='' some=''
+	for wants in $BOOT_UNITS; do
+		for unit in "$dir/${wants##*/}" "$dir/$wants"; do
+			if [ -e "$unit" ] || [ -L "$unit" ]; then some=yes; fi
+		done
+	done
+	if [ -z "$some" ]; then
+		# Nothing leads to them yet, so nobody meets half of them.
+		mkdir -p $dir/sysinit.target.wants $dir/multi-user.target.wants &&
+			cp "$T"/units/* $dir/ && chmod 644 $dir/kvmfw*.service || return 1
+		for wants in sysinit.target.wants multi-user.target.wants; do
+			set --
+			for unit in $BOOT_UNITS; do
+				case $unit in $wants/*) set -- "$@" "../${unit##*/}" ;; esac
+			done
+			ln -s "$@" $dir/$wants/ || return 1
+		done
+		reload=yes
+	else
+		for wants in $BOOT_UNITS; do
+			unit=${wants##*/} wants=${wants%/*}
+			[ -L "$dir/$wants/$unit" ] && [ -e "$dir/$unit" ] && cmp -s "$T/units/$unit" "$dir/$unit" && continue
+			[ -d "$dir/$wants" ] || mkdir "$dir/$wants" || return 1
+			cat "$T/units/$unit" >"$dir/$unit.new" && mv -f "$dir/$unit.new" "$dir/$unit" &&
+				ln -sfn "../$unit" "$dir/$wants/$unit" || return 1
+			reload=yes
+		done
+	fi
+	[ -n "$reload" ] || return 0
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	return 0
+}
+
+remove_boot() {
+	local dir=/etc/systemd/system removed=0
+	for wants in $BOOT_UNITS; do
+		unit=${wants##*/} wants=${wants%/*}
+		rm -f "$dir/$unit" "$dir/$wants/$unit" || removed=1
+		rmdir "$dir/$wants" 2>/dev/null
+	done
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	return $removed
+}
+
+# A host that was never managed is left as it was found, but for the record of the attempt.
+forget_if_new() {
+	[ -L $ETC/current ] && return
+	remove_boot && rm -rf $ETC
+}
