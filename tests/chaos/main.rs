@@ -15,6 +15,7 @@
 mod common;
 mod desired;
 mod fault;
+mod gate;
 mod host;
 mod invariants;
 mod random;

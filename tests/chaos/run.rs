@@ -4,6 +4,7 @@ use crate::PER_LAB;
 use crate::common::project::Run;
 use crate::desired::{Desired, Sick};
 use crate::fault::{Fault, Step, wait};
+use crate::gate::Gate;
 use crate::host::Host;
 use crate::invariants;
 use crate::random::Random;
@@ -119,9 +120,11 @@ pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>)
     let fresh = || host.transactions().into_iter().find(|t| !earlier.contains(t));
     let mut folder: Option<PathBuf> = None;
     let mut over = false;
+    let mut gate = None;
     let reached = wait(Duration::from_secs(60), || {
         if folder.is_none() {
             folder = fresh();
+            gate = folder.as_ref().filter(|_| step == Step::Claimed).and_then(|t| Gate::shut(t));
         }
         over = kvmfw.try_wait().unwrap().is_some();
         over || folder.as_ref().is_some_and(|t| step.reached(t))
@@ -133,12 +136,18 @@ pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>)
         // where they stand.
         let mut still = host.processes("/kvmfw.sh ");
         host.signal("-STOP", &still);
+        if let Some(gate) = &gate {
+            gate.put_away();
+        }
         struck = Step::last(t).filter(|step| fault.steps().contains(step));
         if struck.is_some() {
             let held = fault.strike(host, t, &mut kvmfw);
             still.retain(|pid| !held.contains(pid));
         }
         host.signal("-CONT", &still);
+    }
+    if let Some(gate) = &mut gate {
+        gate.open();
     }
     if let (Some(_), Some(t)) = (struck, &folder) {
         if fault == Fault::Second {
