@@ -69,7 +69,7 @@ BEGIN {
 }
 $0 == "=" { goal = 1; table = ""; next }
 /^#/ { next }
-# The connections that were open when the rules came (flows in change.sh) are not state.
+# The connections that were open when the rules came (flows.sh) are not state.
 !goal && ($1 == ":KVMFW--flows" || $2 == "KVMFW--flows" || / -j KVMFW--flows$/) { next }
 /^\*/ { table = substr($1, 2); next }
 $0 == "&" { list++; next }
@@ -290,10 +290,10 @@ END {
 }
 '
 
-# Before CHANGE_AWK with look=1: prints of the live save what a plan compares, and ends with 0 if that save is as the
-# own text behind it says and file `asked_text` is the same as file `kept_text`, else with 3. What was proven once and is still there needs
-# no second proof.
-# Counters and headers are not state; nor are the connections that were open when the rules came (flows in change.sh).
+# With look=1 prints of a save what a plan compares. Counters and headers are not state; nor are the connections that
+# were open when the rules came (flows.sh). Before CHANGE_AWK it also ends with 0 if the save is as the own text behind
+# it says and file `asked_text` is the same as file `kept_text`, else with 3: what was proven once and is still there
+# needs no second proof.
 LOOK_AWK='
 look && !goal && NF && $0 != "=" && !/^# (Generated|Completed)/ && $1 != ":KVMFW--flows" && $2 != "KVMFW--flows" && !/ -j KVMFW--flows$/ {
 	if (/^:/) print $1 " " $2
@@ -333,16 +333,6 @@ ipt_family() {
 	*) backend=old ;;
 	esac
 }
-
-# For sed, makes of what iptables-save says what a plan compares. Counters and headers are not state; nor are
-# the connections that were open when the rules came (flows in change.sh).
-PLAIN='
-/^# Generated/d
-/^# Completed/d
-/^:KVMFW--flows /d
-/^-A KVMFW--flows /d
-/ -j KVMFW--flows$/d
-s/^\(:[^ ]* [^ ]*\) \[.*/\1/'
 
 # Sets live to what iptables-save says. No -t: on legacy that would register the table. A save that fails, or
 # that says it cannot show a table, is not an empty host.

@@ -92,11 +92,12 @@ prove() {
 		return 0
 	fi
 	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
-	case $as_proven$foreign in
-	"$1" | 46)
-		# The live rules are what was proven of this very text: nothing is to be loaded, and nothing to be proven.
-		cp $ETC/current/rules.v"$1" "$G/" || refuse no_space "cannot write to $G"
-		return 0
+	# The live rules are what was proven of this very text: nothing is to be loaded, and nothing to be proven.
+	case $as_proven in *"$1"*)
+		if [ -z "$foreign" ]; then
+			cp $ETC/current/rules.v"$1" "$G/" || refuse no_space "cannot write to $G"
+			return 0
+		fi
 		;;
 	esac
 	want_provable "$1"

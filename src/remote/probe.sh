@@ -200,7 +200,7 @@ probe_rules() {
 	dry_runs=yes
 	ipt_dry "$1" "$live" "$goal"
 	rc=$?
-	printf 'rc=%s\n%s\n' "$rc" "$predicted" | sed "$PLAIN"
+	printf 'rc=%s\n%s\n' "$rc" "$predicted" | awk -v look=1 "$LOOK_AWK"
 	if [ $rc -eq 0 ]; then
 		if [ "$1" = 4 ]; then goal4=$goal dry4=$predicted; else goal6=$goal dry6=$predicted; fi
 	fi
@@ -224,7 +224,7 @@ look_at_rules() {
 		# It did not come to its end: once more, and the last of two sections counts.
 		section "live$1"
 	fi
-	[ -z "$live" ] || printf '%s\n' "$live" | sed "$PLAIN"
+	[ -z "$live" ] || printf '%s\n' "$live" | awk -v look=1 "$LOOK_AWK"
 	return 1
 }
 
