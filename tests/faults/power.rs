@@ -91,3 +91,28 @@ fn t14_power_cut_when_all_is_staged() {
     project.apply(&lab, &[]).expect(0);
     settled(&lab, &project);
 }
+
+/// Every upgrade of kvmfw brings another script, while the units stay as they are. It is written to disk before the
+/// change is armed. ext4 would save one that is not; so it is asked of sync what it was told, and what was armed then.
+#[test]
+fn a_new_script_is_on_disk_before_a_change_is_armed() {
+    let Some((lab, project)) = managed(Backend::Nft) else { return };
+    on_host(
+        &lab,
+        "cp /usr/bin/sync /root/sync.real && cat >/root/sync <<'SYNC' && chmod 755 /root/sync && mount --bind /root/sync /usr/bin/sync
+#!/bin/sh
+for file; do
+\tcase $file in /var/lib/kvmfw/kvmfw.sh) [ -L /var/lib/kvmfw/open ] && echo late || echo early ;; esac
+done >>/root/told
+exec /root/sync.real \"$@\"
+SYNC
+echo '# of an older kvmfw' >>/var/lib/kvmfw/kvmfw.sh",
+    );
+    project.all(&opened(81));
+    project.apply(&lab, &[]).expect(0);
+    assert!(
+        !on_host(&lab, "cat /var/lib/kvmfw/kvmfw.sh").contains("of an older kvmfw"),
+        "the new script is there"
+    );
+    assert_eq!(on_host(&lab, "cat /root/told"), "early\n");
+}
