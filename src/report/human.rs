@@ -32,17 +32,23 @@ impl Renderer for Human {
         match self.part {
             Part::Plan => plan_text(document, self.style),
             Part::Recap => recap(),
-            Part::All if document.is_run() => plan_text(document, self.style) + &recap(),
+            Part::All if document.is_run() => changes_text(document, self.style) + &recap(),
             Part::All => plan_text(document, self.style),
         }
     }
 }
 
-/// A plan: blocks, warnings, hosts that are left alone, one summary line.
-fn plan_text(document: &Document, style: Style) -> String {
+/// What a run was to change. How many hosts it was is for the recap to say: they may have ended otherwise.
+fn changes_text(document: &Document, style: Style) -> String {
     let mut out = String::new();
     blocks(document, style, &mut out);
     warnings(document, style, &mut out);
+    out
+}
+
+/// A plan: blocks, warnings, hosts that are left alone, one summary line.
+fn plan_text(document: &Document, style: Style) -> String {
+    let mut out = changes_text(document, style);
     hosts_by_message(document, style, &mut out);
     for line in summary(document, style).lines() {
         out.push_str(&style.prose(line));
