@@ -4,7 +4,7 @@
 mod common;
 
 use common::project::{Project, Run, host_of};
-use common::transaction::{end, newest, read, until, wait};
+use common::transaction::{end, ended, marked, newest, read, until, wait};
 use common::{Cut, Lab};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -310,4 +310,28 @@ fn a_login_that_is_dropped_is_begun_anew() {
     other.wait().unwrap();
     let run = end(kvmfw).expect(0);
     assert!(run.stderr.contains("no connection: ") && run.stdout.contains("on 1 of 1 host."), "{run:?}");
+}
+
+/// What a run that was killed has left is as desired, until its guard puts it back: that is no host with nothing to do.
+#[test]
+fn what_is_not_decided_is_not_unchanged() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let held = "command: 'mkdir /root/first 2>/dev/null || sleep 100', timeout: 100s";
+    let all = CHECKED.replace("command: test -e /root/ok, required: true", held);
+    let project = Project::new(&lab, &["kvm1"], &all);
+    let mut first = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "300s"]);
+    let folder = marked(&lab, "kvm1", "applied", None);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let json = project.apply(&lab, &["--format", "json"]).expect(7).json();
+    assert_eq!(host_of(&json, "kvm1")["reason"], "locked", "{json:#}");
+    lab.host("kvm1", &["/var/lib/kvmfw/kvmfw.sh", "rollback"]).ok();
+    assert!(ended(&folder).starts_with("rolled_back"));
+    project.all(CHECKED);
+    std::fs::write(lab.disk("kvm1", "/root/ok"), "").unwrap();
+    project.apply(&lab, &[]).expect(0);
+    project.apply(&lab, &[]).expect(0);
 }

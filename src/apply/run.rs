@@ -150,7 +150,15 @@ fn lost_sight(host: &str) -> HostOutcome {
 fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     match &plan.verdict {
         Verdict::Changes => None,
-        Verdict::Unchanged => Some(HostOutcome::new(&plan.host, Status::Unchanged)),
+        Verdict::Unchanged => Some(match &plan.open {
+            None => HostOutcome::new(&plan.host, Status::Unchanged),
+            Some(id) => HostOutcome::new(&plan.host, Status::Refused)
+                .reason("locked")
+                .message(format!(
+                    "what is there is that of transaction {id}, which is not decided: it may be put back"
+                ))
+                .hint("wait for it, or look with kvmfw status"),
+        }),
         Verdict::Refused(refusal) => {
             let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
             let outcome =

@@ -21,6 +21,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         changes: Vec::new(),
         warnings: host::left_behind(desired, observed).collect(),
         bundle: super::Bundle::default(),
+        open: observed.state.open.clone(),
         leads: 0,
     };
     let record = match refusal::record(observed) {

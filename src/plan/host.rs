@@ -65,6 +65,8 @@ pub struct HostPlan {
     pub warnings: Vec<Warning>,
     /// What the host gets, if this is applied.
     pub bundle: Bundle,
+    /// A transaction that was open when this was planned: what is there may be put back.
+    pub open: Option<String>,
     /// How many jumps lead on from it, as in [`Turn`](crate::desired::Turn), by what was seen of the hosts. A host
     /// with a guest that is the way to others, or to itself, is last of all.
     pub leads: usize,
@@ -118,6 +120,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         changes: Vec::new(),
         warnings: desired.warnings.clone(),
         bundle: Bundle::default(),
+        open: observed.state.open.clone(),
         leads: if guest_leads(desired, observed) { usize::MAX } else { 0 },
     };
     let record = match record(observed) {
