@@ -3,10 +3,13 @@
 
 mod common;
 
-use common::project::Project;
+use common::project::{Project, Run, host_of};
+use common::transaction::{end, until};
 use common::{Cut, Lab};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 /// Lets a host through where `/root/ok` is there; elsewhere the change is rolled back.
 const CHECKED: &str = "\
@@ -150,4 +153,128 @@ fn ten_that_misbehave_hold_nobody_up() {
     for name in &names[10..] {
         assert!(line(name) < line("kvm9"), "{name} waited for a host that was locked out:\n{}", run.stderr);
     }
+}
+
+/// The hosts in the order in which they were changed.
+fn order(run: &Run) -> Vec<&str> {
+    run.stderr.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix("  changed")).collect()
+}
+
+/// kvm1 is the way to kvm2, and both are to kvm3: what cuts one of them off, cuts off who is behind it.
+#[test]
+fn who_leads_to_others_changes_after_them() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(4).guests(false).up();
+    let project = Project::new(&lab, &["kvm1", "kvm2", "kvm3", "kvm4"], CHECKED);
+    for host in ["kvm1", "kvm2", "kvm3", "kvm4"] {
+        std::fs::write(lab.disk(host, "/root/ok"), "").unwrap();
+    }
+    // ssh takes the home from the password file, and so it is put in the place of root's.
+    let ssh = project.path().join("home/.ssh");
+    std::fs::create_dir_all(&ssh).unwrap();
+    let keys = std::fs::read_to_string(lab.dir().join("ssh_config")).unwrap();
+    let config = |jumps: &str| {
+        std::fs::write(ssh.join("config"), format!("{jumps}Match all\nUser root\n{keys}")).unwrap()
+    };
+    let kvmfw = |args: &[&str]| {
+        let of_project = project.command(&lab, args);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /root && exec \"$@\""]);
+        command.arg(project.path().join("home")).arg(of_project.get_program()).args(of_project.get_args());
+        command.env("KVMFW_RUN_DIR", project.path().join("runs")).stdin(Stdio::null());
+        end(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).expect(0)
+    };
+    let port = |port: &str| project.all(&CHECKED.replace("4242", port));
+    let apply = ["apply", "-y", "--batch", "100%", "--progress", "plain"];
+    let jump = |host: &str, jump: &str| {
+        let path = project.path().join("inventories/lab.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let with =
+            text.replace(&format!("  {host}: {{ "), &format!("  {host}: {{ ssh: {{ jump: '{jump}' }}, "));
+        assert_ne!(text, with);
+        std::fs::write(path, with).unwrap();
+    };
+
+    // Only ssh_config knows.
+    config("Host 10.99.0.12\nProxyJump 10.99.0.11\nHost 10.99.0.13\nProxyJump 10.99.0.12\n");
+    let run = kvmfw(&apply);
+    assert_eq!(&order(&run)[2..], ["kvm2", "kvm1"], "{}", run.stderr);
+    let said = "! jump-host kvm1: this host is the way to kvm2 (they were asked from its address)";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+
+    // The inventory does.
+    config("");
+    port("4243");
+    jump("kvm2", "10.99.0.11");
+    jump("kvm3", "10.99.0.11,10.99.0.12");
+    let run = kvmfw(&apply);
+    assert_eq!(&order(&run)[2..], ["kvm2", "kvm1"], "{}", run.stderr);
+
+    // A saved plan that has nobody who is behind kvm1.
+    port("4244");
+    jump("kvm3", "10.99.0.11");
+    let file = project.path().join("plan.json");
+    let file = file.to_str().unwrap();
+    kvmfw(&["plan", "-o", file, "-l", "kvm1,kvm4"]);
+    let run = kvmfw(&["apply", file, "--batch", "100%", "--progress", "plain"]);
+    assert_eq!(order(&run), ["kvm4", "kvm1"], "{}", run.stderr);
+}
+
+/// Two names lead to one host in a way that no inventory shows: one of them changes it, and the other keeps
+/// its hands off the transaction of the first.
+#[test]
+fn a_host_of_two_names_is_changed_once() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], CHECKED);
+    std::fs::write(lab.disk("kvm1", "/root/ok"), "").unwrap();
+    let path = project.path().join("inventories/lab.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let other = "  alias: { address: '10.99.0.11', ssh: { options: { ServerAliveCountMax: 4 } } }\n";
+    std::fs::write(path, text.replace("groups:\n", &format!("{other}groups:\n"))).unwrap();
+    let json =
+        project.apply(&lab, &["--batch", "100%", "--max-fail", "2", "--format", "json"]).expect(7).json();
+    let mut ends: Vec<(&str, Option<&str>)> = Vec::new();
+    for host in json["hosts"].as_array().unwrap() {
+        ends.push((host["status"].as_str().unwrap(), host["reason"].as_str()));
+    }
+    ends.sort_unstable();
+    assert_eq!(ends, [("changed", None), ("refused", Some("same_host"))], "{json:#}");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y", "-l", "kvm1"]).expect(0);
+}
+
+/// Ctrl-C on a terminal goes to all that runs there: a check that dies of it has not failed.
+#[test]
+fn an_interrupt_fails_no_check() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let all =
+        CHECKED.replace("command: test -e /root/ok, required: true", "ping: 10.99.0.11, from: controller");
+    let project = Project::new(&lab, &["kvm1"], &all);
+    let folder = project.path().display();
+    project.write(
+        "bin/ping",
+        &format!("#!/bin/sh\nmkdir {folder}/first && exit\ntouch {folder}/second\nuntil [ -e {folder}/go ]; do sleep 0.05; done\n"),
+    );
+    lab.exec(&["chmod", "755", &format!("{folder}/bin/ping")]).ok();
+    let of_project = project.command(&lab, &["apply", "-y", "--format", "json"]);
+    // The lab sets a PATH of its own.
+    let mut command = lab.exec_command("env");
+    command.arg(format!("PATH={folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+    let args: Vec<_> = of_project.get_args().collect();
+    let at = args.iter().position(|arg| *arg == "--").unwrap();
+    command.args(&args[at + 1..]).env("KVMFW_RUN_DIR", project.path().join("runs"));
+    let kvmfw = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the check runs", || project.path().join("second").exists());
+    lab.exec(&["kill", "-INT", "--", &format!("-{}", kvmfw.id())]).ok();
+    project.write("go", "");
+    let json = end(kvmfw).expect(130).json();
+    assert_eq!(host_of(&json, "kvm1")["status"], "changed", "{json:#}");
 }
