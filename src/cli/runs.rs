@@ -89,6 +89,14 @@ pub(super) fn load(folder: &Path) -> Result<Document, String> {
     Ok(fold_events(&plan, &events))
 }
 
+/// What was planned in a run, as it was shown.
+pub(super) fn plan(folder: &Path) -> Option<Document> {
+    let mut plan = saved::document(&folder.join(PLAN)).ok()?;
+    // The run it became is no part of what was shown.
+    plan.run = None;
+    Some(plan)
+}
+
 /// The events of a run, as they were told.
 pub(super) fn events(folder: &Path) -> Option<String> {
     std::fs::read_to_string(folder.join(EVENTS)).ok()

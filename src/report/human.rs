@@ -22,7 +22,8 @@ pub enum Part {
     Plan,
     /// How it ended.
     Recap,
-    /// Both, where it is a run.
+    /// What changes and, where it is a run, how it ended: hosts had their own plans, and how many there
+    /// were of these a result does not tell.
     All,
 }
 
@@ -32,7 +33,7 @@ impl Renderer for Human {
         match self.part {
             Part::Plan => plan_text(document, self.style),
             Part::Recap => recap(),
-            Part::All if document.is_run() => plan_text(document, self.style) + &recap(),
+            Part::All if document.is_run() => changes_text(document, self.style) + &recap(),
             Part::All => plan_text(document, self.style),
         }
     }
@@ -40,14 +41,20 @@ impl Renderer for Human {
 
 /// A plan: blocks, warnings, hosts that are left alone, one summary line.
 fn plan_text(document: &Document, style: Style) -> String {
-    let mut out = String::new();
-    blocks(document, style, &mut out);
-    warnings(document, style, &mut out);
+    let mut out = changes_text(document, style);
     hosts_by_message(document, style, &mut out);
     for line in summary(document, style).lines() {
         out.push_str(&style.prose(line));
         out.push('\n');
     }
+    out
+}
+
+/// Blocks and warnings.
+fn changes_text(document: &Document, style: Style) -> String {
+    let mut out = String::new();
+    blocks(document, style, &mut out);
+    warnings(document, style, &mut out);
     out
 }
 
