@@ -146,6 +146,9 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)], vlans: bool)
     let _ = write!(
         doc,
         "T=$VAR/txn/{id}\n\
+         mkdir -p \"${{T%/*}}\" && mkdir \"$T\" || {{\n\
+         [ ! -e \"$T\" ] || refuse same_host 'this run is at this host already, under another name in the inventory'\n\
+         refuse no_space \"cannot make $T\"\n}}\n\
          mkdir -p \"$T/new/sysctl.d\" \"$T/new/net\" \"$T/new/run\" \"$T/new/base\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
          unpack '@{mark}' <<'{mark}' || refuse no_space \"cannot write to $T\"\n",
         mark = nonce.as_str()

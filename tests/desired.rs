@@ -54,7 +54,7 @@ fn show(desired: &Desired) -> String {
     if desired.turn != Turn::default() {
         let limits: Vec<String> =
             desired.turn.max_in_flight.iter().map(|(group, limit)| format!("{limit} of {group}")).collect();
-        let last = if desired.turn.jump_host { " alone and last" } else { "" };
+        let last = if desired.turn.leads > 0 { " alone and last" } else { "" };
         writeln!(out, "turn: {}{last}", limits.join(", ")).unwrap();
     }
     for file in desired.sysctl.values() {

@@ -248,8 +248,23 @@ fn a_retry_of_a_run_that_was_killed() {
     assert!(killed.success());
     child.wait().unwrap();
     transaction::ended(&folder);
+    // The machine fell too: the last line ends within a character, and the result was begun.
+    let kept = project.path().join("runs").join(&name);
+    let mut events = fs::read(kept.join("events.jsonl")).unwrap();
+    events.extend_from_slice(b"{\"time\":\"\xc3");
+    fs::write(kept.join("events.jsonl"), events).unwrap();
+    fs::write(kept.join("result.json"), "{\"version\":1,").unwrap();
     let json = project.kvmfw(&lab, &["show", &name, "--format", "json"]).expect(6).json();
     assert_eq!(statuses(&json), ["unknown", "skipped"], "{json:#}");
+    let shown = project.kvmfw(&lab, &["show", &name]).expect(6).stdout;
+    assert!(shown.contains("--dport 81 ") && !shown.contains("No changes"), "{shown}");
+    assert_eq!(shown.matches("SKIPPED").count(), 1, "{shown}");
+    assert!(shown.ends_with(&format!("For the rest: kvmfw apply --retry {name}\n")), "{shown}");
+    // Of another inventory, or with a slip in --limit, nothing to do would pass for done.
+    project.write("inventories/other.yaml", "hosts: { kvm9: { } }\n");
+    let other = project.apply(&lab, &["-i", "other", "--retry", &name]).expect(3);
+    assert!(other.stderr.contains("that run left kvm[1-2] too, which are not selected"), "{}", other.stderr);
+    fs::remove_file(project.path().join("inventories/other.yaml")).unwrap();
     project.all(&transaction::opened(81));
     let json = project.apply(&lab, &["--retry", &name, "--format", "json"]).expect(0).json();
     assert_eq!(statuses(&json), ["changed", "changed"], "{json:#}");

@@ -69,6 +69,24 @@ fn no_look_is_no_answer() {
     assert_eq!(told, "unknown\nunwritten\nunread\n");
 }
 
+/// What is gone need not be on disk. A write that was lost is told once, so a sync that failed by anything else counts.
+#[test]
+fn a_lost_write_is_not_tried_again() {
+    let told = |lines: &str| {
+        in_all_shells(&format!(
+            "NONCE=x\n{LIB}\nsync() {{ printf \"{lines}\" >&2; return 1; }}\nif what_is_left_to_disk a b; then echo kept; fi\n"
+        ))
+    };
+    const GONE: &str = "sync: error opening a: No such file or directory\\n";
+    const BUSYBOX: &str = "sync: can't open b: No such file or directory\\n";
+    const LOST: &str = "sync: error syncing b: Input/output error\\n";
+    assert_eq!(told(GONE), "kept\n");
+    assert_eq!(told(&format!("{GONE}{BUSYBOX}")), "kept\n");
+    for lost in ["", LOST, &format!("{GONE}{LOST}"), &format!("{LOST}{GONE}"), "sync: not found\\n"] {
+        assert_eq!(told(lost), "", "{lost}");
+    }
+}
+
 /// A snapshot is of all keys, be they more than a command takes.
 #[test]
 fn all_keys_are_recorded() {

@@ -3,10 +3,15 @@
 
 mod common;
 
-use common::project::Project;
+use common::project::{Project, Run, host_of};
+use common::transaction::{end, ended, marked, newest, read, until, wait};
 use common::{Cut, Lab};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Lets a host through where `/root/ok` is there; elsewhere the change is rolled back.
 const CHECKED: &str = "\
@@ -66,8 +71,8 @@ fn two_nodes_of_one_group_do_not_change_together() {
     assert_eq!(second, BTreeMap::from(wanted));
 }
 
-/// Ten hosts, each of which fails in another way; all others are changed, and are done before those
-/// that take their time to fail.
+/// Ten hosts, each of which fails in another way; all others are changed while the one that takes longest to fail
+/// is still at it.
 #[test]
 fn ten_that_misbehave_hold_nobody_up() {
     if !common::require_root() {
@@ -118,14 +123,20 @@ fn ten_that_misbehave_hold_nobody_up() {
         "--apply-timeout",
         "10s",
         "--confirm-timeout",
-        "5s",
+        "300s",
         "--format",
         "json",
-        "--progress",
-        "plain",
     ];
-    let run = project.kvmfw(&lab, &args).expect(4);
-    let json = run.json();
+    let kvmfw = project.spawn(&lab, &args);
+    let done = |host: &str| newest(&lab, host).is_some_and(|folder| read(&folder, "done") == "committed");
+    wait("the others are changed", Duration::from_secs(300), || {
+        names[10..].iter().all(|host| done(host)).then_some(())
+    });
+    let locked_out = newest(&lab, "kvm9").unwrap();
+    assert!(locked_out.join("applied").exists() && !locked_out.join("done").exists());
+    // They need not wait for its guard, and this test neither.
+    lab.host("kvm9", &["/var/lib/kvmfw/kvmfw.sh", "rollback"]).ok();
+    let json = end(kvmfw).expect(4).json();
     let statuses = statuses(&json);
     let bad = [
         "unreachable",
@@ -146,8 +157,181 @@ fn ten_that_misbehave_hold_nobody_up() {
     for name in &names[10..] {
         assert_eq!(statuses[*name], "changed", "{name}: {json:#}");
     }
-    let line = |name: &str| run.stderr.lines().position(|l| l.starts_with(&format!("  {name}  "))).unwrap();
-    for name in &names[10..] {
-        assert!(line(name) < line("kvm9"), "{name} waited for a host that was locked out:\n{}", run.stderr);
+}
+
+/// The hosts in the order in which they were changed.
+fn order(run: &Run) -> Vec<&str> {
+    run.stderr.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix("  changed")).collect()
+}
+
+/// kvm1 is the way to kvm2, and both are to kvm3: what cuts one of them off, cuts off who is behind it.
+#[test]
+fn who_leads_to_others_changes_after_them() {
+    if !common::require_root() {
+        return;
     }
+    let lab = Lab::builder().hosts(4).guests(false).up();
+    let project = Project::new(&lab, &["kvm1", "kvm2", "kvm3", "kvm4"], CHECKED);
+    for host in ["kvm1", "kvm2", "kvm3", "kvm4"] {
+        std::fs::write(lab.disk(host, "/root/ok"), "").unwrap();
+    }
+    // ssh takes the home from the password file, and so it is put in the place of root's.
+    let ssh = project.path().join("home/.ssh");
+    std::fs::create_dir_all(&ssh).unwrap();
+    let keys = std::fs::read_to_string(lab.dir().join("ssh_config")).unwrap();
+    let config = |jumps: &str| {
+        std::fs::write(ssh.join("config"), format!("{jumps}Match all\nUser root\n{keys}")).unwrap()
+    };
+    let kvmfw = |args: &[&str]| {
+        let of_project = project.command(&lab, args);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /root && exec \"$@\""]);
+        command.arg(project.path().join("home")).arg(of_project.get_program()).args(of_project.get_args());
+        command.env("KVMFW_RUN_DIR", project.path().join("runs")).stdin(Stdio::null());
+        end(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).expect(0)
+    };
+    let port = |port: &str| project.all(&CHECKED.replace("4242", port));
+    let apply = ["apply", "-y", "--batch", "100%", "--progress", "plain"];
+    let jump = |host: &str, jump: &str| {
+        let path = project.path().join("inventories/lab.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let with =
+            text.replace(&format!("  {host}: {{ "), &format!("  {host}: {{ ssh: {{ jump: '{jump}' }}, "));
+        assert_ne!(text, with);
+        std::fs::write(path, with).unwrap();
+    };
+
+    // Only ssh_config knows.
+    config("Host 10.99.0.12\nProxyJump 10.99.0.11\nHost 10.99.0.13\nProxyJump 10.99.0.12\n");
+    let run = kvmfw(&apply);
+    assert_eq!(&order(&run)[2..], ["kvm2", "kvm1"], "{}", run.stderr);
+    let said = "! jump-host kvm1: this host is the way to kvm2 (they were asked from its address)";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+
+    // The inventory does.
+    config("");
+    port("4243");
+    jump("kvm2", "10.99.0.11");
+    jump("kvm3", "10.99.0.11,10.99.0.12");
+    let run = kvmfw(&apply);
+    assert_eq!(&order(&run)[2..], ["kvm2", "kvm1"], "{}", run.stderr);
+
+    // A saved plan that has nobody who is behind kvm1.
+    port("4244");
+    jump("kvm3", "10.99.0.11");
+    let file = project.path().join("plan.json");
+    let file = file.to_str().unwrap();
+    kvmfw(&["plan", "-o", file, "-l", "kvm1,kvm4"]);
+    let run = kvmfw(&["apply", file, "--batch", "100%", "--progress", "plain"]);
+    assert_eq!(order(&run), ["kvm4", "kvm1"], "{}", run.stderr);
+}
+
+/// Two names lead to one host in a way that no inventory shows: one of them changes it, and the other keeps
+/// its hands off the transaction of the first.
+#[test]
+fn a_host_of_two_names_is_changed_once() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], CHECKED);
+    std::fs::write(lab.disk("kvm1", "/root/ok"), "").unwrap();
+    let path = project.path().join("inventories/lab.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let other = "  alias: { address: '10.99.0.11', ssh: { options: { ServerAliveCountMax: 4 } } }\n";
+    std::fs::write(path, text.replace("groups:\n", &format!("{other}groups:\n"))).unwrap();
+    let json =
+        project.apply(&lab, &["--batch", "100%", "--max-fail", "2", "--format", "json"]).expect(7).json();
+    let mut ends: Vec<(&str, Option<&str>)> = Vec::new();
+    for host in json["hosts"].as_array().unwrap() {
+        ends.push((host["status"].as_str().unwrap(), host["reason"].as_str()));
+    }
+    ends.sort_unstable();
+    assert_eq!(ends, [("changed", None), ("refused", Some("same_host"))], "{json:#}");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y", "-l", "kvm1"]).expect(0);
+}
+
+/// Ctrl-C on a terminal goes to all that runs there: a check that dies of it has not failed.
+#[test]
+fn an_interrupt_fails_no_check() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let all =
+        CHECKED.replace("command: test -e /root/ok, required: true", "ping: 10.99.0.11, from: controller");
+    let project = Project::new(&lab, &["kvm1"], &all);
+    let folder = project.path().display();
+    project.write(
+        "bin/ping",
+        &format!("#!/bin/sh\nmkdir {folder}/first && exit\ntouch {folder}/second\nuntil [ -e {folder}/go ]; do sleep 0.05; done\n"),
+    );
+    lab.exec(&["chmod", "755", &format!("{folder}/bin/ping")]).ok();
+    let of_project = project.command(&lab, &["apply", "-y", "--format", "json"]);
+    // The lab sets a PATH of its own.
+    let mut command = lab.exec_command("env");
+    command.arg(format!("PATH={folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+    let args: Vec<_> = of_project.get_args().collect();
+    let at = args.iter().position(|arg| *arg == "--").unwrap();
+    command.args(&args[at + 1..]).env("KVMFW_RUN_DIR", project.path().join("runs"));
+    let kvmfw = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the check runs", || project.path().join("second").exists());
+    lab.exec(&["kill", "-INT", "--", &format!("-{}", kvmfw.id())]).ok();
+    project.write("go", "");
+    let json = end(kvmfw).expect(130).json();
+    assert_eq!(host_of(&json, "kvm1")["status"], "changed", "{json:#}");
+}
+
+/// An sshd with too many logins under way drops some, by chance: that is no host that cannot be reached.
+#[test]
+fn a_login_that_is_dropped_is_begun_anew() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let config = lab.disk("kvm1", "/etc/ssh/sshd_config");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("MaxStartups 1000", "MaxStartups 1:100:1")).unwrap();
+    lab.reboot("kvm1");
+    let project = Project::new(&lab, &["kvm1"], CHECKED);
+    // Somebody who never says who he is.
+    let mut other = lab.exec_command("bash");
+    other.args(["-c", "exec 3<>/dev/tcp/10.99.0.11/22; head -n 1 <&3; read -r _"]);
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut banner = [0; 4];
+    other.stdout.as_mut().unwrap().read_exact(&mut banner).unwrap();
+    assert_eq!(&banner, b"SSH-");
+    let drops = || lab.console("kvm1").matches("past MaxStartups").count();
+    assert_eq!(drops(), 0);
+    let kvmfw = project.spawn(&lab, &["plan", "-v"]);
+    until("sshd drops it", || drops() > 0);
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    let run = end(kvmfw).expect(0);
+    assert!(run.stderr.contains("no connection: ") && run.stdout.contains("on 1 of 1 host."), "{run:?}");
+}
+
+/// What a run that was killed has left is as desired, until its guard puts it back: that is no host with nothing to do.
+#[test]
+fn what_is_not_decided_is_not_unchanged() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let held = "command: 'mkdir /root/first 2>/dev/null || sleep 100', timeout: 100s";
+    let all = CHECKED.replace("command: test -e /root/ok, required: true", held);
+    let project = Project::new(&lab, &["kvm1"], &all);
+    let mut first = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "300s"]);
+    let folder = marked(&lab, "kvm1", "applied", None);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let json = project.apply(&lab, &["--format", "json"]).expect(7).json();
+    assert_eq!(host_of(&json, "kvm1")["reason"], "locked", "{json:#}");
+    lab.host("kvm1", &["/var/lib/kvmfw/kvmfw.sh", "rollback"]).ok();
+    assert!(ended(&folder).starts_with("rolled_back"));
+    project.all(CHECKED);
+    std::fs::write(lab.disk("kvm1", "/root/ok"), "").unwrap();
+    project.apply(&lab, &[]).expect(0);
+    project.apply(&lab, &[]).expect(0);
 }

@@ -24,6 +24,8 @@ pub(super) async fn run_here(probe: &CheckProbe, timeout: Duration) -> bool {
                 .stdin(std::process::Stdio::null())
                 .stdout(std::process::Stdio::null())
                 .stderr(std::process::Stdio::null())
+                // A Ctrl-C of the terminal is for kvmfw, which still has to decide: a check that dies of it has not failed.
+                .process_group(0)
                 .kill_on_drop(true)
                 .status()
                 .await

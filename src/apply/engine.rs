@@ -132,6 +132,7 @@ impl Engine {
                 let (observed, session) =
                     observe_host(&settings, &events, &desired, &options, &ways, keep).await;
                 // Planned here and now: what was observed of a host is a lot, and not needed afterwards.
+                let ends = observed.as_ref().ok().map(|observed| plan::ways::Ends::of(observed));
                 let result = observed.map(|observed| {
                     let mut plan = plan::of(&desired, &observed, &options);
                     shared.share(&mut plan);
@@ -147,27 +148,29 @@ impl Engine {
                     }
                     None => None,
                 };
-                (index, Planned { desired, options, result }, session)
+                (index, Planned { desired, options, result }, ends, session)
             });
             names.insert(handle.id(), known);
         }
         let mut done = BTreeMap::new();
         while let Some(joined) = tasks.join_next_with_id().await {
-            let (index, planned, session) = match joined {
+            let (index, planned, ends, session) = match joined {
                 Ok((_, done)) => done,
                 Err(error) => {
                     let Some((index, desired, options)) = names.remove(&error.id()) else { continue };
                     let result =
                         Err(internal(&desired.host, "kvmfw itself failed while it looked at this host"));
-                    (index, Planned { desired, options, result }, None)
+                    (index, Planned { desired, options, result }, None, None)
                 }
             };
             if let Some(session) = session {
                 self.sessions.insert(planned.desired.host.clone(), session);
             }
-            done.insert(index, planned);
+            done.insert(index, (planned, ends));
         }
-        done.into_values().collect()
+        let mut done: Vec<(Planned, Option<plan::ways::Ends>)> = done.into_values().collect();
+        mark_ways(&mut done);
+        done.into_iter().map(|(planned, _)| planned).collect()
     }
 
     /// Looks at one host, and plans nothing. What went wrong is for the caller to tell, once.
@@ -196,6 +199,21 @@ impl Engine {
         }
         while tasks.join_next().await.is_some() {}
     }
+}
+
+fn mark_ways(done: &mut [(Planned, Option<plan::ways::Ends>)]) {
+    let mut leads = Vec::new();
+    let mut plans = Vec::new();
+    for (planned, ends) in done {
+        if planned.options.drift {
+            continue;
+        }
+        if let (Ok(plan), Some(ends)) = (&mut planned.result, ends.take()) {
+            leads.push(planned.desired.turn.leads);
+            plans.push((&mut **plan, ends));
+        }
+    }
+    plan::ways::seen(&mut plans, &leads);
 }
 
 impl Engine {

@@ -17,8 +17,35 @@ pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) type ObserveResult = Result<Box<Observed>, HostOutcome>;
 
-/// Opens a new connection, and tells how that went to who wants to know.
+/// How often a connection is begun that is dropped before anybody had to say who he is.
+const TRIES: u32 = 5;
+
+/// Before it is begun the second time, at most; then twice as long each time.
+const DROPPED_PAUSE: Duration = Duration::from_millis(600);
+
+/// Opens a new connection, and tells how that went to who wants to know. Where it is dropped, as an sshd with too
+/// many logins under way does by chance, it is begun anew.
 pub(super) async fn connect(
+    settings: &Settings,
+    events: &Events,
+    host: &str,
+    connection: &Connection,
+) -> Result<Session, TransportError> {
+    let mut pause = DROPPED_PAUSE;
+    for _ in 1..TRIES {
+        match connect_once(settings, events, host, connection).await {
+            Err(TransportError::Dropped(_)) => {}
+            result => return result,
+        }
+        // Those that were dropped together must not come back together.
+        let chance = remote::random_hex(1).ok().and_then(|hex| u32::from_str_radix(&hex, 16).ok());
+        tokio::time::sleep(pause * (64 + chance.unwrap_or(128)) / 320).await;
+        pause *= 2;
+    }
+    connect_once(settings, events, host, connection).await
+}
+
+async fn connect_once(
     settings: &Settings,
     events: &Events,
     host: &str,
@@ -149,7 +176,7 @@ pub(super) fn unreachable(host: &str, error: &TransportError) -> HostOutcome {
         TransportError::Here(_) => {
             return HostOutcome::new(host, Status::Failed).reason("here").message(error.to_string());
         }
-        TransportError::Connect(_) => "connect",
+        TransportError::Connect(_) | TransportError::Dropped(_) => "connect",
         TransportError::Lost(_) => "lost",
         TransportError::TooLong => "bad_answer",
     };

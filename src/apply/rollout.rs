@@ -1,5 +1,6 @@
 //! In what order hosts change, how many at once, and when to stop. Pure.
 
+use super::outcome::Status;
 use crate::desired::Turn;
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
@@ -56,22 +57,33 @@ pub struct Rollout {
     waiting: BTreeMap<Vec<usize>, VecDeque<usize>>,
     /// The limiting groups of each host.
     groups: Vec<Vec<usize>>,
-    /// How many more hosts of each limiting group may start.
-    room: Vec<usize>,
+    /// The limiting groups by name, and how many more hosts of each may start.
+    room: Vec<(String, usize)>,
     begun: usize,
     of: usize,
     in_flight: usize,
     parallel: usize,
     max_fail: usize,
     failed: usize,
+    /// How many more hosts may turn out to be unreachable.
+    may_be_away: usize,
+    away: usize,
 }
 
 impl Rollout {
     /// A rollout over these hosts, at most `parallel` at once. The last batch size repeats until all
-    /// have had their turn; jump hosts come after all others, each a batch of its own.
-    pub fn new(hosts: &[Turn], batches: &[Budget], max_fail: Budget, parallel: usize) -> Self {
-        let (jump, others): (Vec<usize>, Vec<usize>) =
-            (0..hosts.len()).partition(|host| hosts[*host].jump_host);
+    /// have had their turn; jump hosts come after all others, each a batch of its own, and after those that
+    /// are reached through them. More unreachable hosts than `may_be_away` stop it.
+    pub fn new(
+        hosts: &[Turn],
+        batches: &[Budget],
+        max_fail: Budget,
+        may_be_away: usize,
+        parallel: usize,
+    ) -> Self {
+        let (mut jump, others): (Vec<usize>, Vec<usize>) =
+            (0..hosts.len()).partition(|host| hosts[*host].leads > 0);
+        jump.sort_by_key(|host| hosts[*host].leads);
         let mut queue = VecDeque::new();
         let mut left = others.as_slice();
         let mut sizes = batches.iter();
@@ -84,12 +96,12 @@ impl Rollout {
         }
         queue.extend(jump.into_iter().map(|host| vec![host]));
         let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut room: Vec<usize> = Vec::new();
+        let mut room: Vec<(String, usize)> = Vec::new();
         let mut groups = Vec::with_capacity(hosts.len());
         for host in hosts {
             let of_host = host.max_in_flight.iter().map(|(name, limit)| {
                 *ids.entry(name).or_insert_with(|| {
-                    room.push((*limit).max(1));
+                    room.push((name.clone(), (*limit).max(1)));
                     room.len() - 1
                 })
             });
@@ -106,6 +118,8 @@ impl Rollout {
             parallel: parallel.max(1),
             max_fail: max_fail.of(hosts.len()).max(1),
             failed: 0,
+            may_be_away,
+            away: 0,
         }
     }
 
@@ -115,43 +129,70 @@ impl Rollout {
         if self.stopped() || self.in_flight >= self.parallel {
             return None;
         }
-        if self.waiting.is_empty() && self.in_flight == 0 {
-            self.begin();
-        }
-        let free = |groups: &[usize]| groups.iter().all(|group| self.room[*group] > 0);
-        let ready = self.waiting.iter().filter(|(groups, _)| free(groups));
-        let key = ready.min_by_key(|(_, hosts)| hosts.front().copied()).map(|(groups, _)| groups.clone())?;
+        let key = loop {
+            if let Some(key) = self.ready() {
+                break key;
+            }
+            if self.in_flight > 0 || !self.begin() {
+                return None;
+            }
+        };
         let hosts = self.waiting.get_mut(&key)?;
         let host = hosts.pop_front()?;
         if hosts.is_empty() {
             self.waiting.remove(&key);
         }
-        key.iter().for_each(|group| self.room[*group] -= 1);
+        key.iter().for_each(|group| self.room[*group].1 -= 1);
         self.in_flight += 1;
         Some(host)
     }
 
-    /// The next batch waits, if there is one.
-    fn begin(&mut self) {
-        let Some(batch) = self.batches.pop_front() else { return };
+    /// The groups of the host that is first among those that may start.
+    fn ready(&self) -> Option<Vec<usize>> {
+        let free = |groups: &[usize]| groups.iter().all(|group| self.room[*group].1 > 0);
+        let ready = self.waiting.iter().filter(|(groups, _)| free(groups));
+        ready.min_by_key(|(_, hosts)| hosts.front().copied()).map(|(groups, _)| groups.clone())
+    }
+
+    /// Lets the next batch wait, if there is one. Who waits still waits for a host that is unknown, and
+    /// has no turn in this run.
+    fn begin(&mut self) -> bool {
+        let Some(batch) = self.batches.pop_front() else { return false };
         self.begun += 1;
+        self.waiting.clear();
         for host in batch {
             self.waiting.entry(self.groups[host].clone()).or_default().push_back(host);
         }
+        true
     }
 
-    /// A host that was started has ended; whether it failed, was rolled back or is unknown.
-    pub fn ended(&mut self, host: usize, failed: bool) {
+    /// A host that was started has ended, and how. One that is unknown may still be changed, or be put back:
+    /// for its groups it stays in flight.
+    pub fn ended(&mut self, host: usize, status: Status) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.failed += usize::from(failed);
-        for group in &self.groups[host] {
-            self.room[*group] += 1;
+        self.failed += usize::from(status.is_failure());
+        self.away += usize::from(status == Status::Unreachable);
+        if status != Status::Unknown {
+            for group in &self.groups[host] {
+                self.room[*group].1 += 1;
+            }
         }
+    }
+
+    /// The group of a host that never had its turn, of which as many are unknown as may be in flight.
+    pub fn held(&self, host: usize) -> Option<&str> {
+        let full = self.groups[host].iter().map(|group| &self.room[*group]).find(|(_, room)| *room == 0);
+        full.map(|(name, _)| name.as_str())
     }
 
     /// Whether no new host may start.
     pub fn stopped(&self) -> bool {
-        self.failed >= self.max_fail
+        self.failed >= self.max_fail || self.too_many_away()
+    }
+
+    /// Whether more hosts turned out to be unreachable than may be.
+    pub fn too_many_away(&self) -> bool {
+        self.away > self.may_be_away
     }
 
     /// How many failed, of how many that stop the run.

@@ -25,6 +25,8 @@ enum Stop {
     Interrupted,
     /// More hosts cannot be reached than is allowed.
     Unreachable,
+    /// Others of this group are unknown, and count as in flight.
+    Group(String),
     /// So many failed, of so many that stop the run.
     Budget(usize, usize),
 }
@@ -35,7 +37,8 @@ impl Engine {
         let total = planned.len();
         let (mut outcomes, jobs) = sort_out(planned);
         let unreachable = outcomes.values().filter(|o| o.status == Status::Unreachable).count();
-        let too_many = unreachable > self.settings.max_unreachable.of(total);
+        let may_be = self.settings.max_unreachable.of(total);
+        let too_many = unreachable > may_be;
         if too_many && !jobs.is_empty() {
             self.events.emit(Event::Note(format!(
                 "{unreachable} of {total} hosts cannot be reached, more than --max-unreachable allows: nothing is changed"
@@ -43,23 +46,28 @@ impl Engine {
         }
         let turn = |job: &Job| {
             let turn = &job.desired.turn;
-            Turn { jump_host: turn.jump_host || job.plan.alone, ..turn.clone() }
+            Turn { leads: turn.leads.max(job.plan.leads), ..turn.clone() }
         };
         let turns: Vec<Turn> = jobs.iter().map(turn).collect();
         let settings = self.settings.clone();
-        let mut rollout = Rollout::new(&turns, &settings.batches, settings.max_fail, settings.parallel);
+        let may_be_away = may_be.saturating_sub(unreachable);
+        let mut rollout =
+            Rollout::new(&turns, &settings.batches, settings.max_fail, may_be_away, settings.parallel);
         self.events.emit(Event::Applying { hosts: jobs.len(), max_fail: rollout.budget().1 });
         self.interrupt.change();
         let mut jobs: Vec<Option<Job>> = jobs.into_iter().map(Some).collect();
         if !too_many {
             self.roll_out(&mut rollout, &mut jobs, &mut outcomes).await;
         }
-        for job in jobs.into_iter().flatten() {
+        for (turn, job) in jobs.into_iter().enumerate() {
+            let Some(job) = job else { continue };
             let (failed, budget) = rollout.budget();
             let stop = if self.interrupt.asked() {
                 Stop::Interrupted
-            } else if too_many {
+            } else if too_many || rollout.too_many_away() {
                 Stop::Unreachable
+            } else if let Some(group) = rollout.held(turn).filter(|_| failed < budget) {
+                Stop::Group(group.to_owned())
             } else {
                 Stop::Budget(failed, budget)
             };
@@ -102,7 +110,7 @@ impl Engine {
             let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
             let Some((turn, index, host)) = flying.remove(&id) else { continue };
             let outcome = joined.map_or_else(|_| lost_sight(&host), |(_, outcome)| outcome);
-            rollout.ended(turn, outcome.status.is_failure());
+            rollout.ended(turn, outcome.status);
             self.events.emit(Event::Done(outcome.clone()));
             outcomes.insert(index, outcome);
         }
@@ -142,7 +150,15 @@ fn lost_sight(host: &str) -> HostOutcome {
 fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     match &plan.verdict {
         Verdict::Changes => None,
-        Verdict::Unchanged => Some(HostOutcome::new(&plan.host, Status::Unchanged)),
+        Verdict::Unchanged => Some(match &plan.open {
+            None => HostOutcome::new(&plan.host, Status::Unchanged),
+            Some(id) => HostOutcome::new(&plan.host, Status::Refused)
+                .reason("locked")
+                .message(format!(
+                    "what is there is that of transaction {id}, which is not decided: it may be put back"
+                ))
+                .hint("wait for it, or look with kvmfw status"),
+        }),
         Verdict::Refused(refusal) => {
             let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
             let outcome =
@@ -156,6 +172,12 @@ fn skipped(job: Job, stop: &Stop) -> HostOutcome {
     let (reason, message) = match stop {
         Stop::Interrupted => ("interrupted", "interrupted before its turn".to_owned()),
         Stop::Unreachable => ("max_unreachable", "too many hosts cannot be reached".to_owned()),
+        Stop::Group(group) => (
+            "max_in_flight",
+            format!(
+                "a host of group `{group}` is unknown, and in flight for all that is known (max_in_flight)"
+            ),
+        ),
         Stop::Budget(failed, budget) => ("budget", format!("{failed} failed, and --max-fail is {budget}")),
     };
     let mut outcome = HostOutcome::new(&job.desired.host, Status::Skipped).reason(reason).message(message);

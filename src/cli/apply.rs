@@ -181,9 +181,7 @@ pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'stati
         // No transaction was opened: there is no run to undo or to look at.
         document.run = None;
     } else {
-        if command == "apply" && !alone && document.hosts.iter().any(runs::is_for_retry) {
-            document.next = Some(format!("kvmfw apply --retry {run}"));
-        }
+        document.next = runs::next(command, &document).filter(|_| !alone);
         runs::keep(common, &run, &document);
     }
     stream.rest(&document);

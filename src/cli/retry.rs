@@ -1,11 +1,12 @@
 //! `apply --retry RUN`: the hosts that an earlier run did not bring to its end. From the run's own
 //! files where they are; on a runner that has forgotten them, from what the hosts know of the run.
 
-use super::{Common, exit, runs, setup};
+use super::{Common, exit, runs, setup, shard};
 use crate::apply::HostOutcome;
 use crate::desired::Desired;
 use crate::observe::Sections;
 use crate::remote;
+use crate::report::fold_names;
 use std::collections::BTreeSet;
 
 /// Those hosts, and those that could not be asked.
@@ -22,7 +23,22 @@ pub(super) fn hosts(common: &Common, run: &str, selected: Vec<Desired>) -> Resul
         })?;
         let names: BTreeSet<&str> =
             document.hosts.iter().filter(|h| runs::is_for_retry(h)).map(|h| h.name.as_str()).collect();
-        let hosts = selected.into_iter().filter(|d| names.contains(d.host.as_str())).collect();
+        let hosts: Vec<Desired> = selected.into_iter().filter(|d| names.contains(d.host.as_str())).collect();
+        let there: BTreeSet<&str> = hosts.iter().map(|d| d.host.as_str()).collect();
+        // Of a run over all, each shard has its part.
+        let sharded = matches!(shard::chosen(common), Ok(Some(shard)) if shard.count > 1);
+        let away: Vec<&str> = names.difference(&there).filter(|_| !sharded).copied().collect();
+        if !away.is_empty() {
+            setup::complain(&format!(
+                "--retry {run}: that run left {} too, which {} not selected here, or not in this inventory",
+                fold_names(&away),
+                if away.len() == 1 { "is" } else { "are" },
+            ));
+        }
+        if hosts.is_empty() && !away.is_empty() {
+            // Another inventory, or a slip in --limit: to have nothing to do would pass for done.
+            return Err(exit::BAD_INPUT);
+        }
         (hosts, Vec::new())
     } else {
         ask(common, &run, selected)?

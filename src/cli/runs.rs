@@ -4,7 +4,7 @@
 use super::{Common, exit, saved, setup};
 use crate::apply::Status;
 use crate::problem::closest;
-use crate::report::{Document, HostEntry, Json, Renderer, fold_events};
+use crate::report::{Document, EventEntry, HostEntry, Json, Line, Renderer, fold_events};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -80,13 +80,21 @@ fn complain(folder: &Path, result: std::io::Result<()>) {
 ///
 /// Errors: there are no files of it, or they cannot be read; a sentence.
 pub(super) fn load(folder: &Path) -> Result<Document, String> {
-    let result = folder.join(RESULT);
-    if result.exists() || !folder.join(PLAN).exists() {
-        return saved::document(&result);
+    let result = saved::document(&folder.join(RESULT));
+    // It may be cut off as well.
+    if result.is_ok() || !folder.join(PLAN).exists() {
+        return result;
     }
     let plan = saved::document(&folder.join(PLAN))?;
-    let events = std::fs::read_to_string(folder.join(EVENTS)).map_err(|e| e.to_string())?;
-    Ok(fold_events(&plan, &events))
+    let events = std::fs::read(folder.join(EVENTS)).map_err(|e| e.to_string())?;
+    // Where the machine fell, the last line may end within a character.
+    let events = String::from_utf8_lossy(&events);
+    let mut document = fold_events(&plan, &events);
+    let first = events.lines().next().and_then(|line| serde_json::from_str::<Line>(line).ok());
+    if let Some(EventEntry::Start { command, .. }) = first.map(|line| line.event) {
+        document.next = next(&command, &document);
+    }
+    Ok(document)
 }
 
 /// What was planned in a run, as it was shown.
@@ -99,7 +107,14 @@ pub(super) fn plan(folder: &Path) -> Option<Document> {
 
 /// The events of a run, as they were told.
 pub(super) fn events(folder: &Path) -> Option<String> {
-    std::fs::read_to_string(folder.join(EVENTS)).ok()
+    Some(String::from_utf8_lossy(&std::fs::read(folder.join(EVENTS)).ok()?).into_owned())
+}
+
+/// What brings a run to its end, where something of it is left.
+pub(super) fn next(command: &str, document: &Document) -> Option<String> {
+    let run =
+        document.run.as_ref().filter(|_| command == "apply" && document.hosts.iter().any(is_for_retry))?;
+    Some(format!("kvmfw apply --retry {run}"))
 }
 
 /// Whether a run has to come back to a host.

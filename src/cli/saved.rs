@@ -141,8 +141,13 @@ impl SavedPlan {
             ));
             return Err(exit::BAD_INPUT);
         }
-        let names: Vec<String> = self.plan.hosts.iter().map(|h| h.name.clone()).collect();
-        desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))
+        let all: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
+        // All of them: that a host is the way to others shows only in those.
+        let mut desired =
+            desired::compile(&project, &all).map_err(|p| setup::report(common, &p, &project.sources))?;
+        let names: BTreeSet<&String> = self.plan.hosts.iter().map(|h| &h.name).collect();
+        desired.retain(|d| names.contains(&d.host));
+        Ok(desired)
     }
 
     /// What the user allowed when it was made.

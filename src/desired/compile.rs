@@ -34,6 +34,10 @@ pub fn compile(project: &Project, hosts: &[String]) -> Result<Vec<Desired>, Vec<
         .collect();
     if done.iter().all(|(_, problems)| problems.is_empty()) {
         let mut all: Vec<Desired> = done.into_iter().filter_map(|(desired, _)| desired).collect();
+        let twice = twice(&all, &by_name);
+        if !twice.is_empty() {
+            return Err(sorted(twice));
+        }
         turn::jump_hosts(&mut all);
         return Ok(all);
     }
@@ -46,6 +50,31 @@ pub fn explain_host(project: &Project, host: &str) -> Vec<Fact> {
     let mut out = Outcome { facts: Some(Vec::new()), ..Outcome::default() };
     Compiler::new(project).host(host, &mut out);
     out.facts.unwrap_or_default()
+}
+
+/// Names of one host: each would take away what only the other states.
+fn twice(all: &[Desired], by_name: &HashMap<&str, &Host>) -> Vec<Problem> {
+    let mut first: HashMap<_, &str> = HashMap::new();
+    let mut problems = Vec::new();
+    let place = |host: &str| Some(&by_name.get(host)?.entries.last()?.1.place);
+    for desired in all {
+        // Behind another jump host, or with other options (BindInterface), the same address may be another host.
+        let to = &desired.connection;
+        let Some(first) = first.insert((&to.address, to.port, &to.jump, &to.options), &desired.host) else {
+            continue;
+        };
+        let message = format!("`{first}` and `{}` are one host: both are at {}", desired.host, to.address);
+        let mut problem = Problem::new("duplicate-address", message);
+        if let Some(place) = place(&desired.host) {
+            problem = problem.at_place(place);
+        }
+        if let Some(place) = place(first) {
+            problem =
+                problem.help(format!("the other one is at {place}; keep one name, with what both state"));
+        }
+        problems.push(problem);
+    }
+    problems
 }
 
 /// The problems of all hosts, each once, saying on which hosts.

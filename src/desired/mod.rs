@@ -12,4 +12,4 @@ mod turn;
 pub use compile::{compile, explain_host};
 pub use merge::Fact;
 pub use model::*;
-pub use turn::{Turn, Way};
+pub use turn::{Turn, Way, first_and_more, jumps, warning as jump_warning};

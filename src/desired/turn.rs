@@ -20,8 +20,9 @@ pub struct Way {
 pub struct Turn {
     /// Groups of which only so many hosts change at once, and how many.
     pub max_in_flight: Vec<(String, usize)>,
-    /// Other hosts are reached through it: what cuts it off cuts them off, so it changes alone and last.
-    pub jump_host: bool,
+    /// How many jumps lead on from it, at most. What cuts off a host that leads to others cuts those off too, so it
+    /// changes alone, after all that lead nowhere and after those that it leads to. [`usize::MAX`]: last of all.
+    pub leads: usize,
 }
 
 impl Turn {
@@ -33,46 +34,84 @@ impl Turn {
             max_in_flight: limits
                 .filter_map(|g| g.entry.max_in_flight.as_ref().map(|l| limit(&g.name, l)))
                 .collect(),
-            jump_host: false,
+            leads: 0,
         }
     }
 }
 
 /// Marks the hosts that are the way to others, and warns of them.
 pub fn jump_hosts(all: &mut [Desired]) {
-    let mut behind: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for desired in all.iter() {
+    let mut behind: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (at, desired) in all.iter().enumerate() {
         for hop in desired.connection.jump.iter().flat_map(|jump| jump.split(',')) {
-            behind.entry(hop_name(hop).to_owned()).or_default().push(desired.host.clone());
+            behind.entry(hop_name(hop).to_owned()).or_default().push(at);
         }
     }
-    let at: BTreeMap<&String, &String> = all.iter().map(|d| (&d.host, &d.connection.address)).collect();
+    let names = |hosts: &[usize]| {
+        let mut names: Vec<&str> = hosts.iter().map(|at| all[*at].host.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        first_and_more(&names)
+    };
+    let addresses: BTreeMap<&String, &String> =
+        all.iter().map(|d| (&d.host, &d.connection.address)).collect();
     let ways: Arc<[Way]> = behind
         .iter()
         .map(|(hop, hosts)| Way {
-            hop: at.get(hop).map_or_else(|| hop.clone(), |address| (*address).clone()),
-            leads_to: first_and_more(&hosts.iter().collect::<Vec<_>>()).unwrap_or_default(),
+            hop: addresses.get(hop).map_or_else(|| hop.clone(), |address| (*address).clone()),
+            leads_to: names(hosts).unwrap_or_default(),
         })
         .collect();
-    for desired in all.iter_mut() {
+    let mut led: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut warnings = Vec::new();
+    for (at, desired) in all.iter().enumerate() {
+        let by = |name: &String| behind.get(name).into_iter().flatten().copied();
+        let hosts: Vec<usize> =
+            by(&desired.host).chain(by(&desired.connection.address)).filter(|other| *other != at).collect();
+        if let Some(names) = names(&hosts) {
+            warnings.push((at, warning(&names, "`jump`")));
+            led.insert(at, hosts);
+        }
+    }
+    let mut leads = vec![0; all.len()];
+    jumps(&led, &mut leads);
+    for (desired, leads) in all.iter_mut().zip(leads) {
         desired.ways = ways.clone();
-        let by = |name: &String| behind.get(name).into_iter().flatten();
-        let mut names: Vec<&String> = by(&desired.host).chain(by(&desired.connection.address)).collect();
-        names.sort();
-        names.dedup();
-        names.retain(|name| **name != desired.host);
-        let Some(names) = first_and_more(&names) else { continue };
-        let message = format!(
-            "this host is the way to {names} (`jump`): what cuts it off cuts them off too; it is changed alone, and last"
-        );
-        desired.turn.jump_host = true;
-        desired.warnings.push(Warning { code: "jump-host", message, origin: None });
+        desired.turn.leads = leads;
+    }
+    for (at, warning) in warnings {
+        all[at].warnings.push(warning);
     }
 }
 
-fn first_and_more(names: &[&String]) -> Option<String> {
+/// Says that a host is the way to others, and from what one knows it.
+pub fn warning(leads_to: &str, from: &str) -> Warning {
+    let message = format!(
+        "this host is the way to {leads_to} ({from}): what cuts it off cuts them off too; it is changed alone, and last"
+    );
+    Warning { code: "jump-host", message, origin: None }
+}
+
+/// How many jumps lead on from each host: one more than from any host behind it. `leads` is what is known
+/// already, and only grows.
+pub fn jumps(behind: &BTreeMap<usize, Vec<usize>>, leads: &mut [usize]) {
+    // Each round sees one jump further; ways in a circle end with the rounds.
+    for _ in 0..behind.len() {
+        let before = leads.to_vec();
+        for (host, others) in behind {
+            let most = others.iter().map(|other| leads[*other].saturating_add(1)).max().unwrap_or(1);
+            leads[*host] = leads[*host].max(most);
+        }
+        if before == leads {
+            return;
+        }
+    }
+}
+
+/// Names in a few words; `None` of none.
+pub fn first_and_more(names: &[&str]) -> Option<String> {
     let (first, rest) = names.split_first()?;
-    Some(if rest.is_empty() { (*first).clone() } else { format!("{first} and {} more", rest.len()) })
+    Some(if rest.is_empty() { (*first).to_owned() } else { format!("{first} and {} more", rest.len()) })
 }
 
 /// The host of `user@host:port`, as ProxyJump takes it.

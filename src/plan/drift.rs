@@ -21,7 +21,8 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         changes: Vec::new(),
         warnings: host::left_behind(desired, observed).collect(),
         bundle: super::Bundle::default(),
-        alone: false,
+        open: observed.state.open.clone(),
+        leads: 0,
     };
     let record = match refusal::record(observed) {
         Ok(Some(record)) => record,

@@ -65,8 +65,11 @@ pub struct HostPlan {
     pub warnings: Vec<Warning>,
     /// What the host gets, if this is applied.
     pub bundle: Bundle,
-    /// A guest of this host is the way to others, or to itself: it changes alone, and last.
-    pub alone: bool,
+    /// A transaction that was open when this was planned: what is there may be put back.
+    pub open: Option<String>,
+    /// How many jumps lead on from it, as in [`Turn`](crate::desired::Turn), by what was seen of the hosts. A host
+    /// with a guest that is the way to others, or to itself, is last of all.
+    pub leads: usize,
 }
 
 /// Whether there is something to do.
@@ -117,7 +120,8 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         changes: Vec::new(),
         warnings: desired.warnings.clone(),
         bundle: Bundle::default(),
-        alone: alone(desired, observed),
+        open: observed.state.open.clone(),
+        leads: if guest_leads(desired, observed) { usize::MAX } else { 0 },
     };
     let record = match record(observed) {
         Ok(record) => record.unwrap_or_default(),
@@ -224,7 +228,7 @@ fn ways<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item 
 }
 
 /// Whether hosts are reached through a guest of this one.
-fn alone(desired: &Desired, observed: &Observed) -> bool {
+fn guest_leads(desired: &Desired, observed: &Observed) -> bool {
     let own = observed.facts.guest.is_some() && desired.connection.jump.is_some();
     own || ways(desired, observed).next().is_some()
 }

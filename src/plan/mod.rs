@@ -19,6 +19,7 @@ mod rules;
 mod shared;
 mod since;
 mod sysctl;
+pub mod ways;
 mod written;
 
 pub use crate::resource::Kind;

@@ -84,6 +84,18 @@ to_disk() {
 	sync "$@"
 }
 
+# to_disk of names of which some may be gone by now. Anything else that sync(1) says means lost, and so does no
+# word at all. A second try would prove nothing: the kernel tells of a write it lost only once.
+what_is_left_to_disk() {
+	local told
+	told=$(to_disk "$@" 2>&1) && return
+	[ -n "$told" ] || return 1
+	while [ -n "$told" ]; do
+		case ${told%%"$NL"*} in *': No such file or directory') ;; *) return 1 ;; esac
+		case $told in *"$NL"*) told=${told#*"$NL"} ;; *) told= ;; esac
+	done
+}
+
 # Writes what comes in to files below $T, all of them by one program: each begins with a line of $1 and its
 # path. Lines are text; a file ends with a newline or is empty.
 unpack() {

@@ -61,9 +61,8 @@ $live
 	for file in "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d/* "$G"/net/* "$G"/adopted/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*}; do
 		[ ! -e "$file" ] || [ -p "$file" ] || set -- "$@" "$file"
 	done
-	# sync(1) also tells of files that are gone by now; what counts is that these arrived.
 	# shellcheck disable=SC2086 # our own names
-	to_disk "$@" $boot_files 2>/dev/null || to_disk "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl" "$G" $boot_files || refuse no_space "cannot sync $T to disk"
+	what_is_left_to_disk "$@" $boot_files || refuse no_space "cannot sync $T to disk"
 	run_checks before
 	section staged
 	printf 'generation=%s\n' "$generation"

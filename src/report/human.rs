@@ -40,6 +40,14 @@ impl Renderer for Human {
     }
 }
 
+/// What a run was to change. How many hosts it was is for the recap to say: they may have ended otherwise.
+fn changes_text(document: &Document, style: Style) -> String {
+    let mut out = String::new();
+    blocks(document, style, &mut out);
+    warnings(document, style, &mut out);
+    out
+}
+
 /// A plan: blocks, warnings, hosts that are left alone, one summary line.
 fn plan_text(document: &Document, style: Style) -> String {
     let mut out = changes_text(document, style);
@@ -48,14 +56,6 @@ fn plan_text(document: &Document, style: Style) -> String {
         out.push_str(&style.prose(line));
         out.push('\n');
     }
-    out
-}
-
-/// Blocks and warnings.
-fn changes_text(document: &Document, style: Style) -> String {
-    let mut out = String::new();
-    blocks(document, style, &mut out);
-    warnings(document, style, &mut out);
     out
 }
 

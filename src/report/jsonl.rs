@@ -268,7 +268,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
             Some(told) => told.clone(),
             None if begun.contains(&host.name) => Told {
                 status: Status::Unknown,
-                message: said("kvmfw ended before this host had told how it ended; its guard has decided"),
+                message: said("kvmfw ended before this host had told how it ended; its guard decides"),
                 hint: said("kvmfw status"),
                 ..interrupted
             },

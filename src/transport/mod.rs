@@ -22,6 +22,9 @@ pub enum TransportError {
     /// No connection came up; the host was not touched.
     #[error("{0}")]
     Connect(String),
+    /// The same before anybody had to say who he is: to try again is another throw of the dice.
+    #[error("{0}")]
+    Dropped(String),
     /// The connection was lost or fell silent; the document may have run, wholly or in part.
     #[error("{0}")]
     Lost(String),

@@ -147,14 +147,23 @@ fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportEr
                 ));
             }
             // What came through a command and not from an address: why it ended only that command knows.
-            if let (Some(jump), true) = (&connection.jump, words::is_end_of_way(last)) {
-                return TransportError::Connect(format!(
+            let message = match &connection.jump {
+                Some(jump) if words::is_end_of_way(last) => format!(
                     "the way through {jump} ended before the host answered; `ssh {jump}` must work here without a question, \
                      and let connections through"
-                ));
+                ),
+                _ => {
+                    let own = config::folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+                    words::last(&text, &own)
+                }
+            };
+            match words::is_dropped(&text) {
+                true if message.is_empty() => {
+                    TransportError::Dropped("ssh ended and did not say why".to_owned())
+                }
+                true => TransportError::Dropped(message),
+                false => TransportError::Connect(message),
             }
-            let own = config::folder().map(|folder| folder.display().to_string()).unwrap_or_default();
-            TransportError::Connect(words::last(&text, &own))
         }
         other => TransportError::Connect(chain(other)),
     }

@@ -25,6 +25,18 @@ pub(super) fn last(text: &str, own: &str) -> String {
     lines.iter().rfind(tells).or(lines.last()).map_or_else(String::new, |line| less_own(line, own).to_owned())
 }
 
+/// Whether a connection ended before the other end had said who it is: an sshd that has too many of them on their way in
+/// (MaxStartups) drops some at random, and ssh itself says nothing when a Ctrl-C on the terminal ends it.
+pub(super) fn is_dropped(text: &str) -> bool {
+    let dropped = |line: &str| {
+        line.trim().strip_prefix("kex_exchange_identification: ").is_some_and(|why| {
+            why.starts_with("Connection closed by remote host")
+                || why.starts_with("read: Connection reset by peer")
+        })
+    };
+    text.trim().is_empty() || text.lines().any(dropped)
+}
+
 /// Whether a line only says that what ran in place of a connection ended.
 pub(super) fn is_end_of_way(line: &str) -> bool {
     line.contains("UNKNOWN port 65535")
@@ -42,6 +54,30 @@ fn less_own<'a>(line: &'a str, own: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_drop_is_no_refusal() {
+        for (said, dropped) in [
+            (
+                "kex_exchange_identification: Connection closed by remote host\nConnection closed by 10.0.0.1 port 22\n",
+                true,
+            ),
+            (
+                "kex_exchange_identification: read: Connection reset by peer\r\nConnection reset by 10.0.0.1 port 22",
+                true,
+            ),
+            ("", true),
+            (
+                "root@10.99.0.12: Permission denied (publickey).\nConnection closed by UNKNOWN port 65535",
+                false,
+            ),
+            ("kex_exchange_identification: banner line 0: Not allowed at this time", false),
+            ("ssh: connect to host 10.0.0.1 port 22: Connection refused", false),
+            ("Host key verification failed.", false),
+        ] {
+            assert_eq!(is_dropped(said), dropped, "{said}");
+        }
+    }
 
     #[test]
     fn why_and_not_that() {

@@ -10,7 +10,7 @@ fn plain(hosts: usize) -> Vec<Turn> {
 
 /// The sizes of the batches when nothing fails.
 fn sizes(hosts: &[Turn], batches: &str) -> Vec<usize> {
-    let mut rollout = Rollout::new(hosts, &parse_batches(batches).unwrap(), Budget::Hosts(1), hosts.len());
+    let mut rollout = Rollout::new(hosts, &parse_batches(batches).unwrap(), Budget::Hosts(1), 0, hosts.len());
     let mut sizes = Vec::new();
     loop {
         let started: Vec<usize> = std::iter::from_fn(|| rollout.start()).collect();
@@ -18,7 +18,7 @@ fn sizes(hosts: &[Turn], batches: &str) -> Vec<usize> {
             return sizes;
         }
         sizes.push(started.len());
-        started.into_iter().for_each(|host| rollout.ended(host, false));
+        started.into_iter().for_each(|host| rollout.ended(host, Status::Changed));
     }
 }
 
@@ -34,31 +34,68 @@ fn canary_then_tenth_then_all() {
 #[test]
 fn jump_hosts_change_alone_and_last() {
     let mut hosts = plain(5);
-    hosts[0].jump_host = true;
-    hosts[3].jump_host = true;
+    hosts[0].leads = 2;
+    hosts[3].leads = 1;
     assert_eq!(sizes(&hosts, "100%"), [3, 1, 1]);
-    let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(1), 8);
+    let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(1), 0, 8);
     let first: BTreeSet<usize> = std::iter::from_fn(|| rollout.start()).collect();
     assert_eq!(first, BTreeSet::from([1, 2, 4]));
+    first.into_iter().for_each(|host| rollout.ended(host, Status::Changed));
+    assert_eq!(rollout.start(), Some(3), "host 3 is reached through host 0, which so comes after it");
+    assert_eq!(rollout.start(), None);
+    rollout.ended(3, Status::Changed);
+    assert_eq!(rollout.start(), Some(0));
 }
 
 #[test]
 fn two_nodes_of_one_cluster_never_change_together() {
-    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], jump_host: false };
+    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], leads: 0 };
     let hosts = [node("ceph"), node("ceph"), node("gluster"), Turn::default()];
-    let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(1), 8);
+    let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(2), 0, 8);
     let started: Vec<usize> = std::iter::from_fn(|| rollout.start()).collect();
     assert_eq!(started, [0, 2, 3], "the second node of ceph waits, and nobody waits for it");
-    rollout.ended(2, false);
+    rollout.ended(2, Status::Changed);
     assert_eq!(rollout.start(), None);
-    rollout.ended(0, false);
+    rollout.ended(0, Status::RolledBack);
     assert_eq!(rollout.start(), Some(1));
 }
 
-/// A fleet: for each host whether it is a jump host, which groups limit it, and whether it will fail.
-fn fleet() -> impl Strategy<Value = Vec<(bool, BTreeSet<u8>, bool)>> {
-    let host =
-        (prop::bool::weighted(0.1), prop::collection::btree_set(0u8..4, 0..3), prop::bool::weighted(0.2));
+/// Its guard may put it back at any moment, or its change may still be there.
+#[test]
+fn a_node_that_is_unknown_holds_its_sisters_and_nobody_else() {
+    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], leads: 0 };
+    let hosts =
+        [node("ceph"), node("ceph"), node("gluster"), node("ceph"), Turn { leads: 1, ..node("ceph") }];
+    let mut rollout = Rollout::new(&hosts, &parse_batches("2").unwrap(), Budget::Hosts(9), 0, 8);
+    assert_eq!((rollout.start(), rollout.start()), (Some(0), None));
+    rollout.ended(0, Status::Unknown);
+    assert_eq!((rollout.start(), rollout.start()), (Some(2), None), "the next batch has its turn");
+    rollout.ended(2, Status::Changed);
+    assert_eq!(rollout.start(), None);
+    assert_eq!([1, 2, 3, 4].map(|host| rollout.held(host)), [Some("ceph"), None, Some("ceph"), Some("ceph")]);
+}
+
+#[test]
+fn hosts_that_fall_away_meanwhile_stop_it_too() {
+    let mut rollout = Rollout::new(&plain(9), &parse_batches("9").unwrap(), Budget::Hosts(1), 1, 2);
+    assert_eq!((rollout.start(), rollout.start()), (Some(0), Some(1)));
+    rollout.ended(0, Status::Unreachable);
+    assert_eq!(rollout.start(), Some(2), "one may be away");
+    rollout.ended(1, Status::Unreachable);
+    assert_eq!(rollout.start(), None);
+    assert!(rollout.too_many_away());
+}
+
+/// A fleet: for each host how many jumps lead on from it, which groups limit it, and how it will end.
+fn fleet() -> impl Strategy<Value = Vec<(usize, BTreeSet<u8>, Status)>> {
+    let leads = prop_oneof![9 => Just(0usize), 1 => 1usize..4];
+    let end = prop_oneof![
+        16 => Just(Status::Changed),
+        2 => Just(Status::RolledBack),
+        1 => Just(Status::Unknown),
+        1 => Just(Status::Unreachable),
+    ];
+    let host = (leads, prop::collection::btree_set(0u8..4, 0..3), end);
     prop::collection::vec(host, 0..60)
 }
 
@@ -72,33 +109,38 @@ proptest! {
         fleet in fleet(),
         batches in prop::collection::vec(budget(), 1..4),
         max_fail in budget(),
+        may_be_away in 0usize..20,
         parallel in 1usize..12,
         order in any::<u64>(),
     ) {
         let limit = |group: u8| usize::from(group) + 1;
-        let hosts: Vec<Turn> = fleet.iter().map(|(jump, groups, _)| Turn {
+        let hosts: Vec<Turn> = fleet.iter().map(|(leads, groups, _)| Turn {
             max_in_flight: groups.iter().map(|g| (g.to_string(), limit(*g))).collect(),
-            jump_host: *jump,
+            leads: *leads,
         }).collect();
         let allowed = max_fail.of(hosts.len()).max(1);
-        let mut rollout = Rollout::new(&hosts, &batches, max_fail, parallel);
-        let (mut flying, mut seen, mut failed): (Vec<usize>, BTreeSet<usize>, usize) = Default::default();
+        let mut rollout = Rollout::new(&hosts, &batches, max_fail, may_be_away, parallel);
+        let (mut flying, mut unknown): (Vec<usize>, Vec<usize>) = Default::default();
+        let (mut seen, mut failed, mut away, mut led) = (BTreeSet::new(), 0, 0, 0);
         let mut random = order;
         loop {
             while let Some(host) = rollout.start() {
                 prop_assert!(failed < allowed, "started a host after {failed} failures of {allowed}");
+                prop_assert!(away <= may_be_away, "started a host when {away} were away, of {may_be_away}");
                 prop_assert!(seen.insert(host), "host {host} twice");
                 flying.push(host);
                 prop_assert!(flying.len() <= parallel);
                 for group in 0u8..4 {
-                    let of_group = flying.iter().filter(|h| fleet[**h].1.contains(&group)).count();
+                    let open = flying.iter().chain(&unknown);
+                    let of_group = open.filter(|h| fleet[**h].1.contains(&group)).count();
                     prop_assert!(of_group <= limit(group), "{of_group} of group {group} at once");
                 }
-                if fleet[host].0 {
+                let leads = fleet[host].0;
+                if leads > 0 {
                     prop_assert_eq!(flying.len(), 1, "a jump host is not alone");
                 }
-                let jump_before = seen.iter().any(|h| fleet[*h].0);
-                prop_assert!(fleet[host].0 || !jump_before, "a jump host was not last");
+                prop_assert!(leads >= led, "a host came after one that leads to it");
+                led = leads;
             }
             if flying.is_empty() {
                 break;
@@ -106,10 +148,22 @@ proptest! {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let at = (random >> 33) as usize % flying.len();
             let host = flying.swap_remove(at);
-            failed += usize::from(fleet[host].2);
-            rollout.ended(host, fleet[host].2);
+            let end = fleet[host].2;
+            failed += usize::from(end.is_failure());
+            away += usize::from(end == Status::Unreachable);
+            if end == Status::Unknown {
+                unknown.push(host);
+            }
+            rollout.ended(host, end);
         }
         prop_assert!(failed < allowed + parallel, "{failed} failures with a budget of {allowed}");
-        prop_assert!(failed >= allowed || seen.len() == hosts.len(), "a host never had its turn");
+        let stopped = failed >= allowed || away > may_be_away;
+        for host in 0..hosts.len() {
+            let held = fleet[host].1.iter().any(|group| {
+                unknown.iter().filter(|other| fleet[**other].1.contains(group)).count() >= limit(*group)
+            });
+            prop_assert!(stopped || held || seen.contains(&host), "host {host} never had its turn");
+            prop_assert_eq!(held, rollout.held(host).is_some());
+        }
     }
 }
