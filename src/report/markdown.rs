@@ -208,6 +208,7 @@ fn literal(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::plan::{Kind, Risk};
+    use crate::report::HostEntry;
     use proptest::prelude::*;
 
     fn change(resource: &str, diff: &str) -> ChangeEntry {
