@@ -161,6 +161,9 @@ fn limits() {
         ("@dc1", 1, "kvm41"),
         ("kvm41", 1, "kvm41"),
         ("kvm[01-03].dc1.example.net", 3, "kvm03.dc1.example.net"),
+        // As a recap names them.
+        ("kvm[01-03,05,08-09].dc1.example.net, kvm41", 7, "kvm41"),
+        ("kvm0[1,3-4].*,!kvm0[3,9]*", 2, "kvm04.dc1.example.net"),
         ("kvm0?.*,!kvm07*", 8, "kvm09.dc1.example.net"),
         ("*.dc1.*,&kvm[39-41]*", 2, "kvm40.dc1.example.net"),
         ("*.dc1.*&kvm[39-41]*", 2, "kvm40.dc1.example.net"),

@@ -126,6 +126,28 @@ fn every_form_says_the_same() {
     assert!(near.contains(&format!("did you mean `{name}`?")), "{near}");
 }
 
+/// `show` of a run is what the run itself had said, less the places of rules, which are not kept.
+#[test]
+fn show_says_what_the_run_said() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).guests(false).up();
+    let project = Project::new(&lab, &HOSTS, ALL);
+    let run = half_a_run(&lab, &project, "human");
+    let name = run.run();
+    let shown = project.kvmfw(&lab, &["show", &name]).expect(4).stdout;
+    assert!(shown.ends_with(&run.stdout), "{shown}");
+    let place = |line: &str| line.split("   # ").next().unwrap().to_owned();
+    let said: Vec<String> = run.stderr.lines().map(place).collect();
+    let plan: Vec<&str> = shown.strip_suffix(&run.stdout).unwrap().lines().collect();
+    assert!(
+        plan.iter().any(|line| line.starts_with("Plan: ") && line.contains(" on 2 of 3 hosts.")),
+        "{shown}"
+    );
+    assert!(said.windows(plan.len()).any(|part| part == plan), "{plan:#?} is no part of {said:#?}");
+}
+
 #[test]
 fn what_a_command_cannot_write_is_bad_input() {
     let lab = std::env::temp_dir();

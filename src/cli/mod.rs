@@ -189,9 +189,9 @@ impl ProgressWhen {
     fn mode(self, quiet: bool, terminal: bool) -> ProgressMode {
         match self {
             _ if quiet => ProgressMode::None,
-            ProgressWhen::Auto if terminal => ProgressMode::Bar,
-            ProgressWhen::Auto | ProgressWhen::Plain => ProgressMode::Plain,
-            ProgressWhen::Bar => ProgressMode::Bar,
+            ProgressWhen::Auto | ProgressWhen::Bar if terminal => ProgressMode::Bar,
+            // Asked for or not: a bar that nobody can see would take the lines along.
+            ProgressWhen::Auto | ProgressWhen::Bar | ProgressWhen::Plain => ProgressMode::Plain,
             ProgressWhen::None => ProgressMode::None,
         }
     }

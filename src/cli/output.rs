@@ -167,10 +167,23 @@ fn junit(common: &Common) -> Result<Option<(PathBuf, File)>, u8> {
     Ok(Some((path.clone(), file)))
 }
 
-/// Tells of something that is over.
-pub(super) fn show(common: &Common, command: &'static str, document: &Document, code: u8) -> Code {
+/// Tells of something that is over, and of what was planned before it where that is kept.
+pub(super) fn show(
+    common: &Common,
+    command: &'static str,
+    plan: Option<&Document>,
+    document: &Document,
+    code: u8,
+) -> Code {
     let junit = junit(common)?;
-    setup::print(&render(common, document, Part::All, code));
+    let part = match plan {
+        Some(plan) => {
+            setup::print(&(render(common, plan, Part::Plan, code) + "\n"));
+            Part::Recap
+        }
+        None => Part::All,
+    };
+    setup::print(&render(common, document, part, code));
     if let Some((path, file)) = junit {
         write_junit(command, document, &path, file);
     }

@@ -97,6 +97,14 @@ pub(super) fn load(folder: &Path) -> Result<Document, String> {
     Ok(document)
 }
 
+/// What was planned in a run, as it was shown.
+pub(super) fn plan(folder: &Path) -> Option<Document> {
+    let mut plan = saved::document(&folder.join(PLAN)).ok()?;
+    // The run it became is no part of what was shown.
+    plan.run = None;
+    Some(plan)
+}
+
 /// The events of a run, as they were told.
 pub(super) fn events(folder: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&std::fs::read(folder.join(EVENTS)).ok()?).into_owned())

@@ -6,7 +6,9 @@ use crate::apply::{Budget, Engine, Event, Events, Interrupt, Settings};
 use crate::desired::{self, Desired};
 use crate::inventory::{self, Connection, Locate, Project};
 use crate::problem::{Problem, Problems};
-use crate::report::{Markdown, Progress, Style, problems_json, problems_jsonl, problems_text};
+use crate::report::{
+    Markdown, Progress, Style, aside, last_word, problems_json, problems_jsonl, problems_text,
+};
 use crate::transport::{self, Via};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -42,7 +44,7 @@ pub fn print(text: &str) {
 
 /// Writes a diagnostic.
 pub fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    aside(text);
 }
 
 /// Shows problems and gives the code for bad input.
@@ -178,7 +180,9 @@ where
         exit::INTERNAL
     })?;
     let terminal = std::io::stderr().is_terminal();
-    let progress = Progress::new(common.progress.mode(common.quiet, terminal), style(common, terminal));
+    // Nothing can be drawn on a dumb one.
+    let drawable = terminal && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let progress = Progress::new(common.progress.mode(common.quiet, drawable), style(common, terminal));
     let interrupt = Arc::new(Interrupt::default());
     let result = runtime.block_on(async {
         tokio::spawn(hear_signals(interrupt.clone()));
@@ -222,11 +226,11 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
             continue;
         }
         if changing {
-            complain(
+            last_word(
                 "\nLeft: hosts in flight that are not confirmed roll back by themselves. See kvmfw status.",
             );
         } else {
-            complain("\nInterrupted; nothing was changed.");
+            last_word("\nInterrupted; nothing was changed.");
         }
         // Nothing is unwound here, so nothing that is dropped takes its files along.
         transport::clean();

@@ -4,7 +4,7 @@ use super::{Code, Common, Format, exit, output, runs, saved, setup};
 use crate::report::Document;
 use clap::Args;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
@@ -37,13 +37,25 @@ pub(super) fn run(common: &Common, args: &ShowArgs) -> Code {
     );
     // What happened is told as it was told then.
     if let ([what], Format::Jsonl) = (&args.what[..], common.format)
-        && let Some(events) =
-            (!Path::new(what).exists()).then(|| runs::events(&runs::folder(common, what))).flatten()
+        && let Some(events) = folder(common, what).and_then(|folder| runs::events(&folder))
     {
         setup::print(&events);
         return Ok(code);
     }
-    output::show(common, "show", &document, code)
+    let plan = match &args.what[..] {
+        [what] if common.format == Format::Human => folder(common, what).and_then(|f| runs::plan(&f)),
+        _ => None,
+    };
+    output::show(common, "show", plan.as_ref(), &document, code)
+}
+
+/// The folder of a run, where it is one that is meant.
+fn folder(common: &Common, what: &str) -> Option<PathBuf> {
+    let path = Path::new(what);
+    if path.exists() {
+        return path.is_dir().then(|| path.to_owned());
+    }
+    runs::is_name(what).then(|| runs::folder(common, what))
 }
 
 fn load(common: &Common, what: &str) -> Result<Document, String> {

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 /// The hosts that a limit means, in the order of the inventory.
 ///
-/// Terms are separated by commas: names, globs, `@group`, ranges `kvm[01-40]`; `&term` keeps only
+/// Terms are separated by commas: names, globs, `@group`, ranges `kvm[01-40,42]`; `&term` keeps only
 /// what it means, `!term` takes out what it means. Inside a term `a&b` is what both mean and `a&!b`
 /// what only the first means.
 ///
@@ -15,7 +15,7 @@ use std::collections::HashSet;
 pub fn select(project: &Project, limit: &str) -> Result<Vec<String>, Problem> {
     let mut chosen: Option<HashSet<usize>> = None;
     let (mut keep, mut drop) = (Vec::new(), Vec::new());
-    for term in limit.split(',').map(str::trim) {
+    for term in terms(limit).map(str::trim) {
         match (term.strip_prefix('&'), term.strip_prefix('!')) {
             (Some(rest), _) => keep.push(matching(project, rest)?),
             (_, Some(rest)) => drop.push(matching(project, rest)?),
@@ -37,6 +37,19 @@ pub fn select(project: &Project, limit: &str) -> Result<Vec<String>, Problem> {
     }
     let names = project.hosts.iter().enumerate().filter(|(at, _)| chosen.contains(at));
     Ok(names.map(|(_, host)| host.name.clone()).collect())
+}
+
+/// What commas separate. Inside of `[ ]` they are of the range, as where many hosts are named in one word.
+fn terms(limit: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    limit.split(move |c| {
+        match c {
+            '[' => inside = true,
+            ']' => inside = false,
+            _ => {}
+        }
+        c == ',' && !inside
+    })
 }
 
 /// A term of factors: `a`, `a&b`, `a&!b`.

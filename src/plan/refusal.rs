@@ -234,10 +234,11 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
     let digit = if family == Family::V4 { "4" } else { "6" };
     if let Some((backend, count)) = observed.others.backend_rules.iter().find(|(b, _)| b.ends_with(digit)) {
         let other = backend.trim_end_matches(['4', '6']);
+        let what = if *count == 1 { "rule or DROP policy is" } else { "rules or DROP policies are" };
         return Some(Refusal::new(
             "mixed_backends",
             format!(
-                "{family} is the {} one there, but {count} rules or DROP policies are loaded in the {other} one, and both decide; \
+                "{family} is the {} one there, but {count} {what} loaded in the {other} one, and both decide; \
                  move them over, or take them away there with {family}-{other} -F and -P CHAIN ACCEPT",
                 rules.backend
             ),

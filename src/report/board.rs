@@ -32,8 +32,10 @@ struct Flight {
     guard: Option<Instant>,
 }
 
-/// The longest name that gets its own column in full.
-const NAME: usize = 36;
+/// A name keeps so much, however narrow it is.
+const NAME: usize = 12;
+/// The widest the bar gets, and the narrowest.
+const BAR: (usize, usize) = (16, 4);
 
 impl Board {
     /// Takes an event into account.
@@ -73,14 +75,34 @@ impl Board {
         format!("{batch}{failed}")
     }
 
+    /// What stands around the bar: how wide that may be, and what comes after it.
+    pub fn head(&self, columns: usize, left: Option<Duration>) -> (usize, String) {
+        let left = left
+            .filter(|_| self.done > 0)
+            .map_or_else(String::new, |left| format!("  eta {}", seconds(left)));
+        let text = format!(" {}/{} hosts{}{left}", self.done, self.of, self.summary());
+        let before = 2 + self.what.chars().count() + 1;
+        let bar = columns.saturating_sub(before + text.chars().count()).clamp(BAR.1, BAR.0);
+        (bar, cut(&text, columns.saturating_sub(before + bar)))
+    }
+
     /// A line for each host in flight, at most so many and so wide; the last one counts the others.
     pub fn lines(&self, rows: usize, columns: usize, now: Instant) -> Vec<String> {
         let all = self.in_flight.len();
         let shown = if all <= rows { all } else { rows.saturating_sub(1) };
         let flights = &self.in_flight[..shown];
-        let wide = |flight: &Flight| flight.host.chars().count();
-        let width = flights.iter().map(wide).max().unwrap_or(0).min(NAME).min(columns / 2);
-        let mut lines: Vec<String> = flights.iter().map(|flight| flight.line(width, columns, now)).collect();
+        let tails: Vec<String> = flights.iter().map(|flight| flight.tail(now)).collect();
+        let widest =
+            |texts: &mut dyn Iterator<Item = &str>| texts.map(|t| t.chars().count()).max().unwrap_or(0);
+        // A long name gives way to the steps and the guards, and makes no desert beside the others.
+        let room = columns.saturating_sub(2 + widest(&mut tails.iter().map(String::as_str)));
+        let width = widest(&mut flights.iter().map(|flight| flight.host.as_str()));
+        let width = width.min(room.max(NAME)).min(columns / 2);
+        let line = |(flight, tail): (&Flight, &String)| {
+            let name = cut(&printable(&flight.host), width);
+            cut(&format!("  {name:<width$}{tail}"), columns)
+        };
+        let mut lines: Vec<String> = flights.iter().zip(&tails).map(line).collect();
         if shown < all && rows > 0 {
             lines.push(format!("  … and {} more", all - shown));
         }
@@ -99,14 +121,14 @@ impl Board {
 }
 
 impl Flight {
-    fn line(&self, width: usize, columns: usize, now: Instant) -> String {
-        let name = cut(&printable(&self.host), width);
+    /// What stands behind its name.
+    fn tail(&self, now: Instant) -> String {
         let took = seconds(now.saturating_duration_since(self.since));
         let guard = self.guard.map_or_else(String::new, |at| match at.saturating_duration_since(now) {
             Duration::ZERO => "   its guard decides now".to_owned(),
             left => format!("   guard rolls back in {}", seconds(left)),
         });
-        cut(&format!("  {name:<width$}  {:<10} {took:>4}{guard}", self.step), columns)
+        format!("  {:<10} {took:>4}{guard}", self.step)
     }
 }
 
@@ -164,6 +186,32 @@ mod tests {
         }
         let (board, now) = flying(32);
         assert_eq!(board.lines(5, 80, now).last().unwrap(), "  … and 28 more");
+    }
+
+    #[test]
+    fn a_long_name_pushes_no_guard_off_the_screen() {
+        let (mut board, now) = flying(3);
+        let long = "kvm100.a-very-long-rack-name-in-the-third-hall-of-the-north.dc1.emea.corp.example.net";
+        board.hear(&Event::Step(long.to_owned(), "confirming", Some(Duration::from_secs(8))), now);
+        let lines = board.lines(9, 79, now);
+        assert!(lines[0].ends_with("guard rolls back in 53s"), "{lines:#?}");
+        assert_eq!(
+            lines[3],
+            "  kvm100.a-very-long-rack-name-in-t…  confirming   0s   guard rolls back in 8s"
+        );
+        assert!(board.lines(9, 199, now)[3].starts_with(&format!("  {long}  confirming")));
+    }
+
+    #[test]
+    fn the_bar_gives_way_to_what_it_counts() {
+        let (mut board, now) = flying(0);
+        let head = |board: &Board, columns| board.head(columns, Some(Duration::from_secs(95)));
+        assert_eq!(head(&board, 79), (16, " 0/200 hosts  batch 2/3  failed 0/3".to_owned()));
+        board.hear(&Event::Done(HostOutcome::new("kvm1", Status::Failed)), now);
+        assert_eq!(head(&board, 79), (16, " 1/200 hosts  batch 2/3  failed 1/3  eta 95s".to_owned()));
+        assert_eq!(head(&board, 60).0, 5);
+        let (bar, text) = head(&board, 40);
+        assert_eq!((bar, text.as_str()), (4, " 1/200 hosts  batch 2/3 …"));
     }
 
     #[test]

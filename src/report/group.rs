@@ -1,6 +1,7 @@
 //! What many hosts have in common, said once: in the order of first mention.
 
 use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A thing and the hosts that have it.
@@ -29,16 +30,44 @@ pub(super) fn warnings(document: &Document) -> Vec<Group<'_, WarningEntry>> {
     group(document.hosts.iter().flat_map(|h| h.warnings.iter().map(|w| (w, h.name.as_str()))))
 }
 
-/// Hosts with something to say about themselves, equal words together; the first of each stands for all.
-pub(super) fn messages(document: &Document) -> Vec<Group<'_, HostEntry>> {
-    let mut groups: Vec<Group<'_, HostEntry>> = Vec::new();
+/// What hosts have to say about themselves, and which.
+pub(super) struct Said<'a> {
+    /// The first of them; status and hint are those of all.
+    pub host: &'a HostEntry,
+    /// The sentence.
+    pub message: Cow<'a, str>,
+    /// All of them.
+    pub names: Vec<&'a str>,
+}
+
+/// Hosts with something to say about themselves, equal words together.
+pub(super) fn messages(document: &Document) -> Vec<Said<'_>> {
+    let mut groups: Vec<Said<'_>> = Vec::new();
     let mut index = BTreeMap::new();
-    for host in document.hosts.iter().filter(|h| h.message.is_some()) {
-        let at = *index.entry((host.status, &host.message, &host.hint)).or_insert_with(|| {
-            groups.push((host, Vec::new()));
+    for host in &document.hosts {
+        let Some(message) = host.message.as_deref() else { continue };
+        let shared = without_address(message);
+        let at = *index.entry((host.status, shared.clone(), &host.hint)).or_insert_with(|| {
+            groups.push(Said { host, message: message.into(), names: Vec::new() });
             groups.len() - 1
         });
-        groups[at].1.push(&host.name);
+        if groups[at].message != message {
+            groups[at].message = shared;
+        }
+        groups[at].names.push(&host.name);
     }
     groups
+}
+
+/// Ssh names the address of a host that it cannot connect to: a rack that is off would else be as many causes as it
+/// has hosts.
+fn without_address(message: &str) -> Cow<'_, str> {
+    const BEFORE: &str = "connect to host ";
+    let address = message.split_once(BEFORE).and_then(|(_, rest)| rest.split(' ').next());
+    match address {
+        Some(address) if !address.is_empty() => {
+            message.replacen(&format!("{BEFORE}{address} "), &format!("{BEFORE}… "), 1).into()
+        }
+        _ => message.into(),
+    }
 }

@@ -2,6 +2,7 @@
 //! changes are not mentioned; the summary comes last, where the eye is.
 
 use super::document::{ChangeEntry, Document};
+use super::group::Said;
 use super::{Renderer, Style, fold_names, group, printable};
 use crate::apply::Status;
 use crate::plan::{Action, Risk};
@@ -22,7 +23,8 @@ pub enum Part {
     Plan,
     /// How it ended.
     Recap,
-    /// Both, where it is a run.
+    /// What changes and, where it is a run, how it ended: hosts had their own plans, and how many there
+    /// were of these a result does not tell.
     All,
 }
 
@@ -136,7 +138,8 @@ fn recap_text(document: &Document, style: Style) -> String {
             Status::Skipped | Status::Refused => style.warn(&word),
             _ => style.alarm(&word),
         };
-        let _ = writeln!(out, "  {word} {:>4}   {}", names.len(), printable(&fold_names(&names)));
+        let line = format!("  {word} {:>4}   {}", names.len(), printable(&fold_names(&names)));
+        let _ = writeln!(out, "{}", style.prose(&line));
     }
     if let Some(next) = &document.next {
         let _ = writeln!(out, "For the rest: {next}");
@@ -170,10 +173,13 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
     let title = format!("{} {}", change.kind.as_str(), printable(&change.resource));
     let mut who = printable(&fold_names(names));
     if names.len() > 1 {
-        let _ = write!(who, " ({})", hosts(names.len()));
+        let _ = write!(who, " ({})", hosts(names.len()).replace(' ', "\u{a0}"));
     }
-    let _ = write!(out, "{sign} {}   {who}", style.strong(&format!("{title:<36}")));
-    let mut column = 2 + title.chars().count().max(36) + 3 + who.chars().count();
+    let heading =
+        |sign: &str, title: &str| style.prose(&format!("{sign} {title}   {who}")).replace('\u{a0}', " ");
+    let title = format!("{title:<36}");
+    out.push_str(&heading(&sign, &style.strong(&title)));
+    let mut column = heading("+", &title).lines().last().map_or(0, |line| line.chars().count());
     for risk in &change.risks {
         let text = risk_words(*risk);
         column += 3 + text.chars().count();
@@ -243,9 +249,9 @@ fn warnings(document: &Document, style: Style, out: &mut String) {
 fn hosts_by_message(document: &Document, style: Style, out: &mut String) {
     let groups = group::messages(document);
     let any = !groups.is_empty();
-    for (host, names) in groups {
+    for Said { host, message, names } in groups {
         let words = format!("{} {}", printable(&fold_names(&names)), host.status.words().to_uppercase());
-        let message = printable(host.message.as_deref().unwrap_or_default());
+        let message = printable(&message);
         let _ = writeln!(out, "{}", style.prose(&format!("{}: {message}", style.alarm(&words))));
         if let Some(hint) = &host.hint {
             let _ = writeln!(out, "{}", style.prose(&format!("    → {}", printable(hint))));

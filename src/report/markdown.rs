@@ -4,7 +4,8 @@
 //! could take for its own becomes a character reference, and a fence is longer than any run of
 //! backticks inside it.
 
-use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
+use super::document::{ChangeEntry, Document, WarningEntry};
+use super::group::Said;
 use super::human::{hosts, risk_words, summary};
 use super::{Renderer, Style, fold_names, group, printable, problems_text};
 use crate::apply::Status;
@@ -30,7 +31,7 @@ impl Renderer for Markdown {
     fn render(&self, document: &Document) -> String {
         let mut blocks: Vec<String> = Vec::new();
         blocks.extend(counts(document));
-        blocks.extend(group::messages(document).iter().map(|(host, names)| message(host, names)));
+        blocks.extend(group::messages(document).iter().map(message));
         blocks.extend(group::changes(document).iter().map(|(change, names)| block(change, names)));
         blocks.extend(group::warnings(document).iter().map(|(warning, names)| note(warning, names)));
         self.fill(&format!("**{}**\n", literal(&headline(document))), &blocks)
@@ -152,14 +153,10 @@ fn block(change: &ChangeEntry, names: &[&str]) -> String {
     text
 }
 
-fn message(host: &HostEntry, names: &[&str]) -> String {
-    let mut text = format!(
-        "- **{}** {}: {}",
-        host.status.words(),
-        named(names),
-        code(host.message.as_deref().unwrap_or_default())
-    );
-    if let Some(hint) = &host.hint {
+fn message(said: &Said<'_>) -> String {
+    let mut text =
+        format!("- **{}** {}: {}", said.host.status.words(), named(&said.names), code(&said.message));
+    if let Some(hint) = &said.host.hint {
         let _ = write!(text, " → {}", code(hint));
     }
     text.push('\n');
@@ -211,6 +208,7 @@ fn literal(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::plan::{Kind, Risk};
+    use crate::report::HostEntry;
     use proptest::prelude::*;
 
     fn change(resource: &str, diff: &str) -> ChangeEntry {

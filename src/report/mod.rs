@@ -13,6 +13,7 @@ mod junit;
 mod markdown;
 mod problems;
 mod progress;
+mod screen;
 mod style;
 
 pub use board::Board;
@@ -26,7 +27,7 @@ pub use jsonl::{EventEntry, Jsonl, Line, document_of, fold_events};
 pub use junit::Junit;
 pub use markdown::{GITHUB_LIMIT, LEAST_LIMIT, Markdown};
 pub use problems::{problems_json, problems_jsonl, problems_text};
-pub use progress::{Progress, ProgressMode};
+pub use progress::{Progress, ProgressMode, aside, last_word};
 pub use style::{Style, printable};
 
 /// A form in which a document is written; each has a file of its own.

@@ -1,10 +1,12 @@
 //! What one sees while it runs, on stderr: a bar and who is in flight on a terminal, plain lines
 //! elsewhere.
 
+use super::screen::Screen;
 use super::{Board, Style, printable};
 use crate::apply::{Event, HostOutcome, Status};
-use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use std::io::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -24,26 +26,79 @@ pub struct Progress {
     mode: ProgressMode,
     style: Style,
     board: Board,
-    /// One bar whose message is the whole board, so that the screen never shows half of a change.
+    terminal: &'static dyn Terminal,
+    /// One bar with the whole board behind it, so that the screen never shows half of a change.
     bar: Option<ProgressBar>,
-}
-
-/// How long it will take, once there is something to tell it from.
-fn time_left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
-    if state.pos() > 0 {
-        let _ = write!(out, "  eta {:#}", HumanDuration(state.eta()));
-    }
 }
 
 /// Between two looks at the clocks on the screen.
 const TICK: Duration = Duration::from_millis(250);
 /// Between two signs of life where there is no terminal.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// No more drawings in a second than this, but for lines that are to stay.
+const DRAWINGS: u8 = 20;
+
+/// Where a board is drawn.
+trait Terminal: Sync {
+    /// Columns and rows as they are now, if they can be told.
+    fn size(&self) -> Option<(usize, usize)>;
+    /// Shows a text.
+    fn write(&self, text: &str);
+}
+
+struct Stderr;
+
+impl Terminal for Stderr {
+    fn size(&self) -> Option<(usize, usize)> {
+        let (columns, rows) = terminal_size::terminal_size_of(std::io::stderr())?;
+        Some((columns.0.into(), rows.0.into()))
+    }
+
+    fn write(&self, text: &str) {
+        // The terminal may be gone, and the work goes on.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// The board that is on stderr now.
+static ON_STDERR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn on_stderr() -> MutexGuard<'static, Option<ProgressBar>> {
+    ON_STDERR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a line to stderr that stays: above the board, if there is one.
+pub fn aside(text: &str) {
+    match on_stderr().as_ref() {
+        Some(bar) => {
+            let width = Stderr.size().map(|(columns, _)| columns);
+            // What would lead off the line of an echoed ^C is not needed: the board's next drawing takes that away.
+            bar.println(Style { width, ..Style::default() }.prose(text.trim_start_matches('\n')));
+        }
+        None => say(text),
+    }
+}
+
+/// The same where nothing more is to come: the board goes away.
+pub fn last_word(text: &str) {
+    if let Some(bar) = on_stderr().take() {
+        bar.finish_and_clear();
+    }
+    say(text);
+}
+
+fn say(text: &str) {
+    Stderr.write(&format!("{text}\n"));
+}
 
 impl Progress {
     /// A progress display.
     pub fn new(mode: ProgressMode, style: Style) -> Self {
-        Self { mode, style, board: Board::default(), bar: None }
+        Self::on(&Stderr, mode, style)
+    }
+
+    fn on(terminal: &'static dyn Terminal, mode: ProgressMode, style: Style) -> Self {
+        Self { mode, style, board: Board::default(), terminal, bar: None }
     }
 
     /// Runs until the engine has said its last word.
@@ -71,14 +126,10 @@ impl Progress {
         match event {
             Event::Observing(_) | Event::Applying { .. } => self.start(),
             Event::Observed(host, Some(error)) => {
-                self.line(&self.style.prose(&format!("{}: {}", printable(&host), printable(&error))));
+                self.line(&format!("{}: {}", printable(&host), printable(&error)));
             }
-            Event::Done(outcome) => {
-                // First off the board, then above it.
-                self.draw();
-                self.done(&outcome);
-            }
-            Event::Note(text) | Event::Detail(text) => self.line(&self.style.prose(&printable(&text))),
+            Event::Done(outcome) => self.done(&outcome),
+            Event::Note(text) | Event::Detail(text) => self.line(&printable(&text)),
             Event::Drain(_) => self.finish(),
             Event::Observed(_, None) | Event::Batch { .. } | Event::Step(..) => {}
         }
@@ -89,29 +140,38 @@ impl Progress {
         if self.mode != ProgressMode::Bar || self.board.of == 0 {
             return;
         }
-        let style = ProgressStyle::with_template("  {prefix} {bar:16} {pos}/{len} hosts{left}{msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .with_key("left", time_left);
-        let bar = ProgressBar::new(self.board.of as u64).with_style(style).with_prefix(self.board.what);
+        let canvas = Canvas { terminal: self.terminal, style: self.style, screen: Mutex::default() };
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(canvas), DRAWINGS);
+        let bar = ProgressBar::with_draw_target(Some(self.board.of as u64), target);
+        let bar = bar.with_prefix(self.board.what);
+        *on_stderr() = Some(bar.clone());
         self.bar = Some(bar);
         self.draw();
     }
 
-    /// Brings the screen up to the board.
-    fn draw(&self) {
+    /// Brings the screen up to the board, at the size that it has now.
+    fn draw(&mut self) {
         let Some(bar) = &self.bar else { return };
-        let (rows, columns) = (self.style.height.unwrap_or(24), self.style.width.unwrap_or(80));
+        let (columns, rows) = size(self.terminal, self.style);
+        // A line that fills its row would make the terminal wrap.
+        let columns = columns.saturating_sub(1);
+        let (wide, mut text) = self.board.head(columns, Some(bar.eta()));
         // The bar itself, a line above it, and the row on which the cursor stands.
-        let mut text = self.board.summary();
-        for line in self.board.lines(rows.saturating_sub(3), columns.saturating_sub(1), Instant::now()) {
+        for line in self.board.lines(rows.saturating_sub(3), columns, Instant::now()) {
             text.push('\n');
             text.push_str(&line);
         }
-        bar.set_position(self.board.done as u64);
-        bar.set_message(text);
+        let style = ProgressStyle::with_template(&format!("  {{prefix}} {{bar:{wide}}}{{board}}"))
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("board", move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&text);
+            });
+        // The style says nothing by itself: bar and text change in one drawing.
+        bar.set_style(style);
+        bar.update(|state| state.set_pos(self.board.done as u64));
     }
 
-    fn done(&self, outcome: &HostOutcome) {
+    fn done(&mut self, outcome: &HostOutcome) {
         let word = match outcome.status {
             Status::Changed => self.style.added(outcome.status.words()),
             Status::Unchanged | Status::Skipped => outcome.status.words().to_owned(),
@@ -122,28 +182,105 @@ impl Progress {
             text.push_str("  ");
             text.push_str(&printable(message));
         }
-        self.line(&self.style.prose(&text));
+        self.line(&text);
     }
 
-    fn line(&self, text: &str) {
-        match self.mode {
-            ProgressMode::None => {}
-            ProgressMode::Plain => say(text),
-            ProgressMode::Bar => match &self.bar {
-                Some(bar) => bar.println(text),
-                None => say(text),
-            },
+    /// A line that stays.
+    fn line(&mut self, text: &str) {
+        // First off the board, then above it.
+        self.draw();
+        match (self.mode, &self.bar) {
+            (ProgressMode::None, _) => {}
+            (ProgressMode::Bar, Some(bar)) => {
+                let (columns, _) = size(self.terminal, self.style);
+                bar.println(Style { width: Some(columns), ..self.style }.prose(text));
+            }
+            _ => say(&self.style.prose(text)),
         }
     }
 
     fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
+            let mut shown = on_stderr();
             bar.finish_and_clear();
+            *shown = None;
         }
     }
 }
 
-/// The terminal may be gone, and the work goes on.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+/// Columns and rows: as they are, as they were, or as they are anywhere.
+fn size(terminal: &dyn Terminal, style: Style) -> (usize, usize) {
+    terminal.size().unwrap_or((style.width.unwrap_or(80), style.height.unwrap_or(24)))
 }
+
+/// What the bar is drawn on.
+struct Canvas {
+    terminal: &'static dyn Terminal,
+    style: Style,
+    screen: Mutex<Screen>,
+}
+
+impl Canvas {
+    fn then(&self, what: impl FnOnce(&mut Screen)) -> std::io::Result<()> {
+        what(&mut self.screen.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Canvas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Canvas").field("screen", &self.screen).finish_non_exhaustive()
+    }
+}
+
+impl TermLike for Canvas {
+    fn width(&self) -> u16 {
+        size(self.terminal, self.style).0.try_into().unwrap_or(u16::MAX)
+    }
+
+    fn height(&self) -> u16 {
+        size(self.terminal, self.style).1.try_into().unwrap_or(u16::MAX)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> std::io::Result<()> {
+        self.then(|screen| screen.go(n, 'A'))
+    }
+
+    fn move_cursor_down(&self, n: usize) -> std::io::Result<()> {
+        self.then(|screen| screen.go(n, 'B'))
+    }
+
+    fn move_cursor_right(&self, n: usize) -> std::io::Result<()> {
+        self.then(|screen| screen.go(n, 'C'))
+    }
+
+    fn move_cursor_left(&self, n: usize) -> std::io::Result<()> {
+        self.then(|screen| screen.go(n, 'D'))
+    }
+
+    fn write_line(&self, text: &str) -> std::io::Result<()> {
+        self.then(|screen| {
+            screen.put(text);
+            screen.end();
+        })
+    }
+
+    fn write_str(&self, text: &str) -> std::io::Result<()> {
+        self.then(|screen| screen.put(text))
+    }
+
+    fn clear_line(&self) -> std::io::Result<()> {
+        self.then(Screen::clear_line)
+    }
+
+    fn flush(&self) -> std::io::Result<()> {
+        let text = self.screen.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if !text.is_empty() {
+            self.terminal.write(&text);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

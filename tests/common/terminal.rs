@@ -73,6 +73,12 @@ impl Terminal {
         self.keys.flush().unwrap();
     }
 
+    /// What Ctrl-C does.
+    pub fn interrupt(&self) {
+        let done = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
     /// Kills the ssh that holds the terminal; the far end hangs it up.
     pub fn hang_up(mut self) {
         self.child.kill().unwrap();

@@ -97,7 +97,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
         Err(outcome) => {
             let document = Document::of_outcomes(&[outcome]);
             let code = exit::of(&document, exit::DONE);
-            return output::show(common, "bootstrap", &document, code);
+            return output::show(common, "bootstrap", None, &document, code);
         }
     };
     let observed = observed.as_ref();
