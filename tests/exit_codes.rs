@@ -282,8 +282,52 @@ fn several_at_once() {
 }
 
 fn interrupt(child: &Child) {
-    let done = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    send(child, "-INT");
+}
+
+fn send(child: &Child, signal: &str) {
+    let done = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(done.success());
+}
+
+/// Whose terminal goes away, goes on with what is under way and no further; what nohup runs goes on.
+#[test]
+fn a_terminal_that_hangs_up() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).guests(false).up();
+    let with = |port: &str| {
+        format!(
+            "{OPEN}params: {{ host-firewall: {{ allow_tcp: [22, {port}] }} }}\nchecks: [{{ command: sleep 1, timeout: 5s }}]\n"
+        )
+    };
+    let project = Project::new(&lab, &[HOST, "kvm2"], &with("80"));
+    let kvmfw = start(&lab, &project);
+    until("applied", || marked(&lab, "applied"));
+    send(&kvmfw, "-HUP");
+    send(&kvmfw, "-HUP");
+    let json = document(&end(kvmfw).expect(130));
+    let statuses = |json: &serde_json::Value| -> Vec<serde_json::Value> {
+        json["hosts"].as_array().unwrap().iter().map(|h| h["status"].clone()).collect()
+    };
+    assert_eq!(statuses(&json), ["changed", "skipped"], "{json:#}");
+    let run = project.path().join("runs").join(json["run"].as_str().unwrap());
+    assert!(run.join("result.json").exists());
+
+    project.all(&with("81"));
+    let inner = project.command(&lab, &["apply", "-y", "--format", "json"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+    command.env("KVMFW_RUN_DIR", project.path().join("runs")).stdin(std::process::Stdio::null());
+    let folders = || std::fs::read_dir(lab.disk(HOST, "/var/lib/kvmfw/txn")).unwrap().count();
+    let before = folders();
+    let kvmfw =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    until("it is at it", || folders() > before);
+    send(&kvmfw, "-HUP");
+    let json = end(kvmfw).expect(0).json();
+    assert_eq!(statuses(&json), ["changed", "changed"], "{json:#}");
 }
 
 /// Interrupted while it connects, it leaves none of its files for ssh behind.

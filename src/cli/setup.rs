@@ -10,6 +10,7 @@ use crate::report::{
     Markdown, Progress, Style, aside, last_word, problems_json, problems_jsonl, problems_text,
 };
 use crate::transport::{self, Via};
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
@@ -209,15 +210,26 @@ where
 }
 
 /// Ctrl-C, or the end of a CI job: before anything is changed it ends at once, later it lets the
-/// hosts in flight come to their decision; the second time it leaves them to their guards.
+/// hosts in flight come to their decision; the second time it leaves them to their guards. A terminal that hangs up is
+/// a first time only: whoever was at it cannot have meant more, and it may be told twice.
 async fn hear_signals(interrupt: Arc<Interrupt>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return;
     };
+    // To hear it is to take away that nohup has it ignored.
+    let mut hup = (!is_ignored(Signal::SIGHUP)).then(|| signal(SignalKind::hangup()).ok()).flatten();
+    let mut hung_up = async || match &mut hup {
+        Some(hup) => hup.recv().await,
+        None => std::future::pending().await,
+    };
     loop {
-        tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+        tokio::select! {
+            _ = int.recv() => {},
+            _ = term.recv() => {},
+            _ = hung_up() => if interrupt.asked() { continue },
+        }
         let changing = interrupt.applying();
         if interrupt.ask() {
             complain(
@@ -236,6 +248,14 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
         transport::clean();
         std::process::exit(i32::from(exit::INTERRUPTED));
     }
+}
+
+/// Whether a signal was ignored when this began.
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal as i32 - 1)) != 0
 }
 
 /// This moment in UTC, by the second.
