@@ -12,9 +12,10 @@ use crate::report::{
 use crate::transport::{self, Via};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Colour and width for a stream.
@@ -36,10 +37,24 @@ pub fn style(common: &Common, terminal: bool) -> Style {
     }
 }
 
-/// Writes a result. A reader that went away is not an error.
+/// A result could not be written.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Writes a result. A reader that went away is not an error; a full disk is, and is told once.
 pub fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    let _ = std::io::stdout().flush();
+    let mut out = std::io::stdout();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        complain(&format!("cannot write the result: {error}"));
+    }
+}
+
+/// Whether a result could not be written.
+pub fn lost() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Writes a diagnostic.
