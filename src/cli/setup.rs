@@ -201,8 +201,8 @@ where
     let interrupt = Arc::new(Interrupt::default());
     let result = runtime.block_on(async {
         tokio::spawn(hear_signals(interrupt.clone()));
-        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let display = tokio::spawn(progress.run(receiver));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let display = std::thread::spawn(move || progress.run(&receiver));
         // The display may be gone; the engine's work goes on.
         let verbose = common.verbose > 0;
         let events = Events::to(move |event| match event {
@@ -214,7 +214,7 @@ where
         });
         let result = work(Engine::new(settings, events, interrupt.clone())).await;
         // The engine is gone, so the channel is closed and the display ends by itself.
-        let _ = display.await;
+        let _ = display.join();
         result
     });
     // Connections that died hold tasks that would only wait for their timeouts.
@@ -235,18 +235,22 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
         tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
         let changing = interrupt.applying();
         if interrupt.ask() {
-            complain(
-                "\nInterrupted: no new hosts; those in flight are being decided. Once more leaves them to their guards.",
-            );
+            // Nobody waits for it: a terminal that was stopped must not hold up the hosts in flight.
+            tokio::task::spawn_blocking(|| {
+                complain(
+                    "\nInterrupted: no new hosts; those in flight are being decided. Once more leaves them to their guards.",
+                )
+            });
             continue;
         }
-        if changing {
-            last_word(
-                "\nLeft: hosts in flight that are not confirmed roll back by themselves. See kvmfw status.",
-            );
-        } else {
-            last_word("\nInterrupted; nothing was changed.");
-        }
+        let said = tokio::task::spawn_blocking(move || {
+            last_word(if changing {
+                "\nLeft: hosts in flight that are not confirmed roll back by themselves. See kvmfw status."
+            } else {
+                "\nInterrupted; nothing was changed."
+            });
+        });
+        let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
         // Nothing is unwound here, so nothing that is dropped takes its files along.
         transport::clean();
         std::process::exit(i32::from(exit::INTERRUPTED));
