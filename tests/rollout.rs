@@ -95,7 +95,7 @@ fn ten_that_misbehave_hold_nobody_up() {
         let key = std::fs::read_to_string(&keys).unwrap();
         std::fs::write(&keys, format!("command=\"{script}\" {key}")).unwrap();
     };
-    lab.cut("kvm1", Cut::Both);
+    answer("kvm1", "exec sleep 1000");
     lab.cut("kvm2", Cut::From);
     lab.power_cut("kvm3");
     let known = lab.dir().join("known_hosts");
@@ -150,6 +150,8 @@ fn ten_that_misbehave_hold_nobody_up() {
         "rolled_back",
         "failed",
     ];
+    let silent = host_of(&json, "kvm1")["message"].as_str().unwrap();
+    assert!(silent.starts_with("no answer, and for 20s"), "{silent}");
     for (n, status) in bad.iter().enumerate() {
         let name = format!("kvm{}", n + 1);
         assert_eq!(statuses[&name], *status, "{name}: {json:#}");

@@ -19,10 +19,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Of so many hosts, those first in turn, the plan's connections stay open for the apply: an idle one is an
 /// ssh process here and one there.
 const KEPT: usize = 256;
+
+/// How long nothing may come from the last few hosts that are looked at: one that is silent after its login does not
+/// hold up all others for as long as it might if it were asked alone.
+const LAST_FEW: Duration = Duration::from_secs(20);
 
 /// How a run is carried out.
 #[derive(Clone, Debug)]
@@ -153,13 +158,27 @@ impl Engine {
             names.insert(handle.id(), known);
         }
         let mut done = BTreeMap::new();
-        while let Some(joined) = tasks.join_next_with_id().await {
+        let total = tasks.len();
+        while !tasks.is_empty() {
+            // A tenth of them, and none that still waits for its turn.
+            let few = tasks.len() * 10 <= total && tasks.len() <= self.settings.parallel;
+            let limit = if few { LAST_FEW } else { Duration::MAX };
+            let Ok(joined) = timeout(limit, tasks.join_next_with_id()).await else {
+                tasks.abort_all();
+                continue;
+            };
+            let Some(joined) = joined else { break };
             let (index, planned, ends, session) = match joined {
                 Ok((_, done)) => done,
                 Err(error) => {
                     let Some((index, desired, options)) = names.remove(&error.id()) else { continue };
-                    let result =
-                        Err(internal(&desired.host, "kvmfw itself failed while it looked at this host"));
+                    let result = Err(if error.is_cancelled() {
+                        let outcome = silent(&desired.host);
+                        self.events.emit(Event::Observed(desired.host.clone(), outcome.message.clone()));
+                        outcome
+                    } else {
+                        internal(&desired.host, "kvmfw itself failed while it looked at this host")
+                    });
                     (index, Planned { desired, options, result }, None, None)
                 }
             };
@@ -199,6 +218,15 @@ impl Engine {
         }
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// The outcome of a host that all others would have had to wait for.
+fn silent(host: &str) -> HostOutcome {
+    let seconds = LAST_FEW.as_secs();
+    HostOutcome::new(host, Status::Unreachable)
+        .reason("lost")
+        .message(format!("no answer, and for {seconds}s none of the others that were still to come"))
+        .hint("alone (--limit) it is given a minute")
 }
 
 fn mark_ways(done: &mut [(Planned, Option<plan::ways::Ends>)]) {
