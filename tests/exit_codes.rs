@@ -281,6 +281,25 @@ fn several_at_once() {
     assert_eq!(budget, 2, "{json:#}");
 }
 
+/// What is kept in a file must not be half of it without a word; a reader that has seen enough may go.
+#[test]
+fn a_result_that_cannot_be_written() {
+    let kvmfw = |out: std::process::Stdio| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvmfw"));
+        let child =
+            command.args(["generate", "schema", "output"]).stdout(out).stderr(std::process::Stdio::piped());
+        child.spawn().unwrap().wait_with_output().unwrap()
+    };
+    let full = kvmfw(std::fs::File::options().write(true).open("/dev/full").unwrap().into());
+    let said = String::from_utf8_lossy(&full.stderr);
+    assert_eq!(full.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("cannot write the result: No space left on device").count(), 1, "{said}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = kvmfw(writer.into());
+    assert_eq!((gone.status.code(), gone.stderr.len()), (Some(0), 0));
+}
+
 fn interrupt(child: &Child) {
     send(child, "-INT");
 }

@@ -6,6 +6,7 @@ mod common;
 use common::Lab;
 use common::project::Project;
 use common::terminal::Terminal;
+use common::transaction::{ended, newest};
 use kvmfw::apply::Status;
 use kvmfw::report::{ChangeEntry, Document, HostEntry, Human, Part, Renderer, Style};
 use serde_json::json;
@@ -31,6 +32,28 @@ fn what_is_said_meanwhile_stays_above_the_board() {
     let after = screen.split(said).nth(1).expect(&screen);
     assert!(after.starts_with("  applying "), "the board is not below it:\n{screen}");
     assert_eq!(screen.matches("  kvm1  changed\n").count(), 1, "{screen}");
+}
+
+/// Ctrl-S, or a pager that does not read: what shows the run waits, the hosts do not.
+#[test]
+fn a_stopped_terminal_rolls_nobody_back() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let slow = format!("{OPEN}checks: [{{ command: sleep 2, timeout: 5s }}]\n");
+    let project = Project::new(&lab, &["kvm1"], &slow);
+    let mut command = project.command(&lab, &["apply", "-y", "--confirm-timeout", "10s"]);
+    command.env("TERM", "xterm");
+    let mut terminal = Terminal::start(command);
+    terminal.sees("  kvm1  confirming ");
+    terminal.press("\x13");
+    let end = ended(&newest(&lab, "kvm1").unwrap());
+    terminal.press("\x11");
+    assert_eq!(end, "committed");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, 0, "{screen}");
+    assert!(screen.contains("  changed         1   kvm1\n"), "{screen}");
 }
 
 #[test]

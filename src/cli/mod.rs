@@ -213,6 +213,11 @@ pub fn run() -> ExitCode {
     if let Err(code) = output::supported(common, &cli.command) {
         return ExitCode::from(code);
     }
+    // How the hosts are matters more than what could be said of it.
+    let touches = matches!(
+        cli.command,
+        Command::Apply(_) | Command::Undo(_) | Command::Unlock(_) | Command::Bootstrap(_)
+    );
     let code = match cli.command {
         Command::Check => check::run(common),
         Command::Plan(args) => plan::run(common, &args),
@@ -228,7 +233,10 @@ pub fn run() -> ExitCode {
         Command::Inventory(args) => inventory::run(common, &args),
         Command::Generate(args) => generate::run(&args, Cli::command()),
     };
-    ExitCode::from(code.unwrap_or_else(|code| code))
+    match code.unwrap_or_else(|code| code) {
+        exit::DONE | exit::CHANGES if setup::lost() && !touches => ExitCode::from(exit::INTERNAL),
+        code => ExitCode::from(code),
+    }
 }
 
 /// A subcommand's exit code, either way: `Err` only lets `?` leave early.

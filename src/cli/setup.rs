@@ -13,9 +13,10 @@ use crate::transport::{self, Via};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Colour and width for a stream.
@@ -37,10 +38,24 @@ pub fn style(common: &Common, terminal: bool) -> Style {
     }
 }
 
-/// Writes a result. A reader that went away is not an error.
+/// A result could not be written.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Writes a result. A reader that went away is not an error; a full disk is, and is told once.
 pub fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    let _ = std::io::stdout().flush();
+    let mut out = std::io::stdout();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        complain(&format!("cannot write the result: {error}"));
+    }
+}
+
+/// Whether a result could not be written.
+pub fn lost() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Writes a diagnostic.
@@ -187,8 +202,8 @@ where
     let interrupt = Arc::new(Interrupt::default());
     let result = runtime.block_on(async {
         tokio::spawn(hear_signals(interrupt.clone()));
-        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let display = tokio::spawn(progress.run(receiver));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let display = std::thread::spawn(move || progress.run(&receiver));
         // The display may be gone; the engine's work goes on.
         let verbose = common.verbose > 0;
         let events = Events::to(move |event| match event {
@@ -200,7 +215,7 @@ where
         });
         let result = work(Engine::new(settings, events, interrupt.clone())).await;
         // The engine is gone, so the channel is closed and the display ends by itself.
-        let _ = display.await;
+        let _ = display.join();
         result
     });
     // Connections that died hold tasks that would only wait for their timeouts.
@@ -232,18 +247,22 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
         }
         let changing = interrupt.applying();
         if interrupt.ask() {
-            complain(
-                "\nInterrupted: no new hosts; those in flight are being decided. Once more leaves them to their guards.",
-            );
+            // Nobody waits for it: a terminal that was stopped must not hold up the hosts in flight.
+            tokio::task::spawn_blocking(|| {
+                complain(
+                    "\nInterrupted: no new hosts; those in flight are being decided. Once more leaves them to their guards.",
+                )
+            });
             continue;
         }
-        if changing {
-            last_word(
-                "\nLeft: hosts in flight that are not confirmed roll back by themselves. See kvmfw status.",
-            );
-        } else {
-            last_word("\nInterrupted; nothing was changed.");
-        }
+        let said = tokio::task::spawn_blocking(move || {
+            last_word(if changing {
+                "\nLeft: hosts in flight that are not confirmed roll back by themselves. See kvmfw status."
+            } else {
+                "\nInterrupted; nothing was changed."
+            });
+        });
+        let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
         // Nothing is unwound here, so nothing that is dropped takes its files along.
         transport::clean();
         std::process::exit(i32::from(exit::INTERRUPTED));

@@ -34,6 +34,8 @@ struct Flight {
 
 /// A name keeps so much, however narrow it is.
 const NAME: usize = 12;
+/// The widest column of names.
+const COLUMN: usize = 36;
 /// The widest the bar gets, and the narrowest.
 const BAR: (usize, usize) = (16, 4);
 
@@ -94,12 +96,14 @@ impl Board {
         let tails: Vec<String> = flights.iter().map(|flight| flight.tail(now)).collect();
         let widest =
             |texts: &mut dyn Iterator<Item = &str>| texts.map(|t| t.chars().count()).max().unwrap_or(0);
-        // A long name gives way to the steps and the guards, and makes no desert beside the others.
+        // Names make a column, and a long one gives way to the steps and the guards. Where there is room for it, it
+        // is there in full and moves its own line only: a column as wide as that would be a desert to all others.
         let room = columns.saturating_sub(2 + widest(&mut tails.iter().map(String::as_str)));
-        let width = widest(&mut flights.iter().map(|flight| flight.host.as_str()));
-        let width = width.min(room.max(NAME)).min(columns / 2);
+        let names = widest(&mut flights.iter().map(|flight| flight.host.as_str()));
+        let width = names.min(room.max(NAME)).min(columns / 2).min(COLUMN);
         let line = |(flight, tail): (&Flight, &String)| {
-            let name = cut(&printable(&flight.host), width);
+            let room = columns.saturating_sub(2 + tail.chars().count()).max(width);
+            let name = cut(&printable(&flight.host), room);
             cut(&format!("  {name:<width$}{tail}"), columns)
         };
         let mut lines: Vec<String> = flights.iter().zip(&tails).map(line).collect();
@@ -197,9 +201,15 @@ mod tests {
         assert!(lines[0].ends_with("guard rolls back in 53s"), "{lines:#?}");
         assert_eq!(
             lines[3],
-            "  kvm100.a-very-long-rack-name-in-t…  confirming   0s   guard rolls back in 8s"
+            "  kvm100.a-very-long-rack-name-in-th…  confirming   0s   guard rolls back in 8s"
         );
-        assert!(board.lines(9, 199, now)[3].starts_with(&format!("  {long}  confirming")));
+        // Where there is room it is there in full, and the others stay as near to their steps.
+        let lines = board.lines(9, 199, now);
+        assert!(lines[3].starts_with(&format!("  {long}  confirming")), "{lines:#?}");
+        assert!(
+            lines[0].starts_with(&format!("  {:<36}  confirming", "kvm000.dc1.example.net")),
+            "{lines:#?}"
+        );
     }
 
     #[test]

@@ -6,9 +6,9 @@ use super::{Board, Style, printable};
 use crate::apply::{Event, HostOutcome, Status};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use std::io::Write as _;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,21 +101,25 @@ impl Progress {
         Self { mode, style, board: Board::default(), terminal, bar: None }
     }
 
-    /// Runs until the engine has said its last word.
-    pub async fn run(mut self, mut events: UnboundedReceiver<Event>) {
-        let mut clock = tokio::time::interval(if self.mode == ProgressMode::Bar { TICK } else { HEARTBEAT });
-        clock.tick().await;
+    /// Runs until the engine has said its last word. This belongs on a thread of its own: a terminal that was stopped, or
+    /// a pager that does not read, holds up what writes to it.
+    pub fn run(mut self, events: &Receiver<Event>) {
+        let period = if self.mode == ProgressMode::Bar { TICK } else { HEARTBEAT };
+        let mut tick = Instant::now() + period;
         loop {
-            tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.show(event),
-                    None => break,
-                },
-                _ = clock.tick() => match self.mode {
-                    ProgressMode::Bar => self.draw(),
-                    ProgressMode::Plain if self.board.done < self.board.of => say(&self.board.heartbeat()),
-                    _ => {}
-                }
+            match events.recv_timeout(tick.saturating_duration_since(Instant::now())) {
+                Ok(event) => self.show(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if tick > Instant::now() {
+                continue;
+            }
+            tick = Instant::now() + period;
+            match self.mode {
+                ProgressMode::Bar => self.draw(),
+                ProgressMode::Plain if self.board.done < self.board.of => say(&self.board.heartbeat()),
+                _ => {}
             }
         }
         self.finish();

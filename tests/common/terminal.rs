@@ -69,7 +69,12 @@ impl Terminal {
     }
 
     pub fn type_line(&mut self, line: &str) {
-        self.keys.write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.press(&format!("{line}\n"));
+    }
+
+    /// Presses keys, such as Ctrl-S, `\x13`.
+    pub fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
         self.keys.flush().unwrap();
     }
 
