@@ -20,6 +20,9 @@ pub(super) type ObserveResult = Result<Box<Observed>, HostOutcome>;
 /// How often a connection is begun that is dropped before anybody had to say who he is.
 const TRIES: u32 = 5;
 
+/// A drop comes at once. What ends later than that was waited for: a jump host that does not get through, for one.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
 /// Before it is begun the second time, at most; then twice as long each time.
 const DROPPED_PAUSE: Duration = Duration::from_millis(600);
 
@@ -33,8 +36,9 @@ pub(super) async fn connect(
 ) -> Result<Session, TransportError> {
     let mut pause = DROPPED_PAUSE;
     for _ in 1..TRIES {
+        let start = Instant::now();
         match connect_once(settings, events, host, connection).await {
-            Err(TransportError::Dropped(_)) => {}
+            Err(TransportError::Dropped(_)) if start.elapsed() < AT_ONCE => {}
             result => return result,
         }
         // Those that were dropped together must not come back together.
