@@ -330,4 +330,8 @@ fn nothing_is_ever_asked() {
     operator.write("config", "Host kvm1\n    HostName 10.99.0.11\nHost kvm2\n    HostName 10.99.0.12\n");
     let screen = asked(&operator);
     assert!(screen.contains("the way through kvm2 ended"), "{screen}");
+    // It may have dropped us by chance; but it may also count who fails to log in.
+    let console = lab.console("kvm2");
+    let logins = console.matches("Connection closed by authenticating user").count();
+    assert!((1..=2).contains(&logins), "{logins}: {console}");
 }

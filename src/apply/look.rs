@@ -10,6 +10,8 @@ use crate::observe::{ObserveError, Observed, Sections, observe};
 use crate::plan::{self, Options};
 use crate::remote::{self, Nonce, Question};
 use crate::transport::{self, Answer, Session, TransportError};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// What a plan's one round trip may take at most, once the connection stands.
@@ -26,6 +28,15 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 /// Before it is begun the second time, at most; then twice as long each time.
 const DROPPED_PAUSE: Duration = Duration::from_millis(600);
 
+/// The jump hosts through which somebody got. Of another one nobody can tell whether it drops by chance or lets nobody
+/// in, and who fails to log in too often is banned there.
+static OPEN_JUMPS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn tries(connection: &Connection) -> u32 {
+    let open = |jump: &String| OPEN_JUMPS.lock().is_ok_and(|open| open.contains(jump));
+    if connection.jump.as_ref().is_none_or(open) { TRIES } else { 2 }
+}
+
 /// Opens a new connection, and tells how that went to who wants to know. Where it is dropped, as an sshd with too
 /// many logins under way does by chance, it is begun anew.
 pub(super) async fn connect(
@@ -35,18 +46,23 @@ pub(super) async fn connect(
     connection: &Connection,
 ) -> Result<Session, TransportError> {
     let mut pause = DROPPED_PAUSE;
-    for _ in 1..TRIES {
+    let mut tried = 0;
+    loop {
         let start = Instant::now();
-        match connect_once(settings, events, host, connection).await {
-            Err(TransportError::Dropped(_)) if start.elapsed() < AT_ONCE => {}
-            result => return result,
+        let result = connect_once(settings, events, host, connection).await;
+        tried += 1;
+        let dropped = matches!(result, Err(TransportError::Dropped(_))) && start.elapsed() < AT_ONCE;
+        if !dropped || tried >= tries(connection) {
+            if let (Ok(_), Some(jump), Ok(mut open)) = (&result, &connection.jump, OPEN_JUMPS.lock()) {
+                open.insert(jump.clone());
+            }
+            return result;
         }
         // Those that were dropped together must not come back together.
         let chance = remote::random_hex(1).ok().and_then(|hex| u32::from_str_radix(&hex, 16).ok());
         tokio::time::sleep(pause * (64 + chance.unwrap_or(128)) / 320).await;
         pause *= 2;
     }
-    connect_once(settings, events, host, connection).await
 }
 
 async fn connect_once(
