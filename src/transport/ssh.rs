@@ -82,7 +82,7 @@ impl SshSession {
             .stderr(Stdio::piped())
             .spawn()
             .await
-            .map_err(|e| TransportError::Lost(chain(&e)))?;
+            .map_err(|e| TransportError::Lost(lost(&e)))?;
         let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
         let answer = exchange(stdin, stdout, stderr, document).await?;
         let ended = child.wait().await;
@@ -93,7 +93,7 @@ impl SshSession {
             return Err(TransportError::Privilege(answer.stderr));
         }
         match ended {
-            Err(error) if answer.stdout.is_empty() => Err(TransportError::Lost(chain(&error))),
+            Err(error) if answer.stdout.is_empty() => Err(TransportError::Lost(lost(&error))),
             _ => Ok(answer),
         }
     }
@@ -169,6 +169,26 @@ fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportEr
     }
 }
 
+/// Why nothing came over a connection. Where the ssh that kept it has ended (the host was silent for too long, the line
+/// is dead), all that is left to see is its socket; what that says helps nobody.
+fn lost(error: &openssh::Error) -> String {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let ended = error.downcast_ref::<std::io::Error>().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                BrokenPipe | ConnectionRefused | ConnectionReset | NotFound | UnexpectedEof
+            )
+        });
+        if ended {
+            return "the connection was lost".to_owned();
+        }
+        cause = error.source();
+    }
+    chain(error)
+}
+
 /// An error with its causes, on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -178,4 +198,19 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lost;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn an_ssh_that_has_ended_is_a_lost_connection() {
+        let of = |kind: ErrorKind| lost(&openssh::Error::Master(Error::new(kind, "a word of a socket")));
+        assert_eq!(of(ErrorKind::UnexpectedEof), "the connection was lost");
+        assert_eq!(of(ErrorKind::NotFound), "the connection was lost");
+        assert_eq!(of(ErrorKind::OutOfMemory), "the master connection failed: a word of a socket");
+        assert_eq!(lost(&openssh::Error::Disconnected), "the connection was terminated");
+    }
 }
