@@ -245,4 +245,11 @@ fn a_run_for_which_there_is_no_room_is_refused() {
     for came in [before, after] {
         assert_eq!(came.matches("stage r1 MARK yes ends").count(), 1, "{came}");
     }
+    // Where the run itself is to lie there is none, or there is for all files but the last: each takes a page of four.
+    let refused = "\n@MARK refused\nno_space\ncannot write to /root/txn/r1\n";
+    let full = brought(Path::new("/root")).replace("TMPDIR=/dev/shm", "TMPDIR=/tmp");
+    for before in ["", "rm -f /root/full"] {
+        let told = without_room(&format!("rm -rf /root/txn\n{before}\n{full}"));
+        assert_eq!(told, refused.repeat(3), "{before}");
+    }
 }

@@ -15,11 +15,24 @@ upload() {
 }
 
 # Writes what comes in to files below $T, all of them by one program: each begins with a line of $1 and its
-# path. Lines are text; a file ends with a newline or is empty.
+# path. Lines are text; a file ends with a newline or is empty. All is read again, and whole: the awk of busybox
+# does not say that a disk was full.
 unpack() {
 	awk -v mark="$1 " -v folder="$T/" '
-		function end() { if (file != "" && close(file) != 0) { bad = 1; exit } }
-		index($0, mark) == 1 { end(); file = folder substr($0, length(mark) + 1); printf "" >file; next }
-		{ print >file }
-		END { if (!bad) end(); exit bad }'
+		function end() { if (file != "" && close(file) != 0) bad = 1 }
+		bad { exit }
+		index($0, mark) == 1 { end(); file = folder substr($0, length(mark) + 1); printf "" >file; size[file] = 0; next }
+		{ print >file; size[file] += length($0) + 1 }
+		END {
+			end()
+			RS = "\001"
+			for (file in size) {
+				got = 0
+				while ((getline text <file) > 0) got += length(text) + 1
+				close(file)
+				# No separator follows the last piece.
+				if (got != size[file] + (size[file] > 0)) bad = 1
+			}
+			exit bad
+		}'
 }
