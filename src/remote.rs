@@ -14,6 +14,7 @@ const LOOK: &str = concat!(
     include_str!("remote/others.sh"),
     include_str!("remote/probe.sh"),
 );
+const UPLOAD: &str = include_str!("remote/upload.sh");
 const TARGET: &str = include_str!("remote/target.sh");
 const HISTORY: &str = include_str!("remote/history.sh");
 const APPLIED: &str = include_str!("remote/applied.sh");
@@ -142,25 +143,15 @@ fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
 ///
 /// `files` are paths below the transaction's folder; they are ours, never the user's. `vlans` as in [`Question`].
 pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)], vlans: bool) -> String {
-    let mut doc = format!("NONCE='{}' VLANS={}\n{LIB}", nonce.as_str(), if vlans { "yes" } else { "" });
-    let _ = write!(
-        doc,
-        "T=$VAR/txn/{id}\n\
-         mkdir -p \"${{T%/*}}\" && mkdir \"$T\" || {{\n\
-         [ ! -e \"$T\" ] || refuse same_host 'this run is at this host already, under another name in the inventory'\n\
-         refuse no_space \"cannot make $T\"\n}}\n\
-         mkdir -p \"$T/new/sysctl.d\" \"$T/new/net\" \"$T/new/run\" \"$T/new/base\" \"$T/pre\" \"$T/units\" || refuse no_space \"cannot make $T\"\n\
-         unpack '@{mark}' <<'{mark}' || refuse no_space \"cannot write to $T\"\n",
-        mark = nonce.as_str()
-    );
+    let (mark, vlans) = (nonce.as_str(), if vlans { "yes" } else { "" });
+    let mut doc = format!("NONCE='{mark}' VLANS={vlans}\n{LIB}{UPLOAD}files() {{\n\t\"$@\" <<'{mark}'\n");
     let units = UNITS.iter().map(|(name, text)| (format!("units/{name}"), *text));
     let files = files.iter().map(|(name, text)| (name.clone(), &**text));
     for (name, text) in [("kvmfw.sh".to_owned(), KVMFW_SH)].into_iter().chain(units).chain(files) {
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        let _ = write!(doc, "@{mark} {name}\n{text}{newline}", mark = nonce.as_str());
+        let _ = write!(doc, "@{mark} {name}\n{text}{newline}");
     }
-    let _ = writeln!(doc, "{}", nonce.as_str());
-    let _ = writeln!(doc, "export NONCE VLANS SSH_CONNECTION\nexec sh \"$T/kvmfw.sh\" stage {id} </dev/null");
+    let _ = writeln!(doc, "{mark}\n}}\nupload {id}");
     doc
 }
 

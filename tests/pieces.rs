@@ -1,10 +1,13 @@
-//! Pieces of the sh of a transaction (`src/remote`: `keys.sh`, `persist.sh`, `lib.sh`), in every shell that hosts have.
+//! Pieces of the sh of a transaction (`src/remote`: `keys.sh`, `persist.sh`, `lib.sh`, `upload.sh`), in every shell that hosts have.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
 
 use common::all_shells::in_all_shells;
+use kvmfw::remote::{KVMFW_SH, Nonce, stage};
 use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
 
 /// The lines of the file that differ. What is read is this machine's `/proc/sys`.
 fn differing(lines: &str) -> String {
@@ -156,7 +159,7 @@ fn without_room(script: &str) -> String {
         "mount -t tmpfs -o size=16k none /root\ncat /dev/zero 2>/dev/null >/root/full\nfor sh in dash bash 'busybox sh'; do $sh {}; done",
         file.path().display()
     );
-    let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &lines]).output().unwrap();
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &lines]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -192,4 +195,61 @@ fn a_change_is_found_without_a_disk() {
     let way = "*filter\n:KVMFW-X - [0:0]\n-X KVMFW-X\nCOMMIT\n";
     assert_eq!(in_all_shells(&script), way);
     assert_eq!(without_room(&script), way.repeat(3));
+}
+
+/// The document that brings a run to a host, as it is, but for where the host keeps runs, and for what the run does:
+/// it tells what it was given. The nonce is `MARK`.
+fn brought(var: &Path) -> String {
+    const TELL: &str = "echo \"$* $NONCE $VLANS $SSH_CONNECTION $(cat)\"; cd \"${0%/*}\" && find . -type d | sort && \
+                        cksum <units/kvmfw.service && echo \"$(cat new/empty) $(cat new/text)\"\n";
+    let nonce = Nonce::fresh().unwrap();
+    let files = [("new/empty".to_owned(), "".into()), ("new/text".to_owned(), "$(id)\n'\\x\t`".into())];
+    stage(&nonce, "r1", &files, true)
+        .replace(KVMFW_SH, TELL)
+        .replace("VAR=/var/lib/kvmfw", &format!("VAR={}\nSSH_CONNECTION=ends", var.display()))
+        .replace(nonce.as_str(), "MARK")
+}
+
+#[test]
+fn a_run_comes_to_its_host_once() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let var = folder.path().join("var");
+    let anew = format!("rm -rf {}\n{}", var.display(), brought(&var));
+    let unit = Command::new("sh").args(["-c", "cksum <src/remote/kvmfw.service"]).output().unwrap();
+    let told = format!(
+        "stage r1 MARK yes ends \n.\n./new\n./new/base\n./new/net\n./new/run\n./new/sysctl.d\n./pre\n./units\n\
+         {} $(id)\n'\\x\t`\n",
+        String::from_utf8(unit.stdout).unwrap()
+    );
+    assert_eq!(in_all_shells(&anew), told);
+    // Its folder is there, so it is this host already.
+    let twice =
+        "\n@MARK refused\nsame_host\nthis run is at this host already, under another name in the inventory\n";
+    assert_eq!(in_all_shells(&brought(&var)), twice);
+    let nowhere = "\n@MARK refused\nno_space\ncannot make /dev/null/txn/r1\n";
+    assert_eq!(in_all_shells(&brought(Path::new("/dev/null"))), nowhere);
+}
+
+/// bash keeps so long a document in a file.
+#[test]
+fn a_run_for_which_there_is_no_room_is_refused() {
+    if !common::require_root() {
+        return;
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let anew = format!("rm -rf {0}/txn\n{1}", folder.path().display(), brought(folder.path()));
+    let long = anew.replace("\n$(id)\n", &format!("\n{}\n$(id)\n", "long ".repeat(20_000)));
+    let told = without_room(&long);
+    let refused = format!("\n@MARK refused\nno_space\ncannot write to {}/txn/r1\n", folder.path().display());
+    let (before, after) = told.split_once(&refused).expect(&told);
+    for came in [before, after] {
+        assert_eq!(came.matches("stage r1 MARK yes ends").count(), 1, "{came}");
+    }
+    // Where the run itself is to lie there is none, or there is for all files but the last: each takes a page of four.
+    let refused = "\n@MARK refused\nno_space\ncannot write to /root/txn/r1\n";
+    let full = brought(Path::new("/root")).replace("TMPDIR=/dev/shm", "TMPDIR=/tmp");
+    for before in ["", "rm -f /root/full"] {
+        let told = without_room(&format!("rm -rf /root/txn\n{before}\n{full}"));
+        assert_eq!(told, refused.repeat(3), "{before}");
+    }
 }

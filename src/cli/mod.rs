@@ -234,7 +234,7 @@ pub fn run() -> ExitCode {
         Command::Generate(args) => generate::run(&args, Cli::command()),
     };
     match code.unwrap_or_else(|code| code) {
-        exit::DONE | exit::CHANGES if setup::lost() && !touches => ExitCode::from(exit::INTERNAL),
+        exit::DONE | exit::CHANGES if setup::result_lost() && !touches => ExitCode::from(exit::INTERNAL),
         code => ExitCode::from(code),
     }
 }

@@ -54,7 +54,7 @@ pub fn print(text: &str) {
 }
 
 /// Whether a result could not be written.
-pub fn lost() -> bool {
+pub fn result_lost() -> bool {
     LOST.load(Ordering::Relaxed)
 }
 

@@ -96,16 +96,6 @@ what_is_left_to_disk() {
 	done
 }
 
-# Writes what comes in to files below $T, all of them by one program: each begins with a line of $1 and its
-# path. Lines are text; a file ends with a newline or is empty.
-unpack() {
-	awk -v mark="$1 " -v folder="$T/" '
-		function end() { if (file != "" && close(file) != 0) { bad = 1; exit } }
-		index($0, mark) == 1 { end(); file = folder substr($0, length(mark) + 1); printf "" >file; next }
-		{ print >file }
-		END { if (!bad) end(); exit bad }'
-}
-
 # Gives text $1 to a command as its stdin, and sets said to all that it says. A pipe has two processes more; but bash
 # may keep a text in a file, and where there is no room for that a way back still has to be found.
 fed() {
