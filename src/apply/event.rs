@@ -1,6 +1,7 @@
 //! What happens while it happens. The engine emits, renderers listen; neither knows the other.
 
 use super::HostOutcome;
+use crate::plan::HostPlan;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,8 @@ pub enum Event {
     Observing(usize),
     /// A host was observed, or could not be; the error.
     Observed(String, Option<String>),
+    /// A host that had not answered when the others began has its plan now.
+    Planned(Box<HostPlan>),
     /// So many hosts are about to be changed, and so many failures stop that.
     Applying {
         /// How many.

@@ -3,16 +3,20 @@
 mod checks;
 mod engine;
 mod event;
+mod late;
 mod look;
 mod outcome;
+mod planning;
 mod proof;
 mod rollout;
 mod run;
 mod transaction;
 mod ways;
 
-pub use engine::{Engine, Interrupt, Planned, Settings};
+pub use engine::{Engine, Interrupt, Settings};
 pub use event::{Event, Events};
+pub use late::LATE;
 pub use outcome::{HostOutcome, Status, TransactionState};
+pub use planning::{Check, Planned, Purpose};
 pub use proof::{Kept, Proof};
 pub use rollout::{Budget, Rollout, parse_batches};

@@ -72,8 +72,9 @@ pub struct Rollout {
 
 impl Rollout {
     /// A rollout over these hosts, at most `parallel` at once. The last batch size repeats until all
-    /// have had their turn; jump hosts come after all others, each a batch of its own, and after those that
-    /// are reached through them. More unreachable hosts than `may_be_away` stop it.
+    /// have had their turn. Hosts that are `late` come after those, in one batch more; jump hosts after all others,
+    /// each a batch of its own, and after those that are reached through them. More unreachable hosts than
+    /// `may_be_away` stop it.
     pub fn new(
         hosts: &[Turn],
         batches: &[Budget],
@@ -84,6 +85,7 @@ impl Rollout {
         let (mut jump, others): (Vec<usize>, Vec<usize>) =
             (0..hosts.len()).partition(|host| hosts[*host].leads > 0);
         jump.sort_by_key(|host| hosts[*host].leads);
+        let (late, others): (Vec<usize>, Vec<usize>) = others.into_iter().partition(|host| hosts[*host].late);
         let mut queue = VecDeque::new();
         let mut left = others.as_slice();
         let mut sizes = batches.iter();
@@ -94,6 +96,7 @@ impl Rollout {
             queue.push_back(batch.to_vec());
             left = rest;
         }
+        queue.extend((!late.is_empty()).then_some(late));
         queue.extend(jump.into_iter().map(|host| vec![host]));
         let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
         let mut room: Vec<(String, usize)> = Vec::new();

@@ -1,12 +1,15 @@
 //! A run over the hosts: who starts when is for the rollout to say, here it is done.
 
-use super::Event;
-use super::engine::{Engine, Planned};
+use super::engine::{Engine, Interrupt};
+use super::late::{self, Look, Looked};
 use super::outcome::{HostOutcome, Status};
+use super::planning::Planned;
 use super::rollout::Rollout;
 use super::transaction::apply_host;
+use super::{Event, Events};
 use crate::desired::{Desired, Turn};
 use crate::plan::{HostPlan, Options, Verdict};
+use crate::transport::Session;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -17,7 +20,14 @@ struct Job {
     index: usize,
     desired: Arc<Desired>,
     options: Options,
-    plan: Box<HostPlan>,
+    work: Work,
+}
+
+enum Work {
+    /// Its plan, to be carried out.
+    Plan(Box<HostPlan>),
+    /// The look that brings the plan.
+    Look(Look),
 }
 
 /// Why a host never had its turn.
@@ -35,7 +45,7 @@ impl Engine {
     /// Carries plans out, batch by batch. Outcomes come in the order of the plans.
     pub async fn apply(&mut self, planned: Vec<Planned>) -> Vec<HostOutcome> {
         let total = planned.len();
-        let (mut outcomes, jobs) = sort_out(planned);
+        let (mut outcomes, jobs) = self.sort_out(planned);
         let unreachable = outcomes.values().filter(|o| o.status == Status::Unreachable).count();
         let may_be = self.settings.max_unreachable.of(total);
         let too_many = unreachable > may_be;
@@ -45,8 +55,11 @@ impl Engine {
             )));
         }
         let turn = |job: &Job| {
-            let turn = &job.desired.turn;
-            Turn { leads: turn.leads.max(job.plan.leads), ..turn.clone() }
+            let turn = job.desired.turn.clone();
+            match &job.work {
+                Work::Plan(plan) => Turn { leads: turn.leads.max(plan.leads), ..turn },
+                Work::Look(_) => Turn { late: true, ..turn },
+            }
         };
         let turns: Vec<Turn> = jobs.iter().map(turn).collect();
         let settings = self.settings.clone();
@@ -71,10 +84,34 @@ impl Engine {
             } else {
                 Stop::Budget(failed, budget)
             };
-            outcomes.insert(job.index, skipped(job, &stop));
+            outcomes.insert(job.index, left_out(job, &stop).await);
         }
         self.close().await;
         outcomes.into_values().collect()
+    }
+
+    /// Hosts that need no transaction, with their outcomes; and the others.
+    fn sort_out(&mut self, planned: Vec<Planned>) -> (BTreeMap<usize, HostOutcome>, Vec<Job>) {
+        let mut outcomes = BTreeMap::new();
+        let mut jobs = Vec::new();
+        for (index, Planned { desired, options, result }) in planned.into_iter().enumerate() {
+            let work = match (result, self.late.remove(&desired.host)) {
+                (_, Some(look)) => Work::Look(look),
+                (Ok(plan), None) => match settled(&plan) {
+                    Some(outcome) => {
+                        outcomes.insert(index, HostOutcome { plan: Some(plan), ..outcome });
+                        continue;
+                    }
+                    None => Work::Plan(plan),
+                },
+                (Err(outcome), None) => {
+                    outcomes.insert(index, outcome);
+                    continue;
+                }
+            };
+            jobs.push(Job { index, desired, options, work });
+        }
+        (outcomes, jobs)
     }
 
     /// Starts each host when its turn has come, until none is left that may start. What never had its
@@ -101,8 +138,16 @@ impl Engine {
                 let known = (turn, job.index, job.desired.host.clone());
                 let session = self.sessions.remove(&job.desired.host);
                 let (settings, events) = (self.settings.clone(), self.events.clone());
+                let interrupt = self.interrupt.clone();
                 let task = tasks.spawn(async move {
-                    apply_host(&settings, &events, &job.desired, &job.options, job.plan, session).await
+                    let (plan, session) = match job.work {
+                        Work::Plan(plan) => (plan, session),
+                        Work::Look(look) => match plan_late(look, &events, &interrupt, &job.desired).await {
+                            Ok(planned) => planned,
+                            Err(outcome) => return outcome,
+                        },
+                    };
+                    apply_host(&settings, &events, &job.desired, &job.options, plan, session).await
                 });
                 flying.insert(task.id(), known);
             }
@@ -117,25 +162,31 @@ impl Engine {
     }
 }
 
-/// Hosts that need no transaction, with their outcomes; and the others.
-fn sort_out(planned: Vec<Planned>) -> (BTreeMap<usize, HostOutcome>, Vec<Job>) {
-    let mut outcomes = BTreeMap::new();
-    let mut jobs = Vec::new();
-    for (index, planned) in planned.into_iter().enumerate() {
-        match planned.result {
-            Err(outcome) => {
-                outcomes.insert(index, outcome);
+/// The plan of a host whose answer was still to come; or its outcome, where there is nothing to carry out.
+async fn plan_late(
+    look: Look,
+    events: &Events,
+    interrupt: &Interrupt,
+    desired: &Desired,
+) -> Result<(Box<HostPlan>, Option<Session>), HostOutcome> {
+    events.emit(Event::Step(desired.host.clone(), "looking", None));
+    let Looked { result, session, .. } = look.end(interrupt).await;
+    let outcome = match result {
+        Err(outcome) => outcome,
+        Ok(plan) => {
+            events.emit(Event::Planned(plan.clone()));
+            match settled(&plan)
+                .or_else(|| interrupt.asked().then(|| skipped(&plan.host, &Stop::Interrupted)))
+            {
+                None => return Ok((plan, session)),
+                Some(outcome) => HostOutcome { plan: Some(plan), ..outcome },
             }
-            Ok(plan) => match settled(&plan) {
-                Some(mut outcome) => {
-                    outcome.plan = Some(plan);
-                    outcomes.insert(index, outcome);
-                }
-                None => jobs.push(Job { index, desired: planned.desired, options: planned.options, plan }),
-            },
         }
+    };
+    if let Some(session) = session {
+        session.close().await;
     }
-    (outcomes, jobs)
+    Err(outcome)
 }
 
 /// A bug of ours: the host's guard decides, and the user is told that we do not know.
@@ -168,7 +219,27 @@ fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     }
 }
 
-fn skipped(job: Job, stop: &Stop) -> HostOutcome {
+/// The outcome of a host that never had its turn: what its look came to, if there is no plan of it.
+async fn left_out(job: Job, stop: &Stop) -> HostOutcome {
+    let host = &job.desired.host;
+    let plan = match job.work {
+        Work::Plan(plan) => plan,
+        Work::Look(mut look) => {
+            let Some(Looked { result, session, .. }) = look.over() else { return late::unanswered(host) };
+            if let Some(session) = session {
+                session.close().await;
+            }
+            match result {
+                Ok(plan) => plan,
+                Err(outcome) => return outcome,
+            }
+        }
+    };
+    let outcome = settled(&plan).unwrap_or_else(|| skipped(host, stop));
+    HostOutcome { plan: Some(plan), ..outcome }
+}
+
+fn skipped(host: &str, stop: &Stop) -> HostOutcome {
     let (reason, message) = match stop {
         Stop::Interrupted => ("interrupted", "interrupted before its turn".to_owned()),
         Stop::Unreachable => ("max_unreachable", "too many hosts cannot be reached".to_owned()),
@@ -180,7 +251,5 @@ fn skipped(job: Job, stop: &Stop) -> HostOutcome {
         ),
         Stop::Budget(failed, budget) => ("budget", format!("{failed} failed, and --max-fail is {budget}")),
     };
-    let mut outcome = HostOutcome::new(&job.desired.host, Status::Skipped).reason(reason).message(message);
-    outcome.plan = Some(job.plan);
-    outcome
+    HostOutcome::new(host, Status::Skipped).reason(reason).message(message)
 }

@@ -3,7 +3,7 @@
 use super::output::{Output, Stream};
 use super::saved::SavedPlan;
 use super::{Code, Common, Format, exit, retry, runs, setup};
-use crate::apply::{Budget, Engine, HostOutcome, Proof, Settings, Status, parse_batches};
+use crate::apply::{Budget, Engine, HostOutcome, Proof, Purpose, Settings, Status, parse_batches};
 use crate::desired::Desired;
 use crate::plan::{Acceptable, Options};
 use crate::report::{Document, Human, Part, Renderer};
@@ -11,6 +11,7 @@ use crate::transport::Via;
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Flags of `apply`.
@@ -201,10 +202,11 @@ async fn work(
     hosts: Vec<(Desired, Options)>,
     saved: Option<SavedPlan>,
 ) -> Result<Vec<HostOutcome>, u8> {
-    let mut planned = engine.plan(hosts, true).await;
-    if let Some(saved) = &saved {
-        planned.iter_mut().for_each(|p| saved.hold(p));
+    let asks = saved.is_none() && !common.yes;
+    if let Some(saved) = saved {
+        engine.only_if(Arc::new(move |plan| saved.hold(plan)));
     }
+    let planned = engine.plan(hosts, if asks { Purpose::Ask } else { Purpose::Go }).await;
     let mut document = Document::of_plan(&planned);
     stream.planned(&document);
     if document.count(Status::Changed) > 0 {
@@ -213,7 +215,7 @@ async fn work(
             let style = setup::style(common, std::io::IsTerminal::is_terminal(&std::io::stderr()));
             setup::complain(&Human { style, part: Part::Plan }.render(&document));
         }
-        if saved.is_none() {
+        if asks {
             let (some, all) = (document.count(Status::Changed), planned.len());
             let question = format!("Apply to {some} of {all} {}?", if all == 1 { "host" } else { "hosts" });
             if let Err(code) = tokio::task::block_in_place(|| setup::ask(common, &question)) {

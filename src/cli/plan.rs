@@ -4,6 +4,7 @@ use super::apply::AcceptArgs;
 use super::output::Output;
 use super::saved::SavedPlan;
 use super::{Code, Common, exit, runs, setup};
+use crate::apply::Purpose;
 use crate::plan::Options;
 use crate::report::{Document, Part};
 use clap::Args;
@@ -41,7 +42,7 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let output = Output::begin(common, if args.drift { "drift" } else { "plan" }, None)?;
     let settings = setup::settings(common, "plan");
     let (planned, _) = setup::engine(common, settings, Some(output.stream()), |mut engine| async move {
-        engine.plan(hosts, false).await
+        engine.plan(hosts, Purpose::Show).await
     })?;
     let document = if args.drift { Document::of_drift(&planned) } else { Document::of_plan(&planned) };
     if let Some(path) = &args.out {

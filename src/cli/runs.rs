@@ -4,7 +4,7 @@
 use super::{Common, exit, saved, setup};
 use crate::apply::Status;
 use crate::problem::closest;
-use crate::report::{Document, EventEntry, HostEntry, Json, Line, Renderer, fold_events};
+use crate::report::{Document, EventEntry, HostEntry, Json, Line, Renderer, fold_events, with_late};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -97,9 +97,10 @@ pub(super) fn load(folder: &Path) -> Result<Document, String> {
     Ok(document)
 }
 
-/// What was planned in a run, as it was shown.
+/// What was planned in a run, as it was shown, also while it went on.
 pub(super) fn plan(folder: &Path) -> Option<Document> {
-    let mut plan = saved::document(&folder.join(PLAN)).ok()?;
+    let plan = saved::document(&folder.join(PLAN)).ok()?;
+    let mut plan = with_late(&plan, &events(folder).unwrap_or_default());
     // The run it became is no part of what was shown.
     plan.run = None;
     Some(plan)

@@ -157,15 +157,11 @@ impl SavedPlan {
         Options { take_over: self.take_over, adopt: self.adopt, accept, ..Options::default() }
     }
 
-    /// A saved plan is applied exactly or not at all: hosts that are not as they were are left alone.
-    pub(super) fn hold(&self, planned: &mut Planned) {
-        let Ok(plan) = &planned.result else { return };
-        let Some(message) = self.stale(plan) else { return };
-        let outcome = HostOutcome::new(&plan.host, Status::Refused)
-            .reason("stale")
-            .message(message)
-            .hint("nothing was touched; plan again");
-        planned.result = Err(outcome);
+    /// A saved plan is applied exactly or not at all: a host that is not as it was is left alone, with this outcome.
+    pub(super) fn hold(&self, plan: &HostPlan) -> Option<HostOutcome> {
+        let message = self.stale(plan)?;
+        let outcome = HostOutcome::new(&plan.host, Status::Refused).reason("stale").message(message);
+        Some(outcome.hint("nothing was touched; plan again"))
     }
 
     /// Why the plan is not for the host as it is now.

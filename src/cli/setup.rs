@@ -205,12 +205,15 @@ where
         let (sender, receiver) = std::sync::mpsc::channel();
         let display = std::thread::spawn(move || progress.run(&receiver));
         // The display may be gone; the engine's work goes on.
-        let verbose = common.verbose > 0;
+        let (verbose, human) = (common.verbose > 0, common.format == Format::Human);
         let events = Events::to(move |event| match event {
             Event::Detail(_) if !verbose => {}
             event => {
                 stream.iter().for_each(|stream| stream.event(&event));
-                drop(sender.send(event));
+                // As the plans before it, it is shown to people.
+                if human || !matches!(event, Event::Planned(_)) {
+                    drop(sender.send(event));
+                }
             }
         });
         let result = work(Engine::new(settings, events, interrupt.clone())).await;

@@ -23,6 +23,8 @@ pub struct Turn {
     /// How many jumps lead on from it, at most. What cuts off a host that leads to others cuts those off too, so it
     /// changes alone, after all that lead nowhere and after those that it leads to. [`usize::MAX`]: last of all.
     pub leads: usize,
+    /// It had not answered when the others began, so that nobody waits for it who can go on without.
+    pub late: bool,
 }
 
 impl Turn {
@@ -35,6 +37,7 @@ impl Turn {
                 .filter_map(|g| g.entry.max_in_flight.as_ref().map(|l| limit(&g.name, l)))
                 .collect(),
             leads: 0,
+            late: false,
         }
     }
 }

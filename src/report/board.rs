@@ -54,7 +54,7 @@ impl Board {
                 self.failed += usize::from(status.is_failure());
                 self.land(host);
             }
-            Event::Note(_) | Event::Detail(_) | Event::Drain(_) => {}
+            Event::Planned(_) | Event::Note(_) | Event::Detail(_) | Event::Drain(_) => {}
         }
     }
 

@@ -202,6 +202,11 @@ fn entries(outcomes: &[HostOutcome]) -> Vec<HostEntry> {
 }
 
 impl HostEntry {
+    /// What a plan says of its host.
+    pub fn of_plan(plan: &HostPlan) -> Self {
+        Self::of_host_plan(plan, &mut Texts::default())
+    }
+
     fn of_planned<'a>(planned: &'a Planned, texts: &mut Texts<'a>) -> Self {
         match &planned.result {
             Ok(plan) => Self::of_host_plan(plan, texts),

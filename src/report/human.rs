@@ -40,8 +40,8 @@ impl Renderer for Human {
     }
 }
 
-/// What a run was to change. How many hosts it was is for the recap to say: they may have ended otherwise.
-fn changes_text(document: &Document, style: Style) -> String {
+/// What a run is to change. How many hosts it was is for the recap to say: they may have ended otherwise.
+pub(super) fn changes_text(document: &Document, style: Style) -> String {
     let mut out = String::new();
     blocks(document, style, &mut out);
     warnings(document, style, &mut out);

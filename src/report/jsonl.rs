@@ -3,7 +3,7 @@
 
 use super::document::{ChangeEntry, WarningEntry};
 use super::{Document, HostEntry, Renderer};
-use crate::apply::{Event, Status};
+use crate::apply::{Event, LATE, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,8 @@ pub enum EventEntry {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         error: Option<String>,
     },
-    /// What a plan says of a host; the keys are those of a host in the JSON document.
+    /// What a plan says of a host; the keys are those of a host in the JSON document. A host that was `late` has
+    /// another one after the line `applying`, which stands in the place of the first.
     Planned {
         /// How it is: `changed` where there is something to do.
         #[serde(flatten)]
@@ -78,8 +79,8 @@ pub enum EventEntry {
     Step {
         /// Its name.
         host: String,
-        /// `looking` before the line `applying`; `staging`, `applying`, `confirming` and
-        /// `soaking` after it.
+        /// `looking` before the line `applying`, and of a host that was late also after it; `staging`, `applying`,
+        /// `confirming` and `soaking` after it.
         step: String,
         /// Seconds after which its guard rolls back, if nothing more comes.
         #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -191,6 +192,7 @@ impl EventEntry {
         Some(match event {
             Event::Observing(hosts) => Self::Observing { hosts: *hosts },
             Event::Observed(host, error) => Self::Observed { host: host.clone(), error: error.clone() },
+            Event::Planned(plan) => Self::planned(&HostEntry::of_plan(plan)),
             Event::Applying { hosts, max_fail } => Self::Applying { hosts: *hosts, max_fail: *max_fail },
             Event::Batch { number, of } => Self::Batch { number: *number, of: *of },
             Event::Step(host, step, guard) => {
@@ -247,20 +249,42 @@ impl Renderer for Jsonl {
     }
 }
 
+/// What can be read of a stream: its last line may be cut off, and what cannot be read tells nothing.
+fn entries(events: &str) -> impl Iterator<Item = EventEntry> {
+    events.lines().filter_map(|line| Some(serde_json::from_str::<Line>(line).ok()?.event))
+}
+
+/// What was planned in a run, with the plans of those hosts that had not answered when the others began.
+pub fn with_late(plan: &Document, events: &str) -> Document {
+    let mut later = BTreeMap::new();
+    for event in entries(events) {
+        if let EventEntry::Planned { told, plan, changes, warnings } = event {
+            let name = told.host.clone();
+            later.insert(name, HostEntry { plan, changes, warnings, ..told.entry() });
+        }
+    }
+    let entry = |host: &HostEntry| match later.remove(&host.name) {
+        Some(later) if host.reason.as_deref() == Some(LATE) => later,
+        _ => host.clone(),
+    };
+    let mut document = Document::new(plan.run.clone(), plan.hosts.iter().map(entry).collect());
+    document.drift = plan.drift;
+    document
+}
+
 /// What came of a run whose controller did not live to say it: from its plan and its events.
 pub fn fold_events(plan: &Document, events: &str) -> Document {
     let mut done = BTreeMap::new();
     let mut begun = BTreeSet::new();
-    // The last line may be cut off; what cannot be read tells nothing.
-    for line in events.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
-        match line.event {
+    for event in entries(events) {
+        match event {
             EventEntry::Done { told } => drop(done.insert(told.host.clone(), told)),
-            // Being looked at has steps too; from here on they touch hosts.
-            EventEntry::Applying { .. } => begun.clear(),
-            EventEntry::Step { host, .. } => drop(begun.insert(host)),
+            // To look at a host touches nothing, and one that is late is looked at when others are changed.
+            EventEntry::Step { host, step, .. } if step != "looking" => drop(begun.insert(host)),
             _ => {}
         }
     }
+    let plan = with_late(plan, events);
     let said = |text: &str| Some(text.to_owned());
     let end = |host: &HostEntry| {
         let interrupted = Told { reason: said("interrupted"), ..Told::of(host) };
@@ -290,8 +314,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
 ///
 /// Errors: it is none, or it tells of wrong input; a sentence.
 pub fn document_of(events: &str) -> Result<Document, String> {
-    let lines: Vec<EventEntry> =
-        events.lines().filter_map(|line| Some(serde_json::from_str::<Line>(line).ok()?.event)).collect();
+    let lines: Vec<EventEntry> = entries(events).collect();
     let Some(EventEntry::Start { version, command, run, .. }) = lines.first() else {
         return Err("it is no stream of events".to_owned());
     };
@@ -299,9 +322,11 @@ pub fn document_of(events: &str) -> Result<Document, String> {
         return Err(format!("its version is {version}, this kvmfw reads {} and older", Line::VERSION));
     }
     let (mut hosts, mut changing, mut ended) = (Vec::new(), false, Vec::new());
+    let mut known = BTreeSet::new();
     for event in &lines {
         match event.clone() {
-            EventEntry::Planned { told, plan, changes, warnings } => {
+            // The second one of a host that was late is found below.
+            EventEntry::Planned { told, plan, changes, warnings } if known.insert(told.host.clone()) => {
                 hosts.push(HostEntry { plan, changes, warnings, ..told.entry() });
             }
             // Hosts that were not planned: they could not be asked which they are.
@@ -314,9 +339,8 @@ pub fn document_of(events: &str) -> Result<Document, String> {
             _ => {}
         }
     }
-    let planned: BTreeSet<String> = hosts.iter().map(|host: &HostEntry| host.name.clone()).collect();
     let is_run = !ended.is_empty() || changing;
-    hosts.extend(ended.into_iter().filter(|told| !planned.contains(&told.host)).map(Told::entry));
+    hosts.extend(ended.into_iter().filter(|told| !known.contains(&told.host)).map(Told::entry));
     let mut plan = Document::new(run.clone().filter(|_| changing), hosts);
     plan.drift = command == "drift";
     Ok(if is_run { fold_events(&plan, events) } else { plan })
@@ -348,14 +372,15 @@ mod tests {
         let mut plan = Document::of_run("r1", &outcomes);
         plan.hosts[3].status = Status::Unreachable;
         let line = |event| Line { time: String::new(), event }.text();
-        let step =
-            |host: &str| line(EventEntry::Step { host: host.into(), step: "staging".into(), guard: None });
+        let step = |host: &str, step: &str| {
+            line(EventEntry::Step { host: host.into(), step: step.into(), guard: None })
+        };
         let events = [
-            step("kvm3"),
+            step("kvm3", "looking"),
             line(EventEntry::Applying { hosts: 3, max_fail: 1 }),
-            step("kvm1"),
+            step("kvm1", "staging"),
             line(EventEntry::done(&plan.hosts[0])),
-            step("kvm2"),
+            step("kvm2", "staging"),
             "{\"time\":\"2026".to_owned(),
         ];
         let end = fold_events(&plan, &events.concat());
@@ -372,6 +397,46 @@ mod tests {
         // Before anything was touched there is no run.
         assert_eq!(document_of(&stream).unwrap().run, None);
         assert!(document_of("{}\n").is_err());
+    }
+
+    /// A host that had not answered when the others began tells its plan later, and may then be changed as well.
+    #[test]
+    fn a_run_that_was_cut_off_with_a_host_that_was_late() {
+        let line = |event| Line { time: String::new(), event }.text();
+        let step =
+            |step: &str| line(EventEntry::Step { host: "kvm2".into(), step: step.into(), guard: None });
+        let plan = Document::of_run(
+            "r1",
+            &[
+                HostOutcome::new("kvm1", Status::Changed),
+                HostOutcome::new("kvm2", Status::Unreachable).reason(LATE).message("no answer yet"),
+            ],
+        );
+        let changed = Document::of_run("r1", &[HostOutcome::new("kvm2", Status::Changed)]);
+        let then = HostEntry { plan: Some("h2".into()), ..changed.hosts[0].clone() };
+        let stream = [
+            line(EventEntry::start("apply", Some("r1"))),
+            plan.hosts.iter().map(|host| line(EventEntry::planned(host))).collect(),
+            line(EventEntry::Applying { hosts: 2, max_fail: 1 }),
+            line(EventEntry::done(&plan.hosts[0])),
+            step("looking"),
+            line(EventEntry::planned(&then)),
+            step("staging"),
+        ];
+        for (lines, status, planned) in [
+            (5, Status::Unreachable, None),
+            (6, Status::Skipped, Some("h2")),
+            (7, Status::Unknown, Some("h2")),
+        ] {
+            let events = stream[..lines].concat();
+            for end in [fold_events(&plan, &events), document_of(&events).unwrap()] {
+                let host = &end.hosts[1];
+                assert_eq!((host.status, host.plan.as_deref()), (status, planned), "after {lines} lines");
+                assert_eq!(end.hosts.len(), 2);
+            }
+        }
+        let shown = with_late(&plan, &stream.concat());
+        assert_eq!((shown.hosts[1].status, shown.count(Status::Changed)), (Status::Changed, 2));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use facts::{Fact, facts_text};
 pub use fold::fold_names;
 pub use human::{Human, Part, counted, hosts};
 pub use json::Json;
-pub use jsonl::{EventEntry, Jsonl, Line, document_of, fold_events};
+pub use jsonl::{EventEntry, Jsonl, Line, document_of, fold_events, with_late};
 pub use junit::Junit;
 pub use markdown::{GITHUB_LIMIT, LEAST_LIMIT, Markdown};
 pub use problems::{problems_json, problems_jsonl, problems_text};

@@ -1,9 +1,11 @@
 //! What one sees while it runs, on stderr: a bar and who is in flight on a terminal, plain lines
 //! elsewhere.
 
+use super::human::changes_text;
 use super::screen::Screen;
-use super::{Board, Style, printable};
+use super::{Board, Document, HostEntry, Style, printable};
 use crate::apply::{Event, HostOutcome, Status};
+use crate::plan::HostPlan;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use std::io::Write as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -132,6 +134,7 @@ impl Progress {
             Event::Observed(host, Some(error)) => {
                 self.line(&format!("{}: {}", printable(&host), printable(&error)));
             }
+            Event::Planned(plan) => self.planned(&plan),
             Event::Done(outcome) => self.done(&outcome),
             Event::Note(text) | Event::Detail(text) => self.line(&printable(&text)),
             Event::Drain(_) => self.finish(),
@@ -173,6 +176,24 @@ impl Progress {
         // The style says nothing by itself: bar and text change in one drawing.
         bar.set_style(style);
         bar.update(|state| state.set_pos(self.board.done as u64));
+    }
+
+    /// What is done with a host stands above that it was done, as it does for all others.
+    fn planned(&mut self, plan: &HostPlan) {
+        let document = Document::new(None, vec![HostEntry::of_plan(plan)]);
+        if document.count(Status::Changed) == 0 {
+            return;
+        }
+        let (columns, _) = size(self.terminal, self.style);
+        let style = match self.bar {
+            Some(_) => Style { width: Some(columns), ..self.style },
+            None => self.style,
+        };
+        let text = format!("{} has answered.\n{}", printable(&plan.host), changes_text(&document, style));
+        match &self.bar {
+            Some(bar) => bar.println(text.trim_end()),
+            None => say(text.trim_end()),
+        }
     }
 
     fn done(&mut self, outcome: &HostOutcome) {

@@ -49,7 +49,7 @@ fn jump_hosts_change_alone_and_last() {
 
 #[test]
 fn two_nodes_of_one_cluster_never_change_together() {
-    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], leads: 0 };
+    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], ..Turn::default() };
     let hosts = [node("ceph"), node("ceph"), node("gluster"), Turn::default()];
     let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(2), 0, 8);
     let started: Vec<usize> = std::iter::from_fn(|| rollout.start()).collect();
@@ -63,7 +63,7 @@ fn two_nodes_of_one_cluster_never_change_together() {
 /// Its guard may put it back at any moment, or its change may still be there.
 #[test]
 fn a_node_that_is_unknown_holds_its_sisters_and_nobody_else() {
-    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], leads: 0 };
+    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], ..Turn::default() };
     let hosts =
         [node("ceph"), node("ceph"), node("gluster"), node("ceph"), Turn { leads: 1, ..node("ceph") }];
     let mut rollout = Rollout::new(&hosts, &parse_batches("2").unwrap(), Budget::Hosts(9), 0, 8);
@@ -86,8 +86,26 @@ fn hosts_that_fall_away_meanwhile_stop_it_too() {
     assert!(rollout.too_many_away());
 }
 
-/// A fleet: for each host how many jumps lead on from it, which groups limit it, and how it will end.
-fn fleet() -> impl Strategy<Value = Vec<(usize, BTreeSet<u8>, Status)>> {
+#[test]
+fn who_is_late_holds_up_jump_hosts_only() {
+    let mut hosts = plain(8);
+    hosts[0].late = true;
+    hosts[5].late = true;
+    hosts[3].leads = 1;
+    assert_eq!(sizes(&hosts, "1,3,100%"), [1, 3, 1, 2, 1]);
+    let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(1), 0, 8);
+    let first: BTreeSet<usize> = std::iter::from_fn(|| rollout.start()).collect();
+    assert_eq!(first, BTreeSet::from([1, 2, 4, 6, 7]));
+    first.into_iter().for_each(|host| rollout.ended(host, Status::Changed));
+    assert_eq!((rollout.start(), rollout.start(), rollout.start()), (Some(0), Some(5), None));
+    rollout.ended(0, Status::Changed);
+    assert_eq!(rollout.start(), None, "it may be the way to host 5");
+    rollout.ended(5, Status::Skipped);
+    assert_eq!(rollout.start(), Some(3));
+}
+
+/// A fleet: for each host how many jumps lead on from it, which groups limit it, whether it is late, and how it will end.
+fn fleet() -> impl Strategy<Value = Vec<(usize, BTreeSet<u8>, bool, Status)>> {
     let leads = prop_oneof![9 => Just(0usize), 1 => 1usize..4];
     let end = prop_oneof![
         16 => Just(Status::Changed),
@@ -95,7 +113,7 @@ fn fleet() -> impl Strategy<Value = Vec<(usize, BTreeSet<u8>, Status)>> {
         1 => Just(Status::Unknown),
         1 => Just(Status::Unreachable),
     ];
-    let host = (leads, prop::collection::btree_set(0u8..4, 0..3), end);
+    let host = (leads, prop::collection::btree_set(0u8..4, 0..3), prop::bool::weighted(0.1), end);
     prop::collection::vec(host, 0..60)
 }
 
@@ -114,14 +132,15 @@ proptest! {
         order in any::<u64>(),
     ) {
         let limit = |group: u8| usize::from(group) + 1;
-        let hosts: Vec<Turn> = fleet.iter().map(|(leads, groups, _)| Turn {
+        let hosts: Vec<Turn> = fleet.iter().map(|(leads, groups, late, _)| Turn {
             max_in_flight: groups.iter().map(|g| (g.to_string(), limit(*g))).collect(),
             leads: *leads,
+            late: *late,
         }).collect();
         let allowed = max_fail.of(hosts.len()).max(1);
         let mut rollout = Rollout::new(&hosts, &batches, max_fail, may_be_away, parallel);
         let (mut flying, mut unknown): (Vec<usize>, Vec<usize>) = Default::default();
-        let (mut seen, mut failed, mut away, mut led) = (BTreeSet::new(), 0, 0, 0);
+        let (mut seen, mut failed, mut away, mut last) = (BTreeSet::new(), 0, 0, (0, false));
         let mut random = order;
         loop {
             while let Some(host) = rollout.start() {
@@ -139,8 +158,9 @@ proptest! {
                 if leads > 0 {
                     prop_assert_eq!(flying.len(), 1, "a jump host is not alone");
                 }
-                prop_assert!(leads >= led, "a host came after one that leads to it");
-                led = leads;
+                let turn = (leads, leads > 0 || fleet[host].2);
+                prop_assert!(turn >= last, "{turn:?} came after {last:?}");
+                last = turn;
             }
             if flying.is_empty() {
                 break;
@@ -148,7 +168,7 @@ proptest! {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let at = (random >> 33) as usize % flying.len();
             let host = flying.swap_remove(at);
-            let end = fleet[host].2;
+            let end = fleet[host].3;
             failed += usize::from(end.is_failure());
             away += usize::from(end == Status::Unreachable);
             if end == Status::Unknown {

@@ -1,0 +1,114 @@
+//! Looks at hosts, and those of them that go on while others are changed already.
+
+use super::engine::Interrupt;
+use super::look::internal;
+use super::outcome::{HostOutcome, Status};
+use crate::plan::HostPlan;
+use crate::plan::ways::Ends;
+use crate::transport::Session;
+use std::time::Duration;
+use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+
+/// How long nothing may come from the last hosts that are looked at, once all others wait for them: one that is
+/// silent after its login does not hold them up for as long as it might if it were asked alone.
+pub(super) const LAST_FEW: Duration = Duration::from_secs(20);
+
+/// The reason of a host that had not answered when the others began.
+pub const LATE: &str = "late";
+
+/// What a look at a host came to.
+pub(super) struct Looked {
+    /// Its plan, or the outcome that stands in its place.
+    pub result: Result<Box<HostPlan>, HostOutcome>,
+    /// Who asked it, and where it is.
+    pub ends: Option<Ends>,
+    /// The connection, where it is wanted for more.
+    pub session: Option<Session>,
+}
+
+impl Looked {
+    /// One that came to no plan.
+    pub(super) fn failed(outcome: HostOutcome) -> Self {
+        Self { result: Err(outcome), ends: None, session: None }
+    }
+}
+
+/// A look at a host. It is broken off when nobody waits for it any more.
+pub(super) struct Look {
+    host: String,
+    answer: Receiver<Looked>,
+    task: AbortHandle,
+}
+
+impl Look {
+    /// Begins one. It goes on outside of `tasks` when those are detached.
+    pub(super) fn begin<T: Send + 'static>(
+        tasks: &mut JoinSet<T>,
+        host: &str,
+        work: impl Future<Output = (Looked, T)> + Send + 'static,
+    ) -> Self {
+        let (sender, answer) = oneshot::channel();
+        let task = tasks.spawn(async move {
+            let (looked, told) = work.await;
+            // Nobody may want to know any more.
+            drop(sender.send(looked));
+            told
+        });
+        Self { host: host.to_owned(), answer, task }
+    }
+
+    /// What it came to, if it is over.
+    pub(super) fn over(&mut self) -> Option<Looked> {
+        match self.answer.try_recv() {
+            Ok(looked) => Some(looked),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Closed) => Some(broken(&self.host)),
+        }
+    }
+
+    /// What it comes to in the end, now that nobody else is in flight whom one could wait for instead.
+    pub(super) async fn end(mut self, interrupt: &Interrupt) -> Looked {
+        tokio::select! {
+            answer = timeout(LAST_FEW, &mut self.answer) => match answer {
+                Ok(Ok(looked)) => looked,
+                Ok(Err(_)) => broken(&self.host),
+                Err(_) => Looked::failed(silent(&self.host)),
+            },
+            () = interrupt.heard() => Looked::failed(unanswered(&self.host)),
+        }
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A panic in a task is a bug of ours; the host is told of all the same.
+fn broken(host: &str) -> Looked {
+    Looked::failed(internal(host, "kvmfw itself failed while it looked at this host"))
+}
+
+/// The outcome of a host that all others would have had to wait for.
+pub(super) fn silent(host: &str) -> HostOutcome {
+    let seconds = LAST_FEW.as_secs();
+    HostOutcome::new(host, Status::Unreachable)
+        .reason("lost")
+        .message(format!("no answer, and for {seconds}s none of the others that were still to come"))
+        .hint("alone (--limit) it is given a minute")
+}
+
+/// What stands in the place of its plan where the others begin without it.
+pub(super) fn to_come(host: &str) -> HostOutcome {
+    HostOutcome::new(host, Status::Unreachable)
+        .reason(LATE)
+        .message("no answer yet: the others begin, and its turn comes after theirs")
+}
+
+/// The outcome of one that had not answered when the run was over for all others.
+pub(super) fn unanswered(host: &str) -> HostOutcome {
+    HostOutcome::new(host, Status::Unreachable).reason(LATE).message("no answer before the run stopped")
+}
