@@ -1,6 +1,6 @@
 //! Looks at hosts, and those of them that go on while others are changed already.
 
-use super::engine::Interrupt;
+use super::interrupt::Interrupt;
 use super::look::internal;
 use super::outcome::{HostOutcome, Status};
 use crate::plan::HostPlan;

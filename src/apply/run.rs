@@ -1,6 +1,7 @@
 //! A run over the hosts: who starts when is for the rollout to say, here it is done.
 
-use super::engine::{Engine, Interrupt};
+use super::engine::Engine;
+use super::interrupt::Interrupt;
 use super::late::{self, Look, Looked};
 use super::outcome::{HostOutcome, Status};
 use super::planning::Planned;

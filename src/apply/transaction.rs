@@ -2,9 +2,9 @@
 //! decide. The host's guard is the one who knows; what is not read from it is unknown.
 
 use super::checks::{read_checks, run_here};
-use super::engine::{Settings, drained};
 use super::look::{PROBE_LIMIT, connect, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
+use super::settings::Settings;
 use super::{Event, Events, Kept};
 use crate::desired::Desired;
 use crate::inventory::CheckFrom;
@@ -359,7 +359,7 @@ impl Transaction<'_> {
         if let Some(proof) = &self.settings.proof {
             // Whoever is asked must see the question, and is through before the guard is: its word would
             // not say why.
-            drained(self.events).await;
+            self.events.drained().await;
             let left = left.saturating_sub(Duration::from_secs(1));
             match proof.ask(left).await {
                 Ok(kept) => self.unproven.store(kept == Kept::Unproven, Ordering::Relaxed),
