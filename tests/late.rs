@@ -163,3 +163,18 @@ fn who_is_late_and_leads_to_others_comes_after_them() {
     let (changed, staged) = (at("kvm2", &["done", "changed"]), at("kvm1", &["staging"]));
     assert!(changed < staged, "{events}");
 }
+
+/// One plan of all hosts waits for the last of them, and not for as long as that may take if it were alone.
+#[test]
+fn a_plan_waits_for_the_last_one_for_a_while() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).guests(false).up();
+    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    silence(&lab, "kvm1");
+    let json = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(5).json();
+    let message = host_of(&json, "kvm1")["message"].as_str().unwrap();
+    assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
+    assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
+}

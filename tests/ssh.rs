@@ -4,12 +4,13 @@
 
 mod common;
 
-use common::project::{Project, Run};
+use common::project::{Project, Run, host_of};
 use common::terminal::Terminal;
+use common::transaction::{end, until};
 use common::{Cut, Lab};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -334,4 +335,68 @@ fn nothing_is_ever_asked() {
     let console = lab.console("kvm2");
     let logins = console.matches("Connection closed by authenticating user").count();
     assert!((1..=2).contains(&logins), "{logins}: {console}");
+}
+
+/// The ssh that keeps the connection of a kvmfw whose sockets are below the folder.
+fn kept_by(sockets: &Path) -> String {
+    let below = format!("\0-S\0{}/", sockets.display());
+    let has = |entry: &fs::DirEntry| {
+        fs::read(entry.path().join("cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&below))
+    };
+    let found: Vec<_> = fs::read_dir("/proc").unwrap().flatten().filter(has).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].file_name().into_string().unwrap()
+}
+
+/// Whoever ends a connection while a document runs: it is told that it was lost, and no word of its socket. A shell
+/// that ends by itself, or is killed, has lost no connection.
+#[test]
+fn a_connection_that_is_lost() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], "modules: []");
+    let keys = lab.disk(HOST, "/root/.ssh/authorized_keys");
+    let key = fs::read_to_string(&keys).unwrap();
+    fs::write(keys, format!("command=\"exec sh /root/answer\" {key}")).unwrap();
+    let runs = lab.disk(HOST, "/root/runs");
+    let sockets = project.path().join("sockets");
+    fs::create_dir(&sockets).unwrap();
+    const HANGS: &str = "touch /root/runs; exec sleep 600";
+    const HALF: &str = "printf '@kvmfw-'; touch /root/runs; exec sleep 600";
+    const KILLED: &str = "touch /root/runs; kill -KILL $$";
+    const NO_SH: &str = "touch /root/runs; echo 'sh: not found' >&2; exit 127";
+    const LOST: (&str, &str) = ("lost", "the connection was lost");
+    const CUT: (&str, &str) = ("bad_answer", "the host's answer is not complete: the connection was lost");
+    const NOT_RUN: (&str, &str) = ("bad_answer", "the host's answer is not complete: sh: not found");
+    let cases = [
+        (HANGS, "ssh", LOST),
+        (HANGS, "sshd", LOST),
+        (HALF, "ssh", CUT),
+        (HALF, "sshd", CUT),
+        (KILLED, "", ("lost", "the shell there was killed")),
+        (NO_SH, "", NOT_RUN),
+    ];
+    for (answer, dies, told) in cases {
+        fs::write(lab.disk(HOST, "/root/answer"), answer).unwrap();
+        let mut kvmfw = project.command(&lab, &["plan", "--format", "json"]);
+        kvmfw.env("XDG_RUNTIME_DIR", &sockets).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let kvmfw = kvmfw.spawn().unwrap();
+        until("the document runs", || runs.exists());
+        match dies {
+            "ssh" => drop(lab.exec(&["kill", "-KILL", &kept_by(&sockets)]).ok()),
+            "sshd" => drop(lab.host(HOST, &["pkill", "-KILL", "-f", "^sshd: root"]).ok()),
+            _ => {}
+        }
+        let json = end(kvmfw).expect(5).json();
+        let host = host_of(&json, HOST);
+        assert_eq!(
+            (&host["reason"], &host["message"]),
+            (&told.0.into(), &told.1.into()),
+            "{answer}, {dies}: {host:#}"
+        );
+        fs::remove_file(&runs).unwrap();
+    }
 }

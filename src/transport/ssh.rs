@@ -84,7 +84,7 @@ impl SshSession {
             .await
             .map_err(|e| TransportError::Lost(lost(&e)))?;
         let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
-        let answer = exchange(stdin, stdout, stderr, document).await?;
+        let mut answer = exchange(stdin, stdout, stderr, document).await?;
         let ended = child.wait().await;
         if let (Ok(_), Ok(mut heard)) = (&ended, self.heard.lock()) {
             *heard = Instant::now();
@@ -93,8 +93,28 @@ impl SshSession {
             return Err(TransportError::Privilege(answer.stderr));
         }
         match ended {
-            Err(error) if answer.stdout.is_empty() => Err(TransportError::Lost(lost(&error))),
-            _ => Ok(answer),
+            // By itself, with what openssh takes for its own word: 127. What was printed says why.
+            Ok(_) | Err(openssh::Error::Remote(_)) => Ok(answer),
+            Err(error) => {
+                let why = self.why(&error).await;
+                if answer.stdout.is_empty() {
+                    return Err(TransportError::Lost(why));
+                }
+                // It may have said all before; if not, that is the last that is known.
+                let _ = write!(answer.stderr, "\n{why}");
+                Ok(answer)
+            }
+        }
+    }
+
+    /// Why a command ended without telling how. One that was killed there does so too, and then ssh lives.
+    async fn why(&self, error: &openssh::Error) -> String {
+        if !matches!(error, openssh::Error::RemoteProcessTerminated) {
+            return lost(error);
+        }
+        match tokio::time::timeout(Duration::from_secs(2), self.session.check()).await {
+            Ok(Ok(())) => "the shell there was killed".to_owned(),
+            _ => LOST.to_owned(),
         }
     }
 
@@ -169,10 +189,15 @@ fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportEr
     }
 }
 
+const LOST: &str = "the connection was lost";
+
 /// Why nothing came over a connection. Where the ssh that kept it has ended (the host was silent for too long, the line
 /// is dead), all that is left to see is its socket; what that says helps nobody.
 fn lost(error: &openssh::Error) -> String {
     use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    if matches!(error, openssh::Error::Disconnected) {
+        return LOST.to_owned();
+    }
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         let ended = error.downcast_ref::<std::io::Error>().is_some_and(|error| {
@@ -182,7 +207,7 @@ fn lost(error: &openssh::Error) -> String {
             )
         });
         if ended {
-            return "the connection was lost".to_owned();
+            return LOST.to_owned();
         }
         cause = error.source();
     }
@@ -202,15 +227,15 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::lost;
+    use super::{LOST, lost};
     use std::io::{Error, ErrorKind};
 
     #[test]
     fn an_ssh_that_has_ended_is_a_lost_connection() {
         let of = |kind: ErrorKind| lost(&openssh::Error::Master(Error::new(kind, "a word of a socket")));
-        assert_eq!(of(ErrorKind::UnexpectedEof), "the connection was lost");
-        assert_eq!(of(ErrorKind::NotFound), "the connection was lost");
+        assert_eq!(of(ErrorKind::UnexpectedEof), LOST);
+        assert_eq!(of(ErrorKind::NotFound), LOST);
         assert_eq!(of(ErrorKind::OutOfMemory), "the master connection failed: a word of a socket");
-        assert_eq!(lost(&openssh::Error::Disconnected), "the connection was terminated");
+        assert_eq!(lost(&openssh::Error::Disconnected), LOST);
     }
 }
