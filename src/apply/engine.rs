@@ -11,6 +11,7 @@ use super::{Event, Events};
 use crate::desired::Desired;
 use crate::inventory::Connection;
 use crate::observe::{Observed, Sections};
+use crate::plan::ways::Seen;
 use crate::plan::{self, HostPlan, Options};
 use crate::remote::Nonce;
 use crate::transport::Session;
@@ -34,6 +35,8 @@ pub struct Engine {
     pub(super) sessions: BTreeMap<String, Session>,
     /// Looks that were not over when the plans had to be.
     pub(super) late: BTreeMap<String, Look>,
+    /// Where the hosts are that have answered, and who asked them.
+    pub(super) seen: Seen,
 }
 
 impl Engine {
@@ -49,6 +52,7 @@ impl Engine {
             check: None,
             sessions: BTreeMap::new(),
             late: BTreeMap::new(),
+            seen: Seen::default(),
         }
     }
 
