@@ -72,8 +72,8 @@ pub struct Rollout {
 
 impl Rollout {
     /// A rollout over these hosts, at most `parallel` at once. The last batch size repeats until all
-    /// have had their turn. Hosts that are `late` come after those, in one batch more; jump hosts after all others,
-    /// each a batch of its own, and after those that are reached through them. More unreachable hosts than
+    /// have had their turn. Hosts that are `late` come after the others, in batches of their own; jump hosts after
+    /// all of these, each a batch of its own, and after those that are reached through them. More unreachable hosts than
     /// `may_be_away` stop it.
     pub fn new(
         hosts: &[Turn],
@@ -87,16 +87,16 @@ impl Rollout {
         jump.sort_by_key(|host| hosts[*host].leads);
         let (late, others): (Vec<usize>, Vec<usize>) = others.into_iter().partition(|host| hosts[*host].late);
         let mut queue = VecDeque::new();
-        let mut left = others.as_slice();
         let mut sizes = batches.iter();
         let mut size = 1;
-        while !left.is_empty() {
-            size = sizes.next().map_or(size, |b| b.of(hosts.len())).max(1);
-            let (batch, rest) = left.split_at(size.min(left.len()));
-            queue.push_back(batch.to_vec());
-            left = rest;
+        for mut left in [others.as_slice(), late.as_slice()] {
+            while !left.is_empty() {
+                size = sizes.next().map_or(size, |b| b.of(hosts.len())).max(1);
+                let (batch, rest) = left.split_at(size.min(left.len()));
+                queue.push_back(batch.to_vec());
+                left = rest;
+            }
         }
-        queue.extend((!late.is_empty()).then_some(late));
         queue.extend(jump.into_iter().map(|host| vec![host]));
         let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
         let mut room: Vec<(String, usize)> = Vec::new();

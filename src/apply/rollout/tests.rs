@@ -93,6 +93,7 @@ fn who_is_late_holds_up_jump_hosts_only() {
     hosts[5].late = true;
     hosts[3].leads = 1;
     assert_eq!(sizes(&hosts, "1,3,100%"), [1, 3, 1, 2, 1]);
+    assert_eq!(sizes(&hosts, "1,10%"), [1; 8], "one at a time is one at a time");
     let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(1), 0, 8);
     let first: BTreeSet<usize> = std::iter::from_fn(|| rollout.start()).collect();
     assert_eq!(first, BTreeSet::from([1, 2, 4, 6, 7]));

@@ -172,6 +172,20 @@ fn finished_lines_stay_above_and_nothing_else_does() {
 }
 
 #[test]
+fn an_empty_line_is_one_line_and_a_full_one_too() {
+    let terminal = Emulated::new(80, 24);
+    let mut progress = began(terminal);
+    let full = "x".repeat(80);
+    for text in ["before\n\nafter", &full, "last"] {
+        progress.bar.as_ref().unwrap().println(text);
+    }
+    progress.finish();
+    let shown = terminal.text();
+    let at = shown.iter().position(|line| line == "before").unwrap();
+    assert_eq!(shown[at..at + 5], ["before", "", "after", &full, "last"], "{shown:#?}");
+}
+
+#[test]
 fn a_window_may_change_its_size() {
     let terminal = Emulated::new(200, 50);
     let mut progress = began(terminal);
