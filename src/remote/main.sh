@@ -334,9 +334,10 @@ undo() {
 	# A disk that is full must not cut off what is loaded: nothing of it is written there.
 	for family in 4 6; do
 		ipt_family $family || continue
+		goal=
 		if [ "$to" = 0 ]; then
 			goal=$(awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies)
-		else
+		elif [ -e "$ETC/generations/$to/rules.v$family" ]; then
 			goal=$(cat "$ETC/generations/$to/rules.v$family") || { say "the $(ipt_number $family) rules of generation $to cannot be read"; return 1; }
 		fi
 		with_foreign "$goal" "$(foreign_back $family "$to")"
