@@ -7,6 +7,7 @@ use common::Lab;
 use common::project::{Project, host_of};
 use common::transaction::{end, newest, opened, read, wait};
 use serde_json::Value;
+use std::process::Stdio;
 use std::time::Duration;
 
 const HOSTS: [&str; 3] = ["kvm1", "kvm2", "kvm3"];
@@ -120,6 +121,47 @@ fn an_interrupt_does_not_wait_for_who_is_late() {
     let json = end(kvmfw).expect(130).json();
     assert_eq!(host_of(&json, "kvm1")["reason"], "late", "{json:#}");
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
+}
+
+/// That one of two is the way to the other shows when both have answered, and then it is changed alone and last.
+#[test]
+fn who_is_late_and_leads_to_others_comes_after_them() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).guests(false).up();
+    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    // Only ssh_config knows. ssh takes the home from the password file, and so one is put in the place of root's.
+    let home = project.path().join("home");
+    let keys = std::fs::read_to_string(lab.dir().join("ssh_config")).unwrap();
+    let config = format!("Host 10.99.0.12\nProxyJump 10.99.0.11\nMatch all\nUser root\n{keys}");
+    project.write("home/.ssh/config", &config);
+    for host in ["kvm1", "kvm2"] {
+        silence(&lab, host);
+    }
+    let of_project = project.command(&lab, &["apply", "-y", "--max-unreachable", "2"]);
+    let mut kvmfw = std::process::Command::new("unshare");
+    kvmfw.args(["--mount", "sh", "-c", "mount --bind \"$0\" /root && exec \"$@\""]);
+    kvmfw.arg(home).arg(of_project.get_program()).args(of_project.get_args());
+    kvmfw.env("KVMFW_RUN_DIR", project.path().join("runs")).stdin(Stdio::null());
+    let kvmfw = kvmfw.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait("the third is changed", Duration::from_secs(30), || {
+        newest(&lab, "kvm3").filter(|folder| read(folder, "done") == "committed")
+    });
+    answer(&lab, "kvm1");
+    answer(&lab, "kvm2");
+    let run = end(kvmfw).expect(0);
+    let said = "! jump-host kvm1: this host is the way to kvm2 (they were asked from its address)";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+    let path = project.path().join("runs").join(run.run()).join("events.jsonl");
+    let events = std::fs::read_to_string(path).unwrap();
+    let at = |host: &str, words: &[&str]| {
+        let host = format!("\"host\":\"{host}\"");
+        let is = |line: &str| line.contains(&host) && words.iter().all(|word| line.contains(word));
+        events.lines().position(is).unwrap_or_else(|| panic!("{words:?}: {events}"))
+    };
+    let (changed, staged) = (at("kvm2", &["done", "changed"]), at("kvm1", &["staging"]));
+    assert!(changed < staged, "{events}");
 }
 
 /// One plan of all hosts waits for the last of them, and not for as long as that may take if it were alone.

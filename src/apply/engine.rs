@@ -12,6 +12,7 @@ use super::{Event, Events, Proof};
 use crate::desired::Desired;
 use crate::inventory::Connection;
 use crate::observe::{Observed, Sections};
+use crate::plan::ways::Seen;
 use crate::plan::{self, Options};
 use crate::remote::Nonce;
 use crate::transport::{Session, Via};
@@ -103,6 +104,8 @@ pub struct Engine {
     pub(super) sessions: BTreeMap<String, Session>,
     /// Looks that were not over when the plans had to be.
     pub(super) late: BTreeMap<String, Look>,
+    /// Where the hosts are that have answered, and who asked them.
+    pub(super) seen: Seen,
 }
 
 impl Engine {
@@ -118,6 +121,7 @@ impl Engine {
             check: None,
             sessions: BTreeMap::new(),
             late: BTreeMap::new(),
+            seen: Seen::default(),
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 const KEPT: usize = 256;
 
 /// Who is slower than this and than all before it is not waited for where the others can begin.
-const A_MOMENT: Duration = Duration::from_secs(1);
+pub(super) const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// A host with its plan, or why there is none.
 #[derive(Debug)]
@@ -148,13 +148,18 @@ impl Engine {
                 self.events.emit(Event::Observed(host.clone(), error));
             }
             if let Some(session) = session {
-                self.sessions.insert(host, session);
+                self.sessions.insert(host.clone(), session);
             }
-            done.push((Planned { desired, options, result }, ends));
+            if let Some(ends) = ends.filter(|_| !options.drift) {
+                self.seen.add(index, &host, desired.turn.leads, ends);
+            }
+            done.push(Planned { desired, options, result });
         }
         tasks.detach_all();
-        mark_ways(&mut done);
-        done.into_iter().map(|(planned, _)| planned).collect()
+        let plans = done.iter_mut().enumerate();
+        self.seen
+            .mark(plans.filter_map(|(place, planned)| Some((place, &mut **planned.result.as_mut().ok()?))));
+        done
     }
 
     /// The work of looking at one host, once it is its turn.
@@ -198,22 +203,6 @@ impl Engine {
             (Looked { result, ends, session }, (index, told))
         }
     }
-}
-
-/// Lets each plan know who was reached through its host.
-fn mark_ways(done: &mut [(Planned, Option<Ends>)]) {
-    let mut leads = Vec::new();
-    let mut plans = Vec::new();
-    for (planned, ends) in done {
-        if planned.options.drift {
-            continue;
-        }
-        if let (Ok(plan), Some(ends)) = (&mut planned.result, ends.take()) {
-            leads.push(planned.desired.turn.leads);
-            plans.push((&mut **plan, ends));
-        }
-    }
-    plan::ways::seen(&mut plans, &leads);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::outcome::Status;
 use crate::desired::Turn;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::str::FromStr;
 
 /// A number of hosts, or a share of those selected.
@@ -53,6 +53,14 @@ pub fn parse_batches(text: &str) -> Result<Vec<Budget>, String> {
 pub struct Rollout {
     /// Batches that have not begun; the hosts of each.
     batches: VecDeque<Vec<usize>>,
+    /// Sizes of the batches that are not made yet; the last one repeats.
+    sizes: VecDeque<usize>,
+    /// Hosts that have not answered: they get batches when they have.
+    late: BTreeSet<usize>,
+    /// Hosts through which others are reached.
+    ways: BTreeSet<usize>,
+    /// How many jumps lead on from each host.
+    leads: Vec<usize>,
     /// Hosts of the batch that has begun, by the groups that limit them, each queue in the order of turn.
     waiting: BTreeMap<Vec<usize>, VecDeque<usize>>,
     /// The limiting groups of each host.
@@ -60,7 +68,6 @@ pub struct Rollout {
     /// The limiting groups by name, and how many more hosts of each may start.
     room: Vec<(String, usize)>,
     begun: usize,
-    of: usize,
     in_flight: usize,
     parallel: usize,
     max_fail: usize,
@@ -72,8 +79,8 @@ pub struct Rollout {
 
 impl Rollout {
     /// A rollout over these hosts, at most `parallel` at once. The last batch size repeats until all
-    /// have had their turn. Hosts that are `late` come after the others, in batches of their own; jump hosts after
-    /// all of these, each a batch of its own, and after those that are reached through them. More unreachable hosts than
+    /// have had their turn. Hosts that are `late` come after those, as they answer; jump hosts after all others,
+    /// each a batch of its own, and after those that are reached through them. More unreachable hosts than
     /// `may_be_away` stop it.
     pub fn new(
         hosts: &[Turn],
@@ -82,22 +89,6 @@ impl Rollout {
         may_be_away: usize,
         parallel: usize,
     ) -> Self {
-        let (mut jump, others): (Vec<usize>, Vec<usize>) =
-            (0..hosts.len()).partition(|host| hosts[*host].leads > 0);
-        jump.sort_by_key(|host| hosts[*host].leads);
-        let (late, others): (Vec<usize>, Vec<usize>) = others.into_iter().partition(|host| hosts[*host].late);
-        let mut queue = VecDeque::new();
-        let mut sizes = batches.iter();
-        let mut size = 1;
-        for mut left in [others.as_slice(), late.as_slice()] {
-            while !left.is_empty() {
-                size = sizes.next().map_or(size, |b| b.of(hosts.len())).max(1);
-                let (batch, rest) = left.split_at(size.min(left.len()));
-                queue.push_back(batch.to_vec());
-                left = rest;
-            }
-        }
-        queue.extend(jump.into_iter().map(|host| vec![host]));
         let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
         let mut room: Vec<(String, usize)> = Vec::new();
         let mut groups = Vec::with_capacity(hosts.len());
@@ -110,9 +101,14 @@ impl Rollout {
             });
             groups.push(of_host.collect());
         }
-        Self {
-            of: queue.len(),
-            batches: queue,
+        let (late, others): (BTreeSet<usize>, BTreeSet<usize>) =
+            (0..hosts.len()).partition(|host| hosts[*host].late);
+        let mut rollout = Self {
+            batches: VecDeque::new(),
+            sizes: batches.iter().map(|size| size.of(hosts.len()).max(1)).collect(),
+            late,
+            ways: BTreeSet::new(),
+            leads: hosts.iter().map(|host| host.leads).collect(),
             waiting: BTreeMap::new(),
             groups,
             room,
@@ -123,7 +119,47 @@ impl Rollout {
             failed: 0,
             may_be_away,
             away: 0,
+        };
+        rollout.queue(&others);
+        rollout
+    }
+
+    /// Gives hosts their batches.
+    fn queue(&mut self, hosts: &BTreeSet<usize>) {
+        let (ways, others): (Vec<usize>, Vec<usize>) = hosts.iter().partition(|host| self.leads[**host] > 0);
+        self.ways.extend(ways);
+        let mut left = others.as_slice();
+        while !left.is_empty() {
+            let size = match self.sizes.len() {
+                0 | 1 => self.sizes.front().copied(),
+                _ => self.sizes.pop_front(),
+            };
+            let (batch, rest) = left.split_at(size.unwrap_or(1).min(left.len()));
+            self.batches.push_back(batch.to_vec());
+            left = rest;
         }
+    }
+
+    /// Whether it only goes on when hosts that are late have answered.
+    pub fn waits(&self) -> bool {
+        !self.stopped() && self.in_flight == 0 && self.batches.is_empty() && !self.late.is_empty()
+    }
+
+    /// Hosts that were late have answered, and have to be changed.
+    pub fn answered(&mut self, hosts: &BTreeSet<usize>) {
+        self.late.retain(|host| !hosts.contains(host));
+        self.queue(hosts);
+    }
+
+    /// A host that was late needs no turn; how it ended.
+    pub fn settled(&mut self, host: usize, status: Status) {
+        self.late.remove(&host);
+        self.count(status);
+    }
+
+    /// So many jumps lead on from a host, as was seen when another one answered.
+    pub fn leads(&mut self, host: usize, leads: usize) {
+        self.leads[host] = leads;
     }
 
     /// The next host that may start now, which then counts as in flight. `None`: none may, before one
@@ -160,7 +196,7 @@ impl Rollout {
     /// Lets the next batch wait, if there is one. Who waits still waits for a host that is unknown, and
     /// has no turn in this run.
     fn begin(&mut self) -> bool {
-        let Some(batch) = self.batches.pop_front() else { return false };
+        let Some(batch) = self.batches.pop_front().or_else(|| self.way()) else { return false };
         self.begun += 1;
         self.waiting.clear();
         for host in batch {
@@ -169,17 +205,29 @@ impl Rollout {
         true
     }
 
+    /// The jump host that is next, when all others have had their turn.
+    fn way(&mut self) -> Option<Vec<usize>> {
+        let first = self.ways.iter().copied().min_by_key(|host| self.leads[*host]);
+        let first = first.filter(|_| self.late.is_empty())?;
+        self.ways.remove(&first);
+        Some(vec![first])
+    }
+
     /// A host that was started has ended, and how. One that is unknown may still be changed, or be put back:
     /// for its groups it stays in flight.
     pub fn ended(&mut self, host: usize, status: Status) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.failed += usize::from(status.is_failure());
-        self.away += usize::from(status == Status::Unreachable);
+        self.count(status);
         if status != Status::Unknown {
             for group in &self.groups[host] {
                 self.room[*group].1 += 1;
             }
         }
+    }
+
+    fn count(&mut self, status: Status) {
+        self.failed += usize::from(status.is_failure());
+        self.away += usize::from(status == Status::Unreachable);
     }
 
     /// The group of a host that never had its turn, of which as many are unknown as may be in flight.
@@ -203,9 +251,11 @@ impl Rollout {
         (self.failed, self.max_fail)
     }
 
-    /// The number of the batch that has begun, counted from 1, and how many there are.
+    /// The number of the batch that has begun, counted from 1, and how many there are: those who are late are
+    /// taken for one.
     pub fn batch(&self) -> (usize, usize) {
-        (self.begun, self.of)
+        let late = usize::from(!self.late.is_empty());
+        (self.begun, self.begun + self.batches.len() + late + self.ways.len())
     }
 }
 

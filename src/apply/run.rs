@@ -1,6 +1,6 @@
 //! A run over the hosts: who starts when is for the rollout to say, here it is done.
 
-use super::engine::{Engine, Interrupt};
+use super::engine::Engine;
 use super::late::{self, Look, Looked};
 use super::outcome::{HostOutcome, Status};
 use super::planning::Planned;
@@ -8,26 +8,82 @@ use super::rollout::Rollout;
 use super::transaction::apply_host;
 use super::{Event, Events};
 use crate::desired::{Desired, Turn};
+use crate::plan::ways::Seen;
 use crate::plan::{HostPlan, Options, Verdict};
-use crate::transport::Session;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::task::{Id, JoinError, JoinSet};
 
 /// A host that is to be changed.
-struct Job {
+pub(super) struct Job {
     /// Its place in the answer.
-    index: usize,
-    desired: Arc<Desired>,
+    pub index: usize,
+    pub desired: Arc<Desired>,
     options: Options,
-    work: Work,
+    pub work: Work,
 }
 
-enum Work {
+impl Job {
+    /// How its turn is found, by what is known now.
+    fn turn(&self) -> Turn {
+        let turn = self.desired.turn.clone();
+        match &self.work {
+            Work::Plan(plan) => Turn { leads: turn.leads.max(plan.leads), ..turn },
+            Work::Look(_) => Turn { late: true, ..turn },
+        }
+    }
+}
+
+pub(super) enum Work {
     /// Its plan, to be carried out.
     Plan(Box<HostPlan>),
     /// The look that brings the plan.
     Look(Look),
+}
+
+/// A run on its way over the hosts.
+pub(super) struct Course {
+    pub rollout: Rollout,
+    /// By turn; whose turn has come is gone.
+    pub jobs: Vec<Option<Job>>,
+    outcomes: BTreeMap<usize, HostOutcome>,
+}
+
+impl Course {
+    /// The turns of those that have not answered.
+    pub(super) fn silent(&self) -> impl Iterator<Item = usize> {
+        let job = |(turn, job): (usize, &Option<Job>)| match job {
+            Some(Job { work: Work::Look(_), .. }) => Some(turn),
+            _ => None,
+        };
+        self.jobs.iter().enumerate().filter_map(job)
+    }
+
+    /// A host that was late needs no turn.
+    pub(super) fn settle(&mut self, turn: usize, events: &Events, how: impl FnOnce(&Job) -> HostOutcome) {
+        let Some(job) = self.jobs[turn].take() else { return };
+        let outcome = how(&job);
+        self.rollout.settled(turn, outcome.status);
+        self.ended(job.index, events, outcome);
+    }
+
+    fn ended(&mut self, index: usize, events: &Events, outcome: HostOutcome) {
+        events.emit(Event::Done(outcome.clone()));
+        self.outcomes.insert(index, outcome);
+    }
+
+    /// Lets hosts know who was reached through them.
+    pub(super) fn mark_ways(&mut self, seen: &Seen) {
+        seen.mark(self.jobs.iter_mut().flatten().filter_map(|job| match &mut job.work {
+            Work::Plan(plan) => Some((job.index, &mut **plan)),
+            Work::Look(_) => None,
+        }));
+        for (turn, job) in self.jobs.iter().enumerate() {
+            if let Some(job) = job {
+                self.rollout.leads(turn, job.turn().leads);
+            }
+        }
+    }
 }
 
 /// Why a host never had its turn.
@@ -45,7 +101,7 @@ impl Engine {
     /// Carries plans out, batch by batch. Outcomes come in the order of the plans.
     pub async fn apply(&mut self, planned: Vec<Planned>) -> Vec<HostOutcome> {
         let total = planned.len();
-        let (mut outcomes, jobs) = self.sort_out(planned);
+        let (outcomes, jobs) = self.sort_out(planned);
         let unreachable = outcomes.values().filter(|o| o.status == Status::Unreachable).count();
         let may_be = self.settings.max_unreachable.of(total);
         let too_many = unreachable > may_be;
@@ -54,24 +110,18 @@ impl Engine {
                 "{unreachable} of {total} hosts cannot be reached, more than --max-unreachable allows: nothing is changed"
             )));
         }
-        let turn = |job: &Job| {
-            let turn = job.desired.turn.clone();
-            match &job.work {
-                Work::Plan(plan) => Turn { leads: turn.leads.max(plan.leads), ..turn },
-                Work::Look(_) => Turn { late: true, ..turn },
-            }
-        };
-        let turns: Vec<Turn> = jobs.iter().map(turn).collect();
+        let turns: Vec<Turn> = jobs.iter().map(Job::turn).collect();
         let settings = self.settings.clone();
         let may_be_away = may_be.saturating_sub(unreachable);
-        let mut rollout =
+        let rollout =
             Rollout::new(&turns, &settings.batches, settings.max_fail, may_be_away, settings.parallel);
         self.events.emit(Event::Applying { hosts: jobs.len(), max_fail: rollout.budget().1 });
         self.interrupt.change();
-        let mut jobs: Vec<Option<Job>> = jobs.into_iter().map(Some).collect();
+        let mut course = Course { rollout, jobs: jobs.into_iter().map(Some).collect(), outcomes };
         if !too_many {
-            self.roll_out(&mut rollout, &mut jobs, &mut outcomes).await;
+            self.roll_out(&mut course).await;
         }
+        let Course { rollout, jobs, mut outcomes } = course;
         for (turn, job) in jobs.into_iter().enumerate() {
             let Some(job) = job else { continue };
             let (failed, budget) = rollout.budget();
@@ -116,77 +166,43 @@ impl Engine {
 
     /// Starts each host when its turn has come, until none is left that may start. What never had its
     /// turn stays in `jobs`.
-    async fn roll_out(
-        &mut self,
-        rollout: &mut Rollout,
-        jobs: &mut [Option<Job>],
-        outcomes: &mut BTreeMap<usize, HostOutcome>,
-    ) {
+    async fn roll_out(&mut self, course: &mut Course) {
         let mut tasks = JoinSet::new();
         let mut flying: HashMap<Id, (usize, usize, String)> = HashMap::new();
         let mut batch = 0;
         loop {
             while !self.interrupt.asked()
-                && let Some(turn) = rollout.start()
-                && let Some(job) = jobs[turn].take()
+                && let Some(turn) = course.rollout.start()
+                && let Some(Job { index, desired, options, work: Work::Plan(plan) }) =
+                    course.jobs[turn].take()
             {
-                let (begun, of) = rollout.batch();
+                let (begun, of) = course.rollout.batch();
                 if begun != batch {
                     batch = begun;
                     self.events.emit(Event::Batch { number: begun, of });
                 }
-                let known = (turn, job.index, job.desired.host.clone());
-                let session = self.sessions.remove(&job.desired.host);
+                let known = (turn, index, desired.host.clone());
+                let session = self.sessions.remove(&desired.host);
                 let (settings, events) = (self.settings.clone(), self.events.clone());
-                let interrupt = self.interrupt.clone();
                 let task = tasks.spawn(async move {
-                    let (plan, session) = match job.work {
-                        Work::Plan(plan) => (plan, session),
-                        Work::Look(look) => match plan_late(look, &events, &interrupt, &job.desired).await {
-                            Ok(planned) => planned,
-                            Err(outcome) => return outcome,
-                        },
-                    };
-                    apply_host(&settings, &events, &job.desired, &job.options, plan, session).await
+                    apply_host(&settings, &events, &desired, &options, plan, session).await
                 });
                 flying.insert(task.id(), known);
             }
-            let Some(joined) = tasks.join_next_with_id().await else { return };
+            let Some(joined) = tasks.join_next_with_id().await else {
+                if self.interrupt.asked() || !course.rollout.waits() {
+                    return;
+                }
+                self.hear_late(course).await;
+                continue;
+            };
             let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
             let Some((turn, index, host)) = flying.remove(&id) else { continue };
             let outcome = joined.map_or_else(|_| lost_sight(&host), |(_, outcome)| outcome);
-            rollout.ended(turn, outcome.status);
-            self.events.emit(Event::Done(outcome.clone()));
-            outcomes.insert(index, outcome);
+            course.rollout.ended(turn, outcome.status);
+            course.ended(index, &self.events, outcome);
         }
     }
-}
-
-/// The plan of a host whose answer was still to come; or its outcome, where there is nothing to carry out.
-async fn plan_late(
-    look: Look,
-    events: &Events,
-    interrupt: &Interrupt,
-    desired: &Desired,
-) -> Result<(Box<HostPlan>, Option<Session>), HostOutcome> {
-    events.emit(Event::Step(desired.host.clone(), "looking", None));
-    let Looked { result, session, .. } = look.end(interrupt).await;
-    let outcome = match result {
-        Err(outcome) => outcome,
-        Ok(plan) => {
-            events.emit(Event::Planned(plan.clone()));
-            match settled(&plan)
-                .or_else(|| interrupt.asked().then(|| skipped(&plan.host, &Stop::Interrupted)))
-            {
-                None => return Ok((plan, session)),
-                Some(outcome) => HostOutcome { plan: Some(plan), ..outcome },
-            }
-        }
-    };
-    if let Some(session) = session {
-        session.close().await;
-    }
-    Err(outcome)
 }
 
 /// A bug of ours: the host's guard decides, and the user is told that we do not know.
@@ -198,7 +214,7 @@ fn lost_sight(host: &str) -> HostOutcome {
 }
 
 /// The outcome of a host that needs no transaction.
-fn settled(plan: &HostPlan) -> Option<HostOutcome> {
+pub(super) fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     match &plan.verdict {
         Verdict::Changes => None,
         Verdict::Unchanged => Some(match &plan.open {

@@ -23,7 +23,7 @@ pub struct Turn {
     /// How many jumps lead on from it, at most. What cuts off a host that leads to others cuts those off too, so it
     /// changes alone, after all that lead nowhere and after those that it leads to. [`usize::MAX`]: last of all.
     pub leads: usize,
-    /// It had not answered when the others began, so that nobody waits for it who can go on without.
+    /// It had not answered when the others began: it gets a turn when it has.
     pub late: bool,
 }
 

@@ -72,7 +72,7 @@ pub enum EventEntry {
     Batch {
         /// Which, counted from 1.
         number: usize,
-        /// Of how many.
+        /// Of how many, as far as is known: those who are late are taken for one.
         of: usize,
     },
     /// A host is at a step of its transaction.

@@ -88,21 +88,61 @@ fn hosts_that_fall_away_meanwhile_stop_it_too() {
 
 #[test]
 fn who_is_late_holds_up_jump_hosts_only() {
-    let mut hosts = plain(8);
+    let mut hosts = plain(9);
     hosts[0].late = true;
     hosts[5].late = true;
-    hosts[3].leads = 1;
-    assert_eq!(sizes(&hosts, "1,3,100%"), [1, 3, 1, 2, 1]);
-    assert_eq!(sizes(&hosts, "1,10%"), [1; 8], "one at a time is one at a time");
-    let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(1), 0, 8);
-    let first: BTreeSet<usize> = std::iter::from_fn(|| rollout.start()).collect();
-    assert_eq!(first, BTreeSet::from([1, 2, 4, 6, 7]));
-    first.into_iter().for_each(|host| rollout.ended(host, Status::Changed));
-    assert_eq!((rollout.start(), rollout.start(), rollout.start()), (Some(0), Some(5), None));
-    rollout.ended(0, Status::Changed);
-    assert_eq!(rollout.start(), None, "it may be the way to host 5");
-    rollout.ended(5, Status::Skipped);
-    assert_eq!(rollout.start(), Some(3));
+    hosts[8].late = true;
+    hosts[3].leads = 2;
+    let mut rollout = Rollout::new(&hosts, &parse_batches("1,3,100%").unwrap(), Budget::Hosts(2), 0, 9);
+    let go_on = |rollout: &mut Rollout| {
+        let started: Vec<usize> = std::iter::from_fn(|| rollout.start()).collect();
+        assert!(started.is_empty() || !rollout.waits());
+        started.iter().for_each(|host| rollout.ended(*host, Status::Changed));
+        started
+    };
+    assert!(!rollout.waits());
+    assert_eq!([(); 4].map(|()| go_on(&mut rollout)), [vec![1], vec![2, 4, 6], vec![7], vec![]]);
+    assert!(rollout.waits());
+    assert_eq!(rollout.batch(), (3, 5));
+
+    // Host 5 is the way to host 0, which has not answered, and is reached through host 3.
+    rollout.leads(5, 1);
+    rollout.answered(&BTreeSet::from([5]));
+    assert_eq!((go_on(&mut rollout), rollout.waits()), (vec![], true));
+    rollout.settled(8, Status::Failed);
+    assert!(rollout.waits());
+    rollout.answered(&BTreeSet::from([0]));
+    assert_eq!([(); 4].map(|()| go_on(&mut rollout)), [vec![0], vec![5], vec![3], vec![]]);
+    assert!(!rollout.waits());
+    assert_eq!((rollout.batch(), rollout.budget()), ((6, 6), (1, 2)));
+}
+
+/// They are of no other kind because they are slow: nobody wants all of them at once who wants one after the other, or
+/// who wants to see first how one fares.
+#[test]
+fn who_is_late_comes_in_batches_too() {
+    let sizes = |before: usize, late: usize, batches: &str| {
+        let mut hosts = plain(before + late);
+        hosts[before..].iter_mut().for_each(|host| host.late = true);
+        let mut rollout =
+            Rollout::new(&hosts, &parse_batches(batches).unwrap(), Budget::Hosts(1), 0, hosts.len());
+        let mut sizes = Vec::new();
+        loop {
+            let started: Vec<usize> = std::iter::from_fn(|| rollout.start()).collect();
+            if started.is_empty() && !rollout.waits() {
+                return sizes;
+            }
+            match started.len() {
+                0 => rollout.answered(&(before..before + late).collect()),
+                size => sizes.push(size),
+            }
+            started.into_iter().for_each(|host| rollout.ended(host, Status::Changed));
+        }
+    };
+    assert_eq!(sizes(20, 2, "1,10%,100%"), [1, 3, 16, 2]);
+    assert_eq!(sizes(0, 3, "1,100%"), [1, 2]);
+    assert_eq!(sizes(3, 3, "1"), [1; 6]);
+    assert_eq!(sizes(1, 3, "1,2"), [1, 2, 1]);
 }
 
 /// A fleet: for each host how many jumps lead on from it, which groups limit it, whether it is late, and how it will end.
@@ -142,9 +182,15 @@ proptest! {
         let mut rollout = Rollout::new(&hosts, &batches, max_fail, may_be_away, parallel);
         let (mut flying, mut unknown): (Vec<usize>, Vec<usize>) = Default::default();
         let (mut seen, mut failed, mut away, mut last) = (BTreeSet::new(), 0, 0, (0, false));
+        let mut silent: Vec<usize> = (0..hosts.len()).filter(|host| fleet[*host].2).collect();
         let mut random = order;
+        let mut any = |of: usize| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 33) as usize % of
+        };
         loop {
             while let Some(host) = rollout.start() {
+                prop_assert!(!silent.contains(&host), "host {host} has not answered");
                 prop_assert!(failed < allowed, "started a host after {failed} failures of {allowed}");
                 prop_assert!(away <= may_be_away, "started a host when {away} were away, of {may_be_away}");
                 prop_assert!(seen.insert(host), "host {host} twice");
@@ -163,19 +209,33 @@ proptest! {
                 prop_assert!(turn >= last, "{turn:?} came after {last:?}");
                 last = turn;
             }
-            if flying.is_empty() {
+            prop_assert!(!rollout.waits() || flying.is_empty());
+            let late = rollout.waits().then(|| silent.swap_remove(any(silent.len())));
+            if let Some(host) = late.filter(|_| any(3) > 0) {
+                rollout.answered(&BTreeSet::from([host]));
+                continue;
+            }
+            if late.is_none() && flying.is_empty() {
                 break;
             }
-            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let at = (random >> 33) as usize % flying.len();
-            let host = flying.swap_remove(at);
+            let host = late.unwrap_or_else(|| flying.swap_remove(any(flying.len())));
             let end = fleet[host].3;
             failed += usize::from(end.is_failure());
             away += usize::from(end == Status::Unreachable);
-            if end == Status::Unknown {
-                unknown.push(host);
+            match late {
+                Some(host) => {
+                    // What is looked at only is never unknown.
+                    let end = if end == Status::Unknown { Status::Failed } else { end };
+                    seen.insert(host);
+                    rollout.settled(host, end);
+                }
+                None => {
+                    if end == Status::Unknown {
+                        unknown.push(host);
+                    }
+                    rollout.ended(host, end);
+                }
             }
-            rollout.ended(host, end);
         }
         prop_assert!(failed < allowed + parallel, "{failed} failures with a budget of {allowed}");
         let stopped = failed >= allowed || away > may_be_away;
