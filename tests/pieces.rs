@@ -253,3 +253,26 @@ fn a_run_for_which_there_is_no_room_is_refused() {
         assert_eq!(told, refused.repeat(3), "{before}");
     }
 }
+
+/// What puts rules of others back that are taken over is whole, or there is no snapshot.
+#[test]
+fn a_way_back_that_is_cut_off_is_no_snapshot() {
+    if !common::require_root() {
+        return;
+    }
+    // The disk is full while that is written, and no more for what comes then.
+    let script = format!(
+        "NONCE=x\n{LIB}\n{}{}{}T=/root/t\nrm -rf /root/* && mkdir -p $T/new $T/pre && true >$T/new/want4\n\
+         for f in sysctl.keys modules devices; do true >$T/new/$f; done\n\
+         [ \"$ROOM\" = yes ] || cat /dev/zero 2>/dev/null >/root/full\n\
+         ipt_family() {{ [ $1 = 4 ]; }}\nipt_saved() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
+         foreign_goal() {{ foreign=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
+         ipt_own() {{ rm -f /root/full; }}\nrules=$(seq 20 | sed 's/^/-A OLD -p tcp -m tcp --dport /')\n\
+         snapshot 2>/dev/null && echo \"whole $(grep -c '^+-A OLD ' $T/pre/foreign4)\"\n",
+        include_str!("../src/remote/adopt.sh"),
+        include_str!("../src/remote/keys.sh"),
+        include_str!("../src/remote/change.sh"),
+    );
+    assert_eq!(without_room(&format!("ROOM=yes\n{script}")), "whole 20\n".repeat(3));
+    assert_eq!(without_room(&format!("ROOM=\n{script}")), "");
+}

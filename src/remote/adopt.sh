@@ -38,7 +38,6 @@ $2"
 
 # What undoes foreign text $2 on a host with live rules $1.
 foreign_undo() {
-	[ -n "$2" ] || return 0
 	{
 		printf '%s\n=\n' "$1"
 		printf '%s\n' "$2"

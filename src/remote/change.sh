@@ -57,7 +57,7 @@ goal_text() {
 
 # Everything that a rollback puts back, read before anything is touched.
 snapshot() {
-	local family own foreign port bridge name value side=''
+	local family own foreign back port bridge name value side=''
 	for family in 4 6; do
 		true >"$T/pre/flows$family"
 		ipt_family $family || { true >"$T/pre/own$family"; continue; }
@@ -71,7 +71,10 @@ snapshot() {
 -A KVMFW--flows "*) printf '%s\n' "$live" | grep '^-A KVMFW--flows ' >"$T/pre/flows$family" ;;
 		esac
 		foreign_goal $family
-		foreign_undo "$live" "$foreign" >"$T/pre/foreign$family" || return 1
+		# Not straight from awk: that of busybox does not say that a disk was full.
+		back=
+		[ -z "$foreign" ] || back=$(foreign_undo "$live" "$foreign") || return 1
+		printf '%s' "${back:+$back$NL}" >"$T/pre/foreign$family" || return 1
 		own=
 		[ -z "$live" ] || ipt_own "$live" || return 1
 		{ only_policies_of "$own" $family && echo '#end'; } >"$T/pre/own$family" || return 1

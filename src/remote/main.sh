@@ -321,7 +321,7 @@ generation_keys() {
 # a guard, because whoever types this sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo() {
-	local current to=${1-} family key text
+	local current to=${1-} family key text goal file
 	exec 9>>$VAR/lock
 	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
@@ -331,15 +331,20 @@ undo() {
 	# shellcheck disable=SC2012
 	[ -n "$to" ] || to=$(ls -1 $ETC/generations | sort -n | awk -v now="$current" '$1 + 0 < now + 0 { last = $1 } END { print last + 0 }')
 	[ "$to" = 0 ] || [ -e "$ETC/generations/$to/desired.json" ] || { say "there is no generation $to"; return 1; }
-	mkdir -p $VAR/undo
+	# A disk that is full must not cut off what is loaded: nothing of it is written there.
 	for family in 4 6; do
 		ipt_family $family || continue
-		cat "$ETC/generations/$to/rules.v$family" 2>/dev/null >$VAR/undo/goal || true >$VAR/undo/goal
-		[ "$to" != 0 ] || awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies >$VAR/undo/goal
-		with_foreign "$(cat $VAR/undo/goal)" "$(foreign_back $family "$to")"
+		goal=
+		if [ "$to" = 0 ]; then
+			goal=$(awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies)
+		elif [ -e "$ETC/generations/$to/rules.v$family" ]; then
+			goal=$(cat "$ETC/generations/$to/rules.v$family") || { say "the $(ipt_number $family) rules of generation $to cannot be read"; return 1; }
+		fi
+		with_foreign "$goal" "$(foreign_back $family "$to")"
 		ipt_load $family "$text" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
 	# What the generation sets, and for keys that it does not set what was there before us: of two the last.
+	file=$(mktemp) || { say "cannot write to $TMPDIR"; return 1; }
 	{
 		while IFS= read -r key; do grep "^$key=" $VAR/original/sysctl; done <"$ETC/generations/$current/sysctl.keys"
 		generation_keys "$ETC/generations/$to"
@@ -347,9 +352,9 @@ undo() {
 		{ key = substr($0, 1, index($0, "=") - 1) }
 		!(key in value) { order[++n] = key }
 		{ value[key] = $0 }
-		END { for (i = 1; i <= n; i++) print value[order[i]] }' >$VAR/undo/sysctl
-	write_keys $VAR/undo/sysctl
-	rm -rf $VAR/undo
+		END { for (i = 1; i <= n; i++) print value[order[i]] }' >"$file"
+	write_keys "$file"
+	rm -f "$file"
 	printf '%s\t%s\tconsole\tundo\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$to" "${SUDO_USER:-root}" >>$VAR/history
 	if [ "$to" = 0 ]; then
 		for family in 4 6; do ipt_family $family && tidy_tables $family $VAR/original/tables$family; done
@@ -359,7 +364,11 @@ undo() {
 		echo "back at the state before kvmfw"
 		return
 	fi
-	ln -sfn "generations/$to" $ETC/current.new && mv -fT $ETC/current.new $ETC/current && to_disk $ETC && link_files
+	ln -sfn "generations/$to" $ETC/current.new && mv -fT $ETC/current.new $ETC/current && to_disk $ETC || {
+		say "generation $to is live, but the next boot loads generation $current: $ETC cannot be written"
+		return 1
+	}
+	link_files
 	echo "back at generation $to"
 }
 
