@@ -5,7 +5,7 @@ use super::late::Look;
 use super::look::{self, connect, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
 use super::settings::Settings;
-use super::transaction::{CALL_LIMIT, GRACE};
+use super::transaction::{CALL_LIMIT, GRACE, drained};
 use super::ways::Ways;
 use super::{Event, Events};
 use crate::desired::Desired;
@@ -76,7 +76,7 @@ impl Engine {
 
     /// Waits until everything so far has been shown: a prompt must not be drawn over.
     pub async fn drained(&self) {
-        self.events.drained().await;
+        drained(&self.events).await;
     }
 
     /// Ends the connections that a plan left open.

@@ -74,13 +74,6 @@ impl Events {
             listener(event);
         }
     }
-
-    /// Waits until everything so far has been shown.
-    pub(super) async fn drained(&self) {
-        let (token, shown) = tokio::sync::oneshot::channel::<()>();
-        self.emit(Event::Drain(Shown::new(token)));
-        let _ = shown.await;
-    }
 }
 
 impl fmt::Debug for Events {

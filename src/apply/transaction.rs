@@ -2,6 +2,7 @@
 //! decide. The host's guard is the one who knows; what is not read from it is unknown.
 
 use super::checks::{read_checks, run_here};
+use super::event::Shown;
 use super::look::{PROBE_LIMIT, connect, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
 use super::settings::Settings;
@@ -359,7 +360,7 @@ impl Transaction<'_> {
         if let Some(proof) = &self.settings.proof {
             // Whoever is asked must see the question, and is through before the guard is: its word would
             // not say why.
-            self.events.drained().await;
+            drained(self.events).await;
             let left = left.saturating_sub(Duration::from_secs(1));
             match proof.ask(left).await {
                 Ok(kept) => self.unproven.store(kept == Kept::Unproven, Ordering::Relaxed),
@@ -450,4 +451,11 @@ impl Transaction<'_> {
             .message(message)
             .hint("kvmfw status, or at its console /var/lib/kvmfw/kvmfw.sh status")
     }
+}
+
+/// Waits until everything so far has been shown.
+pub(super) async fn drained(events: &Events) {
+    let (token, shown) = tokio::sync::oneshot::channel::<()>();
+    events.emit(Event::Drain(Shown::new(token)));
+    let _ = shown.await;
 }
