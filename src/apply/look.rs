@@ -191,16 +191,19 @@ pub(super) fn refused(host: &str, reason: &str, message: &str) -> HostOutcome {
 }
 
 pub(super) fn unreachable(host: &str, error: &TransportError) -> HostOutcome {
-    let reason = match error {
-        TransportError::Privilege(_) => return refused(host, "no_privilege", &error.to_string()),
+    let away =
+        |reason: &str| HostOutcome::new(host, Status::Unreachable).reason(reason).message(error.to_string());
+    match error {
+        TransportError::Privilege(_) => refused(host, "no_privilege", &error.to_string()),
         TransportError::Here(_) => {
-            return HostOutcome::new(host, Status::Failed).reason("here").message(error.to_string());
+            HostOutcome::new(host, Status::Failed).reason("here").message(error.to_string())
         }
-        TransportError::Connect(_) | TransportError::Dropped(_) => "connect",
-        TransportError::Lost(_) => "lost",
-        TransportError::TooLong => "bad_answer",
-    };
-    HostOutcome::new(host, Status::Unreachable).reason(reason).message(error.to_string())
+        TransportError::Connect(_) | TransportError::Dropped(_) => {
+            away("connect").hint("try it by hand: -v shows the ssh command")
+        }
+        TransportError::Lost(_) => away("lost"),
+        TransportError::TooLong => away("bad_answer"),
+    }
 }
 
 pub(super) fn internal(host: &str, message: &str) -> HostOutcome {

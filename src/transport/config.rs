@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the user's and the machine's own configuration add. ssh takes the first value it meets.
 const OWN: &str = "Match all\nInclude ~/.ssh/config\nMatch all\nInclude /etc/ssh/ssh_config\n";
@@ -41,31 +41,54 @@ impl Drop for PrivateFile {
 const READ_ONLY: &str = "UpdateHostKeys no\nCheckHostIP no\n";
 
 /// The folder of this process in that of this user.
-static OWN_NAME: OnceLock<String> = OnceLock::new();
+enum Own {
+    NotMade,
+    Made(PathBuf),
+    /// This process ends, and makes it no more.
+    Gone,
+}
+
+static OWN_FOLDER: Mutex<Own> = Mutex::new(Own::NotMade);
+
+fn own_folder() -> MutexGuard<'static, Own> {
+    OWN_FOLDER.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Where control sockets live too: short, because the path of a socket ends at 108 bytes.
 pub(super) fn folder() -> Result<PathBuf, TransportError> {
     let here = |e: &dyn std::fmt::Display| TransportError::Here(e.to_string());
-    let name = match OWN_NAME.get() {
-        Some(name) => name,
-        None => {
-            let fresh = crate::remote::random_hex(4).map_err(|e| here(&e))?;
-            OWN_NAME.get_or_init(|| fresh)
+    let mut own = own_folder();
+    match &*own {
+        Own::Made(folder) => Ok(folder.clone()),
+        Own::Gone => Err(TransportError::Here("kvmfw ends".to_owned())),
+        Own::NotMade => {
+            let folder = of_user()?.join(crate::remote::random_hex(4).map_err(|e| here(&e))?);
+            let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+            made.map_err(|e| here(&format!("cannot use {}: {e}", folder.display())))?;
+            *own = Own::Made(folder.clone());
+            Ok(folder)
         }
-    };
-    let folder = of_user()?.join(name);
-    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(TransportError::Here(format!("cannot use {}: {error}", folder.display())))
-        }
-        _ => Ok(folder),
     }
 }
 
 /// Takes away what this process keeps for its connections. What still runs over them is over.
 pub fn clean() {
-    if let (Some(name), Ok(folder)) = (OWN_NAME.get(), of_user()) {
-        let _ = std::fs::remove_dir_all(folder.join(name));
+    remove(Own::NotMade);
+}
+
+/// The same for a process that ends at once: what is connecting meanwhile makes no new files.
+pub fn clean_for_good() {
+    remove(Own::Gone);
+}
+
+fn remove(then: Own) {
+    let before = std::mem::replace(&mut *own_folder(), then);
+    if let Own::Made(folder) = before {
+        // Who is about to make a file in it does not find it under another name; else one might come while it is
+        // emptied, and it stayed.
+        let away = folder.with_extension("gone");
+        let found = std::fs::rename(&folder, &away).map_or(folder, |()| away);
+        let _ = std::fs::remove_dir_all(found);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::inventory::Connection;
 use std::time::Duration;
 use thiserror::Error;
 
-pub use config::clean;
+pub use config::{clean, clean_for_good};
 
 /// No host says more than this in one answer; more is a fault or an attack.
 pub const MAX_ANSWER: usize = 64 << 20;
