@@ -1,96 +1,27 @@
 //! The engine: talks to hosts, in parallel, and leads each through its transaction.
 
-use super::event::Shown;
+use super::interrupt::Interrupt;
 use super::late::Look;
 use super::look::{self, connect, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
-use super::planning::Check;
-use super::rollout::Budget;
-use super::transaction::{CALL_LIMIT, GRACE};
+use super::settings::Settings;
+use super::transaction::{CALL_LIMIT, GRACE, drained};
 use super::ways::Ways;
-use super::{Event, Events, Proof};
+use super::{Event, Events};
 use crate::desired::Desired;
 use crate::inventory::Connection;
 use crate::observe::{Observed, Sections};
 use crate::plan::ways::Seen;
-use crate::plan::{self, Options};
+use crate::plan::{self, HostPlan, Options};
 use crate::remote::Nonce;
-use crate::transport::{Session, Via};
+use crate::transport::Session;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// How a run is carried out.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How hosts are reached.
-    pub via: Via,
-    /// How many at once.
-    pub parallel: usize,
-    /// Sizes of batches.
-    pub batches: Vec<Budget>,
-    /// So many failures stop the run.
-    pub max_fail: Budget,
-    /// So many unreachable hosts stop it before it starts.
-    pub max_unreachable: Budget,
-    /// Armed → applied.
-    pub apply_timeout: Duration,
-    /// Applied → decision.
-    pub confirm_timeout: Duration,
-    /// How long after the first confirm a second one follows; zero for none.
-    pub soak: Duration,
-    /// What else has to be proven before a commit.
-    pub proof: Option<Proof>,
-    /// Who does this: `user@controller`.
-    pub owner: String,
-    /// The run's name, the transaction's name on every host.
-    pub run: String,
-}
-
-/// How far an interrupt may go: shared with whoever hears the signals.
-#[derive(Debug, Default)]
-pub struct Interrupt {
-    applying: AtomicBool,
-    stop: AtomicBool,
-    heard: Notify,
-}
-
-impl Interrupt {
-    /// Asks to end. `true`: hosts in flight are decided first; `false`: end now, either because
-    /// nothing is being changed or because this is the second time.
-    pub fn ask(&self) -> bool {
-        let first = !self.stop.swap(true, Ordering::SeqCst);
-        self.heard.notify_waiters();
-        first && self.applying.load(Ordering::SeqCst)
-    }
-
-    /// Comes when somebody asks, or at once where somebody has.
-    pub(super) async fn heard(&self) {
-        // From here on none is missed.
-        let heard = self.heard.notified();
-        if !self.asked() {
-            heard.await;
-        }
-    }
-
-    /// Whether somebody asked to end.
-    pub fn asked(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
-    }
-
-    /// From now on hosts are being changed.
-    pub(super) fn change(&self) {
-        self.applying.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether hosts are being changed.
-    pub fn applying(&self) -> bool {
-        self.applying.load(Ordering::SeqCst)
-    }
-}
+/// Says why a plan must not be applied.
+pub type Check = Arc<dyn Fn(&HostPlan) -> Option<HostOutcome> + Send + Sync>;
 
 /// Talks to hosts.
 pub struct Engine {
@@ -197,12 +128,6 @@ impl Engine {
         done.sort_by_key(|(index, ..)| *index);
         done.into_iter().map(|(_, host, answer)| (host, answer)).collect()
     }
-}
-
-pub(super) async fn drained(events: &Events) {
-    let (token, shown) = tokio::sync::oneshot::channel::<()>();
-    events.emit(Event::Drain(Shown::new(token)));
-    let _ = shown.await;
 }
 
 async fn ask_host<T>(

@@ -1,7 +1,7 @@
 //! Looking at one host, and what it means when that does not work.
 
-use super::engine::Settings;
 use super::outcome::{HostOutcome, Status};
+use super::settings::Settings;
 use super::ways::Ways;
 use super::{Event, Events};
 use crate::desired::Desired;

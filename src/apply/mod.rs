@@ -3,6 +3,7 @@
 mod checks;
 mod engine;
 mod event;
+mod interrupt;
 mod late;
 mod look;
 mod outcome;
@@ -10,13 +11,16 @@ mod planning;
 mod proof;
 mod rollout;
 mod run;
+mod settings;
 mod transaction;
 mod ways;
 
-pub use engine::{Engine, Interrupt, Settings};
+pub use engine::{Check, Engine};
 pub use event::{Event, Events};
+pub use interrupt::Interrupt;
 pub use late::LATE;
 pub use outcome::{HostOutcome, Status, TransactionState};
-pub use planning::{Check, Planned, Purpose};
+pub use planning::{Planned, Purpose};
 pub use proof::{Kept, Proof};
 pub use rollout::{Budget, Rollout, parse_batches};
+pub use settings::Settings;

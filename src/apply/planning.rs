@@ -44,9 +44,6 @@ pub enum Purpose {
     Go,
 }
 
-/// Says why a plan must not be applied.
-pub type Check = Arc<dyn Fn(&HostPlan) -> Option<HostOutcome> + Send + Sync>;
-
 /// What is told of a look that is over.
 struct Told {
     host: String,

@@ -2,9 +2,10 @@
 //! decide. The host's guard is the one who knows; what is not read from it is unknown.
 
 use super::checks::{read_checks, run_here};
-use super::engine::{Settings, drained};
+use super::event::Shown;
 use super::look::{PROBE_LIMIT, connect, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
+use super::settings::Settings;
 use super::{Event, Events, Kept};
 use crate::desired::Desired;
 use crate::inventory::CheckFrom;
@@ -450,4 +451,11 @@ impl Transaction<'_> {
             .message(message)
             .hint("kvmfw status, or at its console /var/lib/kvmfw/kvmfw.sh status")
     }
+}
+
+/// Waits until everything so far has been shown.
+pub(super) async fn drained(events: &Events) {
+    let (token, shown) = tokio::sync::oneshot::channel::<()>();
+    events.emit(Event::Drain(Shown::new(token)));
+    let _ = shown.await;
 }
