@@ -203,3 +203,19 @@ fn a_plan_waits_for_the_last_one_for_a_while() {
     assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
 }
+
+/// Who has to get out of a state is not held up by one host that says nothing.
+#[test]
+fn an_undo_waits_for_the_last_one_for_a_while() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).guests(false).up();
+    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    let run = project.apply(&lab, &[]).expect(0).run();
+    silence(&lab, "kvm1");
+    let json = project.kvmfw(&lab, &["undo", &run, "-y", "--format", "json"]).expect(5).json();
+    let message = host_of(&json, "kvm1")["message"].as_str().unwrap();
+    assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
+    assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
+}
