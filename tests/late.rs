@@ -69,7 +69,9 @@ fn who_answers_late_is_changed_late() {
     };
     order(&[
         "kvm1: no answer yet: the others begin",
+        "kvm1 LATE: no answer yet",
         "on 2 of 3 hosts",
+        "1 host late.",
         "  kvm3  changed\n",
         "kvm1 has answered.\n",
         "--dport 4242",
@@ -103,6 +105,29 @@ fn a_saved_plan_holds_for_who_answers_late() {
     let json = end(kvmfw).expect(7).json();
     assert_eq!(host_of(&json, "kvm1")["reason"], "stale", "{json:#}");
     assert_eq!(newest(&lab, "kvm1"), earlier);
+}
+
+/// What speaks against its change is shown of it as of any other.
+#[test]
+fn who_answers_late_may_be_refused() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).guests(false).up();
+    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    let path = project.path().join("inventories/lab.yaml");
+    let closed = "kvm1: { params: { host-firewall: { allow_tcp: [80] } }, ";
+    let text = std::fs::read_to_string(&path).unwrap().replace("kvm1: { ", closed);
+    std::fs::write(path, text).unwrap();
+    silence(&lab, "kvm1");
+    let kvmfw = project.spawn(&lab, &["apply", "-y"]);
+    all_but_one(&lab, &project);
+    answer(&lab, "kvm1");
+    let run = end(kvmfw).expect(7);
+    let later = run.stderr.split("kvm1 has answered.").nth(1).unwrap_or_else(|| panic!("{}", run.stderr));
+    assert!(later.contains("! LOCKOUT") && later.contains("! lockout kvm1: "), "{later}");
+    assert!(later.contains("  kvm1  REFUSED  "), "{later}");
+    assert!(newest(&lab, "kvm1").is_none());
 }
 
 /// Nothing was touched there, so nothing has to be decided.
@@ -174,6 +199,22 @@ fn a_plan_waits_for_the_last_one_for_a_while() {
     let project = Project::new(&lab, &HOSTS, &opened(4242));
     silence(&lab, "kvm1");
     let json = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(5).json();
+    let message = host_of(&json, "kvm1")["message"].as_str().unwrap();
+    assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
+    assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
+}
+
+/// Who has to get out of a state is not held up by one host that says nothing.
+#[test]
+fn an_undo_waits_for_the_last_one_for_a_while() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).guests(false).up();
+    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    let run = project.apply(&lab, &[]).expect(0).run();
+    silence(&lab, "kvm1");
+    let json = project.kvmfw(&lab, &["undo", &run, "-y", "--format", "json"]).expect(5).json();
     let message = host_of(&json, "kvm1")["message"].as_str().unwrap();
     assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");

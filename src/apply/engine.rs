@@ -1,7 +1,7 @@
 //! The engine: talks to hosts, in parallel, and leads each through its transaction.
 
 use super::interrupt::Interrupt;
-use super::late::Look;
+use super::late::{self, LAST_FEW, Look};
 use super::look::{self, connect, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
 use super::settings::Settings;
@@ -17,8 +17,10 @@ use crate::remote::Nonce;
 use crate::transport::Session;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Says why a plan must not be applied.
 pub type Check = Arc<dyn Fn(&HostPlan) -> Option<HostOutcome> + Send + Sync>;
@@ -108,22 +110,35 @@ impl Engine {
             let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
                 let answer = ask_host(&settings, &events, &connection, &host, &*document, &*read).await;
-                let error = answer.as_ref().err().and_then(|o| o.message.clone());
-                events.emit(Event::Observed(host.clone(), error));
                 (index, host, answer)
             });
             names.insert(handle.id(), known);
         }
         let mut done = Vec::new();
-        while let Some(joined) = tasks.join_next_with_id().await {
-            match joined {
-                Ok((_, answer)) => done.push(answer),
+        let total = tasks.len();
+        loop {
+            let few = tasks.len() <= self.settings.parallel && late::are_last_few(tasks.len(), total);
+            let limit = if few { LAST_FEW } else { Duration::MAX };
+            let Ok(joined) = timeout(limit, tasks.join_next_with_id()).await else {
+                tasks.abort_all();
+                continue;
+            };
+            let Some(joined) = joined else { break };
+            let (index, host, answer) = match joined {
+                Ok((_, answer)) => answer,
                 Err(error) => {
                     let Some((index, host)) = names.remove(&error.id()) else { continue };
-                    let outcome = internal(&host, "kvmfw itself failed while it asked this host");
-                    done.push((index, host, Err(outcome)));
+                    let outcome = if error.is_cancelled() {
+                        late::silent(&host)
+                    } else {
+                        internal(&host, "kvmfw itself failed while it asked this host")
+                    };
+                    (index, host, Err(outcome))
                 }
-            }
+            };
+            let error = answer.as_ref().err().and_then(|o| o.message.clone());
+            self.events.emit(Event::Observed(host.clone(), error));
+            done.push((index, host, answer));
         }
         done.sort_by_key(|(index, ..)| *index);
         done.into_iter().map(|(_, host, answer)| (host, answer)).collect()

@@ -22,6 +22,11 @@ use tokio::time::timeout;
 /// silent after its login does not hold them up for as long as it might if it were asked alone.
 pub(super) const LAST_FEW: Duration = Duration::from_secs(20);
 
+/// Whether so many are the last of all, and others wait for them.
+pub(super) fn are_last_few(left: usize, total: usize) -> bool {
+    left < total && left <= total.div_ceil(10)
+}
+
 /// The reason of a host that had not answered when the others began.
 pub const LATE: &str = "late";
 

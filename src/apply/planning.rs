@@ -118,7 +118,7 @@ impl Engine {
             begin = all_run && purpose == Purpose::Go && tally.suffices(tasks.len(), may_be_away);
             let limit = match begin {
                 true => tally.slowest.max(A_MOMENT),
-                false if all_run && tasks.len() < total && tasks.len() <= total.div_ceil(10) => LAST_FEW,
+                false if all_run && late::are_last_few(tasks.len(), total) => LAST_FEW,
                 false => Duration::MAX,
             };
             let Ok(joined) = timeout(limit, tasks.join_next()).await else { break };

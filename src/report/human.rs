@@ -1,10 +1,10 @@
 //! Plans and recaps as people read them. Equal changes of many hosts are one block; hosts without
 //! changes are not mentioned; the summary comes last, where the eye is.
 
-use super::document::{ChangeEntry, Document};
+use super::document::{ChangeEntry, Document, HostEntry};
 use super::group::Said;
 use super::{Renderer, Style, fold_names, group, printable};
-use crate::apply::Status;
+use crate::apply::{LATE, Status};
 use crate::plan::{Action, Risk};
 use std::fmt::Write as _;
 
@@ -99,7 +99,11 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
         let text = style.alarm(&format!("{} {what}.", hosts(stuck)));
         let _ = write!(out, "{}{text}", gap(&out));
     }
-    let unreachable = document.count(Status::Unreachable);
+    let late = document.hosts.iter().filter(|host| is_late(host)).count();
+    if late > 0 {
+        let _ = write!(out, "{}{}", gap(&out), style.warn(&format!("{} late.", hosts(late))));
+    }
+    let unreachable = document.count(Status::Unreachable) - late;
     if unreachable > 0 {
         let text = style.alarm(&format!("{} unreachable.", hosts(unreachable)));
         let _ = write!(out, "{}{text}", gap(&out));
@@ -109,6 +113,11 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
         let _ = write!(out, "{}{text}", gap(&out));
     }
     out
+}
+
+/// Whether it had not answered when the others began: that says nothing yet.
+fn is_late(host: &HostEntry) -> bool {
+    host.reason.as_deref() == Some(LATE)
 }
 
 /// What stands between two sentences.
@@ -250,9 +259,10 @@ fn hosts_by_message(document: &Document, style: Style, out: &mut String) {
     let groups = group::messages(document);
     let any = !groups.is_empty();
     for Said { host, message, names } in groups {
-        let words = format!("{} {}", printable(&fold_names(&names)), host.status.words().to_uppercase());
-        let message = printable(&message);
-        let _ = writeln!(out, "{}", style.prose(&format!("{}: {message}", style.alarm(&words))));
+        let word = if is_late(host) { LATE } else { host.status.words() };
+        let words = format!("{} {}", printable(&fold_names(&names)), word.to_uppercase());
+        let words = if is_late(host) { style.warn(&words) } else { style.alarm(&words) };
+        let _ = writeln!(out, "{}", style.prose(&format!("{words}: {}", printable(&message))));
         if let Some(hint) = &host.hint {
             let _ = writeln!(out, "{}", style.prose(&format!("    → {}", printable(hint))));
         }

@@ -302,6 +302,9 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
                 hint: None,
                 ..interrupted
             },
+            None if host.reason.as_deref() == Some(LATE) => {
+                Told { message: said("kvmfw ended before it had answered"), ..Told::of(host) }
+            }
             None => Told::of(host),
         };
         let HostEntry { plan, changes, warnings, .. } = host.clone();
@@ -432,6 +435,8 @@ mod tests {
             for end in [fold_events(&plan, &events), document_of(&events).unwrap()] {
                 let host = &end.hosts[1];
                 assert_eq!((host.status, host.plan.as_deref()), (status, planned), "after {lines} lines");
+                let message = host.message.as_deref().unwrap();
+                assert!(message.starts_with("kvmfw ended before"), "after {lines} lines: {message}");
                 assert_eq!(end.hosts.len(), 2);
             }
         }

@@ -181,15 +181,16 @@ impl Progress {
     /// What is done with a host stands above that it was done, as it does for all others.
     fn planned(&mut self, plan: &HostPlan) {
         let document = Document::new(None, vec![HostEntry::of_plan(plan)]);
-        if document.count(Status::Changed) == 0 {
-            return;
-        }
         let (columns, _) = size(self.terminal, self.style);
         let style = match self.bar {
             Some(_) => Style { width: Some(columns), ..self.style },
             None => self.style,
         };
-        let text = format!("{} has answered.\n{}", printable(&plan.host), changes_text(&document, style));
+        let changes = changes_text(&document, style);
+        if changes.is_empty() {
+            return;
+        }
+        let text = format!("{} has answered.\n{changes}", printable(&plan.host));
         match &self.bar {
             Some(bar) => bar.println(text.trim_end()),
             None => say(text.trim_end()),
