@@ -221,9 +221,7 @@ fn every_reason_is_explained() {
     let mut reasons = quoted_after(&module("src/plan/host"), &["Refusal::new("]);
     reasons.extend(quoted_after(&module("src/plan/bridge"), &["Err(("]));
     let engine = module("src/apply");
-    reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "_ => ("]));
-    let kinds = engine.split("let reason = match error {").nth(1).unwrap().split("};").next().unwrap();
-    reasons.extend(quoted_after(kinds, &["=>"]));
+    reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "_ => (", "away(", "LATE: &str ="]));
     for entry in fs::read_dir("src/remote").unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "sh") {
@@ -234,7 +232,10 @@ fn every_reason_is_explained() {
             reasons.extend(words.map(str::to_owned));
         }
     }
-    assert!(reasons.len() > 20 && reasons.contains("stale") && reasons.contains("locked"), "{reasons:?}");
+    assert!(
+        reasons.len() > 20 && ["stale", "locked", "lost", "late"].iter().all(|r| reasons.contains(*r)),
+        "{reasons:?}"
+    );
     let page = &pages()["refusals.md"];
     let headings = anchors(page);
     let missing: Vec<&String> = reasons.iter().filter(|reason| !headings.contains(*reason)).collect();
