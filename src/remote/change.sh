@@ -166,9 +166,9 @@ apply() {
 	if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then
 		modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || failed "cannot load br_netfilter"
 		# It comes with 1: no guest may meet the old rules before the new ones are there.
-		bridge_keys 0 >"$T/fresh"
+		bridge_keys 0 >"$T/fresh" || failed "cannot write to $T"
 		write_keys "$T/fresh"
-		bridge_keys 1 >"$T/fresh"
+		bridge_keys 1 >"$T/fresh" || failed "cannot write to $T"
 	fi
 	step "sysctl, opening"
 	write_keys "$T/new/sysctl.open" || failed "see above"
