@@ -79,8 +79,11 @@ impl Board {
 
     /// What stands around the bar: how wide that may be, and what comes after it.
     pub fn head(&self, columns: usize, left: Option<Duration>) -> (usize, String) {
+        // When all that are left are in flight, their own lines say more than a mean of those before: it would be
+        // nothing for as long as one hangs.
+        let more = self.done + self.in_flight.len() < self.of;
         let left = left
-            .filter(|_| self.done > 0)
+            .filter(|_| self.done > 0 && more)
             .map_or_else(String::new, |left| format!("  eta {}", seconds(left)));
         let text = format!(" {}/{} hosts{}{left}", self.done, self.of, self.summary());
         let before = 2 + self.what.chars().count() + 1;
@@ -220,6 +223,9 @@ mod tests {
         board.hear(&Event::Done(HostOutcome::new("kvm1", Status::Failed)), now);
         assert_eq!(head(&board, 79), (16, " 1/200 hosts  batch 2/3  failed 1/3  eta 95s".to_owned()));
         assert_eq!(head(&board, 60).0, 5);
+        let (mut all, now) = flying(199);
+        all.hear(&Event::Done(HostOutcome::new("kvm1", Status::Failed)), now);
+        assert_eq!(head(&all, 79).1, " 1/200 hosts  batch 2/3  failed 1/3", "nobody is left to begin");
         let (bar, text) = head(&board, 40);
         assert_eq!((bar, text.as_str()), (4, " 1/200 hosts  batch 2/3 …"));
     }
