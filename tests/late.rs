@@ -7,6 +7,7 @@ use common::Lab;
 use common::project::{Project, host_of};
 use common::transaction::{end, newest, opened, read, wait};
 use serde_json::Value;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -218,4 +219,35 @@ fn an_undo_waits_for_the_last_one_for_a_while() {
     let message = host_of(&json, "kvm1")["message"].as_str().unwrap();
     assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
+}
+
+/// An ssh would stay for as long as its host does not answer, and any other for two minutes.
+#[test]
+fn who_is_interrupted_takes_its_connections_along() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).guests(false).up();
+    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    silence(&lab, "kvm1");
+    let key = lab.dir().join("id_ed25519").display().to_string();
+    let connections = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        let words = commands.map(|command| {
+            String::from_utf8_lossy(&command).split('\0').map(str::to_owned).collect::<Vec<_>>()
+        });
+        words.filter(|words| words[0] == "ssh" && words.contains(&key)).collect::<Vec<_>>()
+    };
+    let mut kvmfw = project.spawn(&lab, &["apply"]);
+    wait("they are asked", Duration::from_secs(20), || {
+        // Who is through listens.
+        let listens =
+            |words: &&Vec<String>| words.iter().any(|w| w.ends_with("/master") && Path::new(w).exists());
+        (connections().iter().filter(listens).count() == HOSTS.len()).then_some(())
+    });
+    lab.exec(&["kill", "-INT", &kvmfw.id().to_string()]).ok();
+    wait("it ends", Duration::from_secs(10), || kvmfw.try_wait().unwrap());
+    end(kvmfw).expect(130);
+    wait("they end", Duration::from_secs(20), || connections().is_empty().then_some(()));
 }
