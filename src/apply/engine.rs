@@ -1,8 +1,9 @@
 //! The engine: talks to hosts, in parallel, and leads each through its transaction.
 
+use super::dial::Dialer;
 use super::interrupt::Interrupt;
 use super::late::{self, LAST_FEW, Look};
-use super::look::{self, connect, internal, observe_host, unreachable};
+use super::look::{self, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
 use super::settings::Settings;
 use super::transaction::{CALL_LIMIT, GRACE, drained};
@@ -28,6 +29,7 @@ pub type Check = Arc<dyn Fn(&HostPlan) -> Option<HostOutcome> + Send + Sync>;
 /// Talks to hosts.
 pub struct Engine {
     pub(super) interrupt: Arc<Interrupt>,
+    pub(super) dialer: Arc<Dialer>,
     pub(super) settings: Arc<Settings>,
     pub(super) events: Events,
     pub(super) gate: Arc<Semaphore>,
@@ -47,6 +49,7 @@ impl Engine {
         let gate = Arc::new(Semaphore::new(settings.parallel.max(1)));
         Self {
             interrupt,
+            dialer: Arc::new(Dialer::new(settings.via, events.clone())),
             settings: Arc::new(settings),
             events,
             gate,
@@ -67,7 +70,7 @@ impl Engine {
     pub async fn look(&self, desired: &Desired) -> Result<Box<Observed>, HostOutcome> {
         self.events.emit(Event::Observing(1));
         let (observed, session) =
-            observe_host(&self.settings, &self.events, desired, &Options::default(), &Ways::default(), false)
+            observe_host(&self.dialer, &self.events, desired, &Options::default(), &Ways::default(), false)
                 .await;
         self.events.emit(Event::Observed(desired.host.clone(), None));
         if let Some(session) = session {
@@ -104,12 +107,12 @@ impl Engine {
         let mut tasks = JoinSet::new();
         let mut names = BTreeMap::new();
         for (index, (connection, host)) in hosts.into_iter().enumerate() {
-            let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
+            let (dialer, events, gate) = (self.dialer.clone(), self.events.clone(), self.gate.clone());
             let (document, read) = (document.clone(), read.clone());
             let known = (index, host.clone());
             let handle = tasks.spawn(async move {
                 let _permit = gate.acquire_owned().await;
-                let answer = ask_host(&settings, &events, &connection, &host, &*document, &*read).await;
+                let answer = ask_host(&dialer, &events, &connection, &host, &*document, &*read).await;
                 (index, host, answer)
             });
             names.insert(handle.id(), known);
@@ -146,14 +149,14 @@ impl Engine {
 }
 
 async fn ask_host<T>(
-    settings: &Settings,
+    dialer: &Dialer,
     events: &Events,
     connection: &Connection,
     host: &str,
     document: &(dyn Fn(&Nonce) -> String + Send + Sync),
     read: &(dyn Fn(&Sections<'_>) -> Option<T> + Send + Sync),
 ) -> Result<T, HostOutcome> {
-    let session = connect(settings, events, host, connection).await.map_err(|e| unreachable(host, &e))?;
+    let session = dialer.connect(host, connection).await.map_err(|e| unreachable(host, &e))?;
     let nonce = Nonce::fresh().map_err(|e| internal(host, &e.to_string()))?;
     let answer = look::ask(&session, events, host, &document(&nonce), CALL_LIMIT + GRACE).await;
     session.close().await;

@@ -1,86 +1,20 @@
 //! Looking at one host, and what it means when that does not work.
 
+use super::dial::Dialer;
 use super::outcome::{HostOutcome, Status};
-use super::settings::Settings;
 use super::ways::Ways;
 use super::{Event, Events};
 use crate::desired::Desired;
-use crate::inventory::Connection;
 use crate::observe::{ObserveError, Observed, Sections, observe};
 use crate::plan::{self, Options};
 use crate::remote::{self, Nonce, Question};
-use crate::transport::{self, Answer, Session, TransportError};
-use std::collections::BTreeSet;
-use std::sync::Mutex;
+use crate::transport::{Answer, Session, TransportError};
 use std::time::{Duration, Instant};
 
 /// What a plan's one round trip may take at most, once the connection stands.
 pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) type ObserveResult = Result<Box<Observed>, HostOutcome>;
-
-/// How often a connection is begun that is dropped before anybody had to say who he is.
-const TRIES: u32 = 5;
-
-/// A drop comes at once. What ends later than that was waited for: a jump host that does not get through, for one.
-const AT_ONCE: Duration = Duration::from_secs(2);
-
-/// Before it is begun the second time, at most; then twice as long each time.
-const DROPPED_PAUSE: Duration = Duration::from_millis(600);
-
-/// The jump hosts through which somebody got. Of another one nobody can tell whether it drops by chance or lets nobody
-/// in, and who fails to log in too often is banned there.
-static OPEN_JUMPS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-
-fn tries(connection: &Connection) -> u32 {
-    let open = |jump: &String| OPEN_JUMPS.lock().is_ok_and(|open| open.contains(jump));
-    if connection.jump.as_ref().is_none_or(open) { TRIES } else { 2 }
-}
-
-/// Opens a new connection, and tells how that went to who wants to know. Where it is dropped, as an sshd with too
-/// many logins under way does by chance, it is begun anew.
-pub(super) async fn connect(
-    settings: &Settings,
-    events: &Events,
-    host: &str,
-    connection: &Connection,
-) -> Result<Session, TransportError> {
-    let mut pause = DROPPED_PAUSE;
-    let mut tried = 0;
-    loop {
-        let start = Instant::now();
-        let result = connect_once(settings, events, host, connection).await;
-        tried += 1;
-        let dropped = matches!(result, Err(TransportError::Dropped(_))) && start.elapsed() < AT_ONCE;
-        if !dropped || tried >= tries(connection) {
-            if let (Ok(_), Some(jump), Ok(mut open)) = (&result, &connection.jump, OPEN_JUMPS.lock()) {
-                open.insert(jump.clone());
-            }
-            return result;
-        }
-        // Those that were dropped together must not come back together.
-        let chance = remote::random_hex(1).ok().and_then(|hex| u32::from_str_radix(&hex, 16).ok());
-        tokio::time::sleep(pause * (64 + chance.unwrap_or(128)) / 320).await;
-        pause *= 2;
-    }
-}
-
-async fn connect_once(
-    settings: &Settings,
-    events: &Events,
-    host: &str,
-    connection: &Connection,
-) -> Result<Session, TransportError> {
-    let start = Instant::now();
-    let result = transport::connect(settings.via, connection).await;
-    let how = match &result {
-        Ok(_) => "connected".to_owned(),
-        Err(error) => format!("no connection: {error}"),
-    };
-    let (command, took) = (transport::command(settings.via, connection), start.elapsed().as_secs_f64());
-    events.emit(Event::Detail(format!("{host}: {command}: {how} after {took:.2}s")));
-    result
-}
 
 /// Runs a document, and tells how long the answer took and how long it is.
 pub(super) async fn ask(
@@ -103,7 +37,7 @@ pub(super) async fn ask(
 /// Looks at a host. With `recover`, a transaction that was left open there and that nobody watches any
 /// more is ended first, so that what is planned is planned against the state that it leaves.
 pub(super) async fn observe_host(
-    settings: &Settings,
+    dialer: &Dialer,
     events: &Events,
     desired: &Desired,
     options: &Options,
@@ -112,7 +46,7 @@ pub(super) async fn observe_host(
 ) -> (ObserveResult, Option<Session>) {
     let host = &desired.host;
     events.emit(Event::Step(host.clone(), "looking", None));
-    let session = match connect(settings, events, host, &desired.connection).await {
+    let session = match dialer.connect(host, &desired.connection).await {
         Ok(session) => session,
         Err(error) => return (Err(unreachable(host, &error)), None),
     };

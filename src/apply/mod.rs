@@ -1,6 +1,7 @@
 //! DO and UNDO: plans carried out inside the guarded transaction of each host, in batches.
 
 mod checks;
+mod dial;
 mod engine;
 mod event;
 mod interrupt;

@@ -168,14 +168,14 @@ impl Engine {
         ways: Arc<Ways>,
         purpose: Purpose,
     ) -> impl Future<Output = (Looked, (usize, Told))> + Send + use<> {
-        let (settings, events, gate) = (self.settings.clone(), self.events.clone(), self.gate.clone());
+        let (dialer, events, gate) = (self.dialer.clone(), self.events.clone(), self.gate.clone());
         let (shared, check) = (self.shared.clone(), self.check.clone());
         let keep = purpose != Purpose::Show;
         async move {
             let _permit = gate.acquire_owned().await;
             let start = Instant::now();
             // A plan changes nothing; an apply first ends what was left open and nobody watches.
-            let (observed, session) = observe_host(&settings, &events, &desired, &options, &ways, keep).await;
+            let (observed, session) = observe_host(&dialer, &events, &desired, &options, &ways, keep).await;
             // Planned here and now: what was observed of a host is a lot, and not needed afterwards.
             let ends = observed.as_ref().ok().map(|observed| Ends::of(observed));
             let result = observed.and_then(|observed| {

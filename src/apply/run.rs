@@ -183,9 +183,10 @@ impl Engine {
                 }
                 let known = (turn, index, desired.host.clone());
                 let session = self.sessions.remove(&desired.host);
-                let (settings, events) = (self.settings.clone(), self.events.clone());
+                let (dialer, settings, events) =
+                    (self.dialer.clone(), self.settings.clone(), self.events.clone());
                 let task = tasks.spawn(async move {
-                    apply_host(&settings, &events, &desired, &options, plan, session).await
+                    apply_host(&dialer, &settings, &events, &desired, &options, plan, session).await
                 });
                 flying.insert(task.id(), known);
             }

@@ -2,8 +2,9 @@
 //! decide. The host's guard is the one who knows; what is not read from it is unknown.
 
 use super::checks::{read_checks, run_here};
+use super::dial::Dialer;
 use super::event::Shown;
-use super::look::{PROBE_LIMIT, connect, internal, read_observation, unreachable};
+use super::look::{PROBE_LIMIT, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
 use super::settings::Settings;
 use super::{Event, Events, Kept};
@@ -32,6 +33,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(20);
 
 /// One host's transaction as the controller leads it.
 struct Transaction<'a> {
+    dialer: &'a Dialer,
     settings: &'a Settings,
     events: &'a Events,
     desired: &'a Desired,
@@ -54,6 +56,7 @@ struct Told {
 }
 
 pub(super) async fn apply_host(
+    dialer: &Dialer,
     settings: &Settings,
     events: &Events,
     desired: &Desired,
@@ -72,7 +75,7 @@ pub(super) async fn apply_host(
     let commit_sent = AtomicBool::new(false);
     let unproven = AtomicBool::new(false);
     let transaction =
-        Transaction { settings, events, desired, options, token, patience, commit_sent, unproven };
+        Transaction { dialer, settings, events, desired, options, token, patience, commit_sent, unproven };
     let mut outcome = transaction.carry_out(&plan, session).await;
     if outcome.status == Status::Changed && transaction.unproven.load(Ordering::Relaxed) {
         outcome.message = Some("kept unproven: no new connection came in while it was asked".to_owned());
@@ -132,7 +135,7 @@ impl Transaction<'_> {
             }
             session.close().await;
         }
-        connect(self.settings, self.events, &self.desired.host, &self.desired.connection).await
+        self.dialer.connect(&self.desired.host, &self.desired.connection).await
     }
 
     /// Uploads, locks, looks again, snapshots; then compares with what was planned. Returns which
@@ -232,9 +235,7 @@ impl Transaction<'_> {
 
     /// Releases the host over a connection of its own, when the first one fell silent.
     async fn abort_anew(&self) {
-        if let Ok(session) =
-            connect(self.settings, self.events, &self.desired.host, &self.desired.connection).await
-        {
+        if let Ok(session) = self.dialer.connect(&self.desired.host, &self.desired.connection).await {
             self.abort(&session).await;
             session.close().await;
         }
@@ -310,7 +311,7 @@ impl Transaction<'_> {
     async fn connect_before(&self, deadline: Instant) -> Result<Session, TransportError> {
         match tokio::time::timeout_at(
             deadline,
-            connect(self.settings, self.events, &self.desired.host, &self.desired.connection),
+            self.dialer.connect(&self.desired.host, &self.desired.connection),
         )
         .await
         {
