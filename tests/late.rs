@@ -5,7 +5,7 @@ mod common;
 
 use common::Lab;
 use common::project::{Project, host_of};
-use common::transaction::{end, newest, opened, read, wait};
+use common::transaction::{end, held, newest, opened, read, wait};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
@@ -156,7 +156,7 @@ fn who_is_late_and_leads_to_others_comes_after_them() {
         return;
     }
     let lab = Lab::builder().hosts(3).guests(false).up();
-    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    let project = Project::new(&lab, &HOSTS, &held(4242));
     // Only ssh_config knows. ssh takes the home from the password file, and so one is put in the place of root's.
     let home = project.path().join("home");
     let keys = std::fs::read_to_string(lab.dir().join("ssh_config")).unwrap();
@@ -164,18 +164,26 @@ fn who_is_late_and_leads_to_others_comes_after_them() {
     project.write("home/.ssh/config", &config);
     for host in ["kvm1", "kvm2"] {
         silence(&lab, host);
+        lab.host(host, &["touch", "/run/go"]).ok();
     }
-    let of_project = project.command(&lab, &["apply", "-y", "--max-unreachable", "2"]);
+    let of_project = project.command(&lab, &["apply", "-y", "--max-unreachable", "2", "-v"]);
     let mut kvmfw = std::process::Command::new("unshare");
     kvmfw.args(["--mount", "sh", "-c", "mount --bind \"$0\" /root && exec \"$@\""]);
     kvmfw.arg(home).arg(of_project.get_program()).args(of_project.get_args());
     kvmfw.env("KVMFW_RUN_DIR", project.path().join("runs")).stdin(Stdio::null());
     let kvmfw = kvmfw.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait("the third is changed", Duration::from_secs(30), || {
-        newest(&lab, "kvm3").filter(|folder| read(folder, "done") == "committed")
-    });
+    wait("the third is in flight", Duration::from_secs(30), || newest(&lab, "kvm3"));
     answer(&lab, "kvm1");
     answer(&lab, "kvm2");
+    // Each is heard alone where the one comes long before the other.
+    wait("both have answered", Duration::from_secs(30), || {
+        let events = events(&project);
+        let notes = events.iter().filter_map(|event| event["message"].as_str());
+        let answered: Vec<&str> = notes.filter(|note| note.contains(": answered after")).collect();
+        let has = |host: &str| answered.iter().any(|note| note.starts_with(host));
+        (has("kvm1:") && has("kvm2:")).then_some(())
+    });
+    lab.host("kvm3", &["touch", "/run/go"]).ok();
     let run = end(kvmfw).expect(0);
     let said = "! jump-host kvm1: this host is the way to kvm2 (they were asked from its address)";
     assert!(run.stderr.contains(said), "{}", run.stderr);
