@@ -5,8 +5,9 @@ mod common;
 
 use common::Lab;
 use common::project::{Project, host_of};
-use common::transaction::{end, newest, opened, read, wait};
+use common::transaction::{end, held, newest, opened, read, wait};
 use serde_json::Value;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -155,7 +156,7 @@ fn who_is_late_and_leads_to_others_comes_after_them() {
         return;
     }
     let lab = Lab::builder().hosts(3).guests(false).up();
-    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    let project = Project::new(&lab, &HOSTS, &held(4242));
     // Only ssh_config knows. ssh takes the home from the password file, and so one is put in the place of root's.
     let home = project.path().join("home");
     let keys = std::fs::read_to_string(lab.dir().join("ssh_config")).unwrap();
@@ -163,18 +164,26 @@ fn who_is_late_and_leads_to_others_comes_after_them() {
     project.write("home/.ssh/config", &config);
     for host in ["kvm1", "kvm2"] {
         silence(&lab, host);
+        lab.host(host, &["touch", "/run/go"]).ok();
     }
-    let of_project = project.command(&lab, &["apply", "-y", "--max-unreachable", "2"]);
+    let of_project = project.command(&lab, &["apply", "-y", "--max-unreachable", "2", "-v"]);
     let mut kvmfw = std::process::Command::new("unshare");
     kvmfw.args(["--mount", "sh", "-c", "mount --bind \"$0\" /root && exec \"$@\""]);
     kvmfw.arg(home).arg(of_project.get_program()).args(of_project.get_args());
     kvmfw.env("KVMFW_RUN_DIR", project.path().join("runs")).stdin(Stdio::null());
     let kvmfw = kvmfw.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait("the third is changed", Duration::from_secs(30), || {
-        newest(&lab, "kvm3").filter(|folder| read(folder, "done") == "committed")
-    });
+    wait("the third is in flight", Duration::from_secs(30), || newest(&lab, "kvm3"));
     answer(&lab, "kvm1");
     answer(&lab, "kvm2");
+    // Each is heard alone where the one comes long before the other.
+    wait("both have answered", Duration::from_secs(30), || {
+        let events = events(&project);
+        let notes = events.iter().filter_map(|event| event["message"].as_str());
+        let answered: Vec<&str> = notes.filter(|note| note.contains(": answered after")).collect();
+        let has = |host: &str| answered.iter().any(|note| note.starts_with(host));
+        (has("kvm1:") && has("kvm2:")).then_some(())
+    });
+    lab.host("kvm3", &["touch", "/run/go"]).ok();
     let run = end(kvmfw).expect(0);
     let said = "! jump-host kvm1: this host is the way to kvm2 (they were asked from its address)";
     assert!(run.stderr.contains(said), "{}", run.stderr);
@@ -218,4 +227,35 @@ fn an_undo_waits_for_the_last_one_for_a_while() {
     let message = host_of(&json, "kvm1")["message"].as_str().unwrap();
     assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
+}
+
+/// An ssh would stay for as long as its host does not answer, and any other for two minutes.
+#[test]
+fn who_is_interrupted_takes_its_connections_along() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(3).guests(false).up();
+    let project = Project::new(&lab, &HOSTS, &opened(4242));
+    silence(&lab, "kvm1");
+    let key = lab.dir().join("id_ed25519").display().to_string();
+    let connections = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        let words = commands.map(|command| {
+            String::from_utf8_lossy(&command).split('\0').map(str::to_owned).collect::<Vec<_>>()
+        });
+        words.filter(|words| words[0] == "ssh" && words.contains(&key)).collect::<Vec<_>>()
+    };
+    let mut kvmfw = project.spawn(&lab, &["apply"]);
+    wait("they are asked", Duration::from_secs(20), || {
+        // Who is through listens.
+        let listens =
+            |words: &&Vec<String>| words.iter().any(|w| w.ends_with("/master") && Path::new(w).exists());
+        (connections().iter().filter(listens).count() == HOSTS.len()).then_some(())
+    });
+    lab.exec(&["kill", "-INT", &kvmfw.id().to_string()]).ok();
+    wait("it ends", Duration::from_secs(10), || kvmfw.try_wait().unwrap());
+    end(kvmfw).expect(130);
+    wait("they end", Duration::from_secs(20), || connections().is_empty().then_some(()));
 }

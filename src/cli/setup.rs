@@ -266,8 +266,8 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
             });
         });
         let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
-        // Nothing is unwound here, so nothing that is dropped takes its files along.
-        transport::clean_for_good();
+        // Nothing is unwound here, so nothing that is dropped takes its connections and files along.
+        transport::leave().await;
         std::process::exit(i32::from(exit::INTERRUPTED));
     }
 }

@@ -71,6 +71,13 @@ pub(super) fn folder() -> Result<PathBuf, TransportError> {
     }
 }
 
+/// The folders of this process' control sockets.
+pub(super) fn sockets() -> Vec<PathBuf> {
+    let Own::Made(folder) = &*own_folder() else { return Vec::new() };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path().join("master")).filter(|path| path.exists()).collect()
+}
+
 /// Takes away what this process keeps for its connections. What still runs over them is over.
 pub fn clean() {
     remove(Own::NotMade);

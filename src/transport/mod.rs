@@ -11,7 +11,7 @@ use crate::inventory::Connection;
 use std::time::Duration;
 use thiserror::Error;
 
-pub use config::{clean, clean_for_good};
+pub use config::clean;
 
 /// No host says more than this in one answer; more is a fault or an attack.
 pub const MAX_ANSWER: usize = 64 << 20;
@@ -98,6 +98,12 @@ pub async fn connect(via: Via, connection: &Connection) -> Result<Session, Trans
         Via::Ssh => ssh::SshSession::connect(connection).await.map(Session::Ssh),
         Via::Local => Ok(Session::Local(local::LocalSession::new())),
     }
+}
+
+/// For a process that ends at once: ends all its connections, and takes away what it keeps for them.
+pub async fn leave() {
+    ssh::leave().await;
+    config::clean_for_good();
 }
 
 impl Session {

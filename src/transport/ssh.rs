@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// A TCP connection of its own, kept by one ssh process; commands are multiplexed over it.
 pub struct SshSession {
@@ -122,6 +123,17 @@ impl SshSession {
         // A dead peer cannot answer the farewell.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.session.close()).await;
     }
+}
+
+/// Ends all connections of this process, also those over which somebody still waits for an answer: an ssh whose host does not
+/// end what it was asked would stay for as long.
+pub(super) async fn leave() {
+    let mut tasks = JoinSet::new();
+    for path in config::sockets() {
+        tasks.spawn(openssh::Session::resume_mux(path.into(), None).close());
+    }
+    // A dead peer cannot answer the farewell, and who leaves is in a hurry.
+    let _ = tokio::time::timeout(Duration::from_secs(1), tasks.join_all()).await;
 }
 
 fn known_hosts_check(connection: &Connection) -> KnownHosts {
