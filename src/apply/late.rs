@@ -1,26 +1,22 @@
 //! Looks at hosts, and those of them that go on while others are changed already.
 
-use super::Event;
-use super::engine::Engine;
 use super::look::internal;
 use super::outcome::{HostOutcome, Status};
-use super::planning::A_MOMENT;
-use super::run::{Course, Job, Work, settled};
 use crate::plan::HostPlan;
 use crate::plan::ways::Ends;
 use crate::transport::Session;
-use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
 
 /// How long nothing may come from the last hosts that are looked at, once all others wait for them: one that is
 /// silent after its login does not hold them up for as long as it might if it were asked alone.
 pub(super) const LAST_FEW: Duration = Duration::from_secs(20);
+
+/// Who is slower than this and than all before it is not waited for where the others can begin.
+pub(super) const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Whether so many are the last of all, and others wait for them.
 pub(super) fn are_last_few(left: usize, total: usize) -> bool {
@@ -53,7 +49,7 @@ pub(super) struct Look {
     answer: Receiver<Looked>,
     task: AbortHandle,
     /// It was told that others wait for it.
-    shown: bool,
+    pub(super) shown: bool,
 }
 
 impl Look {
@@ -83,84 +79,8 @@ impl Look {
     }
 
     /// The same, and wakes who waits for it when it is.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Looked> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Looked> {
         Pin::new(&mut self.answer).poll(context).map(|answer| answer.unwrap_or_else(|_| broken(&self.host)))
-    }
-}
-
-/// What the first of these looks that is over came to, and whose turn it was.
-async fn next(jobs: &mut [Option<Job>]) -> (usize, Looked) {
-    poll_fn(|context| {
-        for (turn, job) in jobs.iter_mut().enumerate() {
-            if let Some(Job { work: Work::Look(look), .. }) = job
-                && let Poll::Ready(looked) = look.poll(context)
-            {
-                return Poll::Ready((turn, looked));
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-impl Engine {
-    /// Waits for hosts that are late, now that all others have had their turns but those through which one reaches them:
-    /// for the first that answers, and for more as long as they come close upon each other. What all that is known by
-    /// then says of who is the way to whom decides about their turns.
-    pub(super) async fn hear_late(&mut self, course: &mut Course) {
-        let mut planned = BTreeSet::new();
-        let mut limit = LAST_FEW;
-        self.show_looks(&mut course.jobs);
-        while course.silent().next().is_some() {
-            let answer = tokio::select! {
-                answer = timeout(limit, next(&mut course.jobs)) => answer,
-                () = self.interrupt.heard() => break,
-            };
-            let Ok((turn, Looked { result, ends, session })) = answer else {
-                if limit == LAST_FEW {
-                    let given_up: Vec<usize> = course.silent().collect();
-                    given_up
-                        .into_iter()
-                        .for_each(|turn| course.settle(turn, &self.events, |job| silent(&job.desired.host)));
-                }
-                break;
-            };
-            limit = A_MOMENT;
-            let Some(job) = &mut course.jobs[turn] else { continue };
-            if let Some(ends) = ends {
-                self.seen.add(job.index, &job.desired.host, job.desired.turn.leads, ends);
-            }
-            if let Some(session) = session {
-                self.sessions.insert(job.desired.host.clone(), session);
-            }
-            match result {
-                Ok(plan) => {
-                    job.work = Work::Plan(plan);
-                    planned.insert(turn);
-                }
-                Err(outcome) => course.settle(turn, &self.events, |_| outcome),
-            }
-        }
-        course.mark_ways(&self.seen);
-        planned.retain(|turn| {
-            let Some(Job { work: Work::Plan(plan), .. }) = &course.jobs[*turn] else { return false };
-            self.events.emit(Event::Planned(plan.clone()));
-            let Some(outcome) = settled(plan) else { return true };
-            let outcome = HostOutcome { plan: Some(plan.clone()), ..outcome };
-            course.settle(*turn, &self.events, |_| outcome);
-            false
-        });
-        course.rollout.answered(&planned);
-    }
-
-    fn show_looks(&self, jobs: &mut [Option<Job>]) {
-        for job in jobs.iter_mut().flatten() {
-            if let Work::Look(look) = &mut job.work
-                && !std::mem::replace(&mut look.shown, true)
-            {
-                self.events.emit(Event::Step(job.desired.host.clone(), "looking", None));
-            }
-        }
     }
 }
 

@@ -6,6 +6,7 @@ mod engine;
 mod event;
 mod interrupt;
 mod late;
+mod latecomers;
 mod look;
 mod outcome;
 mod planning;

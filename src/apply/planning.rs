@@ -2,7 +2,7 @@
 
 use super::Event;
 use super::engine::Engine;
-use super::late::{self, LAST_FEW, Look, Looked};
+use super::late::{self, A_MOMENT, LAST_FEW, Look, Looked};
 use super::look::observe_host;
 use super::outcome::{HostOutcome, Status};
 use super::ways::Ways;
@@ -18,9 +18,6 @@ use tokio::time::timeout;
 /// Of so many hosts, those first in turn, the plan's connections stay open for the apply: an idle one is an
 /// ssh process here and one there.
 const KEPT: usize = 256;
-
-/// Who is slower than this and than all before it is not waited for where the others can begin.
-pub(super) const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// A host with its plan, or why there is none.
 #[derive(Debug)]
