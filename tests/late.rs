@@ -86,6 +86,24 @@ fn who_answers_late_is_changed_late() {
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
 }
 
+/// Equal plans are one block, also of those that come late.
+#[test]
+fn who_answers_together_is_shown_together() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(4).guests(false).up();
+    let project = Project::new(&lab, &["kvm1", "kvm2", "kvm3", "kvm4"], &opened(4242));
+    ["kvm1", "kvm4"].iter().for_each(|host| silence(&lab, host));
+    let kvmfw = project.spawn(&lab, &["apply", "-y", "--max-unreachable", "50%"]);
+    all_but_one(&lab, &project);
+    ["kvm1", "kvm4"].iter().for_each(|host| answer(&lab, host));
+    let run = end(kvmfw).expect(0);
+    let later =
+        run.stderr.split("kvm[1,4] have answered.\n").nth(1).unwrap_or_else(|| panic!("{}", run.stderr));
+    assert_eq!(later.matches("--dport 4242").count(), 2, "one of each family: {later}");
+}
+
 /// A host whose state is not that of a saved plan is left alone, also when that shows late.
 #[test]
 fn a_saved_plan_holds_for_who_answers_late() {

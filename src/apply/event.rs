@@ -13,8 +13,8 @@ pub enum Event {
     Observing(usize),
     /// A host was observed, or could not be; the error.
     Observed(String, Option<String>),
-    /// A host that had not answered when the others began has its plan now.
-    Planned(Box<HostPlan>),
+    /// Hosts that had not answered when the others began have their plans now.
+    Planned(Vec<HostPlan>),
     /// So many hosts are about to be changed, and so many failures stop that.
     Applying {
         /// How many.

@@ -5,6 +5,7 @@ use super::engine::Engine;
 use super::late::{A_MOMENT, LAST_FEW, Looked, silent};
 use super::outcome::HostOutcome;
 use super::run::{Course, Job, Work, settled};
+use crate::plan::HostPlan;
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -64,14 +65,25 @@ impl Engine {
             }
         }
         course.mark_ways(&self.seen);
-        planned.retain(|turn| {
-            let Some(Job { work: Work::Plan(plan), .. }) = &course.jobs[*turn] else { return false };
-            self.events.emit(Event::Planned(plan.clone()));
-            let Some(outcome) = settled(plan) else { return true };
-            let outcome = HostOutcome { plan: Some(plan.clone()), ..outcome };
-            course.settle(*turn, &self.events, |_| outcome);
-            false
-        });
+        let plan = |turn: &usize| match &course.jobs[*turn] {
+            Some(Job { work: Work::Plan(plan), .. }) => Some(&**plan),
+            _ => None,
+        };
+        let plans: Vec<HostPlan> = planned.iter().filter_map(plan).cloned().collect();
+        let settled: Vec<(usize, HostOutcome)> = planned
+            .iter()
+            .filter_map(|turn| {
+                let plan = plan(turn)?;
+                Some((*turn, HostOutcome { plan: Some(Box::new(plan.clone())), ..settled(plan)? }))
+            })
+            .collect();
+        if !plans.is_empty() {
+            self.events.emit(Event::Planned(plans));
+        }
+        for (turn, outcome) in settled {
+            planned.remove(&turn);
+            course.settle(turn, &self.events, |_| outcome);
+        }
         course.rollout.answered(&planned);
     }
 

@@ -187,12 +187,14 @@ impl EventEntry {
         }
     }
 
-    /// What the engine told, if it is for readers.
-    pub fn of(event: &Event) -> Option<Self> {
-        Some(match event {
+    /// What the engine told, as far as it is for readers.
+    pub fn of(event: &Event) -> Vec<Self> {
+        vec![match event {
             Event::Observing(hosts) => Self::Observing { hosts: *hosts },
             Event::Observed(host, error) => Self::Observed { host: host.clone(), error: error.clone() },
-            Event::Planned(plan) => Self::planned(&HostEntry::of_plan(plan)),
+            Event::Planned(plans) => {
+                return plans.iter().map(|plan| Self::planned(&HostEntry::of_plan(plan))).collect();
+            }
             Event::Applying { hosts, max_fail } => Self::Applying { hosts: *hosts, max_fail: *max_fail },
             Event::Batch { number, of } => Self::Batch { number: *number, of: *of },
             Event::Step(host, step, guard) => {
@@ -208,8 +210,8 @@ impl EventEntry {
                 },
             },
             Event::Note(message) | Event::Detail(message) => Self::Note { message: message.clone() },
-            Event::Drain(_) => return None,
-        })
+            Event::Drain(_) => return Vec::new(),
+        }]
     }
 
     /// What a plan says of a host.
@@ -363,7 +365,7 @@ mod tests {
         );
         let outcome = HostOutcome::new("kvm1", Status::RolledBack).reason("rolled_back");
         assert_eq!(
-            line(EventEntry::of(&Event::Done(outcome)).unwrap()),
+            line(EventEntry::of(&Event::Done(outcome)).remove(0)),
             "{\"time\":\"2026-11-24T12:00:00Z\",\"event\":\"done\",\"host\":\"kvm1\",\"status\":\"rolled_back\",\"reason\":\"rolled_back\"}\n"
         );
     }

@@ -3,7 +3,7 @@
 
 use super::human::changes_text;
 use super::screen::Screen;
-use super::{Board, Document, HostEntry, Style, printable};
+use super::{Board, Document, HostEntry, Style, fold_names, printable};
 use crate::apply::{Event, HostOutcome, Status};
 use crate::plan::HostPlan;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
@@ -134,7 +134,7 @@ impl Progress {
             Event::Observed(host, Some(error)) => {
                 self.line(&format!("{}: {}", printable(&host), printable(&error)));
             }
-            Event::Planned(plan) => self.planned(&plan),
+            Event::Planned(plans) => self.planned(&plans),
             Event::Done(outcome) => self.done(&outcome),
             Event::Note(text) | Event::Detail(text) => self.line(&printable(&text)),
             Event::Drain(_) => self.finish(),
@@ -179,8 +179,8 @@ impl Progress {
     }
 
     /// What is done with a host stands above that it was done, as it does for all others.
-    fn planned(&mut self, plan: &HostPlan) {
-        let document = Document::new(None, vec![HostEntry::of_plan(plan)]);
+    fn planned(&mut self, plans: &[HostPlan]) {
+        let document = Document::new(None, plans.iter().map(HostEntry::of_plan).collect());
         let (columns, _) = size(self.terminal, self.style);
         let style = match self.bar {
             Some(_) => Style { width: Some(columns), ..self.style },
@@ -190,7 +190,10 @@ impl Progress {
         if changes.is_empty() {
             return;
         }
-        let text = format!("{} has answered.\n{changes}", printable(&plan.host));
+        let names: Vec<&str> = plans.iter().map(|plan| plan.host.as_str()).collect();
+        let (names, have) = (fold_names(&names), if names.len() == 1 { "has" } else { "have" });
+        let said = style.prose(&format!("{} {have} answered.", printable(&names)));
+        let text = format!("{said}\n{changes}");
         match &self.bar {
             Some(bar) => bar.println(text.trim_end()),
             None => say(text.trim_end()),
