@@ -55,7 +55,8 @@ fn t12_every_line_names_its_host() {
     let all = format!("{}\n{}", run.stderr, run.stdout);
     for (host, told) in [
         ("kvm1", "  kvm1  changed"),
-        ("kvm2", "kvm2: connect to host"),
+        ("kvm2", "kvm2: no answer yet"),
+        ("kvm2", "  kvm2  UNREACHABLE  connect to host"),
         ("kvm2", "kvm2 UNREACHABLE: connect to host"),
         ("kvm3", "kvm3: check failed"),
         ("kvm3", "  kvm3  ROLLED BACK"),
