@@ -276,3 +276,36 @@ fn a_way_back_that_is_cut_off_is_no_snapshot() {
     assert_eq!(without_room(&format!("ROOM=yes\n{script}")), "whole 20\n".repeat(3));
     assert_eq!(without_room(&format!("ROOM=\n{script}")), "");
 }
+
+/// A text that was written comes back as it was; one that is missing, cut off anywhere, or that its reader did not read
+/// to the end does not come back at all.
+#[test]
+fn a_text_comes_back_whole_or_not_at_all() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let d = folder.path().display();
+    let script = |body: &str| format!("NONCE=x\n{LIB}\n{}\n", body.replace("$D", &d.to_string()));
+    let texts = script(
+        "for t in '' a \"a$NL\" \"a$NL$NL\" \"$(seq 19)\" \"$(seq 20)\" \"$(seq 21)\" \"$(seq 2000)\" 'ünïcode'; do\n\
+         put_text $D/f \"$t\" && read_text $D/f && [ \"$text\" = \"${t%\"$NL\"}\" ] && echo whole\n\
+         for cut in 1 2 3 7 8 9 30 90 3000; do\n\
+         head -c -$cut $D/f >$D/g; cmp -s $D/f $D/g || ! read_text $D/g || [ $cut = 1 ] || echo \"cut $cut\"\n\
+         head -c $cut $D/f >$D/g; cmp -s $D/f $D/g || ! read_text $D/g || echo \"kept $cut\"\ndone; done",
+    );
+    assert_eq!(in_all_shells(&texts), "whole\n".repeat(9));
+    let unread = script(
+        "put_text $D/f \"$(seq 30)\"; : >$D/empty\n\
+         for f in none empty .; do text=x; read_text $D/$f || echo \"no $f $text\"; done\n\
+         cat() { command cat \"$@\"; return 137; }; read_text $D/f || echo killed\n\
+         cat() { command cat \"$@\" | head -c 40; }; read_text $D/f || echo short\n\
+         cat() { :; }; read_text $D/f || echo nothing\n\
+         for f in f none empty; do holds $D/$f && echo perhaps; done; put_text $D/f ''; holds $D/f || echo 'holds nothing'",
+    );
+    assert_eq!(
+        in_all_shells(&unread),
+        "no none \nno empty \nno . \nkilled\nshort\nnothing\nperhaps\nperhaps\nperhaps\nholds nothing\n"
+    );
+    let output = script(
+        "for o in '' x '#end' \"x$NL#end\" \"x${NL}y$NL#en\" \"x#end\"; do whole_output \"$o\" && echo \"<$text>\"; done; :",
+    );
+    assert_eq!(in_all_shells(&output), "<>\n<x>\n");
+}

@@ -64,6 +64,45 @@ lines_of() {
 	done <"$1"
 }
 
+# Files of ours hold a text and, as their last line, how many bytes it has: `#end 120`. A file that is missing, that
+# cannot be read or that is cut off so never passes for one that holds less, or nothing.
+
+# Writes text $2 to file $1 in that form.
+put_text() {
+	case $2 in '' | *"$NL") set -- "$1" "$2" ;; *) set -- "$1" "$2$NL" ;; esac
+	printf '%s#end %s\n' "$2" "${#2}" >"$1"
+}
+
+# Sets text to what file $1 of ours holds, without the last line break. Fails where that is not known to be all of it:
+# what is read back decides what a host becomes, and an unread text must not count as an empty one.
+read_text() {
+	local line='' n=0 got=''
+	text=
+	# A short one costs no process; of a long one dash would read each byte alone.
+	# shellcheck disable=SC2094 # both only read
+	while IFS= read -r line; do
+		[ $((n += 1)) -le 20 ] || { got=$(cat "$1") || return 1; got=$got$NL line=; break; }
+		got=$got$line$NL
+	done 2>/dev/null <"$1" || return 1
+	got=$got$line
+	line=${got%'#end '*}
+	[ "$got" = "$line#end ${#line}$NL" ] || return 1
+	text=${line%"$NL"}
+}
+
+# Whether file $1 of ours holds more than nothing. Yes, where that cannot be told: whoever goes on to read it fails.
+holds() {
+	first_line "$1"
+	[ "$line" != '#end 0' ]
+}
+
+# Sets text to the output $1 of a program of ours that prints `#end` as its last line, without that line. The status
+# of a program tells of its death, and not of an input or an output that was cut off.
+whole_output() {
+	text=
+	case $1 in '#end') ;; *"$NL#end") text=${1%"$NL#end"} ;; *) return 1 ;; esac
+}
+
 # Hundredths of a second since boot: no clock jump moves it.
 uptime_cs() {
 	read -r up _ </proc/uptime
