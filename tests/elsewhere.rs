@@ -77,18 +77,22 @@ fn a_program_is_an_inventory() {
         &format!("#!/bin/sh\n[ \"$1\" = --list ] || exit 9\ncat {}\n", yaml.display()),
     );
     let saved = project.path().join("plan.json").display().to_string();
-    project.kvmfw(&lab, &["plan", "-i", &ours, "-o", &saved]).expect(0);
-    project.kvmfw(&lab, &["apply", &saved, "-y"]).expect(0);
-    project.kvmfw(&lab, &["plan", "-i", &ours, "--detailed-exitcode"]).expect(0);
+    let flag = "--inventory-program";
+    project.kvmfw(&lab, &["plan", flag, &ours, "-o", &saved]).expect(0);
+    // The plan alone does not have it run.
+    let run = project.kvmfw(&lab, &["apply", &saved, "-y"]).expect(3);
+    assert!(run.stderr.contains(&format!("add --inventory-program {ours}")), "{}", run.stderr);
+    project.kvmfw(&lab, &["apply", &saved, "-y", flag, &ours]).expect(0);
+    project.kvmfw(&lab, &["plan", flag, &ours, "--detailed-exitcode"]).expect(0);
     assert_eq!(fs::read_to_string(lab.disk(HOST, "/etc/kvmfw/inventory")).unwrap().trim(), "fleet");
 
     project.write("fleet.json", &ansible(&lab));
     let theirs = program(&project.path().join("theirs.py"), "#!/bin/sh\ncat \"${0%/*}/fleet.json\"\n");
-    let list = project.kvmfw(&lab, &["inventory", "list", "-i", &theirs]).expect(0);
+    let list = project.kvmfw(&lab, &["inventory", "list", flag, &theirs]).expect(0);
     assert_eq!(list.stdout, "kvm1  all dc1 storage\n".replace("all ", ""), "{}", list.stderr);
 
     let broken = program(&project.path().join("broken"), "#!/bin/sh\necho 'no cloud today' >&2\nexit 4\n");
-    let run = project.kvmfw(&lab, &["plan", "-i", &broken]).expect(3);
+    let run = project.kvmfw(&lab, &["plan", flag, &broken]).expect(3);
     assert!(run.stderr.contains("no cloud today"), "{}", run.stderr);
     project.write("bad.json", r#"{"_meta": {"hostvars": {"kvm1": {"ansible_host": "{{ ip }}"}}}}"#);
     let bad = project.path().join("bad.json").display().to_string();

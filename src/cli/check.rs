@@ -7,6 +7,13 @@ use crate::{desired, plan, report};
 use rayon::prelude::*;
 
 pub(super) fn run(common: &Common) -> Code {
+    if let Some(program) = &common.inventory_program {
+        setup::complain(&format!(
+            "--inventory-program {}: check runs nothing. Write what the program prints to a file and give that with -i",
+            program.display()
+        ));
+        return Err(exit::BAD_INPUT);
+    }
     let project = setup::project(common)?;
     let names = setup::selected(common, &project)?;
     let desired =

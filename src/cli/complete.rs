@@ -1,14 +1,14 @@
 //! What a shell offers for a word: names of hosts, groups, inventories, modules and runs. Nothing
 //! here connects, runs an inventory that is a program, or complains: what cannot be read has no names.
 
-use super::{program, runs};
+use super::runs;
 use crate::inventory::{self, Locate, Project};
 use clap::{Arg, Command};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The variable by which the shell's function asks.
 pub(super) const VARIABLE: &str = "KVMFW_COMPLETE";
@@ -101,11 +101,10 @@ fn starts(name: &str, current: &OsStr) -> bool {
 
 /// The project that the line so far means; its inventory only where reading it runs nothing.
 fn project() -> Option<Project> {
-    let locate = locate();
-    if locate.inventory.as_deref().is_some_and(|path| program::is(Path::new(path))) {
-        return None;
+    match flag(&["--inventory-program"], "") {
+        Some(_) => None,
+        None => inventory::load(&locate()).ok(),
     }
-    inventory::load(&locate).ok()
 }
 
 /// The modules, also where there is no inventory.

@@ -80,6 +80,9 @@ struct Common {
     /// Inventory: a name below inventories/, or a path
     #[arg(short, long, value_name = "NAME", env = "KVMFW_INVENTORY", global = true)]
     inventory: Option<String>,
+    /// Run FILE with the word --list and read the inventory that it prints; instead of -i
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::ExecutablePath, global = true)]
+    inventory_program: Option<PathBuf>,
     /// Only these hosts: names, globs, @group, kvm[01-09], &and, !not, separated by commas
     #[arg(short, long, value_name = "HOSTS", global = true)]
     limit: Option<String>,

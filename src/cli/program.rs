@@ -1,20 +1,12 @@
 //! An inventory that is a program: what it prints is read.
 
 use super::{exit, setup};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 /// A program that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// Whether a path means a program: a file that may be executed and is no data by its name.
-pub(super) fn is(path: &Path) -> bool {
-    let data = path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json");
-    !data
-        && std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
 
 /// Runs it with `--list`, as Ansible runs its own, and gives back what it printed.
 ///

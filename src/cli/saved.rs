@@ -23,6 +23,9 @@ pub(super) struct SavedPlan {
     dir: PathBuf,
     /// The inventory: a name, or a path, relative to the project folder where it lies in it.
     inventory: String,
+    /// The inventory was what this program printed. A plan never has it run: it may come from anybody.
+    #[serde(default)]
+    program: Option<String>,
     /// Digests of every file that was read, by name.
     sources: BTreeMap<String, String>,
     /// `--take-over` was given.
@@ -74,6 +77,7 @@ impl SavedPlan {
             made: setup::now(),
             dir: project.root.clone(),
             inventory: inventory_name(project, common),
+            program: common.inventory_program.as_ref().map(|path| path.display().to_string()),
             sources: digests(project),
             take_over: options.take_over,
             adopt: options.adopt,
@@ -129,6 +133,7 @@ impl SavedPlan {
             Some(path) => dir.join(path).display().to_string(),
             None => self.inventory.clone(),
         };
+        self.same_program(common)?;
         let project = setup::open(common, Some(dir.to_path_buf()), Some(inventory))?;
         let other = differences(&self.sources, &digests(&project));
         if !other.is_empty() {
@@ -148,6 +153,22 @@ impl SavedPlan {
         let names: BTreeSet<&String> = self.plan.hosts.iter().map(|h| &h.name).collect();
         desired.retain(|d| names.contains(&d.host));
         Ok(desired)
+    }
+
+    /// Whether the inventory comes from a program now if it did when the plan was made.
+    fn same_program(&self, common: &Common) -> Result<(), u8> {
+        let wrong = match (&self.program, &common.inventory_program) {
+            (Some(program), None) => format!(
+                "The plan's inventory was printed by a program, which is run only where the command line names it: \
+                 add --inventory-program {program}"
+            ),
+            (None, Some(_)) => {
+                "--inventory-program: the plan's inventory was not printed by a program".to_owned()
+            }
+            _ => return Ok(()),
+        };
+        setup::complain(&wrong);
+        Err(exit::BAD_INPUT)
     }
 
     /// What the user allowed when it was made.

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -86,21 +86,28 @@ pub fn locate(dir: Option<PathBuf>, inventory: Option<String>) -> Locate {
     Locate { dir, inventory, home: std::env::var_os("HOME").map(PathBuf::from) }
 }
 
-/// The project in a folder, with the inventory of a name: a file, a folder, or a program.
+/// The project in a folder, with the inventory that the flags name: a file, a folder, or what a program prints.
+///
+/// Only `--inventory-program` runs anything. Whether a file of the project may be executed is up to whoever wrote it, and
+/// that can be the author of a merge request.
 pub fn open(common: &Common, dir: Option<PathBuf>, inventory: Option<String>) -> Result<Project, u8> {
     let bad = |p: Problems| report(common, &p.list, &p.sources);
-    match inventory.as_deref().map(Path::new).filter(|path| program::is(path)) {
-        Some(path) => {
-            let text = program::run(path)?;
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            inventory::load_text(&locate(dir, None), &name, &text).map_err(bad)
-        }
-        None => inventory::load(&locate(dir, inventory)).map_err(bad),
-    }
+    let Some(path) = &common.inventory_program else {
+        return inventory::load(&locate(dir, inventory)).map_err(bad);
+    };
+    let text = program::run(path)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    inventory::load_text(&locate(dir, None), &name, &text).map_err(bad)
 }
 
 /// The project that the flags name.
 pub fn project(common: &Common) -> Result<Project, u8> {
+    if common.inventory_program.is_some() && common.inventory.is_some() {
+        complain(
+            "--inventory-program and --inventory (or KVMFW_INVENTORY) both name an inventory; give one of them",
+        );
+        return Err(exit::BAD_INPUT);
+    }
     let project = open(common, common.dir.clone(), common.inventory.clone())?;
     if !common.quiet {
         project.notices.iter().for_each(|n| complain(n));

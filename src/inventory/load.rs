@@ -1,6 +1,7 @@
 //! Finds and reads the files of a project; the only place of the inventory that touches the disk.
 
 use super::ansible;
+use super::fence::{Fence, is_program};
 use super::module_test::{self, ModuleTest};
 use super::project::{File, Files, Project, assemble};
 use super::reader::Reader;
@@ -26,10 +27,11 @@ pub struct Locate {
 /// Errors: everything that is wrong with them without looking at single hosts.
 pub fn load(locate: &Locate) -> Result<Project, Problems> {
     let root = root(locate)?;
-    let path = inventory_path(&root, locate.inventory.as_deref())?;
+    let mut read = Read::new(&root);
+    let path = inventory_path(&root, &read.fence, locate.inventory.as_deref())?;
+    read.fence.let_in(&path);
     let folder = path.is_dir();
     let name = if folder { path.file_name() } else { path.file_stem() };
-    let mut read = Read { root: &root, problems: Vec::new() };
     let mut files = Files {
         name: name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         root: root.clone(),
@@ -38,6 +40,11 @@ pub fn load(locate: &Locate) -> Result<Project, Problems> {
     };
     if folder {
         files.inventory = read.folder(&path);
+    } else if is_program(&path) {
+        let message = "is a program, and -i only reads files";
+        let help = format!("if you trust it, have it run: --inventory-program {}", path.display());
+        let name = read.shown(&path);
+        read.problems.push(Problem::new("program", message).at(&name, 1, 1, 1).help(help));
     } else {
         files.inventory.extend(read.file(&path).and_then(|file| read.translated(file)));
     }
@@ -54,7 +61,7 @@ pub fn load(locate: &Locate) -> Result<Project, Problems> {
 /// may have it.
 pub fn load_text(locate: &Locate, name: &str, text: &str) -> Result<Project, Problems> {
     let root = root(locate)?;
-    let mut read = Read { root: &root, problems: Vec::new() };
+    let mut read = Read::new(&root);
     let file = File { name: format!("({name})").into(), folder: root.clone(), text: text.into() };
     let files = Files {
         name: name.to_owned(),
@@ -70,14 +77,15 @@ pub fn load_text(locate: &Locate, name: &str, text: &str) -> Result<Project, Pro
 ///
 /// Errors: everything that is wrong with how they are written.
 pub fn module_tests(project: &Project) -> Result<(Vec<ModuleTest>, Sources), Problems> {
-    let mut read = Read { root: &project.root, problems: Vec::new() };
+    let mut read = Read::new(&project.root);
     let (mut tests, mut sources) = (Vec::new(), Sources::new());
     for folder in entries(&project.root.join("modules")) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !project.modules.contains_key(&name) || !folder.join("tests").is_dir() {
+        let tests_folder = folder.join("tests");
+        if !project.modules.contains_key(&name) || !(tests_folder.is_dir() || tests_folder.is_symlink()) {
             continue;
         }
-        for file in read.folder(&folder.join("tests")) {
+        for file in read.folder(&tests_folder) {
             sources.insert(file.name.clone(), file.text.clone());
             let root = match yaml::parse(&file.name, &file.text) {
                 Ok(root) => root,
@@ -124,13 +132,17 @@ pub fn root(locate: &Locate) -> Result<PathBuf, Problems> {
     Ok(found.map_or(here.clone(), Path::to_path_buf))
 }
 
-fn absolute(path: &Path) -> PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// The inventory's file or folder.
-fn inventory_path(root: &Path, wanted: Option<&str>) -> Result<PathBuf, Problem> {
+fn inventory_path(root: &Path, fence: &Fence, wanted: Option<&str>) -> Result<PathBuf, Problem> {
     let folder = root.join("inventories");
+    if folder.is_symlink() {
+        let name = Arc::from("inventories");
+        fence.check(&folder).map_err(|why| Problem::new("unreadable", why).at(&name, 1, 1, 1))?;
+    }
     let names = inventories(&folder);
     let known = || names.iter().map(|(name, _)| name.as_str());
     let Some(wanted) = wanted else {
@@ -188,10 +200,23 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 struct Read<'a> {
     root: &'a Path,
+    fence: Fence,
     problems: Vec<Problem>,
 }
 
-impl Read<'_> {
+impl<'a> Read<'a> {
+    fn new(root: &'a Path) -> Self {
+        Self { root, fence: Fence::new(root), problems: Vec::new() }
+    }
+
+    /// Whether a folder may be read; says so where not.
+    fn may(&mut self, folder: &Path) -> bool {
+        let why = self.fence.check(folder).err();
+        let name = self.shown(folder);
+        self.problems.extend(why.iter().map(|why| Problem::new("unreadable", why).at(&name, 1, 1, 1)));
+        why.is_none()
+    }
+
     /// The path as the user would name it.
     fn shown(&self, path: &Path) -> Arc<str> {
         path.strip_prefix(self.root).unwrap_or(path).to_string_lossy().into()
@@ -199,17 +224,7 @@ impl Read<'_> {
 
     fn file(&mut self, path: &Path) -> Option<File> {
         let name = self.shown(path);
-        let size = fs::metadata(path).map(|meta| (meta.is_file(), meta.len()));
-        let read = match size {
-            // Never a device or pipe, and nothing that would not fit.
-            Ok((false, _)) => Err("is no file".to_owned()),
-            Ok((true, size)) if size > yaml::MAX_BYTES => {
-                Err(format!("is {size} bytes long, more than the 16 MiB of an input file"))
-            }
-            Ok(_) => fs::read(path).map_err(|error| format!("cannot be read: {error}")),
-            Err(error) => Err(format!("cannot be read: {error}")),
-        };
-        let text = match read {
+        let text = match self.fence.read(path) {
             Ok(bytes) => yaml::text(&name, bytes),
             Err(why) => Err(Problem::new("unreadable", why).at(&name, 1, 1, 1)),
         };
@@ -241,6 +256,9 @@ impl Read<'_> {
 
     fn folder(&mut self, folder: &Path) -> Vec<File> {
         let mut files = Vec::new();
+        if !self.may(folder) {
+            return files;
+        }
         for path in entries(folder) {
             match path.extension().and_then(|ext| ext.to_str()) {
                 Some("yaml") if !path.is_dir() => files.extend(self.file(&path)),
@@ -261,10 +279,17 @@ impl Read<'_> {
 
     fn modules(&mut self) -> Vec<(String, File)> {
         let mut modules = Vec::new();
-        for folder in entries(&self.root.join("modules")) {
+        let all = self.root.join("modules");
+        if all.is_symlink() && !self.may(&all) {
+            return modules;
+        }
+        for folder in entries(&all) {
+            if folder.is_symlink() && !self.may(&folder) {
+                continue;
+            }
             let path = folder.join("module.yaml");
             let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
-            if path.exists() {
+            if path.exists() || path.is_symlink() {
                 modules.extend(self.file(&path).map(|file| (name.to_owned(), file)));
             }
         }
