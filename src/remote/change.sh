@@ -305,34 +305,41 @@ newcomers() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local family bad=0 missing foreign lost own text
-	if [ -s "$T/pre/bridges" ]; then
-		newcomers "$(way_back)"
-		if [ -n "$came" ]; then
-			lost=$(cat "$T/reason" 2>/dev/null)
-			while [ -n "$came" ]; do
-				lost="$lost; ${came%%"$NL"*}, which went with this change"
-				came=${came#*"$NL"}
-			done
-			say "$lost"
-			printf '%s\n' "$lost" >"$T/reason"
-		fi
-		# First who configures links forgets the change: else it acts on it while it is taken back.
-		take_back_window
-		bridge_batch "$(way_back)" -force
-		# And last who would make a bridge anew that is not there.
-		loud_profiles
-		# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
-		while read -r _ _ _ port _ bridge; do
-			[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] && [ -e "/sys/class/net/$bridge" ] || continue
-			echo "link set dev $port master $bridge"
-		done <"$T/pre/ports" | ip -force -batch - >/dev/null 2>&1
-		missing=$(device_addresses | awk 'NR == FNR { now[$0] = 1; next } !($0 in now)' - "$T/pre/addresses")
-		if [ -n "$missing" ]; then
-			say "after the rollback not back: $(echo "$missing" | head -n 3 | tr '\n' ' ')"
-			bad=1
-		fi
+	local part bad=0
+	for part in bridges rules keys links; do "restore_$part" || bad=1; done
+	return $bad
+}
+
+restore_bridges() {
+	local missing lost
+	[ -s "$T/pre/bridges" ] || return 0
+	newcomers "$(way_back)"
+	if [ -n "$came" ]; then
+		lost=$(cat "$T/reason" 2>/dev/null)
+		while [ -n "$came" ]; do
+			lost="$lost; ${came%%"$NL"*}, which went with this change"
+			came=${came#*"$NL"}
+		done
+		say "$lost"
+		printf '%s\n' "$lost" >"$T/reason"
 	fi
+	# First who configures links forgets the change: else it acts on it while it is taken back.
+	take_back_window
+	bridge_batch "$(way_back)" -force
+	# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
+	while read -r _ _ _ port _ bridge; do
+		[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] && [ -e "/sys/class/net/$bridge" ] || continue
+		echo "link set dev $port master $bridge"
+	done <"$T/pre/ports" | ip -force -batch - >/dev/null 2>&1
+	missing=$(device_addresses | awk 'NR == FNR { now[$0] = 1; next } !($0 in now)' - "$T/pre/addresses")
+	if [ -n "$missing" ]; then
+		say "after the rollback not back: $(echo "$missing" | head -n 3 | tr '\n' ' ')"
+		return 1
+	fi
+}
+
+restore_rules() {
+	local family bad=0 foreign own text
 	for family in 4 6; do
 		foreign=$(cat "$T/pre/foreign$family" 2>/dev/null)
 		[ -s "$T/new/want$family" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$family" || continue
@@ -345,16 +352,24 @@ roll_back() {
 		ipt_save && ipt_is "$live" "$text" || bad=1
 		tidy_tables $family "$T/pre/tables$family"
 	done
+	return $bad
+}
+
+restore_keys() {
 	write_keys "$T/pre/sysctl" /dev/null
 	write_keys "$T/pre/sysctl.side" /dev/null
 	# Writing one key can set others; a second pass finds them.
 	write_keys "$T/pre/sysctl" /dev/null
 	if ! keys_that_differ "$T/pre/sysctl"; then
 		say "after the rollback nobody can tell whether the sysctl keys are back"
-		bad=1
+		return 1
 	elif [ -n "$differ" ]; then
 		say "after the rollback not back at ${differ%%"$NL"*}"
-		bad=1
+		return 1
 	fi
-	return $bad
+}
+
+# Last of all, who would make a bridge anew that is not there: it may not answer.
+restore_links() {
+	[ ! -s "$T/pre/bridges" ] || loud_profiles
 }

@@ -65,7 +65,7 @@ guard_in_session() {
 # A port of a bridge that goes is nobody's afterwards.
 ports_forgotten() {
     space 'guest started' 'recorded,staged' 'check fails,well'
-    plant src/remote/change.sh 1 $'\t\t\techo "link set dev $port master $bridge"' $'\t\t\t:'
+    plant src/remote/change.sh 1 $'\t\techo "link set dev $port master $bridge"' $'\t\t:'
     plant src/remote/change.sh 1 $'\t\tnewcomers "$lines"' $'\t\tcame='
 }
 
