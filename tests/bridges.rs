@@ -62,6 +62,47 @@ fn routes_of_a_routed_host_move_with_its_address_and_come_back() {
     assert_eq!(on_host(&lab, routes), before, "after undo --to 0");
 }
 
+/// ifupdown2 marks its default route `proto kernel`, as if it were that of an address. It moves with the address, comes
+/// back with a rollback and an undo, and is made again at boot.
+#[test]
+fn a_default_route_that_says_proto_kernel_moves_and_comes_back() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(
+        &lab,
+        "ip route add default via 10.99.0.1 dev eth0 proto kernel onlink
+         ip route add 198.51.100.0/24 via 10.99.0.1 dev eth0 proto kernel
+         ip -6 route add default via fd99::1 dev eth0 proto kernel metric 256",
+    );
+    let bridge = "bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: false } }\n";
+    let failing =
+        format!("{bridge}checks: [{{ command: '[ ! -e /var/lib/kvmfw/open ]', required: true }}]\n");
+    let project = Project::new(&lab, &[HOST], &failing);
+    let routes = || on_host(&lab, "ip -o route; ip -6 -o route show proto kernel | grep via");
+    let before = routes();
+    let back = project.apply(&lab, &[]).expect(4);
+    assert!(back.stdout.contains("ROLLED BACK"), "{}", back.stdout);
+    assert_eq!(routes(), before, "after a rollback");
+
+    project.all(bridge);
+    project.apply(&lab, &[]).expect(0);
+    let moved = before.replace(" dev eth0 ", " dev brmgmt ");
+    let same = |now: String, when: &str| {
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(&now), sorted(&moved), "{when}");
+    };
+    same(routes(), "applied");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    assert_eq!(routes(), before, "after undo --to 0");
+}
+
 /// A port does not keep what DHCP gave it, and nobody renews it on the bridge.
 #[test]
 fn a_link_with_a_lease_is_made_no_port() {

@@ -55,10 +55,13 @@ impl Route {
             }),
         );
         route.words = kept(&rest);
-        // What the kernel makes for an address has no metric but the usual one.
+        // What the kernel makes for an address has no metric but the usual one, and no gateway: ifupdown2 marks its
+        // default route `proto kernel`, and nobody makes that one again.
         let usual = !route.words.iter().any(|word| word == "metric") || v6 && route.has("metric", "256");
-        route.of_address = route.has("proto", "kernel") && !usual;
-        let kernels = route.has("proto", "kernel") && usual || route.has("table", "local");
+        let gateway = route.hops.iter().any(|hop| hop.via.is_some());
+        let by_kernel = route.has("proto", "kernel") && !gateway;
+        route.of_address = by_kernel && !usual;
+        let kernels = by_kernel && usual || route.has("table", "local");
         (!kernels && !route.hops.is_empty()).then_some(route)
     }
 
@@ -167,6 +170,11 @@ mod tests {
                 "10.0.0.0/24 dev br0 proto kernel scope link src 10.0.0.2 metric 100",
             ),
             ("default via 10.0.0.1 dev a onlink ", "default via 10.0.0.1 dev br0 onlink"),
+            // As ifupdown2 makes it.
+            (
+                "default via 10.0.0.1 dev a proto kernel onlink ",
+                "default via 10.0.0.1 dev br0 onlink proto kernel",
+            ),
             ("10.0.0.0/24 dev a proto kernel scope link src 10.0.0.2 ", ""),
             ("local 10.0.0.2 dev a table local proto kernel scope host src 10.0.0.2 ", ""),
             ("broadcast 10.0.0.255 dev a table local proto kernel scope link src 10.0.0.2 ", ""),
