@@ -36,14 +36,16 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/change.sh"),
     include_str!("remote/persist.sh"),
     include_str!("remote/boot.sh"),
+    include_str!("remote/settle.sh"),
     include_str!("remote/main.sh"),
 );
 
 /// The boot units, the same in every generation.
-pub const UNITS: [(&str, &str); 3] = [
+pub const UNITS: [(&str, &str); 4] = [
     ("kvmfw-early.service", include_str!("remote/kvmfw-early.service")),
     ("kvmfw.service", include_str!("remote/kvmfw.service")),
     ("kvmfw-bridges.service", include_str!("remote/kvmfw-bridges.service")),
+    ("kvmfw-settle.service", include_str!("remote/kvmfw-settle.service")),
 ];
 
 /// Marks sections of an answer and ends here-documents; so random that no content can contain it.

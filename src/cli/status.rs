@@ -5,6 +5,7 @@ use crate::observe::Sections;
 use crate::remote;
 use crate::report::{counted, printable};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What one host says.
 #[derive(Debug, Serialize)]
@@ -17,8 +18,14 @@ struct HostStatus {
     open: Option<String>,
     lock: Option<String>,
     boot_failed: Option<String>,
+    /// Rules that the host cannot load yet, and why: `PROGRAM TABLE RULE: REASON`.
+    boot_left: Vec<String>,
+    /// When rules were put back that other programs had taken away since the boot: `TIME PROGRAM`.
+    boot_repaired: Vec<String>,
     /// What is live otherwise than the generation says; not looked at while a transaction is open.
     differs: Vec<String>,
+    /// What has rules of ours live, but no record of them.
+    unrecorded: Vec<String>,
     /// Files without which the generation does not boot whole, and which are not there; as `differs`.
     boot_missing: Vec<String>,
     /// What the generation that boots has taken over of others, and brings back where it is undone.
@@ -81,6 +88,9 @@ fn empty() -> HostStatus {
         open: None,
         lock: None,
         boot_failed: None,
+        boot_left: Vec::new(),
+        unrecorded: Vec::new(),
+        boot_repaired: Vec::new(),
         differs: Vec::new(),
         boot_missing: Vec::new(),
         adopted: Vec::new(),
@@ -105,7 +115,10 @@ fn read(s: &Sections<'_>) -> HostStatus {
         open: text("open"),
         lock: s.get("lock").map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()),
         boot_failed: text("boot_failed"),
+        boot_left: s.values("status", "boot_left").map(|line| line.replace('\t', ": ")).collect(),
+        boot_repaired: s.values("status", "boot_repaired").map(str::to_owned).collect(),
         differs: s.values("status", "differs").map(str::to_owned).collect(),
+        unrecorded: s.values("status", "unrecorded").map(str::to_owned).collect(),
         boot_missing: s.values("status", "boot_missing").map(str::to_owned).collect(),
         adopted: s.values("status", "adopted").filter_map(adopted).collect(),
         transactions: transactions.collect(),
@@ -124,6 +137,25 @@ fn read(s: &Sections<'_>) -> HostStatus {
 fn adopted(text: &str) -> Option<Adopted> {
     let (generation, rules) = text.split_once(' ')?;
     Some(Adopted { generation: generation.parse().ok()?, rules: rules.parse().ok()? })
+}
+
+/// How often rules were put back since the boot, a line for each program.
+fn repairs(all: &[String]) -> String {
+    let mut programs: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for (time, program) in all.iter().filter_map(|line| line.split_once(' ')) {
+        let (count, last) = programs.entry(program).or_default();
+        *count += 1;
+        *last = time;
+    }
+    let line = |(program, (count, last)): (&str, (usize, &str))| {
+        let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+        format!(
+            "  REPAIRED {} {times} since the boot, last at {}: another program took the rules away\n",
+            printable(program),
+            printable(last)
+        )
+    };
+    programs.into_iter().map(line).collect()
 }
 
 fn show(host: &HostStatus) {
@@ -152,8 +184,13 @@ fn show(host: &HostStatus) {
         }
     } else if host.open.is_some() {
         text.push_str("not managed so far, and boots like that; a transaction is open");
-    } else {
+    } else if host.unrecorded.is_empty() {
         text.push_str("not managed");
+    } else {
+        text.push_str(&format!(
+            "NO RECORD, but {} has rules of kvmfw live: see kvmfw plan",
+            printable(&host.unrecorded.join(", "))
+        ));
     }
     text.push('\n');
     for path in &host.boot_missing {
@@ -173,6 +210,10 @@ fn show(host: &HostStatus) {
     if let Some(failed) = &host.boot_failed {
         text.push_str(&format!("  BOOT FAILED {}\n", printable(failed)));
     }
+    for left in &host.boot_left {
+        text.push_str(&format!("  NOT LOADED {}\n", printable(left)));
+    }
+    text.push_str(&repairs(&host.boot_repaired));
     for t in &host.transactions {
         text.push_str(&format!(
             "  {}  {}  by {}\n",

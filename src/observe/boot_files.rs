@@ -85,7 +85,7 @@ impl BootFiles {
 
 /// A rule as it is compared: white space, the order of options and of state names do not count, nor do
 /// `-m tcp` and the like, which people leave out and iptables prints.
-fn plain(rule: &str) -> String {
+pub fn plain(rule: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut negated = false;
     for word in rule.split_whitespace() {

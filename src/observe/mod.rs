@@ -11,7 +11,7 @@ mod sockets;
 mod sysctl_dirs;
 mod vlans;
 
-pub use boot_files::{BootFiles, BootLine};
+pub use boot_files::{BootFiles, BootLine, plain as plain_rule};
 pub use links::{Link, Links};
 pub use network::{FileLine, Manager, Network, Owner};
 pub use parse::{ObserveError, observe};
@@ -109,6 +109,10 @@ pub struct State {
     pub open: Option<String>,
     /// What did not load at the last boot, and why; it begins with `bridges: ` where it was no rule.
     pub boot_failed: Option<String>,
+    /// Rules of ours that the host could not load at the last boot and leaves out until it can.
+    pub boot_left: Vec<LeftOut>,
+    /// When rules of ours were put back that other programs had taken away since the last boot: TIME PROGRAM.
+    pub boot_repaired: Vec<String>,
     /// Files without which the generation does not boot, and that are missing or not as they were written.
     pub boot_missing: Vec<String>,
     /// What the current generation wants, as recorded.
@@ -117,6 +121,38 @@ pub struct State {
     pub original_sysctl: BTreeMap<String, String>,
     /// Policies before we first touched them, by family, table and chain.
     pub original_policies: BTreeMap<(Family, String, String), String>,
+}
+
+/// A rule of ours that is not loaded, because something that it needs is not there yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// iptables or ip6tables.
+    pub family: Family,
+    /// The table.
+    pub table: String,
+    /// The chain, with our prefix.
+    pub chain: String,
+    /// The rule less `-A CHAIN`.
+    pub rule: String,
+    /// What iptables said.
+    pub reason: String,
+}
+
+impl LeftOut {
+    /// Reads `PROGRAM TABLE -A CHAIN RULE`, a tab, and the reason.
+    pub fn parse(line: &str) -> Option<Self> {
+        let (rule, reason) = line.split_once('\t')?;
+        let mut words = rule.splitn(5, ' ');
+        let family = match words.next()? {
+            "iptables" => Family::V4,
+            "ip6tables" => Family::V6,
+            _ => return None,
+        };
+        let table = words.next()?.to_owned();
+        let chain = words.nth(1)?.to_owned();
+        let rule = words.next().unwrap_or("").to_owned();
+        Some(Self { family, table, chain, rule, reason: reason.to_owned() })
+    }
 }
 
 /// A live sysctl value.

@@ -1,8 +1,8 @@
 //! From the probe's answer to [`Observed`].
 
 use super::{
-    BootFiles, Facts, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Socket, SshEnds,
-    State, SysctlDirs,
+    BootFiles, Facts, LeftOut, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Socket,
+    SshEnds, State, SysctlDirs,
 };
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
@@ -118,6 +118,8 @@ fn state(s: &Sections<'_>) -> State {
         generation: s.value("state", "generation").and_then(|g| g.parse().ok()),
         open: s.value("state", "open").map(str::to_owned),
         boot_failed: s.value("state", "boot_failed").map(str::to_owned),
+        boot_left: s.values("state", "boot_left").filter_map(LeftOut::parse).collect(),
+        boot_repaired: s.values("state", "boot_repaired").map(str::to_owned).collect(),
         boot_missing: ["boot", "boot4", "boot6"]
             .iter()
             .flat_map(|name| s.get(name).unwrap_or("").lines())

@@ -1,8 +1,55 @@
 //! What has to be on a host so that its generation boots: unit files, links, rules files.
 
-use super::{Action, Change, Diff, DiffLine, Kind};
-use crate::observe::Observed;
+use super::{Action, Change, Diff, DiffLine, HostPlan, Kind};
+use crate::desired::Desired;
+use crate::observe::{LeftOut, Observed, plain_rule};
+use crate::problem::{Origin, Warning};
+use crate::resource::iptables::{Family, PREFIX};
 use std::collections::BTreeMap;
+
+/// What the second stage of the boot did, and what it still waits for.
+pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
+    let left = observed.state.boot_left.iter().map(|left| Warning {
+        code: "left-out",
+        message: format!(
+            "{} {}/{}: `{}` could not be loaded since the last boot and is left out until it can be; all other rules are \
+             loaded: {}",
+            left.family,
+            left.table,
+            left.chain.trim_start_matches(PREFIX),
+            left.rule,
+            left.reason
+        ),
+        origin: origin(desired, left),
+    });
+    let mut programs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in &observed.state.boot_repaired {
+        if let Some((time, program)) = line.split_once(' ') {
+            programs.entry(program).or_default().push(time);
+        }
+    }
+    let repaired = programs.into_iter().map(|(program, times)| Warning {
+        code: "boot-repaired",
+        message: format!(
+            "since the last boot another program took the {program} rules of kvmfw away or changed them ({}, the last time at {}); \
+             kvmfw-settle.service put them back, and until then they did not filter: take the rules out of that program's hands",
+            match times.len() {
+                1 => "once".to_owned(),
+                n => format!("{n} times"),
+            },
+            times.last().unwrap_or(&"?")
+        ),
+        origin: None,
+    });
+    left.chain(repaired).collect()
+}
+
+/// Where a rule was declared that is known as the host writes it.
+fn origin(desired: &Desired, left: &LeftOut) -> Option<Origin> {
+    let chain = desired.rules.get(&left.family)?.tables.get(&left.table)?.chains.get(&left.chain)?;
+    let wanted = plain_rule(&left.rule);
+    chain.rules.iter().find(|rule| plain_rule(&rule.text) == wanted).map(|rule| rule.origin.clone())
+}
 
 /// What is missing or not as it was written; any apply writes it anew.
 pub(super) fn changes(observed: &Observed) -> Vec<Change> {
@@ -20,6 +67,38 @@ pub(super) fn changes(observed: &Observed) -> Vec<Change> {
         risks: Vec::new(),
     };
     kinds.into_iter().map(change).collect()
+}
+
+/// Live rules of ours on a host that has no record of them do not boot, whether or not they are the wanted ones.
+pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
+    if observed.state.generation.is_some() {
+        return;
+    }
+    for family in Family::ALL {
+        let live = observed.rules.get(&family).map(|rules| &rules.live);
+        if !live.is_some_and(|live| live.own_chains().next().is_some() || !live.hooks().is_empty()) {
+            continue;
+        }
+        let kind = match family {
+            Family::V4 => Kind::Iptables,
+            Family::V6 => Kind::Ip6tables,
+        };
+        plan.warnings.push(Warning {
+            code: "unrecorded",
+            message: format!(
+                "{family} rules of kvmfw are live, but the host has no record of them: /etc/kvmfw was removed, or another program \
+                 loaded rules that it had saved. kvmfw does not load them at boot; an apply records what is declared, an undo with \
+                 --to 0 after it removes all"
+            ),
+            origin: None,
+        });
+        if desired.rules.contains_key(&family) {
+            let text = "/etc/kvmfw/current, the record by which these rules boot".to_owned();
+            let diff = Diff::from(vec![DiffLine { sign: '+', text, origin: None }]);
+            let (resource, action) = ("boot".to_owned(), Action::Add);
+            plan.changes.push(Change { kind, resource, action, diff, origin: Vec::new(), risks: Vec::new() });
+        }
+    }
 }
 
 /// Which kind of resource boots by a file.

@@ -31,11 +31,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
             return plan;
         }
         Ok(None) => {
-            plan.warnings.push(Warning {
-                code: "not-managed",
-                message: "nothing was ever applied to this host, so nothing can have drifted".to_owned(),
-                origin: None,
-            });
+            without_record(desired, observed, &mut plan);
             return plan;
         }
     };
@@ -62,6 +58,26 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         plan.verdict = Verdict::Changes;
     }
     plan
+}
+
+/// Nothing was applied, as far as the host knows; but rules of ours may be live all the same.
+fn without_record(desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
+    // Which rules the inventory wants does not matter here.
+    let nothing = Desired { rules: BTreeMap::new(), ..desired.clone() };
+    super::boot::unrecorded(&nothing, observed, plan);
+    for family in Family::ALL {
+        plan.changes.extend(rules::plan(family, &nothing, observed, &Record::default()).changes);
+    }
+    plan.changes.iter_mut().for_each(turn);
+    if plan.warnings.iter().any(|warning| warning.code == "unrecorded") {
+        plan.verdict = Verdict::Changes;
+        return;
+    }
+    plan.warnings.push(Warning {
+        code: "not-managed",
+        message: "nothing was ever applied to this host, so nothing can have drifted".to_owned(),
+        origin: None,
+    });
 }
 
 /// Where the rules of a family cannot be compared, nothing may be said about them.

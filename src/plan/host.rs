@@ -146,6 +146,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     plan.warnings.extend(bridges.warnings.iter().cloned());
     if !options.zero {
         plan.changes.extend(super::boot::changes(observed));
+        super::boot::unrecorded(desired, observed, &mut plan);
     }
     if options.zero && observed.state.generation.is_some() && plan.changes.is_empty() {
         plan.changes.push(leave());
@@ -183,7 +184,9 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
         code: "boot-failed",
         message: match why.strip_prefix("bridges: ") {
             Some(line) => format!("at the last boot the bridges did not become what they should be: {line}"),
-            None => format!("at the last boot the rules did not load, so the host was open: {why}"),
+            None => {
+                format!("since the last boot rules are not loaded as a whole, so the host may be open: {why}")
+            }
         },
         origin: None,
     });
@@ -217,6 +220,7 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
         ),
         origin: None,
     });
+    let boot = boot.into_iter().chain(super::boot::warnings(desired, observed));
     open.into_iter().chain(boot).chain(guest).chain(ways.collect::<Vec<_>>())
 }
 

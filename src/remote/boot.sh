@@ -1,11 +1,11 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# What the boot units do: first the transaction that was open, then the rules, then the bridges.
+# What the boot units do: first the transaction that was open, then the rules (settle.sh), then the bridges.
 
 # At boot, before the network: end what was open, then files as the generation has them.
 boot_early() {
 	vanished
 	mkdir -p $VAR
-	rm -f $VAR/boot.failed
+	rm -f $VAR/boot.failed $VAR/boot.left $VAR/boot.repaired
 	booting=yes
 	current=$(readlink $ETC/current)
 	if [ -L $VAR/open ]; then
@@ -29,19 +29,6 @@ never_armed() {
 		clear_away
 		close_txn "released: the host was booted before it was armed"
 	done 5>/dev/null
-}
-
-# At boot, the rules of the generation. A host that cannot load them stays open, and says so.
-boot_load() {
-	[ -e $ETC/current ] || return 0
-	while read -r module; do modprobe "$module"; done <$ETC/current/boot.modules
-	for family in 4 6; do
-		[ -s $ETC/current/rules.v$family ] || continue
-		error=$(ipt_load $family "$(cat $ETC/current/rules.v$family)" 2>&1) && continue
-		echo "$(ipt_number $family): $(echo "$error" | grep . | head -n 1)" >>$VAR/boot.failed
-		shout "the $(ipt_number $family) rules did not load at boot, the host is open: $error"
-	done
-	:
 }
 
 # The lines of boot.bridges that are not so yet: links that are there are not made, addresses that are

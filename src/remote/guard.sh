@@ -111,7 +111,7 @@ guard() {
 		# the lock of the guards, and who else gets it ends this transaction first.
 		flock 9
 		[ ! -e "$T/done" ] || { put_away; exit 0; }
-	elif ! flock -n 9; then
+	elif ! flock -n 9 && ! settled; then
 		IFS= read -r line <$VAR/lock
 		echo "busy ${line:-by an unknown holder}" >&5
 		echo "released: the lock was held" >"$T/done"
@@ -134,6 +134,12 @@ guard() {
 	# Gone with everything else after an undo to the original.
 	[ ! -d "$T" ] || true >$VAR/lock
 	exit 0
+}
+
+# Whether the lock was only held for a repair of the rules after the boot (settle.sh), and is ours now.
+settled() {
+	first_line $VAR/lock
+	[ "$line" = "$SETTLES" ] && timeout 10 flock 9
 }
 
 # Looks at the files and does what they call for. Fails when the transaction is over.

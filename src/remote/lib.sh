@@ -166,4 +166,5 @@ refuse() {
 }
 
 # Units, each in the folder of the target that pulls it in.
-BOOT_UNITS='sysinit.target.wants/kvmfw-early.service sysinit.target.wants/kvmfw.service multi-user.target.wants/kvmfw-bridges.service'
+BOOT_UNITS='sysinit.target.wants/kvmfw-early.service sysinit.target.wants/kvmfw.service multi-user.target.wants/kvmfw-bridges.service
+multi-user.target.wants/kvmfw-settle.service'

@@ -270,8 +270,9 @@ status() {
 	printf 'inventory=%s\n' "$line"
 	open=$(readlink $VAR/open 2>/dev/null)
 	printf 'open=%s\n' "${open##*/}"
-	[ -s $VAR/boot.failed ] && printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
+	boot_state
 	adopted_rules
+	[ -n "$current$open" ] || unrecorded
 	if [ -n "$current" ] && [ -z "$open" ]; then
 		differs
 		boot_missing | sed 's/^/boot_missing=/'
@@ -292,6 +293,15 @@ status() {
 	section history
 	tail -n 20 $VAR/history 2>/dev/null
 	section end
+}
+
+# Rules of ours that are live on a host that has no generation.
+unrecorded() {
+	local family
+	for family in 4 6; do
+		ipt_name $family && ipt_save || continue
+		case $live in *:KVMFW-*) printf 'unrecorded=%s\n' "$(ipt_number $family)" ;; esac
+	done
 }
 
 # Where what is live is not what the generation says.
@@ -398,6 +408,7 @@ main() {
 	recover) recover_abandoned; return ;;
 	boot-load) boot_load; return ;;
 	boot-bridges) boot_bridges; return ;;
+	boot-settle) boot_settle; return ;;
 	esac
 	id=${2-}
 	[ -n "$id" ] || id=$(basename "$(readlink $VAR/open 2>/dev/null)" 2>/dev/null)

@@ -167,7 +167,8 @@ put_units() {
 }
 
 remove_boot() {
-	local dir=/etc/systemd/system removed=0
+	local dir=/etc/systemd/system removed=0 wants unit
+	stop_units
 	for wants in $BOOT_UNITS; do
 		unit=${wants##*/} wants=${wants%/*}
 		rm -f "$dir/$unit" "$dir/$wants/$unit" || removed=1
@@ -175,6 +176,17 @@ remove_boot() {
 	done
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	return $removed
+}
+
+# What systemd has of them in memory goes too, or it lists them as not found. Not at boot, when this is one of them.
+stop_units() {
+	local wants
+	[ -d /run/systemd/system ] && [ -z "${booting-}" ] || return 0
+	set --
+	for wants in $BOOT_UNITS; do set -- "$@" "${wants##*/}"; done
+	timeout 20 systemctl stop "$@" 2>/dev/null
+	timeout 20 systemctl reset-failed "$@" 2>/dev/null
+	:
 }
 
 # A host that was never managed is left as it was found, but for the record of the attempt.

@@ -43,12 +43,19 @@ probe_state() {
 	printf 'generation=%s\n' "${current##*/}"
 	link_target $VAR/open
 	[ -z "$target" ] || printf 'open=%s\n' "${target##*/}"
-	[ -s $VAR/boot.failed ] && printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
+	boot_state
 	read_section generation
 	[ -z "$current" ] || read_file "$ETC/$current/desired.json"
 	read_section original
 	read_file $VAR/original/sysctl
 	read_file $VAR/original/policies
+}
+
+# What the last boot, and the second stage after it, left to be looked at.
+boot_state() {
+	[ ! -s $VAR/boot.failed ] || printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
+	[ ! -s $VAR/boot.left ] || sed 's/^/boot_left=/' $VAR/boot.left
+	[ ! -s $VAR/boot.repaired ] || sed 's/^/boot_repaired=/' $VAR/boot.repaired
 }
 
 probe_boot() {

@@ -1,0 +1,297 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# The rules at boot, when less may exist than when they were proven, and after it, while other programs load theirs.
+#
+#   boot.left      rules of ours that the host cannot load yet, a line each: PROGRAM TABLE RULE, a tab, the reason
+#   boot.repaired  when rules of ours had been taken away and were put back, a line each: TIME PROGRAM
+
+# How long the second stage watches (seconds), how often it repairs, and how long it may look for a rule that fails
+# (hundredths of a second).
+SETTLE_WINDOW=300
+MOST_REPAIRS=10
+MOST_SEARCH=2000
+
+# Loads as much of own text $2 of family $1 as the host takes: a rule whose chain, set or module is not there yet must not
+# keep the others out. Sets text to what is loaded, left to the rules that are not, as in boot.left, and said to what
+# iptables said of a table that could not be loaded at all; then it fails, but the other tables are loaded.
+ipt_load_most() {
+	local table change tries rc=0 error=''
+	left='' said='' text=$2
+	ipt_name "$1" || { said="there is no $ipt"; return 1; }
+	ipt_save || { said="$ipt-save failed"; return 1; }
+	for table in raw mangle nat filter security; do
+		tries=0
+		while :; do
+			ipt_change "$live" "$text" "$table" || { rc=1 error="no room for the rules"; break; }
+			[ -n "$change" ] || break
+			fed "$change" "$ipt-restore" -w 10 --noflush && break
+			tries=$((tries + 1))
+			case $said in *'xtables lock'*) tries=1000 ;; esac
+			if [ $tries -le 100 ] && { leave_out_named || leave_out_line; }; then continue; fi
+			if [ $tries -le 101 ] && leave_out_found "$1"; then
+				tries=101
+				continue
+			fi
+			rc=1 error="$table: $(reason)"
+			break
+		done
+	done
+	said=$error
+	return $rc
+}
+
+# The first line of what iptables said that tells why.
+reason() {
+	printf '%s\n' "$said" | awk '
+		{ sub(/^.*tables[^ ]*-restore v[^ ]* \([^)]*\):/, ""); sub(/^ +/, "") }
+		/^$/ || /^Error occurred/ || /^Try / { next }
+		{ print; found = 1; exit }
+		END { if (!found) print "it does not load" }'
+}
+
+# Takes out of text what an awk program picks in the table: its input is $2, a line "=", and text; `picked` says of each
+# rule of ours whether it goes. Fails where it picks none.
+leave_out() {
+	local all gone line IFS
+	all=$(
+		awk -v table="$table" "$1"'
+			!rest && $0 == "=" { rest = 1; begin(); next }
+			!rest { given = given $0 "\n"; next }
+			/^\*/ { at = substr($1, 2) }
+			at == table && /^-A KVMFW-/ && picked() { gone = gone $0 "\n"; next }
+			{ print }
+			END { printf "=\n%s", gone }' <<-TEXT
+				$2
+				=
+				$text
+			TEXT
+	) || return 1
+	case $all in *"$NL=$NL"*) gone=${all#*"$NL=$NL"} ;; *) return 1 ;; esac
+	text=${all%%"$NL=$NL"*}
+	line=$(reason)
+	IFS=$NL
+	set -f
+	for gone in $gone; do left="$left$ipt $table $gone	$line$NL"; done
+	set +f
+}
+
+# Those that need what iptables says is not there: a chain, a set, a match or a target. All of a kind at once.
+leave_out_named() {
+	leave_out '
+		function names(before, after, kind,   text, at) {
+			text = given
+			while ((at = index(text, before)) > 0) {
+				text = substr(text, at + length(before))
+				at = index(text, after)
+				if (at > 1) missing[kind, substr(text, 1, at - 1)] = 1
+			}
+		}
+		function begin() {
+			names("Chain \047", "\047", "-j"); names("target `", "\047", "-j"); names("match `", "\047", "-m")
+			names("Set ", " doesn", "set")
+		}
+		function picked(   rule, words, n, i, kind) {
+			rule = $0
+			gsub(/"([^"\\]|\\.)*"/, "\"\"", rule)
+			n = split(rule, words, " ")
+			for (i = 1; i < n; i++) {
+				kind = words[i] == "-g" ? "-j" : words[i] ~ /^--(match|add|del|map)-set$/ ? "set" : words[i]
+				if ((kind, words[i + 1]) in missing) return 1
+			}
+			return 0
+		}' "$said"
+}
+
+# The rule at the line that iptables names, where one stands there.
+leave_out_line() {
+	local number rule
+	number=$(printf '%s\n' "$said" | sed -n 's/.*line:* *\([0-9][0-9]*\).*/\1/p' | sed -n 1p)
+	rule=$(printf '%s\n' "$change" | sed -n "${number:-0}p" 2>/dev/null)
+	case $rule in '-A KVMFW-'*) ;; *) return 1 ;; esac
+	leave_out 'function begin() { sub(/\n$/, "", given) } function picked() { return given == $0 }' "$rule"
+}
+
+# Where iptables names none: those that fail alone, found by halves in a clone of the live rules. What it does not come
+# to in time is left out too.
+leave_out_found() {
+	local first last middle until spans bad='' predicted
+	uptime_cs
+	until=$((now + MOST_SEARCH))
+	last=$(printf '%s\n' "$text" | awk -v table="$table" '/^\*/ { at = substr($1, 2) } at == table && /^-A KVMFW-/ { n++ } END { print n + 0 }')
+	# Chains and jump rules alone: if those do not load, no rule is to blame.
+	only_rules "$1" 0 0 || return 1
+	spans="1-$last"
+	while [ -n "$spans" ]; do
+		first=${spans%%-*} last=${spans#*-}
+		last=${last%% *}
+		case $spans in *' '*) spans=${spans#* } ;; *) spans= ;; esac
+		[ "$first" -le "$last" ] || continue
+		uptime_cs
+		if [ "$now" -ge $until ]; then bad="$bad$first-$last "; continue; fi
+		only_rules "$1" "$first" "$last" && continue
+		if [ "$first" = "$last" ]; then bad="$bad$first-$last "; continue; fi
+		middle=$(((first + last) / 2))
+		spans="$first-$middle $((middle + 1))-$last${spans:+ $spans}"
+	done
+	[ -n "$bad" ] || return 1
+	leave_out '
+		function begin(   span, part, n, i, k) {
+			n = split(given, span, " ")
+			for (i = 1; i <= n; i++) { split(span[i], part, "-"); for (k = part[1] + 0; k <= part[2] + 0; k++) fails[k] = 1 }
+		}
+		function picked() { return (++rule) in fails }' "$bad"
+}
+
+# Whether the host takes the table with those of its rules of ours alone that have the numbers $2 to $3.
+only_rules() {
+	ipt_dry "$1" "$live" "$(printf '%s\n' "$text" | awk -v table="$table" -v first="$2" -v last="$3" '
+		/^\*/ { at = substr($1, 2) }
+		at != table { next }
+		/^-A KVMFW-/ && (++n < first + 0 || n > last + 0) { next }
+		{ print }')"
+}
+
+# Loads what the generation has of family $1, and keeps record of what it could not; tells what is new of that.
+load_family() {
+	local program whole lines line before failures rc
+	whole=$(cat $ETC/current/rules.v"$1") || return 1
+	program=$(ipt_number "$1")
+	ipt_load_most "$1" "$whole"
+	rc=$?
+	failures="$program: " lines=
+	[ ! -s $VAR/boot.failed ] || lines=$(grep -v "^$failures" $VAR/boot.failed)
+	if [ $rc -ne 0 ]; then
+		shout "the $program rules did not load, the host may be open: $said"
+		lines="${lines:+$lines$NL}$failures$said"
+	fi
+	keep_lines "$lines" $VAR/boot.failed
+	before=$(cat $VAR/boot.left 2>/dev/null)
+	lines=$(printf '%s\n' "$before" | grep -v "^$program ")
+	keep_lines "${lines:+$lines$NL}${left%"$NL"}" $VAR/boot.left
+	while IFS= read -r line; do
+		case "$NL$before$NL" in *"$NL$line$NL"*) continue ;; esac
+		[ -z "$line" ] || shout "this rule does not load yet and is left out until it does: ${line%%	*} (${line#*	})"
+	done <<-LEFT
+		${left%"$NL"}
+	LEFT
+	[ $rc -eq 0 ] && [ -z "$left" ]
+}
+
+# Makes lines $1 what file $2 holds; no lines, no file.
+keep_lines() {
+	local lines=${1#"$NL"}
+	if [ -n "$lines" ]; then
+		[ "$(cat "$2" 2>/dev/null)" = "$lines" ] || { printf '%s\n' "$lines" >"$2.new" && mv -f "$2.new" "$2"; }
+	elif [ -e "$2" ]; then
+		rm -f "$2"
+	fi
+}
+
+# At boot, the rules of the generation. Fails until all of them are loaded.
+boot_load() {
+	local family failed=0
+	[ -e $ETC/current ] || return 0
+	# Somebody may start the unit at any time: a transaction that is under way loads its own rules.
+	if [ -r $VAR/lock ]; then
+		exec 9<$VAR/lock
+		flock -n 9 || return 0
+	fi
+	while read -r module; do modprobe "$module"; done <$ETC/current/boot.modules
+	for family in 4 6; do
+		[ -s $ETC/current/rules.v$family ] || continue
+		load_family $family || failed=1
+	done
+	return $failed
+}
+
+# The second stage: until some minutes after the boot, and for as long as a rule is left out, it puts back what others
+# take away and loads what could not be loaded.
+boot_settle() {
+	local since family pause=1 repairs=0 turn=0
+	uptime_cs
+	since=$now
+	while [ -e $ETC/current ]; do
+		turn=$((turn + 1))
+		for family in 4 6; do settle_rules "$family" || return 1; done
+		uptime_cs
+		pause=1
+		[ $((now - since)) -lt 12000 ] || pause=5
+		if [ $((now - since)) -ge $((SETTLE_WINDOW * 100)) ]; then
+			pause=30
+			if [ -d /run/systemd/system ] && [ "$(systemctl is-system-running 2>/dev/null)" = starting ]; then
+				pause=5
+			elif [ ! -s $VAR/boot.left ] && ! grep -qs '^ip6*tables: ' $VAR/boot.failed; then
+				break
+			fi
+		fi
+		sleep $pause
+	done
+	:
+}
+
+# One look at family $1. Fails when it has repaired too often.
+settle_rules() {
+	local whole now_left taken program rc
+	[ -s $ETC/current/rules.v"$1" ] && ipt_name "$1" && ipt_save || return 0
+	whole=$(cat $ETC/current/rules.v"$1") || return 0
+	program=$(ipt_number "$1")
+	now_left=$(sed -n "s/^$program \([^	]*\)	.*/\1/p" $VAR/boot.left 2>/dev/null)
+	taken=yes
+	if ipt_is "$live" "$whole"; then
+		[ -n "$now_left" ] || grep -qs "^$program: " $VAR/boot.failed || return 0
+		taken=
+	elif [ -n "$now_left" ] && ipt_is "$live" "$(without_rules "$whole" "$now_left")"; then
+		# Only what could not be loaded is to be loaded; that costs more than a look.
+		[ $turn -le 10 ] || [ $((turn % 5)) -eq 0 ] || [ "$pause" = 30 ] || return 0
+		taken=
+	fi
+	[ -r $VAR/lock ] || return 0
+	exec 9<$VAR/lock
+	if ! flock -n 9 || [ -L $VAR/open ] || [ "$(cat $ETC/current/rules.v"$1" 2>/dev/null)" != "$whole" ]; then
+		exec 9<&-
+		return 0
+	fi
+	echo "$SETTLES" >$VAR/lock
+	load_family "$1"
+	rc=$?
+	[ -z "$taken" ] || repaired
+	true >$VAR/lock
+	exec 9<&-
+	if [ $rc -eq 0 ] && [ -d /run/systemd/system ] && systemctl --quiet is-failed kvmfw.service; then
+		systemctl --no-block start kvmfw.service
+	fi
+	[ $repairs -lt $MOST_REPAIRS ]
+}
+
+# Who holds the lock then; a transaction waits for it.
+SETTLES='the boot units, for a moment'
+
+# Keeps record of a repair; says so where it was the last.
+repaired() {
+	repairs=$((repairs + 1))
+	printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$program" >>$VAR/boot.repaired
+	tell "another program had taken away or changed the $program rules of kvmfw since they were loaded; they are back"
+	[ $repairs -ge $MOST_REPAIRS ] || return 0
+	echo "$program: another program takes the rules away again and again; after $MOST_REPAIRS repairs they are no longer put back" >>$VAR/boot.failed
+	shout "another program takes the rules away again and again; they are no longer put back: kvmfw plan names it"
+}
+
+# For the journal, where there is one.
+tell() {
+	say "$1"
+	[ -d /run/systemd/system ] || ! have logger || logger -p daemon.warning -t kvmfw "$1" 2>/dev/null
+	:
+}
+
+# Own text $1 less lines $2, `TABLE RULE` each.
+without_rules() {
+	awk '
+		!rest && $0 == "=" { rest = 1; next }
+		!rest { gone[$0]++; next }
+		/^\*/ { table = substr($1, 2) }
+		/^-A / && gone[table " " $0] > 0 { gone[table " " $0]--; next }
+		{ print }' <<-TEXTS
+			$2
+			=
+			$1
+		TEXTS
+}

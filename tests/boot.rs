@@ -1,0 +1,278 @@
+//! What boots beside programs that load rules of their own, and rules that cannot load at boot.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::project::Project;
+use common::transaction::until;
+use common::transaction::{ended, held, marked, start, wrap};
+use common::{Backend, Lab};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+const HOST: &str = "kvm1";
+const GUESTS: &str = "modules: [host-firewall, bridge-accept-each]\nbridges: { br123: { manage: false } }\n";
+/// What a host's own loader loads: everything else is flushed.
+const OTHERS: &str = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+                      -A INPUT -i lo -m comment --comment others -j ACCEPT\n-A FORWARD -j REJECT\nCOMMIT\n";
+
+fn on_host(lab: &Lab, script: &str) -> String {
+    lab.host(HOST, &["sh", "-c", script]).ok()
+}
+
+fn write(lab: &Lab, path: &str, text: &str, mode: u32) {
+    let path = lab.disk(HOST, path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A unit of the host's own, enabled.
+fn unit(lab: &Lab, name: &str, after: &str, start: &str) {
+    let text =
+        format!("[Unit]\nAfter={after}\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={start}\n");
+    write(lab, &format!("/etc/systemd/system/{name}"), &text, 0o644);
+    on_host(lab, &format!("ln -s ../{name} /etc/systemd/system/multi-user.target.wants/"));
+}
+
+fn settled(lab: &Lab, project: &Project) {
+    project.kvmfw(lab, &["plan", "--detailed-exitcode"]).expect(0);
+}
+
+/// Every way to load rules at boot that the host may have. Each wipes ours; they are back, beside the others', and told.
+#[test]
+fn what_others_wipe_at_boot_comes_back() {
+    if !common::require_root() {
+        return;
+    }
+    let restore = "iptables-restore </etc/iptables.rules";
+    type Prepare<'a> = (&'a str, &'a dyn Fn(&Lab));
+    let ways: [Prepare<'_>; 4] = [
+        ("a pre-up line", &|lab| {
+            on_host(
+                lab,
+                &format!("sed -i '/^iface eth0 inet static/a pre-up {restore}' /etc/network/interfaces"),
+            );
+        }),
+        ("a script of if-pre-up.d", &|lab| {
+            write(lab, "/etc/network/if-pre-up.d/rules", &format!("#!/bin/sh\n{restore}\n"), 0o755);
+        }),
+        ("rc.local", &|lab| {
+            write(lab, "/etc/rc.local", &format!("#!/bin/sh\n{restore}\n"), 0o755);
+            unit(lab, "rc-local.service", "network.target", "/etc/rc.local");
+        }),
+        ("a unit of its own", &|lab| {
+            unit(lab, "own.service", "network-online.target ssh.service", &format!("/bin/sh -c '{restore}'"));
+        }),
+    ];
+    for (name, prepare) in ways {
+        let lab = Lab::up();
+        write(&lab, "/etc/iptables.rules", OTHERS, 0o644);
+        prepare(&lab);
+        let project = Project::new(&lab, &[HOST], GUESTS);
+        project.apply(&lab, &[]).expect(0);
+        lab.power_cut(HOST);
+        lab.boot(HOST);
+        let repaired =
+            || fs::read_to_string(lab.disk(HOST, "/var/lib/kvmfw/boot.repaired")).unwrap_or_default();
+        until(&format!("{name}: a repair"), || repaired().ends_with(" iptables\n"));
+        // A script for each interface wipes more than once.
+        until(&format!("{name}: the last repair"), || {
+            on_host(&lab, "iptables-save").contains("-j KVMFW-FORWARD")
+        });
+        until(&format!("{name}: as applied"), || {
+            project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).code == 0
+        });
+        let rules = on_host(&lab, "iptables-save");
+        assert!(
+            rules.contains("-A INPUT -i lo -m comment --comment others -j ACCEPT\n"),
+            "{name}: not loaded: {rules}"
+        );
+        assert!(rules.contains("-A FORWARD -j REJECT"), "{name}: {rules}");
+        settled(&lab, &project);
+        assert!(lab.guest_ping(HOST, "g0", "192.168.1.2"), "{name}: guests are cut off");
+        let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+        assert!(
+            status.contains("is live and boots") && status.contains("REPAIRED iptables"),
+            "{name}: {status}"
+        );
+        let plan = project.kvmfw(&lab, &["plan"]).expect(0);
+        assert!(plan.stdout.contains("boot-repaired"), "{name}: {}", plan.stdout);
+        assert!(
+            lab.console(HOST).contains("another program had taken away"),
+            "{name}: {}",
+            lab.console(HOST)
+        );
+    }
+}
+
+/// What is left out is what cannot load, in every backend; all else filters, and what was left out follows by itself.
+#[test]
+fn a_rule_that_cannot_load_yet_keeps_no_other_out() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    for backend in [Backend::Nft, Backend::Legacy] {
+        let lab = Lab::builder().backend(backend).up();
+        let service = "iptables -w -N OTHERS; ipset create -exist badguys hash:ip";
+        on_host(&lab, &service.replace("-N OTHERS", "-N OTHERS 2>/dev/null || true"));
+        let rules = "modules: [host-firewall]\niptables:\n  filter:\n    FORWARD:\n      first: |\n        -i eth0 -j OTHERS\n    \
+                     INPUT:\n      first: |\n        -m set --match-set badguys src -j DROP\nforeign_chains: [OTHERS]\n";
+        let project = Project::new(&lab, &[HOST], rules);
+        project.apply(&lab, &[]).expect(0);
+        let before = on_host(&lab, "iptables-save | grep -v '^[#:]'");
+        lab.power_cut(HOST);
+        lab.boot(HOST);
+        let live = on_host(&lab, "iptables-save");
+        assert!(
+            live.contains("-A KVMFW-RH-Firewall-1-INPUT -j REJECT"),
+            "{backend:?}: the host is open: {live}"
+        );
+        assert!(live.contains("-j KVMFW-INPUT") && live.contains("-j KVMFW-FORWARD"), "{backend:?}: {live}");
+        assert!(!live.contains("OTHERS") && !live.contains("badguys"), "{live}");
+        assert!(lab.console(HOST).contains("[FAILED] kvmfw.service"), "{}", lab.console(HOST));
+        let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+        assert!(
+            status.contains("NOT LOADED iptables filter -A KVMFW-FORWARD -i eth0 -j OTHERS: "),
+            "{status}"
+        );
+        assert!(
+            status.contains(
+                "NOT LOADED iptables filter -A KVMFW-INPUT -m set --match-set badguys src -j DROP: "
+            ),
+            "{status}"
+        );
+        let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).json();
+        let warnings = plan["hosts"][0]["warnings"].as_array().unwrap();
+        let left: Vec<_> = warnings.iter().filter(|w| w["code"] == "left-out").collect();
+        assert_eq!(left.len(), 2, "{plan:#}");
+        assert!(
+            left.iter().all(|w| w["origin"].as_str().unwrap().starts_with("inventories/lab.yaml:")),
+            "{left:#?}"
+        );
+        // One comes, then the other: each follows by itself, at its place.
+        let on = |what: &str| on_host(&lab, "iptables-save").contains(what);
+        on_host(&lab, "ipset create badguys hash:ip");
+        until("the rule with the set", || on("--match-set badguys"));
+        assert!(!on("-j OTHERS"));
+        on_host(&lab, "iptables -w -N OTHERS");
+        until("the rule with the chain", || on("-j OTHERS"));
+        assert_eq!(on_host(&lab, "iptables-save | grep -v '^[#:]'"), before, "{backend:?}");
+        settled(&lab, &project);
+        let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+        assert!(status.contains("is live and boots") && !status.contains("NOT LOADED"), "{status}");
+    }
+}
+
+/// iptables does not always name the rule that fails: then it is found, and the others are loaded.
+#[test]
+fn a_rule_that_nobody_names_is_found() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], GUESTS);
+    project.apply(&lab, &[]).expect(0);
+    // A kernel that lost a match says so only when the table is committed.
+    let script = "#!/bin/sh\ntext=$(cat)\ncase $text in *' icmp '*) echo 'iptables-restore: line 9 failed' >&2; exit 1 ;; esac\n\
+                  printf '%s\\n' \"$text\" | exec /usr/sbin/iptables-nft-restore \"$@\"\n";
+    wrap(&lab, HOST, "iptables-restore", script);
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    let rules = on_host(&lab, "iptables-save");
+    assert!(
+        rules.contains("-A KVMFW-RH-Firewall-1-INPUT -j REJECT") && rules.contains("--dport 22 "),
+        "{rules}"
+    );
+    assert!(!rules.contains(" icmp "), "{rules}");
+    let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert_eq!(status.matches("NOT LOADED iptables filter").count(), 1, "{status}");
+}
+
+/// Somebody who takes the rules away for ever is not fought for ever, and that is told; unmanaged rules stay.
+#[test]
+fn repairs_end() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], GUESTS);
+    project.apply(&lab, &[]).expect(0);
+    unit(
+        &lab,
+        "fighter.service",
+        "ssh.service",
+        "/bin/sh -c 'while sleep 0.2; do iptables -w -F INPUT; done'",
+    );
+    let path = lab.disk(HOST, "/etc/systemd/system/fighter.service");
+    fs::write(
+        &path,
+        fs::read_to_string(&path).unwrap().replace("Type=oneshot\nRemainAfterExit=yes", "Type=simple"),
+    )
+    .unwrap();
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    let failed = || fs::read_to_string(lab.disk(HOST, "/var/lib/kvmfw/boot.failed")).unwrap_or_default();
+    until("it gives up", || failed().contains("again and again; after 10 repairs"));
+    let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(
+        status.contains("REPAIRED iptables 10 times")
+            && status.contains("BOOT FAILED iptables: another program"),
+        "{status}"
+    );
+}
+
+/// While a transaction is open nobody repairs, and a repair holds up no transaction.
+#[test]
+fn an_open_transaction_is_left_alone() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], GUESTS);
+    project.apply(&lab, &[]).expect(0);
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    project.all(&held(81));
+    let mut child = start(&lab, &project, &[]);
+    let folder = marked(&lab, HOST, "applied", None);
+    // Longer than it takes to look again.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(on_host(&lab, "iptables-save").contains("--dport 81 "), "taken back while it was open");
+    on_host(&lab, "touch /run/go");
+    assert_eq!(ended(&folder), "committed");
+    assert!(child.wait().unwrap().success());
+    assert!(!lab.disk(HOST, "/var/lib/kvmfw/boot.repaired").exists());
+    // Undone, nothing of ours comes back, and nobody is left who would bring it.
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    let runs = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'boot-settl[e]' || true";
+    until("the second stage ends", || on_host(&lab, runs).trim() == "0");
+    assert!(!on_host(&lab, "iptables-save").contains("KVMFW"));
+}
+
+/// Without the record live rules are a change, whether or not they are as wanted; the apply makes them boot again.
+#[test]
+fn live_rules_without_a_record_are_a_change() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], GUESTS);
+    project.apply(&lab, &[]).expect(0);
+    let rules = on_host(&lab, "iptables-save | grep -v '^[#:]'");
+    on_host(&lab, "rm -rf /etc/kvmfw");
+    let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2).stdout;
+    assert!(plan.contains("/etc/kvmfw/current, the record") && plan.contains("unrecorded"), "{plan}");
+    let drift = project.kvmfw(&lab, &["plan", "--drift", "--detailed-exitcode"]).expect(2).stdout;
+    assert!(drift.contains("unrecorded") && !drift.contains("nothing was ever applied"), "{drift}");
+    let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(status.contains("NO RECORD, but iptables, ip6tables has rules of kvmfw live"), "{status}");
+    project.apply(&lab, &[]).expect(0);
+    settled(&lab, &project);
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    assert_eq!(on_host(&lab, "iptables-save | grep -v '^[#:]'"), rules);
+    settled(&lab, &project);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    assert!(!on_host(&lab, "iptables-save").contains("KVMFW"));
+}
