@@ -13,7 +13,7 @@ mod vlans;
 
 pub use boot_files::{BootFiles, BootLine, plain as plain_rule};
 pub use links::{Link, Links};
-pub use network::{FileLine, Manager, Network, Owner};
+pub use network::{FileLine, Manager, NEEDS_PROFILE, Network, Owner, Setting};
 pub use parse::{ObserveError, observe};
 pub use policy::PolicyRule;
 pub use routes::{Hop, Route};

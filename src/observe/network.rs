@@ -4,6 +4,8 @@ mod ifupdown;
 mod network_manager;
 mod networkd;
 
+pub use network_manager::NEEDS as NEEDS_PROFILE;
+
 use super::Link;
 use std::collections::BTreeMap;
 
@@ -57,17 +59,6 @@ impl Manager {
             Manager::NetworkManager => "NetworkManager",
         }
     }
-
-    /// The keys in its files that a bridge needs as well that takes the place of a link.
-    pub fn carried(self) -> &'static [&'static str] {
-        match self {
-            Manager::Ifupdown => &[],
-            Manager::Networkd => {
-                &["DNS", "Domains", "NTP", "DNSDefaultRoute", "LLMNR", "MulticastDNS", "DNSSEC"]
-            }
-            Manager::NetworkManager => &["dns", "dns-search"],
-        }
-    }
 }
 
 /// A link's owner, and what it has for the link.
@@ -81,8 +72,25 @@ pub struct Owner {
     pub file: Option<String>,
     /// Lines that give the link an address, a lease, a gateway or a master.
     pub gives: Vec<FileLine>,
-    /// Lines that a bridge in the link's place needs as well: name servers, search domains.
-    pub carries: Vec<String>,
+    /// All that its file and the drop-ins of that set, in the order in which the manager reads them.
+    pub settings: Vec<Setting>,
+    /// What the manager says configures the link, where that is in none of the files that were read.
+    pub unread: Option<String>,
+}
+
+/// One assignment in a file that configures a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its section, without the brackets.
+    pub section: String,
+    /// The number of that section among all sections read: some kinds stand once for each route or address.
+    pub block: usize,
+    /// The key.
+    pub key: String,
+    /// The value; empty where it was not read because it may hold a secret.
+    pub value: String,
+    /// Where it stands.
+    pub place: FileLine,
 }
 
 impl Network {
@@ -126,11 +134,40 @@ impl File {
         })
     }
 
+    /// Whether this is a drop-in of the file.
+    fn drops_into(&self, file: &File) -> bool {
+        self.path.rsplit('/').nth(1).and_then(|folder| folder.strip_suffix(".d")) == Some(file.name())
+    }
+
     /// Lines whose key is one of these.
     fn with_keys(&self, keys: &[&str]) -> impl Iterator<Item = &(u32, String)> {
         self.lines.iter().filter(move |(_, line)| {
             line.split_once('=').is_some_and(|(name, _)| keys.contains(&name.trim_end()))
         })
+    }
+
+    /// Its assignments; sections are counted on from `block`.
+    fn settings(&self, block: &mut usize) -> Vec<Setting> {
+        let (mut section, mut settings) = (String::new(), Vec::<Setting>::new());
+        let mut continues = false;
+        for numbered in &self.lines {
+            let text = numbered.1.as_str();
+            let (open, part) = text.strip_suffix('\\').map_or((false, text), |part| (true, part));
+            if continues {
+                if let Some(last) = settings.last_mut() {
+                    last.value = format!("{} {}", last.value, part.trim()).trim().to_owned();
+                }
+            } else if let Some(name) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                name.clone_into(&mut section);
+                *block += 1;
+            } else if let Some((key, value)) = part.split_once('=') {
+                let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+                let place = self.line(numbered);
+                settings.push(Setting { section: section.clone(), block: *block, key, value, place });
+            }
+            continues = open;
+        }
+        settings
     }
 
     fn line(&self, (line, text): &(u32, String)) -> FileLine {

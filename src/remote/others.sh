@@ -156,7 +156,8 @@ probe_network() {
 	for file in /run/libvirt/network/*.xml /etc/libvirt/qemu/networks/*.xml \
 		/run/systemd/netif/links/* /run/NetworkManager/devices/* /etc/network/interfaces /etc/network/interfaces.d/* \
 		/etc/systemd/network/*.network /run/systemd/network/*.network /usr/local/lib/systemd/network/*.network \
-		/usr/lib/systemd/network/*.network /etc/NetworkManager/system-connections/* /run/NetworkManager/system-connections/*; do
-		case ${file##*/} in *kvmfw-*) ;; *) read_file "$file" ;; esac
+		/usr/lib/systemd/network/*.network /etc/systemd/network/*.network.d/*.conf /run/systemd/network/*.network.d/*.conf \
+		/usr/local/lib/systemd/network/*.network.d/*.conf /usr/lib/systemd/network/*.network.d/*.conf /etc/NetworkManager/system-connections/* /run/NetworkManager/system-connections/*; do
+		case $file in *kvmfw-* | */90-kvmfw.conf) ;; *) read_file "$file" ;; esac
 	done
 }

@@ -41,6 +41,12 @@ function libvirt(  uses, made) {
 	}
 	if (made != "" && !uses) print "libvirt=" made " " file
 }
+# Values of profiles only where none can be a secret: elsewhere it is enough to know that something is set.
+function profile(n) {
+	if (/^\[/) open_values = /^\[(connection|ethernet|802-3-ethernet|ethtool|ipv4|ipv6|vlan|bridge-port|link)\]/
+	if (!/^\[/ && !open_values) sub(/=.*/, "=")
+	print n ":" $0
+}
 function network(  n, stanzas) {
 	stanzas = file ~ /\/interfaces(\.d\/[^\/]*)?$/
 	while ((getline <file) > 0) {
@@ -48,10 +54,9 @@ function network(  n, stanzas) {
 		if (/^[ \t]*([#;]|$)/) continue
 		if (stanzas) {
 			if (/^[ \t]*(iface|auto|allow-|mapping|source|no-|address|gateway|bridge|slaves|bond-slaves)/) print n ":" $0
-		} else if (/^\[/ || /^[ \t]*(ADMIN_STATE|NETWORK_FILE|managed|nm-owned|interface-name)[ \t]*=/ ||
-			/^[ \t]*(Name|MACAddress|PermanentMACAddress|Type|Driver|Path|Kind)[ \t]*=/ ||
-			/^[ \t]*(Address|Gateway|DHCP|Bridge|Bond)[ \t]*=/ ||
-			/^[ \t]*(dns|dns-search|DNS|Domains|NTP|DNSDefaultRoute|LLMNR|MulticastDNS|DNSSEC)[ \t]*=/) print n ":" $0
+		} else if (file ~ /\/systemd\/network\//) print n ":" $0
+		else if (file ~ /\/system-connections\//) profile(n)
+		else if (/^[ \t]*(ADMIN_STATE|NETWORK_FILE|managed|nm-owned|connection-uuid)[ \t]*=/) print n ":" $0
 	}
 }
 /^@/ { part = substr($0, 2); printf mark, part; next }

@@ -134,6 +134,62 @@ fn networkd() {
     );
 }
 
+/// What the files of its ports said beside addresses is there after a boot as before: devices on top of a port, routes,
+/// policy rules. What cannot be kept refuses the host with the line.
+#[test]
+fn networkd_keeps_what_the_files_of_ports_carried() {
+    if !asked_for() {
+        return;
+    }
+    let mut machine = Machine::new(&["systemd-networkd"]);
+    machine.write(
+        "etc/systemd/network/10-uplink.network",
+        "[Match]\nName=eth0\n[Link]\nMTUBytes=1460\n[Network]\nDNS=10.98.0.1\n[Address]\nAddress=10.98.0.2/24\n\
+         [Address]\nAddress=fd98::2/64\n[Route]\nGateway=10.98.0.1\nMetric=50\n[Route]\nDestination=192.0.2.0/24\n\
+         Gateway=10.98.0.9\nTable=77\n",
+    );
+    machine.write(
+        "etc/systemd/network/10-uplink.network.d/rule.conf",
+        "[RoutingPolicyRule]\nFrom=10.98.0.2\nTo=192.0.2.0/24\nTable=77\nPriority=707\n",
+    );
+    machine.write(
+        "etc/systemd/network/20-free.network",
+        "[Match]\nName=eth1\n[Link]\nMTUBytes=1440\n[Network]\nLinkLocalAddressing=no\nVXLAN=vx7\n",
+    );
+    machine.write(
+        "etc/systemd/network/20-vx7.netdev",
+        "[NetDev]\nName=vx7\nKind=vxlan\n[VXLAN]\nVNI=7\nGroup=239.1.1.7\n",
+    );
+    machine.boot();
+    let look = |machine: &Machine| {
+        machine.on_host(
+            "ip -d -o link show dev vx7 | grep -o 'vxlan id 7 .* dev eth1'; cat /sys/class/net/eth0/mtu /sys/class/net/eth1/mtu
+             ip rule show pref 707; ip -o route show table 77; ip -o -4 route show default",
+        )
+    };
+    let before = "vxlan id 7 group 239.1.1.7 dev eth1\n1460\n1440\n707:\tfrom 10.98.0.2 to 192.0.2.0/24 lookup 77 proto static\n\
+                  192.0.2.0/24 via 10.98.0.9 dev eth0 proto static \n\
+                  default via 10.98.0.1 dev eth0 proto static metric 50 \n";
+    machine.becomes("before", "what stands there", look, before);
+    machine.all("bridges: { brmgmt: { ports: [eth0], take_addresses: true }, br9: { ports: [eth1] } }\n");
+    machine.kvmfw(&["apply", "-y"]);
+    let after = before.replace("dev eth0", "dev brmgmt");
+    for what in ["as applied", "after a boot", "after another boot"] {
+        if what != "as applied" {
+            machine.power_cut();
+            machine.boot();
+        }
+        machine.becomes(what, "what stands there", look, &after);
+        machine.kvmfw(&["plan", "--detailed-exitcode"]);
+    }
+    machine.kvmfw(&["undo", "--to", "0", "-y"]);
+    machine.becomes("undone", "what stands there", look, before);
+    machine.write("etc/systemd/network/10-uplink.network.d/mac.conf", "[Network]\nMACVLAN=mv0\n");
+    let refused = machine.kvmfw_ends(&["apply", "-y"], 7);
+    let line = "/etc/systemd/network/10-uplink.network.d/mac.conf:2 `MACVLAN=mv0`";
+    assert!(refused.contains(line), "{refused}");
+}
+
 const NETWORKD: &str = "[Match]
 Name=eth0
 [Network]

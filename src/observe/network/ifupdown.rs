@@ -46,7 +46,8 @@ impl Network {
             netplan: false,
             file: None,
             gives,
-            carries: Vec::new(),
+            settings: Vec::new(),
+            unread: None,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! NetworkManager: what it says of a device, and the profiles that it has on disk.
 
-use super::{File, Manager, Network, Owner};
+use super::{File, Manager, Network, Owner, Setting};
 use crate::observe::Link;
 
 impl Network {
@@ -20,18 +20,45 @@ impl Network {
             netplan: profile.is_some_and(|f| f.name().starts_with("netplan-")),
             file: profile.map(|f| f.path.clone()),
             gives: Vec::new(),
-            carries: profile
-                .into_iter()
-                .flat_map(|f| f.with_keys(Manager::NetworkManager.carried()))
-                .map(|(_, line)| line.clone())
-                .collect(),
+            settings: self.profile_settings(profile),
+            unread: match profile {
+                Some(_) => None,
+                None => state.value("connection-uuid").map(str::to_owned),
+            },
         })
     }
 
-    /// The profile that is made for this link by its name.
+    /// The profile in effect on a link, else the one that is made for it by its name.
     fn profile(&self, link: &Link) -> Option<&File> {
-        self.files.iter().find(|f| {
-            f.path.contains("/system-connections/") && f.value("interface-name") == Some(link.name.as_str())
-        })
+        let state = format!("/run/NetworkManager/devices/{}", link.index);
+        let active = self.files.iter().find(|f| f.path == state)?.value("connection-uuid");
+        let by_uuid = self.profiles().find(|f| active.is_some() && f.value("uuid") == active);
+        by_uuid.or_else(|| self.profiles().find(|f| f.value("interface-name") == Some(link.name.as_str())))
+    }
+
+    fn profiles(&self) -> impl Iterator<Item = &File> {
+        self.files.iter().filter(|f| f.path.contains("/system-connections/"))
+    }
+
+    /// What a profile sets, and the lines of others that need it to be in effect: they name it by its UUID.
+    fn profile_settings(&self, profile: Option<&File>) -> Vec<Setting> {
+        let Some(profile) = profile else { return Vec::new() };
+        let mut block = 0;
+        let mut settings = profile.settings(&mut block);
+        // One that only mirrors what others have set up says nothing of its own.
+        if settings.iter().any(|setting| setting.key == "nm-generated") {
+            return Vec::new();
+        }
+        if let Some(uuid) = profile.value("uuid") {
+            let others = self.profiles().filter(|other| other.path != profile.path);
+            let needs = others.flat_map(|other| other.settings(&mut block)).filter(|setting| {
+                setting.value == uuid && matches!(setting.key.as_str(), "parent" | "master" | "controller")
+            });
+            settings.extend(needs.map(|setting| Setting { section: NEEDS.to_owned(), ..setting }));
+        }
+        settings
     }
 }
+
+/// The section that lines of other profiles are told under.
+pub const NEEDS: &str = "(other profiles)";

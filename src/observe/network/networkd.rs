@@ -14,17 +14,24 @@ impl Network {
         let named = state.value("NETWORK_FILE").unwrap_or_default();
         // With a file of ours in effect: the one that would be, if ours were not there.
         let file = self.files.iter().find(|f| f.path == named).or_else(|| self.matching(link));
+        let parts = file.map_or_else(Vec::new, |file| self.with_drop_ins(file));
+        let mut block = 0;
         Some(Owner {
             manager: Manager::Networkd,
             netplan: file.is_some_and(|f| f.name().starts_with("10-netplan-")),
             file: file.map(|f| f.path.clone()),
-            gives: file.into_iter().flat_map(File::gives).collect(),
-            carries: file
-                .into_iter()
-                .flat_map(|f| f.with_keys(Manager::Networkd.carried()))
-                .map(|(_, line)| line.clone())
-                .collect(),
+            gives: parts.iter().flat_map(|part| part.gives()).collect(),
+            settings: parts.iter().flat_map(|part| part.settings(&mut block)).collect(),
+            unread: (file.is_none() && !named.is_empty()).then(|| named.to_owned()),
         })
+    }
+
+    /// A file and its drop-ins, in the order in which they are read; of two with one name the first folder's counts.
+    fn with_drop_ins<'a>(&'a self, file: &'a File) -> Vec<&'a File> {
+        let mut drop_ins: Vec<&File> = self.files.iter().filter(|f| f.drops_into(file)).collect();
+        drop_ins.sort_by_key(|f| f.name());
+        drop_ins.dedup_by_key(|f| f.name());
+        std::iter::once(file).chain(drop_ins).collect()
     }
 
     fn matching(&self, link: &Link) -> Option<&File> {

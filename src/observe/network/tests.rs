@@ -36,7 +36,9 @@ fn networkd_owns_what_it_says_it_does() {
     let named =
         of("2:ADMIN_STATE=configured\n3:NETWORK_FILE=/etc/systemd/network/10-eth0.network\n").unwrap();
     assert_eq!(named.manager, Manager::Networkd);
-    assert_eq!(named.carries, ["DNS=10.0.0.1"]);
+    let settings: Vec<String> =
+        named.settings.iter().map(|s| format!("{}/{}/{}={}", s.block, s.section, s.key, s.value)).collect();
+    assert_eq!(settings, ["1/Match/Name=eth*", "2/Network/Address=10.0.0.2/24", "2/Network/DNS=10.0.0.1"]);
     assert_eq!(named.gives.len(), 1);
     // Ours is in effect, and is not among the files.
     let ours =
@@ -52,7 +54,7 @@ fn network_manager_owns_what_it_manages() {
     let of = |name: &str, state: &str| {
         Network::parse(&format!("{files}>/run/NetworkManager/devices/2\n{state}")).owner(&link(name, 2))
     };
-    assert_eq!(of("eth0", "1:managed=true\n").unwrap().carries, ["dns=10.0.0.1;"]);
+    assert_eq!(of("eth0", "1:managed=true\n").unwrap().settings[1].value, "10.0.0.1;");
     assert_eq!(of("eth1", "1:managed=true\n").unwrap().file, None);
     assert_eq!(of("eth0", "1:managed=false\n"), None);
 }

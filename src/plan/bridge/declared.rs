@@ -83,6 +83,7 @@ impl Work<'_> {
         let port = bridge.ports.first().and_then(|p| self.links.by_name.get(p));
         let mac = bridge.mac.clone().or_else(|| there.or(port).and_then(|l| l.mac.clone()));
         let wanted = self.wanted_addresses();
+        let moved_from = wanted.iter().filter_map(|(_, from)| from.clone()).collect();
         let at_boot = AtBoot {
             bridge,
             created,
@@ -95,6 +96,7 @@ impl Work<'_> {
                 .collect(),
             gateways: self.gateways_at_boot(),
             vlans: bridge.vlans_by_port(),
+            moved_from,
             files_before: &before,
         };
         let kept = boot::keep(&at_boot, self.observed)?;

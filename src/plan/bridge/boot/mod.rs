@@ -2,17 +2,20 @@
 //! format; what no such file can say, and bridges that nobody owns, are for our boot unit, which runs
 //! after all of them and ensures the whole.
 
+mod carried;
 mod ifupdown;
 mod netplan;
 mod network_manager;
 mod networkd;
+mod networkd_settings;
+mod profile_settings;
 
 use super::Refused;
 use crate::observe::{Link, Manager, Observed, Owner, Vlans};
 use crate::problem::Warning;
 use crate::resource::bridge::Bridge;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// A bridge as it is to be after a boot.
@@ -29,6 +32,8 @@ pub(super) struct AtBoot<'a> {
     pub gateways: Vec<IpAddr>,
     /// VLANs by port, the bridge's own by its name.
     pub vlans: BTreeMap<&'a str, Vlans>,
+    /// Ports that the addresses are, or were, taken from.
+    pub moved_from: BTreeSet<String>,
     /// What its files carried before, where their source is found no more.
     pub files_before: &'a BTreeMap<String, String>,
 }
@@ -79,7 +84,7 @@ pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Re
         Manager::Ifupdown => Ok(ifupdown::make(at_boot, &owners, observed)),
         Manager::Networkd => {
             networkd::not_before_ours(bridge, &owners)?;
-            let mut kept = networkd::make(at_boot, &owners);
+            let mut kept = networkd::make(at_boot, &owners)?;
             if netplan::can_say(&owners, bridge) {
                 kept.files = netplan::make(at_boot);
             }
@@ -87,7 +92,7 @@ pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Re
         }
         // Its profiles are for a kind of link; those of a VLAN or a bond we leave to our unit.
         Manager::NetworkManager if !ports.iter().all(|link| is_ethernet(link)) => Ok(Kept::default()),
-        Manager::NetworkManager => Ok(network_manager::make(at_boot, &owners)),
+        Manager::NetworkManager => network_manager::make(at_boot, &owners),
     }
 }
 
@@ -98,18 +103,6 @@ fn is_ethernet(link: &Link) -> bool {
 impl AtBoot<'_> {
     fn name(&self) -> &str {
         &self.bridge.name
-    }
-
-    /// Lines that the bridge takes over from the files of its ports; where those are not found any more,
-    /// the ones that it has already.
-    fn carried(&self, owners: &[(&Link, Owner)], path: &str) -> Vec<String> {
-        if owners.iter().any(|(_, owner)| owner.file.is_some()) {
-            return owners.iter().flat_map(|(_, owner)| &owner.carries).cloned().collect();
-        }
-        let keys = owners.first().map_or(&[][..], |(_, owner)| owner.manager.carried());
-        let before = self.files_before.get(path).map(String::as_str).unwrap_or_default();
-        let carried = before.lines().filter(|l| l.split_once('=').is_some_and(|(k, _)| keys.contains(&k)));
-        carried.map(str::to_owned).collect()
     }
 
     /// Seconds. Without STP the delay is as good as none, and with it there is a least one.

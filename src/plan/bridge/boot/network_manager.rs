@@ -1,29 +1,63 @@
 //! Profiles of NetworkManager. Of all profiles that fit a device it takes the one of the highest
 //! priority at boot: ours take the place of the port's own, which stays as it is.
 
-use super::{AtBoot, HEADER, Kept};
+use super::carried::Carried;
+use super::{AtBoot, HEADER, Kept, profile_settings};
 use crate::observe::{Link, Owner};
+use crate::plan::bridge::Refused;
 use crate::plan::fingerprint::digest;
 use std::fmt::Write as _;
 
 const FOLDER: &str = "/etc/NetworkManager/system-connections";
 
-pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Kept {
+pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Result<Kept, Refused> {
     let mut kept = Kept::default();
     let name = at_boot.name();
-    let path = format!("{FOLDER}/kvmfw-{name}.nmconnection");
-    let carried = at_boot.carried(owners, &path);
-    kept.files.insert(path, bridge(at_boot, &carried));
+    let path = |link: &str| {
+        let own = if link == name { String::new() } else { format!("-{link}") };
+        format!("{FOLDER}/kvmfw-{name}{own}.nmconnection")
+    };
+    not_unread(at_boot, owners, path)?;
+    let carried = Carried::of(at_boot, owners, path, profile_settings::home)?;
+    kept.files.insert(path(name), bridge(at_boot, &carried.bridge));
     for port in &at_boot.ports {
-        let id = format!("kvmfw-{name}-{port}");
-        let mut text = connection(&id, "ethernet", port);
+        let mut text = connection(&id_of(name, port), "ethernet", port);
         let _ = write!(text, "master={name}\nslave-type=bridge\n\n[ethernet]\n");
         mtu(&mut text, at_boot);
         text.push_str("\n[bridge-port]\n");
         vlans(&mut text, at_boot, port);
-        kept.files.insert(format!("{FOLDER}/{id}.nmconnection"), text);
+        text.push_str(carried.port(port));
+        kept.files.insert(path(port), text);
     }
-    kept
+    Ok(kept)
+}
+
+fn id_of(bridge: &str, port: &str) -> String {
+    format!("kvmfw-{bridge}-{port}")
+}
+
+/// Refuses a port whose profile in effect is in none of the files that were read: nobody knows what it carries.
+fn not_unread(
+    at_boot: &AtBoot<'_>,
+    owners: &[(&Link, Owner)],
+    path: impl Fn(&str) -> String,
+) -> Result<(), Refused> {
+    for (link, owner) in owners {
+        let Some(profile) = &owner.unread else { continue };
+        let ours = at_boot.files_before.contains_key(&path(&link.name));
+        if !ours && *profile != uuid(&id_of(at_boot.name(), &link.name)) {
+            return Err((
+                "port-settings-lost",
+                format!(
+                    "bridge {}: the profile of NetworkManager that is in effect on {}, {profile}, is in no file of \
+                     system-connections, and what it says cannot be kept; move it there (`nmcli connection migrate {profile}`)",
+                    at_boot.name(),
+                    link.name
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn connection(id: &str, kind: &str, link: &str) -> String {
@@ -54,7 +88,7 @@ fn vlans(text: &mut String, at_boot: &AtBoot<'_>, device: &str) {
     }
 }
 
-fn bridge(at_boot: &AtBoot<'_>, carried: &[String]) -> String {
+fn bridge(at_boot: &AtBoot<'_>, carried: &str) -> String {
     let bridge = at_boot.bridge;
     let mut text = connection(&format!("kvmfw-{}", bridge.name), "bridge", &bridge.name);
     text.push_str("\n[ethernet]\n");
@@ -84,14 +118,10 @@ fn bridge(at_boot: &AtBoot<'_>, carried: &[String]) -> String {
             if let Some(gateway) = at_boot.gateway(v6) {
                 let _ = writeln!(text, "gateway={gateway}");
             }
-            let servers =
-                carried.iter().filter(|line| line.starts_with("dns-search") || line.contains(':') == v6);
-            for line in servers {
-                let _ = writeln!(text, "{line}");
-            }
         } else {
             text.push_str(if v6 { "method=link-local\n" } else { "method=disabled\n" });
         }
     }
+    text.push_str(carried);
     text
 }

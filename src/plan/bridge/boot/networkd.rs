@@ -1,9 +1,11 @@
 //! Files of systemd-networkd. The first file by name that matches a link configures it, so that ours,
 //! `00-kvmfw-…`, take the place of those that the port had.
 
-use super::{AtBoot, HEADER, Kept};
+use super::carried::Carried;
+use super::{AtBoot, HEADER, Kept, networkd_settings};
 use crate::observe::{Link, Observed, Owner, vlan_range};
 use crate::plan::bridge::Refused;
+use crate::problem::Warning;
 use crate::resource::bridge::Bridge;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,18 +18,35 @@ fn path(link: &str, kind: &str) -> String {
 }
 
 /// A bridge that we make, with its ports.
-pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Kept {
+pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Result<Kept, Refused> {
+    let carried = carried(at_boot, owners)?;
     let mut files = BTreeMap::new();
     files.insert(path(at_boot.name(), "netdev"), netdev(at_boot));
-    let network = path(at_boot.name(), "network");
-    let carried = at_boot.carried(owners, &network);
-    files.insert(network, network_of(at_boot, &carried));
+    files.insert(path(at_boot.name(), "network"), network_of(at_boot, &carried));
     for port in &at_boot.ports {
-        files.insert(path(port, "network"), port_of(at_boot, port));
+        files.insert(path(port, "network"), port_of(at_boot, port, carried.port(port)));
     }
     let window =
         files.iter().map(|(path, text)| (path.replacen("/etc/", "/run/", 1), text.clone())).collect();
-    Kept { files, window, warning: None }
+    Ok(Kept { files, window, warning: dropped(at_boot, &carried) })
+}
+
+fn carried(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Result<Carried, Refused> {
+    Carried::of(at_boot, owners, |link| path(link, "network"), networkd_settings::home)
+}
+
+/// A client that asks for addresses has no place on a port.
+fn dropped(at_boot: &AtBoot<'_>, carried: &Carried) -> Option<Warning> {
+    let first = carried.dropped.first()?;
+    Some(Warning {
+        code: "port-asks-no-more",
+        message: format!(
+            "bridge {}: {first} has no effect any more: a port of a bridge asks for no addresses; to have the bridge ask, \
+             state that in a file of its own",
+            at_boot.name()
+        ),
+        origin: Some(at_boot.bridge.origin.clone()),
+    })
 }
 
 /// What we add to a bridge that networkd makes: a drop-in of its file, and the files of further ports.
@@ -39,17 +58,6 @@ pub(super) fn add(
 ) -> Result<Kept, Refused> {
     let mut kept = Kept::default();
     let Some(file) = &owner.file else { return Ok(kept) };
-    let added: Vec<String> = at_boot
-        .addresses
-        .iter()
-        .map(|a| format!("Address={a}\n"))
-        .chain(at_boot.gateways.iter().map(|g| format!("Gateway={g}\n")))
-        .collect();
-    if !added.is_empty() {
-        let name = file.rsplit('/').next().unwrap_or_default();
-        let text = format!("{HEADER}[Network]\n{}", added.concat());
-        kept.files.insert(format!("{FOLDER}/{name}.d/90-kvmfw.conf"), text);
-    }
     // Ports that it makes ports itself need nothing of ours.
     let bridge = at_boot.bridge;
     let own = format!("Bridge={}", bridge.name);
@@ -59,18 +67,49 @@ pub(super) fn add(
         .filter(|(_, owner)| !owner.gives.iter().any(|line| line.text.replace(' ', "") == own))
         .collect();
     not_before_ours(bridge, &further)?;
+    let carried = carried(at_boot, &further)?;
+    let added = above(at_boot, &carried);
+    if !added.is_empty() || !carried.bridge.is_empty() {
+        let name = file.rsplit('/').next().unwrap_or_default();
+        let text = format!("{HEADER}[Network]\n{added}{}", carried.bridge);
+        kept.files.insert(format!("{FOLDER}/{name}.d/90-kvmfw.conf"), text);
+    }
     for (link, _) in further {
-        let text = port_of(at_boot, &link.name);
+        let text = port_of(at_boot, &link.name, carried.port(&link.name));
         let path = path(&link.name, "network");
         kept.window.insert(path.replacen("/etc/", "/run/", 1), text.clone());
         kept.files.insert(path, text);
     }
+    kept.warning = dropped(at_boot, &carried);
     Ok(kept)
+}
+
+/// Addresses and gateways of the bridge, but those that a carried section states with all that belongs to them.
+fn above(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
+    let mut text = String::new();
+    let said = |value: &dyn std::fmt::Display| carried.said.contains(&value.to_string());
+    for address in at_boot.addresses.iter().filter(|address| !said(address)) {
+        let _ = writeln!(text, "Address={address}");
+    }
+    for gateway in at_boot.gateways.iter().filter(|gateway| !said(gateway)) {
+        let _ = writeln!(text, "Gateway={gateway}");
+    }
+    text
 }
 
 /// Refuses ports whose file networkd would read before ours.
 pub(super) fn not_before_ours(bridge: &Bridge, owners: &[(&Link, Owner)]) -> Result<(), Refused> {
     for (link, owner) in owners {
+        if let Some(file) = owner.unread.as_ref().filter(|file| !file.contains("/00-kvmfw-")) {
+            return Err((
+                "port-settings-lost",
+                format!(
+                    "bridge {}: {file}, which configures {}, is in none of the folders of systemd-networkd, and what it says \
+                     cannot be kept; move it to {FOLDER}",
+                    bridge.name, link.name
+                ),
+            ));
+        }
         let Some(file) = &owner.file else { continue };
         let name = file.rsplit('/').next().unwrap_or_default();
         let ours = format!("00-kvmfw-{}.network", link.name);
@@ -105,22 +144,15 @@ fn netdev(at_boot: &AtBoot<'_>) -> String {
     text
 }
 
-fn network_of(at_boot: &AtBoot<'_>, carried: &[String]) -> String {
+fn network_of(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
     // What others add to the bridge stays when networkd looks at it again.
     let mut text = format!(
-        "{HEADER}[Match]\nName={}\n\n[Network]\nConfigureWithoutCarrier=yes\nKeepConfiguration=yes\n",
-        at_boot.name()
+        "{HEADER}[Match]\nName={}\n\n[Network]\nConfigureWithoutCarrier=yes\nKeepConfiguration=yes\n{}",
+        at_boot.name(),
+        above(at_boot, carried)
     );
-    for address in &at_boot.addresses {
-        let _ = writeln!(text, "Address={address}");
-    }
-    for gateway in &at_boot.gateways {
-        let _ = writeln!(text, "Gateway={gateway}");
-    }
-    for line in carried {
-        let _ = writeln!(text, "{line}");
-    }
     vlans(&mut text, at_boot, at_boot.name());
+    text.push_str(&carried.bridge);
     text
 }
 
@@ -139,7 +171,7 @@ fn vlans(text: &mut String, at_boot: &AtBoot<'_>, device: &str) {
     }
 }
 
-fn port_of(at_boot: &AtBoot<'_>, port: &str) -> String {
+fn port_of(at_boot: &AtBoot<'_>, port: &str, carried: &str) -> String {
     let bridge = at_boot.bridge;
     let mtu = bridge.mtu.map_or_else(String::new, |mtu| format!("[Link]\nMTUBytes={mtu}\n\n"));
     let mut text = format!(
@@ -147,6 +179,7 @@ fn port_of(at_boot: &AtBoot<'_>, port: &str) -> String {
         bridge.name
     );
     vlans(&mut text, at_boot, port);
+    text.push_str(carried);
     text
 }
 

@@ -59,22 +59,199 @@ fn each_in_its_own_format() {
         addresses: vec!["10.0.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
         gateways: vec!["10.0.0.1".parse().unwrap()],
         vlans: bridge.vlans_by_port(),
+        moved_from: ["eth0".to_owned()].into(),
         files_before: &before,
     };
     let (link, networkd) = owner(
-        ">/etc/systemd/network/10-x.network\n4:DNS=10.0.0.1\n>/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n\
+        ">/etc/systemd/network/10-x.network\n3:[Network]\n4:DNS=10.0.0.1\n>/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n\
          3:NETWORK_FILE=/etc/systemd/network/10-x.network\n",
     );
     let (_, manager) = owner(
-        ">/etc/NetworkManager/system-connections/x.nmconnection\n2:interface-name=eth0\n3:dns=10.0.0.1;\n\
+        ">/etc/NetworkManager/system-connections/x.nmconnection\n1:[connection]\n2:interface-name=eth0\n3:[ipv4]\n4:dns=10.0.0.1;\n\
          >/run/NetworkManager/devices/2\n1:managed=true\n",
     );
-    let mut all = files(&networkd::make(&at_boot, &[(&link, networkd)]).files);
-    all += &files(&network_manager::make(&at_boot, &[(&link, manager)]).files);
+    let mut all = files(&networkd::make(&at_boot, &[(&link, networkd)]).unwrap().files);
+    all += &files(&network_manager::make(&at_boot, &[(&link, manager)]).unwrap().files);
     all += &files(&netplan::make(&at_boot));
     all += &format!("ifupdown\n{}", ifupdown::text(&at_boot).strip_prefix(HEADER).unwrap());
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write("src/plan/bridge/boot/expected.txt", &all).unwrap();
     }
     assert_eq!(all, include_str!("expected.txt"));
+}
+
+/// What `bridge` makes of a file of systemd-networkd for its port eth0, which has 10.0.0.2/24 and a default route.
+fn networkd_with(settings: &str, moves: bool, drop_in: &str) -> Result<String, Refused> {
+    let bridge = Bridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() };
+    let before = BTreeMap::new();
+    let at_boot = AtBoot {
+        bridge: &bridge,
+        created: true,
+        ports: bridge.ports.iter().collect(),
+        mac: None,
+        addresses: if moves { vec!["10.0.0.2/24".parse().unwrap()] } else { Vec::new() },
+        gateways: if moves { vec!["10.0.0.1".parse().unwrap()] } else { Vec::new() },
+        vlans: bridge.vlans_by_port(),
+        moved_from: moves.then(|| "eth0".to_owned()).into_iter().collect(),
+        files_before: &before,
+    };
+    let numbered = |text: &str| -> String {
+        text.lines().zip(1..).map(|(line, number)| format!("{number}:{line}\n")).collect()
+    };
+    let (link, owner) = owner(&format!(
+        ">/etc/systemd/network/10-x.network\n{}>/etc/systemd/network/10-x.network.d/more.conf\n{}\
+         >/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n3:NETWORK_FILE=/etc/systemd/network/10-x.network\n",
+        numbered(settings),
+        numbered(drop_in)
+    ));
+    let kept = networkd::make(&at_boot, &[(&link, owner)])?;
+    let warning = kept.warning.map_or_else(String::new, |warning| warning.message);
+    Ok(files(&kept.files) + &warning)
+}
+
+#[test]
+fn settings_of_a_replaced_file_find_a_home() {
+    let text = networkd_with(
+        "[Match]\nName=eth*\n[Link]\nMTUBytes=9000\nRequiredForOnline=routable\n[Network]\nAddress=10.0.0.2/24\n\
+         VLAN=eth0.10\nVLAN = \\\n  eth0.20\nLLDP=yes\nDNS=10.0.0.1\nIPv6AcceptRA=no\nLinkLocalAddressing=ipv6\n\
+         [Route]\nGateway=10.0.0.1\nMetric=50\n[Route]\nDestination=10.9.0.0/16\nGateway=10.0.0.9\n\
+         [RoutingPolicyRule]\nFrom=10.0.0.2\nTable=7\n[Bridge]\nCost=7\n[CAKE]\nBandwidth=1G\n",
+        true,
+        "[Network]\nNTP=10.0.0.3\n[Neighbor]\nAddress=10.0.0.7\nLinkLayerAddress=02:00:00:00:00:77\n",
+    )
+    .unwrap();
+    let (_, bridge) = text.split_once("00-kvmfw-br9.network\n").unwrap();
+    let (bridge, port) = bridge.split_once("/etc/systemd/network/00-kvmfw-eth0.network\n").unwrap();
+    let carried = |text: &str| text.split_once("# Settings of ").unwrap().1.replace('\n', " ");
+    assert_eq!(
+        carried(port),
+        "/etc/systemd/network/10-x.network:  [Link] MTUBytes=9000  [Network] VLAN=eth0.10 VLAN=eth0.20 LLDP=yes  \
+         [Bridge] Cost=7  [CAKE] Bandwidth=1G  "
+    );
+    assert_eq!(
+        carried(bridge),
+        "/etc/systemd/network/10-x.network:  [Link] RequiredForOnline=routable  [Network] DNS=10.0.0.1 \
+         IPv6AcceptRA=no LinkLocalAddressing=ipv6  [Route] Gateway=10.0.0.1 Metric=50  [Route] \
+         Destination=10.9.0.0/16 Gateway=10.0.0.9  [RoutingPolicyRule] From=10.0.0.2 Table=7  [Network] NTP=10.0.0.3  \
+         [Neighbor] Address=10.0.0.7 LinkLayerAddress=02:00:00:00:00:77  "
+    );
+    // The default route stands in its own section, with its metric, and not a second time.
+    assert!(!bridge.contains("yes\nAddress=10.0.0.2/24\nGateway"), "{bridge}");
+    assert!(bridge.contains("Address=10.0.0.2/24\n"), "{bridge}");
+}
+
+#[test]
+fn settings_that_find_no_home_refuse_the_host() {
+    for (line, moves) in [
+        ("MACVLAN=mv0", true),
+        ("IPVLAN=iv0", false),
+        ("Tunnel=tun0", true),
+        ("VXLAN=vx0", true),
+        ("VRF=red", true),
+        ("Address=10.7.7.7/24", true),
+        ("Gateway=10.0.0.1", false),
+        ("SomethingNew=yes", true),
+    ] {
+        let (reason, message) = networkd_with(&format!("[Network]\n{line}\n"), moves, "").unwrap_err();
+        assert_eq!(reason, "port-settings-lost");
+        assert!(message.contains("/etc/systemd/network/10-x.network:2 `"), "{message}");
+        assert!(message.contains(line), "{message}");
+    }
+    let section = |text: &str, moves| networkd_with(text, moves, "").unwrap_err().1;
+    assert!(section("[Route]\nDestination=10.9.0.0/16\n", false).contains("10-x.network:2"));
+    assert!(section("[Address]\nAddress=10.0.0.2/24\nLabel=eth0:1\n", true).contains(":3 `Label=eth0:1`"));
+    assert!(section("[Brand]\nNew=yes\n", true).contains("10-x.network:2"));
+    // In a drop-in as well, by its own name.
+    let (_, message) = networkd_with("", true, "[Network]\nMACVTAP=mt0\n").unwrap_err();
+    assert!(message.contains("10-x.network.d/more.conf:2 `MACVTAP=mt0`"), "{message}");
+    // A tunnel over a port without addresses stays; who asks for addresses there is told.
+    let kept =
+        networkd_with("[Network]\nVXLAN=vx0\nDHCP=yes\nIPv6AcceptRA=yes\n[DHCPv4]\nUseDNS=no\n", false, "");
+    let kept = kept.unwrap();
+    assert!(kept.contains("[Network]\nVXLAN=vx0\n") && kept.contains("10-x.network:3 `DHCP=yes`"), "{kept}");
+}
+
+/// While ours is in effect, the file behind it may not be found: what ours carried goes on.
+#[test]
+fn what_was_carried_outlives_a_source_that_is_not_found() {
+    let first = networkd_with("[Network]\nVLAN=eth0.10\nDNS=10.0.0.1\n", true, "").unwrap();
+    let (_, rest) = first.split_once("00-kvmfw-br9.network\n").unwrap();
+    let (of_bridge, of_port) = rest.split_once("/etc/systemd/network/00-kvmfw-eth0.network\n").unwrap();
+    let file = |link: &str, text: &str| {
+        (
+            format!("/etc/systemd/network/00-kvmfw-{link}.network"),
+            format!("{HEADER}{}", text.trim_end()) + "\n",
+        )
+    };
+    let before = BTreeMap::from([file("br9", of_bridge), file("eth0", of_port)]);
+    let bridge = Bridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() };
+    let at_boot = AtBoot {
+        bridge: &bridge,
+        created: true,
+        ports: bridge.ports.iter().collect(),
+        mac: None,
+        addresses: vec!["10.0.0.2/24".parse().unwrap()],
+        gateways: vec!["10.0.0.1".parse().unwrap()],
+        vlans: bridge.vlans_by_port(),
+        moved_from: ["eth0".to_owned()].into(),
+        files_before: &before,
+    };
+    let ours = "/etc/systemd/network/00-kvmfw-eth0.network";
+    let (link, owner) =
+        owner(&format!(">/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n3:NETWORK_FILE={ours}\n"));
+    let kept = networkd::make(&at_boot, &[(&link, owner)]).unwrap();
+    for (path, text) in &before {
+        assert_eq!(kept.files[path].trim_end(), text.trim_end());
+    }
+}
+
+/// What a profile of NetworkManager says of the link stays with the port, what it says of addresses goes with them.
+#[test]
+fn settings_of_a_profile_find_a_home() {
+    let make = |profile: &str, other: &str| {
+        let bridge = Bridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() };
+        let before = BTreeMap::new();
+        let at_boot = AtBoot {
+            bridge: &bridge,
+            created: true,
+            ports: bridge.ports.iter().collect(),
+            mac: None,
+            addresses: vec!["10.0.0.2/24".parse().unwrap()],
+            gateways: vec!["10.0.0.1".parse().unwrap()],
+            vlans: bridge.vlans_by_port(),
+            moved_from: ["eth0".to_owned()].into(),
+            files_before: &before,
+        };
+        let numbered = |text: &str| -> String {
+            text.lines().zip(1..).map(|(line, number)| format!("{number}:{line}\n")).collect()
+        };
+        let (link, owner) = owner(&format!(
+            ">/etc/NetworkManager/system-connections/x.nmconnection\n{}\
+             >/etc/NetworkManager/system-connections/y.nmconnection\n{}\
+             >/run/NetworkManager/devices/2\n1:managed=true\n2:connection-uuid=u-1\n",
+            numbered(profile),
+            numbered(other)
+        ));
+        network_manager::make(&at_boot, &[(&link, owner)]).map(|kept| files(&kept.files))
+    };
+    let profile = "[connection]\nid=x\nuuid=u-1\ntype=ethernet\nzone=work\n[ethernet]\nmtu=9000\n\
+                   cloned-mac-address=02:00:00:00:00:10\n[ipv4]\nmethod=manual\naddress1=10.0.0.2/24,10.0.0.1\n\
+                   route1=10.9.0.0/16,10.0.0.9\ndns=10.0.0.1;\n[ipv6]\nmethod=auto\n";
+    let by_name = "[connection]\nuuid=u-2\ntype=vlan\n[vlan]\nparent=eth0\nid=10\n";
+    let text = make(profile, by_name).unwrap();
+    let (port, bridge) = text.split_once("kvmfw-br9.nmconnection\n").unwrap();
+    assert!(port.contains("[ethernet]\nmtu=9000\ncloned-mac-address=02:00:00:00:00:10\n"), "{port}");
+    for part in [
+        "[connection]\nzone=work\n",
+        "[ipv4]\nroute1=10.9.0.0/16,10.0.0.9\ndns=10.0.0.1;\n",
+        "[ipv6]\nmethod=auto\n",
+    ] {
+        assert!(bridge.contains(part), "{part} is not in {bridge}");
+    }
+    let lost = |profile: &str, other: &str| make(profile, other).unwrap_err().1;
+    let by_uuid = by_name.replace("parent=eth0", "parent=u-1");
+    assert!(lost(profile, &by_uuid).contains("y.nmconnection:5 `parent=u-1`"));
+    assert!(lost(&format!("{profile}[802-1x]\npassword=\n"), by_name).contains("x.nmconnection:17"));
+    // The profile in effect is in no file that was read.
+    assert!(lost("[connection]\nuuid=u-9\n", by_name).contains("u-1"));
 }

@@ -1,0 +1,187 @@
+//! What a file of the host's own says about a port, where ours takes its place at boot: each of its settings goes to our
+//! file of the port or of the bridge, or the host is refused with the line. None of them is lost without a word.
+
+use super::AtBoot;
+use crate::observe::{FileLine, Link, Owner, Setting};
+use crate::plan::bridge::Refused;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Begins what was carried over in a file of ours.
+const MARK: &str = "\n# Settings of ";
+
+/// Where a setting goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// It is about the link itself.
+    Port,
+    /// It is about addresses and routes, which the bridge has from now on.
+    Bridge,
+    Both,
+    /// Our own file says it, or it has no meaning for a port of a bridge.
+    Replaced,
+    /// It asks for addresses that a port does not have.
+    Dropped,
+    /// It cannot be kept, for this reason.
+    Lost(&'static str),
+}
+
+/// One port while its settings are sorted.
+pub(super) struct Port<'a> {
+    pub at_boot: &'a AtBoot<'a>,
+    pub name: &'a str,
+    /// The bridge gets its addresses.
+    pub moves: bool,
+    /// No file of ours stands before it yet.
+    pub first: bool,
+    pub settings: &'a [Setting],
+}
+
+/// The texts that go on in our files, and the lines that do not.
+#[derive(Default)]
+pub(super) struct Carried {
+    /// By port.
+    pub ports: BTreeMap<String, String>,
+    pub bridge: String,
+    pub dropped: Vec<FileLine>,
+    /// Addresses and gateways of the bridge that these texts have, with what belongs to them.
+    pub said: Vec<String>,
+}
+
+impl Carried {
+    /// Sorts the settings of all ports by `home`; `path` is that of our file for a link.
+    pub fn of(
+        at_boot: &AtBoot<'_>,
+        owners: &[(&Link, Owner)],
+        path: impl Fn(&str) -> String,
+        home: impl Fn(&Port<'_>, &Setting) -> Home,
+    ) -> Result<Self, Refused> {
+        let mut carried = Self::default();
+        let mut lost = Vec::new();
+        for (link, owner) in owners {
+            let path = path(&link.name);
+            let Some(file) = &owner.file else {
+                // Its source is not found while ours is in effect: what ours has of it goes on.
+                if let Some(text) = at_boot.before(&path) {
+                    carried.ports.insert(link.name.clone(), text.to_owned());
+                }
+                continue;
+            };
+            let port = Port {
+                at_boot,
+                name: &link.name,
+                moves: at_boot.moved_from.contains(&link.name),
+                first: !at_boot.files_before.contains_key(&path),
+                settings: &owner.settings,
+            };
+            carried.sort(&port, file, &home, &mut lost);
+        }
+        if owners.iter().all(|(_, owner)| owner.file.is_none())
+            && let Some(text) = at_boot.before(&path(at_boot.name()))
+        {
+            text.clone_into(&mut carried.bridge);
+        }
+        if lost.is_empty() { Ok(carried) } else { Err(refused(at_boot.name(), &lost)) }
+    }
+
+    fn sort<'a>(
+        &mut self,
+        port: &Port<'a>,
+        file: &str,
+        home: &impl Fn(&Port<'_>, &Setting) -> Home,
+        lost: &mut Vec<(&'a FileLine, &'static str)>,
+    ) {
+        let (mut own, mut bridge) = (Text::of(file), Text::of(file));
+        for setting in port.settings {
+            match home(port, setting) {
+                Home::Port => own.add(setting),
+                Home::Bridge => bridge.add(setting),
+                Home::Both => {
+                    own.add(setting);
+                    bridge.add(setting);
+                }
+                Home::Replaced => {}
+                Home::Dropped => self.dropped.push(setting.place.clone()),
+                Home::Lost(why) => lost.push((&setting.place, why)),
+            }
+            if bridge.has(setting) && says(port, setting) {
+                let net = setting.value.parse::<ipnet::IpNet>().map(|net| net.to_string());
+                self.said.push(net.unwrap_or_else(|_| setting.value.clone()));
+            }
+        }
+        self.ports.insert(port.name.to_owned(), own.text);
+        self.bridge.push_str(&bridge.text);
+    }
+
+    pub fn port(&self, name: &str) -> &str {
+        self.ports.get(name).map_or("", String::as_str)
+    }
+}
+
+/// Whether a setting that the bridge gets states one of its addresses, or where its default route goes.
+fn says(port: &Port<'_>, setting: &Setting) -> bool {
+    match setting.key.as_str() {
+        "Address" => true,
+        "Gateway" => {
+            let mut section = port.settings.iter().filter(|other| other.block == setting.block);
+            section.all(|other| other.key != "Destination" && other.key != "Table" || is_any(&other.value))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a destination is all of a family.
+pub(super) fn is_any(to: &str) -> bool {
+    matches!(to, "" | "0.0.0.0/0" | "::/0")
+}
+
+/// Sections as they are written anew.
+struct Text<'a> {
+    file: &'a str,
+    text: String,
+    block: Option<usize>,
+}
+
+impl<'a> Text<'a> {
+    fn of(file: &'a str) -> Self {
+        Self { file, text: String::new(), block: None }
+    }
+
+    fn add(&mut self, setting: &Setting) {
+        if self.text.is_empty() {
+            let _ = writeln!(self.text, "{MARK}{}:", self.file);
+        }
+        if self.block != Some(setting.block) {
+            let _ = writeln!(self.text, "\n[{}]", setting.section);
+            self.block = Some(setting.block);
+        }
+        let _ = writeln!(self.text, "{}={}", setting.key, setting.value);
+    }
+
+    fn has(&self, setting: &Setting) -> bool {
+        self.block == Some(setting.block)
+            && self.text.ends_with(&format!("{}={}\n", setting.key, setting.value))
+    }
+}
+
+impl AtBoot<'_> {
+    /// What a file of ours carried so far.
+    fn before(&self, path: &str) -> Option<&str> {
+        let text = self.files_before.get(path)?;
+        text.find(MARK).and_then(|at| text.get(at..))
+    }
+}
+
+fn refused(bridge: &str, lost: &[(&FileLine, &'static str)]) -> Refused {
+    let lines: Vec<String> = lost.iter().take(4).map(|(line, why)| format!("{line} ({why})")).collect();
+    let more = lost.len().saturating_sub(lines.len());
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    (
+        "port-settings-lost",
+        format!(
+            "bridge {bridge}: our file takes the place of this one at boot, and these lines would have no effect any \
+             more: {}{more}; take them out, or move them to a file of another link first",
+            lines.join(", ")
+        ),
+    )
+}
