@@ -3,8 +3,9 @@
 use super::scene::{Place, Scene};
 use super::settings::forwards;
 use crate::netfilter::{Hook, guests_dark, guests_in_doubt};
-use crate::observe::Live;
-use crate::plan::forecast::{declared_global, global_knob, own_knob};
+use crate::observe::Link;
+use crate::plan::Source;
+use crate::plan::forecast::{global_knob, own_knob};
 use crate::resource::iptables::{Family, Policy};
 use serde::Serialize;
 
@@ -108,12 +109,9 @@ fn port_story(scene: &Scene<'_>, name: &str, bridge: &str) -> PortStory {
     let guest = scene.guests.get(name).cloned();
     let link = scene.link(name);
     let on_it = link.is_some_and(|link| link.master.as_deref() == Some(bridge));
-    let tap = link.is_some_and(|link| link.linkinfo.kind.as_deref() == Some("tun"));
-    let named =
-        ["vnet", "tap", "fwpr", "fwln", "veth", "macvtap"].iter().any(|start| name.starts_with(start));
     let kind = match () {
         () if !on_it => "declared",
-        () if guest.is_some() || tap || named => "guest",
+        () if guest.is_some() || link.is_some_and(Link::is_of_guest) => "guest",
         () => "uplink",
     };
     PortStory { name: name.to_owned(), kind, guest }
@@ -125,7 +123,7 @@ fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
     let dark = set.and_then(|set| guests_dark(set, around, family, &view));
     let doubt = set
         .filter(|_| dark.is_none())
-        .and_then(|set| guests_in_doubt(set, around, family, &view, forwards(scene, family)));
+        .and_then(|set| guests_in_doubt(set, around, family, &view, forwards(scene, family, name)));
     let doubt = doubt.map(|doubt| DoubtStory {
         by: scene.place(family, &doubt.step),
         sample: doubt.sample,
@@ -177,15 +175,11 @@ fn tables(scene: &Scene<'_>, family: Family, filtered: bool) -> Vec<String> {
 fn because(scene: &Scene<'_>, family: Family, name: &str, filtered: bool) -> String {
     let knob = global_knob(family).rsplit('/').next().unwrap_or_default();
     let own = own_knob(family);
-    let declared = scene.desired.and_then(|desired| declared_global(global_knob(family), desired));
-    let global = match (declared, scene.observed.sysctl.get(global_knob(family))) {
-        (Some(on), _) => Some(on),
-        (None, Some(Live::Value(value))) => Some(value.trim() != "0"),
-        (None, _) => None,
-    };
+    let global = scene.host_after().key(global_knob(family)).map(|(value, source)| (value != "0", source));
     match (filtered, global) {
-        (true, Some(true)) => format!("{knob} is 1"),
-        (true, Some(false)) => format!("{own} of {name} is 1, which is enough though {knob} is 0"),
+        (true, Some((true, Source::Returned))) => scene.host_after().switch_words(family, name),
+        (true, Some((true, _))) => format!("{knob} is 1"),
+        (true, Some((false, _))) => format!("{own} of {name} is 1, which is enough though {knob} is 0"),
         (true, None) => "a rule loads br_netfilter, which starts with every bridge in netfilter".to_owned(),
         (false, Some(_)) => format!("{knob} and {own} of {name} are 0"),
         (false, None) => "br_netfilter is not loaded".to_owned(),

@@ -161,7 +161,7 @@ pub(super) fn fate(
         let because = format!("bridged frames meet no rule of {family}");
         return Fate { verdict: "passes", by: None, because: Some(because) };
     }
-    if base == Base::Forward && bridge.is_none() && !forwards(scene, family) {
+    if base == Base::Forward && bridge.is_none() && !forwards(scene, family, device_of(packet)) {
         let because = "the host does not forward (ip_forward is 0)".to_owned();
         return Fate { verdict: "dropped", by: None, because: Some(because) };
     }
@@ -169,9 +169,11 @@ pub(super) fn fate(
         return Fate { verdict: "unknown", by: None, because: Some(format!("the host has no {family}")) };
     };
     let found = walk(set, scene.around(family), base, packet);
-    if let (Verdict::Accept, Some(rewriter), false) =
-        (found.verdict, found.rewriter().filter(|_| packet.bridged), forwards(scene, family))
-    {
+    if let (Verdict::Accept, Some(rewriter), false) = (
+        found.verdict,
+        found.rewriter().filter(|_| packet.bridged),
+        forwards(scene, family, device_of(packet)),
+    ) {
         // What NAT moves off the bridge, or makes come from the host, has to be forwarded there or back.
         let because = "it rewrites what crosses the bridge, and the host does not forward (ip_forward is 0)";
         let by = Some(scene.place(family, &rewriter.step));
@@ -187,6 +189,11 @@ pub(super) fn fate(
         _ => None,
     };
     Fate { verdict: word(found.verdict), by, because }
+}
+
+/// The device that a packet comes in by; `all` where that is not known.
+fn device_of(packet: &Packet) -> &str {
+    if let Device::Named(name) = &packet.in_iface { name } else { "all" }
 }
 
 fn unique(mut words: Vec<String>) -> Vec<String> {

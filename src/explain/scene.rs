@@ -3,7 +3,7 @@
 use crate::desired::Desired;
 use crate::netfilter::{BridgeView, Ruleset, Step, Surroundings, Switches};
 use crate::observe::{BootFiles, Link, Observed, Sections};
-use crate::plan::{Record, bystanders, forecast, origins_of, writer};
+use crate::plan::{HostAfter, Record, bystanders, forecast, origins_of, writer};
 use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, PREFIX, Rules};
 use serde::Serialize;
@@ -44,6 +44,7 @@ pub struct Scene<'a> {
     pub guests: Guests,
     pub(super) saves: BTreeMap<Family, Save>,
     pub(super) sets: BTreeMap<Family, Ruleset>,
+    host_after: HostAfter<'a>,
     around: [Surroundings; 2],
     declared: BTreeMap<Family, Rules>,
     files: &'a BootFiles,
@@ -72,9 +73,14 @@ impl<'a> Scene<'a> {
     /// The host as it is; with `desired`, as it will be.
     pub fn new(host: &str, observed: &'a Observed, desired: Option<&'a Desired>, extra: &Extra) -> Self {
         let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+        let record = record.unwrap_or_default();
+        let host_after = match desired {
+            Some(desired) => HostAfter::planned(desired, observed, &record),
+            None => HostAfter::live(observed),
+        };
         let declared = match desired {
             Some(desired) => desired.rules.clone(),
-            None => record.map(|record| record.rules).unwrap_or_default(),
+            None => record.rules,
         };
         let saves: BTreeMap<Family, Save> = observed
             .rules
@@ -93,7 +99,18 @@ impl<'a> Scene<'a> {
             bystanders: bystanders(&observed.others, family),
             ..forecast::surroundings(observed)
         });
-        Self { host: host.to_owned(), observed, desired, guests, saves, sets, around, declared, files }
+        Self {
+            host: host.to_owned(),
+            observed,
+            desired,
+            guests,
+            saves,
+            sets,
+            host_after,
+            around,
+            declared,
+            files,
+        }
     }
 
     /// `live` or `desired`.
@@ -112,23 +129,22 @@ impl<'a> Scene<'a> {
 
     /// Names of the host's bridges, declared ones too where what is desired is looked at.
     pub fn bridges(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.observed.links.bridges().map(|link| link.name.clone()).collect();
-        for name in self.desired.iter().flat_map(|desired| desired.bridges.keys()) {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        names
+        self.host_after.bridges().into_iter().collect()
+    }
+
+    /// The host beside its rules, live or as it will be.
+    pub(super) fn host_after(&self) -> &HostAfter<'a> {
+        &self.host_after
     }
 
     /// A bridge as the rules of a family see it.
     pub(super) fn bridge(&self, family: Family, name: &str) -> BridgeView {
-        forecast::bridge_view(family, name, Some(self.observed), self.desired)
+        self.host_after.bridge_view(family, name)
     }
 
     /// Which frames of a bridge meet rules.
     pub(super) fn switches(&self, name: &str) -> Switches {
-        forecast::switches(name, Some(self.observed), self.desired)
+        self.host_after.switches(name)
     }
 
     /// What decides about packets of a family beside its rules.

@@ -3,27 +3,11 @@
 use super::path::{Fate, Route};
 use super::scene::Scene;
 use crate::netfilter::Device;
-use crate::observe::Live;
 use crate::resource::iptables::Family;
 
-/// Whether the host forwards.
-pub(super) fn forwards(scene: &Scene<'_>, family: Family) -> bool {
-    let key = match family {
-        Family::V4 => "net/ipv4/ip_forward",
-        Family::V6 => "net/ipv6/conf/all/forwarding",
-    };
-    // Not known: the rules decide.
-    setting(scene, key).is_none_or(|value| value != "0")
-}
-
-/// A setting as it is, or as it is wanted where that is looked at.
-fn setting<'a>(scene: &'a Scene<'_>, key: &str) -> Option<&'a str> {
-    let mut wanted = scene.desired.into_iter().flat_map(|d| d.sysctl.values()).flat_map(|file| &file.entries);
-    match (wanted.find(|entry| entry.key.path() == key), scene.observed.sysctl.get(key)) {
-        (Some(entry), _) => Some(entry.value.trim()),
-        (None, Some(Live::Value(value))) => Some(value.trim()),
-        (None, _) => None,
-    }
+/// Whether the host forwards what comes in by a device, with the key that decides. Not known: the rules decide.
+pub(super) fn forwards(scene: &Scene<'_>, family: Family, device: &str) -> bool {
+    scene.host_after().forwards(family, device).is_none_or(|(on, _)| on)
 }
 
 /// The key of the reverse path filter of a device, or of `all`.
@@ -40,7 +24,7 @@ pub(super) fn reverse_path(scene: &Scene<'_>, route: &Route, fate: Fate) -> Fate
     if fate.verdict == "dropped" || packet.bridged || src.is_ipv6() || *by == back {
         return fate;
     }
-    let value = |device: &str| setting(scene, &rp_filter(device))?.parse::<u8>().ok();
+    let value = |device: &str| scene.host_after().key(&rp_filter(device))?.0.parse::<u8>().ok();
     // The greater of the two counts, and 2 asks for any way back.
     let (verdict, because) = match (value("all"), value(by)) {
         (Some(all), Some(own)) if all.max(own) == 1 => ("dropped", "rp_filter is 1"),

@@ -127,6 +127,12 @@ impl Link {
         self.linkinfo.kind.as_deref() == Some("bridge")
     }
 
+    /// Whether it is the port of a guest: a tap, or named like one.
+    pub fn is_of_guest(&self) -> bool {
+        const NAMES: [&str; 6] = ["vnet", "tap", "fwpr", "fwln", "veth", "macvtap"];
+        self.linkinfo.kind.as_deref() == Some("tun") || NAMES.iter().any(|start| self.name.starts_with(start))
+    }
+
     /// Whether it is switched on.
     pub fn is_up(&self) -> bool {
         self.flags.iter().any(|f| f == "UP")

@@ -5,7 +5,7 @@
 //! bridges, and what has to be there so that all of it boots. Rules of others are no drift.
 
 use super::{Action, Change, DiffLine, HostPlan, Kind, Options, Record, Refusal, Risk, Verdict};
-use super::{bridge, host, refusal, rules, sysctl};
+use super::{bridge, host, lints, refusal, rules, sysctl};
 use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::problem::Warning;
@@ -46,12 +46,12 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
     plan.changes.extend(sysctl.changes);
     plan.changes.extend(sysctl.foreign.iter().filter_map(|file| replaced(&file.path, &record)));
     plan.warnings.extend(sysctl.warnings.into_iter().filter(|w| w.code == "sysctl-overridden"));
-    for family in Family::ALL {
-        plan.changes.extend(rules::plan(family, &applied, observed, &record).changes);
-    }
+    let rules = Family::ALL.map(|family| rules::plan(family, &applied, observed, &record));
+    plan.changes.extend(rules.iter().flat_map(|rules| rules.changes.iter().cloned()));
     bridges(&applied, observed, &record, &mut plan);
     plan.changes.extend(super::boot::changes(observed));
     plan.changes.iter_mut().for_each(turn);
+    lints::judge_drift(&applied, observed, &record, &rules, &mut plan);
     plan.warnings.sort();
     plan.warnings.dedup();
     if !plan.changes.is_empty() {

@@ -247,11 +247,7 @@ fn removed(
             continue;
         }
         plan.keys.insert(key.path().to_owned());
-        let back = observed
-            .sysctl_dirs
-            .winner(key, Tool::Systemd, Some(&before.path()))
-            .map(|w| w.value)
-            .or_else(|| observed.state.original_sysctl.get(key.path()).map(|v| normal(v)));
+        let back = given_back(key, before, observed);
         old.push(format!("{key} = {}", entry.value));
         if let (Some(back), Some(Live::Value(live))) = (back, observed.sysctl.get(key.path())) {
             if normal(live) != back {
@@ -273,6 +269,35 @@ fn removed(
         origin: vec![before.origin.clone()],
         risks: Vec::new(),
     });
+}
+
+/// The value that a key of a file of ours gets once it is no longer wanted: what the remaining files say, else what it
+/// was before us. `None`: it stays as it is.
+fn given_back(key: &Key, before: &File, observed: &Observed) -> Option<String> {
+    let stated = observed.sysctl_dirs.winner(key, Tool::Systemd, Some(&before.path())).map(|w| w.value);
+    stated.or_else(|| observed.state.original_sysctl.get(key.path()).map(|v| normal(v)))
+}
+
+/// Keys that the generation that boots wants and the inventory no longer states, with the value that each gets.
+pub(super) fn returned(
+    desired: &Desired,
+    observed: &Observed,
+    record: &Record,
+) -> BTreeMap<Key, Option<String>> {
+    let wanted: BTreeSet<&Key> =
+        desired.sysctl.values().flat_map(|f| f.entries.iter().map(|e| &e.key)).collect();
+    let of_file = |file: &File| {
+        let gone = file.entries.iter().map(|entry| &entry.key).filter(|key| !wanted.contains(key));
+        gone.map(|key| (key.clone(), given_back(key, file, observed))).collect::<Vec<_>>()
+    };
+    record.sysctl.values().flat_map(of_file).collect()
+}
+
+/// What a file of others sets a key to, were those of the generation that boots not there.
+pub(super) fn stated_by_others(key: &Key, observed: &Observed, record: &Record) -> Option<String> {
+    let ours = record.sysctl.values().find(|file| file.entries.iter().any(|entry| entry.key == *key));
+    let path = ours.map(File::path);
+    observed.sysctl_dirs.winner(key, Tool::Systemd, path.as_deref()).map(|winner| winner.value)
 }
 
 /// What lets more traffic pass is written before the rules, everything else after them.

@@ -109,6 +109,11 @@ probe_sysctl() {
 		target=${file%/*}
 		[ -e "/sys/class/net/${target##*/}/brport" ] || keys="$keys${file#/proc/sys/}$NL"
 	done
+	# Whether a link forwards is a key of its own, which the one for all links sets only when it is written.
+	for file in /proc/sys/net/ipv4/conf/*/forwarding; do
+		target=${file%/*}
+		[ -e "/sys/class/net/${target##*/}/brport" ] || keys="$keys${file#/proc/sys/}$NL"
+	done
 	# Never by `read`: dash and busybox read byte by byte, and the kernel gives the first byte of a
 	# number and then the end.
 	(

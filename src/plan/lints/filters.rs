@@ -4,7 +4,6 @@ use super::bypass::is_bridged;
 use super::{View, warn, writer};
 use crate::netfilter::{Base, Met, Packet, Ruleset, Step, Target, Verdict, guest_packets, walk};
 use crate::observe::Observed;
-use crate::plan::forecast::bridge_view;
 use crate::problem::Warning;
 use crate::resource::iptables::PREFIX;
 use crate::resource::iptables::save::{Save, SaveChain, jump};
@@ -29,7 +28,7 @@ impl View<'_> {
         }
         let others = Ruleset::new(&without_hook(self.predicted, hook.position));
         for link in observed.links.bridges() {
-            let bridge = bridge_view(self.family, &link.name, Some(observed), Some(self.desired));
+            let bridge = self.will_be.bridge_view(self.family, &link.name);
             if !bridge.nf_call {
                 continue;
             }

@@ -2,32 +2,45 @@
 
 use super::{View, kind, mark, plain, say, warn};
 use crate::netfilter::{Dark, guests_dark};
-use crate::plan::forecast::bridge_view;
-use crate::plan::{HostPlan, Risk};
+use crate::plan::{HostAfter, HostPlan, Risk};
 use crate::problem::Warning;
 use crate::resource::Kind;
 use crate::resource::iptables::Family;
-use std::collections::BTreeSet;
 
 impl View<'_> {
     /// Bridges whose guests no longer reach each other.
     pub(super) fn guests(&self, plan: &mut HostPlan) {
-        let Some(observed) = self.observed else { return };
-        let mut bridges: BTreeSet<&str> = observed.links.bridges().map(|l| l.name.as_str()).collect();
-        bridges.extend(self.desired.bridges.keys().map(String::as_str));
-        for name in bridges {
-            let is = bridge_view(self.family, name, Some(observed), None);
-            let will_be = bridge_view(self.family, name, Some(observed), Some(self.desired));
+        if self.observed.is_none() {
+            return;
+        }
+        let at_boot = self.will_be.at_boot();
+        for name in self.will_be.bridges() {
+            let is = self.was.bridge_view(self.family, &name);
             let was = guests_dark(&self.before, &self.around, self.family, &is).is_some();
-            let Some(dark) = guests_dark(&self.after, &self.around, self.family, &will_be) else { continue };
-            let will = if was { "are" } else { "will be" };
-            let message = self.dark_message(name, &dark, will, "is 1");
+            if was && self.drift {
+                continue;
+            }
+            let dark = |host: &HostAfter<'_>| {
+                let bridge = host.bridge_view(self.family, &name);
+                guests_dark(&self.after, &self.around, self.family, &bridge)
+            };
+            let (dark, host, will) = match (dark(self.will_be), dark(&at_boot)) {
+                (Some(dark), _) if was || self.drift => (dark, self.will_be, "are"),
+                (Some(dark), _) => (dark, self.will_be, "will be"),
+                (None, Some(dark)) => (dark, &at_boot, "will, after a boot, be"),
+                (None, None) => continue,
+            };
+            let switch = host.switch_words(self.family, &name);
+            let message = self.dark_message(&name, &dark, will, &switch);
             plan.warnings.push(warn("guests-dark", message, self.origin_of(&dark.step)));
             if !was {
                 let chain = format!("{}/{}", dark.step.table, plain(&dark.step.chain));
-                mark(plan, Risk::GuestsDark, |c| {
-                    let rules = c.kind == kind(self.family);
-                    rules && (c.resource == chain || c.resource == "filter/FORWARD") || c.kind == Kind::Sysctl
+                mark(plan, Risk::GuestsDark, |c| match c.kind {
+                    Kind::Sysctl => true,
+                    Kind::Bridge => c.resource == name,
+                    other => {
+                        other == kind(self.family) && (c.resource == chain || c.resource == "filter/FORWARD")
+                    }
                 });
             }
         }
@@ -36,10 +49,11 @@ impl View<'_> {
     /// The same of the declared bridges and rules alone: whether it happens depends on the host.
     pub(super) fn guests_where_filtered(&self, warnings: &mut Vec<Warning>) {
         for name in self.desired.bridges.keys() {
-            let view = bridge_view(self.family, name, None, Some(self.desired));
+            let view = self.will_be.bridge_view(self.family, name);
             if let Some(dark) = guests_dark(&self.after, &self.around, self.family, &view) {
-                let message =
-                    self.dark_message(name, &dark, "are", "is 1, as it is where br_netfilter was loaded");
+                let switch = self.will_be.switch_words(self.family, name);
+                let switch = format!("{switch}, as it is where br_netfilter was loaded");
+                let message = self.dark_message(name, &dark, "are", &switch);
                 warnings.push(warn("guests-dark", message, self.origin_of(&dark.step)));
             }
         }
@@ -53,9 +67,8 @@ impl View<'_> {
         };
         format!(
             "guests on {bridge} {will} unreachable over {which} ({dropped}): bridged frames pass FORWARD because \
-             bridge-nf-call-{} {switch}, and {} decides. Cures: module bridge-bypass (no host rule sees bridged frames any \
+             {switch}, and {} decides. Cures: module bridge-bypass (no host rule sees bridged frames any \
              more), bridge-accept-each (one accept per bridge) or bridge-accept-physdev (accepts all bridged frames)",
-            if self.family == Family::V4 { "iptables" } else { "ip6tables" },
             say(&dark.step),
         )
     }

@@ -2,7 +2,7 @@
 
 use super::{View, flows, kind, mark, say, warn};
 use crate::netfilter::{SshCase, SshPath, SshSummary, ssh_lockout};
-use crate::observe::{Link, Live};
+use crate::observe::Link;
 use crate::plan::{HostPlan, Risk};
 use crate::resource::iptables::Family;
 
@@ -29,10 +29,7 @@ impl View<'_> {
         }
         let server = ends.server.to_string();
         let link = links.values().find(|l| l.addresses.iter().any(|a| a.local == server));
-        let number = |key: &str| match observed.sysctl.get(key) {
-            Some(Live::Value(value)) => value.trim().parse::<i64>().ok(),
-            _ => None,
-        };
+        let loose = self.will_be.key("net/netfilter/nf_conntrack_tcp_loose");
         let near = link.filter(|l| {
             l.addresses.iter().any(|a| {
                 format!("{}/{}", a.local, a.prefix)
@@ -52,7 +49,7 @@ impl View<'_> {
             in_iface: device.clone(),
             out_iface: device,
             conntrack_active_before: flows::tracks(self.live),
-            tcp_loose: number("net/netfilter/nf_conntrack_tcp_loose").unwrap_or(1) != 0,
+            tcp_loose: loose.is_none_or(|(value, _)| value != "0"),
         };
         let what = |which: SshCase| match which {
             SshCase::Established => "the open SSH connection",

@@ -9,6 +9,7 @@ mod halves;
 mod lockout;
 mod order;
 mod ports;
+mod routed;
 mod routes;
 mod services;
 mod sockets;
@@ -17,7 +18,7 @@ pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
 pub use order::writer;
 
 use super::rules::{RulesPlan, as_written, origins};
-use super::{HostPlan, Risk, forecast};
+use super::{HostAfter, HostPlan, Record, Risk, forecast};
 use crate::desired::Desired;
 use crate::netfilter::{Ruleset, Step, Surroundings};
 use crate::observe::Observed;
@@ -27,11 +28,20 @@ use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, PREFIX};
 
 /// Warns and marks risks.
-pub(super) fn judge(desired: &Desired, observed: &Observed, rules: &[RulesPlan; 2], plan: &mut HostPlan) {
+pub(super) fn judge(
+    desired: &Desired,
+    observed: &Observed,
+    record: &Record,
+    rules: &[RulesPlan; 2],
+    plan: &mut HostPlan,
+) {
+    let (is, will_be) = (HostAfter::live(observed), HostAfter::planned(desired, observed, record));
     for (family, planned) in Family::ALL.into_iter().zip(rules) {
         let Some(there) = observed.rules.get(&family) else { continue };
-        let view = View::new(family, desired, Some(observed), &there.live, &planned.predicted);
+        let view =
+            View::new(family, desired, Some(observed), [&there.live, &planned.predicted], [&is, &will_be]);
         view.guests(plan);
+        view.routed_guests(plan);
         view.lockout(plan);
         view.sockets(plan);
         view.dead(&mut plan.warnings);
@@ -49,8 +59,26 @@ pub(super) fn judge(desired: &Desired, observed: &Observed, rules: &[RulesPlan; 
     let predicted = [&rules[0].predicted, &rules[1].predicted];
     bypass::wrong(desired, observed, predicted, plan);
     bypass::undone(desired, observed, &mut plan.warnings);
-    routes::lost(desired, observed, &mut plan.warnings);
+    routes::lost(desired, observed, &will_be, &mut plan.warnings);
     elsewhere::dropped(desired, observed, &mut plan.warnings);
+}
+
+/// Warns of what has changed since the last apply: from the host as it was applied to the host as it is.
+pub(super) fn judge_drift(
+    applied: &Desired,
+    observed: &Observed,
+    record: &Record,
+    rules: &[RulesPlan; 2],
+    plan: &mut HostPlan,
+) {
+    let (was, is) = (HostAfter::planned(applied, observed, record), HostAfter::live(observed));
+    for (family, planned) in Family::ALL.into_iter().zip(rules) {
+        let Some(there) = observed.rules.get(&family) else { continue };
+        let saves = [&planned.predicted, &there.live];
+        let view = View { drift: true, ..View::new(family, applied, Some(observed), saves, [&was, &is]) };
+        view.guests(plan);
+        view.routed_guests(plan);
+    }
 }
 
 /// What can be said without a host: of the declared rules alone, as they are written.
@@ -59,7 +87,8 @@ pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
     let nothing = Save::default();
     for (family, rules) in &desired.rules {
         let written = as_written(&nothing, rules);
-        let view = View::new(*family, desired, None, &nothing, &written);
+        let after = HostAfter::offline(desired);
+        let view = View::new(*family, desired, None, [&nothing, &written], [&after, &after]);
         view.guests_where_filtered(&mut warnings);
         view.dead(&mut warnings);
         view.established(&mut warnings);
@@ -79,7 +108,12 @@ struct View<'a> {
     predicted: &'a Save,
     before: Ruleset,
     after: Ruleset,
+    /// The host beside its rules, before and after.
+    was: &'a HostAfter<'a>,
+    will_be: &'a HostAfter<'a>,
     around: Surroundings,
+    /// What is after has happened already.
+    drift: bool,
 }
 
 impl<'a> View<'a> {
@@ -87,12 +121,12 @@ impl<'a> View<'a> {
         family: Family,
         desired: &'a Desired,
         observed: Option<&'a Observed>,
-        live: &'a Save,
-        predicted: &'a Save,
+        [live, predicted]: [&'a Save; 2],
+        [was, will_be]: [&'a HostAfter<'a>; 2],
     ) -> Self {
         let (before, after) = (Ruleset::new(live), Ruleset::new(predicted));
         let around = observed.map(forecast::surroundings).unwrap_or_default();
-        Self { family, desired, observed, live, predicted, before, after, around }
+        Self { family, desired, observed, live, predicted, before, after, was, will_be, around, drift: false }
     }
 
     /// Where the step that decides was declared; of others' rules nothing is known.

@@ -1,0 +1,142 @@
+//! Guests of a network that the host routes, and forwarding that ends.
+
+use super::{View, mark, warn};
+use crate::observe::Link;
+use crate::plan::{HostAfter, HostPlan, Risk, Source};
+use crate::problem::Origin;
+use crate::resource::Kind;
+use crate::resource::iptables::Family;
+use crate::resource::sysctl::Key;
+use std::collections::BTreeSet;
+
+/// A network that the host routes for its guests.
+struct Network<'a> {
+    link: &'a Link,
+    /// The host's addresses on it.
+    addresses: Vec<String>,
+    /// No port but those of guests: nothing else can route for them.
+    alone: bool,
+}
+
+/// Where the way of guests ends.
+struct Cut {
+    /// The device whose packets the host no longer forwards.
+    device: String,
+    /// The key that decides, as a path.
+    key: String,
+}
+
+impl View<'_> {
+    /// Networks of guests to and from which the host no longer forwards.
+    pub(super) fn routed_guests(&self, plan: &mut HostPlan) {
+        let Some(observed) = self.observed else { return };
+        let v6 = self.family == Family::V6;
+        let networks: Vec<Network<'_>> =
+            observed.links.by_name.values().filter_map(|link| self.network(link)).collect();
+        let default =
+            observed.links.routes.iter().filter(|route| route.is_default() && (route.dst == "::/0") == v6);
+        let mut uplinks: BTreeSet<&str> =
+            default.flat_map(|route| &route.hops).map(|hop| hop.dev.as_str()).collect();
+        if uplinks.is_empty() {
+            let links =
+                observed.links.by_name.values().filter(|link| !own_addresses(link, self.family).is_empty());
+            uplinks.extend(links.map(|link| link.name.as_str()));
+        }
+        let at_boot = self.will_be.at_boot();
+        for network in networks {
+            let ways: Vec<&str> = uplinks.iter().copied().filter(|up| *up != network.link.name).collect();
+            if ways.is_empty() {
+                continue;
+            }
+            let cut = |host: &HostAfter<'_>| self.cut(host, &network.link.name, &ways);
+            let (cut, host, when) = match (cut(self.will_be), cut(&at_boot)) {
+                (Some(cut), _) => (cut, self.will_be, ""),
+                (None, Some(cut)) if !self.drift => (cut, &at_boot, "after a boot, "),
+                _ => continue,
+            };
+            self.tell_cut(plan, &network, &cut, host, when);
+        }
+    }
+
+    fn tell_cut(
+        &self,
+        plan: &mut HostPlan,
+        network: &Network<'_>,
+        cut: &Cut,
+        host: &HostAfter<'_>,
+        when: &str,
+    ) {
+        let name = &network.link.name;
+        let key = Key::parse(&cut.key).map_or_else(|_| cut.key.clone(), |key| key.to_string());
+        let source = host.key(&cut.key).map(|(_, source)| source);
+        let why = match (self.drift, source, when) {
+            (true, ..) => format!("{key} is 0, and was 1 as applied"),
+            (_, Some(Source::Returned), "") => {
+                format!("{key} goes back from 1 to 0 (the inventory no longer states it)")
+            }
+            (_, Some(Source::Returned), _) => {
+                format!("the inventory no longer states {key}, and no file on the host sets it to 1")
+            }
+            _ => format!("{key} goes from 1 to 0"),
+        };
+        let which = if self.family == Family::V4 { "IPv4" } else { "IPv6" };
+        let will = if self.drift { "are" } else { "will be" };
+        let others =
+            if network.alone { "" } else { " Guests there that have another gateway are not affected." };
+        let message = format!(
+            "guests on {name} that have the host as their gateway ({}) {when}{will} unreachable from other networks over {which}: {why}, \
+             and the host then forwards nothing that comes in by {}.{others} State `{key}: 1` to keep them reachable",
+            network.addresses.join(", "),
+            cut.device,
+        );
+        plan.warnings.push(warn("guests-dark", message, self.key_origin(&cut.key)));
+        if network.alone {
+            mark(plan, Risk::GuestsDark, |change| {
+                change.kind == Kind::Sysctl && change.diff.text().contains(&key)
+            });
+        }
+    }
+
+    fn key_origin(&self, path: &str) -> Option<Origin> {
+        let mut entries = self.desired.sysctl.values().flat_map(|file| &file.entries);
+        entries.find(|entry| entry.key.path() == path).map(|entry| entry.origin.clone())
+    }
+
+    /// A link on which guests may have the host as their gateway.
+    fn network<'l>(&self, link: &'l Link) -> Option<Network<'l>> {
+        let routed_tap = link.linkinfo.kind.as_deref() == Some("tun") && link.master.is_none();
+        let addresses = own_addresses(link, self.family);
+        if !link.is_bridge() && !routed_tap || addresses.is_empty() {
+            return None;
+        }
+        let links = self.observed.map(|observed| &observed.links)?;
+        let alone = links.ports(&link.name).all(Link::is_of_guest);
+        Some(Network { link, addresses, alone })
+    }
+
+    /// Whether packets of a network, or the answers to them, are no longer forwarded.
+    fn cut(&self, host: &HostAfter<'_>, network: &str, ways: &[&str]) -> Option<Cut> {
+        let ends = |device: &str| {
+            let (before, _) = self.was.forwards(self.family, device)?;
+            let (after, key) = host.forwards(self.family, device)?;
+            (before && !after).then(|| Cut { device: device.to_owned(), key })
+        };
+        let was = |device: &str| self.was.forwards(self.family, device).is_none_or(|(on, _)| on);
+        // Where packets of one direction were not forwarded before, nothing ends.
+        if !was(network) || !ways.iter().any(|way| was(way)) {
+            return None;
+        }
+        ends(network).or_else(|| {
+            let open = |way: &&&str| host.forwards(self.family, way).is_none_or(|(on, _)| on);
+            if ways.iter().any(|way| open(&way)) { None } else { ways.iter().find_map(|way| ends(way)) }
+        })
+    }
+}
+
+/// The host's own addresses on a link that other machines can use.
+fn own_addresses(link: &Link, family: Family) -> Vec<String> {
+    let wanted = if family == Family::V4 { "inet" } else { "inet6" };
+    let near = |scope: &str| scope == "link" || scope == "host";
+    let own = link.addresses.iter().filter(|a| a.family == wanted && !near(&a.scope));
+    own.map(|a| format!("{}/{}", a.local, a.prefix)).collect()
+}
