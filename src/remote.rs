@@ -2,6 +2,7 @@
 //! that carry them there. A document is those files, then data in quoted here-documents, then one
 //! call; no shell text is put together from input.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -81,6 +82,38 @@ fn here(out: &mut String, nonce: &Nonce, text: &str) {
     let _ = write!(out, "<<'{nonce}'\n{text}{newline}{nonce}\n");
 }
 
+/// A text in the form in which the scripts read it back (`read_text` in `lib.sh`): with its length behind it, so that
+/// one that was cut off, or that nobody could read, never passes for one that says less.
+fn whole(text: &str) -> String {
+    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("{text}{newline}#end {}\n", text.len() + newline.len())
+}
+
+/// The files of a transaction that have that form; the others have one of their own, or a single line.
+const WHOLE: [&str; 17] = [
+    "new/want4",
+    "new/want6",
+    "new/base/want4",
+    "new/base/want6",
+    "new/adopt4",
+    "new/adopt6",
+    "new/adopt.files",
+    "new/back",
+    "new/modules",
+    "new/boot.modules",
+    "new/sysctl.keys",
+    "new/sysctl.open",
+    "new/sysctl.close",
+    "new/bridges",
+    "new/boot.bridges",
+    "new/devices",
+    "new/checks",
+];
+
+fn is_whole(name: &str) -> bool {
+    WHOLE.contains(&name) || name == "pre/bridges"
+}
+
 /// What a plan wants to know beyond the facts: how the wanted rules would look, and live values.
 pub struct Question<'a> {
     /// Own text wanted for iptables and ip6tables; empty where nothing is declared.
@@ -127,11 +160,11 @@ pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
 /// What the script asks the document for.
 fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
     doc.push_str("want() {\n\tcase $1 in\n\t4)\n\t\tshift\n\t\t\"$@\" 3");
-    here(doc, nonce, question.want[0]);
+    here(doc, nonce, &whole(question.want[0]));
     doc.push_str("\t\t;;\n\t6)\n\t\tshift\n\t\t\"$@\" 3");
-    here(doc, nonce, question.want[1]);
+    here(doc, nonce, &whole(question.want[1]));
     doc.push_str("\t\t;;\n\tesac\n}\nwant_keys() {\n\t\"$@\"");
-    here(doc, nonce, question.keys);
+    here(doc, nonce, &whole(question.keys));
     doc.push_str("}\n");
     if question.vlans {
         doc.push_str("VLANS=yes\n");
@@ -150,6 +183,7 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)], vlans: bool)
     let units = UNITS.iter().map(|(name, text)| (format!("units/{name}"), *text));
     let files = files.iter().map(|(name, text)| (name.clone(), &**text));
     for (name, text) in [("kvmfw.sh".to_owned(), KVMFW_SH)].into_iter().chain(units).chain(files) {
+        let text: Cow<'_, str> = if is_whole(&name) { whole(text).into() } else { text.into() };
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         let _ = write!(doc, "@{mark} {name}\n{text}{newline}");
     }

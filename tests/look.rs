@@ -24,6 +24,11 @@ fn look(folder: &TempDir, script: &str) -> String {
     )
 }
 
+/// A text as our scripts keep it.
+fn whole(text: &str) -> String {
+    format!("{text}#end {}\n", text.len())
+}
+
 /// A lease of networkd may go between the moment it is noted and the moment it is read: the rest is still told.
 #[test]
 fn a_file_that_goes_takes_nothing_with_it() {
@@ -80,14 +85,15 @@ fn rules_are_the_same_only_if_all_is() {
                  -A KVMFW-INPUT -i lo -j ACCEPT\nCOMMIT\n";
     let told = |live: &str, wanted: &str| {
         let script = format!(
-            "live=$(cat <<'LIVE'\n{live}\nLIVE\n)\nlook_at_rules 4 3<<'WANT' && echo same\n{wanted}WANT\ntrue"
+            "live=$(cat <<'LIVE'\n{live}\nLIVE\n)\nlook_at_rules 4 3<<'WANT' && echo same\n{}WANT\ntrue",
+            whole(wanted)
         );
         look(&folder, &script)
     };
     assert_eq!(told(live, own), plain, "nothing boots yet");
-    fs::write(current.join("rules.v4"), own).unwrap();
+    fs::write(current.join("rules.v4"), whole(own)).unwrap();
     assert_eq!(told(live, own), plain, "nothing was wanted yet");
-    fs::write(current.join("want4"), own).unwrap();
+    fs::write(current.join("want4"), whole(own)).unwrap();
     assert_eq!(told(live, own), format!("{plain}same\n"));
     assert_eq!(told("", own), "", "nothing is live");
     assert_eq!(told(live, &own.replace("lo", "eth0")), plain, "something else is wanted");
@@ -95,9 +101,11 @@ fn rules_are_the_same_only_if_all_is() {
     assert_eq!(told(live, &format!("{own}*nat\nCOMMIT\n")), plain, "more is wanted");
     let other = live.replace("-i lo", "-i eth1");
     assert_eq!(told(&other, own), plain.replace("-i lo", "-i eth1"), "something else is live");
-    fs::write(current.join("rules.v4"), own.replace("-i lo", "-i eth2")).unwrap();
+    fs::write(current.join("rules.v4"), own).unwrap();
+    assert_eq!(told(live, own), plain, "what boots is cut off");
+    fs::write(current.join("rules.v4"), whole(&own.replace("-i lo", "-i eth2"))).unwrap();
     assert_eq!(told(live, own), plain, "something else boots");
-    fs::write(current.join("rules.v4"), "").unwrap();
+    fs::write(current.join("rules.v4"), whole("")).unwrap();
     assert_eq!(told(live, own), plain, "nothing boots");
 }
 
@@ -108,7 +116,7 @@ fn half_an_answer_is_none() {
     let current = folder.path().join("etc/current");
     fs::create_dir_all(&current).unwrap();
     for name in ["rules.v4", "want4"] {
-        fs::write(current.join(name), "*filter\nCOMMIT\n").unwrap();
+        fs::write(current.join(name), whole("*filter\nCOMMIT\n")).unwrap();
     }
     fs::write(folder.path().join("a.conf"), "a = 1\n").unwrap();
     let whole = "\n@n live4\n*filter\n:INPUT ACCEPT\nCOMMIT\n";

@@ -12,7 +12,7 @@ use std::process::Command;
 /// The lines of the file that differ. What is read is this machine's `/proc/sys`.
 fn differing(lines: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), lines).unwrap();
+    std::fs::write(file.path(), format!("{lines}#end {}\n", lines.len())).unwrap();
     in_all_shells(&format!(
         "NONCE=x\n{}\n{}\nkeys_that_differ '{}'\nprintf '%s' \"$differ\"\ncase $- in *f*) echo 'no patterns any more' ;; esac\n",
         include_str!("../src/remote/lib.sh"),
@@ -34,12 +34,11 @@ fn only_what_differs_is_told() {
     let other = if panic == "0" { "1" } else { "0" };
     assert!(range.contains('\t'), "{range:?}");
     let (low, high) = range.split_once('\t').unwrap();
-    let same = format!("{RANGE}={low}  {high} \n{PANIC}={panic}\nnet/not/there=7\n#end\n");
+    let same = format!("{RANGE}={low}  {high} \n{PANIC}={panic}\nnet/not/there=7\n");
     assert_eq!(differing(&same), "");
     assert_eq!(differing(""), "");
-    assert_eq!(differing("#end\n"), "");
     // What is not there leaves the others in their places.
-    let lines = format!("net/not/there=7\n{PANIC}={other}\nnet/not/there=8\n{RANGE}={low} 1\n#end\n");
+    let lines = format!("net/not/there=7\n{PANIC}={other}\nnet/not/there=8\n{RANGE}={low} 1\n");
     assert_eq!(differing(&lines), format!("{PANIC}={other}\n{RANGE}={low} 1\n"));
     // A value is text to its end: no pattern, no second separator.
     assert_eq!(differing("kernel/core_pattern=|/bin/* a=b %p\n"), "kernel/core_pattern=|/bin/* a=b %p\n");
@@ -62,7 +61,7 @@ fn a_key_may_be_named_twice() {
 #[test]
 fn no_look_is_no_answer() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), format!("{PANIC}=7\n")).unwrap();
+    std::fs::write(file.path(), format!("{PANIC}=7\n#end 23\n")).unwrap();
     let file = file.path().display();
     let told = in_all_shells(&format!(
         "NONCE=x\n{LIB}\n{}\ngrep() {{ return 127; }}\nkeys_that_differ '{file}' || echo unknown\n\
@@ -113,19 +112,23 @@ fn an_original_is_written_once() {
             folder.path().display()
         ))
     };
-    assert_eq!(told("keep_text sysctl \"a=1$NL\""), "sysctl\na=1\n");
+    let had = |text: &str| format!("put_text $VAR/original/sysctl \"{text}\"");
+    assert_eq!(told("keep_text sysctl \"a=1$NL\""), "sysctl\na=1\n#end 4\n");
     assert_eq!(
-        told(
-            "echo a=1 >$VAR/original/sysctl; echo old >$VAR/original/new/sysctl; keep_text sysctl \"a=1$NL\""
-        ),
+        told(&format!("{}; echo old >$VAR/original/new/sysctl; keep_text sysctl \"a=1$NL\"", had("a=1"))),
         ""
     );
     assert_eq!(
-        told("echo a=1 >$VAR/original/sysctl; keep_text sysctl \"a=1${NL}b=2$NL\""),
-        "sysctl\na=1\nb=2\n"
+        told(&format!("{}; keep_text sysctl \"a=1${{NL}}b=2$NL\"", had("a=1"))),
+        "sysctl\na=1\nb=2\n#end 8\n"
     );
-    assert_eq!(told(": >$VAR/original/sysctl; keep_text sysctl ''"), "");
-    assert_eq!(told("printf '%s' \"$many\" >$VAR/original/sysctl; keep_text sysctl \"$many\""), "");
+    assert_eq!(told(&format!("{}; keep_text sysctl ''", had(""))), "");
+    assert_eq!(told(&format!("{}; keep_text sysctl \"$many\"", had("$many"))), "");
+    // One that cannot be read is not "nothing was kept yet".
+    assert_eq!(
+        told("echo a=1 >$VAR/original/sysctl; keep_text sysctl \"a=1$NL\" || echo unread"),
+        "unread\n"
+    );
 }
 
 /// Keys with a value of more than one line, with none, and such as cannot be read.
@@ -146,7 +149,7 @@ fn many_keys() {
         writeln!(lines, "net/not/there{n}=1\n{PANIC}={panic}").unwrap();
     }
     assert_eq!(differing(&lines), "");
-    write!(lines, "{RANGE}=1 2\n#end\n").unwrap();
+    writeln!(lines, "{RANGE}=1 2").unwrap();
     assert_eq!(differing(&lines), format!("{RANGE}=1 2\n"));
 }
 
@@ -262,12 +265,12 @@ fn a_way_back_that_is_cut_off_is_no_snapshot() {
     }
     // The disk is full while that is written, and no more for what comes then.
     let script = format!(
-        "NONCE=x\n{LIB}\n{}{}{}T=/root/t\nrm -rf /root/* && mkdir -p $T/new $T/pre && true >$T/new/want4\n\
-         for f in sysctl.keys modules devices; do true >$T/new/$f; done\n\
+        "NONCE=x\n{LIB}\n{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && put_text $T/new/want4 ''\n\
+         for f in sysctl.keys modules devices; do put_text $T/new/$f ''; done\n\
          [ \"$ROOM\" = yes ] || cat /dev/zero 2>/dev/null >/root/full\n\
-         ipt_family() {{ [ $1 = 4 ]; }}\nipt_saved() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
+         backend=none\nipt_family() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_saved() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
          foreign_goal() {{ foreign=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
-         ipt_own() {{ rm -f /root/full; }}\nrules=$(seq 20 | sed 's/^/-A OLD -p tcp -m tcp --dport /')\n\
+         ipt_own() {{ own=$1; }}\nrules=$(seq 20 | sed 's/^/-A OLD -p tcp -m tcp --dport /')\n\
          snapshot 2>/dev/null && echo \"whole $(grep -c '^+-A OLD ' $T/pre/foreign4)\"\n",
         include_str!("../src/remote/adopt.sh"),
         include_str!("../src/remote/keys.sh"),
@@ -305,7 +308,7 @@ fn a_text_comes_back_whole_or_not_at_all() {
         "no none \nno empty \nno . \nkilled\nshort\nnothing\nperhaps\nperhaps\nperhaps\nholds nothing\n"
     );
     let output = script(
-        "for o in '' x '#end' \"x$NL#end\" \"x${NL}y$NL#en\" \"x#end\"; do whole_output \"$o\" && echo \"<$text>\"; done; :",
+        "for o in '' x '#end' \"x$NL#end\" \"x${NL}y$NL#en\" \"x#end\"; do whole_output \"$o\" && echo \"<$whole>\"; done; :",
     );
     assert_eq!(in_all_shells(&output), "<>\n<x>\n");
 }

@@ -6,26 +6,33 @@
 
 # Sets foreign to what this transaction does about rules of others of family $1.
 foreign_goal() {
+	local text
 	foreign=
-	[ -e "$T/new/adopt$1" ] || [ -e "$T/new/back" ] || return 0
-	foreign=$(
-		cat "$T/new/adopt$1" 2>/dev/null
-		[ -e "$T/new/back" ] || exit 0
-		first_line "$T/new/back"
-		foreign_back "$1" "$line"
-	)
+	if [ -e "$T/new/adopt$1" ]; then
+		read_text "$T/new/adopt$1" || return 1
+		foreign=$text
+	fi
+	[ -e "$T/new/back" ] || return 0
+	read_text "$T/new/back" && foreign_back "$1" "$text" || return 1
+	foreign=$foreign${foreign:+$NL}$back
 }
 
-# What puts back what was taken of family $1 since generation $2; the last that was taken first.
+# Sets back to what puts back what was taken of family $1 since generation $2; the last that was taken first.
 foreign_back() {
-	local event
-	# shellcheck disable=SC2012
-	# Their names are ours: numbers with a family behind.
-	# shellcheck disable=SC2010
-	ls -1 $ETC/current/adopted 2>/dev/null | grep "\.$1\$" | sort -rn | while read -r event; do
-		[ ! -e "$ETC/generations/$2/adopted/$event" ] || continue
-		echo '&'
-		cat "$ETC/current/adopted/$event"
+	local file number next last='' text
+	back=
+	while :; do
+		next=
+		for file in "$ETC"/current/adopted/*."$1"; do
+			number=${file##*/} number=${number%.*}
+			case $number in '' | *[!0-9]*) continue ;; esac
+			[ -n "$last" ] && [ "$number" -ge "$last" ] || [ "$number" -lt "${next:-0}" ] || next=$number
+		done
+		[ -n "$next" ] || return 0
+		last=$next
+		[ ! -e "$ETC/generations/$2/adopted/$next.$1" ] || continue
+		read_text "$ETC/current/adopted/$next.$1" || return 1
+		back="$back${back:+$NL}&$NL$text"
 	done
 }
 
@@ -36,12 +43,11 @@ with_foreign() {
 $2"
 }
 
-# What undoes foreign text $2 on a host with live rules $1.
+# Sets back to what undoes foreign text $2 on a host with live rules $1.
 foreign_undo() {
-	{
-		printf '%s\n=\n' "$1"
-		printf '%s\n' "$2"
-	} | awk '
+	local whole
+	back=$(awk '
+		{ last = $0 }
 		$0 == "=" { goal = 1; table = ""; next }
 		$0 == "&" { list++; next }
 		/^\*/ { table = substr($1, 2); next }
@@ -82,23 +88,31 @@ foreign_undo() {
 				}
 				print "COMMIT"
 			}
-		}'
+			if (last == "#end") print last
+		}' <<-TEXTS
+			$1
+			=
+			$2
+			#end
+		TEXTS
+	) && whole_output "$back" || return 1
+	back=$whole
 }
 
 # What the generation to be has taken: all that the one before has, or the one that is gone back to, and
 # what this transaction takes.
 keep_adopted() {
-	local from=$ETC/current file family
+	local from=$ETC/current file family text
 	if [ -e "$T/new/back" ]; then
-		first_line "$T/new/back"
-		from=$ETC/generations/$line
+		read_text "$T/new/back" || return 1
+		from=$ETC/generations/$text
 	fi
 	for file in "$from"/adopted/*; do
 		# What was given back since then is not taken again by going there.
 		[ ! -e "$ETC/current/adopted/${file##*/}" ] || cp "$file" "$G/adopted/" || return 1
 	done
 	for family in 4 6; do
-		[ ! -s "$T/new/adopt$family" ] || cp "$T/pre/foreign$family" "$G/adopted/$generation.$family" || return 1
+		[ ! -e "$T/new/adopt$family" ] || cp "$T/pre/foreign$family" "$G/adopted/$generation.$family" || return 1
 	done
 }
 
@@ -110,11 +124,13 @@ adopted_rules() {
 
 # Files of sysctl.d that become ours: kept as they were, with mode and owner.
 keep_adopted_files() {
-	local name kept=$VAR/original/files
-	[ -s "$T/new/adopt.files" ] || return 0
-	while IFS= read -r name; do
+	local name text kept=$VAR/original/files
+	[ -e "$T/new/adopt.files" ] || return 0
+	read_text "$T/new/adopt.files" || return 1
+	local IFS="$NL"
+	for name in $text; do
 		[ -f "/etc/sysctl.d/$name" ] && [ ! -L "/etc/sysctl.d/$name" ] && [ ! -e "$kept/$name" ] || continue
 		cp -p "/etc/sysctl.d/$name" "$kept/$name.new" && to_disk "$kept/$name.new" && mv -f "$kept/$name.new" "$kept/$name" || return 1
-	done <"$T/new/adopt.files"
+	done
 	to_disk "$kept"
 }

@@ -3,12 +3,21 @@
 
 want() {
 	asked=$ETC/current/want$1
-	[ -r "$asked" ] || asked=/dev/null
 	shift
-	"$@" 3<"$asked"
+	if [ -L $ETC/current ]; then
+		"$@" 3<"$asked"
+	else
+		"$@" 3<<-'NOTHING'
+			#end 0
+		NOTHING
+	fi
 }
 want_keys() {
-	asked=$ETC/current/sysctl.keys
-	[ -r "$asked" ] || asked=/dev/null
-	"$@" <"$asked"
+	if [ -L $ETC/current ]; then
+		"$@" <$ETC/current/sysctl.keys
+	else
+		"$@" <<-'NOTHING'
+			#end 0
+		NOTHING
+	fi
 }

@@ -31,18 +31,21 @@ never_armed() {
 	done 5>/dev/null
 }
 
-# The lines of boot.bridges that are not so yet: links that are there are not made, addresses that are
+# Sets todo to those of lines $1 that are not so yet: links that are there are not made, addresses that are
 # there are not added, and those that are not are not taken away; so it is with gateways. What is left must not fail.
 boot_lines() {
-	{
-		for link in /sys/class/net/*; do printf '%s\n' "${link##*/}"; done
-		ip -o addr show | awk '{ print $2, $4 }'
-		{ ip -o route show default; ip -o -6 route show default; } | sed -n 's/ dev \([^ ]*\) .*/ dev \1/p'
-		echo '='
-		cat "$1"
-	} | awk '
-		$0 == "=" { rest = 1; next }
-		!rest { there[$0] = 1; next }
+	local link links='' addresses routes whole
+	for link in /sys/class/net/*; do links="$links${link##*/}$NL"; done
+	addresses=$("${IP:-ip}" -o addr show) || return 1
+	# Without IPv6 there are no routes of it; a gateway that is not seen here is only set once more.
+	routes=$("${IP:-ip}" -o route show default; "${IP:-ip}" -o -6 route show default)
+	todo=$(awk '
+		{ last = $0 }
+		/^=/ { part = $0; next }
+		part == "=links" { if ($0 != "") there[$0] = 1; next }
+		part == "=addresses" { there[$2 " " $4] = 1; next }
+		part == "=routes" { if (match($0, / dev [^ ]*/)) there[substr($0, 1, RSTART + RLENGTH - 1)] = 1; next }
+		$0 == "#end" || $0 == "" { next }
 		/^link add name / { made[$4] }
 		/^link add name / && ($4 in there) { next }
 		# At the name of a bridge that is not there ip would end; this fails, and is told.
@@ -51,48 +54,84 @@ boot_lines() {
 		/^route replace default via [^ ]* dev [^ ]*( proto static)?$/ && (($3 " " $4 " " $5 " " $6 " " $7) in there) { next }
 		/^vlan / { next }
 		/^addr del / && !(($5 " " $3) in there) { next }
-		{ print }'
+		{ print }
+		END { if (last == "#end") print last }' <<-TEXTS
+			=links
+			$links
+			=addresses
+			$addresses
+			=routes
+			$routes
+			=
+			$1
+			#end
+		TEXTS
+	) && whole_output "$todo" || return 1
+	todo=$whole
 }
 
-# The VLANs of boot.bridges, less those that are to go and are not there.
+# Sets todo to the VLANs among lines $1, less those that are to go and are not there.
 boot_vlans() {
-	grep -q '^vlan ' "$1" || return 0
-	{
-		bridge vlan show
-		echo '='
-		grep '^vlan ' "$1"
-	} | awk '
+	local there whole
+	todo=
+	case $NL$1 in *"${NL}vlan "*) ;; *) return 0 ;; esac
+	there=$(bridge vlan show) || return 1
+	todo=$(awk '
+		{ last = $0 }
 		$0 == "=" { rest = 1; next }
 		!rest && /^[^ \t]/ { port = $1; $1 = "" }
 		!rest { $0 = $0; there[port " " $1]; next }
+		!/^vlan / { next }
 		/^vlan add / { print; next }
 		{
 			if (split($6, ends, "-") == 1) ends[2] = ends[1]
 			for (vid = ends[1] + 0; vid <= ends[2] + 0; vid++) if (($4 " " vid) in there) { $6 = vid; print }
-		}'
+		}
+		END { if (last == "#end") print last }' <<-TEXTS
+			$there
+			=
+			$1
+			#end
+		TEXTS
+	) && whole_output "$todo" || return 1
+	todo=$whole
 }
 
-# Has lines $2 done by $1 (ip or bridge), every one of them, and says which failed and why.
+# Has lines $2 done by $1 (ip or bridge), every one of them, and adds to errors which failed and why.
 boot_batch() {
 	local said
 	[ -n "$2" ] || return 0
-	said=$(printf '%s\n' "$2" | "$1" -force -batch - 2>&1)
-	[ -z "$said" ] || failed_lines "$2" "$said" | sed 's/^/bridges: /'
+	if fed "$2" "$1" -force -batch - && [ -z "$said" ]; then return; fi
+	[ -z "$said" ] || said=$(failed_lines "$2" "$said") || said=
+	[ -n "$said" ] || said="$1 did not come to its end"
+	while [ -n "$said" ]; do
+		errors="${errors}bridges: ${said%%"$NL"*}$NL"
+		case $said in *"$NL"*) said=${said#*"$NL"} ;; *) said= ;; esac
+	done
 }
 
 # At boot, after the distribution has made its links. Every line is tried; those that failed are told.
 boot_bridges() {
-	local lines said
-	[ -s $ETC/current/boot.bridges ] || return 0
-	lines=$(boot_lines $ETC/current/boot.bridges)
-	said=$(
-		boot_batch ip "$(printf '%s\n' "$lines" | grep -v ' vlan_filtering 1$')"
+	local text todo line links='' filters='' errors='' IFS
+	[ -L $ETC/current ] || return 0
+	if ! read_text $ETC/current/boot.bridges; then
+		errors="bridges: $ETC/current/boot.bridges cannot be read$NL"
+	elif [ -n "$text" ]; then
+		boot_lines "$text" || errors="bridges: the links that are there cannot be read$NL"
+		IFS=$NL
+		set -f
+		for line in $todo; do
+			case $line in *' vlan_filtering 1') filters=$filters$line$NL ;; *) links=$links$line$NL ;; esac
+		done
+		set +f
+		unset IFS
+		boot_batch "${IP:-ip}" "${links%"$NL"}"
 		# Ports that there were not until now have VLANs too.
-		boot_batch bridge "$(boot_vlans $ETC/current/boot.bridges)"
-		boot_batch ip "$(printf '%s\n' "$lines" | grep ' vlan_filtering 1$')"
-	)
-	[ -n "$said" ] || return 0
-	printf '%s\n' "$said" >>$VAR/boot.failed
-	shout "not all of the bridges could be set at boot: $(printf '%s\n' "$said" | head -n 1)"
+		if boot_vlans "$text"; then boot_batch bridge "$todo"; else errors="${errors}bridges: the VLANs that are there cannot be read$NL"; fi
+		boot_batch "${IP:-ip}" "${filters%"$NL"}"
+	fi
+	[ -n "$errors" ] || return 0
+	printf '%s' "$errors" >>$VAR/boot.failed
+	shout "not all of the bridges could be set at boot: ${errors%%"$NL"*}"
 	return 1
 }

@@ -4,10 +4,14 @@
 want() { asked=$1; shift; "$@" 3<"$T/new/want$asked"; }
 want_keys() { "$@" <"$T/new/sysctl.keys"; }
 
-# Keeps of own text $1 the policies only of those chains whose policy the wanted text of family $2 names: what
+# Keeps of own the policies only of those chains whose policy the wanted text of family $1 names: what
 # the transaction does not manage it must not put back either. A chain that is not there yet accepts.
 only_policies_of() {
-	awk '
+	local text whole
+	read_text "$T/new/want$1" || return 1
+	own=$(awk '
+		{ last = $0 }
+		$0 == "=" { rest = 1; table = ""; next }
 		/^\*/ { table = substr($1, 2) }
 		!rest && /^\^/ && ($2 == "first" || $2 == "last") { moves[table " " $1 " " $3] = 1 }
 		!rest {
@@ -26,15 +30,23 @@ only_policies_of() {
 				for (i = 1; i <= n; i++) if (left[i] != "") print left[i] " ACCEPT"
 				print "COMMIT"
 			}
-		}' "$T/new/want$2" rest=1 table= - <<-OWN
-			$1
-		OWN
+			if (last == "#end") print last
+		}' <<-TEXTS
+			$text
+			=
+			$own
+			#end
+		TEXTS
+	) && whole_output "$own" || return 1
+	own=$whole
 }
 
 # Sets goal to the goal in the host's own words: chains and rules as the dry run printed them ($2, a save),
 # hooks and policies as they are wanted ($1).
 goal_text() {
+	local whole
 	goal=$(awk '
+		{ last = $0 }
 		function out(  i) {
 			print "*" table
 			printf "%s%s%s%s", head[table], chains[table], hooks[table], rules[table]
@@ -47,40 +59,44 @@ goal_text() {
 		/^:/ { if (!rest) head[table] = head[table] $0 "\n"; next }
 		/^\^/ { if (!rest) hooks[table] = hooks[table] $0 "\n"; next }
 		/^-A KVMFW-/ { if (rest) rules[table] = rules[table] $0 "\n" }
-		END { for (k = 1; k <= n; k++) { table = order[k]; out() } }' <<-TEXTS
+		END { for (k = 1; k <= n; k++) { table = order[k]; out() } if (last == "#end") print last }' <<-TEXTS
 			$1
 			=
 			$2
+			#end
 		TEXTS
-	)
+	) && whole_output "$goal" || return 1
+	goal=$whole
+}
+
+# Whether it matters what rules of ours are live of family $1: some are wanted, or there was a generation before.
+ours_are_asked() { holds "$T/new/want$1" || [ -L $ETC/current ]; }
+
+# The part of it that is rules, of family $1.
+snapshot_rules() {
+	local own='' foreign='' back='' flows=''
+	# Not straight from awk: that of busybox does not say that a disk was full.
+	if ! ipt_family "$1" || ! ipt_saved "$1"; then
+		[ "$backend" = none ] || ! ours_are_asked "$1" || return 1
+	else
+		case $live in
+		*"$NL-A KVMFW--flows "*) flows=$(printf '%s\n' "$live" | grep '^-A KVMFW--flows ') || return 1 ;;
+		esac
+		foreign_goal "$1" || return 1
+		[ -z "$foreign" ] || foreign_undo "$live" "$foreign" || return 1
+		[ -z "$live" ] || ipt_own "$live" || return 1
+		only_policies_of "$1" || return 1
+	fi
+	put_text "$T/pre/flows$1" "$flows" && put_text "$T/pre/foreign$1" "$back" && put_text "$T/pre/own$1" "$own"
 }
 
 # Everything that a rollback puts back, read before anything is touched.
 snapshot() {
-	local family own foreign back port bridge name value side=''
-	for family in 4 6; do
-		true >"$T/pre/flows$family"
-		ipt_family $family || { true >"$T/pre/own$family"; continue; }
-		if ! ipt_saved $family; then
-			[ ! -s "$T/new/want$family" ] || return 1
-			true >"$T/pre/own$family"
-			continue
-		fi
-		case $live in
-		*"
--A KVMFW--flows "*) printf '%s\n' "$live" | grep '^-A KVMFW--flows ' >"$T/pre/flows$family" ;;
-		esac
-		foreign_goal $family
-		# Not straight from awk: that of busybox does not say that a disk was full.
-		back=
-		[ -z "$foreign" ] || back=$(foreign_undo "$live" "$foreign") || return 1
-		printf '%s' "${back:+$back$NL}" >"$T/pre/foreign$family" || return 1
-		own=
-		[ -z "$live" ] || ipt_own "$live" || return 1
-		{ only_policies_of "$own" $family && echo '#end'; } >"$T/pre/own$family" || return 1
-	done
+	local family port bridge name value values side=''
+	for family in 4 6; do snapshot_rules $family || return 1; done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
+	values=
 	for port in /sys/class/net/*/brport; do
 		[ -r "$port/bridge/uevent" ] || continue
 		bridge=
@@ -88,37 +104,54 @@ snapshot() {
 			if [ "$name" = INTERFACE ]; then bridge=$value; fi
 		done 2>/dev/null <"$port/bridge/uevent"
 		port=${port%/brport}
-		[ -z "$bridge" ] || printf 'link set dev %s master %s\n' "${port##*/}" "$bridge" || return 1
-	done >"$T/pre/ports" || return 1
+		[ -z "$bridge" ] || values="${values}link set dev ${port##*/} master $bridge$NL"
+	done
+	put_text "$T/pre/ports" "$values" || return 1
 	lines_of "$T/new/sysctl.keys" || return 1
 	case $lines in *ip_forward* | */forwarding*) side=yes ;; esac
-	{
-		live_keys "$lines" || return 1
-		# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
-		if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then bridge_keys 0; fi
-		echo '#end'
-	} >"$T/pre/sysctl" || return 1
+	values=$(live_keys "$lines") || return 1
+	# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
+	if holds "$T/new/modules" && [ ! -d /proc/sys/net/bridge ]; then
+		bridge_keys 0
+		values=$values${values:+$NL}$lines
+	fi
+	put_text "$T/pre/sysctl" "$values" || return 1
 	# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
 	# Those go back too, but others may write them meanwhile: they are no measure of success.
-	if [ -n "$side" ]; then
-		(cd /proc/sys && grep -rs '' net/ipv4/conf net/ipv6/conf) | sed 's/:/=/' |
-			grep -e /forwarding= -e /accept_redirects= -e /send_redirects= -e /proxy_ndp=
-	fi >"$T/pre/sysctl.side"
-	device_addresses >"$T/pre/addresses" || return 1
-	# A disk that filled up on the way shows here: what is cut off has no end.
-	all_end "$T/pre/own4" "$T/pre/own6" "$T/pre/sysctl"
+	values=
+	[ -z "$side" ] || values=$(side_keys) || return 1
+	put_text "$T/pre/sysctl.side" "$values" || return 1
+	device_addresses && put_text "$T/pre/addresses" "$addresses"
 }
 
-# Whether the last line of each of these files, where there is one, says that it is the last.
-all_end() {
-	awk 'FNR == 1 && NR > 1 && last != "#end" { bad = 1 } { last = $0 } END { exit bad || NR > 0 && last != "#end" }' "$@"
+# Prints KEY=VALUE of what forwarding writes to as well. Some keys there cannot be read, and grep says so by its status.
+side_keys() {
+	local key name keys=''
+	for name in forwarding accept_redirects send_redirects proxy_ndp; do
+		for key in /proc/sys/net/ipv4/conf/*/"$name" /proc/sys/net/ipv6/conf/*/"$name"; do
+			[ ! -e "$key" ] || keys=$keys${key#/proc/sys/}$NL
+		done
+	done
+	live_keys "$keys"
 }
 
-# Addresses of the links that this transaction touches.
+# Sets addresses to those of the links that this transaction touches.
 device_addresses() {
-	while read -r device; do
-		ip -o addr show dev "$device" scope global 2>/dev/null | awk -v d="$device" '{ print d, $3, $4 }'
-	done <"$T/new/devices"
+	local device said text line IFS="$NL"
+	addresses=
+	read_text "$T/new/devices" || return 1
+	for device in $text; do
+		[ -e "/sys/class/net/$device" ] || continue
+		said=$("${IP:-ip}" -o addr show dev "$device" scope global 2>/dev/null) || [ ! -e "/sys/class/net/$device" ] || return 1
+		for line in $said; do
+			# `2: eth0    inet 192.0.2.7/24 brd …`
+			IFS=' '
+			# shellcheck disable=SC2086 # its words
+			set -- $line
+			IFS=$NL
+			addresses="$addresses$device ${3-} ${4-}$NL"
+		done
+	done
 }
 
 step() { uptime_cs; printf '%s %s\n' "$now" "$1" >>"$T/journal"; current_step=$1; } 2>/dev/null
@@ -133,21 +166,23 @@ ipt_number() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 apply_rules() {
 	local goal predicted foreign text wanted saved
 	if [ "$1" = 4 ]; then step iptables; else step ip6tables; fi
-	foreign_goal "$1"
-	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$1" || return 0
-	ipt_name "$1" || { [ -s "$T/new/want$1" ] && failed "iptables-save is missing"; return 0; }
-	if [ -s "$T/new/boot.modules" ] && grep -q '^?' "$T/new/want$1"; then
+	foreign_goal "$1" && read_text "$T/pre/own$1" || failed "what was there before cannot be read"
+	case $text in *KVMFW-*) ;; *) holds "$T/new/want$1" || [ -n "$foreign" ] || return 0 ;; esac
+	ipt_name "$1" || { holds "$T/new/want$1" && failed "iptables-save is missing"; return 0; }
+	wanted=
+	! holds "$T/new/boot.modules" || want_provable "$1" || failed "the rules that are wanted cannot be read"
+	case $NL$wanted in *"$NL?"*)
 		ipt_save || failed "$ipt-save failed"
-		want_provable "$1"
 		with_foreign "$goal" "$foreign"
 		ipt_dry "$1" "$live" "$text" || failed "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		goal_text "$wanted" "$predicted" || failed "no space for the rules"
-		printf '%s\n' "$goal" >"$G/rules.v$1" || failed "no space for the rules"
-		to_disk "$G/rules.v$1"
-	fi
-	goal=$(cat "$G/rules.v$1")
+		goal_text "$wanted" "$predicted" && put_text "$G/rules.v$1" "$goal" && to_disk "$G/rules.v$1" || failed "no space for the rules"
+		;;
+	esac
+	read_text "$G/rules.v$1" || failed "the rules of this change cannot be read"
+	goal=$text
+	[ -n "$goal" ] || ! holds "$T/new/want$1" || failed "the rules of this change are not there"
 	warm_up "$1" "$goal"
-	with_flows "$goal" "$T/flows$1"
+	with_flows "$goal" "$T/flows$1" || failed "the connections that are open cannot be read"
 	with_foreign "$text" "$foreign"
 	[ -n "$saved" ] || ipt_save || failed "$ipt-save failed"
 	ipt_load_onto "$text" ||
@@ -163,21 +198,23 @@ apply() {
 	first_line "$T/generation"
 	G=$ETC/generations/$line
 	step modules
-	if [ -s "$T/new/modules" ] && [ ! -d /proc/sys/net/bridge ]; then
+	if holds "$T/new/modules" && [ ! -d /proc/sys/net/bridge ]; then
 		modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || failed "cannot load br_netfilter"
 		# It comes with 1: no guest may meet the old rules before the new ones are there.
-		bridge_keys 0 >"$T/fresh" || failed "cannot write to $T"
-		write_keys "$T/fresh"
-		bridge_keys 1 >"$T/fresh" || failed "cannot write to $T"
+		bridge_keys 0
+		put_text "$T/fresh" "$lines" || failed "cannot write to $T"
+		write_keys "$T/fresh" || failed "cannot keep br_netfilter from the guests"
+		bridge_keys 1
+		put_text "$T/fresh" "$lines" || failed "cannot write to $T"
 	fi
 	step "sysctl, opening"
 	write_keys "$T/new/sysctl.open" || failed "see above"
 	apply_rules 4
 	apply_rules 6
-	if [ -s "$T/new/bridges" ]; then
+	if holds "$T/new/bridges"; then
 		step bridges
 		lines_of "$T/new/bridges" || failed "cannot read what is to be done"
-		newcomers "$lines"
+		newcomers "$lines" || failed "cannot read what is to be done"
 		[ -z "$came" ] || failed "${came%%"$NL"*}, and that bridge was to go: plan again"
 		quiet_profiles
 		make_bridges "$lines" || failed "$error"
@@ -187,9 +224,10 @@ apply() {
 	step "sysctl, closing"
 	# What boots next time comes with 1 too; what is declared otherwise stays as declared.
 	if [ -e "$T/fresh" ]; then
-		while IFS='=' read -r key value; do
-			grep -q "^$key\$" "$T/new/sysctl.keys" || printf '%s\n' "$value" >"/proc/sys/$key"
-		done <"$T/fresh"
+		lines_of "$T/new/sysctl.keys" && read_text "$T/fresh" || failed "the keys cannot be read"
+		for key in $text; do
+			case $NL$lines in *"$NL${key%%=*}$NL"*) ;; *) printf '%s\n' "${key#*=}" >"/proc/sys/${key%%=*}" ;; esac
+		done
 	fi
 	write_keys "$T/new/sysctl.close" || failed "see above"
 	keys_that_differ "$T/new/sysctl.open" || failed "the keys cannot be read"
@@ -222,6 +260,10 @@ bridge_batch() {
 batch_turn() {
 	[ -n "$2" ] || return 0
 	fed "${2%"$NL"}" "$1" ${3:+"$3"} -batch - && return
+	case $? in
+	# It ended before the last line, or did not begin.
+	12[6-9] | 1[3-9]? | 2??) error="$1 was killed"; return 1 ;;
+	esac
 	[ -n "$3" ] && return
 	error=$(failed_lines "${2%"$NL"}" "$said")
 	error=${error%%"$NL"*}
@@ -268,25 +310,41 @@ make_bridge() {
 	return 1
 }
 
-# The way back, less the bridges that the change did not make, and less ports of bridges that are gone: at the
-# name of such a one ip ends, also with -force.
+# Sets way to the way back, less the bridges that the change did not make, and less ports of bridges that are gone: at
+# the name of such a one ip ends, also with -force.
 way_back() {
-	local line
-	# shellcheck disable=SC2094 # both only read
-	while read -r line; do
+	local line text planned made='' IFS="$NL"
+	way=
+	read_text "$T/new/bridges" || return 1
+	planned=$NL$text
+	if [ -e "$T/made" ]; then
+		while IFS= read -r line; do made=$made$line$NL; done <"$T/made" || return 1
+	fi
+	read_text "$T/pre/bridges" || return 1
+	set -f
+	for line in $text; do
 		case $line in
-		'link del dev '*) grep -qs "^link add name ${line#link del dev } " "$T/new/bridges" && ! grep -qsxF "${line#link del dev }" "$T/made" && continue ;;
-		'link set dev '*' master '*) [ -e "/sys/class/net/${line##* }" ] || grep -q "^link add name ${line##* } " "$T/pre/bridges" || continue ;;
+		'link del dev '*)
+			case $planned in *"${NL}link add name ${line#link del dev } "*)
+				case $NL$made in *"$NL${line#link del dev }$NL"*) ;; *) continue ;; esac
+				;;
+			esac
+			;;
+		'link set dev '*' master '*)
+			[ -e "/sys/class/net/${line##* }" ] || case $NL$text in *"${NL}link add name ${line##* } "*) ;; *) continue ;; esac
+			;;
 		esac
-		printf '%s\n' "$line"
-	done <"$T/pre/bridges"
+		way=$way$line$NL
+	done
+	set +f
 }
 
 # Sets came to the guests that came since the plan to bridges that lines $1 remove. An apply does not begin then; a
 # rollback goes back to where there was no such bridge, and says whom that leaves without one.
 newcomers() {
-	local line port bridge IFS="$NL"
+	local line port bridge text IFS="$NL"
 	came=
+	read_text "$T/new/bridges" || return 1
 	set -f
 	# shellcheck disable=SC2086 # a line each
 	set -- $1
@@ -297,25 +355,65 @@ newcomers() {
 		for port in "/sys/class/net/$bridge/brif"/*; do
 			[ -e "$port" ] || continue
 			port=${port##*/}
-			grep -qxF -e "link set dev $port nomaster" -e "link set dev $port master $bridge" "$T/new/bridges" ||
-				came="$came$port has become a port of $bridge$NL"
+			case $NL$text$NL in
+			*"${NL}link set dev $port nomaster$NL"* | *"${NL}link set dev $port master $bridge$NL"*) ;;
+			*) came="$came$port has become a port of $bridge$NL" ;;
+			esac
 		done
 	done
 }
 
-# Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
-roll_back() {
-	local part bad=0
-	for part in bridges rules keys links; do "restore_$part" || bad=1; done
+# The rules of family $1. Nothing is loaded of what cannot be read: an empty text would take all of ours away, and the
+# look at it afterwards would find that it is so.
+restore_family() {
+	local own foreign text bad=0
+	read_text "$T/pre/foreign$1" && foreign=$text && read_text "$T/pre/own$1" ||
+		{ say "the $(ipt_number "$1") rules that were there before cannot be read"; return 1; }
+	own=$text
+	case $own in *KVMFW-*) ;; *) holds "$T/new/want$1" || [ -n "$foreign" ] || return 0 ;; esac
+	ipt_family "$1" || { [ -z "$own" ]; return; }
+	# Connections that are open are worth a try, and no reason to stay with what failed.
+	with_flows "$own" "$T/pre/flows$1" || text=$own
+	with_foreign "$text" "$foreign"
+	ipt_load "$1" "$text" || bad=1
+	with_foreign "$own" "$foreign"
+	ipt_save && ipt_is "$live" "$text" || bad=1
+	tidy_tables "$1" "$T/pre/tables$1"
 	return $bad
 }
 
+# Sets lines to what makes ports of their bridges again those that lost it; one that is a port of another by now was
+# moved by its owner.
+ports_to_return() {
+	local line port bridge text IFS="$NL"
+	lines=
+	read_text "$T/pre/ports" || return 1
+	for line in $text; do
+		bridge=${line##* } port=${line#link set dev }
+		port=${port%% *}
+		[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] && [ -e "/sys/class/net/$bridge" ] || continue
+		lines="${lines}link set dev $port master $bridge$NL"
+	done
+}
+
+# Sets missing to the recorded addresses that are not there.
+missing_addresses() {
+	local line text IFS="$NL"
+	missing=
+	device_addresses && read_text "$T/pre/addresses" || return 1
+	for line in $text; do
+		case $NL$addresses in *"$NL$line$NL"*) ;; *) missing=$missing$line$NL ;; esac
+	done
+}
+
+# The links, with their ports and addresses.
 restore_bridges() {
-	local missing lost
-	[ -s "$T/pre/bridges" ] || return 0
-	newcomers "$(way_back)"
+	local missing lost said way came lines bad=0
+	holds "$T/pre/bridges" || return 0
+	way_back && newcomers "$way" || { say "the way back of the bridges cannot be read"; return 1; }
 	if [ -n "$came" ]; then
-		lost=$(cat "$T/reason" 2>/dev/null)
+		first_line "$T/reason"
+		lost=$line
 		while [ -n "$came" ]; do
 			lost="$lost; ${came%%"$NL"*}, which went with this change"
 			came=${came#*"$NL"}
@@ -325,39 +423,41 @@ restore_bridges() {
 	fi
 	# First who configures links forgets the change: else it acts on it while it is taken back.
 	take_back_window
-	bridge_batch "$(way_back)" -force
-	# Ports that lost their bridge; one that is a port of another by now was moved by its owner.
-	while read -r _ _ _ port _ bridge; do
-		[ -e "/sys/class/net/$port" ] && [ ! -e "/sys/class/net/$port/brport" ] && [ -e "/sys/class/net/$bridge" ] || continue
-		echo "link set dev $port master $bridge"
-	done <"$T/pre/ports" | ip -force -batch - >/dev/null 2>&1
-	missing=$(device_addresses | awk 'NR == FNR { now[$0] = 1; next } !($0 in now)' - "$T/pre/addresses")
-	if [ -n "$missing" ]; then
-		say "after the rollback not back: $(echo "$missing" | head -n 3 | tr '\n' ' ')"
-		return 1
+	way_back && bridge_batch "$way" -force || bad=1
+	if ! ports_to_return; then
+		say "the ports of the bridges that were there before cannot be read"
+		bad=1
+	elif [ -n "$lines" ]; then
+		batch_turn "${IP:-ip}" "$lines" -force || bad=1
 	fi
+	if ! missing_addresses; then
+		say "after the rollback nobody can tell whether the addresses are back"
+		bad=1
+	elif [ -n "$missing" ]; then
+		say "after the rollback not back: $(printf '%s' "$missing" | head -n 3 | tr '\n' ' ')"
+		bad=1
+	fi
+	return $bad
+}
+
+# Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
+roll_back() {
+	local part bad=0
+	for part in bridges rules keys links; do "restore_$part" || bad=1; done
+	return $bad
 }
 
 restore_rules() {
-	local family bad=0 foreign own text
-	for family in 4 6; do
-		foreign=$(cat "$T/pre/foreign$family" 2>/dev/null)
-		[ -s "$T/new/want$family" ] || [ -n "$foreign" ] || grep -q KVMFW- "$T/pre/own$family" || continue
-		ipt_family $family || continue
-		own=$(cat "$T/pre/own$family")
-		with_flows "$own" "$T/pre/flows$family"
-		with_foreign "$text" "$foreign"
-		ipt_load $family "$text" || bad=1
-		with_foreign "$own" "$foreign"
-		ipt_save && ipt_is "$live" "$text" || bad=1
-		tidy_tables $family "$T/pre/tables$family"
-	done
+	local family bad=0
+	for family in 4 6; do restore_family $family || bad=1; done
 	return $bad
 }
 
 restore_keys() {
+	local text
 	write_keys "$T/pre/sysctl" /dev/null
-	write_keys "$T/pre/sysctl.side" /dev/null
+	read_text "$T/pre/sysctl.side" || { say "the sysctl keys that were there before cannot be read"; return 1; }
+	write_lines "$text" /dev/null
 	# Writing one key can set others; a second pass finds them.
 	write_keys "$T/pre/sysctl" /dev/null
 	if ! keys_that_differ "$T/pre/sysctl"; then
@@ -371,5 +471,5 @@ restore_keys() {
 
 # Last of all, who would make a bridge anew that is not there: it may not answer.
 restore_links() {
-	[ ! -s "$T/pre/bridges" ] || loud_profiles
+	! holds "$T/pre/bridges" || loud_profiles
 }

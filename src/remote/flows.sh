@@ -15,21 +15,21 @@ tracks() {
 # of what is live, not of the generation: no plan sees them, no boot loads them.
 # Sets saved where ipt_save has told what is live, and nothing was done since.
 warm_up() {
-	local sockets tries=0
+	local sockets tries=0 open text
 	saved=
-	true >"$T/flows$1" || return 0
+	put_text "$T/flows$1" '' || return 0
 	tracks "$2" || return 0
 	! ipt_save || saved=yes
 	if [ -n "$saved" ] && tracks "$live"; then
 		# Once more those that an earlier apply let pass and that are still open.
-		[ -s "$T/pre/flows$1" ] || return 0
-		flows "$1" | grep -xF -f "$T/pre/flows$1" >"$T/flows$1"
+		holds "$T/pre/flows$1" || return 0
+		open_flows "$1" && read_text "$T/pre/flows$1" && only_flows_of "$text" && put_text "$T/flows$1" "$open" ||
+			failed "the connections that are open cannot be told"
 		return 0
 	fi
-	flows "$1" >"$T/flows$1"
-	[ -s "$T/flows$1" ] || return 0
+	open_flows "$1" && put_text "$T/flows$1" "$open" || failed "the connections that are open cannot be told"
+	[ -n "$open" ] || return 0
 	saved=
-	sockets=$(($(wc -l <"$T/flows$1") / 2))
 	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$T/log"
 	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
@@ -42,18 +42,23 @@ warm_up() {
 
 MOST_FLOWS=1000
 
-# The open TCP connections of family $1 as rules, one for each direction. Those of sshd are let in as
-# new ones too. None of them lets a SYN pass: what is left of a closed connection opens nothing.
-flows() {
+# Sets open to the open TCP connections of family $1 as rules, one for each direction, and sockets to how many they are.
+# Those of sshd are let in as new ones too. None of the rules lets a SYN pass: what is left of a closed connection opens
+# nothing.
+open_flows() {
+	local said whole
+	open='' sockets=0
 	have ss || return 0
 	first_line "$T/ssh"
-	ss -tn state connected 2>/dev/null | awk -v family="$1" -v ssh="${line##* }" -v most=$MOST_FLOWS '
+	said=$(ss -tn state connected 2>/dev/null) || return 1
+	said=$(awk -v family="$1" -v ssh="${line##* }" -v most=$MOST_FLOWS '
 		function address(end) { sub(/:[0-9]+$/, "", end); gsub(/[][]/, "", end); sub(/^::ffff:/, "", end); return end }
 		function port(end) { sub(/.*:/, "", end); return end }
 		function rule(s, sport, d, dport) {
 			return "-A KVMFW--flows -s " s (family == 6 ? "/128" : "/32") " -d " d (family == 6 ? "/128" : "/32") \
 				" -p tcp -m tcp --sport " sport " --dport " dport " ! --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"
 		}
+		{ last = $0 }
 		$1 !~ /^(ESTAB|CLOSE-WAIT|FIN-WAIT-[12]|LAST-ACK)$/ { next }
 		{
 			gsub(/%[^]:]*/, "")
@@ -62,15 +67,45 @@ flows() {
 			count++
 			print rule(there, port($5), here, port($4))
 			print rule(here, port($4), there, port($5))
-		}'
+		}
+		END { print count + 0; if (last == "#end") print last }' <<-SOCKETS
+			$said
+			#end
+		SOCKETS
+	) && whole_output "$said" || return 1
+	sockets=${whole##*"$NL"}
+	case $whole in *"$NL"*) open=${whole%"$NL"*} ;; esac
+}
+
+# Sets open to those of its lines that are lines of $1 too.
+only_flows_of() {
+	local whole
+	open=$(awk '
+		{ last = $0 }
+		$0 == "=" { rest = 1; next }
+		!rest { was[$0]; next }
+		$0 in was
+		END { if (last == "#end") print last }' <<-TEXTS
+			$1
+			=
+			$open
+			#end
+		TEXTS
+	) && whole_output "$open" || return 1
+	open=$whole
 }
 
 # Sets text to own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
 with_flows() {
-	text=$1
-	[ -s "$2" ] || return 0
-	text=$(printf '%s\n' "$1" | awk '
-		{ print }
+	local whole
+	read_text "$2" || return 1
+	[ -n "$text" ] || { text=$1; return 0; }
+	text=$(awk '
+		{ last = $0 }
+		$0 == "=" { rest = 1; next }
+		!rest { flow[++n] = $0; next }
+		/^COMMIT/ && table == "*filter" { for (i = 1; i <= n; i++) print flow[i] }
+		$0 != "#end" { print }
 		/^\*/ { table = $0; if (table == "*filter") print ":KVMFW--flows -" }
 		table != "*filter" || !/^-A KVMFW-/ || !/ESTABLISHED/ || !/ -j ACCEPT$/ { next }
 		{
@@ -78,8 +113,12 @@ with_flows() {
 			gsub(/ -m comment --comment/, "")
 			if (sub(/ -m (state --state|conntrack --ctstate) [A-Z,]*ESTABLISHED[A-Z,]*/, "") && sub(/ -j ACCEPT$/, " -j KVMFW--flows")) print
 		}
-	' | awk -v file="$2" '
-		/^\*/ { table = $0 }
-		/^COMMIT/ && table == "*filter" { while ((getline rule < file) > 0) print rule }
-		{ print }')
+		END { if (last == "#end") print last }' <<-TEXTS
+			$text
+			=
+			$1
+			#end
+		TEXTS
+	) && whole_output "$text" || return 1
+	text=$whole
 }

@@ -15,6 +15,16 @@ txn() {
 	[ -n "$ID" ] && [ -d "$T" ]
 }
 
+# Sets id to the transaction that is open. Which one that is takes no program, which might fail and say nothing.
+open_id() {
+	local folder
+	id=
+	[ -L $VAR/open ] || return 0
+	for folder in "$VAR"/txn/*; do
+		[ ! "$folder" -ef $VAR/open ] || id=${folder##*/}
+	done
+}
+
 # Sets owner to who the controller says it is.
 owner() {
 	first_line "$T/owner"
@@ -60,6 +70,8 @@ limit() {
 	while IFS='=' read -r name value; do
 		if [ "$name" = "$1" ]; then limit=$value; fi
 	done <"$T/limits"
+	# A deadline there has to be.
+	case $limit in '' | *[!0-9]*) limit=60 ;; esac
 }
 
 # Only one of commit and rollback becomes the decision: link(2) refuses the second.
@@ -75,13 +87,23 @@ decide() {
 	to_disk "$T" 2>/dev/null
 }
 
-decision() { first_line "$T/decision"; [ -n "$line" ] || [ -z "${undecidable-}" ] || line=rollback; }
+# Sets line to what was decided. It is one file with the word that won, which tells it without being read.
+decision() {
+	line=
+	if [ "$T/decision" -ef "$T/commit" ]; then
+		line=commit
+	elif [ "$T/decision" -ef "$T/rollback" ] || [ -n "${undecidable-}" ]; then
+		line=rollback
+	elif [ -e "$T/decision" ]; then
+		first_line "$T/decision"
+	fi
+}
 
 # Away with the candidate of a transaction that did not come to be.
 drop_generation() {
 	first_line "$T/generation"
 	case $line in '' | *[!0-9]*) return 0 ;; esac
-	[ "$(readlink $ETC/current)" = "generations/$line" ] || rm -rf "$ETC/generations/$line"
+	[ $ETC/current -ef "$ETC/generations/$line" ] || rm -rf "$ETC/generations/$line"
 }
 
 # What only the change wanted goes. Where /etc could not be written a moment ago, it may be by now; what is left
@@ -267,7 +289,8 @@ finish() {
 		done
 		rm -f "$T/state"
 		clear_away
-		close_txn "rolled_back: $(cat "$T/reason" 2>/dev/null)"
+		first_line "$T/reason"
+		close_txn "rolled_back: $line"
 		;;
 	esac
 }
@@ -320,8 +343,9 @@ shout() {
 
 # A transaction that nobody watches any more: both guards dead, or the host was booted since.
 recover() {
-	local mine=$ID
-	txn "$(basename "$(readlink $VAR/open)")" || { rm -f $VAR/open; txn "$mine"; return; }
+	local mine=$ID id
+	open_id
+	txn "$id" || { rm -f $VAR/open; txn "$mine"; return; }
 	[ ! -e "$T/done" ] || { put_away; txn "$mine"; return; }
 	say "recovering $ID, left open"
 	[ -e "$T/decision" ] || decide rollback "its guard is gone"

@@ -4,7 +4,7 @@
 history() {
 	local folder
 	section history
-	tail -n 200 $VAR/history 2>/dev/null
+	[ ! -e $VAR/history ] || tail -n 200 $VAR/history || refuse unreadable "$VAR/history cannot be read"
 	section current
 	folder=$(readlink $ETC/current 2>/dev/null)
 	printf '%s\n' "${folder##*/}"

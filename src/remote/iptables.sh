@@ -34,6 +34,7 @@ function target_of(rule,   words, n, i) {
 
 # Reads iptables-save, prints our part of it: all policies, our chains, hooks with their numbers.
 OWN_AWK=$TARGET_AWK'
+{ last = $0 }
 function flush_table(  i) {
 	if (table == "") return
 	print "*" table
@@ -56,14 +57,16 @@ $1 == ":KVMFW--flows" || $2 == "KVMFW--flows" || / -j KVMFW--flows$/ { next }
 	target = target_of($0)
 	if (target ~ /^KVMFW-/) hook[++nhook] = "^" $2 " " index_of[$2] " " target " " substr($0, length($2) + 5)
 }
-END { flush_table() }
+END { flush_table(); if (last == "#end") print last }
 '
 
-# Reads the live save, a line "=", then the own text that is wanted, and foreign text (only with foreign=1);
-# prints what iptables-restore
-# --noflush has to be given, table by table, and nothing for a table that is as it should be.
+# Reads the live save, a line "=", then the own text that is wanted, and foreign text (only with foreign=1), and a
+# line "#end"; prints what iptables-restore
+# --noflush has to be given, table by table, and nothing for a table that is as it should be; then "#end", unless the
+# input was cut off: half of it would pass for a wish to have less, and no output for "all is as it should be".
 # A policy that the goal does not name stays as it is.
 CHANGE_AWK=$TARGET_AWK'
+{ last = $0 }
 BEGIN {
 	order[1] = "raw"; order[2] = "mangle"; order[3] = "nat"; order[4] = "filter"; order[5] = "security"
 }
@@ -286,7 +289,9 @@ function same_text(one, other,   a, b, line, more) {
 END {
 	if (foreign) for (key in count) count_live[key] = count[key]
 	for (o = 1; o <= 5; o++) if (only == "" || only == order[o]) change(order[o])
-	if (look) exit differs || !same_text(asked_text, kept_text) ? 3 : 0
+	if (look && !goal) exit 1
+	if (look) exit differs || last !~ /^#end [0-9]+$/ || !same_text(asked_text, kept_text) ? 3 : 0
+	if (last == "#end") print last
 }
 '
 
@@ -337,8 +342,13 @@ ipt_family() {
 # Sets live to what iptables-save says. No -t: on legacy that would register the table. A save that fails, or
 # that says it cannot show a table, is not an empty host.
 ipt_save() {
-	live=$("$ipt-save" 2>/dev/null) || return 1
-	case $live in *'is incompatible'*) return 1 ;; esac
+	live=$("$ipt-save" 2>/dev/null) || { live='' && return 1; }
+	case $live in
+	*'is incompatible'*) return 2 ;;
+	# The date behind it is 24 characters long.
+	'' | *'# Completed on '????????????????????????) ;;
+	*) live='' && return 1 ;;
+	esac
 }
 
 # Sets live to what ipt_save said of family $1 the first time in this process: what a transaction compares with
@@ -357,15 +367,18 @@ ipt_saved() {
 
 # Sets own to our part of save $1.
 ipt_own() {
+	local whole
 	own=$(awk "$OWN_AWK" <<-SAVE
 		$1
+		#end
 	SAVE
-	)
+	) && whole_output "$own" || return 1
+	own=$whole
 }
 
 # Sets change to what makes live save $1 own text $2, in table $3 only (empty: in all).
 ipt_change() {
-	local foreign=0
+	local foreign=0 whole
 	case $2 in
 	*"
 !"* | *"
@@ -378,8 +391,12 @@ ipt_change() {
 		$1
 		=
 		$2
+		#end
 	TEXTS
-	) || change=$(printf '%s\n=\n%s\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$CHANGE_AWK")
+	) && whole_output "$change" || {
+		change=$(printf '%s\n=\n%s\n#end\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$CHANGE_AWK") && whole_output "$change" || return 1
+	}
+	change=$whole
 }
 
 # Whether live save $1 is as own text $2 says.

@@ -1,8 +1,11 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # sysctl keys: what they are, what differs from what is wanted, and writing that.
 
+# Sets lines to KEY=VALUE of the three keys of br_netfilter, with value $1.
 bridge_keys() {
-	for key in iptables ip6tables arptables; do printf 'net/bridge/bridge-nf-call-%s=%s\n' "$key" "$1"; done
+	local key
+	lines=
+	for key in iptables ip6tables arptables; do lines=${lines}net/bridge/bridge-nf-call-$key=$1$NL; done
 }
 
 # Calls $1 with lines $2, some at a time: no command takes any number of arguments. Sets IFS to a newline for it, and
@@ -24,10 +27,22 @@ by_parts() {
 # Sets values to what sysctl keys $1 are, less those that are not there: lines /proc/sys/KEY:VALUE. Not by `read`: the
 # kernel gives it the first byte of a number and then the end. Fails where nobody could look, which is no answer.
 values_of() {
-	local key paths=''
+	local key paths='' missing=''
 	for key in $1; do paths=$paths/proc/sys/$key$NL; done
+	grep_values "$paths" || return 1
+	# What is there and was not read is asked for once more: some keys cannot be read, but grep may have been cut off too.
+	for key in $paths; do
+		case $NL$values in *"$NL$key:"*) ;; *) [ ! -r "$key" ] || missing=$missing$key$NL ;; esac
+	done
+	[ -n "$missing" ] || return 0
+	paths=$values
+	grep_values "$missing" || return 1
+	values=$paths${paths:+$NL}$values
+}
+
+grep_values() {
 	# shellcheck disable=SC2086 # one each
-	values=$(grep -sH '' /dev/null $paths)
+	values=$(grep -sH '' /dev/null $1)
 	case $? in 0 | 1 | 2) ;; *) return 1 ;; esac
 }
 
@@ -47,7 +62,6 @@ print_values() {
 # nobody could look.
 keys_that_differ() {
 	differ=
-	[ -s "$1" ] || return 0
 	lines_of "$1" && by_parts add_differing "$lines"
 }
 
@@ -77,16 +91,23 @@ single_spaces() {
 	spaced="$*"
 }
 
+# Writes the KEY=VALUE lines of file $1 that are not so; what the kernel says of it goes to file $2.
 write_keys() {
+	lines_of "$1" || { say "the sysctl keys cannot be read" 2>>"${2-/dev/stderr}"; return 1; }
+	write_lines "$lines" "${2-/dev/stderr}"
+}
+
+write_lines() {
 	local line rc=0 IFS="$NL"
-	keys_that_differ "$1" || { say "the sysctl keys cannot be read" 2>>"${2-/dev/stderr}"; return 1; }
+	differ=
+	by_parts add_differing "$1" || { say "the sysctl keys cannot be read" 2>>"$2"; return 1; }
 	[ -n "$differ" ] || return 0
 	set -f
 	for line in $differ; do
 		printf '%s\n' "${line#*=}" >"/proc/sys/${line%%=*}" && continue
 		say "sysctl ${line%%=*}: the kernel refused the value ${line#*=}"
 		rc=1
-	done 2>>"${2-/dev/stderr}" || rc=1
+	done 2>>"$2" || rc=1
 	set +f
 	return $rc
 }

@@ -53,17 +53,6 @@ first_line() {
 	:
 } 2>/dev/null
 
-# Sets lines to what file $1 holds. A short one costs no process; of a long one dash would read each byte alone.
-lines_of() {
-	local n=0
-	lines=
-	# shellcheck disable=SC2094 # both only read
-	while IFS= read -r line; do
-		[ $((n += 1)) -le 20 ] || { lines=$(cat "$1"); return; }
-		lines=$lines$line$NL
-	done <"$1"
-}
-
 # Files of ours hold a text and, as their last line, how many bytes it has: `#end 120`. A file that is missing, that
 # cannot be read or that is cut off so never passes for one that holds less, or nothing.
 
@@ -84,10 +73,24 @@ read_text() {
 		[ $((n += 1)) -le 20 ] || { got=$(cat "$1") || return 1; got=$got$NL line=; break; }
 		got=$got$line$NL
 	done 2>/dev/null <"$1" || return 1
-	got=$got$line
-	line=${got%'#end '*}
-	[ "$got" = "$line#end ${#line}$NL" ] || return 1
-	text=${line%"$NL"}
+	whole_text "$got$line"
+}
+
+# Sets text to what stands before the last line of $1, a text in that form. Fails where there is no such line, or it
+# tells of another number of bytes.
+whole_text() {
+	local before=${1%'#end '*}
+	text=
+	[ "$1" = "$before#end ${#before}$NL" ] || return 1
+	text=${before%"$NL"}
+}
+
+# Sets lines to what file $1 of ours holds, each with its line break.
+lines_of() {
+	local text
+	lines=
+	read_text "$1" || return 1
+	lines=${text:+$text$NL}
 }
 
 # Whether file $1 of ours holds more than nothing. Yes, where that cannot be told: whoever goes on to read it fails.
@@ -96,11 +99,11 @@ holds() {
 	[ "$line" != '#end 0' ]
 }
 
-# Sets text to the output $1 of a program of ours that prints `#end` as its last line, without that line. The status
+# Sets whole to the output $1 of a program of ours that prints `#end` as its last line, without that line. The status
 # of a program tells of its death, and not of an input or an output that was cut off.
 whole_output() {
-	text=
-	case $1 in '#end') ;; *"$NL#end") text=${1%"$NL#end"} ;; *) return 1 ;; esac
+	whole=
+	case $1 in '#end') ;; *"$NL#end") whole=${1%"$NL#end"} ;; *) return 1 ;; esac
 }
 
 # Hundredths of a second since boot: no clock jump moves it.

@@ -45,16 +45,14 @@ stage() {
 	prove_netplan
 	chmod a+rX $ETC $ETC/generations "$G" "$G/sysctl.d" "$G/net" "$@"
 	for family in 4 6; do
-		true >"$T/pre/tables$family"
-		ipt_family $family || continue
-		ipt_saved $family || live=
-		for table in raw mangle nat filter security; do
-			case "
-$live
-" in *"
-*$table
-"*) ;; *) echo "absent $table" >>"$T/pre/tables$family" ;; esac
-		done
+		absent=
+		if ipt_family $family; then
+			ipt_saved $family || live=
+			for table in raw mangle nat filter security; do
+				case "$NL$live$NL" in *"$NL*$table$NL"*) ;; *) absent="${absent}absent $table$NL" ;; esac
+			done
+		fi
+		put_text "$T/pre/tables$family" "$absent" || refuse no_space "cannot write to $T"
 	done
 	install_boot || refuse no_boot "there is no /etc/systemd/system to put the boot units into"
 	set --
@@ -75,7 +73,8 @@ before_now() {
 	if [ -L $ETC/current ]; then
 		# The probe has read it, under the same lock.
 		link_target $ETC/current
-		now=${target:-$(readlink $ETC/current)}
+		now=${target:-$(readlink $ETC/current)} || return 1
+		[ -n "$now" ] || return 1
 	fi
 	printf '%s\n' "${now##*/}"
 }
@@ -83,14 +82,14 @@ before_now() {
 # The very transaction, in a clone of the live rules, before anything is armed.
 prove() {
 	local live predicted goal wanted foreign text
-	true >"$G/rules.v$1"
-	foreign_goal "$1"
+	put_text "$G/rules.v$1" '' || refuse no_space "cannot write to $G"
+	foreign_goal "$1" || refuse unreadable "what was taken over cannot be read"
 	ipt_family "$1" || return 0
 	if ! ipt_saved "$1"; then
-		[ ! -s "$T/new/want$1" ] || refuse dry_run "$ipt-save failed"
+		! ours_are_asked "$1" || refuse dry_run "$ipt-save failed"
 		return 0
 	fi
-	[ -s "$T/new/want$1" ] || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
+	holds "$T/new/want$1" || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
 	# The live rules are what was proven of this very text: nothing is to be loaded, and nothing to be proven.
 	case $as_proven in *"$1"*)
 		if [ -z "$foreign" ]; then
@@ -99,14 +98,14 @@ prove() {
 		fi
 		;;
 	esac
-	want_provable "$1"
+	want_provable "$1" || refuse unreadable "the rules that are wanted cannot be read"
 	case "
 $wanted" in *"
 ?"*) [ -d /proc/sys/net/bridge ] || return 0 ;; esac
 	with_foreign "$goal" "$foreign"
 	dry_known "$1" "$text" || ipt_dry "$1" "$live" "$text" ||
 		refuse dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-	goal_text "$goal" "$predicted" && printf '%s' "${goal:+$goal$NL}" >"$G/rules.v$1" || refuse no_space "cannot write to $G"
+	goal_text "$goal" "$predicted" && put_text "$G/rules.v$1" "$goal" || refuse no_space "cannot write to $G"
 	with_foreign "$goal" "$foreign"
 	ipt_is "$predicted" "$text" || refuse dry_run "the rules are not what was wanted after loading them in a dry run"
 }
@@ -163,7 +162,11 @@ outcome() {
 	if [ -e "$T/done" ]; then
 		first_line "$T/done"
 		why=
-		[ ! -e "$T/reason" ] || why=$(cat "$T/reason")
+		if [ -e "$T/reason" ]; then
+			first_line "$T/reason"
+			why=${line:-the reason that the host recorded cannot be read}
+			first_line "$T/done"
+		fi
 		[ -n "$why" ] || case $line in *': '*) why=${line#*: } ;; esac
 		if [ -z "$line" ]; then
 			# The disk was full when it ended; which way it ended is on record.
@@ -193,9 +196,16 @@ outcome() {
 
 # One line of new/checks: number, from host or not, timeout, kind, argument, port.
 run_checks() {
-	local n seconds kind what port
+	local n seconds kind what port line text IFS="$NL"
+	read_text "$T/new/checks" || refuse unreadable "the checks of this change cannot be read"
 	section "checks"
-	while read -r n seconds kind what; do
+	set -f
+	for line in $text; do
+		set +f
+		unset IFS
+		n=${line%% *} line=${line#* }
+		seconds=${line%% *} line=${line#* }
+		kind=${line%% *} what=${line#* }
 		case $kind in
 		ping) timeout "$seconds" ping -n -c 1 -W "$seconds" "$what" >/dev/null 2>&1 ;;
 		tcp)
@@ -207,7 +217,8 @@ run_checks() {
 		command) timeout "$seconds" sh -c "$what" >/dev/null 2>&1 </dev/null ;;
 		esac
 		printf '%s=%s %s\n' "$n" "$?" "$1"
-	done <"$T/new/checks"
+	done </dev/null
+	set +f
 }
 
 # Comes over a new connection, proves by the token that it is the controller, and decides.
@@ -268,8 +279,9 @@ status() {
 	printf 'generation=%s\n' "${current##*/}"
 	first_line $ETC/inventory
 	printf 'inventory=%s\n' "$line"
-	open=$(readlink $VAR/open 2>/dev/null)
-	printf 'open=%s\n' "${open##*/}"
+	open_id
+	open=$id
+	printf 'open=%s\n' "$open"
 	boot_state
 	adopted_rules
 	[ -n "$current$open" ] || unrecorded
@@ -306,65 +318,128 @@ unrecorded() {
 
 # Where what is live is not what the generation says.
 differs() {
-	local family file
+	local family text keys
 	for family in 4 6; do
-		[ -s $ETC/current/rules.v$family ] && ipt_name $family && ipt_save || continue
-		ipt_is "$live" "$(cat $ETC/current/rules.v$family)" || printf 'differs=%s\n' "$(ipt_number $family)"
+		if ! read_text $ETC/current/rules.v$family; then
+			printf 'boot_missing=%s\n' "$ETC/current/rules.v$family"
+			continue
+		fi
+		[ -n "$text" ] && ipt_name $family && ipt_save || continue
+		ipt_is "$live" "$text" || printf 'differs=%s\n' "$(ipt_number $family)"
 	done
-	file=$(mktemp) || return 0
-	generation_keys $ETC/current >"$file"
-	keys_that_differ "$file" && [ -z "$differ" ] || echo differs=sysctl
-	rm -f "$file"
+	differ=
+	generation_keys $ETC/current && by_parts add_differing "$keys" && [ -z "$differ" ] || echo differs=sysctl
 }
 
-# What the sysctl files of a generation's folder set, as PATH=VALUE.
+# Sets keys to what the sysctl files of a generation's folder set, as PATH=VALUE. Of two files that set one, the last
+# counts.
 generation_keys() {
-	cat "$1"/sysctl.d/*.conf 2>/dev/null | sed -n 's/^\([^#=]*[^ #=]\) = /\1=/p' |
-		while IFS='=' read -r key value; do
-			# As sysctl.d(5): where the first separator is a dot, dots and slashes swap.
-			case ${key%%/*} in *.*) key=$(printf '%s' "$key" | tr ./ /.) ;; esac
-			printf '%s=%s\n' "$key" "$value"
-		done
+	local file text whole
+	keys=
+	for file in "$1"/sysctl.d/*.conf; do
+		[ ! -e "$file" ] || { set -- "$@" "$file"; }
+	done
+	shift
+	[ $# -gt 0 ] || return 0
+	# As sysctl.d(5): where the first separator is a dot, dots and slashes swap.
+	text=$(awk '
+		/^[^#=]*[^ #=] = / {
+			at = index($0, " = "); key = substr($0, 1, at - 1); out = ""
+			if (key ~ /^[^\/]*\./) {
+				for (i = 1; i <= length(key); i++) {
+					c = substr(key, i, 1)
+					out = out (c == "." ? "/" : c == "/" ? "." : c)
+				}
+				key = out
+			}
+			if (!(key in value)) order[++n] = key
+			value[key] = substr($0, at + 3)
+		}
+		END { for (i = 1; i <= n; i++) print order[i] "=" value[order[i]]; print "#end" }' "$@") && whole_output "$text" || return 1
+	keys=${whole:+$whole$NL}
+}
+
+# Sets to to the generation before $1, as that recorded it, or where it did not, the newest older one that has its rules.
+generation_before() {
+	local file number
+	if [ -e "$ETC/generations/$1/before" ]; then
+		first_line "$ETC/generations/$1/before"
+		to=$line
+		[ -n "$to" ] || { say "which generation was before $1 cannot be read: name it"; return 1; }
+		return
+	fi
+	to=0
+	for file in "$ETC"/generations/*; do
+		number=${file##*/}
+		case $number in '' | *[!0-9]*) continue ;; esac
+		[ -s "$file/rules.v4" ] && [ -s "$file/rules.v6" ] || continue
+		[ "$number" -ge "$1" ] || [ "$number" -le "$to" ] || to=$number
+	done
+}
+
+# Sets goal to the policies of family $1 from before kvmfw, as own text.
+original_policies() {
+	local text line IFS="$NL"
+	goal=
+	read_text $VAR/original/policies || return 1
+	for line in $text; do
+		case $line in "$1 "*) ;; *) continue ;; esac
+		IFS=' '
+		# shellcheck disable=SC2086 # its words
+		set -- $line
+		IFS=$NL
+		goal="$goal*$2$NL:$3 $4${NL}COMMIT$NL"
+	done
+	goal=${goal%"$NL"}
+}
+
+# Sets keys to KEY=VALUE of what an undo from generation $1 to $2 sets: what that generation sets, and for keys that it
+# does not set what was there before us.
+undo_keys() {
+	local key value text was there
+	generation_keys "$ETC/generations/$2" || return 1
+	there=$NL$keys
+	read_text $VAR/original/sysctl || return 1
+	was=$NL$text$NL
+	read_text "$ETC/generations/$1/sysctl.keys" || return 1
+	for key in $text; do
+		case $there in *"$NL$key="*) continue ;; esac
+		case $was in *"$NL$key="*) ;; *) continue ;; esac
+		value=${was#*"$NL$key="}
+		keys=$keys$key=${value%%"$NL"*}$NL
+	done
 }
 
 # At the console, with the controller out of reach: back to an older generation, at once and without
 # a guard, because whoever types this sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo() {
-	local current to=${1-} family key text goal file
+	local current to=${1-} family text goal keys
 	exec 9>>$VAR/lock
 	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
-	current=$(readlink $ETC/current) || { say "this host is not managed"; return 1; }
+	[ -L $ETC/current ] || { say "this host is not managed"; return 1; }
+	current=$(readlink $ETC/current) && [ -n "$current" ] || { say "which generation boots cannot be read"; return 1; }
 	current=${current##*/}
-	[ -n "$to" ] || to=$(cat "$ETC/generations/$current/before" 2>/dev/null)
-	# shellcheck disable=SC2012
-	[ -n "$to" ] || to=$(ls -1 $ETC/generations | sort -n | awk -v now="$current" '$1 + 0 < now + 0 { last = $1 } END { print last + 0 }')
+	[ -n "$to" ] || generation_before "$current" || return 1
 	[ "$to" = 0 ] || [ -e "$ETC/generations/$to/desired.json" ] || { say "there is no generation $to"; return 1; }
 	# A disk that is full must not cut off what is loaded: nothing of it is written there.
 	for family in 4 6; do
 		ipt_family $family || continue
 		goal=
 		if [ "$to" = 0 ]; then
-			goal=$(awk -v f=$family '$1 == f { printf "*%s\n:%s %s\nCOMMIT\n", $2, $3, $4 }' $VAR/original/policies)
-		elif [ -e "$ETC/generations/$to/rules.v$family" ]; then
-			goal=$(cat "$ETC/generations/$to/rules.v$family") || { say "the $(ipt_number $family) rules of generation $to cannot be read"; return 1; }
+			original_policies $family || { say "the policies from before kvmfw cannot be read"; return 1; }
+		else
+			read_text "$ETC/generations/$to/rules.v$family" || { say "the $(ipt_number $family) rules of generation $to cannot be read: name another"; return 1; }
+			goal=$text
 		fi
-		with_foreign "$goal" "$(foreign_back $family "$to")"
+		foreign_back $family "$to" || { say "the $(ipt_number $family) rules that were taken over cannot be read"; return 1; }
+		with_foreign "$goal" "$back"
 		ipt_load $family "$text" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
 	# What the generation sets, and for keys that it does not set what was there before us: of two the last.
-	file=$(mktemp) || { say "cannot write to $TMPDIR"; return 1; }
-	{
-		while IFS= read -r key; do grep "^$key=" $VAR/original/sysctl; done <"$ETC/generations/$current/sysctl.keys"
-		generation_keys "$ETC/generations/$to"
-	} | awk '
-		{ key = substr($0, 1, index($0, "=") - 1) }
-		!(key in value) { order[++n] = key }
-		{ value[key] = $0 }
-		END { for (i = 1; i <= n; i++) print value[order[i]] }' >"$file"
-	write_keys "$file"
-	rm -f "$file"
+	undo_keys "$current" "$to" && write_lines "$keys" /dev/stderr ||
+		say "not all of the sysctl keys are back"
 	printf '%s\t%s\tconsole\tundo\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$to" "${SUDO_USER:-root}" >>$VAR/history
 	if [ "$to" = 0 ]; then
 		for family in 4 6; do ipt_family $family && tidy_tables $family $VAR/original/tables$family; done
@@ -411,7 +486,7 @@ main() {
 	boot-settle) boot_settle; return ;;
 	esac
 	id=${2-}
-	[ -n "$id" ] || id=$(basename "$(readlink $VAR/open 2>/dev/null)" 2>/dev/null)
+	[ -n "$id" ] || open_id
 	# One that is not armed yet is known only by the lock that it holds.
 	[ -n "$id" ] || id=$(sed -n 's/.* (\([^ ]*\), since [^ ]*)$/\1/p' $VAR/lock 2>/dev/null)
 	if ! txn "$id"; then
@@ -425,7 +500,8 @@ main() {
 	probe-confirm) confirm ;;
 	confirm)
 		# At the console the operator is the proof.
-		SSH_CONNECTION='' TOKEN=$(cat "$T/token")
+		first_line "$T/token"
+		SSH_CONNECTION='' TOKEN=$line
 		commit
 		;;
 	abort)

@@ -4,10 +4,12 @@
 # iptables-nft leaves empty base chains behind where there was no table before. They decide
 # nothing, but "as it was" means as it was.
 tidy_tables() {
-	local table family=ip chains
+	local table family=ip chains text
 	[ "$backend" = nft ] && have nft || return 0
 	[ "$1" = 6 ] && family=ip6
-	sed -n 's/^absent //p' "$2" 2>/dev/null | while read -r table; do
+	read_text "$2" || { say "which tables there were before cannot be read; empty ones may stay"; return 0; }
+	for table in $text; do
+		[ "$table" != absent ] || continue
 		chains=$(nft list table $family "$table" 2>/dev/null) || continue
 		# Rules, a policy or a chain of anybody: then the table is in use.
 		case $chains in *policy\ drop* | *counter* | *jump* | *comment*) continue ;; esac
@@ -43,7 +45,8 @@ persist() {
 		printf '%s\n' "$inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
 	fi
 	to_disk $ETC $ETC/inventory || return 1
-	link_files
+	# Done again at boot, where it is cut short twice.
+	link_files || link_files || say "not all of the files in /etc lead to generation $generation yet"
 	# What did not load at boot was decided anew.
 	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
 	prune
@@ -56,16 +59,18 @@ keep_text() {
 		lines_of "$VAR/original/$1" || return 1
 		case $2 in "$lines" | "$lines$NL") return 0 ;; esac
 	fi
-	printf '%s' "$2" >"$VAR/original/new/$1"
+	put_text "$VAR/original/new/$1" "$2"
 }
 
 # What was there before we first touched it, noted once.
 keep_originals() {
 	local dir=$VAR/original kept family
 	[ -d $dir/files ] && [ -d $dir/new ] || mkdir -p $dir/files $dir/new || return 1
-	true >>$dir/sysctl && true >>$dir/policies || return 1
+	[ -e $dir/sysctl ] || put_text $dir/sysctl '' || return 1
+	[ -e $dir/policies ] || put_text $dir/policies '' || return 1
 	# Each part of the input says what it is: any of the files may be empty.
 	kept=$(awk '
+		/^#end [0-9]+$/ { ended++; next }
 		part == "kept" { print; kept[substr($0, 1, index($0, "=") - 1)]; next }
 		part == "keys" { keys[++n] = $0; next }
 		part == "was" {
@@ -81,7 +86,8 @@ keep_originals() {
 		}
 		END {
 			for (i = 1; i <= n; i++) if (!(keys[i] in kept) && (keys[i] in was)) print was[keys[i]]
-			printf "#policies\n%s#end\n", policies
+			printf "#policies\n%s", policies
+			if (ended == 6) print "#end"
 		}' part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" \
 		part=policies $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6")
 	# What is cut off has no end; a disk that is full, the shell tells.
@@ -92,7 +98,7 @@ keep_originals() {
 	[ ! -e $dir/new/policies ] || set -- "$@" $dir/new/policies
 	for family in 4 6; do
 		[ ! -e $dir/tables$family ] || continue
-		lines_of "$T/pre/tables$family" && printf '%s' "$lines" >$dir/new/tables$family || return 1
+		lines_of "$T/pre/tables$family" && put_text $dir/new/tables$family "$lines" || return 1
 		set -- "$@" $dir/new/tables$family
 	done
 	# Whole on disk before it takes the place of what was there.

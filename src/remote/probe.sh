@@ -40,6 +40,8 @@ probe_state() {
 	printf 'inventory=%s\n' "$line"
 	link_target $ETC/current
 	current=$target
+	# One that cannot be read must not pass for none.
+	[ -n "$current" ] || [ ! -L $ETC/current ] || refuse unreadable_record "which generation boots cannot be read from $ETC/current"
 	printf 'generation=%s\n' "${current##*/}"
 	link_target $VAR/open
 	[ -z "$target" ] || printf 'open=%s\n' "${target##*/}"
@@ -77,7 +79,10 @@ boot_missing() {
 		echo /etc/udev/rules.d/99-kvmfw.rules
 	fi
 	for family in 4 6; do
-		[ ! -s "$ETC/current/want$family" ] || [ -s "$ETC/current/rules.v$family" ] || echo "$ETC/current/rules.v$family"
+		first_line "$ETC/current/want$family"
+		case $line in '' | '#end 0') continue ;; esac
+		first_line "$ETC/current/rules.v$family"
+		case $line in '' | '#end 0') echo "$ETC/current/rules.v$family" ;; esac
 	done
 }
 
@@ -94,7 +99,11 @@ probe_sysctl() {
 			sed -n -e 's/^--w[^ ]* \(.*\)$/\1!writeonly/p' -e 's/^-r-[^ ]* \(.*\)$/\1!readonly/p'
 	fi
 	modes=
-	[ ! -r $ETC/current/sysctl.keys ] || ask_keys <$ETC/current/sysctl.keys
+	if [ -e $ETC/current ]; then
+		keys_asked=
+		ask_keys <$ETC/current/sysctl.keys
+		[ -n "$keys_asked" ] || refuse unreadable_record "$ETC/current/sysctl.keys cannot be read; at the console of the host, \`$VAR/kvmfw.sh undo\` goes back to the generation before"
+	fi
 	# What a forecast needs whether it is declared or not.
 	ask_keys <<-'KEYS'
 		net/bridge/bridge-nf-call-iptables
@@ -123,6 +132,7 @@ probe_sysctl() {
 		# shellcheck disable=SC2086
 		exec grep -sH '' /dev/null $keys
 	)
+	case $? in 0 | 1 | 2) ;; *) refuse unreadable "the values of the sysctl keys cannot be read" ;; esac
 	read_section sysctl.d
 	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do
 		[ -e "$file" ] || [ -L "$file" ] || continue
@@ -136,9 +146,11 @@ probe_sysctl() {
 # be read or not be written.
 ask_keys() {
 	local key
-	keys_asked=yes
 	while read -r key; do
-		[ -n "$key" ] || continue
+		case $key in
+		'') continue ;;
+		'#end '*) keys_asked=yes; continue ;;
+		esac
 		[ -e "/proc/sys/$key" ] || { printf '%s!absent\n' "$key"; continue; }
 		keys="$keys$key$NL"
 		[ -n "$modes" ] || continue
@@ -157,19 +169,19 @@ print_third() { cat <&3; }
 want_provable() {
 	if [ "$1" = 4 ]; then wanted=$wanted4; else wanted=$wanted6; fi
 	if [ -z "$wanted" ]; then
-		wanted=$(want "$1" print_third && echo .)
-		case $wanted in *.) ;; *) goal=''; return 1 ;; esac
-		wanted=${wanted%.}
-		wanted=${wanted%"$NL"}
+		wanted=$(want "$1" print_third) && whole_text "$wanted$NL" || { goal=''; return 1; }
+		wanted=$text
 		if [ "$1" = 4 ]; then wanted4=$wanted; else wanted6=$wanted; fi
 	fi
 	goal=$wanted
 	case $wanted in *'?br_netfilter '*) ;; *) return 0 ;; esac
 	if [ -d /proc/sys/net/bridge ]; then
-		goal=$(printf '%s\n' "$wanted" | sed 's/^?br_netfilter //')
+		goal='s/^?br_netfilter //'
 	else
-		goal=$(printf '%s\n' "$wanted" | sed 's/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/')
+		goal='s/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/'
 	fi
+	goal=$(printf '%s\n#end\n' "$wanted" | sed "$goal") && whole_output "$goal" || { goal=''; return 1; }
+	goal=$whole
 }
 
 goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6='' dry_runs='' boot_files_asked='' as_proven=''
@@ -184,9 +196,12 @@ dry_known() {
 no_room() { refuse no_space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"; }
 
 probe_rules() {
-	local goal wanted kept=''
+	local goal wanted text kept='' unread='' saved=0
 	section "rules$1"
-	ipt_name "$1" && ipt_saved "$1"
+	if ipt_name "$1"; then
+		ipt_saved "$1"
+		saved=$?
+	fi
 	ipt_family "$1"
 	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
 	[ "$backend" = none ] && return
@@ -199,14 +214,20 @@ probe_rules() {
 	fi
 	[ -n "$looked" ] || no_room
 	want_provable "$1" || no_room
+	# A save that failed is no host without rules.
+	if [ $saved = 1 ] && { [ -n "$wanted" ] || [ -L $ETC/current ]; }; then refuse dry_run "$ipt-save failed"; fi
 	case "$goal$live" in
 	*KVMFW-* | *:[A-Z]*\ [AD][CR]*) ;;
 	*) return ;;
 	esac
 	[ -n "$goal" ] || case $live in *KVMFW-*) ;; *) return ;; esac
 	# The same is wanted, and what boots would perhaps not be that.
-	if [ -s $ETC/current/rules.v"$1" ] && [ "$(cat $ETC/current/want"$1" 2>/dev/null)" = "$wanted" ]; then
-		kept=$(cat $ETC/current/rules.v"$1")
+	if [ -L $ETC/current ]; then
+		if ! read_text $ETC/current/want"$1"; then
+			unread=yes
+		elif [ "$text" = "$wanted" ]; then
+			if read_text $ETC/current/rules.v"$1"; then kept=$text; else unread=yes; fi
+		fi
 	fi
 	section "dry$1"
 	dry_runs=yes
@@ -216,9 +237,8 @@ probe_rules() {
 	if [ $rc -eq 0 ]; then
 		if [ "$1" = 4 ]; then goal4=$goal dry4=$predicted; else goal6=$goal dry6=$predicted; fi
 	fi
-	case $rc$kept$goal in 0 | [!0]* | *kvmfw:unproven*) return ;; esac
-	[ -n "$kept" ] || return
-	if ! ipt_is "$predicted" "$kept"; then
+	case $rc$goal in [!0]* | *kvmfw:unproven*) return ;; esac
+	if [ -n "$unread" ] || [ -n "$kept" ] && ! ipt_is "$predicted" "$kept"; then
 		section "boot$1"
 		echo "$ETC/current/rules.v$1"
 	fi
@@ -227,7 +247,8 @@ probe_rules() {
 # Prints what family $1 has live. Succeeds where that is what was proven before, and what is wanted now.
 look_at_rules() {
 	looked=yes
-	if [ -s $ETC/current/rules.v"$1" ] && [ -e $ETC/current/want"$1" ]; then
+	first_line $ETC/current/rules.v"$1"
+	if [ -n "$line" ] && [ "$line" != '#end 0' ] && [ -e $ETC/current/want"$1" ]; then
 		awk -v look=1 -v asked_text=/proc/self/fd/3 -v kept_text=$ETC/current/want"$1" "$LOOK_AWK$CHANGE_AWK" - $ETC/current/rules.v"$1" <<-LIVE
 			$live
 			=
@@ -337,7 +358,9 @@ probe_vlans() {
 	done
 	if [ -z "$asked" ]; then
 		[ -s $ETC/current/boot.bridges ] || [ -s "${T-}/new/boot.bridges" ] || return 0
-		grep -qs -e '^vlan ' -e ' vlan_filtering 1$' $ETC/current/boot.bridges "${T-}/new/boot.bridges" || return 0
+		grep -qs -e '^vlan ' -e ' vlan_filtering 1$' $ETC/current/boot.bridges "${T-}/new/boot.bridges"
+		# One of the two may not be there.
+		case $? in 1 | 2) return 0 ;; esac
 	fi
 	have bridge && bridge -compressvlans -json vlan show 2>/dev/null
 	:
@@ -370,7 +393,7 @@ probe() {
 	probe_sockets
 	probe_network
 	probe_client
-	read_noted
+	read_noted || refuse unreadable "the files of this host cannot be read"
 	section end
 }
 

@@ -17,6 +17,11 @@ read_file() {
 # Of each file only the lines that matter: some hold secrets, some a hundred thousand lines.
 READ_AWK='
 function all() { while ((getline <file) > 0) print }
+# Of ours, which have an end mark.
+function ours(  end) {
+	while ((getline <file) > 0) { end = /^#end [0-9]+$/; if (!end) print }
+	if (!end) print "!unread " file
+}
 # What is set counts, comments do not; but the first line tells whose the file is.
 function settings(  n) {
 	while ((getline <file) > 0) if (++n == 1 || (!/^[ \t]*[#;]/ && /[^ \t]/)) print file ":" n ":" $0
@@ -65,6 +70,7 @@ $0 == "" { next }
 {
 	file = $0
 	if (part == "sysctl.d") settings()
+	else if (part == "original") ours()
 	else if (part == "evidence") writers()
 	else if (part == "sockets") sockets()
 	else if (part != "network") all()

@@ -63,10 +63,11 @@ leave_out() {
 				$2
 				=
 				$text
+				#end
 			TEXT
 	) || return 1
-	case $all in *"$NL=$NL"*) gone=${all#*"$NL=$NL"} ;; *) return 1 ;; esac
-	text=${all%%"$NL=$NL"*}
+	case $all in *"$NL#end$NL=$NL"*) gone=${all#*"$NL#end$NL=$NL"} ;; *) return 1 ;; esac
+	text=${all%%"$NL#end$NL=$NL"*}
 	line=$(reason)
 	IFS=$NL
 	set -f
@@ -152,21 +153,28 @@ only_rules() {
 
 # Loads what the generation has of family $1, and keeps record of what it could not; tells what is new of that.
 load_family() {
-	local program whole lines line before failures rc
-	whole=$(cat $ETC/current/rules.v"$1") || return 1
-	program=$(ipt_number "$1")
-	ipt_load_most "$1" "$whole"
-	rc=$?
-	failures="$program: " lines=
-	[ ! -s $VAR/boot.failed ] || lines=$(grep -v "^$failures" $VAR/boot.failed)
+	local program text lines line before rc unread=''
+	ipt_program "$1"
+	if ! read_text $ETC/current/rules.v"$1"; then
+		rc=1 unread=yes left='' said="$ETC/current/rules.v$1 cannot be read"
+	elif [ -z "$text" ]; then
+		return 0
+	else
+		ipt_load_most "$1" "$text"
+		rc=$?
+	fi
+	lines_without "$program: " $VAR/boot.failed
 	if [ $rc -ne 0 ]; then
 		shout "the $program rules did not load, the host may be open: $said"
-		lines="${lines:+$lines$NL}$failures$said"
+		lines="$lines$program: $said"
 	fi
-	keep_lines "$lines" $VAR/boot.failed
-	before=$(cat $VAR/boot.left 2>/dev/null)
-	lines=$(printf '%s\n' "$before" | grep -v "^$program ")
-	keep_lines "${lines:+$lines$NL}${left%"$NL"}" $VAR/boot.left
+	keep_lines "${lines%"$NL"}" $VAR/boot.failed
+	[ -z "$unread" ] || return 1
+	lines_without '' $VAR/boot.left
+	before=$lines
+	lines_without "$program " $VAR/boot.left
+	lines=$lines$left
+	keep_lines "${lines%"$NL"}" $VAR/boot.left
 	while IFS= read -r line; do
 		case "$NL$before$NL" in *"$NL$line$NL"*) continue ;; esac
 		[ -z "$line" ] || shout "this rule does not load yet and is left out until it does: ${line%%	*} (${line#*	})"
@@ -176,11 +184,25 @@ load_family() {
 	[ $rc -eq 0 ] && [ -z "$left" ]
 }
 
+# Sets program to the program of family $1.
+ipt_program() { if [ "$1" = 6 ]; then program=ip6tables; else program=iptables; fi; }
+
+# Sets lines to those of file $2 that do not begin with $1; of a file that is not there, none.
+lines_without() {
+	local line
+	lines=
+	[ -e "$2" ] || return 0
+	while IFS= read -r line; do
+		case $line in "${1:-$NL}"*) ;; *) lines=$lines$line$NL ;; esac
+	done <"$2"
+}
+
 # Makes lines $1 what file $2 holds; no lines, no file.
 keep_lines() {
-	local lines=${1#"$NL"}
-	if [ -n "$lines" ]; then
-		[ "$(cat "$2" 2>/dev/null)" = "$lines" ] || { printf '%s\n' "$lines" >"$2.new" && mv -f "$2.new" "$2"; }
+	local lines
+	lines_without '' "$2"
+	if [ -n "$1" ]; then
+		[ "$lines" = "$1$NL" ] || { printf '%s\n' "$1" >"$2.new" && mv -f "$2.new" "$2"; }
 	elif [ -e "$2" ]; then
 		rm -f "$2"
 	fi
@@ -188,18 +210,22 @@ keep_lines() {
 
 # At boot, the rules of the generation. Fails until all of them are loaded.
 boot_load() {
-	local family failed=0
-	[ -e $ETC/current ] || return 0
+	local family module text failed=0
+	# A link that leads nowhere is a generation that is lost, not none.
+	[ -L $ETC/current ] || return 0
 	# Somebody may start the unit at any time: a transaction that is under way loads its own rules.
 	if [ -r $VAR/lock ]; then
 		exec 9<$VAR/lock
 		flock -n 9 || return 0
 	fi
-	while read -r module; do modprobe "$module"; done <$ETC/current/boot.modules
-	for family in 4 6; do
-		[ -s $ETC/current/rules.v$family ] || continue
-		load_family $family || failed=1
-	done
+	if read_text $ETC/current/boot.modules; then
+		for module in $text; do modprobe "$module"; done
+	else
+		failed=1
+		say "$ETC/current/boot.modules cannot be read"
+		echo "modules: $ETC/current/boot.modules cannot be read" >>$VAR/boot.failed
+	fi
+	for family in 4 6; do load_family $family || failed=1; done
 	return $failed
 }
 
@@ -230,23 +256,27 @@ boot_settle() {
 
 # One look at family $1. Fails when it has repaired too often.
 settle_rules() {
-	local whole now_left taken program rc
-	[ -s $ETC/current/rules.v"$1" ] && ipt_name "$1" && ipt_save || return 0
-	whole=$(cat $ETC/current/rules.v"$1") || return 0
-	program=$(ipt_number "$1")
-	now_left=$(sed -n "s/^$program \([^	]*\)	.*/\1/p" $VAR/boot.left 2>/dev/null)
+	local all now_left='' taken program text lines line rc
+	# What cannot be read now, the next turn may read.
+	read_text $ETC/current/rules.v"$1" && [ -n "$text" ] && ipt_name "$1" && ipt_save || return 0
+	all=$text
+	ipt_program "$1"
+	[ ! -e $VAR/boot.left ] || while IFS= read -r line; do
+		case $line in "$program "*) line=${line#"$program "} now_left=$now_left${line%%	*}$NL ;; esac
+	done <$VAR/boot.left
+	now_left=${now_left%"$NL"}
 	taken=yes
-	if ipt_is "$live" "$whole"; then
+	if ipt_is "$live" "$all"; then
 		[ -n "$now_left" ] || grep -qs "^$program: " $VAR/boot.failed || return 0
 		taken=
-	elif [ -n "$now_left" ] && ipt_is "$live" "$(without_rules "$whole" "$now_left")"; then
+	elif [ -n "$now_left" ] && without_rules "$all" "$now_left" && ipt_is "$live" "$text"; then
 		# Only what could not be loaded is to be loaded; that costs more than a look.
 		[ $turn -le 10 ] || [ $((turn % 5)) -eq 0 ] || [ "$pause" = 30 ] || return 0
 		taken=
 	fi
 	[ -r $VAR/lock ] || return 0
 	exec 9<$VAR/lock
-	if ! flock -n 9 || [ -L $VAR/open ] || [ "$(cat $ETC/current/rules.v"$1" 2>/dev/null)" != "$whole" ]; then
+	if ! flock -n 9 || [ -L $VAR/open ] || ! read_text $ETC/current/rules.v"$1" || [ "$text" != "$all" ]; then
 		exec 9<&-
 		return 0
 	fi
@@ -282,9 +312,11 @@ tell() {
 	:
 }
 
-# Own text $1 less lines $2, `TABLE RULE` each.
+# Sets text to own text $1 less lines $2, `TABLE RULE` each.
 without_rules() {
-	awk '
+	local whole
+	text=$(awk '
+		{ last = $0 }
 		!rest && $0 == "=" { rest = 1; next }
 		!rest { gone[$0]++; next }
 		/^\*/ { table = substr($1, 2) }
@@ -293,5 +325,8 @@ without_rules() {
 			$2
 			=
 			$1
+			#end
 		TEXTS
+	) && whole_output "$text" || return 1
+	text=$whole
 }

@@ -65,8 +65,8 @@ guard_in_session() {
 # A port of a bridge that goes is nobody's afterwards.
 ports_forgotten() {
     space 'guest started' 'recorded,staged' 'check fails,well'
-    plant src/remote/change.sh 1 $'\t\techo "link set dev $port master $bridge"' $'\t\t:'
-    plant src/remote/change.sh 1 $'\t\tnewcomers "$lines"' $'\t\tcame='
+    plant src/remote/change.sh 1 $'\t\tlines="${lines}link set dev $port master $bridge$NL"' $'\t\t:'
+    plant src/remote/change.sh 1 $'\t\tnewcomers "$lines" || failed "cannot read what is to be done"' $'\t\tcame='
 }
 
 all='no_fence old_connection move_for_link no_sync early_persist late_snapshot guard_in_session ports_forgotten'

@@ -8,6 +8,7 @@ mod disk;
 mod leftovers;
 mod lock;
 mod mended;
+mod misread;
 mod open;
 mod power;
 mod rollback;
