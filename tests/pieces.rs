@@ -265,7 +265,7 @@ fn a_way_back_that_is_cut_off_is_no_snapshot() {
     }
     // The disk is full while that is written, and no more for what comes then.
     let script = format!(
-        "NONCE=x\n{LIB}\n{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && put_text $T/new/want4 ''\n\
+        "NONCE=x\n{LIB}\n{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && put_text $T/new/want4 ''\n\
          for f in sysctl.keys modules devices; do put_text $T/new/$f ''; done\n\
          [ \"$ROOM\" = yes ] || cat /dev/zero 2>/dev/null >/root/full\n\
          backend=none\nipt_family() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_saved() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
@@ -274,6 +274,7 @@ fn a_way_back_that_is_cut_off_is_no_snapshot() {
          snapshot 2>/dev/null && echo \"whole $(grep -c '^+-A OLD ' $T/pre/foreign4)\"\n",
         include_str!("../src/remote/adopt.sh"),
         include_str!("../src/remote/keys.sh"),
+        include_str!("../src/remote/effects.sh"),
         include_str!("../src/remote/change.sh"),
     );
     assert_eq!(without_room(&format!("ROOM=yes\n{script}")), "whole 20\n".repeat(3));

@@ -92,7 +92,7 @@ snapshot_rules() {
 
 # Everything that a rollback puts back, read before anything is touched.
 snapshot() {
-	local family port bridge name value values side=''
+	local family port bridge name value values keys
 	for family in 4 6; do snapshot_rules $family || return 1; done
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
@@ -108,31 +108,16 @@ snapshot() {
 	done
 	put_text "$T/pre/ports" "$values" || return 1
 	lines_of "$T/new/sysctl.keys" || return 1
-	case $lines in *ip_forward* | */forwarding*) side=yes ;; esac
-	values=$(live_keys "$lines") || return 1
+	keys=$lines
+	values=$(live_keys "$keys") || return 1
 	# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
 	if holds "$T/new/modules" && [ ! -d /proc/sys/net/bridge ]; then
 		bridge_keys 0
 		values=$values${values:+$NL}$lines
 	fi
 	put_text "$T/pre/sysctl" "$values" || return 1
-	# Forwarding writes to other keys as well, of every interface, and its inverse does not undo that.
-	# Those go back too, but others may write them meanwhile: they are no measure of success.
-	values=
-	[ -z "$side" ] || values=$(side_keys) || return 1
-	put_text "$T/pre/sysctl.side" "$values" || return 1
+	snapshot_side_effects "$keys" || return 1
 	device_addresses && put_text "$T/pre/addresses" "$addresses"
-}
-
-# Prints KEY=VALUE of what forwarding writes to as well. Some keys there cannot be read, and grep says so by its status.
-side_keys() {
-	local key name keys=''
-	for name in forwarding accept_redirects send_redirects proxy_ndp; do
-		for key in /proc/sys/net/ipv4/conf/*/"$name" /proc/sys/net/ipv6/conf/*/"$name"; do
-			[ ! -e "$key" ] || keys=$keys${key#/proc/sys/}$NL
-		done
-	done
-	live_keys "$keys"
 }
 
 # Sets addresses to those of the links that this transaction touches.
@@ -454,19 +439,16 @@ restore_rules() {
 }
 
 restore_keys() {
-	local text
 	write_keys "$T/pre/sysctl" /dev/null
-	read_text "$T/pre/sysctl.side" || { say "the sysctl keys that were there before cannot be read"; return 1; }
-	write_lines "$text" /dev/null
-	# Writing one key can set others; a second pass finds them.
-	write_keys "$T/pre/sysctl" /dev/null
+	restore_side_effects || return 1
 	if ! keys_that_differ "$T/pre/sysctl"; then
 		say "after the rollback nobody can tell whether the sysctl keys are back"
 		return 1
-	elif [ -n "$differ" ]; then
+	fi
+	[ -z "$differ" ] || keys_refused || {
 		say "after the rollback not back at ${differ%%"$NL"*}"
 		return 1
-	fi
+	}
 }
 
 # Last of all, who would make a bridge anew that is not there: it may not answer.

@@ -1,0 +1,138 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# What sysctl keys change beside themselves: the same key of other links, and the IPv6 addresses and routes of the host.
+
+# Records what writing keys $1 may change beside them.
+snapshot_side_effects() {
+	local key names='' ipv6='' state
+	for key in $1; do
+		case $key in
+		net/ipv6/*) ipv6=yes ;;
+		esac
+		case $key in
+		# Forwarding writes to these of every link, and its inverse does not undo that.
+		net/ipv4/ip_forward | net/ipv[46]/conf/*/forwarding) names="$names forwarding accept_redirects send_redirects proxy_ndp" ;;
+		# `all` writes through to every link, `default` to those on which nobody has set it.
+		net/ipv[46]/conf/all/* | net/ipv[46]/conf/default/*) names="$names ${key##*/}" ;;
+		# These start IPv6 on a link anew.
+		net/ipv6/conf/*/disable_ipv6 | net/ipv6/conf/*/mtu) names="$names disable_ipv6 addr_gen_mode mtu" ;;
+		esac
+	done
+	# These go back too, but others may write them meanwhile: they are no measure of success.
+	keys_of_links "$names" && put_text "$T/pre/sysctl.side" "$lines" || return 1
+	state=
+	[ -z "$ipv6" ] || ipv6_state || return 1
+	put_text "$T/pre/ipv6" "$state"
+}
+
+# Sets lines to KEY=VALUE of the sysctl keys named $1 of all links.
+keys_of_links() {
+	local key name keys=''
+	for name in $1; do
+		for key in /proc/sys/net/ipv4/conf/*/"$name" /proc/sys/net/ipv6/conf/*/"$name"; do
+			[ ! -e "$key" ] || keys=$keys${key#/proc/sys/}$NL
+		done
+	done
+	lines=$(live_keys "$keys")
+}
+
+# Sets state to the IPv6 addresses and routes of the host as lines for `ip -batch`, less those that the kernel makes
+# itself. A time that is left stands at the end, behind ` # `. Fails where not all of it could be read.
+ipv6_state() {
+	local whole
+	state=$(ip -6 -o -batch - 2>/dev/null <<-'SHOW'
+		address show
+		route show table all
+	SHOW
+	) || return 1
+	state=$(printf '%s\n' "$state" | awk "$IPV6_AWK") && whole_output "$state" || return 1
+	state=$whole
+}
+
+IPV6_AWK='
+{ gsub(/\\/, " ") }
+$3 == "inet6" {
+	line = "address replace " $4; lifetimes = ""; skip = 0
+	for (i = 5; i <= NF; i++) {
+		if ($i == "peer" || $i == "scope" || $i == "metric" || $i == "proto") { line = line " " $i " " $(i + 1); i++ }
+		else if ($i == "home" || $i == "mngtmpaddr" || $i == "noprefixroute") line = line " " $i
+		else if ($i == "temporary" || $i == "dadfailed") skip = 1
+		else if ($i ~ /_lft$/) {
+			value = $(i + 1); sub(/sec$/, "", value); i++
+			if (value != "forever") lifetimes = lifetimes " " $(i - 1) " " value
+		}
+	}
+	if (!skip) print line " dev " $2 " nodad" (lifetimes != "" ? " #" lifetimes : "")
+	next
+}
+/ table local( |$)/ || / proto kernel( |$)/ || /^(local|anycast|multicast) / { next }
+/ dev | nexthop / {
+	line = "route append"; expires = ""
+	for (i = 1; i <= NF; i++) {
+		if ($i ~ /^(linkdown|dead|offload|trap|rt_offload|rt_trap)$/) continue
+		if ($i == "error" || $i == "users" || $i == "age") { i++; continue }
+		if ($i == "expires") { expires = $(i + 1); sub(/sec$/, "", expires); i++; continue }
+		line = line " " $i
+	}
+	print line (expires != "" ? " # expires " expires : "")
+}
+END { print "#end" }'
+
+# Sets lost to those lines of recorded IPv6 state $1 that are not so now, whatever time is left of them.
+ipv6_lost() {
+	local state whole
+	ipv6_state || return 1
+	lost=$(printf '%s\n=\n%s\n' "$state" "$1" | awk '
+		$0 == "=" { rest = 1; next }
+		{ what = $0; sub(/ #.*/, "", what) }
+		!rest { now[what] = 1; next }
+		what != "" && !(what in now) { sub(/ #/, ""); print }
+		END { print "#end" }') && whole_output "$lost" || return 1
+	lost=$whole
+}
+
+# Puts back what writing keys changed beside them. Others may write the keys of links meanwhile, so these are no measure
+# of success; addresses and routes without an end are.
+restore_side_effects() {
+	local text lost='' line name missing=''
+	read_text "$T/pre/sysctl.side" || { say "the sysctl keys that were there before cannot be read"; return 1; }
+	write_lines "$text" /dev/null
+	# Writing one key can set others; a second pass finds them.
+	write_keys "$T/pre/sysctl" /dev/null
+	read_text "$T/pre/ipv6" || { say "the IPv6 addresses that were there before cannot be read"; return 1; }
+	[ -n "$text" ] || return 0
+	# A second time for routes by addresses and routes that came after them.
+	for name in 1 2 3; do
+		ipv6_lost "$text" || { say "after the rollback nobody can tell whether the IPv6 addresses are back"; return 1; }
+		[ -n "$lost" ] || return 0
+		[ "$name" = 3 ] || printf '%s\n' "$lost" | ip -6 -force -batch - >/dev/null 2>&1
+	done
+	# Links that are gone by now took theirs along, and what had an end may have come to it.
+	while IFS= read -r line; do
+		case $line in *' valid_lft '* | *' expires '*) continue ;; esac
+		name=${line##* dev }
+		[ ! -e "/sys/class/net/${name%% *}" ] || missing=${missing:-$line}
+	done <<-LOST
+		$lost
+	LOST
+	[ -n "$missing" ] || return 0
+	say "after the rollback not back: $missing"
+	return 1
+}
+
+# Whether all keys that still differ are such that the kernel refuses to set back. A key may be busy for a moment: only
+# the third time this is so, the rollback ends with it and says so.
+keys_refused() {
+	local line refused='' IFS="$NL"
+	set -f
+	for line in $differ; do
+		{ printf '%s\n' "${line#*=}" >"/proc/sys/${line%%=*}"; } 2>/dev/null && { set +f; return 1; }
+		refused="$refused${refused:+, }${line%%=*}"
+	done
+	set +f
+	refusals=$((${refusals:-0} + 1))
+	[ $refusals -ge 3 ] || [ -n "${booting-}" ] || return 1
+	say "the kernel refuses to set back $refused"
+	first_line "$T/reason"
+	printf '%s; but %s could not be set back: the kernel refuses that until the next boot\n' "$line" "$refused" >"$T/reason"
+	differ=
+}

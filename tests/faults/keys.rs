@@ -1,0 +1,80 @@
+//! sysctl keys that change more than themselves, or that the kernel does not set back.
+
+use super::*;
+
+/// A check that passes before the change and fails while it is not decided.
+const REFUSES: &str = "checks: [{ command: '[ ! -e /var/lib/kvmfw/open ]', required: true }]\n";
+
+/// IPv6 of the host, with all that belongs to an address or a route.
+fn ipv6(lab: &Lab) -> String {
+    on_host(
+        lab,
+        "for link in all default eth0 lo; do cd /proc/sys/net/ipv6/conf/$link; echo $link $(cat disable_ipv6 mtu addr_gen_mode forwarding); done
+         { ip -6 -o address; ip -6 -o route show table all; } | sed 's/ tentative//; s/^[0-9]*: //' | grep -v -e kernel_ll -e local | sort",
+    )
+}
+
+/// What disables IPv6 takes addresses and routes away, which the key's old value does not bring back.
+#[test]
+fn keys_that_take_ipv6_away_are_rolled_back_with_all_that_went() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Nft).up();
+    let project = Project::new(&lab, &[HOST], "");
+    on_host(
+        &lab,
+        "ip -6 -batch - <<'ADDRESSES'
+address add fd77::2/64 dev eth0 nodad metric 77
+address add fd77::3/64 dev eth0 nodad preferred_lft 0
+address add fd78::1 peer fd78::9/128 dev eth0 nodad
+route add 2001:db8:7::/48 via fd77::1 dev eth0 proto static metric 9 mtu lock 1400
+route add default via fd77::1 dev eth0 metric 2000
+route add 2001:db8:8::/48 dev eth0 table 77
+route add 2001:db8:a::/48 nexthop via fd77::7 dev eth0 nexthop via fd77::8 dev eth0
+route add 2001:db8:9::/48 via fd78::9 dev eth0
+ADDRESSES
+echo 1 >/proc/sys/net/ipv6/conf/lo/disable_ipv6",
+    );
+    let before = ipv6(&lab);
+    assert!(before.contains("fd77::2/64 metric 77") && before.contains("2001:db8:a::/48"), "{before}");
+    for keys in [
+        "net.ipv6.conf.all.disable_ipv6: 1, net.ipv6.conf.default.disable_ipv6: 1",
+        "net.ipv6.conf.eth0.disable_ipv6: 1",
+        "net.ipv6.conf.eth0.addr_gen_mode: 1, net.ipv6.conf.eth0.disable_ipv6: 1",
+        "net.ipv6.conf.all.forwarding: 1, net.ipv6.conf.eth0.mtu: 1300",
+    ] {
+        project.all(&format!("{REFUSES}sysctl: {{ 60-t: {{ {keys} }} }}\n"));
+        project.apply(&lab, &[]).expect(4);
+        assert_eq!(ipv6(&lab), before, "{keys}");
+    }
+}
+
+/// A key that the kernel does not set back: the rollback ends all the same, restores all else, and says so.
+#[test]
+fn a_key_that_only_goes_one_way_ends_the_rollback() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Nft).up();
+    let project = Project::new(&lab, &[HOST], "");
+    // A file in the place of the key, and no real one: what is written there would stay until this machine boots. It can
+    // be written while the change is made, and no more after that.
+    on_host(
+        &lab,
+        "set -e; echo 0 >/run/key; mount --bind /run/key /proc/sys/kernel/panic
+         mount -o remount,bind,rw /proc/sys/kernel/panic",
+    );
+    let shuts = "[ ! -e /var/lib/kvmfw/open ] || { mount -o remount,bind,ro /proc/sys/kernel/panic; false; }";
+    project.all(&format!(
+        "checks: [{{ command: '{shuts}', required: true }}]\n\
+         sysctl: {{ 60-t: {{ kernel.panic: 1, net.ipv4.conf.all.arp_ignore: 1 }} }}\n"
+    ));
+    let run = project.apply(&lab, &[]).expect(4);
+    let said = "kernel/panic could not be set back: the kernel refuses that until the next boot";
+    assert!(run.stdout.contains(said), "{}", run.stdout);
+    assert_eq!(on_host(&lab, "cat /run/key /proc/sys/net/ipv4/conf/all/arp_ignore"), "1\n0\n");
+    // The lock is free, and the next change is made.
+    project.all("sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }\n");
+    project.apply(&lab, &[]).expect(0);
+}
