@@ -125,7 +125,7 @@ pub struct Question<'a> {
     pub vlans: bool,
     /// Jump hosts of the inventory, `NUMBER=ADDRESS` with spaces between: one may be a guest of this host.
     pub ways: &'a str,
-    /// Whether to tell what loads rules of others at boot.
+    /// Whether to tell all rules that files of others load at boot, and not only which files those are.
     pub boot_files: bool,
 }
 
@@ -134,7 +134,7 @@ pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
     let mut doc = format!("NONCE='{}'\n{LOOK}", nonce.as_str());
     ask(&mut doc, nonce, question);
     if question.boot_files {
-        doc.push_str("if [ \"$ROOT\" = yes ]; then probe_boot_files </dev/null; fi\n");
+        doc.push_str("boot_files_asked=yes\n");
     }
     doc.push_str("probe </dev/null\n");
     doc
@@ -150,7 +150,7 @@ pub fn probe_applied(nonce: &Nonce) -> String {
 pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
     let mut doc = format!("NONCE='{}'\n{LOOK}{EXPLAIN}", nonce.as_str());
     ask(&mut doc, nonce, question);
-    doc.push_str("if [ \"$ROOT\" = yes ]; then\nexplain_guests </dev/null\nprobe_boot_files </dev/null\n");
+    doc.push_str("if [ \"$ROOT\" = yes ]; then\nboot_files_asked=yes\nexplain_guests </dev/null\n");
     if log {
         doc.push_str("explain_log </dev/null\n");
     }

@@ -46,31 +46,50 @@ fn what_others_wipe_at_boot_comes_back() {
         return;
     }
     let restore = "iptables-restore </etc/iptables.rules";
-    type Prepare<'a> = (&'a str, &'a dyn Fn(&Lab));
-    let ways: [Prepare<'_>; 4] = [
-        ("a pre-up line", &|lab| {
-            on_host(
-                lab,
-                &format!("sed -i '/^iface eth0 inet static/a pre-up {restore}' /etc/network/interfaces"),
-            );
-        }),
-        ("a script of if-pre-up.d", &|lab| {
+    type Prepare<'a> = (&'a str, &'a str, &'a dyn Fn(&Lab));
+    let ways: [Prepare<'_>; 5] = [
+        (
+            "a pre-up line",
+            "/etc/network/interfaces:8: `pre-up iptables-restore /etc/iptables.rules`",
+            &|lab| {
+                on_host(
+                    lab,
+                    &format!("sed -i '/^iface eth0 inet static/a pre-up {restore}' /etc/network/interfaces"),
+                );
+            },
+        ),
+        ("a script of if-pre-up.d", "/etc/network/if-pre-up.d/rules:2: `iptables-restore ", &|lab| {
             write(lab, "/etc/network/if-pre-up.d/rules", &format!("#!/bin/sh\n{restore}\n"), 0o755);
         }),
-        ("rc.local", &|lab| {
+        ("rc.local", "/etc/rc.local:2: `iptables-restore ", &|lab| {
             write(lab, "/etc/rc.local", &format!("#!/bin/sh\n{restore}\n"), 0o755);
             unit(lab, "rc-local.service", "network.target", "/etc/rc.local");
         }),
-        ("a unit of its own", &|lab| {
+        (
+            "a script that rc.local calls",
+            "/root/fw.sh:2, which /etc/rc.local:2 names: `iptables -F`",
+            &|lab| {
+                write(
+                    lab,
+                    "/root/fw.sh",
+                    &format!("#!/bin/sh\niptables -F; iptables -X\n{restore}\n"),
+                    0o755,
+                );
+                write(lab, "/etc/rc.local", "#!/bin/sh\n/root/fw.sh\n", 0o755);
+                unit(lab, "rc-local.service", "network.target", "/etc/rc.local");
+            },
+        ),
+        ("a unit of its own", "/etc/systemd/system/own.service:6: `iptables-restore ", &|lab| {
             unit(lab, "own.service", "network-online.target ssh.service", &format!("/bin/sh -c '{restore}'"));
         }),
     ];
-    for (name, prepare) in ways {
+    for (name, place, prepare) in ways {
         let lab = Lab::up();
         write(&lab, "/etc/iptables.rules", OTHERS, 0o644);
         prepare(&lab);
         let project = Project::new(&lab, &[HOST], GUESTS);
-        project.apply(&lab, &[]).expect(0);
+        let first = project.apply(&lab, &[]).expect(0).stderr;
+        assert!(first.contains(&format!("boot-loader kvm1: {place}")), "{name}: {first}");
         lab.power_cut(HOST);
         lab.boot(HOST);
         let repaired =
@@ -119,7 +138,16 @@ fn a_rule_that_cannot_load_yet_keeps_no_other_out() {
         let rules = "modules: [host-firewall]\niptables:\n  filter:\n    FORWARD:\n      first: |\n        -i eth0 -j OTHERS\n    \
                      INPUT:\n      first: |\n        -m set --match-set badguys src -j DROP\nforeign_chains: [OTHERS]\n";
         let project = Project::new(&lab, &[HOST], rules);
-        project.apply(&lab, &[]).expect(0);
+        on_host(&lab, "iptables -w -A INPUT -m set --match-set badguys src -j DROP");
+        let import = project.kvmfw(&lab, &["import", HOST]).expect(0).stdout;
+        let note =
+            "# Needs the set badguys, which another program makes: left out at boot until it is there.\n";
+        assert!(import.contains(note), "{import}");
+        on_host(&lab, "iptables -w -F INPUT");
+        let first = project.apply(&lab, &[]).expect(0).stderr;
+        for what in ["the chain OTHERS", "the set badguys"] {
+            assert!(first.contains(&format!("cannot be loaded at boot before {what} is there")), "{first}");
+        }
         let before = on_host(&lab, "iptables-save | grep -v '^[#:]'");
         lab.power_cut(HOST);
         lab.boot(HOST);
@@ -275,4 +303,101 @@ fn live_rules_without_a_record_are_a_change() {
     settled(&lab, &project);
     project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
     assert!(!on_host(&lab, "iptables-save").contains("KVMFW"));
+}
+
+/// Another program saved the rules while ours were live. It is told as long as they are in its file, and above all by
+/// the undo, after which the next boot brings them back.
+#[test]
+fn rules_of_ours_in_files_of_others_are_told() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).persistent(true).up();
+    write(&lab, "/etc/iptables/rules.v4", OTHERS, 0o644);
+    let project = Project::new(&lab, &[HOST], GUESTS);
+    let first = project.apply(&lab, &[]).expect(0).stderr;
+    assert!(
+        first.contains(
+            "boot-loader kvm1: netfilter-persistent.service replaces whole tables by /etc/iptables/rules.v4"
+        ),
+        "{first}"
+    );
+    assert!(!first.contains("saved-rules"), "{first}");
+    on_host(&lab, "iptables-save >/etc/iptables/rules.v4");
+    let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0).stdout;
+    assert!(plan.contains("saved-rules kvm1: /etc/iptables/rules.v4:"), "{plan}");
+    let undo = project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    assert!(
+        undo.stderr.contains("the next boot, or whoever loads that file, brings them back after this undo"),
+        "{}",
+        undo.stderr
+    );
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    assert!(on_host(&lab, "iptables-save").contains("KVMFW-INPUT"), "they did not come back");
+    let status = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2).stdout;
+    assert!(status.contains("unrecorded") && status.contains("/etc/kvmfw/current, the record"), "{status}");
+    // The way to clean it that is named.
+    on_host(&lab, "sed -i /KVMFW-/d /etc/iptables/rules.v4");
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    assert!(!on_host(&lab, "iptables-save").contains("KVMFW-"));
+}
+
+/// What is found of loaders that no lab runs: cron, units with drop-ins, files with a flush for nft. What only looks like
+/// one is not named.
+#[test]
+fn other_loaders_are_named() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    write(&lab, "/etc/cron.d/rules", "# iptables -F\n@reboot root iptables-restore /etc/fw.rules\n", 0o644);
+    write(&lab, "/etc/fw.rules", OTHERS, 0o644);
+    write(
+        &lab,
+        "/etc/systemd/system/ssh.service.d/rules.conf",
+        "[Service]\nExecStartPost=/sbin/iptables -F FORWARD\n",
+        0o644,
+    );
+    write(&lab, "/etc/own.nft", "#!/usr/sbin/nft -f\nflush ruleset\n", 0o644);
+    unit(&lab, "own.service", "ssh.service", "/usr/sbin/nft -f /etc/own.nft");
+    write(
+        &lab,
+        "/etc/network/if-up.d/fine",
+        "#!/bin/sh\niptables-restore -n </etc/fw.rules\niptables -F MINE\nls /etc/network /etc\n",
+        0o755,
+    );
+    write(&lab, "/etc/systemd/system/disabled.service", "[Service]\nExecStart=/sbin/iptables -F\n", 0o644);
+    let project = Project::new(&lab, &[HOST], GUESTS);
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0).stdout;
+    for place in [
+        "/etc/cron.d/rules:2: `@reboot root iptables-restore /etc/fw.rules`",
+        "/etc/systemd/system/ssh.service.d/rules.conf:2: `/sbin/iptables -F FORWARD`",
+        "/etc/own.nft:2, which /etc/systemd/system/own.service:6 names: `flush ruleset`",
+    ] {
+        assert!(plan.contains(&format!("boot-loader kvm1: {place}")), "{place}: {plan}");
+    }
+    assert_eq!(plan.matches("boot-loader").count(), 3, "{plan}");
+}
+
+/// After a first apply that was rolled back, going to the original leaves nothing, not even the record of the attempt.
+#[test]
+fn an_attempt_leaves_no_trace_after_an_undo() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let before = lab.dump(HOST);
+    let project = Project::new(
+        &lab,
+        &[HOST],
+        &format!("{GUESTS}checks: [{{ command: '[ ! -e /var/lib/kvmfw/open ]', required: true }}]\n"),
+    );
+    project.apply(&lab, &[]).expect(4);
+    assert!(lab.disk(HOST, "/var/lib/kvmfw").exists(), "not as it was meant");
+    project.all(GUESTS);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    until("the last trace goes", || !lab.disk(HOST, "/var/lib/kvmfw").exists());
+    common::same(&before, &lab.dump(HOST), "after an attempt and an undo");
 }

@@ -126,6 +126,9 @@ impl<'a> Found<'a> {
         }
         if !names.is_empty() {
             let list: Vec<String> = names.into_iter().map(quoted).collect();
+            text.push_str(
+                "    # Other programs make these, after the rules load at boot: a rule that jumps to one is left out until then.\n",
+            );
             let _ = writeln!(text, "    foreign_chains: [{}]", list.join(", "));
         }
     }
@@ -193,6 +196,12 @@ impl<'a> Found<'a> {
             body.push_str("          rules: |\n");
         }
         for rule in &stated {
+            if let Some(set) = needed_set(rule) {
+                let _ = writeln!(
+                    body,
+                    "            # Needs the set {set}, which another program makes: left out at boot until it is there."
+                );
+            }
             let _ = writeln!(body, "            {}", rule.replace('$', "$$"));
         }
         if body.is_empty() {
@@ -241,6 +250,14 @@ fn place(rules: &[Rule<'_>]) -> &'static str {
             "          # Rules of others stand between these: together they come behind them, which may decide otherwise.\n          hook: last\n"
         }
     }
+}
+
+/// The set that a rule asks.
+fn needed_set(rule: &str) -> Option<String> {
+    let words = tokens(rule).ok()?;
+    let set = words.windows(2).find(|pair| pair[0] == "--match-set")?;
+    // It stands in a comment of the file.
+    Some(set[1].chars().filter(|c| !c.is_control()).collect())
 }
 
 /// Why an inventory cannot state a rule.

@@ -1,7 +1,8 @@
 //! The files that load rules of others at boot: where a live rule comes from, and what brings it back.
 
-use crate::resource::iptables::Family;
-use std::collections::BTreeSet;
+use super::flushes::flushes;
+use crate::resource::iptables::{Family, PREFIX};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the boot files of a host say of rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,6 +10,18 @@ pub struct BootFiles {
     rules: Vec<BootRule>,
     /// Lines of scripts that call iptables.
     pub scripts: Vec<BootLine>,
+    /// Whatever replaces or flushes whole tables or chains at boot.
+    pub loaders: Vec<Loader>,
+    /// The first line with rules of ours of each file in which another program saved them.
+    pub ours: Vec<BootLine>,
+    /// Files in the form of `iptables-save` that have tables.
+    saves: BTreeSet<String>,
+    /// Chains of such files: path, table, chain.
+    chains: BTreeSet<(String, String, String)>,
+    /// Services that are enabled and load such files.
+    services: BTreeSet<String>,
+    /// What else names a file that is read for that reason.
+    named_by: BTreeMap<String, String>,
     /// All that are there, whatever they say.
     paths: BTreeSet<String>,
 }
@@ -31,8 +44,17 @@ pub struct BootLine {
     pub line: u32,
 }
 
+/// A line that replaces or flushes tables or chains at boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loader {
+    /// Where it stands.
+    pub place: BootLine,
+    /// What it calls.
+    pub command: String,
+}
+
 impl BootFiles {
-    /// Reads the probe's section: `>PATH`, then `LINE:TEXT`.
+    /// Reads the probe's section: `!SERVICE`; `>PATH`, `<FILE:LINE` that named it, then `LINE:TEXT`.
     pub fn parse(text: &str) -> Self {
         let mut files = Self::default();
         let mut path = "";
@@ -43,20 +65,60 @@ impl BootFiles {
                 files.paths.insert(name.to_owned());
                 continue;
             }
+            if let Some(service) = line.strip_prefix('!') {
+                files.services.insert(service.to_owned());
+                continue;
+            }
+            if let Some(by) = line.strip_prefix('<') {
+                files.named_by.insert(path.to_owned(), by.to_owned());
+                continue;
+            }
             let Some((number, rule)) = line.split_once(':') else { continue };
             let Ok(line) = number.parse() else { continue };
             let place = BootLine { path: path.to_owned(), line };
+            if rule.contains(PREFIX) && files.ours.last().is_none_or(|first| first.path != path) {
+                files.ours.push(place.clone());
+            }
             if let Some(name) = rule.strip_prefix('*') {
                 name.trim().clone_into(&mut table);
+                files.saves.insert(path.to_owned());
+            } else if let Some(name) = rule.strip_prefix(':').and_then(|rest| rest.split(' ').next()) {
+                files.chains.insert((path.to_owned(), table.clone(), name.to_owned()));
             } else if rule.starts_with("-A ") {
                 let v6 = path.ends_with(".v6") || path.contains("ip6tables");
                 let family = if v6 { Family::V6 } else { Family::V4 };
                 files.rules.push(BootRule { family, text: format!("{table} {}", plain(rule)), place });
             } else {
-                files.scripts.push(place);
+                if let Some(command) = flushes(rule) {
+                    files.loaders.push(Loader { place: place.clone(), command });
+                }
+                if rule.contains("tables") {
+                    files.scripts.push(place);
+                }
             }
         }
         files
+    }
+
+    /// Whether a service that loads files of rules is enabled.
+    pub fn enabled(&self, service: &str) -> bool {
+        self.services.contains(service)
+    }
+
+    /// Whether there is such a file in the form of `iptables-save`, with tables.
+    pub fn saves(&self, path: &str) -> bool {
+        self.saves.contains(path)
+    }
+
+    /// Whether a file that loads before ours at boot makes a chain.
+    pub fn makes_chain(&self, family: Family, table: &str, chain: &str) -> bool {
+        let path = if family == Family::V4 { "/etc/iptables/rules.v4" } else { "/etc/iptables/rules.v6" };
+        self.chains.contains(&(path.to_owned(), table.to_owned(), chain.to_owned()))
+    }
+
+    /// The `file:line` that names a file.
+    pub fn named_by(&self, path: &str) -> Option<&str> {
+        self.named_by.get(path).map(String::as_str)
     }
 
     /// Whether there is such a file.

@@ -1,6 +1,7 @@
 //! IS: what one round trip found out about a host.
 
 mod boot_files;
+mod flushes;
 mod links;
 mod network;
 mod parse;
@@ -11,7 +12,7 @@ mod sockets;
 mod sysctl_dirs;
 mod vlans;
 
-pub use boot_files::{BootFiles, BootLine, plain as plain_rule};
+pub use boot_files::{BootFiles, BootLine, Loader, plain as plain_rule};
 pub use links::{Link, Links};
 pub use network::{FileLine, Manager, NEEDS_PROFILE, Network, Owner, Setting};
 pub use parse::{ObserveError, observe};
@@ -105,6 +106,8 @@ pub struct State {
     pub inventory: Option<String>,
     /// The generation that boots; `None` on a host that was never managed.
     pub generation: Option<u32>,
+    /// There is the record of an attempt, though no generation came of it.
+    pub traces: bool,
     /// A transaction that is open.
     pub open: Option<String>,
     /// What did not load at the last boot, and why; it begins with `bridges: ` where it was no rule.

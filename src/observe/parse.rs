@@ -122,6 +122,7 @@ fn state(s: &Sections<'_>) -> State {
     let mut state = State {
         inventory: s.value("state", "inventory").map(str::to_owned),
         generation: s.value("state", "generation").and_then(|g| g.parse().ok()),
+        traces: s.value("state", "traces") == Some("yes"),
         open: s.value("state", "open").map(str::to_owned),
         boot_failed: s.value("state", "boot_failed").map(str::to_owned),
         boot_left: s.values("state", "boot_left").filter_map(LeftOut::parse).collect(),

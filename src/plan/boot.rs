@@ -106,7 +106,7 @@ fn kind(path: &str) -> Kind {
     match path.rsplit('/').next().unwrap_or(path) {
         "kvmfw-bridges.service" => Kind::Bridge,
         "rules.v6" => Kind::Ip6tables,
-        "kvmfw.service" | "rules.v4" | "kvmfw.sh" => Kind::Iptables,
+        "kvmfw.service" | "kvmfw-settle.service" | "rules.v4" | "kvmfw.sh" => Kind::Iptables,
         _ => Kind::Sysctl,
     }
 }

@@ -148,12 +148,17 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.changes.extend(super::boot::changes(observed));
         super::boot::unrecorded(desired, observed, &mut plan);
     }
-    if options.zero && observed.state.generation.is_some() && plan.changes.is_empty() {
-        plan.changes.push(leave());
+    if options.zero && plan.changes.is_empty() {
+        match (observed.state.generation, observed.state.traces) {
+            (Some(_), _) => plan.changes.push(leave("/etc/kvmfw and its boot units")),
+            (None, true) => plan.changes.push(leave("/var/lib/kvmfw, the record of an attempt")),
+            (None, false) => {}
+        }
     }
     removes_all(&record, desired, &mut plan.changes);
     plan.changes.extend(adoption.changes.iter().cloned());
     plan.warnings.extend(left_behind(desired, observed));
+    plan.warnings.extend(super::loaders::warnings(desired, observed, options, &rules));
     let refusal = refusal(desired, observed, options, &sysctl)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))
         .or_else(|| adoption.refusal.clone());
@@ -238,17 +243,12 @@ fn guest_leads(desired: &Desired, observed: &Observed) -> bool {
 }
 
 /// Going back to the original of a host that has nothing of ours but the record of it.
-fn leave() -> Change {
+fn leave(what: &str) -> Change {
     Change {
         kind: crate::resource::Kind::Sysctl,
         resource: "kvmfw".to_owned(),
         action: super::Action::Remove,
-        diff: vec![super::DiffLine {
-            sign: '-',
-            text: "/etc/kvmfw and its boot units".to_owned(),
-            origin: None,
-        }]
-        .into(),
+        diff: vec![super::DiffLine { sign: '-', text: what.to_owned(), origin: None }].into(),
         origin: Vec::new(),
         risks: Vec::new(),
     }

@@ -12,6 +12,7 @@ pub mod forecast;
 mod host;
 mod host_after;
 mod lints;
+mod loaders;
 mod module_test;
 mod packages;
 mod record;

@@ -16,7 +16,7 @@ stage() {
 	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$T/log" 2>/dev/null)" ;;
 	esac
 	# Where rules of others are taken over it is recorded what loaded them.
-	if [ -e "$T/new/adopt4" ] || [ -e "$T/new/adopt6" ]; then probe_boot_files; fi
+	if [ -e "$T/new/adopt4" ] || [ -e "$T/new/adopt6" ]; then boot_files_asked=yes; fi
 	probe
 	[ -L $ETC/current ] || [ ! -e $ETC/generations ] || rm -rf $ETC/generations
 	generation=0

@@ -131,6 +131,8 @@ install_boot() {
 	# last may have been stopped before they were synced.
 	boot_files="$VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants"
 	for unit in $BOOT_UNITS; do boot_files="$boot_files $dir/${unit##*/}"; done
+	followed
+	boot_files="$boot_files $followed"
 	umask 022
 	put_units
 	set -- $?
@@ -167,6 +169,15 @@ put_units() {
 			reload=yes
 		done
 	fi
+	set --
+	for wants in $followed; do
+		[ -L "$wants/kvmfw-settle.service" ] || set -- "$@" "$wants"
+	done
+	if [ $# -gt 0 ]; then
+		mkdir -p "$@" || return 1
+		for wants; do ln -sfn ../kvmfw-settle.service "$wants/kvmfw-settle.service" || return 1; done
+		reload=yes
+	fi
 	[ -n "$reload" ] || return 0
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	return 0
@@ -179,6 +190,11 @@ remove_boot() {
 		unit=${wants##*/} wants=${wants%/*}
 		rm -f "$dir/$unit" "$dir/$wants/$unit" || removed=1
 		rmdir "$dir/$wants" 2>/dev/null
+	done
+	for wants in "$dir"/*.service.wants/kvmfw-settle.service; do
+		[ -L "$wants" ] || continue
+		rm -f "$wants" || removed=1
+		rmdir "${wants%/*}" 2>/dev/null
 	done
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	return $removed

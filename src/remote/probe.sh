@@ -46,6 +46,7 @@ probe_state() {
 	link_target $VAR/open
 	[ -z "$target" ] || printf 'open=%s\n' "${target##*/}"
 	boot_state
+	[ -n "$current" ] || [ ! -d $VAR ] || echo traces=yes
 	read_section generation
 	[ -z "$current" ] || read_file "$ETC/$current/desired.json"
 	read_section original
@@ -74,6 +75,10 @@ boot_missing() {
 		unit=${wants##*/} wants=${wants%/*}
 		[ -s "$dir/$unit" ] || echo "$dir/$unit"
 		[ -s "$dir/$wants/$unit" ] || echo "$dir/$wants/$unit"
+	done
+	followed
+	for wants in $followed; do
+		[ -L "$wants/kvmfw-settle.service" ] || echo "$wants/kvmfw-settle.service"
 	done
 	if [ -s $ETC/current/udev.rules ] && [ ! -s /etc/udev/rules.d/99-kvmfw.rules ]; then
 		echo /etc/udev/rules.d/99-kvmfw.rules
@@ -184,7 +189,7 @@ want_provable() {
 	goal=$whole
 }
 
-goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6='' dry_runs='' boot_files_asked='' as_proven=''
+goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6='' dry_runs='' as_proven=''
 # Sets predicted where the probe of this process has seen what own text $2 makes of family $1.
 dry_known() {
 	if [ "$1" = 4 ]; then predicted=$dry4; else predicted=$dry6; fi
@@ -320,22 +325,32 @@ probe_sockets() {
 	for file in /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6; do read_file $file; done
 }
 
-# What loads rules of others at boot: files as iptables-save writes them, and scripts that call iptables.
-# Asked for by those who need it: such a file may be long.
+# What loads rules of others at boot: files as iptables-save writes them, and whatever may call iptables: scripts of the
+# network, units that are enabled, cron. read.sh tells the lines that matter, and of files of rules all where it is
+# asked for (boot_files_asked), because such a file may be long.
 probe_boot_files() {
-	local file
-	section boot_files
-	boot_files_asked=yes
-	set --
+	local file link name seen=' '
+	read_section boot_files
 	for file in /etc/iptables/rules.v4 /etc/iptables/rules.v6 /etc/sysconfig/iptables /etc/sysconfig/ip6tables \
 		/etc/iptables.rules /etc/ip6tables.rules /etc/iptables.up.rules /etc/rc.local /etc/rc.d/rc.local /etc/network/interfaces \
 		/etc/network/interfaces.d/* /etc/network/if-pre-up.d/* /etc/network/if-up.d/* /etc/networkd-dispatcher/*.d/* \
-		/etc/NetworkManager/dispatcher.d/* /etc/cron.d/*; do
-		[ -f "$file" ] && [ -r "$file" ] && set -- "$@" "$file"
+		/etc/NetworkManager/dispatcher.d/* /etc/cron.d/* /etc/crontab /var/spool/cron/crontabs/* /var/spool/cron/* \
+		/etc/systemd/system/*.service.d/*.conf; do
+		case ${file##*/} in *kvmfw*) ;; *) read_file "$file" ;; esac
 	done
-	[ $# -eq 0 ] || awk '
-		FNR == 1 { print ">" FILENAME; save = FILENAME ~ /\/(rules\.v[46]|ip6?tables|ip6?tables(\.up)?\.rules)$/ }
-		save && /^(\*|-A )/ || !save && !/^[ \t]*#/ && /ip6?tables/ { print FNR ":" $0 }' "$@"
+	for link in /etc/systemd/system/*.wants/*.service /etc/systemd/system/*.requires/*.service; do
+		name=${link##*/}
+		case $name$seen in kvmfw* | *" $name "*) continue ;; esac
+		seen="$seen$name "
+		case $name in netfilter-persistent.service | iptables.service | ip6tables.service) read_line "!$name" ;; esac
+		for file in "/etc/systemd/system/$name" "/usr/local/lib/systemd/system/$name" "/usr/lib/systemd/system/$name" "/lib/systemd/system/$name"; do
+			if [ -e "$file" ] || [ -L "$file" ]; then read_file "$file"; break; fi
+		done
+	done
+	for file in /etc/rc[2S].d/S*; do
+		name=${file##*/S[0-9][0-9]}
+		[ -e "/usr/lib/systemd/system/$name.service" ] || [ -e "/lib/systemd/system/$name.service" ] || read_file "$file"
+	done
 }
 
 probe_links() {
@@ -392,6 +407,7 @@ probe() {
 	probe_vlans
 	probe_sockets
 	probe_network
+	probe_boot_files
 	probe_client
 	read_noted || refuse unreadable "the files of this host cannot be read"
 	section end

@@ -3,7 +3,7 @@
 # A process costs more than all that a shell does itself here, so files are noted in `reads`, and one awk reads them
 # all at the end.
 
-reads=''
+reads='' boot_files_asked=''
 # Notes section $1.
 read_section() { reads="$reads$NL@$1"; }
 # Notes a line for it that is known already.
@@ -64,6 +64,42 @@ function network(  n, stanzas) {
 		else if (/^[ \t]*(ADMIN_STATE|NETWORK_FILE|managed|nm-owned|connection-uuid)[ \t]*=/) print n ":" $0
 	}
 }
+# What loads rules at boot: of files in the form of iptables-save their tables and chains and where rules of ours are in them
+# (`whole`: all rules), of others the lines that may touch rules. A file or script of the host that such a line names is
+# read too, behind a line that tells who named it.
+function boots(  n) {
+	boot_file(file, "")
+	for (n = 1; n <= named_files; n++) if (named[n] != "") { boot_file(named[n], named_by[n]); named[n] = "" }
+}
+function boot_file(path, by,   n, saved, line, owned) {
+	if (path in boot_seen) return
+	boot_seen[path] = 1
+	print ">" path
+	if (by != "") print "<" by
+	saved = path ~ /\/(rules\.v[46]|ip6?tables|ip6?tables(\.up)?\.rules)$/
+	while (n < 200000 && (getline line <path) > 0) {
+		# A program in machine code is no script.
+		if (++n == 1 && by != "" && line !~ /^[ \t]*($|[#*:]|flush|table|add|delete|define|include)/) break
+		if (line ~ /^\*(raw|mangle|nat|filter|security)[ \t]*$/) saved = 1
+		if (!saved) { if (line !~ /^[ \t]*#/) boot_line(path, n, line) }
+		else if (line ~ /^\*/ || line ~ /^:[^ ]+ -/ || whole && line ~ /^-A / || line ~ /KVMFW-/ && ++owned <= 3) print n ":" line
+	}
+	close(path)
+}
+function boot_line(path, n, line,   touches, calls, count, words, i, word) {
+	touches = line ~ /ip6?tables|netfilter-persistent|(^|[^A-Za-z0-9_-])(nft|ufw|ferm|firehol|shorewall6?|firewall-cmd)([^A-Za-z0-9_-]|$)|flush ruleset|KVMFW-/
+	calls = line ~ /^[ \t]*(pre-up|up|post-up|@reboot|ExecStart|ExecReload)/ || path ~ /\/(rc\.local|S[0-9][0-9][^\/]*)$|\/if-(pre-)?up\.d\//
+	if (touches) print n ":" substr(line, 1, 500)
+	if (!touches && !calls) return
+	count = split(line, words, /[ \t<>;|&()="\047`]+/)
+	for (i = 1; i <= count && named_files < 40; i++) {
+		word = words[i]
+		if (word !~ /^\/[A-Za-z0-9._\/@-]+$/ || word ~ /^\/((usr\/)?(s?bin|lib|lib64|libexec)|dev|proc|sys|run)\// || (word in boot_seen) || (word in boot_named)) continue
+		boot_named[word] = 1
+		# Some awks end at the name of a folder.
+		if (system("[ -f " word " ] && [ -r " word " ]") == 0) { named[++named_files] = word; named_by[named_files] = path ":" n }
+	}
+}
 /^@/ { part = substr($0, 2); printf mark, part; next }
 /^=/ { print substr($0, 2); next }
 $0 == "" { next }
@@ -73,6 +109,7 @@ $0 == "" { next }
 	else if (part == "original") ours()
 	else if (part == "evidence") writers()
 	else if (part == "sockets") sockets()
+	else if (part == "boot_files") boots()
 	else if (part != "network") all()
 	else if (file ~ /^\/(etc|run)\/libvirt\//) libvirt()
 	else network()
@@ -84,7 +121,7 @@ read_noted() {
 	local mark='\n@'$NONCE' %s\n'
 	[ "$NONCE" != - ] || mark='%s:\n'
 	# A shell that has no room for a list in a file has one in a pipe; the last of two equal sections counts.
-	awk -v mark="$mark" "$READ_AWK" 2>/dev/null <<-LIST || printf '%s\n' "$reads" | awk -v mark="$mark" "$READ_AWK"
+	awk -v mark="$mark" -v whole="$boot_files_asked" "$READ_AWK" 2>/dev/null <<-LIST || printf '%s\n' "$reads" | awk -v mark="$mark" -v whole="$boot_files_asked" "$READ_AWK"
 		$reads
 	LIST
 }

@@ -343,3 +343,84 @@ fn a_new_bridge_over_a_free_port() {
         );
     }
 }
+
+/// Rules on a host that systemd boots, beside its own loaders: what they wipe comes back, at boot and when they are started
+/// again; a rule that cannot load yet leaves `kvmfw.service` failed until it can; an undo leaves no unit behind.
+#[test]
+fn rules_beside_other_loaders() {
+    if !asked_for() {
+        return;
+    }
+    let mut machine = Machine::new(&["networking", "nftables"]);
+    machine.write("etc/network/interfaces.d/uplink", IFUPDOWN);
+    machine.write("etc/nftables.conf", "#!/usr/sbin/nft -f\n");
+    let others = "*filter\n-A INPUT -i lo -m comment --comment others -j ACCEPT\nCOMMIT\n";
+    machine.write("etc/iptables/rules.v4", others);
+    machine.write("etc/iptables/rules.v6", "*filter\nCOMMIT\n");
+    machine.write("etc/others.rules", others);
+    machine.write(
+        "etc/systemd/system/own.service",
+        "[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'iptables-restore </etc/others.rules'\n\
+         [Install]\nWantedBy=multi-user.target\n",
+    );
+    machine.boot();
+    machine.on_host("systemctl enable own.service 2>&1; iptables -w -N OTHERS");
+    let rules = "modules: [host-firewall]\niptables:\n  filter:\n    FORWARD:\n      first: |\n        -i eth1 -j OTHERS\n\
+                 foreign_chains: [OTHERS]\n";
+    machine.all(rules);
+    let plan = machine.kvmfw(&["plan"]);
+    assert!(
+        plan.contains("boot-loader kvm: /etc/systemd/system/own.service:5: `iptables-restore "),
+        "{plan}"
+    );
+    assert!(
+        plan.contains("netfilter-persistent.service replaces whole tables by /etc/iptables/rules.v4"),
+        "{plan}"
+    );
+    machine.kvmfw(&["apply", "-y"]);
+    let hooked = |machine: &Machine| {
+        machine.on_host("iptables-save | grep -c -e 'j KVMFW-INPUT' -e 'comment others' || true")
+    };
+    let unit = |machine: &Machine| machine.on_host("systemctl is-active kvmfw.service || true");
+    machine.becomes("applied", "rules", hooked, "2\n");
+    for when in ["before any boot", "after a boot", "after another boot"] {
+        if when != "before any boot" {
+            machine.power_cut();
+            machine.boot();
+            machine.becomes(when, "own.service has run", |m| m.on_host("systemctl show -p Result,ExecMainStatus --value own.service; iptables-save | grep -c others"), "success\n0\n1\n");
+            machine.becomes(when, "kvmfw.service", unit, "failed\n");
+            machine.becomes(when, "rules", hooked, "2\n");
+            let status = machine.kvmfw(&["status"]);
+            assert!(
+                status.contains("REPAIRED iptables")
+                    && status.contains("NOT LOADED iptables filter -A KVMFW-FORWARD"),
+                "{status}"
+            );
+            machine.on_host("iptables -w -N OTHERS");
+            machine.becomes(when, "kvmfw.service", unit, "active\n");
+            assert!(
+                machine
+                    .on_host("journalctl -u kvmfw-settle.service")
+                    .contains("another program had taken away"),
+                "{when}"
+            );
+        }
+        for service in ["nftables", "netfilter-persistent"] {
+            machine
+                .on_host(&format!("systemctl restart {service}; iptables -w -N OTHERS 2>/dev/null || true"));
+            machine.becomes(
+                when,
+                service,
+                |m| m.on_host("iptables-save | grep -c -e 'j KVMFW-INPUT' -e '-j OTHERS' || true"),
+                "2\n",
+            );
+        }
+        machine.kvmfw(&["plan", "--detailed-exitcode"]);
+    }
+    machine.kvmfw(&["undo", "--to", "0", "-y"]);
+    assert_eq!(machine.on_host("systemctl list-units --all --plain --no-legend 'kvmfw*' | grep -v ' loaded inactive dead kvmfw-2' || true"), "");
+    assert_eq!(machine.on_host("find /etc /var/lib -name '*kvmfw*' 2>/dev/null || true"), "");
+    machine.power_cut();
+    machine.boot();
+    machine.becomes("undone", "rules", |m| m.on_host("iptables-save | grep -c -e KVMFW -e others"), "1\n");
+}

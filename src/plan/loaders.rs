@@ -1,0 +1,153 @@
+//! What else loads rules when the host boots: programs that wipe ours, files that have copies of ours, and rules of ours
+//! that wait for others.
+
+use super::Options;
+use super::rules::{RulesPlan, origins};
+use crate::desired::Desired;
+use crate::observe::Observed;
+use crate::problem::{Origin, Warning};
+use crate::resource::iptables::save::{SaveChain, jump, tokens};
+use crate::resource::iptables::{Family, PREFIX};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Who loads a file in the form of `iptables-save` without a line that says so: the file, the service, and whether that
+/// runs before kvmfw.service.
+const SERVICES: [(&str, &str, bool); 4] = [
+    ("/etc/iptables/rules.v4", "netfilter-persistent.service", true),
+    ("/etc/iptables/rules.v6", "netfilter-persistent.service", true),
+    ("/etc/sysconfig/iptables", "iptables.service", false),
+    ("/etc/sysconfig/ip6tables", "ip6tables.service", false),
+];
+
+/// What a plan says of all that.
+pub(super) fn warnings(
+    desired: &Desired,
+    observed: &Observed,
+    options: &Options,
+    rules: &[RulesPlan; 2],
+) -> Vec<Warning> {
+    let mut all = saved(observed, options);
+    if desired.rules.values().all(|rules| rules.tables.is_empty()) {
+        return all;
+    }
+    all.extend(loaders(observed));
+    for (family, planned) in Family::ALL.into_iter().zip(rules) {
+        all.extend(waiting(family, desired, observed, planned));
+    }
+    all
+}
+
+/// Programs that replace whole tables or flush them at boot.
+fn loaders(observed: &Observed) -> Vec<Warning> {
+    let files = &observed.boot_files;
+    let warn = |message| Warning { code: "boot-loader", message, origin: None };
+    let mut all = Vec::new();
+    for (path, service, before) in SERVICES {
+        if !files.saves(path) || !files.enabled(service) {
+            continue;
+        }
+        all.push(warn(match before {
+            true => format!(
+                "{service} replaces whole tables by {path}: at boot before the rules of kvmfw are loaded, which then stand; when it is \
+                 started again they are gone until kvmfw-settle.service puts them back, a second or two later"
+            ),
+            false => format!(
+                "{service} replaces whole tables by {path}, at boot and when it is started again: the rules of kvmfw are gone then \
+                 until kvmfw-settle.service puts them back, a second or two later; systemctl disable {service}, and state in the \
+                 inventory what that file has"
+            ),
+        }));
+    }
+    for loader in &files.loaders {
+        let place = &loader.place;
+        let by = files.named_by(&place.path).map_or_else(String::new, |by| format!(", which {by} names"));
+        all.push(warn(format!(
+            "{}:{}{by}: `{}` takes all rules away at boot, or replaces them: those of kvmfw are gone then until \
+             kvmfw-settle.service puts them back, a second or two later; take the line out, or load with --noflush, and state in \
+             the inventory what it loads",
+            place.path, place.line, loader.command
+        )));
+    }
+    all
+}
+
+/// Files of others that have rules of ours in them.
+fn saved(observed: &Observed, options: &Options) -> Vec<Warning> {
+    let warn = |place: &crate::observe::BootLine| {
+        let (path, line) = (&place.path, place.line);
+        let clean = match path.as_str() {
+            "/etc/iptables/rules.v4" | "/etc/iptables/rules.v6" => {
+                "run `netfilter-persistent save` there after an undo, or ".to_owned()
+            }
+            "/etc/sysconfig/iptables" => "run `service iptables save` there after an undo, or ".to_owned(),
+            "/etc/sysconfig/ip6tables" => "run `service ip6tables save` there after an undo, or ".to_owned(),
+            _ => String::new(),
+        };
+        let what = match options.zero {
+            true => "the next boot, or whoever loads that file, brings them back after this undo",
+            false => {
+                "whoever loads that file brings back old rules, also after an undo; at boot those of the generation take their \
+                 place"
+            }
+        };
+        Warning {
+            code: "saved-rules",
+            message: format!(
+                "{path}:{line} has rules of kvmfw (`{PREFIX}`) in it, which another program saved: {what}; {clean}`sed -i /{PREFIX}/d \
+                 {path}` takes them out"
+            ),
+            origin: None,
+        }
+    };
+    observed.boot_files.ours.iter().map(warn).collect()
+}
+
+/// Rules of ours that need a chain or a set of others, which is not there yet when the rules load at boot.
+fn waiting(family: Family, desired: &Desired, observed: &Observed, planned: &RulesPlan) -> Vec<Warning> {
+    let mut needs: BTreeMap<(String, Option<Origin>), String> = BTreeMap::new();
+    for (table, chain) in planned.predicted.own_chains() {
+        for (index, rule) in chain.rules.iter().enumerate() {
+            let Some(what) = needed(family, table, rule, observed, planned) else { continue };
+            let place = format!("{family} {table}/{}: `{rule}`", chain.name.trim_start_matches(PREFIX));
+            needs.insert((place, origin(family, desired, table, chain, index)), what);
+        }
+    }
+    let warn = |((place, origin), what)| Warning {
+        code: "not-at-boot",
+        message: format!(
+            "{place} cannot be loaded at boot before {what} is there, which another program makes: it is left out until then, and \
+             what it decides goes on to the rules after it; all other rules load, and this one within seconds after that"
+        ),
+        origin,
+    };
+    needs.into_iter().map(warn).collect()
+}
+
+/// The chain or the set of others that a rule needs.
+fn needed(
+    family: Family,
+    table: &str,
+    rule: &str,
+    observed: &Observed,
+    planned: &RulesPlan,
+) -> Option<String> {
+    if let Some(target) = jump(rule).map(|jump| jump.target)
+        && !target.starts_with(PREFIX)
+        && planned.predicted.chain(table, &target).is_some()
+        && !observed.boot_files.makes_chain(family, table, &target)
+    {
+        return Some(format!("the chain {target}"));
+    }
+    if !rule.contains("-set ") {
+        return None;
+    }
+    let words = tokens(rule).ok()?;
+    let sets: BTreeSet<&str> =
+        words.windows(2).filter(|two| two[0] == "--match-set").map(|two| &*two[1]).collect();
+    sets.first().map(|set| format!("the set {set}"))
+}
+
+fn origin(family: Family, desired: &Desired, table: &str, chain: &SaveChain, index: usize) -> Option<Origin> {
+    let declared = desired.rules.get(&family)?.tables.get(table)?.chains.get(&chain.name)?;
+    origins(declared, chain.rules.len()).into_iter().nth(index)?
+}
