@@ -149,8 +149,9 @@ pub fn probe_applied(nonce: &Nonce) -> String {
 /// kernel logged.
 pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
     let mut doc = format!("NONCE='{}'\n{LOOK}{EXPLAIN}", nonce.as_str());
+    doc.push_str("LINK_KEYS='rp_filter accept_local route_localnet'\n");
     ask(&mut doc, nonce, question);
-    doc.push_str("if [ \"$ROOT\" = yes ]; then\nboot_files_asked=yes\nexplain_guests </dev/null\n");
+    doc.push_str("if [ \"$ROOT\" = yes ]; then\nboot_files_asked=yes\nexplain_guests </dev/null\nexplain_beside </dev/null\n");
     if log {
         doc.push_str("explain_log </dev/null\n");
     }

@@ -126,7 +126,11 @@ impl Look<'_> {
                 exit::BAD_INPUT
             })?;
             let bridged = |story: &&crate::explain::Story| story.route.bridge.is_some();
-            dark = found.packets.iter().filter(bridged).any(|story| story.fate.verdict == "dropped");
+            dark = found
+                .packets
+                .iter()
+                .filter(bridged)
+                .any(|story| story.fate.verdict == "dropped" && story.fate.by.is_some());
         } else {
             found.bridges = bridges(scene, self.args.bridge.as_deref());
             if let (true, Some(name)) = (found.bridges.is_empty(), &self.args.bridge) {

@@ -1,5 +1,6 @@
 //! Every bridge of a host: who hangs on it, whether its frames meet iptables, and who is in the dark.
 
+use super::beside::between_ports;
 use super::scene::{Place, Scene};
 use super::settings::forwards;
 use crate::netfilter::{Hook, guests_dark, guests_in_doubt};
@@ -129,6 +130,14 @@ fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
         sample: doubt.sample,
         kinds: doubt.kinds,
         missing: doubt.missing,
+    });
+    let apart = between_ports(scene, name).filter(|_| dark.is_none() && doubt.is_none());
+    let doubt = doubt.or_else(|| {
+        let (text, sample) = apart?;
+        let kinds = vec!["all frames"];
+        let table = format!("bridge {name}");
+        let by = Place { table, chain: String::new(), rule: None, text, owner: "others", origin: None };
+        Some(DoubtStory { sample, kinds, by, missing: Vec::new() })
     });
     let dark = dark.map(|dark| DarkStory {
         by: scene.place(family, &dark.step),

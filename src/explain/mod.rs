@@ -1,6 +1,7 @@
 //! WHY: what a host does with packets, and why guests cannot be reached. Pure: from what was observed,
 //! and, if asked, from what is desired.
 
+mod beside;
 mod bridges;
 mod cures;
 mod draw;
@@ -10,6 +11,7 @@ mod log_line;
 mod mermaid;
 mod path;
 mod question;
+mod routing;
 mod scene;
 mod settings;
 
@@ -21,7 +23,7 @@ pub use log_line::LogLine;
 pub use mermaid::mermaid;
 pub use path::{Fate, Hop, Met, Route, Story, story};
 pub use question::{End, Question, Transport, destination};
-pub use scene::{Extra, Guests, Place, Scene};
+pub use scene::{Extra, Guests, Place, Programs, Scene};
 pub use settings::rp_filter;
 
 use serde::Serialize;

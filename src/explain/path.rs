@@ -1,12 +1,15 @@
 //! The way of one packet through a host: hook by hook, rule by rule, and its end.
 
+use super::beside::{Beside, beside};
 use super::question::{End, Question, Transport};
+use super::routing::{Lookup, Way, lookup};
 use super::scene::{Place, Scene};
-use super::settings::{forwards, reverse_path};
+use super::settings::forwards;
 use crate::netfilter::{
     Answer, Base, Device, Packet, Ruleset, Skipped, States, Step, Surroundings, Target, TcpFlags, Verdict,
-    walk,
+    Walk, walk,
 };
+use crate::observe::Link;
 use crate::resource::iptables::Family;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -41,7 +44,7 @@ pub struct Route {
     /// What had to be assumed.
     pub notes: Vec<String>,
     #[serde(skip)]
-    base: Base,
+    pub(super) base: Base,
     #[serde(skip)]
     pub(super) packet: Packet,
 }
@@ -119,12 +122,22 @@ fn family_of(address: IpAddr) -> Family {
 fn one(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Story, String> {
     let route = route(scene, question, family)?;
     let fate = fate(scene, family, route.base, &route.packet, route.bridge.as_deref());
-    let fate = reverse_path(scene, &route, fate);
-    let hops = match seen(scene, family, route.bridge.as_deref()) {
-        true => hops(scene, family, &route),
-        false => Vec::new(),
-    };
+    let set = scene.sets.get(&family).filter(|_| seen(scene, family, route.bridge.as_deref()));
+    let walked = set.map(|set| walk(set, scene.around(family), route.base, &route.packet));
+    let fate = with_kernel(fate, beside(scene, family, &route, walked.as_ref()));
+    let hops = walked.map_or_else(Vec::new, |walked| hops(scene, family, &walked));
     Ok(Story { packet: words(question), family, route, hops, fate })
+}
+
+/// What the rules say, and what decides beside them.
+fn with_kernel(fate: Fate, beside: Option<Beside>) -> Fate {
+    match beside {
+        Some(Beside::Drops(why)) => Fate { verdict: "dropped", by: None, because: Some(why) },
+        Some(Beside::May(what)) if fate.verdict == "passes" => {
+            Fate { verdict: "unknown", by: None, because: Some(format!("it depends on: {what}")) }
+        }
+        _ => fate,
+    }
 }
 
 /// `a new tcp connection from vnet0 to 192.168.1.53 port 53`.
@@ -212,9 +225,7 @@ pub(super) fn met(set: &Ruleset, around: &Surroundings, base: Base, packet: &Pac
     walk(set, around, base, packet).met().map(|met| met.step.clone()).collect()
 }
 
-fn hops(scene: &Scene<'_>, family: Family, route: &Route) -> Vec<Hop> {
-    let Some(set) = scene.sets.get(&family) else { return Vec::new() };
-    let found = walk(set, scene.around(family), route.base, &route.packet);
+fn hops(scene: &Scene<'_>, family: Family, found: &Walk) -> Vec<Hop> {
     let hop = |stage: &crate::netfilter::Stage| {
         let skipped = stage.skipped.map(|why| match why {
             Skipped::NoRules => "no rules".to_owned(),
@@ -279,6 +290,13 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
     let to = match &question.to {
         End::Host => None,
         End::Address(address) if scene.around(family).is_local(*address) == Some(true) => None,
+        // To all of a network of the host, the host among them.
+        End::Address(address)
+            if !from_bridge(scene, question, &from)
+                && leads_to(scene, question, &from, *address) == Some(Way::Local) =>
+        {
+            None
+        }
         End::Address(address) => Some(to_address(scene, question, *address, &from, &mut notes)),
         End::Name(name) => Some(named(scene, name)?),
     };
@@ -301,9 +319,35 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
         ));
     }
     let same = from.device.is_some() && from.device == to.device;
-    let bridge = same && from.device.as_deref().is_some_and(|name| is_bridge(scene, name));
+    let bridge = same
+        && question.device.is_none()
+        && from.device.as_deref().is_some_and(|name| is_bridge(scene, name));
     let kind = if bridge { "bridged" } else { "routed" };
     Ok(finish(scene, question, family, kind, Base::Forward, from, to, notes))
+}
+
+/// Whether it comes in by a bridge that may carry it on itself.
+fn from_bridge(scene: &Scene<'_>, question: &Question, from: &Side) -> bool {
+    question.device.is_none() && from.device.as_deref().is_some_and(|name| is_bridge(scene, name))
+}
+
+/// Where the routes lead from a side to an address, as far as they are known.
+fn leads_to(scene: &Scene<'_>, question: &Question, from: &Side, dst: IpAddr) -> Option<Way> {
+    let src = match question.from {
+        Some(End::Address(src)) if src.is_ipv4() == dst.is_ipv4() => Some(src),
+        _ => None,
+    };
+    let host = question.from == Some(End::Host);
+    let input = (!host).then(|| from.device.as_deref().unwrap_or(""));
+    lookup(&scene.observed.links, &Lookup { src, dst, input, mark: Some(0), protocol: None })
+}
+
+/// The one device that routes lead to.
+fn device_of_way(way: Option<Way>) -> Option<String> {
+    match way {
+        Some(Way::Out(mut devices)) if devices.len() == 1 => devices.pop(),
+        _ => None,
+    }
 }
 
 fn is_bridge(scene: &Scene<'_>, name: &str) -> bool {
@@ -316,10 +360,14 @@ fn from_side(scene: &Scene<'_>, question: &Question) -> Result<Side, String> {
     let mut side = match &question.from {
         None | Some(End::Host) => Side::default(),
         Some(End::Name(name)) => named(scene, name)?,
-        Some(End::Address(address)) => match scene.around(family_of(*address)).device_to(*address) {
-            Device::Named(device) => Side { device: Some(device.to_string()), port: None },
-            _ => Side::default(),
-        },
+        Some(End::Address(address)) => {
+            let ask = Lookup { src: None, dst: *address, input: None, mark: Some(0), protocol: None };
+            let device = match scene.around(family_of(*address)).device_to(*address) {
+                Device::Named(device) => Some(device.to_string()),
+                _ => device_of_way(lookup(&scene.observed.links, &ask)),
+            };
+            Side { device, port: None }
+        }
     };
     for name in question.device.iter().chain(&question.bridge) {
         let given = named(scene, name)?;
@@ -355,10 +403,12 @@ fn to_address(
     from: &Side,
     notes: &mut Vec<String>,
 ) -> Side {
-    let by_route = match scene.around(family_of(address)).device_to(address) {
-        Device::Named(device) => Side { device: Some(device.to_string()), port: None },
-        _ => Side::default(),
-    };
+    let device = device_of_way(leads_to(scene, question, from, address));
+    let device = device.or_else(|| match scene.around(family_of(address)).device_to(address) {
+        Device::Named(device) => Some(device.to_string()),
+        _ => None,
+    });
+    let by_route = Side { device, port: None };
     let Some(bridge) = from.device.as_deref().filter(|name| is_bridge(scene, name)) else { return by_route };
     let stay = Side { device: Some(bridge.to_owned()), port: None };
     if question.bridge.is_some() {
@@ -373,6 +423,11 @@ fn to_address(
         .iter()
         .filter(|(device, net)| device == bridge && net.addr().is_ipv4() == address.is_ipv4());
     let near = own.clone().any(|(_, net)| net.contains(&address));
+    let mut ports = scene.observed.links.ports(bridge).peekable();
+    if !near && own.clone().next().is_some() && ports.peek().is_some() && ports.all(Link::is_of_guest) {
+        notes.push(format!("taken to be routed: {bridge} has no other router than the host"));
+        return by_route;
+    }
     if !near && own.next().is_some() {
         notes.push(format!(
             "taken to stay on {bridge}, by a router there; where the host itself is the guest's gateway, ask with --in {bridge}"
@@ -410,6 +465,14 @@ fn finish(
     };
     // A bridged packet leaves by a port; a routed one is not known to when the rules are asked.
     let physout = if bridged { port(&to, true) } else { Device::Absent };
+    // Which port it came in by is known to the rules where bridged frames meet them.
+    let tells_port =
+        |side: &Side| side.device.as_deref().is_none_or(|device| scene.bridge(family, device).nf_call);
+    let physin = if base == Base::Output || !bridged && !tells_port(&from) {
+        Device::Absent
+    } else {
+        port(&from, bridged)
+    };
     let state = if question.established { States::ESTABLISHED } else { States::NEW };
     let packet = Packet {
         src: address(question.from.as_ref()),
@@ -418,7 +481,7 @@ fn finish(
         dst_local: Some(base == Base::Input),
         in_iface: side(&from, base == Base::Output),
         out_iface: side(&to, base == Base::Input),
-        physin: if base == Base::Output { Device::Absent } else { port(&from, bridged) },
+        physin,
         physout,
         bridged,
         state,

@@ -6,8 +6,9 @@ use crate::observe::{BootFiles, Link, Observed, Sections};
 use crate::plan::{HostAfter, Record, bystanders, forecast, origins_of, writer};
 use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, PREFIX, Rules};
+use ipnet::IpNet;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Guests by the name of their bridge port.
 pub type Guests = BTreeMap<String, String>;
@@ -19,6 +20,35 @@ pub struct Extra {
     pub guests: Guests,
     /// What the kernel logged.
     pub log: String,
+    /// What else sees packets.
+    pub beside: Programs,
+}
+
+/// What sees packets beside netfilter.
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    /// Devices with a qdisc that filters what comes in or leaves.
+    pub tc: BTreeSet<String>,
+    /// Source and destination of IPsec policies.
+    pub xfrm: Vec<(IpNet, IpNet)>,
+}
+
+impl Programs {
+    fn read(text: &str) -> Self {
+        let mut programs = Self::default();
+        for line in text.lines() {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["tc", device] => {
+                    programs.tc.insert(device.to_owned());
+                }
+                ["xfrm", src, dst] => {
+                    programs.xfrm.extend(src.parse().ok().zip(dst.parse().ok()));
+                }
+                _ => {}
+            }
+        }
+        programs
+    }
 }
 
 impl Extra {
@@ -28,6 +58,7 @@ impl Extra {
         Self {
             guests: pairs.map(|(port, name)| (port.to_owned(), name.to_owned())).collect(),
             log: sections.get("log").unwrap_or("").to_owned(),
+            beside: Programs::read(sections.get("beside").unwrap_or("")),
         }
     }
 }
@@ -42,6 +73,8 @@ pub struct Scene<'a> {
     pub desired: Option<&'a Desired>,
     /// Which guest is behind which port.
     pub guests: Guests,
+    /// What else sees packets.
+    pub(super) beside: Programs,
     pub(super) saves: BTreeMap<Family, Save>,
     pub(super) sets: BTreeMap<Family, Ruleset>,
     host_after: HostAfter<'a>,
@@ -104,6 +137,7 @@ impl<'a> Scene<'a> {
             observed,
             desired,
             guests,
+            beside: extra.beside.clone(),
             saves,
             sets,
             host_after,

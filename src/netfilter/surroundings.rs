@@ -78,9 +78,16 @@ pub enum Hook {
     /// What a bridge forwards, whether iptables sees it or not: ebtables, arptables, tables of the `bridge` family, and
     /// those at a device.
     Bridge,
+    /// What a bridge brings to the host or takes from it: ebtables and tables of the `bridge` family.
+    BridgeHost,
 }
 
 impl Bystander {
+    /// Whether what a bridge brings to the host, or takes from it, may end there.
+    pub fn may_end_at_bridge(&self) -> bool {
+        self.effect.may_end_it() && self.hooks.contains(&Hook::BridgeHost)
+    }
+
     /// As the step that a walk ends at.
     pub fn step(&self) -> Step {
         let text = match self.effect {

@@ -76,7 +76,7 @@ impl World {
             Hook::Output => packet.out_iface = self.first_out.clone(),
             // What is for the host itself is joined before, in IPv4; in IPv6 it is only behind INPUT.
             Hook::Input if packet.family == Family::V4 => packet.fragment = Fragment::Whole,
-            Hook::Input | Hook::Forward | Hook::Bridge => {}
+            Hook::Input | Hook::Forward | Hook::Bridge | Hook::BridgeHost => {}
         }
         packet
     }

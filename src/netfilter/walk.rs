@@ -338,7 +338,7 @@ impl Way<'_> {
             Hook::Input => ends.iter().any(|end| end.left.0 == Base::Input),
             Hook::Forward => ends.iter().any(|end| end.left.0 == Base::Forward),
             Hook::Bridge => ends.iter().any(|end| end.left.1.bridged),
-            Hook::Postrouting => false,
+            Hook::Postrouting | Hook::BridgeHost => false,
         };
         let mut rewriters = self.around.bystanders.iter().filter(|one| one.effect == Effect::MayRewrite);
         if let Some(one) = rewriters.find(|one| one.hooks.iter().any(before)) {

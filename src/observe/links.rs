@@ -1,6 +1,6 @@
 //! Links and addresses, from what `ip -j` prints.
 
-use super::{ObserveError, PolicyRule, Route, Vlans};
+use super::{ObserveError, PolicyRule, Route, TableRoute, Vlans};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,6 +14,8 @@ pub struct Links {
     /// Routes of all tables and both families, in an order in which they can be made: what is on the link
     /// comes before what goes by a gateway.
     pub routes: Vec<Route>,
+    /// All of them, also those of the kernel and those that lead nowhere, as a lookup sees them.
+    pub table: Vec<TableRoute>,
     /// Rules of policy routing, of both families.
     pub rules: Vec<PolicyRule>,
     /// VLANs of bridges and of their ports, where a bridge filters by them or is to; one that is not among
@@ -39,6 +41,9 @@ pub struct Link {
     /// MAC. A bridge whose last port has gone has one of zeros, which nothing can be given.
     #[serde(rename = "address", default, deserialize_with = "mac")]
     pub mac: Option<String>,
+    /// A program of XDP sees its packets first.
+    #[serde(default)]
+    pub xdp: Option<Value>,
     /// Flags, `UP` among them.
     #[serde(default)]
     pub flags: Vec<String>,
@@ -59,6 +64,9 @@ pub struct LinkInfo {
     /// Attributes of that kind.
     #[serde(rename = "info_data", default)]
     pub data: BTreeMap<String, Value>,
+    /// Attributes of the port that it is: `state`, `isolated`, `hairpin`, …
+    #[serde(rename = "info_slave_data", default)]
+    pub port: BTreeMap<String, Value>,
 }
 
 /// One address of a link.
@@ -92,12 +100,15 @@ impl Links {
     /// a host without links: a bridge that is there would be made again, and go with the rollback of that.
     pub fn parse(links: &str, routes4: &str, routes6: &str, vlans: &str) -> Result<Self, ObserveError> {
         let links: Vec<Link> = json(links).map_err(ObserveError::Links)?;
-        let (mut routes, mut rules) = (Vec::new(), Vec::new());
+        let (mut routes, mut rules, mut table) = (Vec::new(), Vec::new(), Vec::new());
         for (text, v6) in [(routes4, false), (routes6, true)] {
             for line in text.lines() {
                 match PolicyRule::parse(line, v6) {
                     Some(rule) => rules.push(rule),
-                    None => routes.extend(Route::parse(line, v6)),
+                    None => {
+                        routes.extend(Route::parse(line, v6));
+                        table.extend(TableRoute::parse(line, v6));
+                    }
                 }
             }
         }
@@ -105,6 +116,7 @@ impl Links {
         Ok(Self {
             by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
             routes,
+            table,
             rules,
             vlans: Vlans::parse(vlans)?,
         })
@@ -136,6 +148,16 @@ impl Link {
     /// Whether it is switched on.
     pub fn is_up(&self) -> bool {
         self.flags.iter().any(|f| f == "UP")
+    }
+
+    /// Whether packets go through it: it is switched on, and not known to have no carrier.
+    pub fn carries(&self) -> bool {
+        self.is_up() && !self.flags.iter().any(|f| f == "NO-CARRIER")
+    }
+
+    /// A switch of the port that it is.
+    pub fn port_flag(&self, attribute: &str) -> Option<bool> {
+        self.linkinfo.port.get(attribute).and_then(Value::as_bool)
     }
 
     /// A numeric attribute of its kind.

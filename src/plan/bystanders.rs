@@ -11,14 +11,14 @@ pub fn bystanders(others: &Others, family: Family) -> Vec<Bystander> {
         others.chains.iter().flat_map(|chain| native(chain, others, family)).collect();
     for backend in others.backend_rules.keys() {
         let (name, hooks) = match backend.as_str() {
-            "ebtables" => ("ebtables".to_owned(), vec![Hook::Bridge]),
+            "ebtables" => ("ebtables".to_owned(), vec![Hook::Bridge, Hook::BridgeHost]),
             "arptables" if family == Family::V4 => ("arptables".to_owned(), vec![Hook::Bridge]),
             other => match other.strip_suffix(digit) {
                 Some(other) => (format!("{family}-{other}"), vec![Hook::Prerouting, Hook::Output]),
                 None => continue,
             },
         };
-        let effect = if hooks == [Hook::Bridge] { Effect::MayDrop } else { Effect::MayRewrite };
+        let effect = if hooks.contains(&Hook::Bridge) { Effect::MayDrop } else { Effect::MayRewrite };
         found.push(Bystander { name, hooks, effect });
     }
     found
@@ -83,8 +83,9 @@ fn base_chain(chain: &str, family: Family) -> Option<BaseChain> {
         _ => false,
     };
     let hooks = match after("hook")? {
-        "input" | "output" if bridge => return None,
-        _ if bridge => vec![Hook::Bridge],
+        "input" | "output" if bridge => vec![Hook::BridgeHost],
+        "forward" if bridge => vec![Hook::Bridge],
+        _ if bridge => vec![Hook::Bridge, Hook::BridgeHost],
         // At a device, which may be the port of a bridge.
         "ingress" => vec![Hook::Prerouting, Hook::Bridge],
         "egress" => vec![Hook::Postrouting, Hook::Bridge],

@@ -34,3 +34,11 @@ explain_log() {
 		dmesg 2>/dev/null | grep ' OUT=' | tail -n 20000
 	fi
 }
+
+# What sees packets beside netfilter: devices whose qdisc filters, policies of IPsec.
+explain_beside() {
+	section beside
+	have tc && tc qdisc show 2>/dev/null |
+		sed -n -e 's/^qdisc clsact .* dev \([^ ]*\).*/tc \1/p' -e 's/^qdisc ingress .* dev \([^ ]*\).*/tc \1/p'
+	ip xfrm policy list nosock 2>/dev/null | sed -n 's/^src \([^ ]*\) dst \([^ ]*\).*/xfrm \1 \2/p'
+}

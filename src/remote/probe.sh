@@ -124,9 +124,11 @@ probe_sysctl() {
 		[ -e "/sys/class/net/${target##*/}/brport" ] || keys="$keys${file#/proc/sys/}$NL"
 	done
 	# Whether a link forwards is a key of its own, which the one for all links sets only when it is written.
-	for file in /proc/sys/net/ipv4/conf/*/forwarding; do
-		target=${file%/*}
-		[ -e "/sys/class/net/${target##*/}/brport" ] || keys="$keys${file#/proc/sys/}$NL"
+	for file in /proc/sys/net/ipv4/conf/*; do
+		[ ! -e "/sys/class/net/${file##*/}/brport" ] || continue
+		for target in forwarding ${LINK_KEYS-}; do
+			[ ! -e "$file/$target" ] || keys="$keys${file#/proc/sys/}/$target$NL"
+		done
 	done
 	# Never by `read`: dash and busybox read byte by byte, and the kernel gives the first byte of a
 	# number and then the end.
