@@ -68,6 +68,8 @@ pub struct Facts {
     pub os: Vec<String>,
     /// Changes with every boot.
     pub boot_id: String,
+    /// Processes and threads there are.
+    pub threads: Option<u64>,
     /// systemd runs it.
     pub systemd: bool,
     /// There is a place for boot units.

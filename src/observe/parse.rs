@@ -102,6 +102,9 @@ fn facts(s: &Sections<'_>) -> Facts {
             .map(str::to_owned)
             .collect(),
         boot_id: text("boot_id"),
+        threads: s
+            .value("host", "loadavg")
+            .and_then(|load| load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()),
         systemd: yes("systemd"),
         units: yes("units"),
         ssh,

@@ -1,7 +1,7 @@
 //! The plan of one host.
 
 use super::refusal::{Refusal, record, refusal, risky};
-use super::{Back, Bundle, Change, Record, Risk, adopt, bridge, lints, rules, sysctl};
+use super::{Back, Bundle, Change, Record, Risk, adopt, bridge, key_effects, lints, rules, sysctl};
 use crate::desired::{Desired, Way};
 use crate::observe::Observed;
 use crate::problem::Warning;
@@ -88,8 +88,10 @@ pub fn question(desired: &Desired) -> ([String; 2], String) {
     let want = Family::ALL.map(|f| desired.rules.get(&f).map_or_else(String::new, own::render));
     let mut keys = String::new();
     for entry in desired.sysctl.values().flat_map(|f| &f.entries) {
-        keys.push_str(entry.key.path());
-        keys.push('\n');
+        for path in std::iter::once(entry.key.path()).chain(key_effects::asks(entry.key.path())) {
+            keys.push_str(path);
+            keys.push('\n');
+        }
     }
     (want, keys)
 }
@@ -161,7 +163,8 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     plan.warnings.extend(super::loaders::warnings(desired, observed, options, &rules));
     let refusal = refusal(desired, observed, options, &sysctl)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))
-        .or_else(|| adoption.refusal.clone());
+        .or_else(|| adoption.refusal.clone())
+        .or_else(|| key_effects::judge(desired, observed, &sysctl, &mut plan));
     lints::judge(desired, observed, &record, &rules, &mut plan);
     let refusal = refusal.or_else(|| risky(&plan, options));
     plan.verdict = match refusal {

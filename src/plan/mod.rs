@@ -11,6 +11,7 @@ mod fingerprint;
 pub mod forecast;
 mod host;
 mod host_after;
+mod key_effects;
 mod lints;
 mod loaders;
 mod module_test;

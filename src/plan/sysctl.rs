@@ -1,7 +1,7 @@
 //! sysctl.d files and live values.
 
 use super::diff::Wanted;
-use super::{Action, Change, Diff, Record};
+use super::{Action, Change, Diff, Record, key_effects};
 use crate::desired::Desired;
 use crate::observe::{ForeignFile, Live, Observed, Tool};
 use crate::problem::Warning;
@@ -66,6 +66,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, adop
     for file in record.sysctl.values() {
         removed(file, desired.sysctl.get(&file.name), &wanted, observed, &mut plan);
     }
+    in_order(&mut plan.close);
     plan
 }
 
@@ -106,6 +107,18 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
             _ => None,
         };
         let kept = in_file.get(key);
+        // What the kernel takes no more before the next boot is in effect then.
+        let stays = live_value.as_ref().filter(|live| key_effects::stays(key, live, &wanted)).cloned();
+        if let Some(live) = &stays {
+            plan.warnings.push(Warning {
+                code: "one-way-key",
+                message: format!(
+                    "{key} is {live} and stays so until the next boot; {wanted} is in effect after that"
+                ),
+                origin: Some(entry.origin.clone()),
+            });
+        }
+        let live_value = live_value.filter(|_| stays.is_none());
         let holds = kept == Some(&wanted) && live_value.as_ref().is_none_or(|v| *v == wanted);
         let line = format!("{key} = {wanted}");
         if holds {
@@ -119,7 +132,7 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
             let why = match key.module() {
                 Some(module) => format!("in effect when {module} is loaded"),
                 None if live == Some(&Live::Unreadable) => "can only be written".to_owned(),
-                None => "no such key on this host".to_owned(),
+                None => absent(key, observed),
             };
             if live == Some(&Live::Unreadable) {
                 plan.warnings.push(Warning {
@@ -132,12 +145,19 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
                     origin: Some(entry.origin.clone()),
                 });
             } else if key.module().is_none() {
-                plan.warnings.push(Warning {
-                    code: "no-such-key",
-                    message: format!(
-                        "{key} does not exist on this kernel; it is only written to {}",
+                let message = match absent_link(key, observed) {
+                    Some(link) => format!(
+                        "{key} does not exist yet, because there is no link {link}; it is only written to {}, which is read \
+                         at boot, and nothing sets it when the link comes later",
                         file.path()
                     ),
+                    None => {
+                        format!("{key} does not exist on this kernel; it is only written to {}", file.path())
+                    }
+                };
+                plan.warnings.push(Warning {
+                    code: "no-such-key",
+                    message,
                     origin: Some(entry.origin.clone()),
                 });
             }
@@ -250,6 +270,13 @@ fn removed(
         let back = given_back(key, before, observed);
         old.push(format!("{key} = {}", entry.value));
         if let (Some(back), Some(Live::Value(live))) = (back, observed.sysctl.get(key.path())) {
+            if key_effects::stays(key, live, &back) {
+                new.push((
+                    format!("{key} = {back}   (after the next boot; until then it stays {live})"),
+                    None,
+                ));
+                continue;
+            }
             if normal(live) != back {
                 let write = format!("{}={back}", key.path());
                 if opens(key, &back) { plan.open.push(write) } else { plan.close.push(write) }
@@ -298,6 +325,29 @@ pub(super) fn stated_by_others(key: &Key, observed: &Observed, record: &Record) 
     let ours = record.sysctl.values().find(|file| file.entries.iter().any(|entry| entry.key == *key));
     let path = ours.map(File::path);
     observed.sysctl_dirs.winner(key, Tool::Systemd, path.as_deref()).map(|winner| winner.value)
+}
+
+/// The link that a key is of and that the host does not have.
+fn absent_link<'a>(key: &'a Key, observed: &Observed) -> Option<&'a str> {
+    let parts: Vec<&str> = key.path().split('/').collect();
+    let [_, "ipv4" | "ipv6", "conf" | "neigh", link, _] = parts[..] else { return None };
+    (!observed.links.by_name.contains_key(link)).then_some(link)
+}
+
+/// Why a key is not there.
+fn absent(key: &Key, observed: &Observed) -> String {
+    absent_link(key, observed).map_or_else(
+        || "no such key on this host".to_owned(),
+        |link| format!("there is no link {link} now; set at boot if it is there then"),
+    )
+}
+
+/// What a host that forwards takes no more is set before it forwards: the kernel looks at it in that moment.
+fn in_order(lines: &mut [String]) {
+    lines.sort_by_key(|line| {
+        let path = line.split('=').next().unwrap_or_default();
+        path.ends_with("/forwarding") || path.ends_with("/ip_forward")
+    });
 }
 
 /// What lets more traffic pass is written before the rules, everything else after them.

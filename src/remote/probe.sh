@@ -17,6 +17,8 @@ probe_host() {
 	fi
 	boot_id
 	printf 'boot_id=%s\n' "$boot"
+	first_line /proc/loadavg
+	printf 'loadavg=%s\n' "$line"
 	if [ -d /run/systemd/system ]; then echo systemd=yes; else echo systemd=no; fi
 	if [ -d /etc/systemd/system ]; then echo units=yes; else echo units=no; fi
 	# Who works on the host itself may have come over SSH too, though nothing is applied over it.
@@ -140,6 +142,9 @@ probe_sysctl() {
 		exec grep -sH '' /dev/null $keys
 	)
 	case $? in 0 | 1 | 2) ;; *) refuse unreadable "the values of the sysctl keys cannot be read" ;; esac
+	case $keys in
+	*vm/overcommit_*) sed -n -E 's,^(MemTotal|SwapTotal|HugePages_Total|Hugepagesize|Committed_AS):,meminfo/&,p' /proc/meminfo ;;
+	esac
 	read_section sysctl.d
 	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do
 		[ -e "$file" ] || [ -L "$file" ] || continue

@@ -78,3 +78,28 @@ fn a_key_that_only_goes_one_way_ends_the_rollback() {
     project.all("sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }\n");
     project.apply(&lab, &[]).expect(0);
 }
+
+/// Limits below what the host uses would leave it without a process, and without a rollback. Only planned: they are those
+/// of this machine as well.
+#[test]
+fn limits_below_what_is_in_use_are_refused() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Nft).up();
+    let project = Project::new(&lab, &[HOST], "");
+    for key in [
+        "kernel.threads-max: 30",
+        "kernel.pid_max: 301",
+        "fs.file-max: 100",
+        "fs.nr_open: 1024",
+        "vm.overcommit_memory: 2, vm.overcommit_ratio: 1",
+    ] {
+        project.all(&format!("sysctl: {{ 60-t: {{ {key} }} }}\n"));
+        let plan = project.kvmfw(&lab, &["plan", "--format", "json"]);
+        assert!(plan.stdout.contains("\"exhausts-host\""), "{key}: {}", plan.stdout);
+    }
+    let threads: u64 = on_host(&lab, "cat /proc/sys/kernel/threads-max").trim().parse().unwrap();
+    project.all(&format!("sysctl: {{ 60-t: {{ kernel.threads-max: {threads} }} }}\n"));
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+}

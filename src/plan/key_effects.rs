@@ -1,0 +1,375 @@
+//! What sysctl keys do beside having a value: one table, and what a plan that writes them says or refuses.
+
+use super::sysctl::SysctlPlan;
+use super::{HostPlan, Refusal, Risk};
+use crate::desired::Desired;
+use crate::observe::{Link, Live, Observed};
+use crate::problem::{Origin, Warning};
+use crate::resource::Kind;
+use crate::resource::sysctl::Key;
+
+/// What writing a key does beside changing its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    /// The kernel takes only higher values until the next boot.
+    Rises,
+    /// The kernel takes only lower values until the next boot; below zero is no limit.
+    Falls,
+    /// Once it has this value it keeps it until the next boot.
+    Sticks(i64),
+    /// At 1 the IPv6 addresses and routes of the link go, or those of all links.
+    StopsIpv6,
+    /// At 1 default routes by router advertisement go.
+    Forwards,
+    /// At 0 nothing that routers announce is renewed.
+    Advertised,
+    /// At 8 the host answers no ARP request.
+    HidesAddresses,
+    /// Links get it when they are made, and keep it.
+    Inherited,
+    /// Below what is in use the host can start no process, or not what a dry run needs.
+    Limits(Use),
+}
+
+/// What is in use of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Processes and threads.
+    Threads,
+    /// Files.
+    Files,
+    /// This many at least, whatever is in use.
+    AtLeast(u64),
+    /// Memory that was promised.
+    Memory,
+}
+
+/// Keys, where `*` is one part, with what they do.
+const TABLE: [(&str, Effect); 26] = [
+    ("kernel/unprivileged_bpf_disabled", Effect::Sticks(1)),
+    ("kernel/kexec_load_disabled", Effect::Rises),
+    ("kernel/modules_disabled", Effect::Rises),
+    ("kernel/yama/ptrace_scope", Effect::Sticks(3)),
+    ("kernel/kexec_load_limit_panic", Effect::Falls),
+    ("kernel/kexec_load_limit_reboot", Effect::Falls),
+    ("kernel/loadpin/enforce", Effect::Rises),
+    ("net/ipv6/conf/*/disable_ipv6", Effect::StopsIpv6),
+    ("net/ipv6/conf/*/forwarding", Effect::Forwards),
+    ("net/ipv6/conf/*/accept_ra", Effect::Advertised),
+    ("net/ipv6/conf/*/accept_ra_defrtr", Effect::Advertised),
+    ("net/ipv6/conf/*/autoconf", Effect::Advertised),
+    ("net/ipv4/conf/*/arp_ignore", Effect::HidesAddresses),
+    ("net/ipv6/conf/default/*", Effect::Inherited),
+    ("net/ipv6/neigh/default/*", Effect::Inherited),
+    ("net/ipv4/neigh/default/*", Effect::Inherited),
+    ("kernel/threads-max", Effect::Limits(Use::Threads)),
+    ("kernel/pid_max", Effect::Limits(Use::Threads)),
+    ("fs/file-max", Effect::Limits(Use::Files)),
+    // systemd gives its services up to this many.
+    ("fs/nr_open", Effect::Limits(Use::AtLeast(524_288))),
+    ("fs/mount-max", Effect::Limits(Use::AtLeast(4096))),
+    ("user/max_net_namespaces", Effect::Limits(Use::AtLeast(64))),
+    ("user/max_mnt_namespaces", Effect::Limits(Use::AtLeast(64))),
+    ("user/max_pid_namespaces", Effect::Limits(Use::AtLeast(64))),
+    ("vm/overcommit_memory", Effect::Limits(Use::Memory)),
+    ("vm/overcommit_*", Effect::Limits(Use::Memory)),
+];
+
+fn effects(path: &str) -> impl Iterator<Item = Effect> {
+    TABLE.iter().filter(move |(pattern, _)| fits(pattern, path)).map(|(_, effect)| *effect)
+}
+
+fn fits(pattern: &str, path: &str) -> bool {
+    let (mut wanted, mut parts) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), parts.next()) {
+            (None, None) => return true,
+            (Some(one), Some(part))
+                if one.strip_suffix('*').map_or(one == part, |head| part.starts_with(head)) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether the kernel would refuse to set a key from one value to the other before the next boot.
+pub(super) fn stays(key: &Key, from: &str, to: &str) -> bool {
+    let number = |text: &str| text.trim().parse::<i64>().ok();
+    let (Some(from), Some(to)) = (number(from), number(to)) else { return false };
+    let limit = |value: i64| if value < 0 { i64::MAX } else { value };
+    from != to
+        && effects(key.path()).any(|effect| match effect {
+            Effect::Rises => to < from,
+            Effect::Falls => limit(to) > limit(from),
+            Effect::Sticks(value) => from == value,
+            _ => false,
+        })
+}
+
+/// A key that the plan writes.
+struct Write<'a> {
+    key: Key,
+    value: &'a str,
+    live: Option<&'a str>,
+    origin: Option<Origin>,
+}
+
+/// Keys that have to be asked for so that the plan can judge one.
+pub(super) fn asks(path: &str) -> Option<&'static str> {
+    effects(path).find_map(|effect| match effect {
+        Effect::Limits(Use::Files) => Some("fs/file-nr"),
+        _ => None,
+    })
+}
+
+/// Says what the keys that are written do beside it, marks their changes, and refuses what the host would not survive.
+pub(super) fn judge(
+    desired: &Desired,
+    observed: &Observed,
+    sysctl: &SysctlPlan,
+    plan: &mut HostPlan,
+) -> Option<Refusal> {
+    let entries = || desired.sysctl.values().flat_map(|file| &file.entries);
+    let mut refusal = None;
+    for (path, value) in sysctl.open.iter().chain(&sysctl.close).filter_map(|line| line.split_once('=')) {
+        let Ok(key) = Key::parse(path) else { continue };
+        let origin = entries().find(|entry| entry.key == key).map(|entry| entry.origin.clone());
+        let live = live(observed, path);
+        let write = Write { key, value, live, origin };
+        for effect in effects(path) {
+            if let Effect::Limits(what) = effect {
+                refusal = refusal.or_else(|| write.exhausts(what, desired, observed));
+            } else {
+                write.says(effect, desired, observed, plan);
+            }
+        }
+    }
+    refusal
+}
+
+fn live<'a>(observed: &'a Observed, path: &str) -> Option<&'a str> {
+    match observed.sysctl.get(path) {
+        Some(Live::Value(value)) => Some(value.trim()),
+        _ => None,
+    }
+}
+
+/// What a key will be: declared, else as it is.
+fn will_be<'a>(desired: &'a Desired, observed: &'a Observed, path: &str) -> Option<&'a str> {
+    let mut entries = desired.sysctl.values().flat_map(|file| &file.entries);
+    let declared = entries.find(|entry| entry.key.path() == path).map(|entry| entry.value.trim());
+    declared.or_else(|| live(observed, path))
+}
+
+impl Write<'_> {
+    /// The part of the key that names the link: `all`, `default` or a link.
+    fn link(&self) -> &str {
+        self.key.path().split('/').nth(3).unwrap_or_default()
+    }
+
+    fn says(&self, effect: Effect, desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
+        let (key, value) = (&self.key, self.value);
+        let back = self.live.unwrap_or_default();
+        match effect {
+            Effect::Rises | Effect::Falls | Effect::Sticks(_) if stays(key, value, back) => {
+                let text = format!(
+                    "{key} = {value} cannot be taken back before the next boot, neither by a rollback nor by an undo"
+                );
+                self.warn("one-way-key", plan, text, Some(Risk::OneWay));
+            }
+            Effect::Inherited => {
+                let text = format!(
+                    "{key} = {value} is inherited by links that are made from now on; they keep it after a rollback or an \
+                     undo, because nobody knows whether it was meant for them"
+                );
+                self.warn("inherited-key", plan, text, Some(Risk::OneWay));
+            }
+            Effect::StopsIpv6 if value != "0" && self.link() != "default" => self.stops_ipv6(observed, plan),
+            Effect::Forwards if value != "0" => {
+                let gone = self.by_advertisement(desired, observed);
+                self.lockout(
+                    plan,
+                    gone.map(|link| format!("the IPv6 default route by {link}, which SSH takes")),
+                );
+            }
+            Effect::Advertised if value == "0" => {
+                let gone = self.not_renewed(observed);
+                self.lockout(plan, gone);
+            }
+            Effect::HidesAddresses if value == "8" => {
+                let ssh = observed.facts.ssh.as_ref().filter(|ssh| ssh.server.is_ipv4());
+                let link = ssh.and_then(|ssh| holder(observed, &ssh.server.to_string()));
+                let link = link.filter(|link| self.link() == "all" || self.link() == link.name);
+                self.lockout(plan, link.map(|_| "every answer to ARP, and with it SSH".to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    fn stops_ipv6(&self, observed: &Observed, plan: &mut HostPlan) {
+        let of = |link: &&Link| self.link() == "all" || self.link() == link.name;
+        let links: Vec<&Link> = observed.links.by_name.values().filter(of).collect();
+        let global =
+            |link: &&&Link| link.addresses.iter().any(|a| a.family == "inet6" && a.scope == "global");
+        let names: Vec<&str> = links.iter().filter(global).map(|link| link.name.as_str()).collect();
+        if !names.is_empty() {
+            let text = format!(
+                "{} = {} takes all IPv6 addresses and routes of {} away; a rollback puts them back, an undo leaves \
+                 that to whoever configures the links, or to a boot",
+                self.key,
+                self.value,
+                names.join(", ")
+            );
+            self.warn("ipv6-stops", plan, text, Some(Risk::OneWay));
+        }
+        let server = observed.facts.ssh.as_ref().map(|ssh| ssh.server.to_string());
+        let ends = server
+            .filter(|server| holder(observed, server).is_some_and(|link| of(&link) && server.contains(':')));
+        self.lockout(plan, ends.map(|server| format!("{server}, the address that SSH comes to")));
+    }
+
+    /// The link by which SSH answers on a route that forwarding takes away.
+    fn by_advertisement<'a>(&self, desired: &Desired, observed: &'a Observed) -> Option<&'a str> {
+        let link = advertised_route(observed)?;
+        let own = self.link() == "all" || self.link() == link;
+        let accepts = will_be(desired, observed, &format!("net/ipv6/conf/{link}/accept_ra"));
+        // 0: not the kernel took the advertisement, but a program, and its routes stay.
+        (own && accepts.is_some_and(|value| value == "1") && self.live == Some("0")).then_some(link)
+    }
+
+    /// What SSH rests on that routers announce, and that runs out.
+    fn not_renewed(&self, observed: &Observed) -> Option<String> {
+        let ssh = observed.facts.ssh.as_ref().filter(|ssh| !ssh.server.is_ipv4())?;
+        let server = ssh.server.to_string();
+        let link = holder(observed, &server).filter(|link| link.name == self.link())?;
+        if live(observed, &format!("net/ipv6/conf/{}/accept_ra", link.name)) == Some("0") {
+            return None;
+        }
+        let address = link.addresses.iter().any(|a| a.local == server && a.dynamic);
+        if address && !self.key.path().ends_with("_defrtr") {
+            return Some(format!("{server}, the address that SSH comes to, when its time is over"));
+        }
+        let route = advertised_route(observed)
+            .filter(|route| *route == link.name && !self.key.path().ends_with("autoconf"));
+        route.map(|link| format!("the IPv6 default route by {link}, which SSH takes, when its time is over"))
+    }
+
+    fn lockout(&self, plan: &mut HostPlan, what: Option<String>) {
+        let Some(what) = what else { return };
+        let text = format!("LOCKOUT: {} = {} takes away {what}", self.key, self.value);
+        self.warn("lockout", plan, text, Some(Risk::Lockout));
+    }
+
+    /// Warns, and marks the change that has the key.
+    fn warn(&self, code: &'static str, plan: &mut HostPlan, message: String, risk: Option<Risk>) {
+        plan.warnings.push(Warning { code, message, origin: self.origin.clone() });
+        let name = format!("{} = ", self.key);
+        let changes = plan.changes.iter_mut().filter(|change| change.kind == Kind::Sysctl);
+        for change in
+            changes.filter(|change| change.diff.lines.iter().any(|line| line.text.starts_with(&name)))
+        {
+            change.risks.extend(risk.filter(|risk| !change.risks.contains(risk)));
+        }
+    }
+
+    /// Why the host could not go on with a limit.
+    fn exhausts(&self, what: Use, desired: &Desired, observed: &Observed) -> Option<Refusal> {
+        let (key, value) = (&self.key, self.value);
+        let number: u64 = value.parse().ok()?;
+        let refused = |why: String| {
+            let at = self.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
+            Some(Refusal::new("exhausts-host", format!("{key} = {value}: {why}{at}")))
+        };
+        let (used, spare, of) = match what {
+            Use::AtLeast(least) if number < least => {
+                return refused(format!(
+                    "the host needs {least} at least, also to try rules out and to roll back"
+                ));
+            }
+            Use::AtLeast(_) => return None,
+            Use::Threads => (observed.facts.threads?, 1024, "threads run"),
+            Use::Files => {
+                let used = live(observed, "fs/file-nr")?.split_whitespace().next()?.parse().ok()?;
+                (used, 4096, "files are open")
+            }
+            Use::Memory => return memory_short(desired, observed).and_then(refused),
+        };
+        let least = used + used / 10 + spare;
+        if number >= least {
+            return None;
+        }
+        refused(format!(
+            "{used} {of}; with less than {least} the host could start nothing, not even what rolls back"
+        ))
+    }
+}
+
+/// Memory that is left free for what kvmfw itself starts, in KiB.
+const SPARE_MEMORY: u64 = 256 * 1024;
+
+/// Why memory is short when only so much of it is promised.
+fn memory_short(desired: &Desired, observed: &Observed) -> Option<String> {
+    let number = |path: &str| will_be(desired, observed, path)?.parse::<u64>().ok();
+    if number("vm/overcommit_memory")? != 2 {
+        return None;
+    }
+    let memory = |name: &str| {
+        let text = live(observed, &format!("meminfo/{name}"))?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let swap = memory("SwapTotal").unwrap_or(0);
+    let huge = memory("HugePages_Total").unwrap_or(0) * memory("Hugepagesize").unwrap_or(0);
+    let of_ram = match number("vm/overcommit_kbytes").unwrap_or(0) {
+        0 => memory("MemTotal")?.saturating_sub(huge) * number("vm/overcommit_ratio").unwrap_or(50) / 100,
+        kbytes => kbytes,
+    };
+    let (limit, used) = (of_ram + swap, memory("Committed_AS")?);
+    (limit < used + SPARE_MEMORY).then(|| {
+        format!(
+            "{} MiB are promised already, and with overcommit_memory 2 no more than {} MiB could be: no process could be \
+             started; raise vm.overcommit_ratio first",
+            used / 1024,
+            limit / 1024
+        )
+    })
+}
+
+/// The link that has an address.
+fn holder<'a>(observed: &'a Observed, address: &str) -> Option<&'a Link> {
+    observed.links.by_name.values().find(|link| link.addresses.iter().any(|a| a.local == address))
+}
+
+/// The link of the default route by router advertisement, where answers of SSH take that.
+fn advertised_route(observed: &Observed) -> Option<&str> {
+    let ssh = observed.facts.ssh.as_ref().filter(|ssh| !ssh.server.is_ipv4())?;
+    let near = observed.links.by_name.values().flat_map(|link| &link.addresses).any(|a| {
+        format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>().is_ok_and(|net| net.contains(&ssh.client))
+    });
+    let mut defaults = observed.links.routes.iter().filter(|route| route.dst == "::/0" && route.is_default());
+    let ra = |words: &[String]| words.windows(2).any(|pair| pair[0] == "proto" && pair[1] == "ra");
+    // Another default route would still be there.
+    let all = defaults.clone().all(|route| ra(&route.words));
+    let first = defaults.next().filter(|_| all && !near)?;
+    first.hops.first().map(|hop| hop.dev.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_and_ways() {
+        assert!(fits("net/ipv6/conf/*/disable_ipv6", "net/ipv6/conf/eth0.7/disable_ipv6"));
+        assert!(!fits("net/ipv6/conf/*/disable_ipv6", "net/ipv6/conf/disable_ipv6"));
+        assert!(!fits("kernel/pid_max", "kernel/pid_max/x"));
+        let stays = |path: &str, from: &str, to: &str| stays(&Key::parse(path).unwrap(), from, to);
+        assert!(
+            stays("kernel/kexec_load_disabled", "1", "0") && !stays("kernel/kexec_load_disabled", "0", "1")
+        );
+        assert!(stays("kernel/unprivileged_bpf_disabled", "1", "0"));
+        assert!(!stays("kernel/unprivileged_bpf_disabled", "2", "0"));
+        assert!(stays("kernel/yama/ptrace_scope", "3", "1") && !stays("kernel/yama/ptrace_scope", "2", "1"));
+        assert!(stays("kernel/kexec_load_limit_panic", "1", "-1"));
+        assert!(!stays("kernel/kexec_load_limit_panic", "-1", "1"));
+        assert!(!stays("net/ipv4/ip_forward", "1", "0"));
+    }
+}
