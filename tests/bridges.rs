@@ -480,3 +480,35 @@ fn a_bridge_keeps_its_mac_when_it_gets_its_first_port() {
     assert_eq!(now, format!("{mac}\np0\n"), "at boot");
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
 }
+
+/// While its spanning tree changes, the kernel shows another ageing time than the one that is set: that is no drift of a
+/// bridge of ours, and nothing to go back to for one of others.
+#[test]
+fn the_ageing_time_of_a_moment_is_no_baseline() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(common::Backend::Nft).up();
+    let project = Project::new(&lab, &[HOST], "");
+    let host = |script: &str| lab.host(HOST, &["sh", "-ec", script]).ok();
+    let changes = |bridge: &str| {
+        host(&format!(
+            "n=0; until [ $(cat /sys/class/net/{bridge}/bridge/topology_change) = 1 ]; do n=$((n + 1)); [ $n -lt 300 ]; sleep 0.1; done
+             cat /sys/class/net/{bridge}/bridge/ageing_time"
+        ))
+    };
+    for n in [8, 9] {
+        host(&format!("ip link add v{n} type veth peer name w{n}; ip link set v{n} up; ip link set w{n} up"));
+    }
+    project.all("bridges: { br9: { ports: [v9], stp: true, forward_delay: 2, ageing: 77 } }\n");
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(changes("br9"), "400\n");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    host(
+        "ip link add br8 type bridge stp_state 1 forward_delay 200; ip link set br8 up; ip link set v8 master br8",
+    );
+    assert_eq!(changes("br8"), "400\n");
+    project.all("bridges: { br8: { ageing: 77 } }\n");
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]);
+    assert!(plan.stdout.contains("\"topology-change\""), "{}", plan.stdout);
+}

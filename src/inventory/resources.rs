@@ -169,9 +169,13 @@ fn sysctl_value(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
             );
             None
         }
-        Value::Str(_) => {
-            let text = reader.line(node, "the value")?;
-            if !text.chars().all(|c| (' '..='~').contains(&c) || c == '\t') || text.len() > 1000 {
+        Value::Str(text) => {
+            // `sysctl -a` prints the parts of a value with tabs between them.
+            let text = &text.replace('\t', " ");
+            if !reader.clean(text, &node.place, "the value") {
+                return None;
+            }
+            if !text.chars().all(|c| (' '..='~').contains(&c)) || text.len() > 1000 {
                 reader.wrong(
                     "bad-sysctl-value",
                     &node.place,

@@ -6,6 +6,7 @@ use crate::desired::Desired;
 use crate::observe::{ForeignFile, Live, Observed, Tool};
 use crate::problem::Warning;
 use crate::resource::Kind;
+use crate::resource::iptables::{Family, Rules};
 use crate::resource::sysctl::{File, Key, normal};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,8 +67,36 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, adop
     for file in record.sysctl.values() {
         removed(file, desired.sysctl.get(&file.name), &wanted, observed, &mut plan);
     }
+    accounting(desired, observed, record, &wanted, &mut plan);
     in_order(&mut plan.close);
     plan
+}
+
+/// A key that the kernel itself sets when a rule of `connbytes` is loaded, and leaves so.
+fn accounting(
+    desired: &Desired,
+    observed: &Observed,
+    record: &Record,
+    wanted: &BTreeSet<&str>,
+    plan: &mut SysctlPlan,
+) {
+    const KEY: &str = "net/netfilter/nf_conntrack_acct";
+    let counts = |rules: &BTreeMap<Family, Rules>| {
+        let tables = rules.values().flat_map(|rules| rules.tables.values());
+        let mut rules = tables.flat_map(|table| table.chains.values()).flat_map(|chain| chain.rules.iter());
+        rules.any(|rule| rule.text.contains("-m connbytes"))
+    };
+    let (before, now) = (counts(&record.rules), counts(&desired.rules));
+    if wanted.contains(KEY) || !before && !now {
+        return;
+    }
+    plan.keys.insert(KEY.to_owned());
+    if let (false, Some(back), Some(Live::Value(live))) =
+        (now, observed.state.original_sysctl.get(KEY), observed.sysctl.get(KEY))
+        && normal(live) != normal(back)
+    {
+        plan.close.push(format!("{KEY}={}", normal(back)));
+    }
 }
 
 /// A file is taken over when all that it sets is declared, here or in another file of ours: nothing is lost.

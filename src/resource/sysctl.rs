@@ -19,6 +19,12 @@ impl Key {
     /// Errors: a lowercase fragment saying why it is no key (empty part, `..`, glob, control or
     /// other characters that no key has).
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(key) = text.strip_prefix('-') {
+            return Err(format!(
+                "a dash before a key is of sysctl.d: with a value it means that the key may fail, without one that a \
+                 pattern leaves it out; write `{key}` and its value, or leave the line out"
+            ));
+        }
         let swaps = match text.find(['.', '/']) {
             Some(at) => text.as_bytes()[at] == b'.',
             None => return Err("a sysctl key has at least two parts, like `net.ipv4.ip_forward`".into()),
@@ -154,6 +160,7 @@ mod tests {
             "net.a\nb",
             "/net/x",
             "net.x;reboot",
+            "-net.ipv4.ip_forward",
         ] {
             assert!(Key::parse(text).is_err(), "{text:?}");
         }

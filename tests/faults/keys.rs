@@ -103,3 +103,40 @@ fn limits_below_what_is_in_use_are_refused() {
     project.all(&format!("sysctl: {{ 60-t: {{ kernel.threads-max: {threads} }} }}\n"));
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
 }
+
+/// The kernel sets a key when the first rule of `connbytes` is loaded, and does not set it back.
+#[test]
+fn accounting_ends_with_the_rule_that_asked_for_it() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Nft).up();
+    let rule = "-p udp --dport 999 -m connbytes --connbytes 1: --connbytes-dir both --connbytes-mode bytes -j ACCEPT";
+    let rules = format!("iptables:\n  filter:\n    INPUT:\n      rules: |\n        {rule}\n");
+    // What is not tracked has no key yet.
+    on_host(&lab, "iptables -A INPUT -m conntrack --ctstate INVALID");
+    let key = "cat /proc/sys/net/netfilter/nf_conntrack_acct";
+    on_host(&lab, "echo 0 >/proc/sys/net/netfilter/nf_conntrack_acct");
+    let project = Project::new(&lab, &[HOST], &format!("{REFUSES}{rules}"));
+    project.apply(&lab, &[]).expect(4);
+    assert_eq!(on_host(&lab, key), "0\n", "after a rollback");
+    project.all(&rules);
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(on_host(&lab, key), "1\n", "in effect");
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    assert_eq!(on_host(&lab, key), "0\n", "after an undo");
+}
+
+/// Values as `sysctl -a` prints them.
+#[test]
+fn a_value_with_tabs_is_taken() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Nft).up();
+    let keys = "sysctl:\n  60-t:\n    net.ipv4.ping_group_range: 1\t77\n    net.ipv4.ip_local_port_range: \"20000\\t60000\"\n";
+    let project = Project::new(&lab, &[HOST], keys);
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(on_host(&lab, "cat /proc/sys/net/ipv4/ip_local_port_range"), "20000\t60000\n");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+}

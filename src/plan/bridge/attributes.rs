@@ -1,11 +1,32 @@
 //! Spanning tree, timers, filtering, MTU and MAC: each only where it is declared, and back to what it
 //! was when it is declared no more.
 
+use super::Refused;
 use super::declared::Work;
 use crate::observe::Link;
 
+/// Whether the ageing time that is shown is one of the moment: while its spanning tree changes, a bridge forgets after
+/// twice the forward delay, and shows that in the place of what is set.
+pub(super) fn ages_fast(link: &Link) -> bool {
+    let number = |attribute| link.number(attribute).unwrap_or(0);
+    number("topology_change") == 1 && number("ageing_time") == 2 * number("forward_delay")
+}
+
+fn unsettled(link: &Link) -> Refused {
+    let seconds = |attribute| link.number(attribute).unwrap_or(0) / 100;
+    (
+        "topology-change",
+        format!(
+            "bridge {}: its spanning tree changes just now, and meanwhile the kernel does not show the ageing time that is \
+             set, which an undo would need; plan again in {} s",
+            link.name,
+            seconds("max_age") + seconds("forward_delay") + 1
+        ),
+    )
+}
+
 impl Work<'_> {
-    pub(super) fn attributes(&mut self, there: Option<&Link>) {
+    pub(super) fn attributes(&mut self, there: Option<&Link>) -> Result<(), Refused> {
         let bridge = self.bridge;
         let flag = |value: Option<bool>| value.map(|v| i64::from(v).to_string());
         let number = |attribute: &str| there.and_then(|l| l.number(attribute));
@@ -19,7 +40,13 @@ impl Work<'_> {
             ("nf_call_arptables", flag(bridge.nf_call_arptables)),
         ];
         for (attribute, wanted) in list {
-            let live = number(attribute).map(|v| v.to_string());
+            let mut live = number(attribute).map(|v| v.to_string());
+            if let Some(link) = there.filter(|link| attribute == "ageing_time" && ages_fast(link)) {
+                live = self.as_set_before(attribute);
+                if live.is_none() && wanted.is_some() {
+                    return Err(unsettled(link));
+                }
+            }
             let fresh = match attribute {
                 "stp_state" | "forward_delay" => Some("0".to_owned()),
                 _ => None,
@@ -54,6 +81,13 @@ impl Work<'_> {
             self.link_attribute("mtu", port, mtu.clone());
         }
         self.link_attribute("address", &bridge.name, bridge.mac.clone());
+        Ok(())
+    }
+
+    /// What an attribute is by an earlier apply of ours.
+    fn as_set_before(&self, attribute: &str) -> Option<String> {
+        let start = format!("link set dev {} type bridge {attribute} ", self.bridge.name);
+        self.owned.boot.iter().find_map(|line| line.strip_prefix(&start)).map(str::to_owned)
     }
 
     /// Notes how an attribute was before we set it, and the line that sets it so again.

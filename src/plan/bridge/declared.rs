@@ -54,7 +54,7 @@ impl Work<'_> {
             Some(link) if self.owned.created => self.create_at_boot(link),
             Some(_) => {}
         }
-        self.attributes(there);
+        self.attributes(there)?;
         self.step(format!("link set dev {name} up"), there.is_some_and(Link::is_up));
         self.rules_by_port();
         self.vlans(there)?;

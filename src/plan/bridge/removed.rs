@@ -2,6 +2,7 @@
 //! nobody else uses it.
 
 use super::addresses::{addresses, restore_address, tail};
+use super::attributes::ages_fast;
 use super::homes::Homes;
 use super::vlans::{fresh, is_port, lines, live_or_fresh};
 use super::{BridgePlan, Owned};
@@ -130,6 +131,10 @@ impl Removal<'_> {
             let live = links.by_name.get(device).and_then(|link| match word {
                 "mtu" => Some(link.mtu.to_string()),
                 "mac" => link.mac.clone(),
+                "ageing_time" if ages_fast(link) => {
+                    let start = line("");
+                    owned.boot.iter().find_map(|set| set.strip_prefix(&start)).map(str::to_owned)
+                }
                 other => link.number(other).map(|value| value.to_string()),
             });
             self.back.extend(live.map(|value| line(&value)));
