@@ -319,6 +319,7 @@ fn tier_of(name: &str) -> &'static str {
     let body = body.find("\n}\n").map_or(body, |end| &body[..end]);
     match (folder, file) {
         ("src", _) => "unit",
+        (_, "boots") => "container",
         (_, "vm") if body.contains("Kind::Emulated") => "VM",
         (_, "vm") => {
             assert!(body.contains("Kind::Container"), "{name}: neither emulated nor a container");

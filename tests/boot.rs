@@ -6,7 +6,7 @@ mod common;
 use common::project::Project;
 use common::transaction::until;
 use common::transaction::{ended, held, marked, start, wrap};
-use common::{Backend, Lab};
+use common::{Backend, Lab, Shell};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -131,8 +131,10 @@ fn a_rule_that_cannot_load_yet_keeps_no_other_out() {
     if !common::require_root() || !common::require_tools(&["ipset"]) {
         return;
     }
-    for backend in [Backend::Nft, Backend::Legacy] {
-        let lab = Lab::builder().backend(backend).up();
+    for (backend, shell) in
+        [(Backend::Nft, Shell::Dash), (Backend::Legacy, Shell::Busybox), (Backend::Nft, Shell::Bash)]
+    {
+        let lab = Lab::builder().backend(backend).shell(shell).up();
         let service = "iptables -w -N OTHERS; ipset create -exist badguys hash:ip";
         on_host(&lab, &service.replace("-N OTHERS", "-N OTHERS 2>/dev/null || true"));
         let rules = "modules: [host-firewall]\niptables:\n  filter:\n    FORWARD:\n      first: |\n        -i eth0 -j OTHERS\n    \
@@ -400,4 +402,43 @@ fn an_attempt_leaves_no_trace_after_an_undo() {
     project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
     until("the last trace goes", || !lab.disk(HOST, "/var/lib/kvmfw").exists());
     common::same(&before, &lab.dump(HOST), "after an attempt and an undo");
+}
+
+/// A table that does not load at all is told as that, not as a program that takes rules away; the other tables filter, and
+/// it follows as soon as it can.
+#[test]
+fn a_table_that_does_not_load_keeps_no_other_out() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let rules =
+        format!("{GUESTS}iptables:\n  raw:\n    PREROUTING:\n      rules: |\n        -i lo -j ACCEPT\n");
+    let project = Project::new(&lab, &[HOST], &rules);
+    project.apply(&lab, &[]).expect(0);
+    let real = "exec /usr/sbin/iptables-nft-restore \"$@\"\n";
+    let broken = format!(
+        "#!/bin/sh\ntext=$(cat)\ncase $text in *'*raw'*) echo x >>/run/tries; echo 'iptables-restore: unable to initialize table' >&2; exit 3 ;; esac\n\
+         printf '%s\\n' \"$text\" | {real}"
+    );
+    wrap(&lab, HOST, "iptables-restore", &broken);
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    let live = on_host(&lab, "iptables-save");
+    assert!(
+        live.contains("-A KVMFW-RH-Firewall-1-INPUT -j REJECT") && live.contains("-j KVMFW-INPUT"),
+        "{live}"
+    );
+    let tries = || on_host(&lab, "wc -l </run/tries").trim().parse::<u32>().unwrap();
+    until("it is tried again", || tries() > 12);
+    let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(
+        status.contains("BOOT FAILED iptables: raw: iptables-restore: unable to initialize table"),
+        "{status}"
+    );
+    assert!(!status.contains("REPAIRED"), "{status}");
+    fs::write(lab.disk(HOST, "/etc/alternatives/iptables-restore"), format!("#!/bin/sh\n{real}")).unwrap();
+    until("the table", || on_host(&lab, "iptables-save").contains("-A KVMFW-PREROUTING -i lo -j ACCEPT"));
+    until("the record of it", || !lab.disk(HOST, "/var/lib/kvmfw/boot.failed").exists());
+    settled(&lab, &project);
 }

@@ -47,6 +47,8 @@ persist() {
 	to_disk $ETC $ETC/inventory || return 1
 	# Done again at boot, where it is cut short twice.
 	link_files || link_files || say "not all of the files in /etc lead to generation $generation yet"
+	# What is reloaded is followed by a unit that is active (kvmfw.service), also before the first boot.
+	[ ! -d /run/systemd/system ] || [ -n "${booting-}" ] || timeout 10 systemctl --no-block start kvmfw.service 2>/dev/null
 	# What did not load at boot was decided anew.
 	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
 	prune

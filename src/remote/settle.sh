@@ -165,7 +165,8 @@ load_family() {
 	fi
 	lines_without "$program: " $VAR/boot.failed
 	if [ $rc -ne 0 ]; then
-		shout "the $program rules did not load, the host may be open: $said"
+		# Once, not at every try.
+		grep -qsxF "$program: $said" $VAR/boot.failed || shout "the $program rules did not load, the host may be open: $said"
 		lines="$lines$program: $said"
 	fi
 	keep_lines "${lines%"$NL"}" $VAR/boot.failed
@@ -256,7 +257,7 @@ boot_settle() {
 
 # One look at family $1. Fails when it has repaired too often.
 settle_rules() {
-	local all now_left='' taken program text lines line rc
+	local all now_left='' failed taken program text lines line rc
 	# What cannot be read now, the next turn may read.
 	read_text $ETC/current/rules.v"$1" && [ -n "$text" ] && ipt_name "$1" && ipt_save || return 0
 	all=$text
@@ -265,12 +266,13 @@ settle_rules() {
 		case $line in "$program "*) line=${line#"$program "} now_left=$now_left${line%%	*}$NL ;; esac
 	done <$VAR/boot.left
 	now_left=${now_left%"$NL"}
+	failed=$(grep -s "^$program: " $VAR/boot.failed)
 	taken=yes
 	if ipt_is "$live" "$all"; then
-		[ -n "$now_left" ] || grep -qs "^$program: " $VAR/boot.failed || return 0
+		[ -n "$now_left$failed" ] || return 0
 		taken=
-	elif [ -n "$now_left" ] && without_rules "$all" "$now_left" && ipt_is "$live" "$text"; then
-		# Only what could not be loaded is to be loaded; that costs more than a look.
+	elif [ -n "$failed" ] || { [ -n "$now_left" ] && without_rules "$all" "$now_left" && ipt_is "$live" "$text"; }; then
+		# What could not be loaded is to be loaded, and as far as is known nobody took it away; that costs more than a look.
 		[ $turn -le 10 ] || [ $((turn % 5)) -eq 0 ] || [ "$pause" = 30 ] || return 0
 		taken=
 	fi

@@ -415,6 +415,15 @@ fn rules_beside_other_loaders() {
                 "2\n",
             );
         }
+        // With nobody who watches, a reload takes them away too.
+        machine
+            .on_host("systemctl stop kvmfw-settle.service; iptables -w -F INPUT; systemctl reload nftables");
+        machine.becomes(
+            when,
+            "a reload",
+            |m| m.on_host("iptables-save | grep -c 'j KVMFW-INPUT' || true"),
+            "1\n",
+        );
         machine.kvmfw(&["plan", "--detailed-exitcode"]);
     }
     machine.kvmfw(&["undo", "--to", "0", "-y"]);
