@@ -24,6 +24,7 @@ const EXPLAIN: &str = include_str!("remote/explain.sh");
 /// The whole script that a transaction leaves on its host.
 pub const KVMFW_SH: &str = concat!(
     "#!/bin/sh\n",
+    include_str!("remote/start.sh"),
     include_str!("remote/lib.sh"),
     include_str!("remote/iptables.sh"),
     include_str!("remote/read.sh"),
@@ -205,11 +206,12 @@ pub fn call(nonce: &Nonce, command: &str, id: &str, token: &str) -> String {
 
 /// The document that asks for every transaction of a host, or releases one.
 pub fn console(nonce: &Nonce, command: &str, reason: &str) -> String {
-    let mut doc = format!("NONCE='{}'\nREASON=$(cat ", nonce.as_str());
+    // Without a program, which may fail: no reason means that nobody at a controller asked.
+    let mut doc = format!("NONCE='{}'\nIFS= read -r REASON ", nonce.as_str());
     here(&mut doc, nonce, reason);
     let _ = write!(
         doc,
-        ")\nexport NONCE REASON\n# Before its first transaction is staged, a host has the script only in the folder of that one.\n\
+        "export NONCE REASON\n# Before its first transaction is staged, a host has the script only in the folder of that one.\n\
          for script in /var/lib/kvmfw/kvmfw.sh /var/lib/kvmfw/txn/*/kvmfw.sh; do\n\
          if [ -e \"$script\" ]; then exec sh \"$script\" {command} </dev/null; fi\ndone\n\
          printf '\\n@%s status\\n\\n@%s end\\n' \"$NONCE\" \"$NONCE\"\n"

@@ -10,6 +10,11 @@ NL='
 export PATH LC_ALL TMPDIR
 unset IFS CDPATH ENV BASH_ENV
 umask 077
+# Descriptors and limits that an rc file of the login left; root may lift them.
+exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+# First more descriptors: without them the shell cannot even redirect.
+ulimit -S -n 1024 || ulimit -n 1024
+for kind in f t v d; do ulimit -$kind unlimited || ulimit -S -$kind unlimited; done 2>/dev/null
 set -u
 
 ETC=/etc/kvmfw

@@ -510,7 +510,11 @@ main() {
 		outcome
 		;;
 	rollback | unlock)
-		if [ -e "$T/armed" ]; then decide rollback "${REASON:-asked for by ${SUDO_USER:-root} at the console}"; else true >"$T/abort"; fi
+		case ${REASON-},$NONCE in
+		,-) REASON="asked for by ${SUDO_USER:-root} at the console" ;;
+		,*) REASON="asked for by a controller" ;;
+		esac
+		if [ -e "$T/armed" ]; then decide rollback "$REASON"; else true >"$T/abort"; fi
 		poke decision
 		wait_guard
 		if [ ! -e "$T/done" ]; then

@@ -1,6 +1,6 @@
 //! This machine as the host.
 
-use super::{Answer, TransportError, exchange};
+use super::{Answer, Script, TransportError, exchange};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Stdio;
@@ -17,15 +17,15 @@ impl LocalSession {
         Self { operator: operator_connection().unwrap_or_default() }
     }
 
-    pub(super) async fn run(&self, document: &str) -> Result<Answer, TransportError> {
+    pub(super) async fn run(&self, script: &Script) -> Result<Answer, TransportError> {
         let operator = format!("OPERATOR_CONNECTION={}", self.operator);
         let root = nix::unistd::geteuid().is_root();
-        let mut command = Command::new(if root { "env" } else { "sudo" });
+        let mut command = Command::new(if root { "/usr/bin/env" } else { "sudo" });
         if !root {
-            command.args(["-n", "env"]);
+            command.args(["-n", "/usr/bin/env"]);
         }
         // Nothing is applied over the operator's connection, so it may well be the one that confirms.
-        command.args(["-u", "SSH_CONNECTION", &operator, "sh", "-s"]);
+        command.arg("-i").arg(&operator).args(super::ENVIRONMENT.split(' ')).args(["/bin/sh", "-s"]);
         let mut child = command
             // A key that is pressed for kvmfw is not meant for what it has begun.
             .process_group(0)
@@ -34,7 +34,7 @@ impl LocalSession {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| TransportError::Here(format!("cannot run sh: {e}")))?;
-        let answer = exchange(child.stdin.take(), child.stdout.take(), child.stderr.take(), document).await?;
+        let answer = exchange(child.stdin.take(), child.stdout.take(), child.stderr.take(), script).await?;
         let _ = child.wait().await;
         if answer.stdout.is_empty() && !root {
             let why = answer.stderr.lines().last().unwrap_or("sudo failed").to_owned();

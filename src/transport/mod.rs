@@ -8,6 +8,7 @@ mod ssh;
 mod words;
 
 use crate::inventory::Connection;
+use crate::remote;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -15,6 +16,12 @@ pub use config::clean;
 
 /// No host says more than this in one answer; more is a fault or an attack.
 pub const MAX_ANSWER: usize = 64 << 20;
+
+/// All that a document finds in its environment besides the ends of its connection; `lib.sh` sets the rest.
+const ENVIRONMENT: &str = "HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
+
+/// How long after the end of an answer the streams may stay open before they count as held by another process.
+const GRACE: Duration = Duration::from_millis(300);
 
 /// Why a host could not be talked to. What a failed read cannot tell is whether the document ran.
 #[derive(Debug, Error)]
@@ -63,6 +70,25 @@ pub struct Answer {
     pub stdout: Vec<u8>,
     /// The end of standard error.
     pub stderr: String,
+    /// Whether another process, which an rc file of the login started, holds the streams open.
+    held_open: bool,
+}
+
+/// A document with what makes its end known: the shell prints a line of its own as the last thing it does.
+struct Script {
+    text: String,
+    /// That line, with its line breaks.
+    end: String,
+}
+
+impl Script {
+    fn new(document: &str) -> Result<Self, TransportError> {
+        let hex = remote::random_hex(12).map_err(|e| TransportError::Here(e.to_string()))?;
+        let text = format!(
+            "OVER='kvmfw-over-{hex}' CLEAN=$$\nexport OVER CLEAN\ntrap 'printf \"\\n%s\\n\" \"$OVER\"' EXIT\n{document}"
+        );
+        Ok(Self { text, end: format!("\nkvmfw-over-{hex}\n") })
+    }
 }
 
 /// What one would type to get the same connection, for people.
@@ -109,10 +135,11 @@ pub async fn leave() {
 impl Session {
     /// Runs a document as root on the host.
     pub async fn run(&self, document: &str, limit: Duration) -> Result<Answer, TransportError> {
+        let script = Script::new(document)?;
         let work = async {
             match self {
-                Session::Ssh(session) => session.run(document).await,
-                Session::Local(session) => session.run(document).await,
+                Session::Ssh(session) => session.run(&script).await,
+                Session::Local(session) => session.run(&script).await,
             }
         };
         match tokio::time::timeout(limit, work).await {
@@ -137,33 +164,67 @@ impl Session {
     }
 }
 
-/// Reads to the end, but never more than is sane.
-async fn read_bounded(
-    mut from: impl tokio::io::AsyncRead + Unpin,
+/// What has come of one stream, never more than is sane.
+struct Stream<R> {
+    from: R,
     limit: usize,
-) -> Result<Vec<u8>, TransportError> {
-    use tokio::io::AsyncReadExt;
-    let mut all = Vec::new();
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        let n = from.read(&mut chunk).await.map_err(|e| TransportError::Lost(e.to_string()))?;
-        if n == 0 {
-            return Ok(all);
+    all: Vec<u8>,
+    ended: bool,
+}
+
+impl<R: tokio::io::AsyncRead + Unpin> Stream<R> {
+    fn new(from: R, limit: usize) -> Self {
+        Self { from, limit, all: Vec::new(), ended: false }
+    }
+
+    /// Waits for more; where it is not waited for to the end, nothing is lost.
+    async fn read(&mut self) -> Result<(), TransportError> {
+        use tokio::io::AsyncReadExt;
+        if self.all.capacity() - self.all.len() < 64 << 10 {
+            self.all.reserve(64 << 10);
         }
-        if all.len() + n > limit {
-            return Err(TransportError::TooLong);
-        }
-        all.extend_from_slice(&chunk[..n]);
+        let n = self.from.read_buf(&mut self.all).await.map_err(|e| TransportError::Lost(e.to_string()))?;
+        self.ended = n == 0;
+        if self.all.len() > self.limit { Err(TransportError::TooLong) } else { Ok(()) }
     }
 }
 
-/// Feeds a document to a child and collects what it prints, all three streams at once: a pipe that
+/// Reads both streams to the end, or until the script's last line has come and nothing follows it.
+async fn read_answer(
+    stdout: impl tokio::io::AsyncRead + Unpin,
+    stderr: impl tokio::io::AsyncRead + Unpin,
+    end: &[u8],
+) -> Result<Answer, TransportError> {
+    let (mut out, mut err) = (Stream::new(stdout, MAX_ANSWER), Stream::new(stderr, 1 << 20));
+    let (mut over, mut looked) = (None, 0);
+    let held_open = loop {
+        if out.ended && err.ended {
+            break false;
+        }
+        tokio::select! {
+            read = out.read(), if !out.ended => read?,
+            read = err.read(), if !err.ended => read?,
+            () = tokio::time::sleep(GRACE), if over.is_some() => break true,
+        }
+        if over.is_none() {
+            let from = out.all.get(looked..).unwrap_or_default();
+            over = from.windows(end.len()).position(|part| part == end).map(|at| looked + at);
+            looked = out.all.len().saturating_sub(end.len());
+        }
+    };
+    if let Some(at) = over {
+        out.all.truncate(at);
+    }
+    Ok(Answer { stdout: out.all, stderr: String::from_utf8_lossy(&err.all).trim().to_owned(), held_open })
+}
+
+/// Feeds a script to a child and collects what it prints, all three streams at once: a pipe that
 /// nobody reads would block the other end.
 async fn exchange(
     stdin: Option<impl tokio::io::AsyncWrite + Unpin>,
     stdout: Option<impl tokio::io::AsyncRead + Unpin>,
     stderr: Option<impl tokio::io::AsyncRead + Unpin>,
-    document: &str,
+    script: &Script,
 ) -> Result<Answer, TransportError> {
     use tokio::io::AsyncWriteExt;
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
@@ -171,12 +232,17 @@ async fn exchange(
     };
     let feed = async move {
         // A shell that ends early closes its stdin; what it printed says why.
-        let _ = stdin.write_all(document.as_bytes()).await;
+        let _ = stdin.write_all(script.text.as_bytes()).await;
         let _ = stdin.shutdown().await;
         drop(stdin);
-        Ok::<(), TransportError>(())
     };
-    let (_, stdout, stderr) =
-        tokio::try_join!(feed, read_bounded(stdout, MAX_ANSWER), read_bounded(stderr, 1 << 20))?;
-    Ok(Answer { stdout, stderr: String::from_utf8_lossy(&stderr).trim().to_owned() })
+    let read = read_answer(stdout, stderr, script.end.as_bytes());
+    tokio::pin!(feed, read);
+    let mut fed = false;
+    loop {
+        tokio::select! {
+            () = &mut feed, if !fed => fed = true,
+            answer = &mut read => return answer,
+        }
+    }
 }

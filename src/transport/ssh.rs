@@ -1,7 +1,7 @@
 //! Hosts over SSH: the user's own ssh, with its configuration, agent and known hosts.
 
 use super::config::{self, PrivateFile};
-use super::{Answer, TransportError, exchange, words};
+use super::{Answer, Script, TransportError, exchange, words};
 use crate::inventory::{Become, Connection};
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio};
 use std::fmt::Write as _;
@@ -68,12 +68,14 @@ impl SshSession {
         self.heard.lock().map_or(Duration::MAX, |heard| heard.elapsed())
     }
 
-    pub(super) async fn run(&self, document: &str) -> Result<Answer, TransportError> {
-        // The login shell may be anything; what it gets means the same in all of them.
+    pub(super) async fn run(&self, script: &Script) -> Result<Answer, TransportError> {
+        // The login shell may be anything; what it gets means the same in all of them. What its rc files left in the
+        // environment (functions that bash exports!) goes; the connection's ends are what a confirm is about.
+        let clean =
+            format!("/usr/bin/env -i \"SSH_CONNECTION=$SSH_CONNECTION\" {} /bin/sh -s", super::ENVIRONMENT);
         let command = match self.become_root {
-            Become::No => "exec sh -s",
-            // sudo clears the environment, and the connection's ends are what a confirm is about.
-            Become::Sudo => "exec sudo -n env \"SSH_CONNECTION=$SSH_CONNECTION\" sh -s",
+            Become::No => format!("exec {clean}"),
+            Become::Sudo => format!("exec sudo -n {clean}"),
         };
         let mut child = self
             .session
@@ -85,7 +87,15 @@ impl SshSession {
             .await
             .map_err(|e| TransportError::Lost(lost(&e)))?;
         let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
-        let mut answer = exchange(stdin, stdout, stderr, document).await?;
+        let mut answer = exchange(stdin, stdout, stderr, script).await?;
+        if answer.held_open {
+            // All has been said; what holds the stream open is not of the document.
+            let _ = child.disconnect().await;
+            if let Ok(mut heard) = self.heard.lock() {
+                *heard = Instant::now();
+            }
+            return Ok(answer);
+        }
         let ended = child.wait().await;
         if let (Ok(_), Ok(mut heard)) = (&ended, self.heard.lock()) {
             *heard = Instant::now();

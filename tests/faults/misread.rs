@@ -180,3 +180,23 @@ fn without_counters(save: &str) -> String {
     let lines = save.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| format!("{}\n", line.split(" [").next().unwrap())).collect()
 }
+
+/// Who asked for a rollback is told right, whatever is killed on the way.
+#[test]
+fn a_reason_that_is_not_read_is_not_another_one() {
+    let Some((lab, project)) = managed() else { return };
+    let last = newest(&lab, HOST);
+    project.all(&format!(
+        "{}checks: [{{ command: 'test -e /run/first || {{ touch /run/first; exit 0; }}; until test -e /run/go; do sleep 0.1; done', timeout: 30s }}]\n",
+        opened(81)
+    ));
+    let mut kvmfw = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "60s"]);
+    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    kvmfw.kill().unwrap();
+    kvmfw.wait().unwrap();
+    // The first of all, whatever it reads.
+    meets(&lab, FAULTS[0].1, "");
+    let unlock = project.kvmfw(&lab, &["unlock", HOST, "-y"]);
+    was_met(&lab);
+    assert_eq!(ended(&folder), "rolled_back: unlocked by the operator", "{}{}", unlock.stdout, unlock.stderr);
+}
