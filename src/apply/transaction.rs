@@ -16,6 +16,7 @@ use crate::remote::{self, Nonce};
 use crate::resource::Kind;
 use crate::transport::{Session, TransportError};
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -45,6 +46,8 @@ struct Transaction<'a> {
     commit_sent: AtomicBool,
     /// The operator kept it, and nobody was seen to get in.
     unproven: AtomicBool,
+    /// The staged plan's lockout that a confirm cannot disprove.
+    latent_lockout: OnceLock<String>,
 }
 
 /// What a host says of a transaction.
@@ -74,8 +77,19 @@ pub(super) async fn apply_host(
     let patience = if bridged { settings.confirm_timeout / 2 } else { Duration::ZERO };
     let commit_sent = AtomicBool::new(false);
     let unproven = AtomicBool::new(false);
-    let transaction =
-        Transaction { dialer, settings, events, desired, options, token, patience, commit_sent, unproven };
+    let latent_lockout = OnceLock::new();
+    let transaction = Transaction {
+        dialer,
+        settings,
+        events,
+        desired,
+        options,
+        token,
+        patience,
+        commit_sent,
+        unproven,
+        latent_lockout,
+    };
     let mut outcome = transaction.carry_out(&plan, session).await;
     if outcome.status == Status::Changed && transaction.unproven.load(Ordering::Relaxed) {
         outcome.message = Some("kept unproven: no new connection came in while it was asked".to_owned());
@@ -182,6 +196,9 @@ impl Transaction<'_> {
                 _ => ("stale".into(), "the host has changed since the plan was made; plan again".into()),
             };
             return Err(HostOutcome::new(host, Status::Refused).reason(reason).message(message));
+        }
+        if let Some(lockout) = again.latent_lockout {
+            self.latent_lockout.get_or_init(|| lockout);
         }
         let mut passed = read_checks(&sections);
         passed.extend(self.controller_checks().await);
@@ -328,6 +345,12 @@ impl Transaction<'_> {
         before: &BTreeMap<usize, bool>,
         first_confirm: &mut Option<Instant>,
     ) -> Result<(TransactionState, Option<Duration>), TransportError> {
+        if let Some(lockout) = self.latent_lockout.get() {
+            // This connection rests on state older than the change.
+            return self
+                .roll_back(session, &format!("a new connection is not a proof here: {lockout}"))
+                .await;
+        }
         if self.desired.checks.is_empty() && self.settings.soak.is_zero() && self.settings.proof.is_none() {
             // That this connection came up is all there is to prove.
             return Ok((self.commit(session).await?, None));

@@ -22,6 +22,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
         warnings: host::left_behind(desired, observed).collect(),
         bundle: super::Bundle::default(),
         open: observed.state.open.clone(),
+        latent_lockout: None,
         leads: 0,
     };
     let record = match refusal::record(observed) {

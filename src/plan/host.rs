@@ -67,6 +67,9 @@ pub struct HostPlan {
     pub bundle: Bundle,
     /// A transaction that was open when this was planned: what is there may be put back.
     pub open: Option<String>,
+    /// A certain lockout that shows only when a cache, a lease or a conntrack entry expires, so that a
+    /// successful confirm does not disprove it.
+    pub latent_lockout: Option<String>,
     /// How many jumps lead on from it, as in [`Turn`](crate::desired::Turn), by what was seen of the hosts. A host
     /// with a guest that is the way to others, or to itself, is last of all.
     pub leads: usize,
@@ -123,6 +126,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         warnings: desired.warnings.clone(),
         bundle: Bundle::default(),
         open: observed.state.open.clone(),
+        latent_lockout: None,
         leads: if guest_leads(desired, observed) { usize::MAX } else { 0 },
     };
     let record = match record(observed) {

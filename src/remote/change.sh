@@ -220,6 +220,8 @@ apply() {
 	keys_that_differ "$T/new/sysctl.close" || failed "the keys cannot be read"
 	error=$error$differ
 	[ -z "$error" ] || failed "$(not_kept "${error%%"$NL"*}")"
+	step neighbours
+	forget_neighbours
 	step applied
 	exit 0
 }

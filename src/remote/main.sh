@@ -4,7 +4,7 @@
 # Everything up to the point of no return: lock, look again, record, prove, write down, sync.
 stage() {
 	mkfifo "$T/ctl" "$T/ack" || refuse no_space "cannot make a fifo in $T"
-	printf '%s\n' "${SSH_CONNECTION-}" >"$T/ssh"
+	printf '%s\n' "${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}" >"$T/ssh"
 	for mark in ok bad apply fence commit rollback; do echo $mark >"$T/$mark" || refuse no_space "cannot write to $T"; done
 	# Open before the guard is: what it says and then dies of must not be lost.
 	exec 6<>"$T/ack"

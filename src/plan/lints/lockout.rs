@@ -1,7 +1,7 @@
 //! The connection that reads the plan, and the next one.
 
 use super::{View, flows, kind, mark, say, warn};
-use crate::netfilter::{SshCase, SshPath, SshSummary, ssh_lockout};
+use crate::netfilter::{SshCase, SshPath, SshSummary, Verdict, ssh_lockout};
 use crate::observe::Link;
 use crate::plan::{HostPlan, Risk};
 use crate::resource::iptables::Family;
@@ -60,7 +60,14 @@ impl View<'_> {
             SshCase::Reply => "what the host answers over SSH",
             SshCase::Neighbour => "IPv6 neighbour discovery, and with it SSH",
         };
-        let (code, which, step) = match ssh_lockout(&self.after, &self.around, &path).summary() {
+        let found = ssh_lockout(&self.after, &self.around, &path);
+        if let Some(neighbour) = found.neighbour.as_ref().filter(|walk| walk.verdict == Verdict::Drop) {
+            let by = neighbour.decided_by.as_ref().map_or_else(|| "the rules".to_owned(), say);
+            plan.latent_lockout = Some(format!(
+                "IPv6 neighbour discovery is dropped by {by}, and SSH is cut when the neighbour entries expire"
+            ));
+        }
+        let (code, which, step) = match found.summary() {
             SshSummary::Safe => return,
             // New connections are made all the same, and one of those confirms.
             SshSummary::LockedOut { which: SshCase::Pickup, step } => ("session-dies", SshCase::Pickup, step),
