@@ -1,7 +1,7 @@
 //! Will these rules cut the SSH connection that the host is managed by?
 
+use super::chain::Walker;
 use super::packet::{Device, Direction, End, Packet, States, TcpFlags, Translation};
-use super::rule::Target;
 use super::ruleset::Ruleset;
 use super::surroundings::Surroundings;
 use super::walk::{Base, Walk, walk};
@@ -34,6 +34,23 @@ pub struct SshPath {
     /// `net.netfilter.nf_conntrack_tcp_loose`: conntrack takes the packets of a connection whose
     /// start it has not seen as NEW, otherwise as INVALID.
     pub tcp_loose: bool,
+    /// Address and port that the controller connects to, where the inventory has the address itself and the port.
+    pub dialled: Option<(IpAddr, u16)>,
+    /// How it comes to sshd.
+    pub arrival: Arrival,
+    /// Addresses and ports that TCP listens on, if known.
+    pub listeners: Option<Vec<(IpAddr, u16)>>,
+}
+
+/// How packets of a client come to sshd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// They are sent to the address and port of sshd.
+    Direct,
+    /// They are sent to others, and a rule of nat leads them to sshd.
+    Translated,
+    /// One of the two.
+    Either,
 }
 
 impl SshPath {
@@ -101,19 +118,7 @@ pub enum SshSummary {
 
 /// Walks everything that an SSH connection to the host needs.
 pub fn ssh_lockout(rules: &Ruleset, around: &Surroundings, path: &SshPath) -> SshVerdict {
-    let inbound = |sport: u16, flags, state| {
-        let packet = Packet {
-            src: Some(path.src),
-            dst: Some(path.dst),
-            dst_local: Some(true),
-            state,
-            direction: Some(Direction::Original),
-            // That the open one reaches sshd is seen.
-            translation: if state == States::ESTABLISHED { Translation::NONE } else { Translation::ByRules },
-            ..Packet::tcp(path.family, sport, path.dport, flags)
-        };
-        arriving(rules, around, path, &inward(packet, path))
-    };
+    let inbound = |sport, flags, state| arriving(rules, around, path, &inbound(path, sport, flags, state));
     let pickup = if path.tcp_loose { States::NEW } else { States::INVALID };
     let reply = Packet {
         src: Some(path.dst),
@@ -132,35 +137,120 @@ pub fn ssh_lockout(rules: &Ruleset, around: &Surroundings, path: &SshPath) -> Ss
     }
 }
 
-/// Walks a packet that reaches sshd. Where a rule of nat may have brought it to sshd's address or port
-/// it has come with others, and raw and mangle have seen those.
+/// How the packets of the open connection come to sshd: judged by the rules that are live, because it works
+/// under those. A new connection is made the same way.
+pub fn ssh_arrival(live: &Ruleset, around: &Surroundings, path: &SshPath) -> Arrival {
+    if path.dialled == Some((path.dst, path.dport)) || !may_lead(live, path) {
+        return Arrival::Direct;
+    }
+    let syn = inbound(path, path.sport, TcpFlags::SYN, States::NEW);
+    match reaches_sshd(&walk(live, around, Base::Input, &syn), path) {
+        Some(false) => Arrival::Translated,
+        Some(true) | None => Arrival::Either,
+    }
+}
+
+/// A packet of the client as it would come if no rule of nat rewrote it.
+fn inbound(path: &SshPath, sport: u16, flags: TcpFlags, state: States) -> Packet {
+    let packet = Packet {
+        src: Some(path.src),
+        dst: Some(path.dst),
+        dst_local: Some(true),
+        state,
+        direction: Some(Direction::Original),
+        // The open connection is known to reach sshd.
+        translation: if state == States::ESTABLISHED { Translation::NONE } else { Translation::ByRules },
+        ..Packet::tcp(path.family, sport, path.dport, flags)
+    };
+    inward(packet, path)
+}
+
+/// Walks a packet that reaches sshd. Where a rule of nat brings it to sshd's address or port it has come with
+/// others, and raw and mangle have seen those.
 fn arriving(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Packet) -> Walk {
+    if path.arrival == Arrival::Direct {
+        return direct(rules, around, path, packet);
+    }
+    let mut led = translated(rules, around, path, packet);
+    if packet.translation == Translation::ByRules && !may_lead(rules, path) {
+        // The rule that brings new ones there goes, and what becomes of them is not known.
+        led = Walk { verdict: Verdict::Unknown, left: None, ..led };
+    }
+    if path.arrival == Arrival::Translated {
+        return led;
+    }
+    let direct = direct(rules, around, path, packet);
+    if led.verdict == direct.verdict {
+        return led;
+    }
+    let unknown = if direct.verdict == Verdict::Accept { led } else { direct };
+    Walk { verdict: Verdict::Unknown, left: None, ..unknown }
+}
+
+/// The walk of a packet that goes to sshd's address and port. Where nat sends it elsewhere, it is lost.
+fn direct(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Packet) -> Walk {
     let mut direct = walk(rules, around, Base::Input, packet);
-    let sshd = (Some(path.dst), Some(path.dport));
-    let reaches =
-        direct.left.as_ref().map(|(base, left)| *base == Base::Input && (left.dst, left.dport) == sshd);
+    let reaches = reaches_sshd(&direct, path);
     if direct.verdict == Verdict::Accept && reaches != Some(true) {
-        // nat sends it elsewhere, or may.
         direct.verdict = if reaches == Some(false) { Verdict::Drop } else { Verdict::Unknown };
         let nat = direct.trace.iter().find(|stage| stage.table == "nat");
         direct.decided_by = nat.and_then(|stage| stage.decided_by.clone());
     }
-    let led = rules.all_rules().any(|rule| match &rule.target {
-        Target::Rewrite(rewrite) => rewrite.may_lead_to(path.dst, path.dport),
-        _ => false,
-    });
-    if !led {
-        return direct;
-    }
+    direct
+}
+
+/// The walk of a packet that went elsewhere until nat sent it to sshd.
+fn translated(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Packet) -> Walk {
     let destination = Some(End { address: Some(path.dst), port: Some(path.dport) });
     let translation = Translation::Known { destination, source: None };
     let led = Packet { dst: None, dport: None, dnat: Some(true), translation, ..packet.clone() };
-    let led = walk(rules, around, Base::Input, &led);
-    if reaches == Some(false) || led.verdict == direct.verdict {
-        return led;
+    walk(rules, around, Base::Input, &led)
+}
+
+/// Whether sshd gets the packet of a walk that does not drop it; `None` where that is not known.
+fn reaches_sshd(walk: &Walk, path: &SshPath) -> Option<bool> {
+    let Some((base, left)) = &walk.left else {
+        // In several ways at once, and by none of them to the host.
+        let forwarded = walk.trace.iter().any(|stage| stage.chain == "FORWARD");
+        let stays = walk.trace.iter().any(|stage| stage.chain == "INPUT");
+        return (forwarded && !stays).then_some(false);
+    };
+    if *base != Base::Input {
+        return Some(false);
     }
-    let unknown = if direct.verdict == Verdict::Unknown { direct } else { led };
-    Walk { verdict: Verdict::Unknown, left: None, ..unknown }
+    if (left.dst, left.dport) == (Some(path.dst), Some(path.dport)) {
+        return Some(true);
+    }
+    let (listeners, port) = (path.listeners.as_ref()?, left.dport?);
+    let on_port = || listeners.iter().filter(|(_, listens)| *listens == port).map(|(address, _)| *address);
+    let any = on_port().any(|address| address.is_unspecified());
+    let heard = match left.dst {
+        Some(dst) => any || on_port().any(|address| address == dst),
+        None if any => true,
+        None => return None,
+    };
+    // One listener on all addresses is the sshd that the open connection has reached; another one may be anything.
+    match (heard, port == path.dport && on_port().count() == 1) {
+        (false, _) => Some(false),
+        (true, true) if any => Some(true),
+        (true, _) => None,
+    }
+}
+
+/// Whether a rule of nat may send a new connection of this client, made to another address or port, to sshd. What the
+/// rule asks counts: one for UDP, or for other clients, leads nobody there.
+fn may_lead(rules: &Ruleset, path: &SshPath) -> bool {
+    let led = |dst: Option<IpAddr>, dport: Option<u16>| {
+        let packet =
+            Packet { sport: None, dst, dport, mark: None, ..inbound(path, 0, TcpFlags::SYN, States::NEW) };
+        let packet = Packet { dst_local: dst.map(|_| true), ..packet };
+        let passed = Walker::new(rules, &packet).builtin("nat", "PREROUTING");
+        passed.outcomes.rewritten.into_iter().any(|(rewrite, _)| {
+            // A part that a rule keeps was the same before, so the packet must have had it.
+            rewrite.keeps() == (dst.is_some(), dport.is_some()) && rewrite.may_lead_to(path.dst, path.dport)
+        })
+    };
+    led(None, None) || led(None, Some(path.dport)) || led(Some(path.dst), None)
 }
 
 fn inward(packet: Packet, path: &SshPath) -> Packet {

@@ -41,7 +41,7 @@ mod walk;
 pub use dead::{Dead, dead_rules};
 pub use frame::{Frame, Payload, Rules, Switches};
 pub use guests::{BridgeView, Dark, Doubt, guest_packets, guests_dark, guests_in_doubt};
-pub use lockout::{SshCase, SshPath, SshSummary, SshVerdict, ssh_lockout};
+pub use lockout::{Arrival, SshCase, SshPath, SshSummary, SshVerdict, ssh_arrival, ssh_lockout};
 pub use matches::{AddressKind, Conntrack, Match, Network, Pattern, PortRange, StateList, Test};
 pub use nat::{Part, Rewrite, To};
 pub use outcome::{Step, Verdict};

@@ -74,6 +74,11 @@ impl Rewrite {
         }
     }
 
+    /// Whether it keeps the address, and the port, of a destination.
+    pub(super) fn keeps(&self) -> (bool, bool) {
+        (self.to == To::Destination(Part::Keep), self.port == Part::Keep)
+    }
+
     /// Whether it may make this the destination of a packet that had another.
     pub(super) fn may_lead_to(&self, address: IpAddr, port: u16) -> bool {
         let there = match self.to {

@@ -13,6 +13,9 @@ fn path(dport: u16) -> SshPath {
         out_iface: Some("eth0".into()),
         conntrack_active_before: true,
         tcp_loose: true,
+        dialled: None,
+        arrival: Arrival::Direct,
+        listeners: None,
     }
 }
 
@@ -175,4 +178,92 @@ fn ipv6_needs_its_neighbours() {
     assert_eq!(say(&classic("", "-p ipv6-icmp"), &v6), "safe");
     let ping_only = classic("", "-p ipv6-icmp -m icmp6 --icmpv6-type 128");
     assert_eq!(say(&ping_only, &v6), format!("cut Neighbour by {REJECT}"));
+}
+
+/// Tables `nat` with these rules of PREROUTING.
+fn prerouting(rules: &[&str]) -> Ruleset {
+    let rules: Vec<String> = rules.iter().map(|rule| format!("-A PREROUTING {rule}\n")).collect();
+    ruleset(&format!("*nat\n:PREROUTING ACCEPT [0:0]\n{}COMMIT\n", rules.concat()))
+}
+
+/// As [`say`], for a host whose live rules are those of `before`, with its addresses and listeners.
+fn say_after(before: &[&str], after: &[&str], listeners: &[(&str, u16)], dialled: Option<u16>) -> String {
+    let around = Surroundings {
+        addresses: vec![
+            ("eth0".into(), "192.0.2.41/24".parse().unwrap()),
+            ("eth1".into(), "10.0.0.2/24".parse().unwrap()),
+        ],
+        ..Surroundings::default()
+    };
+    let listeners: Vec<_> = listeners.iter().map(|(a, port)| (a.parse().unwrap(), *port)).collect();
+    let mut path = path(22);
+    path.listeners = (!listeners.is_empty()).then_some(listeners);
+    path.dialled = dialled.map(|port| (path.dst, port));
+    path.arrival = ssh_arrival(&prerouting(before), &around, &path);
+    match ssh_lockout(&prerouting(after), &around, &path).summary() {
+        SshSummary::Safe => "safe".into(),
+        SshSummary::LockedOut { which, .. } => format!("cut {which:?}"),
+        SshSummary::Unknown { which, .. } => format!("maybe {which:?}"),
+    }
+}
+
+/// All new TCP connections go to a guest. Another rule hides that only if it may lead this client's connection to sshd.
+#[test]
+fn another_rule_that_redirects_hides_no_lockout() {
+    let guest = "-p tcp -j DNAT --to-destination 10.0.0.77";
+    for other in [
+        "-p udp -m udp --dport 5353 -j REDIRECT --to-ports 53",
+        "-p udp -m udp --dport 22 -j REDIRECT",
+        "-p icmp -j REDIRECT",
+        "-p tcp -m tcp --dport 80 -j REDIRECT",
+        "-p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3128",
+        "-s 203.0.113.0/24 -p tcp -m tcp --dport 2222 -j REDIRECT --to-ports 22",
+        "-i eth7 -p tcp -m tcp --dport 2222 -j REDIRECT --to-ports 22",
+        "-p tcp -m tcp --dport 2222 -j DNAT --to-destination 192.0.2.99:22",
+        "-d 10.9.9.9/32 -p tcp -m tcp --dport 23 -j DNAT --to-destination 192.0.2.41",
+        "-p tcp -m conntrack --ctstate ESTABLISHED -j REDIRECT --to-ports 22",
+        "-p udp -j NETMAP --to 192.0.2.0/24",
+    ] {
+        assert_eq!(say_after(&[], &[other, guest], &[], None), "cut New", "{other}");
+        assert_eq!(say_after(&[other], &[other, guest], &[], None), "cut New", "{other}");
+    }
+    for other in [
+        "-p tcp -m tcp --dport 2222 -j REDIRECT --to-ports 22",
+        "-p tcp -m tcp --dport 2222 -j DNAT --to-destination 192.0.2.41:22",
+        "-d 10.9.9.9/32 -p tcp -m tcp --dport 22 -j DNAT --to-destination 192.0.2.41",
+        "-p tcp -m tcp --dport 2222 -m set --match-set ops src -j REDIRECT --to-ports 22",
+    ] {
+        // New with the plan, it has not led the open connection to sshd.
+        assert_eq!(say_after(&[], &[other, guest], &[], None), "cut New", "{other}");
+        // Live, it may have. But not if the controller connects to sshd's port itself.
+        assert_eq!(say_after(&[other], &[other, guest], &[], None), "maybe New", "{other}");
+        assert_eq!(say_after(&[other], &[other, guest], &[], Some(22)), "cut New", "{other}");
+        assert_eq!(say_after(&[other], &[other], &[], None), "safe", "{other}");
+    }
+    // The open connection was led to sshd for certain, and the next one is too, or it is not known.
+    let led = "-p tcp -m tcp --dport 2222 -j REDIRECT --to-ports 22";
+    assert_eq!(say_after(&[led, guest], &[led, guest], &[], None), "safe");
+    assert_eq!(say_after(&[led, guest], &[guest], &[], None), "maybe New");
+}
+
+/// sshd listens on every address, so it gets what nat sends to another address of the host.
+#[test]
+fn another_address_of_the_host_is_no_lockout() {
+    let moved = "-p tcp -m tcp --dport 22 -j DNAT --to-destination 10.0.0.2";
+    let redirected = "-p tcp -m tcp --dport 22 -j REDIRECT --to-ports 22";
+    let elsewhere = "-p tcp -m tcp --dport 22 -j DNAT --to-destination 10.0.0.2:2222";
+    for (rule, listeners, expected) in [
+        (moved, &[("0.0.0.0", 22)][..], "safe"),
+        (moved, &[("::", 22)], "safe"),
+        (moved, &[("192.0.2.41", 22)], "cut New"),
+        // Another program than sshd may have that address.
+        (moved, &[("192.0.2.41", 22), ("10.0.0.2", 22)], "maybe New"),
+        (moved, &[], "maybe New"),
+        (redirected, &[("0.0.0.0", 22)], "safe"),
+        (elsewhere, &[("0.0.0.0", 22)], "cut New"),
+        (elsewhere, &[("0.0.0.0", 22), ("0.0.0.0", 2222)], "maybe New"),
+        ("-p tcp -m tcp --dport 22 -j DNAT --to-destination 10.0.0.77", &[("0.0.0.0", 22)], "cut New"),
+    ] {
+        assert_eq!(say_after(&[], &[rule], listeners, None), expected, "{rule} {listeners:?}");
+    }
 }
