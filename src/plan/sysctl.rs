@@ -383,3 +383,17 @@ fn in_order(lines: &mut [String]) {
 fn opens(key: &Key, value: &str) -> bool {
     key.path().starts_with("net/bridge/bridge-nf-call-") && value == "0"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel looks at `accept_ra` in the moment in which forwarding begins.
+    #[test]
+    fn forwarding_comes_after_what_it_depends_on() {
+        let mut lines =
+            ["net/ipv6/conf/all/forwarding=1", "net/ipv6/conf/eth0/accept_ra=2"].map(str::to_owned);
+        in_order(&mut lines);
+        assert_eq!(lines[0], "net/ipv6/conf/eth0/accept_ra=2");
+    }
+}

@@ -39,7 +39,7 @@ keys_of_links() {
 # itself. A time that is left stands at the end, behind ` # `. Fails where not all of it could be read.
 ipv6_state() {
 	local whole
-	state=$(ip -6 -o -batch - 2>/dev/null <<-'SHOW'
+	state=$("${IP:-ip}" -6 -o -batch - 2>/dev/null <<-'SHOW'
 		address show
 		route show table all
 	SHOW
@@ -104,7 +104,7 @@ restore_side_effects() {
 	for name in 1 2 3; do
 		ipv6_lost "$text" || { say "after the rollback nobody can tell whether the IPv6 addresses are back"; return 1; }
 		[ -n "$lost" ] || return 0
-		[ "$name" = 3 ] || printf '%s\n' "$lost" | ip -6 -force -batch - >/dev/null 2>&1
+		[ "$name" = 3 ] || printf '%s\n' "$lost" | "${IP:-ip}" -6 -force -batch - >/dev/null 2>&1
 	done
 	# Links that are gone by now took theirs along, and what had an end may have come to it.
 	while IFS= read -r line; do

@@ -1,6 +1,7 @@
 //! sysctl keys that change more than themselves, or that the kernel does not set back.
 
 use super::*;
+use common::Shell;
 
 /// A check that passes before the change and fails while it is not decided.
 const REFUSES: &str = "checks: [{ command: '[ ! -e /var/lib/kvmfw/open ]', required: true }]\n";
@@ -10,7 +11,7 @@ fn ipv6(lab: &Lab) -> String {
     on_host(
         lab,
         "for link in all default eth0 lo; do cd /proc/sys/net/ipv6/conf/$link; echo $link $(cat disable_ipv6 mtu addr_gen_mode forwarding); done
-         { ip -6 -o address; ip -6 -o route show table all; } | sed 's/ tentative//; s/^[0-9]*: //' | grep -v -e kernel_ll -e local | sort",
+         { /sbin/ip -6 -o address; /sbin/ip -6 -o route show table all; } | sed 's/ tentative//; s/^[0-9]*: //' | grep -v -e kernel_ll -e local | sort",
     )
 }
 
@@ -20,11 +21,17 @@ fn keys_that_take_ipv6_away_are_rolled_back_with_all_that_went() {
     if !common::require_root() {
         return;
     }
-    let lab = Lab::builder().backend(Backend::Nft).up();
+    for shell in [Shell::Dash, Shell::Busybox] {
+        takes_ipv6_away(shell);
+    }
+}
+
+fn takes_ipv6_away(shell: Shell) {
+    let lab = Lab::builder().backend(Backend::Nft).shell(shell).up();
     let project = Project::new(&lab, &[HOST], "");
     on_host(
         &lab,
-        "ip -6 -batch - <<'ADDRESSES'
+        "/sbin/ip -6 -batch - <<'ADDRESSES'
 address add fd77::2/64 dev eth0 nodad metric 77
 address add fd77::3/64 dev eth0 nodad preferred_lft 0
 address add fd78::1 peer fd78::9/128 dev eth0 nodad
@@ -139,4 +146,28 @@ fn a_value_with_tabs_is_taken() {
     project.apply(&lab, &[]).expect(0);
     assert_eq!(on_host(&lab, "cat /proc/sys/net/ipv4/ip_local_port_range"), "20000\t60000\n");
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+}
+
+/// A key that the kernel would not take back is left as it is by an undo, which says so and is done with all else.
+#[test]
+fn an_undo_leaves_a_key_that_only_goes_one_way() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Nft).up();
+    // As above no real one: that would stay so on this machine.
+    on_host(
+        &lab,
+        "set -e; echo 0 >/run/key; mount --bind /run/key /proc/sys/kernel/unprivileged_bpf_disabled
+         mount -o remount,bind,rw /proc/sys/kernel/unprivileged_bpf_disabled
+         echo 0 >/proc/sys/kernel/unprivileged_bpf_disabled; [ \"$(cat /run/key)\" = 0 ]",
+    );
+    let keys = "kernel.unprivileged_bpf_disabled: 1, net.ipv4.conf.all.arp_ignore: 1";
+    let project = Project::new(&lab, &[HOST], &format!("sysctl: {{ 60-t: {{ {keys} }} }}\n"));
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0);
+    assert!(plan.stdout.contains("cannot be taken back before the next boot"), "{plan:?}");
+    project.apply(&lab, &[]).expect(0);
+    let undo = project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    assert!(undo.stderr.contains("until then it stays 1"), "{undo:?}");
+    assert_eq!(on_host(&lab, "cat /run/key /proc/sys/net/ipv4/conf/all/arp_ignore"), "1\n0\n");
 }
