@@ -244,3 +244,40 @@ fn forwarding_ends() {
     let drift = told(&project.kvmfw(&lab, &["plan", "--drift", "--format", "json"]).expect(2), "guests-dark");
     assert!(drift.len() == 1 && names(&drift, "IPv4", "was 1 as applied"), "{drift:?}");
 }
+
+/// NAT that meets bridged frames: peers see the host, and where it does not forward nobody sees the guest.
+#[test]
+fn nat_meets_bridged_frames() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let nat = |rule: &str| format!("iptables:\n  nat:\n    POSTROUTING:\n      rules: |\n        {rule}\n");
+    let project = Project::new(&lab, &[HOST], &nat("-j MASQUERADE"));
+    let ping = || lab.guest_ping(HOST, "g0", "192.168.1.2");
+    let plan = || told(&project.kvmfw(&lab, &["plan", "--format", "json"]).expect(0), "nat-on-bridged");
+    assert!(ping());
+    let messages = plan();
+    assert!(
+        messages.len() == 1
+            && messages[0].contains("br123 carries")
+            && messages[0].contains("appear to their peers as the host")
+            && messages[0].contains("guests are cut off"),
+        "{messages:?}"
+    );
+    project.apply(&lab, &[]).expect(0);
+    assert!(!ping(), "as was said");
+    lab.host(HOST, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]).ok();
+    assert!(plan()[0].contains("answers go by way of the host"));
+    lab.host(HOST, &["sysctl", "-qw", "net.ipv4.ip_forward=0"]).ok();
+    for cure in [
+        nat("-m physdev ! --physdev-is-bridged -j MASQUERADE"),
+        nat("! -d 192.168.1.0/24 -j MASQUERADE"),
+        format!("modules: [bridge-bypass]\n{}", nat("-j MASQUERADE")),
+    ] {
+        project.all(&cure);
+        assert_eq!(plan(), Vec::<String>::new(), "{cure}");
+        project.apply(&lab, &[]).expect(0);
+        assert!(ping(), "{cure}");
+    }
+}

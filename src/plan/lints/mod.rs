@@ -1,5 +1,6 @@
 //! What the rules will do to people, said before they do it.
 
+mod bridged_nat;
 mod bypass;
 mod elsewhere;
 mod filters;
@@ -42,6 +43,7 @@ pub(super) fn judge(
             View::new(family, desired, Some(observed), [&there.live, &planned.predicted], [&is, &will_be]);
         view.guests(plan);
         view.routed_guests(plan);
+        view.bridged_nat(&mut plan.warnings);
         view.lockout(plan);
         view.sockets(plan);
         view.dead(&mut plan.warnings);
@@ -90,6 +92,7 @@ pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
         let after = HostAfter::offline(desired);
         let view = View::new(*family, desired, None, [&nothing, &written], [&after, &after]);
         view.guests_where_filtered(&mut warnings);
+        view.bridged_nat(&mut warnings);
         view.dead(&mut warnings);
         view.established(&mut warnings);
         view.ssh_accepted(&mut warnings);

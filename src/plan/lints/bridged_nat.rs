@@ -1,0 +1,131 @@
+//! NAT that also meets what a bridge carries between its ports.
+
+use super::{View, say, warn};
+use crate::netfilter::{
+    Answer, Base, Match, Met, Packet, Part, Rewrite, Target, Test, To, guest_packets, walk,
+};
+use crate::plan::HostAfter;
+use crate::problem::Warning;
+use crate::resource::iptables::Family;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+impl View<'_> {
+    /// Rules of NAT that rewrite frames between guests of one bridge, or may.
+    pub(super) fn bridged_nat(&self, warnings: &mut Vec<Warning>) {
+        for bridge in self.will_be.bridges() {
+            let view = self.will_be.bridge_view(self.family, &bridge);
+            if !view.nf_call {
+                continue;
+            }
+            let networks = self.networks_of(&bridge);
+            let mut told: Vec<String> = Vec::new();
+            for packet in guest_packets(&self.after, self.family, &view) {
+                let walked = walk(&self.after, &self.around, Base::Forward, &between(packet, &networks));
+                for met in walked.met().filter(|met| matches!(met.target, Target::Rewrite(_))) {
+                    let name = met.step.to_string();
+                    if told.contains(&name) || self.is_for_others(met, &bridge) {
+                        continue;
+                    }
+                    told.push(name);
+                    let message = self.nat_message(&bridge, met, self.will_be, &networks);
+                    warnings.push(warn("nat-on-bridged", message, self.origin_of(&met.step)));
+                }
+            }
+        }
+    }
+
+    /// The networks of a family that the host has an address in on a bridge, or will have.
+    fn networks_of(&self, bridge: &str) -> Vec<IpNet> {
+        let v4 = self.family == Family::V4;
+        let live = self.around.addresses.iter().filter(|(link, _)| link == bridge).map(|(_, net)| *net);
+        let declared =
+            self.desired.bridges.get(bridge).into_iter().flat_map(|bridge| bridge.addresses.clone());
+        let near = |net: &IpNet| matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
+        live.chain(declared).filter(|net| net.addr().is_ipv4() == v4 && !near(net)).collect()
+    }
+
+    /// Whether a rule asks for addresses that no guest of this bridge has: those of the host, or of the network of
+    /// another of its links.
+    fn is_for_others(&self, met: &Met, bridge: &str) -> bool {
+        let rules = self.after.rules(&met.step.table, &met.step.chain).unwrap_or_default();
+        let index = met.step.index.and_then(|index| index.checked_sub(1));
+        let Some(rule) = index.and_then(|index| rules.get(index)) else { return false };
+        rule.matches.iter().filter(|one| !one.negated).any(|Match { test, .. }| match test {
+            Test::Source(net) | Test::Destination(net) => {
+                let first = net.first();
+                let of_link = |(link, own): &(String, IpNet)| {
+                    link != bridge && own.contains(&first) && !first.is_unspecified() || own.addr() == first
+                };
+                self.around.addresses.iter().any(of_link)
+            }
+            _ => false,
+        })
+    }
+
+    fn nat_message(&self, bridge: &str, met: &Met, host: &HostAfter<'_>, networks: &[IpNet]) -> String {
+        let may = if met.answer == Answer::Yes { "rewrites" } else { "may rewrite" };
+        let offline = if self.observed.is_none() { ", as it is where br_netfilter was loaded" } else { "" };
+        let Target::Rewrite(rewrite) = &met.target else { return String::new() };
+        let forwards = host.forwards(self.family, bridge).map(|(on, _)| on);
+        let (seen, cure) = seen_by_peers(rewrite, forwards, networks);
+        format!(
+            "{} {may} what {bridge} carries between its own ports, because {}{offline}: {seen}. Cures: {cure}; module \
+             bridge-bypass, where no rule sees bridged frames",
+            say(&met.step),
+            host.switch_words(self.family, bridge),
+        )
+    }
+}
+
+/// What peers see of a guest whose frames are rewritten, and how the rule leaves them alone.
+fn seen_by_peers(rewrite: &Rewrite, forwards: Option<bool>, networks: &[IpNet]) -> (String, String) {
+    let net = |option: &str| match networks.first() {
+        Some(net) => format!("`! {option} {}`", net.trunc()),
+        None => format!("`! {option}` the guests' network"),
+    };
+    let lost = match forwards {
+        Some(true) => "their answers go by way of the host",
+        Some(false) => "as the host does not forward, their answers are lost and guests are cut off",
+        None => "where the host does not forward, their answers are lost and guests are cut off",
+    };
+    match rewrite.to {
+        To::Source(_) | To::Masquerade | To::Either => {
+            let source = match rewrite.to {
+                To::Source(Part::To(address)) => format!("guests appear to their peers as {address}"),
+                _ => "guests appear to their peers as the host".to_owned(),
+            };
+            (
+                format!("{source}, and {lost}"),
+                format!("`-m physdev ! --physdev-is-bridged` in that rule; {}", net("-d")),
+            )
+        }
+        To::Destination(Part::To(address)) => (
+            format!("what guests send each other ends at {address}, and {lost}"),
+            format!(
+                "name the device (`! -i BRIDGE`) or the host's own address (`-d ADDRESS`) in that rule; {}",
+                net("-s")
+            ),
+        ),
+        To::Destination(_) | To::Redirect => (
+            format!("what guests send each other ends at the host, and {lost}"),
+            format!(
+                "name the device (`! -i BRIDGE`) or the host's own address (`-d ADDRESS`) in that rule; {}",
+                net("-s")
+            ),
+        ),
+    }
+}
+
+/// A packet between two guests, by addresses of the bridge's network where that is known.
+fn between(packet: Packet, networks: &[IpNet]) -> Packet {
+    let guests = networks.iter().find_map(|net| {
+        let own = net.addr();
+        let mut others = net.hosts().filter(|address| *address != own && *address != net.network());
+        Some((others.next()?, others.next()?))
+    });
+    match guests {
+        Some((src, dst)) => Packet { src: Some(src), src_local: Some(false), dst: Some(dst), ..packet },
+        None => packet,
+    }
+}
