@@ -149,6 +149,38 @@ fn unreachable_is_5() {
     project.kvmfw(&lab, &["status"]).expect(5);
 }
 
+/// A plan that no host answered is not one without changes, in any format.
+#[test]
+fn no_answer_is_not_no_change() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).guests(false).up();
+    let project = Project::new(&lab, &[HOST, "kvm2"], "");
+    lab.cut(HOST, Cut::Both);
+    let junit = project.path().join("junit.xml");
+    let plan = |more: &[&str]| project.kvmfw(&lab, &[&["plan"], more].concat()).expect(5);
+    let text = plan(&[]).stdout;
+    assert!(text.contains("No changes on 1 of 2 hosts. 1 host unreachable."), "{text}");
+    lab.cut("kvm2", Cut::Both);
+    let said = "No host answered: nothing was planned. 2 hosts unreachable.";
+    let run = plan(&["--junit", junit.to_str().unwrap()]);
+    assert!(run.stdout.contains(said) && !run.stdout.contains("No changes"), "{}", run.stdout);
+    let xml = std::fs::read_to_string(&junit).unwrap();
+    assert!(xml.contains("<system-out>no host answered: nothing was planned</system-out>"), "{xml}");
+    let text = plan(&["--format", "markdown"]).stdout;
+    assert!(
+        text.contains("No host answered")
+            && text.contains("nothing was planned")
+            && !text.contains("No changes"),
+        "{text}"
+    );
+    let json = plan(&["--format", "json"]).json();
+    assert_eq!(json["note"], "no host answered: nothing was planned", "{json:#}");
+    let text = plan(&["--drift"]).stdout;
+    assert!(text.contains("No host answered: nothing was compared.") && !text.contains("No drift"), "{text}");
+}
+
 #[test]
 fn unknown_is_6() {
     if !common::require_root() {

@@ -25,6 +25,9 @@ pub struct Document {
     /// The command for the hosts of an apply that were not done.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<String>,
+    /// What there is to know of a plan as a whole: that no host answered, and so nothing was planned.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
     /// How many hosts, and how many of each status.
     #[schemars(with = "BTreeMap<String, u64>")]
     pub summary: serde_json::Map<String, serde_json::Value>,
@@ -118,19 +121,43 @@ impl Document {
             let count = hosts.iter().filter(|h| h.status == status).count();
             summary.insert(status.as_str().into(), count.into());
         }
-        Self { version: Self::VERSION, run, runs: Vec::new(), drift: false, next: None, summary, hosts }
+        Self {
+            version: Self::VERSION,
+            run,
+            runs: Vec::new(),
+            drift: false,
+            next: None,
+            note: None,
+            summary,
+            hosts,
+        }
     }
 
     /// What a plan found.
     pub fn of_plan(planned: &[Planned]) -> Self {
         let mut texts = Texts::default();
-        Self::new(None, planned.iter().map(|one| HostEntry::of_planned(one, &mut texts)).collect())
+        let hosts = planned.iter().map(|one| HostEntry::of_planned(one, &mut texts)).collect();
+        let mut document = Self::new(None, hosts);
+        document.note =
+            document.without_answers().then(|| "no host answered: nothing was planned".to_owned());
+        document
+    }
+
+    /// Whether there are hosts, and none of them answered.
+    pub fn without_answers(&self) -> bool {
+        !self.hosts.is_empty() && self.answered() == 0
+    }
+
+    /// How many hosts answered.
+    pub fn answered(&self) -> usize {
+        self.hosts.len() - self.count(Status::Unreachable) - self.count(Status::Unknown)
     }
 
     /// What has drifted; there is no plan that a hash could name.
     pub fn of_drift(planned: &[Planned]) -> Self {
         let mut document = Self::of_plan(planned);
         document.drift = true;
+        document.note = document.note.map(|_| "no host answered: nothing was compared".to_owned());
         document.hosts.iter_mut().for_each(|host| host.plan = None);
         document
     }

@@ -70,8 +70,7 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
     let refused = document.count(Status::Refused);
     let stuck = document.hosts.iter().filter(|h| h.status == Status::Failed).count();
     if changing == 0 && stuck == 0 && refused == 0 {
-        let none = if document.drift { "No drift." } else { "No changes." };
-        let _ = write!(out, "{}", style.strong(none));
+        let _ = write!(out, "{}", style.strong(&nothing(document)));
     } else if changing > 0 && document.drift {
         let line = format!(
             "Drift: {} on {changing} of {} {} not as applied (- as applied, + as it is now).",
@@ -113,6 +112,17 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
         let _ = write!(out, "{}{text}", gap(&out));
     }
     out
+}
+
+/// What is said where nothing changes: of the hosts that answered.
+fn nothing(document: &Document) -> String {
+    let (all, answered) = (document.hosts.len(), document.answered());
+    let (none, done) = if document.drift { ("No drift", "compared") } else { ("No changes", "planned") };
+    match answered {
+        _ if answered == all => format!("{none}."),
+        0 => format!("No host answered: nothing was {done}."),
+        _ => format!("{none} on {answered} of {}.", hosts(all)),
+    }
 }
 
 /// Whether it had not answered when the others began: that says nothing yet.

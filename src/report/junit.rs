@@ -32,6 +32,9 @@ impl Renderer for Junit {
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"{name}\" {totals}>\n<testsuite name=\"{name}\" {totals}>\n"
         );
         document.hosts.iter().for_each(|host| case(&suite, document.drift, host, &mut text));
+        if let Some(note) = &document.note {
+            let _ = writeln!(text, "<system-out>{}</system-out>", xml(note));
+        }
         text.push_str("</testsuite>\n</testsuites>\n");
         text
     }
