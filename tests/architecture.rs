@@ -238,3 +238,109 @@ fn groups_in_braces_are_seen() {
     let code = "use std::{env, fs::{self, File}, net::TcpStream};\nstd::process::exit(1);";
     assert_eq!(after(code, "std::").into_iter().collect::<Vec<_>>(), ["env", "fs", "net", "process"]);
 }
+
+/// Lines of the scripts for hosts whose programs may fail unasked, and why that decides nothing.
+const UNASKED: [(&str, &str); 15] = [
+    ("routes=$(\"${IP:-ip}\" -o route show default;", "a gateway that is not seen is only set once more"),
+    (
+        "[ \"$(readlink $ETC/current)\" = \"$current\" ] || ! have netplan",
+        "netplan reads its files once more",
+    ),
+    ("current=$(readlink $ETC/current)", "only asks whether netplan has to read its files once more"),
+    ("[ \"$(cat /proc/sys/net/netfilter/nf_conntrack_count)\"", "ends a bounded wait early"),
+    ("cat \"$folder/desired.json\"", "JSON that is cut off is none"),
+    ("cat \"$ETC/generations/$to/desired.json\"", "JSON that is cut off is none"),
+    ("cat $VAR/lock", "for people: who holds the lock"),
+    ("cat \"$T/units/$unit\"", "its status is asked, and install_boot compares"),
+    ("sets=$(ipset list -n", "the dry run fails without the sets"),
+    ("number=$(printf", "which rule a message names"),
+    ("rule=$(printf", "which rule a message names"),
+    ("predicted=$(printf '%s\\n' \"$predicted\"; ipt_blame", "the words of a refusal"),
+    ("id=$(sed -n", "no run is found, and nothing is done"),
+    ("line=$(reason)", "the words of a message"),
+    ("[ \"$(readlink \"$link\")\" != /dev/null ]", "a unit of others that is masked counts as enabled"),
+];
+
+/// Files of other programs: what is not seen there is told as not seen, or makes a warning too many.
+const LOOKS_AT_OTHERS: [&str; 4] = ["others.sh", "explain.sh", "read.sh", "probe.sh"];
+
+/// A program that fails, or is killed, must not pass for an empty answer: whatever a script takes from one is asked for
+/// its status or for its end, and files of ours are read by `read_text`.
+#[test]
+fn every_answer_of_a_program_on_a_host_is_asked_for() {
+    let mut bad = Vec::new();
+    let mut used = BTreeSet::new();
+    for path in files(Path::new("src/remote"), "sh") {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.trim();
+            if code.starts_with('#') || !(takes_unasked(&lines, at) || reads_past_the_end(code)) {
+                continue;
+            }
+            match UNASKED.iter().find(|(start, _)| code.contains(start)) {
+                Some((start, _)) => drop(used.insert(*start)),
+                None if LOOKS_AT_OTHERS.iter().any(|name| path.ends_with(name)) => {}
+                None => bad.push(format!("{}:{}: {code}", path.display(), at + 1)),
+            }
+        }
+    }
+    bad.extend(
+        UNASKED
+            .iter()
+            .filter(|(start, _)| !used.contains(start))
+            .map(|(start, _)| format!("no longer there: {start}")),
+    );
+    wrong(bad);
+}
+
+/// Whether this line assigns what a program prints, and neither its status nor its end is looked at.
+fn takes_unasked(lines: &[&str], at: usize) -> bool {
+    let code = lines[at].trim();
+    let Some(start) = code.find("=$(").filter(|start| !code[*start..].starts_with("=$((")) else {
+        return false;
+    };
+    let name = code[..start].rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+    let (rest, next) = (&code[start..], lines.get(at + 1).map_or("", |line| line.trim()));
+    if name.is_empty() || rest.contains(" || ") || rest.contains(" && ") || next.contains("$?") || next == "}"
+    {
+        return false;
+    }
+    if ["if ", "elif ", "while ", "until "].iter().any(|word| code.starts_with(word)) {
+        return false;
+    }
+    let open =
+        rest.matches('(').count() > rest.matches(')').count() || rest.ends_with('\'') || rest.contains("<<-");
+    let function = lines[at..].iter().take_while(|line| **line != "}");
+    let asked = [
+        format!("whole_output \"${name}\""),
+        format!("whole_text \"${name}"),
+        format!("case ${name} in"),
+        "rc=$?".to_owned(),
+        "case $? in".to_owned(),
+    ];
+    !(open
+        && function
+            .clone()
+            .any(|line| asked.iter().any(|a| line.contains(a.as_str())) || line.trim().starts_with(") ||")))
+}
+
+/// Whether this line reads a file of ours in a way that cannot tell a part of it from all, or takes what a program
+/// prints as a word of its own.
+fn reads_past_the_end(code: &str) -> bool {
+    let cat = [
+        "cat \"$ETC",
+        "cat $ETC",
+        "cat \"$VAR",
+        "cat $VAR",
+        "cat \"$T/",
+        "cat $T/",
+        "cat \"$G",
+        "cat $G",
+        "cat \"$folder",
+    ];
+    let words = ["\"$(cat ", "\"$(readlink ", "\"$(awk ", "\"$(sed ", "\"$(ls ", "case $("];
+    let message = ["say ", "shout ", "failed ", "refuse ", "echo ", "printf ", "decide "];
+    cat.iter().any(|start| code.contains(start))
+        || words.iter().any(|start| code.contains(start)) && !message.iter().any(|word| code.contains(word))
+}

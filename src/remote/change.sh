@@ -252,7 +252,7 @@ batch_turn() {
 	12[6-9] | 1[3-9]? | 2??) error="$1 was killed"; return 1 ;;
 	esac
 	[ -n "$3" ] && return
-	error=$(failed_lines "${2%"$NL"}" "$said")
+	error=$(failed_lines "${2%"$NL"}" "$said") || error=$said
 	error=${error%%"$NL"*}
 	return 1
 }

@@ -44,11 +44,12 @@ ipv6_state() {
 		route show table all
 	SHOW
 	) || return 1
-	state=$(printf '%s\n' "$state" | awk "$IPV6_AWK") && whole_output "$state" || return 1
+	state=$(printf '%s\n#end\n' "$state" | awk "$IPV6_AWK") && whole_output "$state" || return 1
 	state=$whole
 }
 
 IPV6_AWK='
+{ last = $0 }
 { gsub(/\\/, " ") }
 $3 == "inet6" {
 	line = "address replace " $4; lifetimes = ""; skip = 0
@@ -75,18 +76,20 @@ $3 == "inet6" {
 	}
 	print line (expires != "" ? " # expires " expires : "")
 }
-END { print "#end" }'
+END { if (last == "#end") print last }'
 
 # Sets lost to those lines of recorded IPv6 state $1 that are not so now, whatever time is left of them.
 ipv6_lost() {
 	local state whole
 	ipv6_state || return 1
-	lost=$(printf '%s\n=\n%s\n' "$state" "$1" | awk '
+	lost=$(printf '%s\n=\n%s\n#end\n' "$state" "$1" | awk '
+		{ last = $0 }
+		$0 == "#end" { next }
 		$0 == "=" { rest = 1; next }
 		{ what = $0; sub(/ #.*/, "", what) }
 		!rest { now[what] = 1; next }
 		what != "" && !(what in now) { sub(/ #/, ""); print }
-		END { print "#end" }') && whole_output "$lost" || return 1
+		END { if (last == "#end") print last }') && whole_output "$lost" || return 1
 	lost=$whole
 }
 

@@ -20,7 +20,8 @@ link_files() {
 	fi
 	for file in /etc/sysctl.d/*.conf; do
 		[ -L "$file" ] && [ ! -e "$file" ] || continue
-		case $(readlink "$file") in "$ETC"/*) unlink_file "$file" ;; esac
+		target=$(readlink "$file") || return 1
+		case $target in "$ETC"/*) unlink_file "$file" ;; esac
 	done
 	to_disk /etc/sysctl.d
 	link_network
@@ -56,7 +57,9 @@ unlink_file() {
 link_files_none() {
 	local file
 	for file in /etc/sysctl.d/*.conf; do
-		[ -L "$file" ] && case $(readlink "$file") in "$ETC"/*) unlink_file "$file" ;; esac
+		[ -L "$file" ] || continue
+		target=$(readlink "$file") || return 1
+		case $target in "$ETC"/*) unlink_file "$file" ;; esac
 	done
 	rm -f /etc/udev/rules.d/99-kvmfw.rules
 	remove_boot
@@ -98,7 +101,8 @@ link_network() {
 	for path in /etc/network/interfaces.d/kvmfw-* /etc/systemd/network/*kvmfw-* /etc/systemd/network/*.d/90-kvmfw.conf \
 		/etc/NetworkManager/system-connections/kvmfw-* /etc/netplan/90-kvmfw-*; do
 		[ -L "$path" ] && [ ! -e "$path" ] || continue
-		case $(readlink "$path") in "$ETC"/*) ;; *) continue ;; esac
+		target=$(readlink "$path") || return 1
+		case $target in "$ETC"/*) ;; *) continue ;; esac
 		rm -f "$path"
 		case $path in
 		*.d/90-kvmfw.conf) rmdir "${path%/*}" 2>/dev/null ;;

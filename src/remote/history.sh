@@ -6,7 +6,10 @@ history() {
 	section history
 	[ ! -e $VAR/history ] || tail -n 200 $VAR/history || refuse unreadable "$VAR/history cannot be read"
 	section current
-	folder=$(readlink $ETC/current 2>/dev/null)
+	folder=
+	if [ -L $ETC/current ]; then
+		folder=$(readlink $ETC/current) || refuse unreadable "which generation boots cannot be read from $ETC/current"
+	fi
 	printf '%s\n' "${folder##*/}"
 	for folder in "$ETC"/generations/*/; do
 		[ -e "$folder/desired.json" ] || continue

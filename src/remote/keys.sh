@@ -115,6 +115,6 @@ write_lines() {
 # The kernel may write a value in another way: sorted, in other units, within bounds.
 not_kept() {
 	local now
-	now=$(live_keys "${1%%=*}")
+	now=$(live_keys "${1%%=*}") || now='=what cannot be read'
 	printf 'the kernel did not keep %s but made it %s; if that is as good, write it so in the inventory' "$1" "${now#*=}"
 }

@@ -275,7 +275,10 @@ settle() {
 status() {
 	local current open state
 	section status
-	current=$(readlink $ETC/current 2>/dev/null)
+	current=
+	if [ -L $ETC/current ]; then
+		current=$(readlink $ETC/current) || refuse unreadable "which generation boots cannot be read from $ETC/current"
+	fi
 	printf 'generation=%s\n' "${current##*/}"
 	first_line $ETC/inventory
 	printf 'inventory=%s\n' "$line"
@@ -295,7 +298,11 @@ status() {
 		T=${T%/}
 		first_line "$T/done"
 		state=$line
-		[ -n "$state" ] || state=$(outcome | sed -n 's/^state=//p')
+		if [ -z "$state" ]; then
+			state=$(outcome) || state='state=unknown'
+			state=${state#*state=}
+			state=${state%%"$NL"*}
+		fi
 		owner
 		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$owner"
 	done

@@ -266,7 +266,10 @@ settle_rules() {
 		case $line in "$program "*) line=${line#"$program "} now_left=$now_left${line%%	*}$NL ;; esac
 	done <$VAR/boot.left
 	now_left=${now_left%"$NL"}
-	failed=$(grep -s "^$program: " $VAR/boot.failed)
+	failed=
+	[ ! -e $VAR/boot.failed ] || while IFS= read -r line; do
+		case $line in "$program: "*) failed=yes ;; esac
+	done <$VAR/boot.failed
 	taken=yes
 	if ipt_is "$live" "$all"; then
 		[ -n "$now_left$failed" ] || return 0

@@ -3,7 +3,7 @@
 
 # $1 a run (empty: none), $2 a generation (empty: the one before the run's)
 target() {
-	local to=$2 from=''
+	local to=$2 from='' folder number
 	section target
 	if [ -z "$to" ]; then
 		[ ! -e $VAR/history ] || from=$(awk -F '\t' -v run="$1" '$3 == run && $4 == "committed" { print $2 }' $VAR/history) ||
@@ -20,8 +20,14 @@ target() {
 		first_line "$ETC/generations/$from/before"
 		to=$line
 		[ -n "$to" ] || [ ! -e "$ETC/generations/$from/before" ] || refuse unreadable "$ETC/generations/$from/before cannot be read"
-		# shellcheck disable=SC2012
-		[ -n "$to" ] || to=$(ls -1 $ETC/generations 2>/dev/null | sort -n | awk -v from="$from" '$1 + 0 < from + 0 { last = $1 } END { print last + 0 }')
+		if [ -z "$to" ]; then
+			to=0
+			for folder in "$ETC"/generations/*; do
+				number=${folder##*/}
+				case $number in '' | *[!0-9]*) continue ;; esac
+				[ "$number" -ge "$from" ] || [ "$number" -le "$to" ] || to=$number
+			done
+		fi
 	fi
 	if [ "$to" != 0 ] && [ ! -e "$ETC/generations/$to/desired.json" ]; then
 		echo unknown=generation
