@@ -127,3 +127,62 @@ fn neighbours_are_resolved_again_before_the_confirm() {
     project.apply(&lab, &[]).expect(0);
     assert_eq!(on_host(&lab, "ip neigh show nud permanent | grep -c -e 10.99.77.7 -e 10.99.0.1").trim(), "2");
 }
+
+/// The client comes by a VXLAN whose outer packets the rules let in only while conntrack knows them.
+#[test]
+fn outer_packets_of_a_tunnel_are_judged_as_new() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let tunnel = |local: &str, remote: &str, address: &str, device: &str| {
+        format!(
+            "ip link add vx7 type vxlan id 7 local {local} remote {remote} dev {device} dstport 4789 && \
+             ip addr add {address}/24 dev vx7 && ip link set vx7 up"
+        )
+    };
+    on_host(&lab, &tunnel("10.99.0.11", "10.99.0.1", "10.200.0.2", "eth0"));
+    lab.exec(&["sh", "-c", &tunnel("10.99.0.1", "10.99.0.11", "10.200.0.1", "sw0")]).ok();
+    let address = "10.200.0.2";
+    let project = Project::new(&lab, &[HOST], "");
+    let rules = |outer: &str| {
+        let base =
+            "-i lo -j ACCEPT\n-m state --state RELATED,ESTABLISHED -j ACCEPT\n-p tcp --dport 22 -j ACCEPT";
+        rules6("INPUT", &format!("{base}\n{outer}-j DROP")).replace("ip6tables", "iptables")
+    };
+    at(&project, &lab, address, &rules(""));
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(7);
+    assert_eq!(plan.json()["hosts"][0]["reason"], "lockout", "{}", plan.stdout);
+    let run = rolled_back(&lab, &project, address, "");
+    assert!(run.stdout.contains("vx7"), "{}", run.stdout);
+    at(&project, &lab, address, &rules("-s 10.99.0.1 -p udp --dport 4789 -j ACCEPT\n"));
+    project.apply(&lab, &[]).expect(0);
+    reachable(&lab, address);
+}
+
+/// SSH is answered by a default route of router advertisements, which the rules drop.
+#[test]
+fn dropped_router_advertisements_are_never_confirmed() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let client =
+        "ip -6 addr add 2001:db8:9::9/128 dev lo && ip -6 route add fd99::b dev sw0 src 2001:db8:9::9";
+    lab.exec(&["sh", "-c", client]).ok();
+    let router = lab.exec(&["sh", "-c", "ip -6 -o addr show dev sw0 scope link | awk '{ print $4 }'"]).ok();
+    let router = router.trim().split('/').next().unwrap().to_owned();
+    on_host(&lab, &format!("ip -6 route add default via {router} dev eth0 proto ra expires 1700"));
+    let address = "fd99::b";
+    let project = Project::new(&lab, &[HOST], "");
+    let rules = |advertisements: &str| {
+        let base = "-i lo -j ACCEPT\n-m state --state RELATED,ESTABLISHED -j ACCEPT\n-p tcp --dport 22 -j ACCEPT\n\
+                    -p ipv6-icmp --icmpv6-type 135 -j ACCEPT\n-p ipv6-icmp --icmpv6-type 136 -j ACCEPT";
+        rules6("INPUT", &format!("{base}\n{advertisements}-j DROP"))
+    };
+    at(&project, &lab, address, &rules(""));
+    let run = project.apply(&lab, &["--accept-risk", "lockout"]).expect(4);
+    assert!(run.stdout.contains("router advertisements on eth0"), "{}", run.stdout);
+    at(&project, &lab, address, &rules("-p ipv6-icmp --icmpv6-type 134 -j ACCEPT\n"));
+    project.apply(&lab, &[]).expect(0);
+}

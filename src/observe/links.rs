@@ -35,6 +35,9 @@ pub struct Link {
     /// The bridge or bond it is a port of.
     #[serde(default)]
     pub master: Option<String>,
+    /// The link that it stands on, as a VLAN does.
+    #[serde(rename = "link", default)]
+    pub parent: Option<String>,
     /// MTU in bytes.
     #[serde(default)]
     pub mtu: u32,

@@ -14,7 +14,7 @@ mod sysctl_dirs;
 mod vlans;
 
 pub use boot_files::{BootFiles, BootLine, Loader, plain as plain_rule};
-pub use links::{Link, Links};
+pub use links::{Address, Link, Links};
 pub use network::{FileLine, Manager, NEEDS_PROFILE, Network, Owner, Setting};
 pub use parse::{ObserveError, observe};
 pub use policy::PolicyRule;
@@ -51,6 +51,8 @@ pub struct Observed {
     pub links: Links,
     /// What listens and what is connected, the first thousands of it.
     pub sockets: Vec<Socket>,
+    /// Sockets of the program behind the tun device that the controller comes by.
+    pub tunnel: Vec<Socket>,
     /// Who else makes or configures links.
     pub network: Network,
     /// What loads rules of others at boot; empty where it was not asked for.

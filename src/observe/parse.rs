@@ -68,6 +68,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
         links: links(sections, &facts)?,
         facts,
         sockets: Socket::parse(sections.get("sockets").unwrap_or("")),
+        tunnel: Socket::parse(sections.get("tunnel").unwrap_or("")),
         network: Network::parse(sections.get("network").unwrap_or("")),
         boot_files: BootFiles::parse(sections.get("boot_files").unwrap_or("")),
     })

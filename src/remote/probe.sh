@@ -321,6 +321,34 @@ guest_port() {
 	done
 }
 
+# The sockets of the program behind the tun device that the controller comes by, which carry the tunnel. Hosts without
+# such a device have no process for it.
+probe_tunnel() {
+	local client dev pid inodes
+	client=${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}
+	client=${client%% *}
+	for dev in /sys/class/net/*/tun_flags ''; do [ ! -e "$dev" ] || [ -e "${dev%/*}/brport" ] || break; done
+	[ -n "$dev" ] && [ -n "$client" ] || return 0
+	dev=$("${IP:-ip}" -o route get "$client" 2>/dev/null)
+	case $dev in *' dev '*) dev=${dev#* dev } dev=${dev%% *} ;; *) return 0 ;; esac
+	[ -e "/sys/class/net/$dev/tun_flags" ] || return 0
+	section tunnel
+	inodes=$(
+		grep -ls "^iff:[[:space:]]*$dev\$" /proc/[0-9]*/fdinfo/* 2>/dev/null | while read -r pid; do
+			pid=${pid#/proc/}
+			ls -l "/proc/${pid%%/*}/fd" 2>/dev/null
+		done | sed -n 's/.* -> socket:\[\([0-9]*\)\]$/\1/p'
+	)
+	[ -n "$inodes" ] || return 0
+	set --
+	for dev in /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6; do [ ! -r "$dev" ] || set -- "$@" "$dev"; done
+	awk 'NR == FNR { inode[$1] = 1; next }
+		FNR == 1 { print ">" FILENAME }
+		$10 in inode { print $2, $3, $4 }' - "$@" <<-INODES
+			$inodes
+		INODES
+}
+
 # What listens and what is connected, so that a plan can say which of it new rules would cut. Bounded: a host may have a
 # hundred thousand, and to walk its table of them takes a millisecond even where it is empty. Where the rules are as
 # they were proven nothing is cut, unless those of others are taken over or come back.
@@ -412,6 +440,7 @@ probe() {
 	probe_evidence
 	probe_links
 	probe_vlans
+	probe_tunnel
 	probe_sockets
 	probe_network
 	probe_boot_files

@@ -1,8 +1,11 @@
 //! What the rules will do to people, said before they do it.
 
+mod arp;
 mod bridged_nat;
 mod bypass;
 mod elsewhere;
+mod essentials;
+mod expiring;
 mod filters;
 mod flows;
 mod guests;
@@ -14,6 +17,7 @@ mod routed;
 mod routes;
 mod services;
 mod sockets;
+mod tunnel;
 
 pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
 pub use order::writer;
@@ -45,6 +49,8 @@ pub(super) fn judge(
         view.routed_guests(plan);
         view.bridged_nat(&mut plan.warnings);
         view.lockout(plan);
+        view.tunnel(plan);
+        view.expiring(plan);
         view.sockets(plan);
         view.dead(&mut plan.warnings);
         view.starved(&mut plan.warnings);
@@ -55,12 +61,16 @@ pub(super) fn judge(
         if observed.facts.ssh.is_none() {
             view.ssh_accepted(&mut plan.warnings);
         }
+        view.neighbour_discovery(&mut plan.warnings);
+        view.loopback(&mut plan.warnings);
+        view.wrong_family(&mut plan.warnings);
         view.ports(&mut plan.warnings);
         view.bypass_overridden(&mut plan.warnings);
     }
     let predicted = [&rules[0].predicted, &rules[1].predicted];
     bypass::wrong(desired, observed, predicted, plan);
     bypass::undone(desired, observed, &mut plan.warnings);
+    arp::unanswered(desired, observed, plan);
     routes::lost(desired, observed, &will_be, &mut plan.warnings);
     elsewhere::dropped(desired, observed, &mut plan.warnings);
 }
@@ -96,6 +106,9 @@ pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
         view.dead(&mut warnings);
         view.established(&mut warnings);
         view.ssh_accepted(&mut warnings);
+        view.neighbour_discovery(&mut warnings);
+        view.loopback(&mut warnings);
+        view.wrong_family(&mut warnings);
         view.ports(&mut warnings);
     }
     warnings

@@ -1,0 +1,160 @@
+//! What every host needs whatever it serves: its loopback, and neighbour discovery for IPv6.
+
+use super::{View, plain, say, warn};
+use crate::netfilter::{Base, Device, Packet, States, Step, TcpFlags, Test, Verdict, walk};
+use crate::problem::Warning;
+use crate::resource::iptables::{Family, PREFIX};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A port that rulesets do not open by its number.
+const SAMPLE_PORT: u16 = 40_000;
+
+/// Neighbour solicitation and advertisement.
+const DISCOVERY: [(u8, &str); 2] = [(135, "solicitations"), (136, "advertisements")];
+
+impl View<'_> {
+    /// Neighbour discovery that rules of ours drop. It is told for the host, whatever SSH comes by.
+    pub(super) fn neighbour_discovery(&self, warnings: &mut Vec<Warning>) {
+        if self.family == Family::V4 || !self.uses_ipv6() || self.closes_ipv6() {
+            return;
+        }
+        let mut dropped: Vec<(String, Step)> = Vec::new();
+        for (kind, name) in DISCOVERY {
+            let message = Packet { state: States::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
+            for (base, what) in [(Base::Input, "to"), (Base::Output, "of")] {
+                let packet = self.outside(base, message.clone());
+                dropped.extend(
+                    self.ours_decides(base, &packet).map(|step| (format!("{name} {what} the host"), step)),
+                );
+            }
+        }
+        let Some((_, step)) = dropped.first() else { return };
+        let what: Vec<&str> = dropped.iter().map(|(what, _)| what.as_str()).collect();
+        let message = format!(
+            "IPv6 neighbour discovery ({}) is dropped by {}: IPv6 works only until the neighbour entries expire; put \
+             `-p ipv6-icmp -j ACCEPT` before it",
+            what.join(", "),
+            say(step)
+        );
+        warnings.push(warn("neighbour-discovery-dropped", message, self.origin_of(step)));
+    }
+
+    /// Packets of the host to itself that rules of ours drop.
+    pub(super) fn loopback(&self, warnings: &mut Vec<Warning>) {
+        let own: IpAddr = match self.family {
+            Family::V4 => Ipv4Addr::LOCALHOST.into(),
+            Family::V6 if self.closes_ipv6() => return,
+            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+        };
+        let packet = Packet {
+            src: Some(own),
+            dst: Some(own),
+            src_local: Some(true),
+            dst_local: Some(true),
+            state: States::NEW,
+            in_iface: Device::Absent,
+            out_iface: Device::named("lo"),
+            physin: Device::Absent,
+            physout: Device::Absent,
+            ..Packet::tcp(self.family, SAMPLE_PORT, SAMPLE_PORT + 1, TcpFlags::SYN)
+        };
+        let Some(step) = self.ours_decides(Base::Output, &packet) else { return };
+        let message = format!(
+            "{}: packets of the host to itself (lo) are dropped by {}: local services such as DNS stubs and databases fail; put \
+             `-i lo -j ACCEPT` first in INPUT, and `-o lo -j ACCEPT` first in OUTPUT where that drops",
+            self.family,
+            say(&step)
+        );
+        warnings.push(warn("loopback-dropped", message, self.origin_of(&step)));
+    }
+
+    /// Rules of ours that ask for the ICMP of the other family, which no packet here carries.
+    pub(super) fn wrong_family(&self, warnings: &mut Vec<Warning>) {
+        let (number, written, right) = match self.family {
+            Family::V4 => (58, "-p ipv6-icmp", "-p icmp"),
+            Family::V6 => (1, "-p icmp", "-p ipv6-icmp"),
+        };
+        for (table, chain) in self.predicted.own_chains() {
+            for (index, rule) in self.after.rules(table, &chain.name).unwrap_or_default().iter().enumerate() {
+                let asks = |test: &Test| matches!(test, Test::Protocol(protocol) if *protocol == number);
+                if !rule.matches.iter().any(|one| asks(&one.test)) {
+                    continue;
+                }
+                let message = format!(
+                    "{} {table}/{} rule {}: `{}` matches nothing, because `{written}` is of the other family; write `{right}`",
+                    self.family,
+                    plain(&chain.name),
+                    index + 1,
+                    rule.text,
+                );
+                warnings.push(warn("wrong-family", message, self.rule_origin(table, &chain.name, index + 1)));
+            }
+        }
+    }
+
+    /// A packet between the host and another machine.
+    fn outside(&self, base: Base, packet: Packet) -> Packet {
+        let (absent, physout) = (Device::Absent, Device::Absent);
+        match base {
+            Base::Output => Packet {
+                src_local: Some(true),
+                in_iface: absent.clone(),
+                out_iface: Device::Outside,
+                physin: absent,
+                physout,
+                ..packet
+            },
+            Base::Input | Base::Forward => Packet {
+                dst_local: Some(true),
+                in_iface: Device::Outside,
+                out_iface: absent,
+                physout,
+                ..packet
+            },
+        }
+    }
+
+    /// What of ours drops a packet for certain.
+    fn ours_decides(&self, base: Base, packet: &Packet) -> Option<Step> {
+        let found = walk(&self.after, &self.around, base, packet);
+        let step = found.decided_by.filter(|_| found.verdict == Verdict::Drop)?;
+        let declared = self.desired.rules.get(&self.family)?.tables.get(&*step.table)?;
+        let ours = match step.index {
+            Some(_) => step.chain.starts_with(PREFIX),
+            None => declared.policies.contains_key(&*step.chain),
+        };
+        ours.then_some(step)
+    }
+
+    /// Whether the host has, or gets, an IPv6 address that others reach. Without a host it is taken to have one.
+    fn uses_ipv6(&self) -> bool {
+        let Some(observed) = self.observed else { return true };
+        let global = |text: &str| {
+            let address = text.split('/').next().and_then(|address| address.parse::<Ipv6Addr>().ok());
+            address.is_some_and(|address| !address.is_loopback() && !address.is_unicast_link_local())
+        };
+        let live = observed.links.by_name.values().flat_map(|link| &link.addresses).any(|a| global(&a.local));
+        live || self
+            .desired
+            .bridges
+            .values()
+            .flat_map(|bridge| &bridge.addresses)
+            .any(|a| global(&a.to_string()))
+    }
+
+    /// Rules that drop whatever comes over IPv6 mean it.
+    fn closes_ipv6(&self) -> bool {
+        let answer = Packet {
+            state: States::ESTABLISHED,
+            ..Packet::tcp(Family::V6, 443, SAMPLE_PORT, TcpFlags::REPLY)
+        };
+        let port = self.desired.connection.port.unwrap_or(22);
+        let login =
+            Packet { state: States::NEW, ..Packet::tcp(Family::V6, SAMPLE_PORT, port, TcpFlags::SYN) };
+        let drops = |packet| {
+            walk(&self.after, &self.around, Base::Input, &self.outside(Base::Input, packet)).verdict
+                == Verdict::Drop
+        };
+        drops(answer) && drops(login)
+    }
+}

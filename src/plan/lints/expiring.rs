@@ -1,0 +1,185 @@
+//! What the host's addresses and routes rest on and what expires: router advertisements and leases.
+
+use super::{View, kind, mark, say, warn};
+use crate::netfilter::{Base, Device, Packet, States, Step, Verdict, walk};
+use crate::observe::{Link, Observed, Route};
+use crate::plan::{HostPlan, Risk};
+use crate::resource::iptables::Family;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// All nodes of a link.
+const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+/// All DHCPv6 servers and relays of a link.
+const ALL_SERVERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
+
+fn by_advertisement(route: &Route) -> bool {
+    route.words.windows(2).any(|pair| pair == ["proto", "ra"])
+}
+
+/// Whether an address of a link is configured from a router advertisement, and not by a lease.
+fn autoconfigured(link: &Link) -> impl Iterator<Item = &str> {
+    let slaac = link.addresses.iter().filter(|a| a.family == "inet6" && a.dynamic && a.prefix < 128);
+    slaac.filter(|a| a.scope == "global").map(|a| a.local.as_str())
+}
+
+impl View<'_> {
+    /// Packets that renew what expires, where the new rules drop them.
+    pub(super) fn expiring(&self, plan: &mut HostPlan) {
+        let Some(observed) = self.observed else { return };
+        if self.live == self.predicted {
+            return;
+        }
+        for link in observed.links.by_name.values() {
+            if self.family == Family::V6 {
+                self.advertisements(observed, link, plan);
+            }
+            self.leases(observed, link, plan);
+        }
+    }
+
+    /// Router advertisements on a link that has a route or an address by them.
+    fn advertisements(&self, observed: &Observed, link: &Link, plan: &mut HostPlan) {
+        let routes = || observed.links.routes.iter().filter(|r| by_advertisement(r) && r.by(&link.name));
+        let addresses: Vec<&str> = autoconfigured(link).collect();
+        if routes().next().is_none() && addresses.is_empty() {
+            return;
+        }
+        let router = routes().flat_map(|route| &route.hops).find_map(|hop| hop.via.as_ref()?.parse().ok());
+        let packet = Packet {
+            src: router,
+            dst: Some(ALL_NODES),
+            dst_local: None,
+            state: States::UNTRACKED,
+            ..Packet::icmp(Family::V6, 134, 0)
+        };
+        let Some(step) = self.drops(Base::Input, self.on_link(link, Base::Input, packet)) else { return };
+        let ssh = observed.facts.ssh.as_ref();
+        let what = if ssh.is_some_and(|ssh| addresses.contains(&ssh.server.to_string().as_str())) {
+            "the address of SSH"
+        } else if ssh.is_some_and(|ssh| answers_by_advertisement(observed, ssh.client, &link.name)) {
+            "the route by which SSH is answered"
+        } else {
+            let message = format!(
+                "IPv6 router advertisements on {} are dropped by {}: its addresses and routes by them end with their lifetime; accept \
+                 `-p ipv6-icmp --icmpv6-type router-advertisement` before it",
+                link.name,
+                say(&step)
+            );
+            plan.warnings.push(warn("router-advertisements-dropped", message, self.origin_of(&step)));
+            return;
+        };
+        let why = format!(
+            "IPv6 router advertisements on {} are dropped by {}, and {what} ends with its lifetime",
+            link.name,
+            say(&step)
+        );
+        self.latent(&why, &step, plan);
+    }
+
+    /// Answers of DHCP servers on a link that has an address by a lease.
+    fn leases(&self, observed: &Observed, link: &Link, plan: &mut HostPlan) {
+        // Only a client that reads its answers from a UDP socket is stopped by rules.
+        let reads = |port: u16| observed.sockets.iter().any(|s| !s.tcp && s.peer.is_none() && s.port == port);
+        let leased =
+            link.addresses.iter().filter(|a| a.dynamic && a.scope == "global").filter(|a| {
+                match self.family {
+                    Family::V4 => a.family == "inet" && reads(68),
+                    Family::V6 => a.family == "inet6" && a.prefix == 128 && reads(546),
+                }
+            });
+        for address in leased {
+            let Some(step) = self.renewal_dropped(link, address.local.parse().ok()) else { continue };
+            let ssh = observed.facts.ssh.as_ref().is_some_and(|ssh| ssh.server.to_string() == address.local);
+            let why = format!(
+                "the DHCP packets that renew the lease of {} on {} are dropped by {}",
+                address.local,
+                link.name,
+                say(&step)
+            );
+            if ssh && self.family == Family::V6 {
+                self.latent(&format!("{why}, and the address of SSH ends with its lifetime"), &step, plan);
+                continue;
+            }
+            let message = format!("{why}; clients that use raw sockets (dhclient, dhcpcd) are not affected");
+            plan.warnings.push(warn("lease-renewal-dropped", message, self.origin_of(&step)));
+        }
+    }
+
+    /// What drops the renewal of a lease. A DHCPv4 server answers the client's unicast request; a DHCPv6 server answers a
+    /// multicast request, so that its answer counts as new.
+    fn renewal_dropped(&self, link: &Link, address: Option<IpAddr>) -> Option<Step> {
+        let (client, server, state, servers) = match self.family {
+            Family::V4 => (68, 67, States::ESTABLISHED, None),
+            Family::V6 => (546, 547, States::NEW, Some(ALL_SERVERS)),
+        };
+        let v4 = self.family == Family::V4;
+        let request = Packet {
+            src: address.filter(|_| v4),
+            src_local: Some(true),
+            dst: servers,
+            state: States::NEW,
+            ..Packet::udp(self.family, client, server)
+        };
+        let answer = Packet {
+            dst: address.filter(|_| v4),
+            dst_local: Some(true),
+            state,
+            ..Packet::udp(self.family, server, client)
+        };
+        let answer = self.drops(Base::Input, self.on_link(link, Base::Input, answer));
+        answer.or_else(|| self.drops(Base::Output, self.on_link(link, Base::Output, request)))
+    }
+
+    /// Notes a lockout that a confirm cannot disprove.
+    pub(super) fn latent(&self, why: &str, step: &Step, plan: &mut HostPlan) {
+        plan.warnings.push(warn("lockout", format!("LOCKOUT: {why}"), self.origin_of(step)));
+        plan.latent_lockout.get_or_insert_with(|| why.to_owned());
+        mark(plan, Risk::Lockout, |c| c.kind == kind(self.family) && c.risks.contains(&Risk::ManagementPath));
+    }
+
+    /// A packet that comes or goes by a link, as it will be.
+    pub(super) fn on_link(&self, link: &Link, base: Base, packet: Packet) -> Packet {
+        let device = Device::named(self.bridge_of(&link.name).unwrap_or(&link.name));
+        match base {
+            Base::Output => Packet {
+                in_iface: Device::Absent,
+                out_iface: device,
+                physin: Device::Absent,
+                physout: Device::Absent,
+                ..packet
+            },
+            Base::Input | Base::Forward => {
+                Packet { in_iface: device, out_iface: Device::Absent, physout: Device::Absent, ..packet }
+            }
+        }
+    }
+
+    /// What drops a packet for certain.
+    pub(super) fn drops(&self, base: Base, packet: Packet) -> Option<Step> {
+        let found = walk(&self.after, &self.around, base, &packet);
+        found.decided_by.filter(|_| found.verdict == Verdict::Drop)
+    }
+}
+
+/// Whether the answers to a client leave by a route of a router advertisement on this link: its longest match is one.
+fn answers_by_advertisement(observed: &Observed, client: IpAddr, link: &str) -> bool {
+    let on_link = observed.links.by_name.values().flat_map(|link| &link.addresses).any(|a| {
+        let net = format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>();
+        !a.noprefixroute && net.is_ok_and(|net| net.contains(&client))
+    });
+    let fits = |route: &&Route| {
+        let net = route
+            .dst
+            .parse::<ipnet::IpNet>()
+            .or_else(|_| route.dst.parse::<IpAddr>().map(ipnet::IpNet::from));
+        !route.words.iter().any(|word| word == "table") && net.is_ok_and(|net| net.contains(&client))
+    };
+    let length = |route: &&Route| {
+        route.dst.split_once('/').and_then(|(_, length)| length.parse::<u8>().ok()).unwrap_or(128)
+    };
+    let fitting: Vec<&Route> = observed.links.routes.iter().filter(fits).collect();
+    let longest = fitting.iter().map(length).max();
+    let mut best = fitting.iter().filter(|route| Some(length(route)) == longest).peekable();
+    // Another route as good as it takes its place.
+    !on_link && best.peek().is_some() && best.all(|route| by_advertisement(route) && route.by(link))
+}
