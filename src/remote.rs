@@ -37,6 +37,7 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/effects.sh"),
     include_str!("remote/flows.sh"),
     include_str!("remote/neighbours.sh"),
+    include_str!("remote/network.sh"),
     include_str!("remote/change.sh"),
     include_str!("remote/persist.sh"),
     include_str!("remote/boot.sh"),

@@ -3,8 +3,7 @@
 use super::merge::{Outcome, Slot};
 use crate::inventory::{BridgeText, Resources};
 use crate::problem::{Place, Problem};
-use crate::resource::bridge::{Bridge, PortVlan};
-use ipnet::IpNet;
+use crate::resource::bridge::{Bridge, LinkAddress, PortVlan};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -14,7 +13,7 @@ struct Merge {
     manage: Slot<bool>,
     take_addresses: Slot<bool>,
     ports: Slot<Vec<String>>,
-    addresses: Slot<Vec<IpNet>>,
+    addresses: Slot<Vec<LinkAddress>>,
     gateways: Slot<Vec<IpAddr>>,
     mac: Slot<String>,
     vlans: Slot<Vec<PortVlan>>,
@@ -77,7 +76,7 @@ fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
         format!("[{}]", items.iter().map(T::to_string).collect::<Vec<_>>().join(", "))
     }
     let ports = take!(merge.ports, "ports", |v: &Vec<String>| list(v)).unwrap_or_default();
-    let addresses = take!(merge.addresses, "addresses", |v: &Vec<IpNet>| list(v)).unwrap_or_default();
+    let addresses = take!(merge.addresses, "addresses", |v: &Vec<LinkAddress>| list(v)).unwrap_or_default();
     let gateways = take!(merge.gateways, "gateways", |v: &Vec<IpAddr>| list(v)).unwrap_or_default();
     let mac = take!(merge.mac, "mac", String::clone);
     let vlans = take!(merge.vlans, "vlans", |v: &Vec<PortVlan>| {
@@ -117,7 +116,7 @@ fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
         );
         out.problems.push(problem.at_place(&place));
     }
-    if addresses.iter().any(|a| a.addr().is_ipv6()) && numbers.get("mtu").is_some_and(|mtu| *mtu < 1280) {
+    if addresses.iter().any(LinkAddress::is_ipv6) && numbers.get("mtu").is_some_and(|mtu| *mtu < 1280) {
         let problem = Problem::new(
             "out-of-range",
             format!("bridge `{name}` has an IPv6 address, which needs an mtu of 1280"),

@@ -98,7 +98,7 @@ fn story(scene: &Scene<'_>, name: &str) -> BridgeStory {
     let ports = view.ports.iter().map(|port| port_story(scene, port, name)).collect();
     BridgeStory {
         name: name.to_owned(),
-        addresses: addresses.map(|a| format!("{}/{}", a.local, a.prefix)).collect(),
+        addresses: addresses.filter_map(|a| a.identity().map(|address| address.to_string())).collect(),
         ports,
         families: Family::ALL.into_iter().map(|family| family_story(scene, family, name)).collect(),
         tagged: switches.tagged,

@@ -47,7 +47,7 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
         .addresses
         .iter()
         .filter(|a| a.scope == "global" && !a.dynamic)
-        .map(|a| format!("{}/{}", a.local, a.prefix))
+        .filter_map(|a| a.identity().map(|address| address.to_string()))
         .collect();
     let default = |route: &&Route| route.is_default() && route.by(&link.name) && is_static(route);
     let hops = observed.links.routes.iter().filter(default).flat_map(|route| &route.hops);

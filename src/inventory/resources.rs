@@ -5,7 +5,7 @@ use super::checks;
 use super::reader::{Reader, Spanned};
 use super::rules::{self, ChainText};
 use crate::problem::{Place, Warning};
-use crate::resource::bridge::{PortVlan, check_link_name};
+use crate::resource::bridge::{LinkAddress, PortVlan, check_link_name};
 use crate::resource::iptables::Family;
 use crate::resource::iptables::address::is_mac;
 use crate::resource::sysctl;
@@ -56,7 +56,7 @@ pub struct BridgeText {
     /// `ports`.
     pub ports: Option<Spanned<Vec<String>>>,
     /// `addresses`.
-    pub addresses: Option<Spanned<Vec<IpNet>>>,
+    pub addresses: Option<Spanned<Vec<LinkAddress>>>,
     /// `gateways`.
     pub gateways: Option<Spanned<Vec<IpAddr>>>,
     /// `mtu`, `forward_delay`, `ageing` by key.
@@ -292,50 +292,73 @@ fn ports(node: &Node, bridge: &str, reader: &mut Reader<'_>) -> Vec<String> {
     ports
 }
 
-fn addresses(node: &Node, reader: &mut Reader<'_>) -> Vec<IpNet> {
-    let mut addresses: Vec<IpNet> = Vec::new();
+fn addresses(node: &Node, reader: &mut Reader<'_>) -> Vec<LinkAddress> {
+    let mut addresses: Vec<LinkAddress> = Vec::new();
     for item in reader.list(node, "a list of addresses") {
         let Some(text) = reader.line(item, "an address") else { continue };
-        let Ok(net) = text.parse::<IpNet>() else {
-            let message = format!("`{text}` is no address with prefix length");
-            match text.parse::<IpAddr>() {
-                Ok(_) => reader.wrong_help(
-                    "bad-address",
-                    &item.place,
-                    message,
-                    format!("write it like `{text}/24`"),
-                ),
-                Err(_) => reader.wrong("bad-address", &item.place, message),
-            }
+        if has_zone(text, "address", item, reader) {
             continue;
-        };
-        let edge = match net {
-            IpNet::V4(v4) => {
-                v4.prefix_len() < 31 && (v4.addr() == v4.network() || v4.addr() == v4.broadcast())
+        }
+        let address = match text.parse::<LinkAddress>() {
+            Ok(address) => address,
+            Err(why) => {
+                match text.parse::<IpAddr>() {
+                    Ok(_) => reader.wrong_help(
+                        "bad-address",
+                        &item.place,
+                        why,
+                        format!("write it like `{text}/24`"),
+                    ),
+                    Err(_) => reader.wrong("bad-address", &item.place, why),
+                }
+                continue;
             }
-            IpNet::V6(v6) => v6.prefix_len() < 127 && v6.addr() == v6.network(),
         };
-        if edge || net.addr().is_unspecified() || net.addr().is_multicast() {
+        let edge = match address.network() {
+            _ if address.peer().is_some() => false,
+            IpNet::V4(v4) => {
+                v4.prefix_len() < 31 && (address.local() == v4.network() || address.local() == v4.broadcast())
+            }
+            IpNet::V6(v6) => v6.prefix_len() < 127 && address.local() == v6.network(),
+        };
+        if edge || address.local().is_unspecified() || address.local().is_multicast() {
             reader.wrong(
                 "bad-address",
                 &item.place,
-                format!("`{text}` is no address of a host in its network"),
+                format!("`{text}` is not an address of a host in its network"),
             );
-        } else if addresses.iter().any(|a| a.addr() == net.addr()) {
-            reader.wrong("duplicate", &item.place, format!("address `{}` is there twice", net.addr()));
+        } else if addresses.iter().any(|a| a.local() == address.local()) {
+            reader.wrong("duplicate", &item.place, format!("address `{}` is there twice", address.local()));
         } else {
-            addresses.push(net);
+            addresses.push(address);
         }
     }
     addresses
+}
+
+/// A zone (`fe80::1%eth0`) names the link of an address; here the bridge is the link.
+fn has_zone(text: &str, what: &str, item: &Node, reader: &mut Reader<'_>) -> bool {
+    let Some((address, zone)) = text.split_once('%') else { return false };
+    let prefix = zone.split_once('/').map(|(_, prefix)| format!("/{prefix}"));
+    let prefix = prefix.unwrap_or_else(|| if what == "address" { "/64".to_owned() } else { String::new() });
+    reader.wrong_help(
+        "bad-address",
+        &item.place,
+        format!("{what} `{text}` has a zone, and there are no zones in addresses here"),
+        format!("write it like `{address}{prefix}`; the bridge is its link"),
+    );
+    true
 }
 
 fn gateways(node: &Node, reader: &mut Reader<'_>) -> Vec<IpAddr> {
     let mut gateways: Vec<IpAddr> = Vec::new();
     for item in reader.list(node, "a list of gateways") {
         let Some(text) = reader.line(item, "a gateway") else { continue };
+        if has_zone(text, "gateway", item, reader) {
+            continue;
+        }
         match text.parse::<IpAddr>() {
-            Err(_) => reader.wrong("bad-address", &item.place, format!("gateway `{text}` is no address")),
+            Err(_) => reader.wrong("bad-address", &item.place, format!("gateway `{text}` is not an address")),
             Ok(ip) if gateways.iter().any(|g| g.is_ipv4() == ip.is_ipv4()) => {
                 let message = format!("gateway `{text}` is the second one of its family");
                 reader.wrong("bad-address", &item.place, message);

@@ -52,6 +52,8 @@ const LINK: &str = "^(?!\\.{1,2}$)[A-Za-z0-9._@][A-Za-z0-9._@-]{0,14}$";
 const ADDRESS: &str = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$";
 /// The same with a prefix length.
 const NETWORK: &str = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)/[0-9]{1,3}$";
+/// An address of a link: with a prefix length, or with a peer.
+const LINK_ADDRESS: &str = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/[0-9]{1,3}| peer ([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/[0-9]{1,3})?)$";
 const MAC: &str = "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$";
 const PORT: &str = "^[0-9]*(:[0-9]*)?$";
 

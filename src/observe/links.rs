@@ -1,6 +1,7 @@
 //! Links and addresses, from what `ip -j` prints.
 
-use super::{ObserveError, PolicyRule, Route, TableRoute, Vlans};
+use super::{Neighbour, NextHop, ObserveError, PolicyRule, Route, TableRoute, Vlans};
+use crate::resource::bridge::LinkAddress;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,6 +19,10 @@ pub struct Links {
     pub table: Vec<TableRoute>,
     /// Rules of policy routing, of both families.
     pub rules: Vec<PolicyRule>,
+    /// Neighbours that somebody wrote down, of both families.
+    pub neighbours: Vec<Neighbour>,
+    /// Objects that routes may name in place of a gateway.
+    pub next_hops: Vec<NextHop>,
     /// VLANs of bridges and of their ports, where a bridge filters by them or is to; one that is not among
     /// them has none.
     pub vlans: Option<BTreeMap<String, Vlans>>,
@@ -87,6 +92,39 @@ pub struct Address {
     /// Prefix length.
     #[serde(rename = "prefixlen", default)]
     pub prefix: u8,
+    /// The address at the other end of the link.
+    #[serde(rename = "address", default)]
+    pub peer: Option<String>,
+    /// Its own name, of IPv4: that of the link, or `eth0:1`.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// The metric of the route to its network.
+    #[serde(default)]
+    pub metric: Option<u64>,
+    /// Who made it, by number or name.
+    #[serde(default)]
+    pub protocol: Option<String>,
+    /// Seconds for which it is the source of new connections; as good as for ever where it is the largest number.
+    #[serde(rename = "preferred_life_time", default)]
+    pub preferred: Option<u64>,
+    /// It is the source of no new connection.
+    #[serde(default)]
+    pub deprecated: bool,
+    /// The kernel made it, and makes another one tomorrow.
+    #[serde(default)]
+    pub temporary: bool,
+    /// Nobody was asked whether it is there twice.
+    #[serde(default)]
+    pub nodad: bool,
+    /// A mobile node's own.
+    #[serde(default)]
+    pub home: bool,
+    /// The kernel makes temporary ones beside it.
+    #[serde(default)]
+    pub mngtmpaddr: bool,
+    /// It joins multicast groups.
+    #[serde(default)]
+    pub autojoin: bool,
     /// It makes no route to its network.
     #[serde(default)]
     pub noprefixroute: bool,
@@ -98,31 +136,95 @@ pub struct Address {
     pub scope: String,
 }
 
+impl Address {
+    /// What tells it from all other addresses of its link.
+    pub fn identity(&self) -> Option<LinkAddress> {
+        match &self.peer {
+            Some(peer) => format!("{} peer {peer}/{}", self.local, self.prefix).parse().ok(),
+            None => format!("{}/{}", self.local, self.prefix).parse().ok(),
+        }
+    }
+
+    /// What `ip address add` takes beside that, for the same address on a link of this name; how `label` reads there.
+    pub fn attributes(&self, label: Option<&str>) -> String {
+        let mut text = String::new();
+        if let Some(broadcast) = &self.broadcast {
+            let _ = write!(text, " brd {broadcast}");
+        }
+        if !matches!(self.scope.as_str(), "" | "global") {
+            let _ = write!(text, " scope {}", self.scope);
+        }
+        if let Some(label) = label {
+            let _ = write!(text, " label {label}");
+        }
+        if let Some(metric) = self.metric {
+            let _ = write!(text, " metric {metric}");
+        }
+        if let Some(protocol) = &self.protocol {
+            let _ = write!(text, " proto {protocol}");
+        }
+        for (word, is) in [
+            ("nodad", self.nodad),
+            ("home", self.home),
+            ("mngtmpaddr", self.mngtmpaddr),
+            ("noprefixroute", self.noprefixroute),
+            ("autojoin", self.autojoin),
+        ] {
+            if is {
+                let _ = write!(text, " {word}");
+            }
+        }
+        let forever = u64::from(u32::MAX);
+        if self.deprecated {
+            text.push_str(" preferred_lft 0");
+        } else if let Some(seconds) = self.preferred.filter(|seconds| *seconds < forever) {
+            let _ = write!(text, " preferred_lft {seconds}");
+        }
+        text
+    }
+
+    /// Its own name, where that is not the link's.
+    pub fn own_label(&self, link: &str) -> Option<&str> {
+        self.label.as_deref().filter(|label| *label != link)
+    }
+}
+
 impl Links {
     /// Reads the sections; those of the routes have the rules of policy routing too. What cannot be read is an error and not
     /// a host without links: a bridge that is there would be made again, and go with the rollback of that.
     pub fn parse(links: &str, routes4: &str, routes6: &str, vlans: &str) -> Result<Self, ObserveError> {
         let links: Vec<Link> = json(links).map_err(ObserveError::Links)?;
-        let (mut routes, mut rules, mut table) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = Self {
+            by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
+            vlans: Vlans::parse(vlans)?,
+            ..Self::default()
+        };
         for (text, v6) in [(routes4, false), (routes6, true)] {
             for line in text.lines() {
-                match PolicyRule::parse(line, v6) {
-                    Some(rule) => rules.push(rule),
-                    None => {
-                        routes.extend(Route::parse(line, v6));
-                        table.extend(TableRoute::parse(line, v6));
-                    }
+                if let Some(rule) = PolicyRule::parse(line, v6) {
+                    all.rules.push(rule);
+                } else if let Some(neighbour) = Neighbour::parse(line) {
+                    all.neighbours.push(neighbour);
+                } else if let Some(hop) = NextHop::parse(line) {
+                    all.next_hops.push(hop);
+                } else {
+                    all.routes.extend(Route::parse(line, v6));
+                    all.table.extend(TableRoute::parse(line, v6));
                 }
             }
         }
-        routes.sort_by_key(|route| route.hops.iter().any(|hop| hop.via.is_some()));
-        Ok(Self {
-            by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
-            routes,
-            table,
-            rules,
-            vlans: Vlans::parse(vlans)?,
-        })
+        let addresses = |route: &Route| {
+            let link = route.hops.first().and_then(|hop| all.by_name.get(&hop.dev));
+            link.map_or(&[][..], |link| &link.addresses)
+        };
+        let mut routes = std::mem::take(&mut all.routes);
+        routes.retain_mut(|route| {
+            let addresses = addresses(route);
+            !route.is_of_kernel(addresses)
+        });
+        all.routes = routes;
+        all.routes.sort_by_key(|route| route.hops.iter().any(|hop| hop.via.is_some()));
+        Ok(all)
     }
 
     /// The bridges.

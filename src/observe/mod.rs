@@ -3,6 +3,7 @@
 mod boot_files;
 mod flushes;
 mod links;
+mod neighbours;
 mod network;
 mod parse;
 mod policy;
@@ -15,6 +16,7 @@ mod vlans;
 
 pub use boot_files::{BootFiles, BootLine, Loader, plain as plain_rule};
 pub use links::{Address, Link, Links};
+pub use neighbours::{Neighbour, NextHop};
 pub use network::{FileLine, Manager, NEEDS_PROFILE, Network, Owner, Setting};
 pub use parse::{ObserveError, observe};
 pub use policy::PolicyRule;

@@ -41,9 +41,12 @@ pub fn surroundings(observed: &Observed) -> Surroundings {
         addresses.extend(nets.map(|net| (link.name.clone(), net)));
     }
     // The kernel's own routes stand in no list: they follow from the addresses.
-    let mut routes: Vec<(IpNet, String)> =
-        addresses.iter().map(|(link, net): &(String, IpNet)| (net.trunc(), link.clone())).collect();
-    for route in &links.routes {
+    let mut routes: Vec<(IpNet, String)> = Vec::new();
+    for link in links.by_name.values() {
+        let networks = link.addresses.iter().filter_map(|a| Some(a.identity()?.network()));
+        routes.extend(networks.map(|network| (network, link.name.clone())));
+    }
+    for route in links.routes.iter().filter(|route| route.kind.is_empty()) {
         let other_table = route.words.iter().any(|word| word == "table");
         let (Some(net), [hop], false) = (network(&route.dst), &route.hops[..], other_table) else {
             // Policy routing, or several ways: which one a packet takes is not known.

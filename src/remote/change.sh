@@ -117,26 +117,7 @@ snapshot() {
 	fi
 	put_text "$T/pre/sysctl" "$values" || return 1
 	snapshot_side_effects "$keys" || return 1
-	device_addresses && put_text "$T/pre/addresses" "$addresses"
-}
-
-# Sets addresses to those of the links that this transaction touches.
-device_addresses() {
-	local device said text line IFS="$NL"
-	addresses=
-	read_text "$T/new/devices" || return 1
-	for device in $text; do
-		[ -e "/sys/class/net/$device" ] || continue
-		said=$("${IP:-ip}" -o addr show dev "$device" scope global 2>/dev/null) || [ ! -e "/sys/class/net/$device" ] || return 1
-		for line in $said; do
-			# `2: eth0    inet 192.0.2.7/24 brd …`
-			IFS=' '
-			# shellcheck disable=SC2086 # its words
-			set -- $line
-			IFS=$NL
-			addresses="$addresses$device ${3-} ${4-}$NL"
-		done
-	done
+	network_snapshot
 }
 
 step() { uptime_cs; printf '%s %s\n' "$now" "$1" >>"$T/journal"; current_step=$1; } 2>/dev/null
@@ -226,7 +207,7 @@ apply() {
 	exit 0
 }
 
-# Lines $1 for `ip -batch`, and those that begin with `vlan` for `bridge -batch`, in their three turns: links
+# Lines $1 for `ip -batch`, and those that begin with `vlan` or `fdb` for `bridge -batch`, in their three turns: links
 # and addresses, VLANs, and last the bridges that are to filter by them. $2 is -force or nothing; without it
 # the first that fails is the last, and `error` says which and why.
 bridge_batch() {
@@ -234,7 +215,7 @@ bridge_batch() {
 	set -f
 	for line in $1; do
 		case $line in
-		'vlan '*) vlans=$vlans$line$NL ;;
+		'vlan '* | 'fdb '*) vlans=$vlans$line$NL ;;
 		*' vlan_filtering 1') filters=$filters$line$NL ;;
 		*) links=$links$line$NL ;;
 		esac
@@ -253,6 +234,8 @@ batch_turn() {
 	esac
 	[ -n "$3" ] && return
 	error=$(failed_lines "${2%"$NL"}" "$said") || error=$said
+	# Some commands end a batch without the number of their line.
+	error=${error:-${said:-$1 did not come to its end}}
 	error=${error%%"$NL"*}
 	return 1
 }
@@ -383,19 +366,9 @@ ports_to_return() {
 	done
 }
 
-# Sets missing to the recorded addresses that are not there.
-missing_addresses() {
-	local line text IFS="$NL"
-	missing=
-	device_addresses && read_text "$T/pre/addresses" || return 1
-	for line in $text; do
-		case $NL$addresses in *"$NL$line$NL"*) ;; *) missing=$missing$line$NL ;; esac
-	done
-}
-
 # The links, with their ports and addresses.
 restore_bridges() {
-	local missing lost said way came lines bad=0
+	local lost said way came lines bad=0
 	holds "$T/pre/bridges" || return 0
 	way_back && newcomers "$way" || { say "the way back of the bridges cannot be read"; return 1; }
 	if [ -n "$came" ]; then
@@ -417,13 +390,7 @@ restore_bridges() {
 	elif [ -n "$lines" ]; then
 		batch_turn "${IP:-ip}" "$lines" -force || bad=1
 	fi
-	if ! missing_addresses; then
-		say "after the rollback nobody can tell whether the addresses are back"
-		bad=1
-	elif [ -n "$missing" ]; then
-		say "after the rollback not back: $(printf '%s' "$missing" | head -n 3 | tr '\n' ' ')"
-		bad=1
-	fi
+	network_back || bad=1
 	return $bad
 }
 

@@ -416,11 +416,14 @@ probe_vlans() {
 	:
 }
 
-# Routes, and the rules that choose among their tables.
+# Routes, the rules that choose among their tables, and neighbours and next hops that somebody wrote down.
 probe_routes() {
 	ip -o "-$1" -force -batch - <<-'ROUTES' 2>/dev/null
 		route show table all
 		rule show
+		neigh show nud permanent
+		neigh show proxy
+		nexthop show
 	ROUTES
 }
 

@@ -4,7 +4,9 @@
 use crate::problem::Origin;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 /// A declared bridge; an attribute that is `None` is not managed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +17,8 @@ pub struct Bridge {
     pub manage: bool,
     /// Ports that must be enslaved.
     pub ports: Vec<String>,
-    /// Addresses that must be there, with prefix length.
-    pub addresses: Vec<IpNet>,
+    /// Addresses that must be there.
+    pub addresses: Vec<LinkAddress>,
     /// Default gateways, at most one of each family.
     pub gateways: Vec<IpAddr>,
     /// Take addresses and routes over from a named port.
@@ -45,6 +47,93 @@ pub struct Bridge {
     pub origin: Origin,
 }
 
+/// An address of a link, as `ip address` writes it: `192.0.2.7/24`, or `192.0.2.7 peer 192.0.2.1/32`, where the network
+/// that is reached over the link is not that of the address itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkAddress {
+    local: IpAddr,
+    /// The peer with the prefix length; without a peer the address itself.
+    far: IpNet,
+}
+
+impl LinkAddress {
+    /// The address itself.
+    pub fn local(&self) -> IpAddr {
+        self.local
+    }
+
+    /// Whether it is one of IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.local.is_ipv6()
+    }
+
+    /// The length of the prefix.
+    pub fn prefix(&self) -> u8 {
+        self.far.prefix_len()
+    }
+
+    /// The address at the other end of the link, where one is stated.
+    pub fn peer(&self) -> Option<IpAddr> {
+        Some(self.far.addr()).filter(|far| *far != self.local)
+    }
+
+    /// The network that is reached over the link by this address.
+    pub fn network(&self) -> IpNet {
+        self.far.trunc()
+    }
+}
+
+impl From<IpNet> for LinkAddress {
+    fn from(net: IpNet) -> Self {
+        Self { local: net.addr(), far: net }
+    }
+}
+
+impl From<LinkAddress> for String {
+    fn from(address: LinkAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl TryFrom<String> for LinkAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for LinkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer() {
+            Some(_) => write!(f, "{} peer {}", self.local, self.far),
+            None => self.far.fmt(f),
+        }
+    }
+}
+
+impl FromStr for LinkAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is not an address with a prefix length");
+        let Some((local, far)) = text.split_once(" peer ") else {
+            return text.parse::<IpNet>().map(Self::from).map_err(|_| bad());
+        };
+        let local: IpAddr = local.parse().map_err(|_| bad())?;
+        let far: IpNet =
+            far.parse().or_else(|_| far.parse::<IpAddr>().map(IpNet::from)).map_err(|_| bad())?;
+        if local.is_ipv6() != far.addr().is_ipv6() {
+            return Err(format!("`{text}` has an address of one family and a peer of the other"));
+        }
+        if local == far.addr() {
+            return Err(format!("`{text}` is its own peer"));
+        }
+        Ok(Self { local, far })
+    }
+}
+
 /// A VLAN on a named port of a bridge.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortVlan {
@@ -70,4 +159,26 @@ pub fn check_link_name(name: &str) -> Result<(), String> {
         return Err("has a character that no interface name should have".into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_ip_writes_them() {
+        for text in
+            ["192.0.2.7/24", "2001:db8::7/64", "192.0.2.7 peer 198.51.100.1/32", "fd00::6 peer fd00::7/128"]
+        {
+            assert_eq!(text.parse::<LinkAddress>().unwrap().to_string(), text);
+        }
+        let short: LinkAddress = "192.0.2.7 peer 192.0.2.1".parse().unwrap();
+        assert_eq!(short.to_string(), "192.0.2.7 peer 192.0.2.1/32");
+        assert_eq!((short.peer(), short.prefix()), (Some("192.0.2.1".parse().unwrap()), 32));
+        for text in
+            ["192.0.2.7", "192.0.2.7/33", "192.0.2.7/24 peer 192.0.2.1", "192.0.2.7 peer fd00::1", "x"]
+        {
+            assert!(text.parse::<LinkAddress>().is_err(), "{text}");
+        }
+    }
 }

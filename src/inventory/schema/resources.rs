@@ -1,6 +1,6 @@
 //! The shapes of what groups, hosts and modules state alike.
 
-use super::{ADDRESS, LINK, MAC, NETWORK, Shapes, WORD, by_name, doc, object, reference};
+use super::{ADDRESS, LINK, LINK_ADDRESS, MAC, Shapes, WORD, by_name, doc, object, reference};
 use crate::inventory::{resources, rules};
 use crate::resource::iptables::TABLES;
 use serde_json::{Map, Value, json};
@@ -94,7 +94,10 @@ impl Shapes {
                 "manage" => doc(self.boolean(), "`false`: others make it; it only stands in `$bridges`."),
                 "take_addresses" => doc(self.boolean(), "Take addresses and routes over from a named port."),
                 "ports" => doc(self.set(text(LINK)), "Ports, at least these."),
-                "addresses" => doc(self.set(text(NETWORK)), "Addresses with prefix length, at least these."),
+                "addresses" => doc(
+                    self.set(text(LINK_ADDRESS)),
+                    "Addresses with prefix length, or `ADDRESS peer PEER/LENGTH`; at least these.",
+                ),
                 "gateways" => doc(self.list(text(ADDRESS)), "Default gateways, one of each family."),
                 "mac" => text(MAC),
                 "vlans" => self.vlans(),

@@ -1,80 +1,164 @@
-//! Addresses of a bridge: declared ones, and those taken over from its ports.
+//! Addresses of a bridge: declared ones, and those taken over from its ports. One that moves stays what it was: its label,
+//! metric, lifetimes, flags and place among the others are those that it had on the port.
 
+use super::Taken;
 use super::declared::Work;
-use crate::observe::Link;
-use ipnet::IpNet;
+use crate::observe::{Address, Link};
+use crate::resource::bridge::LinkAddress;
 use std::collections::BTreeSet;
 
 impl Work<'_> {
     pub(super) fn addresses(&mut self, there: Option<&Link>) {
         let name = self.bridge.name.clone();
-        let live: BTreeSet<IpNet> = there.into_iter().flat_map(addresses).collect();
-        let wanted = self.wanted_addresses();
-        self.routes_left_behind();
-        for (address, from) in &wanted {
+        let live: BTreeSet<LinkAddress> = there.into_iter().flat_map(addresses).collect();
+        let wanted = self.wanted_addresses(there);
+        self.routes_left_behind(&wanted);
+        self.take(&wanted);
+        for (address, _) in &wanted {
             let holds = live.contains(address);
-            if let Some(port) = from {
-                let link = self.links.by_name.get(port);
-                let on_port = link.is_some_and(|l| addresses(l).any(|a| a == *address));
-                self.step(format!("addr del {address} dev {port}"), !on_port);
-                if on_port {
-                    self.back.push(restore_address(link, address, port));
-                }
+            let tail =
+                self.owned.taken.get(address).map_or_else(|| tail(address), |taken| taken.here.clone());
+            for line in lines("add", address, &name, &tail) {
+                self.step(line, holds);
             }
-            self.step(format!("addr add {address} dev {name}{}", tail(address)), holds);
             if holds {
                 self.old.push(format!("address {address}"));
             } else {
                 self.back.insert(0, format!("addr del {address} dev {name}"));
-                self.owned.addresses.insert(*address, from.clone());
             }
-            self.wanted(format!("address {address}"));
+            let label = if holds { String::new() } else { self.label_here(address) };
+            self.wanted(format!("address {address}{label}"));
+        }
+        for (address, from) in wanted.iter().filter(|(address, _)| !live.contains(address)) {
+            self.owned.addresses.insert(*address, from.clone());
         }
         self.routes_of_ports();
         if !self.bridge.take_addresses && wanted.iter().all(|(_, from)| from.is_none()) {
             self.owned.routes.clear();
+            self.owned.routes_there.clear();
         }
         self.plan.boot.extend(self.owned.routes.iter().cloned());
-        let gone: Vec<IpNet> =
+        let gone: Vec<LinkAddress> =
             self.owned.addresses.keys().filter(|a| !wanted.iter().any(|(w, _)| w == *a)).copied().collect();
-        for address in gone {
-            let from = self.owned.addresses.remove(&address).flatten();
-            if live.contains(&address) {
-                self.plan.forward.push(format!("addr del {address} dev {name}"));
-                if let Some(port) = from {
-                    self.plan.forward.push(format!("addr replace {address} dev {port}{}", tail(&address)));
-                }
-                self.back.push(restore_address(there, &address, &name));
-                self.old.push(format!("address {address}"));
+        self.give_back(&gone, there, &live);
+    }
+
+    /// Addresses leave their ports, the last one first: a secondary address would go with its primary one, and then
+    /// there would be nothing to take away.
+    fn take(&mut self, wanted: &[(LinkAddress, Option<String>)]) {
+        for (place, (address, from)) in wanted.iter().enumerate() {
+            let Some(port) = from else { continue };
+            let carried = self.links.by_name.get(port).and_then(|link| find(link, address));
+            if let Some(carried) = carried {
+                self.back.extend(lines("replace", address, port, &attributes(carried, port)));
+                let taken = self.taken(carried, port, place);
+                self.owned.taken.insert(*address, taken);
             }
+        }
+        for (address, from) in wanted.iter().rev() {
+            let Some(port) = from else { continue };
+            let on_port = self.links.by_name.get(port).is_some_and(|link| find(link, address).is_some());
+            self.step(format!("addr del {address} dev {port}"), !on_port);
         }
     }
 
-    /// The addresses that the bridge is to have, with the port they are or were taken from.
-    pub(super) fn wanted_addresses(&self) -> Vec<(IpNet, Option<String>)> {
-        let mut wanted: Vec<(IpNet, Option<String>)> =
-            self.bridge.addresses.iter().map(|a| (*a, self.carrier(a))).collect();
-        if !self.bridge.take_addresses {
-            return wanted;
+    fn taken(&self, carried: &Address, port: &str, place: usize) -> Taken {
+        let bridge = &self.bridge.name;
+        // A label begins with the name of its link, and has 15 characters at most.
+        let label = carried.own_label(port).map(|label| match label.strip_prefix(port) {
+            Some(rest) => format!("{bridge}{rest}"),
+            None => label.to_owned(),
+        });
+        let label = label.filter(|label| label.len() <= 15);
+        // One of NetworkManager's has a route that NetworkManager made, which is the kernel's on the bridge.
+        let of_address = self.links.routes.iter().any(|route| {
+            route.of_address && route.by(port) && route.dst.contains(':') == (carried.family == "inet6")
+        });
+        let carried_here = Address { noprefixroute: carried.noprefixroute && !of_address, ..carried.clone() };
+        Taken { place, here: carried_here.attributes(label.as_deref()), there: attributes(carried, port) }
+    }
+
+    /// How the plan shows the label of an address that had another one on its port.
+    fn label_here(&self, address: &LinkAddress) -> String {
+        let Some(taken) = self.owned.taken.get(address) else { return String::new() };
+        let label = |text: &str| {
+            text.split_once(" label ").map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned())
+        };
+        match (label(&taken.here), label(&taken.there)) {
+            (here, there) if here == there => String::new(),
+            (Some(here), Some(there)) => format!("   (label {here}, which was {there})"),
+            (_, there) => format!(
+                "   (without its label {}, which is too long for a bridge of this name)",
+                there.unwrap_or_default()
+            ),
         }
-        for port in &self.bridge.ports {
-            for address in self.links.by_name.get(port).into_iter().flat_map(addresses) {
-                if !wanted.iter().any(|(a, _)| *a == address) {
-                    wanted.push((address, Some(port.clone())));
+    }
+
+    /// What we added and is wanted no more goes, or goes back to its port, as it was there.
+    fn give_back(&mut self, gone: &[LinkAddress], there: Option<&Link>, live: &BTreeSet<LinkAddress>) {
+        let name = self.bridge.name.clone();
+        let mut gone: Vec<(LinkAddress, Option<String>, Option<Taken>)> = gone
+            .iter()
+            .map(|address| {
+                let from = self.owned.addresses.remove(address).flatten();
+                (*address, from, self.owned.taken.remove(address))
+            })
+            .filter(|(address, ..)| live.contains(address))
+            .collect();
+        gone.sort_by_key(|(_, _, taken)| taken.as_ref().map(|taken| taken.place));
+        for (address, ..) in gone.iter().rev() {
+            self.plan.forward.push(format!("addr del {address} dev {name}"));
+            self.old.push(format!("address {address}"));
+        }
+        for (address, from, taken) in &gone {
+            if let Some(port) = from {
+                let tail = taken.as_ref().map_or_else(|| tail(address), |taken| taken.there.clone());
+                self.plan.forward.extend(lines("replace", address, port, &tail));
+            }
+            self.back.extend(restore_address(there, address, &name));
+        }
+    }
+
+    /// The addresses that the bridge is to have, with the port they are or were taken from, in the order in which they
+    /// are made. The first of a network is the one that the host sends from.
+    pub(super) fn wanted_addresses(&self, there: Option<&Link>) -> Vec<(LinkAddress, Option<String>)> {
+        let mut wanted: Vec<(LinkAddress, Option<String>)> =
+            self.bridge.addresses.iter().map(|a| (*a, self.carrier(a))).collect();
+        if self.bridge.take_addresses {
+            for port in &self.bridge.ports {
+                for address in self.links.by_name.get(port).into_iter().flat_map(addresses) {
+                    if !wanted.iter().any(|(a, _)| *a == address) {
+                        wanted.push((address, Some(port.clone())));
+                    }
+                }
+            }
+            // Taken over by an earlier apply: as good as declared for as long as they are taken.
+            for (address, from) in &self.owned.addresses {
+                if from.is_some() && !wanted.iter().any(|(a, _)| a == address) {
+                    wanted.push((*address, from.clone()));
                 }
             }
         }
-        // Taken over by an earlier apply: as good as declared for as long as they are taken.
-        for (address, from) in &self.owned.addresses {
-            if from.is_some() && !wanted.iter().any(|(a, _)| a == address) {
-                wanted.push((*address, from.clone()));
+        let made = |link: Option<&Link>, address: &LinkAddress| {
+            let all: Vec<LinkAddress> = link.into_iter().flat_map(addresses).collect();
+            let at = all.iter().position(|a| a == address)?;
+            // The latest address of IPv6 is shown first.
+            Some(if address.is_ipv6() { all.len() - at } else { at })
+        };
+        let mut order: Vec<_> = wanted.into_iter().enumerate().collect();
+        order.sort_by_key(|(stated, (address, from))| {
+            let port = from.as_ref().and_then(|port| self.links.by_name.get(port));
+            match (made(there, address), made(port, address)) {
+                (Some(at), _) => (0, at),
+                (None, Some(at)) => (1, at),
+                (None, None) => (2, *stated),
             }
-        }
-        wanted
+        });
+        order.into_iter().map(|(_, one)| one).collect()
     }
 
     /// The named port that carries an address now, or did before we took it: at boot it may have it again.
-    fn carrier(&self, address: &IpNet) -> Option<String> {
+    fn carrier(&self, address: &LinkAddress) -> Option<String> {
         let ports = &self.bridge.ports;
         let carries = |port: &&String| {
             self.links.by_name.get(*port).is_some_and(|l| addresses(l).any(|a| a == *address))
@@ -86,28 +170,53 @@ impl Work<'_> {
 }
 
 /// What an address of ours gets beside itself: no wait for duplicates, the usual broadcast.
-pub(super) fn tail(address: &IpNet) -> &'static str {
-    if address.addr().is_ipv6() { " nodad" } else { " brd +" }
+pub(super) fn tail(address: &LinkAddress) -> String {
+    match address.is_ipv6() {
+        true => " nodad".to_owned(),
+        // A network of one or two has no address to spare for it.
+        false if address.prefix() > 30 => String::new(),
+        false => " brd +".to_owned(),
+    }
 }
 
-/// The line that puts an address back as it is on a link now, with the broadcast that it has, or none.
-pub(super) fn restore_address(link: Option<&Link>, address: &IpNet, device: &str) -> String {
-    let local = address.addr().to_string();
-    let mut live = link.into_iter().flat_map(|l| &l.addresses).filter(|a| a.local == local);
-    let live = live.find(|a| a.prefix == address.prefix_len());
-    let no_route = if live.is_some_and(|a| a.noprefixroute) { " noprefixroute" } else { "" };
-    if address.addr().is_ipv6() {
-        return format!("addr replace {address} dev {device} nodad{no_route}");
+/// The lines that make an address with these attributes. One of IPv6 is there at once, and forgets afterwards that
+/// nobody was asked for it.
+pub(super) fn lines(verb: &str, address: &LinkAddress, device: &str, attributes: &str) -> Vec<String> {
+    let asks = address.is_ipv6() && !attributes.contains(" nodad");
+    let nodad = if asks { " nodad" } else { "" };
+    let mut lines = vec![format!("addr {verb} {address} dev {device}{nodad}{attributes}")];
+    if asks {
+        lines.push(format!("addr change {address} dev {device}{attributes}"));
     }
-    let broadcast = live.and_then(|a| a.broadcast.as_deref());
-    let broadcast = broadcast.map_or_else(String::new, |b| format!(" brd {b}"));
-    format!("addr replace {address} dev {device}{broadcast}{no_route}")
+    // The kernel makes the route to an IPv6 peer a moment later, and routes by the peer follow right now.
+    if address.is_ipv6() && address.peer().is_some() && !attributes.contains(" noprefixroute") {
+        let metric = attributes
+            .split_once(" metric ")
+            .map_or("256", |(_, rest)| rest.split(' ').next().unwrap_or("256"));
+        lines.push(format!("route replace {} dev {device} proto kernel metric {metric}", address.network()));
+    }
+    lines
+}
+
+/// What an address has on its link.
+fn attributes(address: &Address, link: &str) -> String {
+    address.attributes(address.own_label(link))
+}
+
+fn find<'a>(link: &'a Link, address: &LinkAddress) -> Option<&'a Address> {
+    link.addresses.iter().find(|a| a.identity().as_ref() == Some(address))
+}
+
+/// The lines that put an address back as it is on a link now.
+pub(super) fn restore_address(link: Option<&Link>, address: &LinkAddress, device: &str) -> Vec<String> {
+    let live = link.and_then(|link| find(link, address));
+    lines("replace", address, device, &live.map_or_else(|| tail(address), |live| attributes(live, device)))
 }
 
 /// Addresses that are somebody's: not link-local ones and not those that come by themselves.
-pub(super) fn addresses(link: &Link) -> impl Iterator<Item = IpNet> + '_ {
-    link.addresses
-        .iter()
-        .filter(|a| a.scope != "link" && !a.dynamic)
-        .filter_map(|a| format!("{}/{}", a.local, a.prefix).parse().ok())
+pub(super) fn addresses(link: &Link) -> impl Iterator<Item = LinkAddress> + '_ {
+    let link_local =
+        |a: &Address| a.scope == "link" && (a.family == "inet6" || a.local.starts_with("169.254."));
+    let somebodys = move |a: &&Address| !link_local(a) && !a.dynamic && !a.temporary;
+    link.addresses.iter().filter(somebodys).filter_map(Address::identity)
 }

@@ -90,6 +90,30 @@ impl Work<'_> {
         self.owned.boot.iter().find_map(|line| line.strip_prefix(&start)).map(str::to_owned)
     }
 
+    /// Below 1280 the kernel ends IPv6 on a link: addresses, routes and settings are gone, and nothing brings all of them
+    /// back.
+    pub(super) fn check_mtu(&self, there: Option<&Link>) -> Result<(), Refused> {
+        let Some(mtu) = self.bridge.mtu.filter(|mtu| *mtu < 1280) else { return Ok(()) };
+        let ports = self.bridge.ports.iter().filter_map(|port| self.links.by_name.get(port));
+        for link in there.into_iter().chain(ports).filter(|link| link.mtu >= 1280) {
+            // A port that carries the bridge's frames needs none of its own that is link-local.
+            let is_port = link.name != self.bridge.name;
+            let in_use =
+                link.addresses.iter().find(|a| a.family == "inet6" && !(is_port && a.scope == "link"));
+            if let Some(address) = in_use {
+                return Err((
+                    "unsupported",
+                    format!(
+                        "bridge {}: an mtu of {mtu} would take {} and all of IPv6 away from {}, because IPv6 needs 1280; raise \
+                         the mtu, or take IPv6 off {} first (net.ipv6.conf.{}.disable_ipv6)",
+                        self.bridge.name, address.local, link.name, link.name, link.name
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Notes how an attribute was before we set it, and the line that sets it so again.
     fn was(&mut self, attribute: &str, live: &str, back: String) {
         self.back.push(back);

@@ -1,10 +1,11 @@
 //! A bridge that is declared: from what is there to what is stated, and the way back.
 
-use super::boot::{self, AtBoot};
+use super::boot::{self, AddressAtBoot, AtBoot};
 use super::homes::Homes;
 use super::{BridgePlan, Owned, Refused, foreign};
 use crate::observe::{Link, Links, Observed};
 use crate::plan::diff::Wanted;
+use crate::plan::fingerprint::digest;
 use crate::plan::{Action, Change, Diff, DiffLine, Risk};
 use crate::problem::Origin;
 use crate::resource::Kind;
@@ -13,6 +14,8 @@ use crate::resource::bridge::Bridge;
 /// The work on one bridge while it is being planned.
 pub(super) struct Work<'a> {
     pub bridge: &'a Bridge,
+    /// The host's name in the inventory.
+    pub host: &'a str,
     pub links: &'a Links,
     pub observed: &'a Observed,
     pub homes: &'a Homes<'a>,
@@ -27,13 +30,14 @@ pub(super) struct Work<'a> {
 
 pub(super) fn plan(
     bridge: &Bridge,
+    host: &str,
     owned: Owned,
     observed: &Observed,
     homes: &Homes<'_>,
     plan: &mut BridgePlan,
 ) -> Result<(), Refused> {
     let (old, new, back) = Default::default();
-    Work { bridge, links: &observed.links, observed, homes, plan, owned, old, new, back }.all()
+    Work { bridge, host, links: &observed.links, observed, homes, plan, owned, old, new, back }.all()
 }
 
 impl Work<'_> {
@@ -47,6 +51,7 @@ impl Work<'_> {
             foreign::check(name, self.observed)?;
         }
         self.check_ports()?;
+        self.check_mtu(there)?;
         let (before, boot_before) = (self.plan.forward.len(), self.plan.boot.len());
         match there {
             None => self.create(),
@@ -60,7 +65,7 @@ impl Work<'_> {
         self.vlans(there)?;
         self.ports();
         self.addresses(there);
-        self.gateways();
+        self.gateways(there);
         if there.is_none() {
             self.back.push(format!("link del dev {name}"));
             self.owned.created = true;
@@ -82,7 +87,8 @@ impl Work<'_> {
         let before = std::mem::take(&mut self.owned.files);
         let port = bridge.ports.first().and_then(|p| self.links.by_name.get(p));
         let mac = bridge.mac.clone().or_else(|| there.or(port).and_then(|l| l.mac.clone()));
-        let wanted = self.wanted_addresses();
+        let wanted = self.wanted_addresses(there);
+        let gateways = self.gateways_at_boot(&wanted);
         let moved_from = wanted.iter().filter_map(|(_, from)| from.clone()).collect();
         let at_boot = AtBoot {
             bridge,
@@ -93,8 +99,9 @@ impl Work<'_> {
                 .into_iter()
                 .map(|(a, _)| a)
                 .filter(|a| created || self.owned.addresses.contains_key(a))
+                .map(|address| AddressAtBoot::of(address, self.owned.taken.get(&address)))
                 .collect(),
-            gateways: self.gateways_at_boot(),
+            gateways,
             vlans: bridge.vlans_by_port(),
             moved_from,
             files_before: &before,
@@ -116,8 +123,12 @@ impl Work<'_> {
     /// Notes what our unit does at boot; whether that is not what it does so far.
     fn boots_otherwise(&mut self, from: usize) -> bool {
         let boot: Vec<String> = self.plan.boot.get(from..).unwrap_or_default().to_vec();
-        let before = std::mem::replace(&mut self.owned.boot, boot);
-        !before.is_empty() && before != self.owned.boot
+        let mut before = std::mem::replace(&mut self.owned.boot, boot);
+        let mut after = self.owned.boot.clone();
+        // Their order follows that of what is live, which others may change.
+        before.sort();
+        after.sort();
+        !before.is_empty() && before != after
     }
 
     /// What the plan shows of it.
@@ -164,7 +175,7 @@ impl Work<'_> {
     }
 
     fn create_at_boot(&mut self, link: &Link) {
-        let of_port = if self.bridge.ports.is_empty() { None } else { link.mac.clone() };
+        let of_port = if self.bridge.ports.is_empty() { self.pinned() } else { link.mac.clone() };
         let lines = self.made(of_port);
         self.plan.boot.extend(lines);
     }
@@ -172,24 +183,43 @@ impl Work<'_> {
     fn create(&mut self) {
         // A bridge without a MAC of its own takes the lowest of its ports, and changes it with them.
         let of_port = self.bridge.ports.first().and_then(|p| self.links.by_name.get(p)?.mac.clone());
-        for line in self.made(of_port) {
+        let mac = of_port.or_else(|| self.bridge.ports.is_empty().then(|| self.derived_mac()));
+        if let (true, None, Some(mac)) = (self.bridge.ports.is_empty(), &self.bridge.mac, &mac) {
+            self.wanted(format!("mac {mac}   (of its own: without ports it would have that of a guest, and change it with them)"));
+        }
+        for line in self.made(mac) {
             self.step(line, false);
         }
     }
 
     /// The lines that make the bridge. It has its MAC from the first moment: udev gives one to every bridge
     /// that has none, whenever it comes to it.
-    fn made(&self, of_port: Option<String>) -> Vec<String> {
+    fn made(&self, mac: Option<String>) -> Vec<String> {
         let (name, declared) = (&self.bridge.name, &self.bridge.mac);
-        let mac = declared.clone().or_else(|| of_port.clone());
-        let address = mac.map_or_else(String::new, |mac| format!(" address {mac}"));
+        let own = declared.clone().or_else(|| mac.clone());
+        let address = own.map_or_else(String::new, |mac| format!(" address {mac}"));
         let mut lines =
             vec![format!("link add name {name}{address} type bridge stp_state 0 forward_delay 0")];
         // Where somebody else made it before us.
-        if let (None, Some(mac)) = (declared, of_port) {
+        if let (None, Some(mac)) = (declared, mac) {
             lines.push(format!("link set dev {name} address {mac}"));
         }
         lines
+    }
+
+    /// The MAC that the bridge was made with.
+    pub(super) fn pinned(&self) -> Option<String> {
+        let made = self.owned.boot.iter().find_map(|line| line.strip_prefix("link add name "))?;
+        let mac = made.split_once(" address ")?.1.split(' ').next()?;
+        Some(mac.to_owned())
+    }
+
+    /// A MAC for a bridge without ports: always the same for the same bridge of the same host, and of the range that nobody
+    /// is given.
+    fn derived_mac(&self) -> String {
+        let hex = digest([self.host, self.bridge.name.as_str()]);
+        let bytes = (0..5).filter_map(|n| hex.get(2 * n..2 * n + 2));
+        bytes.fold("02".to_owned(), |mac, byte| format!("{mac}:{byte}"))
     }
 
     /// Whether the SSH connection ends on this bridge or one of its ports.

@@ -20,7 +20,7 @@ use super::{Change, Record};
 use crate::desired::Desired;
 use crate::observe::{Observed, Vlans};
 use crate::problem::Warning;
-use ipnet::IpNet;
+use crate::resource::bridge::LinkAddress;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,13 +39,22 @@ pub struct Owned {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vlans_there: BTreeMap<String, Vlans>,
     /// Addresses we added, with the port they were taken from.
-    pub addresses: BTreeMap<IpNet, Option<String>>,
+    pub addresses: BTreeMap<LinkAddress, Option<String>>,
+    /// What those that were taken had there and have here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub taken: BTreeMap<LinkAddress, Taken>,
     /// Gateways we added.
     pub gateways: BTreeSet<IpAddr>,
     /// Routes that we moved from a port to the bridge, as lines for `ip -batch`, in an order in which
     /// they can be made: at boot they have to move again.
     #[serde(default)]
     pub routes: Vec<String>,
+    /// The same routes, one by one, as they were before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes_there: Vec<String>,
+    /// Default routes by other links that a gateway of ours took the place of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub displaced: Vec<String>,
     /// Attributes we set, with the value before: `mtu` → `1500`, `eth1 mtu` → `1500`.
     pub attributes: BTreeMap<String, String>,
     /// Ports whose VLANs we set, with those that they had before.
@@ -57,6 +66,17 @@ pub struct Owned {
     /// What our unit does about it at boot, as lines for `ip -batch`.
     #[serde(default)]
     pub boot: Vec<String>,
+}
+
+/// An address that was taken from a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Its place among all that were taken with it.
+    pub place: usize,
+    /// Its attributes on the bridge, as `ip` takes them.
+    pub here: String,
+    /// Its attributes on the port.
+    pub there: String,
 }
 
 /// What a plan does about bridges. The three texts are for `ip -batch`, lines
@@ -88,7 +108,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> B
     let homes = Homes::of(desired, observed, record);
     for bridge in desired.bridges.values().filter(|b| b.manage) {
         let owned = record.owned.get(&bridge.name).cloned().unwrap_or_default();
-        if let Err(refusal) = declared::plan(bridge, owned, observed, &homes, &mut plan) {
+        if let Err(refusal) = declared::plan(bridge, &desired.host, owned, observed, &homes, &mut plan) {
             plan.refusal.get_or_insert(refusal);
         }
     }

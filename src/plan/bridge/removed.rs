@@ -1,16 +1,17 @@
 //! A bridge that is declared no more: what we added goes, the bridge itself only if we made it and
 //! nobody else uses it.
 
-use super::addresses::{addresses, restore_address, tail};
+use super::addresses::{addresses, lines as address_lines, restore_address, tail};
 use super::attributes::ages_fast;
 use super::homes::Homes;
+use super::routes::displaced_by;
 use super::vlans::{fresh, is_port, lines, live_or_fresh};
 use super::{BridgePlan, Owned};
 use crate::observe::{Link, Links, Observed, Route};
 use crate::plan::{Action, Change, Diff};
 use crate::problem::Warning;
 use crate::resource::Kind;
-use ipnet::IpNet;
+use crate::resource::bridge::LinkAddress;
 use std::collections::BTreeSet;
 
 /// What a bridge that is made again has to have as it had it.
@@ -73,16 +74,33 @@ pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, homes: &Homes
 impl Removal<'_> {
     fn addresses_and_ports(&mut self, observed: &Observed, homes: &Homes<'_>) {
         let (name, owned, links) = (self.name, self.owned, &observed.links);
-        let live: BTreeSet<IpNet> = addresses(self.link).collect();
         let routes: Vec<&Route> = links.routes.iter().filter(|r| r.by(name)).collect();
+        // Before the kernel forgets them with the last address.
+        let neighbours = links.neighbours.iter().filter(|neighbour| neighbour.dev == name && !owned.created);
+        let ours = neighbours.filter(|neighbour| owned.routes.contains(&neighbour.line(name)));
+        self.plan.forward.extend(ours.map(|neighbour| neighbour.gone(name)));
+        let mut displaced = owned.displaced.clone();
+        let mut again = Vec::new();
         for gateway in &owned.gateways {
             self.plan.forward.push(format!("route del default via {gateway} dev {name}"));
             self.old.push(format!("gateway {gateway}"));
+            again.extend(displaced_by(&mut displaced, gateway));
         }
-        for address in owned.addresses.keys().filter(|a| live.contains(a)) {
+        let live: BTreeSet<LinkAddress> = addresses(self.link).collect();
+        let mut ours: Vec<(&LinkAddress, &Option<String>)> =
+            owned.addresses.iter().filter(|(address, _)| live.contains(address)).collect();
+        ours.sort_by_key(|(address, _)| owned.taken.get(address).map(|taken| taken.place));
+        // The last one first: a secondary address would go with its primary one.
+        for (address, _) in ours.iter().rev() {
             self.plan.forward.push(format!("addr del {address} dev {name}"));
             self.old.push(format!("address {address}"));
-            self.back.push(restore_address(Some(self.link), address, name));
+        }
+        for (address, _) in &ours {
+            self.back.extend(restore_address(Some(self.link), address, name));
+        }
+        if let Some(port) = owned.addresses.values().flatten().next() {
+            let hops = links.next_hops.iter().filter(|hop| hop.dev == name);
+            self.plan.forward.extend(hops.map(|hop| hop.onlink_line(port)));
         }
         for port in &owned.ports {
             if links.by_name.get(port).is_some_and(|l| l.master.as_deref() == Some(name)) {
@@ -91,23 +109,54 @@ impl Removal<'_> {
                 self.back.push(format!("link set dev {port} master {name}"));
             }
         }
-        for (address, from) in owned.addresses.iter().filter(|(a, _)| live.contains(a)) {
+        for (address, from) in &ours {
             if let Some(port) = from {
-                self.plan.forward.push(format!("addr replace {address} dev {port}{}", tail(address)));
+                let taken = owned.taken.get(address);
+                let tail = taken.map_or_else(|| tail(address), |taken| taken.there.clone());
+                self.plan.forward.extend(address_lines("replace", address, port, &tail));
                 self.back.insert(0, format!("addr del {address} dev {port}"));
                 // NetworkManager may have made one of its own there, which outlives the address.
-                if address.addr().is_ipv6() {
-                    self.back.push(format!("route del {} dev {port}", address.trunc()));
+                if address.is_ipv6() {
+                    self.back.push(format!("route del {} dev {port}", address.network()));
                 }
             }
         }
-        // Routes go back to the port that gives its addresses back.
-        if let Some(port) = owned.addresses.values().flatten().next() {
-            let to_port = |dev| if dev == name { port.as_str() } else { dev };
-            let moved = routes.iter().filter(|route| !route.of_address);
-            self.plan.forward.extend(moved.map(|route| route.line(to_port)));
-        }
+        self.routes(&routes, links);
+        self.plan.forward.extend(again);
         self.back.extend(routes.iter().map(|route| route.line(|dev| dev)));
+    }
+
+    /// Routes, next hops and neighbours go back to the port that gives its addresses back, and are there what they were.
+    fn routes(&mut self, routes: &[&Route], links: &Links) {
+        let (name, owned) = (self.name, self.owned);
+        let Some(port) = owned.addresses.values().flatten().next() else { return };
+        let before: Vec<(&String, &String)> = owned.routes.iter().zip(&owned.routes_there).collect();
+        let mut left = before.clone();
+        for hop in links.next_hops.iter().filter(|hop| hop.dev == name) {
+            self.plan.forward.push(hop.line(port));
+            self.back.push(hop.line(name));
+            left.retain(|(here, _)| **here != hop.line(name));
+        }
+        let to_port = |dev| if dev == name { port.as_str() } else { dev };
+        // One that was made anew at boot may differ from ours in its words.
+        let alike = |line: &str, route: &Route| {
+            let start = Route { words: Vec::new(), ..route.clone() }.line(|dev| dev);
+            line == route.line(|dev| dev)
+                || line.replace(" onlink", "").starts_with(&start.replace(" onlink", ""))
+                    && Route::metric_of(line) == route.metric()
+        };
+        for route in routes.iter().filter(|route| !route.of_address && route.next_hop.is_none()) {
+            let known = left.iter().position(|(here, _)| alike(here, route)).map(|at| left.remove(at));
+            self.plan.forward.push(known.map_or_else(|| route.line(to_port), |(_, there)| there.clone()));
+        }
+        // By other links, from an address that moves: the kernel drops them with it.
+        let sends = left.iter().filter(|(here, there)| here == there && here.starts_with("route "));
+        self.plan.forward.extend(sends.map(|(here, _)| (*here).clone()));
+        for neighbour in links.neighbours.iter().filter(|neighbour| neighbour.dev == name) {
+            if owned.routes.contains(&neighbour.line(name)) {
+                self.plan.forward.push(neighbour.line(port));
+            }
+        }
     }
 
     fn attributes(&mut self, links: &Links) {

@@ -6,6 +6,7 @@ use crate::netfilter::{
 };
 use crate::plan::HostAfter;
 use crate::problem::Warning;
+use crate::resource::bridge::LinkAddress;
 use crate::resource::iptables::Family;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -39,8 +40,12 @@ impl View<'_> {
     fn networks_of(&self, bridge: &str) -> Vec<IpNet> {
         let v4 = self.family == Family::V4;
         let live = self.around.addresses.iter().filter(|(link, _)| link == bridge).map(|(_, net)| *net);
-        let declared =
-            self.desired.bridges.get(bridge).into_iter().flat_map(|bridge| bridge.addresses.clone());
+        let declared = self
+            .desired
+            .bridges
+            .get(bridge)
+            .into_iter()
+            .flat_map(|bridge| bridge.addresses.iter().map(LinkAddress::network));
         let near = |net: &IpNet| matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
         live.chain(declared).filter(|net| net.addr().is_ipv4() == v4 && !near(net)).collect()
     }

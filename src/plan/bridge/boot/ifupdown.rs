@@ -2,11 +2,10 @@
 //! cannot take anything away: a port that has an address in a file of the host's own is moved by our
 //! unit, after ifupdown, for as long as those lines are there.
 
-use super::{AtBoot, HEADER, Kept};
+use super::{AddressAtBoot, AtBoot, HEADER, Kept};
 use crate::observe::{Link, Observed, Owner, Vlans};
 use crate::plan::bridge::vlans;
 use crate::problem::Warning;
-use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -39,7 +38,7 @@ pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)], observed: &O
 
 pub(super) fn text(at_boot: &AtBoot<'_>) -> String {
     let (bridge, name) = (at_boot.bridge, at_boot.name());
-    let mut first4 = at_boot.addresses(false);
+    let mut first4 = at_boot.addresses(false).filter(|a| a.is_plain());
     let mut text = format!("{HEADER}auto {name}\n");
     stanza(&mut text, at_boot, "inet", first4.next());
     let mut option = |key: &str, value: Option<String>| {
@@ -67,31 +66,58 @@ pub(super) fn text(at_boot: &AtBoot<'_>) -> String {
             .vlan_filtering
             .map(|v| format!("ip link set dev {name} type bridge vlan_filtering {}", u8::from(v))),
     );
+    by_hand(&mut text, at_boot, false);
     for address in first4 {
-        let _ = writeln!(text, "iface {name} inet static\n    address {address}");
+        let _ = writeln!(text, "iface {name} inet static\n    address {}", address.address);
     }
     let mut first = true;
-    for address in at_boot.addresses(true) {
+    for address in at_boot.addresses(true).filter(|a| a.is_plain()) {
         if first {
             stanza(&mut text, at_boot, "inet6", Some(address));
         } else {
-            let _ = writeln!(text, "iface {name} inet6 static\n    address {address}");
+            let _ = writeln!(text, "iface {name} inet6 static\n    address {}", address.address);
         }
         let _ = writeln!(text, "    dad-attempts 0");
+        if first {
+            by_hand(&mut text, at_boot, true);
+        }
         first = false;
+    }
+    if first && at_boot.addresses(true).next().is_some() {
+        let _ = writeln!(text, "iface {name} inet6 manual");
+        by_hand(&mut text, at_boot, true);
     }
     text
 }
 
+/// What ifupdown has no words for: addresses with a peer or a label, and the gateway where all are of that kind. (One that it
+/// makes itself is always on the link.)
+fn by_hand(text: &mut String, at_boot: &AtBoot<'_>, v6: bool) {
+    let name = at_boot.name();
+    let mut plain = false;
+    for one in at_boot.addresses(v6) {
+        plain |= one.is_plain();
+        if !one.is_plain() {
+            let dad = if v6 { " nodad" } else { "" };
+            let _ = writeln!(text, "    up ip addr add {} dev {name}{dad}{}", one.address, one.attributes);
+        }
+    }
+    if let Some(gateway) = at_boot.gateway(v6).filter(|_| !plain) {
+        let (six, onlink) = (if v6 { " -6" } else { "" }, if gateway.onlink { " onlink" } else { "" });
+        let _ =
+            writeln!(text, "    up ip{six} route replace default via {} dev {name}{onlink}", gateway.address);
+    }
+}
+
 /// The first stanza of a family; it has the gateway.
-fn stanza(text: &mut String, at_boot: &AtBoot<'_>, family: &str, address: Option<&IpNet>) {
+fn stanza(text: &mut String, at_boot: &AtBoot<'_>, family: &str, address: Option<&AddressAtBoot>) {
     let name = at_boot.name();
     let Some(address) = address else {
         let _ = writeln!(text, "iface {name} {family} manual");
         return;
     };
-    let _ = writeln!(text, "iface {name} {family} static\n    address {address}");
+    let _ = writeln!(text, "iface {name} {family} static\n    address {}", address.address);
     if let Some(gateway) = at_boot.gateway(family == "inet6") {
-        let _ = writeln!(text, "    gateway {gateway}");
+        let _ = writeln!(text, "    gateway {}", gateway.address);
     }
 }

@@ -11,9 +11,11 @@ mod networkd_settings;
 mod profile_settings;
 
 use super::Refused;
+use super::Taken;
 use crate::observe::{Link, Manager, Observed, Owner, Vlans};
 use crate::problem::Warning;
 use crate::resource::bridge::Bridge;
+use crate::resource::bridge::LinkAddress;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,15 +29,59 @@ pub(super) struct AtBoot<'a> {
     /// The ports that are ours to make.
     pub ports: Vec<&'a String>,
     /// Declared ones and those taken over.
-    pub addresses: Vec<IpNet>,
+    pub addresses: Vec<AddressAtBoot>,
     /// Declared ones, else the default that moved with an address.
-    pub gateways: Vec<IpAddr>,
+    pub gateways: Vec<GatewayAtBoot>,
     /// VLANs by port, the bridge's own by its name.
     pub vlans: BTreeMap<&'a str, Vlans>,
     /// Ports that the addresses are, or were, taken from.
     pub moved_from: BTreeSet<String>,
     /// What its files carried before, where their source is found no more.
     pub files_before: &'a BTreeMap<String, String>,
+}
+
+/// An address, with what not every manager has a word for.
+pub(super) struct AddressAtBoot {
+    pub address: LinkAddress,
+    /// Its attributes as `ip` takes them, where they are not those of a new address.
+    pub attributes: String,
+}
+
+/// A gateway.
+pub(super) struct GatewayAtBoot {
+    pub address: IpAddr,
+    /// It is in the network of no address.
+    pub onlink: bool,
+}
+
+impl AddressAtBoot {
+    pub(super) fn of(address: LinkAddress, taken: Option<&Taken>) -> Self {
+        let broadcast = match address.network() {
+            IpNet::V4(net) => format!(" brd {}", net.broadcast()),
+            IpNet::V6(_) => String::new(),
+        };
+        let attributes = taken.map_or_else(String::new, |taken| {
+            let text = taken.here.replace(" nodad", "");
+            text.strip_prefix(&broadcast).map(str::to_owned).unwrap_or(text)
+        });
+        Self { address, attributes }
+    }
+
+    /// Whether it has nothing but a prefix length.
+    fn is_plain(&self) -> bool {
+        self.attributes.is_empty() && self.address.peer().is_none()
+    }
+
+    /// The value of one of its attributes.
+    fn value(&self, word: &str) -> Option<&str> {
+        let mut words = self.attributes.split_whitespace();
+        words.find(|w| *w == word)?;
+        words.next()
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.attributes.split_whitespace().any(|w| w == word)
+    }
 }
 
 /// What keeps a bridge over a boot.
@@ -85,13 +131,19 @@ pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Re
         Manager::Networkd => {
             networkd::not_before_ours(bridge, &owners)?;
             let mut kept = networkd::make(at_boot, &owners)?;
-            if netplan::can_say(&owners, bridge) {
+            if netplan::can_say(&owners, at_boot) {
                 kept.files = netplan::make(at_boot);
             }
             Ok(kept)
         }
-        // Its profiles are for a kind of link; those of a VLAN or a bond we leave to our unit.
-        Manager::NetworkManager if !ports.iter().all(|link| is_ethernet(link)) => Ok(Kept::default()),
+        // Its profiles are for a kind of link; those of a VLAN or a bond we leave to our unit. They have no words for
+        // peers, labels and the like either.
+        Manager::NetworkManager
+            if !ports.iter().all(|link| is_ethernet(link))
+                || !at_boot.addresses.iter().all(AddressAtBoot::is_plain) =>
+        {
+            Ok(Kept::default())
+        }
         Manager::NetworkManager => network_manager::make(at_boot, &owners),
     }
 }
@@ -110,12 +162,18 @@ impl AtBoot<'_> {
         self.bridge.forward_delay.or_else(|| (self.bridge.stp != Some(true)).then_some(0))
     }
 
-    fn gateway(&self, v6: bool) -> Option<&IpAddr> {
-        self.gateways.iter().find(|g| g.is_ipv6() == v6)
+    fn gateway(&self, v6: bool) -> Option<&GatewayAtBoot> {
+        self.gateways.iter().find(|g| g.address.is_ipv6() == v6)
     }
 
-    fn addresses(&self, v6: bool) -> impl Iterator<Item = &IpNet> {
-        self.addresses.iter().filter(move |a| a.addr().is_ipv6() == v6)
+    /// Whether the bridge has an address, as a file of its port writes it: a peer stands elsewhere there.
+    fn has(&self, net: IpNet) -> bool {
+        let of_peer = |a: &LinkAddress| a.peer().is_some() && IpNet::from(a.local()) == net;
+        self.addresses.iter().any(|a| a.address == LinkAddress::from(net) || of_peer(&a.address))
+    }
+
+    fn addresses(&self, v6: bool) -> impl Iterator<Item = &AddressAtBoot> {
+        self.addresses.iter().filter(move |a| a.address.is_ipv6() == v6)
     }
 }
 

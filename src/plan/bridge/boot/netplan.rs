@@ -1,19 +1,21 @@
 //! A file of netplan. It adds to what other files say and cannot take an address away from a port: where
 //! one has an address there, the files of systemd-networkd take its place instead, which netplan
-//! writes for and never touches. So it is with bridges that filter VLANs, for which netplan has no words.
+//! writes for and never touches. So it is with bridges that filter VLANs, and with addresses that have a peer or a label, for which
+//! netplan has no words.
 
-use super::{AtBoot, HEADER, is_ethernet};
+use super::{AddressAtBoot, AtBoot, HEADER, is_ethernet};
 use crate::observe::{Link, Owner};
-use crate::resource::bridge::Bridge;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Whether netplan has these ports, and nothing that is in the way.
-pub(super) fn can_say(owners: &[(&Link, Owner)], bridge: &Bridge) -> bool {
+pub(super) fn can_say(owners: &[(&Link, Owner)], at_boot: &AtBoot<'_>) -> bool {
+    let bridge = at_boot.bridge;
     // After a boot the line that makes it our port is there too.
     let ours = format!("Bridge={}", bridge.name);
     let filters = bridge.vlan_filtering.is_some() || !bridge.vlans.is_empty();
     !filters
+        && at_boot.addresses.iter().all(AddressAtBoot::is_plain)
         && owners.iter().all(|(link, owner)| {
             owner.netplan && is_ethernet(link) && owner.gives.iter().all(|line| line.text == ours)
         })
@@ -36,10 +38,16 @@ pub(super) fn make(at_boot: &AtBoot<'_>) -> BTreeMap<String, String> {
     };
     line("macaddress", at_boot.mac.as_ref().map(|mac| format!("'{mac}'")));
     line("mtu", bridge.mtu.map(|m| m.to_string()));
-    let addresses: Vec<String> = at_boot.addresses.iter().map(|a| format!("'{a}'")).collect();
+    let addresses: Vec<String> = at_boot.addresses.iter().map(|a| format!("'{}'", a.address)).collect();
     line("addresses", (!addresses.is_empty()).then(|| format!("[{}]", addresses.join(", "))));
-    let routes: Vec<String> =
-        at_boot.gateways.iter().map(|g| format!("{{ to: default, via: '{g}' }}")).collect();
+    let routes: Vec<String> = at_boot
+        .gateways
+        .iter()
+        .map(|g| {
+            let onlink = if g.onlink { ", on-link: true" } else { "" };
+            format!("{{ to: default, via: '{}'{onlink} }}", g.address)
+        })
+        .collect();
     line("routes", (!routes.is_empty()).then(|| format!("[{}]", routes.join(", "))));
     let stp = bridge.stp == Some(true);
     let mut parameters = vec![format!("stp: {stp}")];

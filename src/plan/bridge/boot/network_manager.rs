@@ -111,12 +111,20 @@ fn bridge(at_boot: &AtBoot<'_>, carried: &str) -> String {
         let mut number = 0;
         for address in at_boot.addresses(v6) {
             number += 1;
-            let _ = writeln!(text, "address{number}={address}");
+            let _ = writeln!(text, "address{number}={}", address.address);
         }
         if number > 0 {
             text.push_str("method=manual\n");
             if let Some(gateway) = at_boot.gateway(v6) {
-                let _ = writeln!(text, "gateway={gateway}");
+                let _ = match gateway.onlink {
+                    false => writeln!(text, "gateway={}", gateway.address),
+                    true => writeln!(
+                        text,
+                        "route99={},{}\nroute99_options=onlink=true",
+                        if v6 { "::/0" } else { "0.0.0.0/0" },
+                        gateway.address
+                    ),
+                };
             }
         } else {
             text.push_str(if v6 { "method=link-local\n" } else { "method=disabled\n" });

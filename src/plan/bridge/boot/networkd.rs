@@ -2,7 +2,7 @@
 //! `00-kvmfw-…`, take the place of those that the port had.
 
 use super::carried::Carried;
-use super::{AtBoot, HEADER, Kept, networkd_settings};
+use super::{AddressAtBoot, AtBoot, HEADER, Kept, networkd_settings};
 use crate::observe::{Link, Observed, Owner, vlan_range};
 use crate::plan::bridge::Refused;
 use crate::problem::Warning;
@@ -68,10 +68,10 @@ pub(super) fn add(
         .collect();
     not_before_ours(bridge, &further)?;
     let carried = carried(at_boot, &further)?;
-    let added = above(at_boot, &carried);
-    if !added.is_empty() || !carried.bridge.is_empty() {
+    let (added, sections) = (above(at_boot, &carried), sections(at_boot, &carried));
+    if !added.is_empty() || !carried.bridge.is_empty() || !sections.is_empty() {
         let name = file.rsplit('/').next().unwrap_or_default();
-        let text = format!("{HEADER}[Network]\n{added}{}", carried.bridge);
+        let text = format!("{HEADER}[Network]\n{added}{}{sections}", carried.bridge);
         kept.files.insert(format!("{FOLDER}/{name}.d/90-kvmfw.conf"), text);
     }
     for (link, _) in further {
@@ -84,15 +84,25 @@ pub(super) fn add(
     Ok(kept)
 }
 
-/// Addresses and gateways of the bridge, but those that a carried section states with all that belongs to them.
+/// Whether a carried section states this with all that belongs to it.
+fn said(carried: &Carried, value: &dyn std::fmt::Display) -> bool {
+    carried.said.contains(&value.to_string())
+}
+
+fn said_address(carried: &Carried, one: &AddressAtBoot) -> bool {
+    // Its peer stands in a line of its own there.
+    let own = ipnet::IpNet::from(one.address.local());
+    said(carried, &one.address) || one.address.peer().is_some() && said(carried, &own)
+}
+
+/// Addresses and gateways of the bridge that need no section of their own, but those that a carried section states.
 fn above(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
     let mut text = String::new();
-    let said = |value: &dyn std::fmt::Display| carried.said.contains(&value.to_string());
-    for address in at_boot.addresses.iter().filter(|address| !said(address)) {
-        let _ = writeln!(text, "Address={address}");
+    for one in at_boot.addresses.iter().filter(|a| a.is_plain() && !said_address(carried, a)) {
+        let _ = writeln!(text, "Address={}", one.address);
     }
-    for gateway in at_boot.gateways.iter().filter(|gateway| !said(gateway)) {
-        let _ = writeln!(text, "Gateway={gateway}");
+    for gateway in at_boot.gateways.iter().filter(|g| !g.onlink && !said(carried, &g.address)) {
+        let _ = writeln!(text, "Gateway={}", gateway.address);
     }
     text
 }
@@ -153,6 +163,46 @@ fn network_of(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
     );
     vlans(&mut text, at_boot, at_boot.name());
     text.push_str(&carried.bridge);
+    text.push_str(&sections(at_boot, carried));
+    text
+}
+
+/// The sections of the others.
+fn sections(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
+    let mut text = String::new();
+    for one in at_boot.addresses.iter().filter(|a| !a.is_plain() && !said_address(carried, a)) {
+        let address = &one.address;
+        let _ = match address.peer() {
+            Some(peer) => {
+                writeln!(text, "\n[Address]\nAddress={}\nPeer={peer}/{}", address.local(), address.prefix())
+            }
+            None => writeln!(text, "\n[Address]\nAddress={address}"),
+        };
+        for (key, word) in
+            [("Broadcast", "brd"), ("Scope", "scope"), ("Label", "label"), ("RouteMetric", "metric")]
+        {
+            if let Some(value) = one.value(word) {
+                let _ = writeln!(text, "{key}={value}");
+            }
+        }
+        // It knows no number but that.
+        if one.value("preferred_lft").is_some_and(|seconds| seconds == "0") {
+            text.push_str("PreferredLifetime=0\n");
+        }
+        for (key, word) in [
+            ("AddPrefixRoute=no", "noprefixroute"),
+            ("HomeAddress=yes", "home"),
+            ("ManageTemporaryAddress=yes", "mngtmpaddr"),
+            ("AutoJoin=yes", "autojoin"),
+        ] {
+            if one.has(word) {
+                let _ = writeln!(text, "{key}");
+            }
+        }
+    }
+    for gateway in at_boot.gateways.iter().filter(|g| g.onlink && !said(carried, &g.address)) {
+        let _ = writeln!(text, "\n[Route]\nGateway={}\nGatewayOnLink=yes", gateway.address);
+    }
     text
 }
 

@@ -215,7 +215,7 @@ fn net(value: &str) -> Option<IpNet> {
 
 /// The bridge's own list has it; what nothing has yet must not get lost.
 fn kept_address(port: &Port<'_>, value: &str) -> Home {
-    let known = value.is_empty() || net(value).is_some_and(|net| port.at_boot.addresses.contains(&net));
+    let known = value.is_empty() || net(value).is_some_and(|net| port.at_boot.has(net));
     if known || !port.first {
         Home::Replaced
     } else {
@@ -242,7 +242,7 @@ fn beside<'a>(port: &Port<'a>, setting: &Setting, key: &str) -> Option<&'a str> 
 fn of_address(port: &Port<'_>, setting: &Setting) -> Home {
     let Some(value) = beside(port, setting, "Address") else { return Home::Replaced };
     match kept_address(port, value) {
-        Home::Replaced if net(value).is_some_and(|net| port.at_boot.addresses.contains(&net)) => {
+        Home::Replaced if net(value).is_some_and(|net| port.at_boot.has(net)) => {
             match setting.key.as_str() {
                 // The label of an address begins with the name of its link.
                 "Label" => Home::Lost("a label names the port, and the bridge has the address"),

@@ -68,7 +68,7 @@ fn of_family(port: &Port<'_>, setting: &Setting, v6: bool) -> Home {
         |word: &str| key.strip_prefix(word).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
     match key {
         "address" | "addresses" | "gateway" => Home::Replaced,
-        _ if numbered("address") => kept_address(port, setting, v6),
+        _ if numbered("address") => kept_address(port, setting),
         // As networks that a router announces: they come to the bridge as they came to the port.
         "method" if setting.value == "auto" && port.moves => Home::Bridge,
         "method" if setting.value == "auto" && !v6 => Home::Dropped,
@@ -82,9 +82,9 @@ fn of_family(port: &Port<'_>, setting: &Setting, v6: bool) -> Home {
 }
 
 /// `ADDRESS/PREFIX[,GATEWAY]`: the bridge's own list has it, or nobody does.
-fn kept_address(port: &Port<'_>, setting: &Setting, v6: bool) -> Home {
+fn kept_address(port: &Port<'_>, setting: &Setting) -> Home {
     let address = setting.value.split(',').next().unwrap_or_default();
-    let known = address.parse().is_ok_and(|net| port.at_boot.addresses(v6).any(|other| *other == net));
+    let known = address.parse().is_ok_and(|net| port.at_boot.has(net));
     if known || !port.first {
         Home::Replaced
     } else {

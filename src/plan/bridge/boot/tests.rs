@@ -47,6 +47,79 @@ fn files(kept: &BTreeMap<String, String>) -> String {
     kept.iter().map(one).collect()
 }
 
+fn near(gateway: &str) -> GatewayAtBoot {
+    GatewayAtBoot { address: gateway.parse().unwrap(), onlink: false }
+}
+
+fn plain(text: &str) -> AddressAtBoot {
+    AddressAtBoot::of(text.parse().unwrap(), None)
+}
+
+/// What a host of a hosting provider has: an address of its own, and a gateway elsewhere.
+#[test]
+fn gateways_on_the_link_peers_and_labels() {
+    let bridge = Bridge { mtu: None, ageing: None, vlan_filtering: None, vlans: Vec::new(), ..bridge() };
+    let before = BTreeMap::new();
+    let gateway = |text: &str| GatewayAtBoot { address: text.parse().unwrap(), onlink: true };
+    let at_boot = |addresses| AtBoot {
+        bridge: &bridge,
+        created: true,
+        ports: bridge.ports.iter().collect(),
+        mac: None,
+        addresses,
+        gateways: vec![gateway("203.0.113.193"), gateway("2001:db8::1")],
+        vlans: bridge.vlans_by_port(),
+        moved_from: BTreeSet::new(),
+        files_before: &before,
+    };
+    let plain = at_boot(["203.0.113.250/32", "2001:db8:1::2/128"].map(plain).into());
+    let (link, networkd) = owner(
+        ">/etc/systemd/network/10-x.network\n>/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n\
+         3:NETWORK_FILE=/etc/systemd/network/10-x.network\n",
+    );
+    let networkd = [(&link, networkd)];
+    let text = |kept: &BTreeMap<String, String>, name: &str| {
+        kept.iter().find(|(path, _)| path.ends_with(name)).unwrap().1.clone()
+    };
+    let said = text(&networkd::make(&plain, &networkd).unwrap_or_default().files, "br9.network");
+    let routes = "[Route]\nGateway=203.0.113.193\nGatewayOnLink=yes\n\n[Route]\nGateway=2001:db8::1\nGatewayOnLink=yes\n";
+    assert!(said.contains(routes) && said.contains("Address=203.0.113.250/32\n"), "{said}");
+    let said = text(&netplan::make(&plain), ".yaml");
+    assert!(said.contains("{ to: default, via: '203.0.113.193', on-link: true }"), "{said}");
+    let said =
+        text(&network_manager::make(&plain, &networkd).unwrap_or_default().files, "kvmfw-br9.nmconnection");
+    assert!(said.contains("route99=0.0.0.0/0,203.0.113.193\nroute99_options=onlink=true\n"), "{said}");
+    assert!(said.contains("route99=::/0,2001:db8::1\nroute99_options=onlink=true\n"), "{said}");
+    let said = ifupdown::text(&plain);
+    assert!(said.contains("address 203.0.113.250/32\n    gateway 203.0.113.193\n"), "{said}");
+
+    let taken = |here: &str| Taken { here: here.to_owned(), ..Taken::default() };
+    let odd = at_boot(vec![
+        AddressAtBoot::of("203.0.113.250 peer 203.0.113.193/32".parse().unwrap(), None),
+        AddressAtBoot::of(
+            "192.0.2.9/24".parse().unwrap(),
+            Some(&taken(" brd 192.0.2.255 label br9:1 metric 7 preferred_lft 0")),
+        ),
+    ]);
+    assert!(!netplan::can_say(&networkd, &odd));
+    let said = text(&networkd::make(&odd, &networkd).unwrap_or_default().files, "br9.network");
+    for section in [
+        "[Address]\nAddress=203.0.113.250\nPeer=203.0.113.193/32\n",
+        "[Address]\nAddress=192.0.2.9/24\nLabel=br9:1\nRouteMetric=7\nPreferredLifetime=0\n",
+    ] {
+        assert!(said.contains(section), "{said}");
+    }
+    let said = ifupdown::text(&odd);
+    for line in [
+        "iface br9 inet manual\n",
+        "    up ip addr add 203.0.113.250 peer 203.0.113.193/32 dev br9\n",
+        "    up ip addr add 192.0.2.9/24 dev br9 label br9:1 metric 7 preferred_lft 0\n",
+        "    up ip route replace default via 203.0.113.193 dev br9 onlink\n",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
 #[test]
 fn each_in_its_own_format() {
     let bridge = bridge();
@@ -56,8 +129,8 @@ fn each_in_its_own_format() {
         created: true,
         ports: bridge.ports.iter().collect(),
         mac: Some("02:00:00:00:00:10".to_owned()),
-        addresses: vec!["10.0.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
-        gateways: vec!["10.0.0.1".parse().unwrap()],
+        addresses: ["10.0.0.2/24", "fd00::2/64"].map(plain).into(),
+        gateways: vec![GatewayAtBoot { address: "10.0.0.1".parse().unwrap(), onlink: false }],
         vlans: bridge.vlans_by_port(),
         moved_from: ["eth0".to_owned()].into(),
         files_before: &before,
@@ -89,8 +162,8 @@ fn networkd_with(settings: &str, moves: bool, drop_in: &str) -> Result<String, R
         created: true,
         ports: bridge.ports.iter().collect(),
         mac: None,
-        addresses: if moves { vec!["10.0.0.2/24".parse().unwrap()] } else { Vec::new() },
-        gateways: if moves { vec!["10.0.0.1".parse().unwrap()] } else { Vec::new() },
+        addresses: if moves { vec![plain("10.0.0.2/24")] } else { Vec::new() },
+        gateways: if moves { vec![near("10.0.0.1")] } else { Vec::new() },
         vlans: bridge.vlans_by_port(),
         moved_from: moves.then(|| "eth0".to_owned()).into_iter().collect(),
         files_before: &before,
@@ -190,8 +263,8 @@ fn what_was_carried_outlives_a_source_that_is_not_found() {
         created: true,
         ports: bridge.ports.iter().collect(),
         mac: None,
-        addresses: vec!["10.0.0.2/24".parse().unwrap()],
-        gateways: vec!["10.0.0.1".parse().unwrap()],
+        addresses: vec![plain("10.0.0.2/24")],
+        gateways: vec![near("10.0.0.1")],
         vlans: bridge.vlans_by_port(),
         moved_from: ["eth0".to_owned()].into(),
         files_before: &before,
@@ -216,8 +289,8 @@ fn settings_of_a_profile_find_a_home() {
             created: true,
             ports: bridge.ports.iter().collect(),
             mac: None,
-            addresses: vec!["10.0.0.2/24".parse().unwrap()],
-            gateways: vec!["10.0.0.1".parse().unwrap()],
+            addresses: vec![plain("10.0.0.2/24")],
+            gateways: vec![near("10.0.0.1")],
             vlans: bridge.vlans_by_port(),
             moved_from: ["eth0".to_owned()].into(),
             files_before: &before,
@@ -236,14 +309,14 @@ fn settings_of_a_profile_find_a_home() {
     };
     let profile = "[connection]\nid=x\nuuid=u-1\ntype=ethernet\nzone=work\n[ethernet]\nmtu=9000\n\
                    cloned-mac-address=02:00:00:00:00:10\n[ipv4]\nmethod=manual\naddress1=10.0.0.2/24,10.0.0.1\n\
-                   route1=10.9.0.0/16,10.0.0.9\ndns=10.0.0.1;\n[ipv6]\nmethod=auto\n";
+                   route99=10.9.0.0/16,10.0.0.9\ndns=10.0.0.1;\n[ipv6]\nmethod=auto\n";
     let by_name = "[connection]\nuuid=u-2\ntype=vlan\n[vlan]\nparent=eth0\nid=10\n";
     let text = make(profile, by_name).unwrap();
     let (port, bridge) = text.split_once("kvmfw-br9.nmconnection\n").unwrap();
     assert!(port.contains("[ethernet]\nmtu=9000\ncloned-mac-address=02:00:00:00:00:10\n"), "{port}");
     for part in [
         "[connection]\nzone=work\n",
-        "[ipv4]\nroute1=10.9.0.0/16,10.0.0.9\ndns=10.0.0.1;\n",
+        "[ipv4]\nroute99=10.9.0.0/16,10.0.0.9\ndns=10.0.0.1;\n",
         "[ipv6]\nmethod=auto\n",
     ] {
         assert!(bridge.contains(part), "{part} is not in {bridge}");
