@@ -48,6 +48,20 @@ pub fn lookalike(c: char) -> Option<(Kind, &'static str)> {
     })
 }
 
+/// Whether a character is one that is seen and nothing else: a terminal does not obey it, it does not turn text around, and
+/// it takes the room that it seems to take.
+pub fn is_harmless(c: char) -> bool {
+    !(c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}' | '\u{13430}'..='\u{1345f}' | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+        ))
+}
+
 /// How a message names a character: `` EN DASH `–` U+2013 ``; what cannot be seen is not printed.
 pub fn describe(c: char) -> String {
     let code = c as u32;

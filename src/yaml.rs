@@ -150,7 +150,9 @@ fn forbidden(c: char) -> Option<&'static str> {
         '\u{feff}' => Some("BYTE ORDER MARK"),
         '\0' => Some("NUL"),
         '\u{85}' | '\u{2028}' | '\u{2029}' => Some("UNICODE LINE SEPARATOR"),
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => Some("BIDIRECTIONAL CONTROL"),
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}' => {
+            Some("BIDIRECTIONAL CONTROL")
+        }
         '\t' => None,
         c if c.is_control() => Some("CONTROL"),
         _ => None,

@@ -165,3 +165,72 @@ fn a_login_that_never_comes_about_ends() {
     drop(listeners.stdin.take());
     listeners.wait().unwrap();
 }
+
+/// A host that lies about its records and files writes on the operator's terminal what it likes nowhere, and what `import`
+/// prints of it still loads.
+#[test]
+fn nothing_that_a_host_keeps_is_obeyed() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    let project = Project::new(&lab, &[HOST], BRIDGE);
+    project.apply(&lab, &[]).expect(0);
+    let odd = "\u{1b}[2J\u{1b}]0;taken\u{7}\u{9b}31m\u{202e}evil\u{2066}\u{61c}\u{200f}\u{7f}\u{e0041}";
+    let history = lab.disk(HOST, "/var/lib/kvmfw/history");
+    let kept = fs::read_to_string(&history).unwrap();
+    let mut words: Vec<&str> = kept.trim_end().split('\t').collect();
+    let outcome = format!("rolled_back: {odd}");
+    let changed: Vec<String> = words.iter().map(|word| format!("{word}{odd}")).collect();
+    words[3] = &outcome;
+    fs::write(&history, format!("{kept}{}\n{}\n", words.join("\t"), changed.join("\t"))).unwrap();
+    fs::write(lab.disk(HOST, "/etc/kvmfw/inventory"), format!("lab{odd}\n")).unwrap();
+    fs::write(
+        lab.disk(HOST, "/etc/sysctl.d/70-odd.conf"),
+        format!("net.ipv4.ip_local_reserved_ports = {odd}\nnet.ipv4.{odd} = 1\n"),
+    )
+    .unwrap();
+    fs::write(
+        lab.disk(HOST, &format!("/etc/sysctl.d/71-{}.conf", odd.replace('/', ""))),
+        "net.ipv4.ip_forward = 0\n",
+    )
+    .unwrap();
+    let sh = |script: &str| lab.host(HOST, &["sh", "-ec", script]).ok();
+    sh(
+        "iptables -A INPUT -m comment --comment \"$(printf '\\033[2J')\" -j ACCEPT; iptables -A INPUT -m comment --comment '\u{202e}evil' -j ACCEPT",
+    );
+    sh(&format!(
+        "ip link add name \"$(printf 'a\\033[31m')\" type bridge; ip link add name 'b\u{202e}' type bridge; ip link set eth1 alias '{}'",
+        "\u{202e}evil"
+    ));
+    for args in [
+        &["history", HOST][..],
+        &["history", HOST, "--format", "json"],
+        &["status"],
+        &["status", "--format", "json"],
+        &["plan"],
+        &["plan", "--format", "json"],
+        &["plan", "--format", "markdown"],
+        &["explain", "--host", HOST],
+        &["explain", "--host", HOST, "--format", "json"],
+        &["explain", "--host", HOST, "--format", "svg"],
+        &["import", HOST],
+        &["unlock", HOST, "-y"],
+        &["undo", "--to", "0", "-y"],
+    ] {
+        let run = project.kvmfw(&lab, args);
+        let all = format!("{}{}", run.stdout, run.stderr);
+        let obeyed = |c: char| {
+            (c.is_control() && c != '\n' && c != '\t')
+                || "\u{202e}\u{2066}\u{61c}\u{200f}\u{e0041}".contains(c)
+        };
+        assert!(!all.contains(obeyed), "{args:?}: {all:?}");
+        assert_ne!(run.code, 1, "{args:?}: {all}");
+        if args[0] == "import" {
+            assert_eq!(run.code, 0, "{all}");
+        }
+        if args.contains(&"json") {
+            run.json();
+        }
+    }
+}

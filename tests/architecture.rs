@@ -173,6 +173,40 @@ fn pure_rooms_do_no_input_or_output() {
     wrong(bad);
 }
 
+/// What leaves the program is escaped in one place; nothing may be written around it.
+#[test]
+fn text_leaves_through_one_outlet() {
+    let mut bad = Vec::new();
+    for (path, code) in sources().into_iter().filter(|(path, _)| path != "report/outlet.rs") {
+        // To ask what they are is not to write to them.
+        let asks =
+            ["stdout().is_terminal()", "stderr().is_terminal()", "terminal_size_of(std::io::stderr())"];
+        let asked = asks.iter().fold(code, |code, ask| code.replace(ask, ""));
+        let writes = [
+            "io::stdout",
+            "io::stderr",
+            "{stdout",
+            "{stderr",
+            " stdout,",
+            " stderr,",
+            "print!(",
+            "println!(",
+            "dbg!(",
+            ".print()",
+            "/dev/tty",
+        ];
+        for word in writes {
+            let lines = asked.lines().filter(|line| line.contains(word));
+            bad.extend(
+                lines
+                    .filter(|line| !word.starts_with([' ', '{']) || line.contains("use std::io"))
+                    .map(|line| format!("src/{path} writes around report/outlet.rs: {}", line.trim())),
+            );
+        }
+    }
+    wrong(bad);
+}
+
 #[test]
 fn crates_have_one_place() {
     let only = [

@@ -205,3 +205,172 @@ fn what_is_not_a_regular_file_is_not_opened() {
     huge.set_len(1 << 40).unwrap();
     is_refused(&scene.kvmfw(&["check", "-i", "huge"]), "more than the 16 MiB");
 }
+
+/// What terminals obey, and what turns text around or cannot be seen.
+const OBEYED: [&str; 9] = [
+    "\u{1b}[2J",
+    "\u{1b}]0;taken\u{7}",
+    "\u{9b}31m",
+    "\u{202e}evil",
+    "\u{2066}x",
+    "\u{61c}",
+    "\u{200f}",
+    "\u{7f}",
+    "\u{e0041}",
+];
+
+#[track_caller]
+fn obeys_nothing(text: &str) {
+    let odd = |c: &char| {
+        (c.is_control() && *c != '\n' && *c != '\t') || OBEYED[3..].iter().any(|odd| odd.starts_with(*c))
+    };
+    let found: Vec<char> = text.chars().filter(odd).collect();
+    assert!(found.is_empty(), "{found:?} in {text:?}");
+}
+
+/// A plan, a result or a run that somebody hands over writes on no terminal what it likes: not by what it states, not by
+/// what is wrong with it, and not in JSON either.
+#[test]
+fn a_hostile_file_is_shown_and_not_obeyed() {
+    let scene = Scene::new();
+    let odd = OBEYED.concat();
+    let json = |text: &str| serde_json::Value::from(text).to_string();
+    let host = format!(
+        r#"{{"name":{odd},"status":"failed","reason":{odd},"message":{odd},"hint":{odd},"changes":[{{"kind":"iptables","resource":{odd},"action":"change","diff":{odd},"origin":[{odd}],"risks":[]}}],"warnings":[{{"code":{odd},"message":{odd},"origin":{odd}}}]}}"#,
+        odd = json(&odd)
+    );
+    let document = format!(r#"{{"version":1,"run":{0},"summary":{{}},"hosts":[{host}]}}"#, json(&odd));
+    let event = format!(r#"{{"time":{0},"event":"error","code":"x","message":{0}}}"#, json(&odd));
+    for text in [
+        document.clone(),
+        // serde's own message names what it did not expect.
+        format!(r#"{{"version":1,"hosts":{}}}"#, json(&odd)),
+        document.replace("\"failed\"", &json(&odd)),
+        document.replace("\"change\"", &json(&odd)),
+        format!(r#"{{"version":{}}}"#, json(&odd)),
+        format!(
+            r#"{{"version":1,"kvmfw":{},"made":"","dir":"","inventory":"","sources":{{}},"hosts":{{}},"plan":{document}}}"#,
+            json(&odd)
+        ),
+        format!(r#"{{"version":1,"plan":{document}}}"#),
+        event.clone(),
+        odd.clone(),
+    ] {
+        scene.write("file.json", &text);
+        for args in [
+            &["show", "../file.json"][..],
+            &["show", "../file.json", "--format", "json"],
+            &["show", "../file.json", "--format", "jsonl"],
+            &["show", "../file.json", "--format", "markdown"],
+            &["show", "../file.json", "--color", "always"],
+            &["apply", "../file.json"],
+        ] {
+            let output = scene.kvmfw(args);
+            let said = said(&output);
+            // Colours are ours; what else looks like one is not.
+            let said = match args.contains(&"always") {
+                true => ["0", "1", "2", "22", "31", "32", "33", "39"]
+                    .iter()
+                    .fold(said, |s, n| s.replace(&format!("\u{1b}[{n}m"), "")),
+                false => said,
+            };
+            assert!(output.status.code().is_some_and(|code| code < 100), "{args:?} {text}: {said}");
+            obeys_nothing(&said);
+            if args.contains(&"json") && output.status.code() == Some(4) {
+                let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+                assert_eq!(shown["hosts"][0]["message"], odd, "JSON says the same as before");
+            }
+        }
+    }
+    // What a run told is printed as it was kept, also where somebody wrote into it.
+    scene.write("runs/run-1/result.json", &document);
+    scene.write("runs/run-1/events.jsonl", &format!("{event}\n{{\"raw\":\"{odd}\"}}\n"));
+    for args in [
+        &["show", "run-1", "--format", "jsonl"][..],
+        &["show", "run-1"],
+        &["show", "run-1", "--format", "json"],
+    ] {
+        obeys_nothing(&said(&scene.kvmfw(args)));
+    }
+    let output = scene.kvmfw(&["show", "run-1", "--format", "jsonl"]);
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    }
+}
+
+/// Arguments of a pipeline may be a branch's name or a host's.
+#[test]
+fn arguments_and_inputs_are_shown_and_not_obeyed() {
+    let scene = Scene::new();
+    for odd in OBEYED {
+        scene.write(
+            "project/inventories/odd.yaml",
+            &format!("hosts: {{ 'a{odd}': {{ x: 'b{odd}' }} }} # {odd}\n"),
+        );
+        scene.write(&format!("project/modules/m{odd}/module.yaml"), &format!("{odd}: 1\n"));
+        for args in [
+            &["check", "-i", odd][..],
+            &["check", "-i", "good"],
+            &["check", "-i", "odd"],
+            &["check", "-i", "odd", "--format", "json"],
+            &["check", "--nosuch", odd],
+            &["check", odd],
+            &["plan", "-i", "good", "-l", odd],
+            &["show", odd],
+            &["undo", odd],
+            &["plan", "--inventory-program", odd],
+            &["inventory", "show", odd, "-i", "good"],
+        ] {
+            let output = scene.kvmfw(args);
+            assert!(output.status.code().is_some_and(|code| code < 100), "{args:?}");
+            obeys_nothing(&said(&output));
+        }
+    }
+}
+
+/// Lines and values of any length are said, not stumbled over.
+#[test]
+fn no_line_is_too_long() {
+    let scene = Scene::new();
+    for length in [900, 65_530, 65_536, 70_000, 200_000] {
+        let long = "x".repeat(length);
+        let gap = " ".repeat(length);
+        for text in [
+            format!("hosts: {{ kvm1: {{ {gap} nosuch: 1 }} }}\n"),
+            format!("hosts: {{ kvm1: {{ nosuch: 1 }} }} # {long}\n"),
+            format!("# {long}\nhosts: {{ kvm1: {{ nosuch: 1 }} }}\n"),
+            format!("hosts: {{ kvm1: {{ {}: 1 }} }}\n", &long[..length.min(1000)]),
+            format!("hosts:\n  kvm1:\n    address: '{long}'\n"),
+            format!("hosts:\n  kvm1:\n    address: '{}'\n", "ü".repeat(length)),
+            format!("hosts:\n  kvm1:\n    modules: ['{long}']\n"),
+            format!(
+                "hosts:\n  kvm1:\n    iptables:\n      filter:\n        INPUT:\n          rules: |\n            -p tcp{gap}--nosuch 1 -j ACCEPT\n"
+            ),
+            format!(
+                "hosts:\n  kvm1:\n    iptables:\n      filter:\n        INPUT:\n          rules: |\n            -p tcp -m comment --comment {long} -j NOSUCH\n"
+            ),
+            format!("hosts:\n  kvm1:\n    sysctl: {{ 60-t: {{ 'net.ipv4.x': '{long}' }} }}\n    nosuch: 1\n"),
+        ] {
+            scene.write("project/inventories/long.yaml", &text);
+            for format in ["human", "json"] {
+                let output = scene.kvmfw(&["check", "-i", "long", "--format", format]);
+                let end = |text: &str| text.chars().take(300).collect::<String>();
+                assert!(
+                    matches!(output.status.code(), Some(0 | 3)),
+                    "{length} {}: {}",
+                    end(&text),
+                    end(&said(&output))
+                );
+                assert!(format != "human" || output.stderr.len() < 30_000, "{} bytes", output.stderr.len());
+            }
+        }
+        // Names of hosts that are folded, from a file.
+        let name = "0".repeat(length);
+        let host = |name: &str| serde_json::json!({ "name": name, "status": "failed", "changes": [], "warnings": [] });
+        let document = serde_json::json!({ "version": 1, "run": "r", "summary": {}, "hosts": [
+            host(&format!("a{name}1")), host(&format!("a{name}2")), host("b18446744073709551615"), host("b18446744073709551614"),
+        ] });
+        scene.write("long.json", &document.to_string());
+        assert_eq!(scene.kvmfw(&["show", "../long.json"]).status.code(), Some(4));
+    }
+}

@@ -10,6 +10,7 @@ use crate::report::{Document, Human, Part, Renderer};
 use crate::transport::Via;
 use clap::Args;
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,7 +213,7 @@ async fn work(
     if document.count(Status::Changed) > 0 {
         engine.drained().await;
         if common.format == Format::Human {
-            let style = setup::style(common, std::io::IsTerminal::is_terminal(&std::io::stderr()));
+            let style = setup::style(common, std::io::stderr().is_terminal());
             setup::complain(&Human { style, part: Part::Plan }.render(&document));
         }
         if asks {

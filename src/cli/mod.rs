@@ -24,7 +24,7 @@ mod status;
 mod undo;
 mod unlock;
 
-use crate::report::{GITHUB_LIMIT, LEAST_LIMIT, ProgressMode};
+use crate::report::{GITHUB_LIMIT, LEAST_LIMIT, ProgressMode, outlet};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -208,11 +208,14 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // clap's own code for bad usage is 2, which here means that changes are pending.
             let code = if error.use_stderr() { exit::BAD_INPUT } else { exit::DONE };
-            let _ = error.print();
+            usage(&error);
             return ExitCode::from(code);
         }
     };
     let common = &cli.common;
+    if matches!(common.format, Format::Json | Format::Jsonl) {
+        outlet::stdout_is_json();
+    }
     if let Err(code) = output::supported(common, &cli.command) {
         return ExitCode::from(code);
     }
@@ -239,6 +242,19 @@ pub fn run() -> ExitCode {
     match code.unwrap_or_else(|code| code) {
         exit::DONE | exit::CHANGES if setup::result_lost() && !touches => ExitCode::from(exit::INTERNAL),
         code => ExitCode::from(code),
+    }
+}
+
+/// Shows the help that was asked for, or what is wrong with the arguments.
+fn usage(error: &clap::Error) {
+    let text = error.render();
+    if error.use_stderr() {
+        // It quotes arguments, which may come from anywhere.
+        outlet::err(&text.to_string());
+    } else if setup::colors_stdout() {
+        let _ = outlet::out(&outlet::stamped(&text.ansi().to_string()));
+    } else {
+        let _ = outlet::out(&text.to_string());
     }
 }
 

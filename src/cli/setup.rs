@@ -7,13 +7,13 @@ use crate::desired::{self, Desired};
 use crate::inventory::{self, Connection, Locate, Project};
 use crate::problem::{Problem, Problems};
 use crate::report::{
-    Markdown, Progress, Style, aside, last_word, problems_json, problems_jsonl, problems_text,
+    Markdown, Progress, Style, aside, last_word, outlet, problems_json, problems_jsonl, problems_text,
 };
 use crate::transport::{self, Via};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,14 +38,19 @@ pub fn style(common: &Common, terminal: bool) -> Style {
     }
 }
 
+/// Whether help on stdout is coloured: flags are not read yet.
+pub fn colors_stdout() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb
+}
+
 /// A result could not be written.
 static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Writes a result. A reader that went away is not an error; a full disk is, and is told once.
 pub fn print(text: &str) {
-    let mut out = std::io::stdout();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    if let Err(error) = written
+    if let Err(error) = outlet::out(text)
         && error.kind() != ErrorKind::BrokenPipe
         && !LOST.swap(true, Ordering::Relaxed)
     {
@@ -71,11 +76,11 @@ pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>
         Format::Jsonl => print(&problems_jsonl(problems, &now(), exit::BAD_INPUT)),
         Format::Markdown => {
             print(&Markdown { limit: common.markdown_limit }.problems(problems, sources));
-            let _ = write!(std::io::stderr(), "{}", text(false));
+            outlet::err(&text(false));
         }
         Format::Human | Format::Svg | Format::Mermaid => {
             let color = style(common, std::io::stderr().is_terminal()).color;
-            let _ = write!(std::io::stderr(), "{}", text(color));
+            outlet::err(&text(color));
         }
     }
     exit::BAD_INPUT
@@ -315,8 +320,7 @@ pub fn ask(common: &Common, question: &str) -> Code {
         complain("There is no terminal to ask on; nothing was changed. Pass --yes to apply without asking.");
         return Err(exit::LEFT_ALONE);
     }
-    let _ = write!(std::io::stderr(), "{question} [y/N] ");
-    let _ = std::io::stderr().flush();
+    outlet::err(&format!("{question} [y/N] "));
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);
     if matches!(answer.trim(), "y" | "Y" | "yes") {

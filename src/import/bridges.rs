@@ -6,6 +6,7 @@ use crate::observe::{Link, Observed, Route};
 use crate::plan::{Record, bridge_maker};
 use crate::resource::bridge::check_link_name;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 /// `bridges:`.
 pub(super) fn write(observed: &Observed, text: &mut String) {
@@ -41,8 +42,13 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
     }
     let list = |items: Vec<String>| items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", ");
     let mut fields = Vec::new();
-    let ports: Vec<String> =
-        observed.links.ports(&link.name).filter(|p| is_uplink(p)).map(|p| p.name.clone()).collect();
+    let ports: Vec<String> = observed
+        .links
+        .ports(&link.name)
+        .filter(|p| is_uplink(p))
+        .map(|p| p.name.clone())
+        .filter(|name| check_link_name(name).is_ok())
+        .collect();
     let addresses: Vec<String> = link
         .addresses
         .iter()
@@ -52,7 +58,7 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
     let default = |route: &&Route| route.is_default() && route.by(&link.name) && is_static(route);
     let hops = observed.links.routes.iter().filter(default).flat_map(|route| &route.hops);
     let gateways: Vec<String> =
-        hops.filter_map(|hop| hop.via.clone()).filter(|via| !via.contains(' ')).collect();
+        hops.filter_map(|hop| hop.via.clone()).filter(|via| via.parse::<IpAddr>().is_ok()).collect();
     for (key, items) in [("ports", ports), ("addresses", addresses), ("gateways", gateways)] {
         if !items.is_empty() {
             fields.push(format!("{key}: [{}]", list(items)));

@@ -10,6 +10,7 @@ mod sysctl;
 
 pub use sysctl::keys;
 
+use crate::characters::is_harmless;
 use crate::inventory::{Become, Connection, quoted};
 use crate::observe::Observed;
 use std::fmt::Write as _;
@@ -24,15 +25,15 @@ pub fn yaml(name: &str, connection: &Connection, observed: &Observed) -> String 
     );
     if let Some(inventory) = &observed.state.inventory {
         let generation = observed.state.generation.unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "# The inventory `{inventory}` manages this host (generation {generation}): what kvmfw wrote is not repeated here."
+        let line = format!(
+            "The inventory `{inventory}` manages this host (generation {generation}): what kvmfw wrote is not repeated here."
         );
+        comment(0, &line, &mut text);
     }
     for manager in &observed.others.managers {
         let name = manager.split(' ').next().unwrap_or_default();
-        let _ =
-            writeln!(text, "# {name} loads rules of its own there; kvmfw plans rules only once it does not.");
+        let line = format!("{name} loads rules of its own there; kvmfw plans rules only once it does not.");
+        comment(0, &line, &mut text);
     }
     let _ = writeln!(text, "hosts:\n  {}:", quoted(name));
     let before = text.len();
@@ -80,6 +81,6 @@ fn reach(name: &str, connection: &Connection, text: &mut String) {
 
 /// A line of a comment: what came from the host can neither end it nor do anything to a terminal.
 fn comment(indent: usize, line: &str, text: &mut String) {
-    let line: String = line.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let line: String = line.chars().map(|c| if is_harmless(c) { c } else { '?' }).collect();
     let _ = writeln!(text, "{:indent$}# {line}", "");
 }

@@ -1,6 +1,7 @@
 //! Rules of a host: those of nobody known are stated, the others are named.
 
 use super::comment;
+use crate::characters::is_harmless;
 use crate::inventory::{check_chain, quoted};
 use crate::observe::Observed;
 use crate::plan::{bridge_maker, writer};
@@ -265,11 +266,8 @@ fn refused(rule: &str, family: Family, table: &str, chain: &SaveChain) -> Option
     if rule.is_empty() {
         return Some("a rule that only counts".to_owned());
     }
-    if rule
-        .chars()
-        .any(|c| c.is_control() || ('\u{80}'..'\u{a0}').contains(&c) || "\u{2028}\u{2029}".contains(c))
-    {
-        return Some("has control characters".to_owned());
+    if !rule.chars().all(is_harmless) {
+        return Some("has characters that cannot be seen".to_owned());
     }
     let builtin = is_builtin(table, &chain.name);
     let text = rule.replace('$', "$$");

@@ -1,6 +1,7 @@
 //! What a bootstrap put on a host, as the piece of inventory that says the same.
 
 use super::{Base, Module};
+use crate::characters::is_harmless;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -111,14 +112,25 @@ fn typed(module: Option<&Arc<Module>>, name: &str, value: &str) -> String {
     one(value)
 }
 
-/// A YAML scalar that is this text and nothing else: bare where that is sure, else in JSON's quotes,
-/// which YAML takes too.
+/// A YAML scalar that is this text and nothing else: bare where that is sure, else in double
+/// quotes.
 pub fn quoted(text: &str) -> String {
     let bare = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         && !["true", "false", "yes", "no", "on", "off", "null", "y", "n"]
             .contains(&text.to_ascii_lowercase().as_str());
-    if bare { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if bare {
+        return text.to_owned();
+    }
+    let mut quoted = String::new();
+    for c in serde_json::Value::from(text).to_string().chars() {
+        match is_harmless(c) {
+            true => quoted.push(c),
+            // JSON has no such escape; this is YAML.
+            false => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    quoted
 }
 
 #[cfg(test)]
@@ -150,6 +162,7 @@ mod tests {
             ("a: b", "\"a: b\""),
             ("x\"y", "\"x\\\"y\""),
             ("", "\"\""),
+            ("a\u{202e}\u{7f}", "\"a\\U0000202e\\U0000007f\""),
         ] {
             assert_eq!(quoted(text), yaml);
         }

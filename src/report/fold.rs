@@ -16,7 +16,9 @@ pub fn fold_names<S: AsRef<str>>(names: &[S]) -> String {
             order.push(Err(name.to_owned()));
             continue;
         };
-        let Ok(number) = digits.parse() else {
+        // What is counted on has to stay a number, and its width one that can be written.
+        let Some(number) = digits.parse().ok().filter(|number| *number < u64::MAX && digits.len() <= 20)
+        else {
             order.push(Err(name.to_owned()));
             continue;
         };
@@ -47,7 +49,7 @@ fn split(name: &str) -> Option<(&str, &str, &str)> {
     }
     let label = &name[..label_end];
     let end = label.rfind(|c: char| c.is_ascii_digit())? + 1;
-    let start = label[..end].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |i| i + 1);
+    let start = label[..end].trim_end_matches(|c: char| c.is_ascii_digit()).len();
     Some((&name[..start], &name[start..end], &name[end..]))
 }
 

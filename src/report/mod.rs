@@ -11,6 +11,7 @@ mod json;
 mod jsonl;
 mod junit;
 mod markdown;
+pub mod outlet;
 mod problems;
 mod progress;
 mod screen;

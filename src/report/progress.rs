@@ -2,12 +2,12 @@
 //! elsewhere.
 
 use super::human::changes_text;
+use super::outlet;
 use super::screen::Screen;
 use super::{Board, Document, HostEntry, Style, fold_names, printable};
 use crate::apply::{Event, HostOutcome, Status};
 use crate::plan::HostPlan;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
-use std::io::Write as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ const DRAWINGS: u8 = 20;
 trait Terminal: Sync {
     /// Columns and rows as they are now, if they can be told.
     fn size(&self) -> Option<(usize, usize)>;
-    /// Shows a text.
+    /// Shows a text that is safe already.
     fn write(&self, text: &str);
 }
 
@@ -57,8 +57,7 @@ impl Terminal for Stderr {
     }
 
     fn write(&self, text: &str) {
-        // The terminal may be gone, and the work goes on.
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        outlet::drawn(text);
     }
 }
 
@@ -90,7 +89,7 @@ pub fn last_word(text: &str) {
 }
 
 fn say(text: &str) {
-    Stderr.write(&format!("{text}\n"));
+    outlet::err(&format!("{text}\n"));
 }
 
 impl Progress {

@@ -1,6 +1,8 @@
 //! Text for the terminal on which the board is drawn: what a drawing of it comes to, in one piece, with
 //! lines that end where they end.
 
+use super::outlet::safe;
+
 /// What has not been written yet.
 #[derive(Debug, Default)]
 pub(super) struct Screen {
@@ -25,7 +27,7 @@ impl Screen {
         }
         self.begin();
         self.begun = true;
-        self.text.push_str(text);
+        self.text.push_str(&safe(text));
     }
 
     /// The line is complete.

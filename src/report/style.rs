@@ -1,5 +1,7 @@
 //! Colour, and text from hosts made harmless.
 
+use super::outlet::stamped;
+use crate::characters::is_harmless;
 use owo_colors::OwoColorize;
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
@@ -17,32 +19,41 @@ pub struct Style {
 impl Style {
     /// What is added.
     pub fn added(self, text: &str) -> String {
-        if self.color { text.green().to_string() } else { text.to_owned() }
+        self.paint(text, |t| t.green().to_string())
     }
 
     /// What is removed.
     pub fn removed(self, text: &str) -> String {
-        if self.color { text.red().to_string() } else { text.to_owned() }
+        self.paint(text, |t| t.red().to_string())
     }
 
     /// What changes or warns.
     pub fn warn(self, text: &str) -> String {
-        if self.color { text.yellow().to_string() } else { text.to_owned() }
+        self.paint(text, |t| t.yellow().to_string())
     }
 
     /// What alarms.
     pub fn alarm(self, text: &str) -> String {
-        if self.color { text.red().bold().to_string() } else { text.to_owned() }
+        self.paint(text, |t| t.red().bold().to_string())
     }
 
     /// Names and headings.
     pub fn strong(self, text: &str) -> String {
-        if self.color { text.bold().to_string() } else { text.to_owned() }
+        self.paint(text, |t| t.bold().to_string())
     }
 
     /// What only explains.
     pub fn faint(self, text: &str) -> String {
-        if self.color { text.dimmed().to_string() } else { text.to_owned() }
+        self.paint(text, |t| t.dimmed().to_string())
+    }
+
+    /// Puts a style around a text, and only that is marked as ours.
+    fn paint(self, text: &str, style: fn(&str) -> String) -> String {
+        if !self.color {
+            return text.to_owned();
+        }
+        let painted = stamped(&style("\n"));
+        painted.split_once('\n').map_or_else(|| text.to_owned(), |(begin, end)| format!("{begin}{text}{end}"))
     }
 
     /// A line of sentences, broken between words where the terminal is narrower, what follows further
@@ -67,11 +78,7 @@ const NARROWEST: usize = 40;
 /// Text with everything escaped that a terminal would obey: a host must not write on the
 /// operator's screen what it likes.
 pub fn printable(text: &str) -> String {
-    let harmless = |c: char| {
-        c == '\n'
-            || !(c.is_control()
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'))
-    };
+    let harmless = |c: char| c == '\n' || is_harmless(c);
     if text.chars().all(harmless) {
         return text.to_owned();
     }

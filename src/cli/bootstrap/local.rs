@@ -5,10 +5,10 @@ use crate::apply::{Kept, Proof};
 use crate::cli::{Code, Common, exit, setup};
 use crate::inventory::{BOOTSTRAP, Connection, Reach};
 use crate::observe::SshEnds;
+use crate::report::outlet;
 use crate::transport::host_key::{self, HostKey};
 use crate::transport::local::{address_towards, connected};
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,7 +223,5 @@ fn typed() -> UnboundedReceiver<String> {
 
 /// The terminal may be gone, and that is found elsewhere.
 fn say(text: &str) {
-    let mut stderr = std::io::stderr();
-    let _ = stderr.write_all(text.as_bytes());
-    let _ = stderr.flush();
+    outlet::err(text);
 }
