@@ -126,12 +126,13 @@ impl Host {
             .status();
     }
 
-    /// Whether anything of ours runs on it.
+    /// Whether anything of ours runs on it, less what watches the rules for some minutes after a boot.
     pub fn busy(&self) -> bool {
         for child in self.typed.borrow_mut().iter_mut() {
             let _ = child.try_wait();
         }
-        !self.processes("/kvmfw.sh ").is_empty()
+        let watches = self.processes("/kvmfw.sh boot-settle");
+        self.processes("/kvmfw.sh ").iter().any(|pid| !watches.contains(pid))
     }
 
     /// Whether somebody watches an open transaction.
