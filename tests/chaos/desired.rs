@@ -27,6 +27,19 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// One of two that differ in rules, keys and bridges; without randomness.
+    pub fn numbered(number: u64) -> Self {
+        Self {
+            cure: number % 2,
+            log: number.is_multiple_of(2),
+            port: 1000 + number,
+            arp: 1 + number,
+            keepalive: 3000 + number,
+            ageing: 100 + number,
+            bridge: number.is_multiple_of(2),
+        }
+    }
+
     /// One that differs from `from` in the rules, and maybe elsewhere.
     pub fn random(random: &mut Random, from: Option<&Self>) -> Self {
         let port = 1000 + random.below(5);

@@ -37,6 +37,15 @@ impl Host {
         let services = random.one_in(2) && Path::new("/usr/bin/systemd-run").exists();
         let lab = Lab::builder().backend(backend).shell(shell).persistent(persistent);
         let lab = lab.services(services).image(has_loop()).up();
+        Self::with(lab, services)
+    }
+
+    /// One that is like every other: nft, dash, no systemd, a disk that keeps everything.
+    pub fn plain() -> Self {
+        Self::with(Lab::builder().up(), false)
+    }
+
+    fn with(lab: Lab, services: bool) -> Self {
         let project = Project::new(&lab, &[HOST], "{}");
         let host = Self { lab, project, services, typed: RefCell::default() };
         // Rules of somebody else, which boot as well.
@@ -124,6 +133,12 @@ impl Host {
             .args(pids)
             .stderr(std::process::Stdio::null())
             .status();
+    }
+
+    /// The generation that an undo of the last apply goes back to.
+    pub fn before(&self) -> u64 {
+        let before = fs::read_to_string(self.path("/etc/kvmfw/current/before")).unwrap_or_default();
+        before.trim().parse().unwrap_or_else(|_| panic!("`{before}` is not a generation"))
     }
 
     /// Whether anything of ours runs on it, less what watches the rules for some minutes after a boot.

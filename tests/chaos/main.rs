@@ -14,6 +14,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod desired;
+mod exhaustive;
 mod fault;
 mod gate;
 mod host;
@@ -21,6 +22,7 @@ mod invariants;
 mod random;
 mod run;
 mod table;
+mod tracer;
 
 use random::Random;
 use std::collections::HashMap;
