@@ -1,6 +1,6 @@
 //! Every process that the host scripts start for an operation, struck once in each way, in turn; complete, not sampled.
 //!
-//!   EXHAUSTIVE_SHARD=I/N  only each N-th target, from the I-th on (1/60; 1/1 is all)
+//!   EXHAUSTIVE_SHARD=I/N  only each N-th target, from the I-th on (1/100; 1/1 is all)
 //!   EXHAUSTIVE_OP=NAME,…  only these operations
 //!   EXHAUSTIVE_BLOW=NAME,… only these blows (birth, end, exec, read; not stop, which costs a deadline each time)
 //!   EXHAUSTIVE_ONLY=LABEL only this process
@@ -347,7 +347,7 @@ fn chosen(variable: &str, name: &str) -> bool {
 fn shard() -> (usize, usize) {
     let whole = std::env::var_os("KVMFW_LONG").is_some();
     let text =
-        std::env::var("EXHAUSTIVE_SHARD").unwrap_or_else(|_| if whole { "1/1" } else { "1/60" }.into());
+        std::env::var("EXHAUSTIVE_SHARD").unwrap_or_else(|_| if whole { "1/1" } else { "1/100" }.into());
     let (number, of) = text.split_once('/').expect("EXHAUSTIVE_SHARD=I/N");
     (number.parse().unwrap(), of.parse().unwrap())
 }
