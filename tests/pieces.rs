@@ -259,15 +259,14 @@ fn a_run_for_which_there_is_no_room_is_refused() {
 
 /// What puts rules of others back that are taken over is whole, or there is no snapshot.
 #[test]
-#[ignore = "its pieces lack functions of network.sh"]
 fn a_way_back_that_is_cut_off_is_no_snapshot() {
     if !common::require_root() {
         return;
     }
     // The disk is full while that is written, and no more for what comes then.
     let script = format!(
-        "NONCE=x\n{LIB}\n{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && put_text $T/new/want4 ''\n\
-         for f in sysctl.keys modules devices; do put_text $T/new/$f ''; done\n\
+        "NONCE=x\n{LIB}\n{}{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && put_text $T/new/want4 ''\n\
+         for f in sysctl.keys modules devices bridges; do put_text $T/new/$f ''; done\n\
          [ \"$ROOM\" = yes ] || cat /dev/zero 2>/dev/null >/root/full\n\
          backend=none\nipt_family() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_saved() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
          foreign_goal() {{ foreign=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
@@ -276,6 +275,7 @@ fn a_way_back_that_is_cut_off_is_no_snapshot() {
         include_str!("../src/remote/adopt.sh"),
         include_str!("../src/remote/keys.sh"),
         include_str!("../src/remote/effects.sh"),
+        include_str!("../src/remote/network.sh"),
         include_str!("../src/remote/change.sh"),
     );
     assert_eq!(without_room(&format!("ROOM=yes\n{script}")), "whole 20\n".repeat(3));
