@@ -5,6 +5,7 @@
 mod common;
 
 use common::project::{Project, Run};
+use common::transaction::until;
 use common::{Backend, Lab, Shell};
 
 const HOST: &str = "kvm1";
@@ -178,7 +179,6 @@ fn the_switch_of_one_bridge_goes_back() {
 
 /// Guests that the host routes, and forwarding that is switched off: declared, taken away, of one link, of IPv6.
 #[test]
-#[ignore = "one of its two pings failed once under load; to be found out"]
 fn forwarding_ends() {
     if !common::require_root() {
         return;
@@ -198,6 +198,10 @@ fn forwarding_ends() {
         "ip route add 192.168.1.0/24 via 10.99.0.11; ip -6 route add fd00:1::/64 via fd99::b",
     ])
     .ok();
+    // Until then the host asks for no neighbour over IPv6.
+    until("duplicate address detection", || {
+        lab.host(HOST, &["ip", "-6", "-o", "addr", "show", "tentative"]).ok().is_empty()
+    });
     let pings = || [lab.guest_ping(HOST, "g0", "10.99.0.1"), lab.guest_ping(HOST, "g0", "fd99::1")];
     let told_of = |all: &str| {
         project.all(all);
