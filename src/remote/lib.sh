@@ -177,14 +177,6 @@ refuse() {
 BOOT_UNITS='sysinit.target.wants/kvmfw-early.service sysinit.target.wants/kvmfw.service multi-user.target.wants/kvmfw-bridges.service
 multi-user.target.wants/kvmfw-settle.service'
 
-# Sets followed to the folders whose links start the second stage of the boot (settle.sh) with a service that replaces
-# rules, or makes chains, when it is started again: one for each such service that is installed.
-followed() {
-	local name unit
-	followed=
-	for name in nftables netfilter-persistent iptables ip6tables networking docker libvirtd virtnetworkd; do
-		for unit in /etc/systemd/system/$name.service /usr/local/lib/systemd/system/$name.service /usr/lib/systemd/system/$name.service /lib/systemd/system/$name.service; do
-			[ ! -e "$unit" ] || { followed="$followed /etc/systemd/system/$name.service.wants"; break; }
-		done
-	done
-}
+# Services that replace rules or make chains when they are started again: each has a link that then starts the second
+# stage of the boot (settle.sh). A service that is not installed has one too, because the next package may bring it.
+FOLLOWED='nftables netfilter-persistent iptables ip6tables networking docker libvirtd virtnetworkd'

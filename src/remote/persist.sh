@@ -133,8 +133,7 @@ install_boot() {
 	# last may have been stopped before they were synced.
 	boot_files="$VAR/kvmfw.sh $dir $dir/sysinit.target.wants $dir/multi-user.target.wants"
 	for unit in $BOOT_UNITS; do boot_files="$boot_files $dir/${unit##*/}"; done
-	followed
-	boot_files="$boot_files $followed"
+	for unit in $FOLLOWED; do boot_files="$boot_files $dir/$unit.service.wants"; done
 	umask 022
 	put_units
 	set -- $?
@@ -172,7 +171,8 @@ put_units() {
 		done
 	fi
 	set --
-	for wants in $followed; do
+	for wants in $FOLLOWED; do
+		wants=$dir/$wants.service.wants
 		[ -L "$wants/kvmfw-settle.service" ] || set -- "$@" "$wants"
 	done
 	if [ $# -gt 0 ]; then

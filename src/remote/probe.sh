@@ -78,9 +78,8 @@ boot_missing() {
 		[ -s "$dir/$unit" ] || echo "$dir/$unit"
 		[ -s "$dir/$wants/$unit" ] || echo "$dir/$wants/$unit"
 	done
-	followed
-	for wants in $followed; do
-		[ -L "$wants/kvmfw-settle.service" ] || echo "$wants/kvmfw-settle.service"
+	for wants in $FOLLOWED; do
+		[ -L "$dir/$wants.service.wants/kvmfw-settle.service" ] || echo "$dir/$wants.service.wants/kvmfw-settle.service"
 	done
 	if [ -s $ETC/current/udev.rules ] && [ ! -s /etc/udev/rules.d/99-kvmfw.rules ]; then
 		echo /etc/udev/rules.d/99-kvmfw.rules

@@ -12,7 +12,6 @@ const PHYSDEV: &str =
 /// The trap first: a plain file in sysctl.d does not hold. Then what kvmfw does instead, which lasts
 /// through a rule by hand, a power cut, and a unit that loads the module at boot. And no plan loads it.
 #[test]
-#[ignore = "fails since the second stage of the boot or the network snapshot; to be found out"]
 fn the_bypass_lasts_when_the_module_comes_later() {
     if !require_machines() {
         return;
