@@ -94,7 +94,7 @@ fn whole(text: &str) -> String {
 }
 
 /// The files of a transaction that have that form; the others have one of their own, or a single line.
-const WHOLE: [&str; 17] = [
+const WHOLE: [&str; 18] = [
     "new/want4",
     "new/want6",
     "new/base/want4",
@@ -112,11 +112,8 @@ const WHOLE: [&str; 17] = [
     "new/boot.bridges",
     "new/devices",
     "new/checks",
+    "pre/bridges",
 ];
-
-fn is_whole(name: &str) -> bool {
-    WHOLE.contains(&name) || name == "pre/bridges"
-}
 
 /// What a plan wants to know beyond the facts: how the wanted rules would look, and live values.
 pub struct Question<'a> {
@@ -188,7 +185,7 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)], vlans: bool)
     let units = UNITS.iter().map(|(name, text)| (format!("units/{name}"), *text));
     let files = files.iter().map(|(name, text)| (name.clone(), &**text));
     for (name, text) in [("kvmfw.sh".to_owned(), KVMFW_SH)].into_iter().chain(units).chain(files) {
-        let text: Cow<'_, str> = if is_whole(&name) { whole(text).into() } else { text.into() };
+        let text: Cow<'_, str> = if WHOLE.contains(&&*name) { whole(text).into() } else { text.into() };
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         let _ = write!(doc, "@{mark} {name}\n{text}{newline}");
     }
