@@ -274,9 +274,7 @@ fn groups_in_braces_are_seen() {
 }
 
 /// Lines of the scripts for hosts whose programs may fail unasked, and why that decides nothing.
-const UNASKED: [(&str, &str); 17] = [
-    ("entries=$(ip -o neigh show", "an entry that is not seen stays, as a permanent one does"),
-    ("route=$(ip -o route get", "without a route there is no entry to forget"),
+const UNASKED: [(&str, &str); 15] = [
     ("routes=$(\"${IP:-ip}\" -o route show default;", "a gateway that is not seen is only set once more"),
     (
         "[ \"$(readlink $ETC/current)\" = \"$current\" ] || ! have netplan",

@@ -57,6 +57,32 @@ fn a_key_may_be_named_twice() {
     assert_eq!(differing(&between), format!("{PANIC}={other}\n"));
 }
 
+/// A confirm over entries that were not forgotten proves nothing, so an `ip` that is killed is a failure. A kernel that has
+/// no route, or no entry, is not.
+#[test]
+fn neighbours_that_cannot_be_read_are_a_failure() {
+    let told = |ip: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ssh"), "192.0.2.1 50000 192.0.2.2 22\n").unwrap();
+        in_all_shells(&format!(
+            "NONCE=x\n{}\n{}\nT={}\nip() {{\n{ip}\n}}\nif forget_neighbours; then echo forgotten; else echo failed; fi\n",
+            include_str!("../src/remote/lib.sh"),
+            include_str!("../src/remote/neighbours.sh"),
+            folder.path().display()
+        ))
+    };
+    let route = "echo '192.0.2.1 dev eth0 src 192.0.2.2 uid 0'";
+    let (show, del) = ("echo '192.0.2.1 lladdr 52:54:00:00:00:01 REACHABLE'", "echo deleted \"$*\"");
+    let ip = |route: &str, show: &str| {
+        format!("case $* in *'route get'*) {route} ;; *'neigh show'*) {show} ;; *) {del} ;; esac")
+    };
+    assert_eq!(told(&ip(route, show)), "deleted neigh del 192.0.2.1 dev eth0\nforgotten\n");
+    assert_eq!(told(&ip("return 137", show)), "failed\n");
+    assert_eq!(told(&ip(route, "return 137")), "failed\n");
+    assert_eq!(told(&ip("return 2", show)), "forgotten\n");
+    assert_eq!(told(&ip(route, ":")), "forgotten\n");
+}
+
 /// Where grep cannot be run, nobody knows what differs, and that is not "nothing".
 #[test]
 fn no_look_is_no_answer() {

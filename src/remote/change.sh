@@ -202,7 +202,7 @@ apply() {
 	error=$error$differ
 	[ -z "$error" ] || failed "$(not_kept "${error%%"$NL"*}")"
 	step neighbours
-	forget_neighbours
+	forget_neighbours || failed "the neighbour entries of the path to the controller cannot be read"
 	step applied
 	exit 0
 }
