@@ -3,7 +3,7 @@
 use super::{View, plain, say, warn};
 use crate::netfilter::{Base, Device, Packet, States, Step, TcpFlags, Test, Verdict, walk};
 use crate::problem::Warning;
-use crate::resource::iptables::{Family, PREFIX};
+use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A port that rulesets do not open by its number.
@@ -24,7 +24,7 @@ impl View<'_> {
             for (base, what) in [(Base::Input, "to"), (Base::Output, "of")] {
                 let packet = self.outside(base, message.clone());
                 dropped.extend(
-                    self.ours_decides(base, &packet).map(|step| (format!("{name} {what} the host"), step)),
+                    self.ours_drops(base, &packet).map(|step| (format!("{name} {what} the host"), step)),
                 );
             }
         }
@@ -58,7 +58,7 @@ impl View<'_> {
             physout: Device::Absent,
             ..Packet::tcp(self.family, SAMPLE_PORT, SAMPLE_PORT + 1, TcpFlags::SYN)
         };
-        let Some(step) = self.ours_decides(Base::Output, &packet) else { return };
+        let Some(step) = self.ours_drops(Base::Output, &packet) else { return };
         let message = format!(
             "{}: packets of the host to itself (lo) are dropped by {}: local services such as DNS stubs and databases fail; put \
              `-i lo -j ACCEPT` first in INPUT, and `-o lo -j ACCEPT` first in OUTPUT where that drops",
@@ -90,40 +90,6 @@ impl View<'_> {
                 warnings.push(warn("wrong-family", message, self.rule_origin(table, &chain.name, index + 1)));
             }
         }
-    }
-
-    /// A packet between the host and another machine.
-    fn outside(&self, base: Base, packet: Packet) -> Packet {
-        let (absent, physout) = (Device::Absent, Device::Absent);
-        match base {
-            Base::Output => Packet {
-                src_local: Some(true),
-                in_iface: absent.clone(),
-                out_iface: Device::Outside,
-                physin: absent,
-                physout,
-                ..packet
-            },
-            Base::Input | Base::Forward => Packet {
-                dst_local: Some(true),
-                in_iface: Device::Outside,
-                out_iface: absent,
-                physout,
-                ..packet
-            },
-        }
-    }
-
-    /// What of ours drops a packet for certain.
-    fn ours_decides(&self, base: Base, packet: &Packet) -> Option<Step> {
-        let found = walk(&self.after, &self.around, base, packet);
-        let step = found.decided_by.filter(|_| found.verdict == Verdict::Drop)?;
-        let declared = self.desired.rules.get(&self.family)?.tables.get(&*step.table)?;
-        let ours = match step.index {
-            Some(_) => step.chain.starts_with(PREFIX),
-            None => declared.policies.contains_key(&*step.chain),
-        };
-        ours.then_some(step)
     }
 
     /// Whether the host has, or gets, an IPv6 address that others reach. Without a host it is taken to have one.

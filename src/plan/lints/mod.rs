@@ -25,7 +25,7 @@ pub use order::writer;
 use super::rules::{RulesPlan, as_written, origins};
 use super::{HostAfter, HostPlan, Record, Risk, forecast};
 use crate::desired::Desired;
-use crate::netfilter::{Ruleset, Step, Surroundings};
+use crate::netfilter::{Base, Device, Packet, Ruleset, Step, Surroundings, Verdict, walk};
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
@@ -143,6 +143,40 @@ impl<'a> View<'a> {
         let (before, after) = (Ruleset::new(live), Ruleset::new(predicted));
         let around = observed.map(forecast::surroundings).unwrap_or_default();
         Self { family, desired, observed, live, predicted, before, after, was, will_be, around, drift: false }
+    }
+
+    /// A packet between the host and another machine.
+    fn outside(&self, base: Base, packet: Packet) -> Packet {
+        let (absent, physout) = (Device::Absent, Device::Absent);
+        match base {
+            Base::Output => Packet {
+                src_local: Some(true),
+                in_iface: absent.clone(),
+                out_iface: Device::Outside,
+                physin: absent,
+                physout,
+                ..packet
+            },
+            Base::Input | Base::Forward => Packet {
+                dst_local: Some(true),
+                in_iface: Device::Outside,
+                out_iface: absent,
+                physout,
+                ..packet
+            },
+        }
+    }
+
+    /// The step of ours that drops a packet for certain.
+    fn ours_drops(&self, base: Base, packet: &Packet) -> Option<Step> {
+        let found = walk(&self.after, &self.around, base, packet);
+        let step = found.decided_by.filter(|_| found.verdict == Verdict::Drop)?;
+        let declared = self.desired.rules.get(&self.family)?.tables.get(&*step.table)?;
+        let ours = match step.index {
+            Some(_) => step.chain.starts_with(PREFIX),
+            None => declared.policies.contains_key(&*step.chain),
+        };
+        ours.then_some(step)
     }
 
     /// Where the step that decides was declared; of others' rules nothing is known.
