@@ -168,7 +168,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     let refusal = refusal(desired, observed, options, &sysctl)
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))
         .or_else(|| adoption.refusal.clone())
-        .or_else(|| key_effects::judge(desired, observed, &sysctl, &mut plan));
+        .or_else(|| key_effects::judge(desired, observed, &record, &sysctl, &mut plan));
     lints::judge(desired, observed, &record, &rules, &mut plan);
     let refusal = refusal.or_else(|| risky(&plan, options));
     plan.verdict = match refusal {

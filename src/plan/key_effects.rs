@@ -1,9 +1,9 @@
 //! What sysctl keys do beside having a value: one table, and what a plan that writes them says or refuses.
 
 use super::sysctl::SysctlPlan;
-use super::{HostPlan, Refusal, Risk};
+use super::{HostAfter, HostPlan, Record, Refusal, Risk};
 use crate::desired::Desired;
-use crate::observe::{Link, Live, Observed};
+use crate::observe::{Link, Observed};
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
 use crate::resource::sysctl::Key;
@@ -109,7 +109,7 @@ pub(super) fn stays(key: &Key, from: &str, to: &str) -> bool {
 struct Write<'a> {
     key: Key,
     value: &'a str,
-    live: Option<&'a str>,
+    live: Option<String>,
     origin: Option<Origin>,
 }
 
@@ -125,39 +125,27 @@ pub(super) fn asks(path: &str) -> Option<&'static str> {
 pub(super) fn judge(
     desired: &Desired,
     observed: &Observed,
+    record: &Record,
     sysctl: &SysctlPlan,
     plan: &mut HostPlan,
 ) -> Option<Refusal> {
+    let will_be = HostAfter::planned(desired, observed, record);
     let entries = || desired.sysctl.values().flat_map(|file| &file.entries);
     let mut refusal = None;
     for (path, value) in sysctl.open.iter().chain(&sysctl.close).filter_map(|line| line.split_once('=')) {
         let Ok(key) = Key::parse(path) else { continue };
         let origin = entries().find(|entry| entry.key == key).map(|entry| entry.origin.clone());
-        let live = live(observed, path);
+        let live = will_be.live_key(path);
         let write = Write { key, value, live, origin };
         for effect in effects(path) {
             if let Effect::Limits(what) = effect {
-                refusal = refusal.or_else(|| write.exhausts(what, desired, observed));
+                refusal = refusal.or_else(|| write.exhausts(what, observed, &will_be));
             } else {
-                write.says(effect, desired, observed, plan);
+                write.says(effect, observed, &will_be, plan);
             }
         }
     }
     refusal
-}
-
-fn live<'a>(observed: &'a Observed, path: &str) -> Option<&'a str> {
-    match observed.sysctl.get(path) {
-        Some(Live::Value(value)) => Some(value.trim()),
-        _ => None,
-    }
-}
-
-/// What a key will be: declared, else as it is.
-fn will_be<'a>(desired: &'a Desired, observed: &'a Observed, path: &str) -> Option<&'a str> {
-    let mut entries = desired.sysctl.values().flat_map(|file| &file.entries);
-    let declared = entries.find(|entry| entry.key.path() == path).map(|entry| entry.value.trim());
-    declared.or_else(|| live(observed, path))
 }
 
 impl Write<'_> {
@@ -166,9 +154,9 @@ impl Write<'_> {
         self.key.path().split('/').nth(3).unwrap_or_default()
     }
 
-    fn says(&self, effect: Effect, desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
+    fn says(&self, effect: Effect, observed: &Observed, will_be: &HostAfter<'_>, plan: &mut HostPlan) {
         let (key, value) = (&self.key, self.value);
-        let back = self.live.unwrap_or_default();
+        let back = self.live.as_deref().unwrap_or_default();
         match effect {
             Effect::Rises | Effect::Falls | Effect::Sticks(_) if stays(key, value, back) => {
                 let text = format!(
@@ -185,14 +173,14 @@ impl Write<'_> {
             }
             Effect::StopsIpv6 if value != "0" && self.link() != "default" => self.stops_ipv6(observed, plan),
             Effect::Forwards if value != "0" => {
-                let gone = self.by_advertisement(desired, observed);
+                let gone = self.by_advertisement(observed, will_be);
                 self.lockout(
                     plan,
                     gone.map(|link| format!("the IPv6 default route by {link}, which SSH takes")),
                 );
             }
             Effect::Advertised if value == "0" => {
-                let gone = self.not_renewed(observed);
+                let gone = self.not_renewed(observed, will_be);
                 self.lockout(plan, gone);
             }
             Effect::HidesAddresses if value == "8" => {
@@ -228,20 +216,21 @@ impl Write<'_> {
     }
 
     /// The link by which SSH answers on a route that forwarding takes away.
-    fn by_advertisement<'a>(&self, desired: &Desired, observed: &'a Observed) -> Option<&'a str> {
+    fn by_advertisement<'a>(&self, observed: &'a Observed, will_be: &HostAfter<'_>) -> Option<&'a str> {
         let link = advertised_route(observed)?;
         let own = self.link() == "all" || self.link() == link;
-        let accepts = will_be(desired, observed, &format!("net/ipv6/conf/{link}/accept_ra"));
+        let accepts = will_be.key(&format!("net/ipv6/conf/{link}/accept_ra"));
         // 0: not the kernel took the advertisement, but a program, and its routes stay.
-        (own && accepts.is_some_and(|value| value == "1") && self.live == Some("0")).then_some(link)
+        (own && accepts.is_some_and(|(value, _)| value == "1") && self.live.as_deref() == Some("0"))
+            .then_some(link)
     }
 
     /// What SSH rests on that routers announce, and that runs out.
-    fn not_renewed(&self, observed: &Observed) -> Option<String> {
+    fn not_renewed(&self, observed: &Observed, will_be: &HostAfter<'_>) -> Option<String> {
         let ssh = observed.facts.ssh.as_ref().filter(|ssh| !ssh.server.is_ipv4())?;
         let server = ssh.server.to_string();
         let link = holder(observed, &server).filter(|link| link.name == self.link())?;
-        if live(observed, &format!("net/ipv6/conf/{}/accept_ra", link.name)) == Some("0") {
+        if will_be.live_key(&format!("net/ipv6/conf/{}/accept_ra", link.name)).as_deref() == Some("0") {
             return None;
         }
         let address = link.addresses.iter().any(|a| a.local == server && a.dynamic);
@@ -272,7 +261,7 @@ impl Write<'_> {
     }
 
     /// Why the host could not go on with a limit.
-    fn exhausts(&self, what: Use, desired: &Desired, observed: &Observed) -> Option<Refusal> {
+    fn exhausts(&self, what: Use, observed: &Observed, will_be: &HostAfter<'_>) -> Option<Refusal> {
         let (key, value) = (&self.key, self.value);
         let number: u64 = value.parse().ok()?;
         let refused = |why: String| {
@@ -288,10 +277,10 @@ impl Write<'_> {
             Use::AtLeast(_) => return None,
             Use::Threads => (observed.facts.threads?, 1024, "threads run"),
             Use::Files => {
-                let used = live(observed, "fs/file-nr")?.split_whitespace().next()?.parse().ok()?;
+                let used = will_be.live_key("fs/file-nr")?.split_whitespace().next()?.parse().ok()?;
                 (used, 4096, "files are open")
             }
-            Use::Memory => return memory_short(desired, observed).and_then(refused),
+            Use::Memory => return memory_short(will_be).and_then(refused),
         };
         let least = used + used / 10 + spare;
         if number >= least {
@@ -307,13 +296,13 @@ impl Write<'_> {
 const SPARE_MEMORY: u64 = 256 * 1024;
 
 /// Why memory is short when only so much of it is promised.
-fn memory_short(desired: &Desired, observed: &Observed) -> Option<String> {
-    let number = |path: &str| will_be(desired, observed, path)?.parse::<u64>().ok();
+fn memory_short(will_be: &HostAfter<'_>) -> Option<String> {
+    let number = |path: &str| will_be.key(path)?.0.parse::<u64>().ok();
     if number("vm/overcommit_memory")? != 2 {
         return None;
     }
     let memory = |name: &str| {
-        let text = live(observed, &format!("meminfo/{name}"))?;
+        let text = will_be.live_key(&format!("meminfo/{name}"))?;
         text.split_whitespace().next()?.parse::<u64>().ok()
     };
     let swap = memory("SwapTotal").unwrap_or(0);
