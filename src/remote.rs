@@ -15,6 +15,7 @@ const LOOK: &str = concat!(
     include_str!("remote/others.sh"),
     include_str!("remote/probe.sh"),
 );
+const OVER: &str = include_str!("remote/over.sh");
 const UPLOAD: &str = include_str!("remote/upload.sh");
 const TARGET: &str = include_str!("remote/target.sh");
 const HISTORY: &str = include_str!("remote/history.sh");
@@ -221,6 +222,11 @@ pub fn console(nonce: &Nonce, command: &str, reason: &str) -> String {
 /// The document that asks what came of every transaction, and for the record of each generation.
 pub fn history(nonce: &Nonce) -> String {
     format!("NONCE='{}'\n{LIB}{HISTORY}history </dev/null\n", nonce.as_str())
+}
+
+/// A document that prints line `mark`, behind an empty one, as the last thing it does.
+pub fn ending_with(mark: &str, document: &str) -> String {
+    format!("OVER='{mark}'\n{OVER}{document}")
 }
 
 /// The document that asks which generation an undo goes to: the one before a run's, or by number.

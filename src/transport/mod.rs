@@ -84,10 +84,8 @@ struct Script {
 impl Script {
     fn new(document: &str) -> Result<Self, TransportError> {
         let hex = remote::random_hex(12).map_err(|e| TransportError::Here(e.to_string()))?;
-        let text = format!(
-            "OVER='kvmfw-over-{hex}' CLEAN=$$\nexport OVER CLEAN\ntrap 'printf \"\\n%s\\n\" \"$OVER\"' EXIT\n{document}"
-        );
-        Ok(Self { text, end: format!("\nkvmfw-over-{hex}\n") })
+        let mark = format!("kvmfw-over-{hex}");
+        Ok(Self { text: remote::ending_with(&mark, document), end: format!("\n{mark}\n") })
     }
 }
 
