@@ -16,7 +16,7 @@
  *   stop   SIGSTOP before it does anything
  *
  * LOG gets a line `birth LABEL`, `exec LABEL COMMAND LINE`, `read LABEL` (the first of kvmfw's files that a process
- * read; only with mode `reads`), and `struck LABEL PID`. SIGTERM ends the tracer; what it followed runs on.
+ * read; only with mode `reads`), and `struck LABEL PID`. Whoever ends the tracer lets what it followed run on.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -207,15 +207,12 @@ static void called(pid_t pid)
 	}
 }
 
-static void ended(int sig) { (void)sig; _exit(0); }
-
 int main(int argc, char **argv)
 {
 	if (argc < 6) return 2;
 	log_file = fopen(argv[1], "w");
 	mode = argv[2], target = argv[3];
 	reads = !strcmp(mode, "reads");
-	signal(SIGTERM, ended);
 	long options = PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD;
 	pid_t first;
 	own = !strcmp(argv[4], "--");
@@ -233,21 +230,16 @@ int main(int argc, char **argv)
 	if (own) kill(first, SIGCONT);
 	proc_of(first)->placed = 1;
 	tell("ready", "-", NULL);
-	int result = 0;
 	for (;;) {
 		int status;
 		pid_t pid = waitpid(-1, &status, __WALL);
-		if (pid < 0) return errno == ECHILD ? result : 4;
+		if (pid < 0) return errno == ECHILD ? 0 : 4;
 		struct proc *proc = proc_of(pid);
 		if (WIFEXITED(status) || WIFSIGNALED(status)) {
-			if (own && pid == first) {
-				result = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-				tell("result", "-", NULL);
-			}
 			free(proc->label);
 			free(proc);
 			procs[pid] = NULL;
-			if (own && pid == first) return result;
+			if (own && pid == first) return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 			continue;
 		}
 		int sig = WSTOPSIG(status), event = status >> 16;
