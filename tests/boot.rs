@@ -266,8 +266,13 @@ fn an_open_transaction_is_left_alone() {
     project.all(&held(81));
     let mut child = start(&lab, &project, &[]);
     let folder = marked(&lab, HOST, "applied", None);
-    // Longer than it takes to look again.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    // Between two looks of the second stage stands a `sleep` of its own.
+    let pause = "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' <$p/cmdline) in *boot-settle*) cat $p/task/*/children; esac; done 2>/dev/null";
+    let mut pauses = std::collections::BTreeSet::new();
+    until("the second stage looks three times", || {
+        pauses.extend(on_host(&lab, pause).split_whitespace().map(str::to_owned));
+        pauses.len() > 3
+    });
     assert!(on_host(&lab, "iptables-save").contains("--dport 81 "), "taken back while it was open");
     on_host(&lab, "touch /run/go");
     assert_eq!(ended(&folder), "committed");
