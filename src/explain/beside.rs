@@ -117,7 +117,7 @@ fn bridged(scene: &Scene<'_>, bridge: &str, packet: &Packet) -> Vec<Beside> {
     if let Some(to) = to {
         if to.name == from.name && !flag(from, "hairpin") {
             found.push(Beside::Drops(format!(
-                "hairpin is off at port {}: no frame goes back by it",
+                "hairpin mode is off at port {}, so the bridge sends no frame back through it",
                 from.name
             )));
         }

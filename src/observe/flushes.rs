@@ -1,5 +1,5 @@
-//! Lines of scripts, units and network files that take the rules of others away: a restore without `--noflush`, a flush,
-//! a firewall that loads its own.
+//! Lines of scripts, units and network files that remove rules which other programs loaded: a restore without
+//! `--noflush`, a flush, a firewall that loads its own rules.
 
 /// Chains that the kernel has in some table.
 const BUILT_IN: [&str; 5] = ["INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"];

@@ -40,7 +40,7 @@ impl Network {
         self.files.iter().filter(|f| f.path.contains("/system-connections/"))
     }
 
-    /// What a profile sets, and the lines of others that need it to be in effect: they name it by its UUID.
+    /// Settings of a profile, and lines of other profiles that refer to it by its UUID.
     fn profile_settings(&self, profile: Option<&File>) -> Vec<Setting> {
         let Some(profile) = profile else { return Vec::new() };
         let mut block = 0;
