@@ -4,9 +4,9 @@
 mod common;
 
 use common::project::Project;
-use common::transaction::until;
-use common::transaction::{ended, held, marked, start, wrap};
+use common::transaction::{ended, held, marked, newest, until, wrap};
 use common::{Backend, Lab, Shell};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -264,14 +264,19 @@ fn an_open_transaction_is_left_alone() {
     lab.power_cut(HOST);
     lab.boot(HOST);
     project.all(&held(81));
-    let mut child = start(&lab, &project, &[]);
-    let folder = marked(&lab, HOST, "applied", None);
-    // Between two looks of the second stage stands a `sleep` of its own.
-    let pause = "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' <$p/cmdline) in *boot-settle*) cat $p/task/*/children; esac; done 2>/dev/null";
-    let mut pauses = std::collections::BTreeSet::new();
+    let earlier = newest(&lab, HOST);
+    let args = ["apply", "-y", "--apply-timeout", "30s", "--confirm-timeout", "60s"];
+    let mut child = project.spawn(&lab, &args);
+    let folder = marked(&lab, HOST, "applied", earlier.as_ref());
+    // Between two looks of the second stage stands a `sleep`.
+    let pauses = "for p in /proc/[0-9]*; do
+        case $(tr '\\0' ' ' <$p/cmdline) in *'kvmfw.sh boot-settle'*) ;; *) continue ;; esac
+        for c in $(cat $p/task/*/children); do case $(cat /proc/$c/comm) in sleep) echo $c ;; esac; done
+    done 2>/dev/null";
+    let mut seen = BTreeSet::new();
     until("the second stage looks three times", || {
-        pauses.extend(on_host(&lab, pause).split_whitespace().map(str::to_owned));
-        pauses.len() > 3
+        seen.extend(on_host(&lab, pauses).split_whitespace().map(str::to_owned));
+        seen.len() > 3
     });
     assert!(on_host(&lab, "iptables-save").contains("--dport 81 "), "taken back while it was open");
     on_host(&lab, "touch /run/go");

@@ -6,6 +6,7 @@ mod common;
 
 use common::Lab;
 use common::project::Project;
+use common::transaction::until;
 
 const HOST: &str = "kvm1";
 
@@ -232,8 +233,9 @@ fn what_a_bridge_decides() {
         {
             continue;
         }
-        // A bridge that was down learns anew.
-        common::transaction::until("guests reach each other", &ping);
+        // A bridge that was down learns anew, and the kernel reports its carrier up to a second later.
+        until("guests reach each other", &ping);
+        until("the bridge is up", || stage.host("cat /sys/class/net/br123/operstate").trim() == "up");
         stage.measure(&case, passes);
     }
     let told = stage.told(&["--from", "vnet0", "--to", "vnet0/icmp"]);
