@@ -47,6 +47,31 @@ fn files(kept: &BTreeMap<String, String>) -> String {
     kept.iter().map(one).collect()
 }
 
+/// A bridge without VLANs and numbers of its own.
+fn simple_bridge() -> Bridge {
+    Bridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() }
+}
+
+/// A bridge that kvmfw makes, and to which the address and the default route of eth0 move.
+fn moved<'a>(bridge: &'a Bridge, before: &'a BTreeMap<String, String>) -> AtBoot<'a> {
+    AtBoot {
+        bridge,
+        created: true,
+        ports: bridge.ports.iter().collect(),
+        mac: None,
+        addresses: vec![plain("10.0.0.2/24")],
+        gateways: vec![near("10.0.0.1")],
+        vlans: bridge.vlans_by_port(),
+        moved_from: ["eth0".to_owned()].into(),
+        files_before: before,
+    }
+}
+
+/// A file as the probe tells its lines.
+fn numbered(text: &str) -> String {
+    text.lines().zip(1..).map(|(line, number)| format!("{number}:{line}\n")).collect()
+}
+
 fn near(gateway: &str) -> GatewayAtBoot {
     GatewayAtBoot { address: gateway.parse().unwrap(), onlink: false }
 }
@@ -58,19 +83,14 @@ fn plain(text: &str) -> AddressAtBoot {
 /// What a host of a hosting provider has: an address of its own, and a gateway elsewhere.
 #[test]
 fn gateways_on_the_link_peers_and_labels() {
-    let bridge = Bridge { mtu: None, ageing: None, vlan_filtering: None, vlans: Vec::new(), ..bridge() };
+    let bridge = simple_bridge();
     let before = BTreeMap::new();
     let gateway = |text: &str| GatewayAtBoot { address: text.parse().unwrap(), onlink: true };
     let at_boot = |addresses| AtBoot {
-        bridge: &bridge,
-        created: true,
-        ports: bridge.ports.iter().collect(),
-        mac: None,
         addresses,
         gateways: vec![gateway("203.0.113.193"), gateway("2001:db8::1")],
-        vlans: bridge.vlans_by_port(),
         moved_from: BTreeSet::new(),
-        files_before: &before,
+        ..moved(&bridge, &before)
     };
     let plain = at_boot(["203.0.113.250/32", "2001:db8:1::2/128"].map(plain).into());
     let (link, networkd) = owner(
@@ -125,15 +145,9 @@ fn each_in_its_own_format() {
     let bridge = bridge();
     let before = BTreeMap::new();
     let at_boot = AtBoot {
-        bridge: &bridge,
-        created: true,
-        ports: bridge.ports.iter().collect(),
         mac: Some("02:00:00:00:00:10".to_owned()),
         addresses: ["10.0.0.2/24", "fd00::2/64"].map(plain).into(),
-        gateways: vec![GatewayAtBoot { address: "10.0.0.1".parse().unwrap(), onlink: false }],
-        vlans: bridge.vlans_by_port(),
-        moved_from: ["eth0".to_owned()].into(),
-        files_before: &before,
+        ..moved(&bridge, &before)
     };
     let (link, networkd) = owner(
         ">/etc/systemd/network/10-x.network\n3:[Network]\n4:DNS=10.0.0.1\n>/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n\
@@ -155,22 +169,12 @@ fn each_in_its_own_format() {
 
 /// What `bridge` makes of a file of systemd-networkd for its port eth0, which has 10.0.0.2/24 and a default route.
 fn networkd_with(settings: &str, moves: bool, drop_in: &str) -> Result<String, Refused> {
-    let bridge = Bridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() };
+    let bridge = simple_bridge();
     let before = BTreeMap::new();
-    let at_boot = AtBoot {
-        bridge: &bridge,
-        created: true,
-        ports: bridge.ports.iter().collect(),
-        mac: None,
-        addresses: if moves { vec![plain("10.0.0.2/24")] } else { Vec::new() },
-        gateways: if moves { vec![near("10.0.0.1")] } else { Vec::new() },
-        vlans: bridge.vlans_by_port(),
-        moved_from: moves.then(|| "eth0".to_owned()).into_iter().collect(),
-        files_before: &before,
-    };
-    let numbered = |text: &str| -> String {
-        text.lines().zip(1..).map(|(line, number)| format!("{number}:{line}\n")).collect()
-    };
+    let mut at_boot = moved(&bridge, &before);
+    if !moves {
+        (at_boot.addresses, at_boot.gateways, at_boot.moved_from) = Default::default();
+    }
     let (link, owner) = owner(&format!(
         ">/etc/systemd/network/10-x.network\n{}>/etc/systemd/network/10-x.network.d/more.conf\n{}\
          >/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n3:NETWORK_FILE=/etc/systemd/network/10-x.network\n",
@@ -257,18 +261,8 @@ fn what_was_carried_outlives_a_source_that_is_not_found() {
         )
     };
     let before = BTreeMap::from([file("br9", of_bridge), file("eth0", of_port)]);
-    let bridge = Bridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() };
-    let at_boot = AtBoot {
-        bridge: &bridge,
-        created: true,
-        ports: bridge.ports.iter().collect(),
-        mac: None,
-        addresses: vec![plain("10.0.0.2/24")],
-        gateways: vec![near("10.0.0.1")],
-        vlans: bridge.vlans_by_port(),
-        moved_from: ["eth0".to_owned()].into(),
-        files_before: &before,
-    };
+    let bridge = simple_bridge();
+    let at_boot = moved(&bridge, &before);
     let ours = "/etc/systemd/network/00-kvmfw-eth0.network";
     let (link, owner) =
         owner(&format!(">/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n3:NETWORK_FILE={ours}\n"));
@@ -282,22 +276,9 @@ fn what_was_carried_outlives_a_source_that_is_not_found() {
 #[test]
 fn settings_of_a_profile_find_a_home() {
     let make = |profile: &str, other: &str| {
-        let bridge = Bridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() };
+        let bridge = simple_bridge();
         let before = BTreeMap::new();
-        let at_boot = AtBoot {
-            bridge: &bridge,
-            created: true,
-            ports: bridge.ports.iter().collect(),
-            mac: None,
-            addresses: vec![plain("10.0.0.2/24")],
-            gateways: vec![near("10.0.0.1")],
-            vlans: bridge.vlans_by_port(),
-            moved_from: ["eth0".to_owned()].into(),
-            files_before: &before,
-        };
-        let numbered = |text: &str| -> String {
-            text.lines().zip(1..).map(|(line, number)| format!("{number}:{line}\n")).collect()
-        };
+        let at_boot = moved(&bridge, &before);
         let (link, owner) = owner(&format!(
             ">/etc/NetworkManager/system-connections/x.nmconnection\n{}\
              >/etc/NetworkManager/system-connections/y.nmconnection\n{}\
