@@ -54,17 +54,15 @@ unlink_file() {
 	fi
 }
 
+# Nothing of ours in /etc any more. Fails where something may be left; it can be done again.
 link_files_none() {
 	local file
 	for file in /etc/sysctl.d/*.conf; do
 		[ -L "$file" ] || continue
 		target=$(readlink "$file") || return 1
-		case $target in "$ETC"/*) unlink_file "$file" ;; esac
+		case $target in "$ETC"/*) unlink_file "$file" || return 1 ;; esac
 	done
-	rm -f /etc/udev/rules.d/99-kvmfw.rules
-	remove_boot
-	rm -rf $ETC
-	link_network
+	rm -f /etc/udev/rules.d/99-kvmfw.rules && remove_boot && rm -rf $ETC && link_network
 }
 
 

@@ -451,7 +451,7 @@ undo() {
 	if [ "$to" = 0 ]; then
 		for family in 4 6; do ipt_family $family && tidy_tables $family $VAR/original/tables$family; done
 		rm -f $ETC/current
-		link_files_none
+		link_files_none || link_files_none || say "not all of the files in /etc could be removed: look for kvmfw in /etc/systemd/system and /etc/sysctl.d"
 		vanish
 		echo "back at the state before kvmfw"
 		return

@@ -29,8 +29,7 @@ persist() {
 		for family in 4 6; do
 			ipt_family $family && tidy_tables $family $VAR/original/tables$family
 		done
-		rm -f $ETC/current
-		link_files_none
+		rm -f $ETC/current && link_files_none
 		return
 	fi
 	first_line "$T/generation"
@@ -185,19 +184,21 @@ put_units() {
 	return 0
 }
 
+# Fails where something of it may be left; it can be done again.
 remove_boot() {
-	local dir=/etc/systemd/system removed=0 wants unit
+	local dir=/etc/systemd/system removed=0 wants
 	stop_units
-	for wants in $BOOT_UNITS; do
-		unit=${wants##*/} wants=${wants%/*}
-		rm -f "$dir/$unit" "$dir/$wants/$unit" || removed=1
-		rmdir "$dir/$wants" 2>/dev/null
+	set --
+	for wants in $BOOT_UNITS; do set -- "$@" "$dir/${wants##*/}" "$dir/$wants"; done
+	for wants in "$dir"/*.service.wants/kvmfw-settle.service; do set -- "$@" "$wants"; done
+	rm -f "$@" || removed=1
+	set -- $dir/sysinit.target.wants $dir/multi-user.target.wants
+	for wants in $FOLLOWED; do
+		[ ! -d "$dir/$wants.service.wants" ] || set -- "$@" "$dir/$wants.service.wants"
 	done
-	for wants in "$dir"/*.service.wants/kvmfw-settle.service; do
-		[ -L "$wants" ] || continue
-		rm -f "$wants" || removed=1
-		rmdir "${wants%/*}" 2>/dev/null
-	done
+	rmdir "$@" 2>/dev/null
+	# 1: a folder that others use stays.
+	[ $? -le 1 ] || removed=1
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	return $removed
 }
