@@ -1,5 +1,6 @@
 //! What sysctl keys do beside having a value: one table, and what a plan that writes them says or refuses.
 
+use super::lints::answers_by_advertisement;
 use super::sysctl::SysctlPlan;
 use super::{HostAfter, HostPlan, Record, Refusal, Risk};
 use crate::desired::Desired;
@@ -327,18 +328,11 @@ fn holder<'a>(observed: &'a Observed, address: &str) -> Option<&'a Link> {
     observed.links.by_name.values().find(|link| link.addresses.iter().any(|a| a.local == address))
 }
 
-/// The link of the default route by router advertisement, where answers of SSH take that.
+/// The link of the route by router advertisement by which SSH is answered.
 fn advertised_route(observed: &Observed) -> Option<&str> {
-    let ssh = observed.facts.ssh.as_ref().filter(|ssh| !ssh.server.is_ipv4())?;
-    let near = observed.links.by_name.values().flat_map(|link| &link.addresses).any(|a| {
-        format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>().is_ok_and(|net| net.contains(&ssh.client))
-    });
-    let mut defaults = observed.links.routes.iter().filter(|route| route.dst == "::/0" && route.is_default());
-    let ra = |words: &[String]| words.windows(2).any(|pair| pair[0] == "proto" && pair[1] == "ra");
-    // Another default route would still be there.
-    let all = defaults.clone().all(|route| ra(&route.words));
-    let first = defaults.next().filter(|_| all && !near)?;
-    first.hops.first().map(|hop| hop.dev.as_str())
+    let ssh = observed.facts.ssh.as_ref()?;
+    let mut names = observed.links.by_name.keys().map(String::as_str);
+    names.find(|name| answers_by_advertisement(observed, ssh.client, name))
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl View<'_> {
 }
 
 /// Whether the answers to a client leave by a route of a router advertisement on this link: its longest match is one.
-fn answers_by_advertisement(observed: &Observed, client: IpAddr, link: &str) -> bool {
+pub(in crate::plan) fn answers_by_advertisement(observed: &Observed, client: IpAddr, link: &str) -> bool {
     let on_link = observed.links.by_name.values().flat_map(|link| &link.addresses).any(|a| {
         let net = format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>();
         !a.noprefixroute && net.is_ok_and(|net| net.contains(&client))

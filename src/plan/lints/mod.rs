@@ -20,6 +20,7 @@ mod sockets;
 mod tunnel;
 
 pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
+pub(super) use expiring::answers_by_advertisement;
 pub use order::writer;
 
 use super::rules::{RulesPlan, as_written, origins};
