@@ -183,7 +183,6 @@ NETWORK_AWK='
 	part == "again" { again = 1; if (/^touched\|/) touched[substr($0, 9)]; next }
 	part == "forward" {
 		if (/^link (add name|del dev) / || /^link set dev [^ ]* address /) pinned[$4]
-		if (/^link add name / || /^link del dev /) pinned[$4]
 		if (/^route /) { routed[4 " " $3]; routed[6 " " $3] }
 		next
 	}
@@ -232,7 +231,7 @@ NETWORK_BACK_AWK='
 		return int(number(a[1]) / size) == int(number(b[1]) / size)
 	}
 	function add(kind, line) { todo[kind] = todo[kind] "do " line "\n" }
-	function lose(kind, key,   n, w, i) {
+	function lose(kind, key) {
 		print "lost " command[key]
 		add(kind, command[key])
 		if (second[key] != "") add(kind, second[key])
