@@ -179,6 +179,7 @@ watch() {
 		fi
 		[ -e "$T/go" ] || return 0
 		if ! arm; then
+			clear_away
 			close_txn "released: could not arm, nothing was touched"
 			return 1
 		fi
@@ -223,7 +224,7 @@ arm() {
 	boot_id
 	limit apply
 	echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$limit" &&
-		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open; return 1; }
+		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open "$T/armed"; return 1; }
 	echo armed >&5
 	{
 		if setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$T/log" 2>"$T/error"; then

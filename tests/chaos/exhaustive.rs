@@ -364,6 +364,10 @@ fn strike_all(operation: Operation, seen: &Mutex<Vec<String>>) -> usize {
         .filter(|t| std::env::var("EXHAUSTIVE_ONLY").map_or(true, |only| only == t.label))
         .collect();
     common::tell(&format!("{operation}: {} targets", targets.len()));
+    if std::env::var_os("EXHAUSTIVE_LIST").is_some() {
+        let line = |t: &Target| format!("{t} ({})", record.program(&t.label).unwrap_or("a subshell"));
+        common::tell(&targets.iter().map(line).collect::<Vec<_>>().join("\n"));
+    }
     let mut struck = 0;
     for (n, target) in targets.iter().enumerate().filter(|(n, _)| n % of == number - 1) {
         let begun = Instant::now();

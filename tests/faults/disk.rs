@@ -28,6 +28,26 @@ fn t40_a_full_disk_is_refused_before_anything_is_armed() {
     project.apply(&lab, &[]).expect(0);
 }
 
+/// A disk that fails at the last write before the change: the host keeps nothing of the attempt.
+#[test]
+fn t40_a_disk_that_fails_while_it_arms() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(
+        &lab,
+        "cp /usr/bin/sync /run/sync.real && printf '#!/bin/sh\\ncase \"$*\" in *boot_id*) exit 1 ;; esac\\nexec /run/sync.real \"$@\"\\n' >/run/sync && chmod 755 /run/sync && mount --bind /run/sync /usr/bin/sync",
+    );
+    let project = Project::new(&lab, &[HOST], &opened(80));
+    let before = lab.dump_without(HOST, &["/var/lib/kvmfw", "/run"]);
+    let run = project.apply(&lab, &["--format", "json"]).expect(4);
+    assert_eq!(run.json()["hosts"][0]["status"], "failed", "{}", run.stdout);
+    same(&before, &lab.dump_without(HOST, &["/var/lib/kvmfw", "/run"]), "after the attempt");
+    on_host(&lab, "umount /usr/bin/sync");
+    project.apply(&lab, &[]).expect(0);
+}
+
 /// From now on `command` makes writing impossible; then nobody commits, and the host goes back.
 fn unwritable(command: &str) {
     if !common::require_root() {
