@@ -452,3 +452,59 @@ fn a_table_that_does_not_load_keeps_no_other_out() {
     until("the record of it", || !lab.disk(HOST, "/var/lib/kvmfw/boot.failed").exists());
     settled(&lab, &project);
 }
+
+/// The administrator's own rules in a chain that Docker makes: loaded before it is there, in it as soon as it is, put back
+/// after a flush, and gone with an undo that leaves the chain as it was.
+#[test]
+fn rules_of_docker_user_wait_for_the_chain() {
+    if !common::require_root() {
+        return;
+    }
+    let rules = "iptables:\n  filter:\n    DOCKER-USER:\n      rules: |\n        -s 10.9.9.0/24 -j RETURN\n        \
+                 -i eth1 -p tcp --dport 8080 -j DROP\n";
+    let docker = "iptables -w -N DOCKER-USER; iptables -w -A DOCKER-USER -j RETURN; iptables -w -I FORWARD -j DOCKER-USER";
+    let remove =
+        "iptables -w -D FORWARD -j DOCKER-USER; iptables -w -F DOCKER-USER; iptables -w -X DOCKER-USER";
+    let hook =
+        "-A DOCKER-USER -m comment --comment \"kvmfw:hook\" -j KVMFW-DOCKER-USER\n-A DOCKER-USER -j RETURN\n";
+    for (backend, shell) in [(Backend::Nft, Shell::Dash), (Backend::Legacy, Shell::Busybox)] {
+        let lab = Lab::builder().backend(backend).shell(shell).guests(false).up();
+        let project = Project::new(&lab, &[HOST], rules);
+        let save = || on_host(&lab, "iptables-save");
+        let waits = || {
+            let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0).stdout;
+            assert!(plan.contains("waits-for-chain") && plan.contains("until Docker makes it"), "{plan}");
+            let live = save();
+            assert!(live.contains("-A KVMFW-DOCKER-USER -s 10.9.9.0/24 -j RETURN\n"), "{live}");
+            assert!(!live.contains(":DOCKER-USER "), "{live}");
+        };
+        project.apply(&lab, &[]).expect(0);
+        waits();
+        on_host(&lab, docker);
+        let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2).stdout;
+        assert!(plan.contains("+ hook in DOCKER-USER"), "{plan}");
+        project.apply(&lab, &[]).expect(0);
+        settled(&lab, &project);
+        assert!(save().contains(hook), "{}", save());
+        // Back to where the chain was not there, while it is, and forward again while it is not.
+        on_host(&lab, remove);
+        settled(&lab, &project);
+        lab.power_cut(HOST);
+        lab.boot(HOST);
+        waits();
+        let failed = lab.disk(HOST, "/var/lib/kvmfw/boot.failed");
+        assert!(!failed.exists(), "{}", fs::read_to_string(&failed).unwrap_or_default());
+        on_host(&lab, docker);
+        until("the rules are entered", || save().contains(hook));
+        settled(&lab, &project);
+        let repaired = lab.disk(HOST, "/var/lib/kvmfw/boot.repaired");
+        assert!(!repaired.exists(), "nobody took anything away: {}", lab.console(HOST));
+        assert!(lab.console(HOST).contains("a chain that iptables rules of kvmfw waited for is there now"));
+        on_host(&lab, "iptables -w -F DOCKER-USER; iptables -w -A DOCKER-USER -j RETURN");
+        until("the rules are back", || save().contains(hook) && repaired.exists());
+        settled(&lab, &project);
+        project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+        let live = save();
+        assert!(!live.contains("KVMFW") && live.contains("-A DOCKER-USER -j RETURN\n"), "{live}");
+    }
+}

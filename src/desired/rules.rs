@@ -75,7 +75,7 @@ fn finish(
 ) -> TableRules {
     let mut done = TableRules::default();
     let own: BTreeSet<&str> =
-        merged.values().filter(|m| !m.text.builtin()).map(|m| m.text.name.value.as_str()).collect();
+        merged.values().filter(|m| !m.text.entered()).map(|m| m.text.name.value.as_str()).collect();
     for name in &own {
         if let Some(place) = foreign.get(name) {
             let message = format!("chain `{name}` is declared here and named in `foreign_chains`");
@@ -98,7 +98,12 @@ fn finish(
         for (at, texts) in merge.sections.iter().enumerate() {
             for rule in texts.iter().flat_map(|text| text.sections[at].iter()) {
                 for checked in expanded(rule, merge.text, scope, out).iter() {
-                    let target = match target(checked, table, &own, foreign) {
+                    let enters_itself = !checked.extension && checked.target() == name;
+                    let resolved = match enters_itself && merge.text.entered() {
+                        true => Err(itself(checked, name)),
+                        false => target(checked, table, &own, foreign),
+                    };
+                    let target = match resolved {
                         Ok(target) => target,
                         Err(problem) => {
                             out.problems.push(problem);
@@ -118,11 +123,11 @@ fn finish(
                 }
             }
         }
-        let builtin = merge.text.builtin();
-        if builtin && rules.is_empty() {
+        let entered = merge.text.entered();
+        if entered && rules.is_empty() {
             continue;
         }
-        let hook = builtin.then(|| (name.to_owned(), hook.map(|(hook, _)| hook).unwrap_or_default()));
+        let hook = entered.then(|| (name.to_owned(), hook.map(|(hook, _)| hook).unwrap_or_default()));
         let origin = merge.text.name.place.origin();
         done.chains.insert(format!("{PREFIX}{name}"), Chain { hook, rules: Arc::new(rules), origin });
     }
@@ -172,6 +177,15 @@ pub fn expand(
         warnings.push(Warning { code: "empty-list", message, origin: Some(template.place.origin()) });
     }
     expansion.rules.iter().filter_map(|words| rule::check(words, chain.context(), problems)).collect()
+}
+
+/// A chain that is entered by a jump rule of ours, and that our rules for it enter again.
+fn itself(rule: &Checked, chain: &str) -> Problem {
+    let problem = Problem::new("chain-loop", format!("a rule of chain `{chain}` jumps to the chain itself"));
+    match &rule.target {
+        Some((_, place)) => problem.at_place(place),
+        None => problem,
+    }
 }
 
 /// What a target is called on the host.

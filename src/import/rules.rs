@@ -10,7 +10,7 @@ use crate::resource::iptables::rule::{self, Context};
 use crate::resource::iptables::save::{SaveChain, Table, jump, tokens};
 use crate::resource::iptables::targets::owner_of_chain;
 use crate::resource::iptables::text::{Line, split};
-use crate::resource::iptables::{Family, HOOK_COMMENT, PREFIX, Policy, is_builtin};
+use crate::resource::iptables::{Family, HOOK_COMMENT, PREFIX, Policy, is_administrators, is_builtin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -57,14 +57,14 @@ impl<'a> Found<'a> {
 
     /// Why a user chain is left out as a whole: one rule less, and it would say something else.
     fn why_not(&self, family: Family, table: &str, chain: &SaveChain) -> Option<String> {
-        if let Some(who) = self.owner(&chain.name) {
+        if let Some(who) = self.owner(&chain.name).filter(|_| !is_administrators(table, &chain.name)) {
             return Some(format!("{who} writes it"));
         }
         if let Err(problem) = check_chain(table, &chain.name) {
             return Some(problem.message);
         }
         let why = |rule: &String| Some(format!("`{rule}`: {}", refused(rule, family, table, chain)?));
-        chain.rules.iter().find_map(why)
+        chain.rules.iter().filter(|rule| !enters_ours(rule)).find_map(why)
     }
 
     /// Who writes a chain of this name.
@@ -76,9 +76,6 @@ impl<'a> Found<'a> {
 
     /// The rules of a built-in chain, less our hooks.
     fn rules(&self, family: Family, table: &str, chain: &'a SaveChain) -> Vec<Rule<'a>> {
-        let ours = |rule: &&String| {
-            rule.contains(HOOK_COMMENT) || jump(rule).is_some_and(|j| j.target.starts_with(PREFIX))
-        };
         let judge = |rule: &'a String| match self.writer(rule) {
             Some(who) => Rule::Left(rule, format!("of {who}")),
             None => match refused(rule, family, table, chain) {
@@ -86,7 +83,7 @@ impl<'a> Found<'a> {
                 None => Rule::Stated(rule),
             },
         };
-        chain.rules.iter().filter(|rule| !ours(rule)).map(judge).collect()
+        chain.rules.iter().filter(|rule| !enters_ours(rule)).map(judge).collect()
     }
 
     /// Who writes a rule of a built-in chain, by what it jumps to, whose bridge it names, what it says.
@@ -119,7 +116,7 @@ impl<'a> Found<'a> {
             for rule in self.stated(family, name, chain) {
                 if let Some(target) = jump(rule).map(|jump| jump.target)
                     && let Some(chain) = table.chain(&target)
-                    && self.left.contains_key(chain.name.as_str())
+                    && (self.left.contains_key(chain.name.as_str()) || is_administrators(name, &chain.name))
                 {
                     names.insert(&chain.name);
                 }
@@ -138,7 +135,7 @@ impl<'a> Found<'a> {
     fn stated(&self, family: Family, table: &str, chain: &'a SaveChain) -> Vec<&'a str> {
         if !is_builtin(table, &chain.name) {
             let left = self.left.contains_key(chain.name.as_str());
-            return chain.rules.iter().filter(|_| !left).map(String::as_str).collect();
+            return own_rules(table, chain).into_iter().filter(|_| !left).collect();
         }
         let stated = |rule| match rule {
             Rule::Stated(rule) => Some(rule),
@@ -206,7 +203,8 @@ impl<'a> Found<'a> {
             let _ = writeln!(body, "            {}", rule.replace('$', "$$"));
         }
         if body.is_empty() {
-            return if builtin { String::new() } else { format!("        {}: {{ }}\n", quoted(name)) };
+            let says_nothing = builtin || is_administrators(table, name);
+            return if says_nothing { String::new() } else { format!("        {}: {{ }}\n", quoted(name)) };
         }
         let mut text = String::new();
         if !stated.is_empty() {
@@ -234,6 +232,21 @@ impl<'a> Found<'a> {
             (some, all) => format!("{who}; {some} of {all} loaded at boot by {}", paths.join(", ")),
         }
     }
+}
+
+/// Whether a rule is a hook of ours.
+fn enters_ours(rule: &str) -> bool {
+    rule.contains(HOOK_COMMENT) || jump(rule).is_some_and(|j| j.target.starts_with(PREFIX))
+}
+
+/// The rules of a user chain, less our hooks and, in a chain of the administrator, the RETURN that Docker ends it with.
+fn own_rules<'a>(table: &str, chain: &'a SaveChain) -> Vec<&'a str> {
+    let mut rules: Vec<&str> =
+        chain.rules.iter().map(String::as_str).filter(|rule| !enters_ours(rule)).collect();
+    if is_administrators(table, &chain.name) && rules.last() == Some(&"-j RETURN") {
+        rules.pop();
+    }
+    rules
 }
 
 /// Where the hook has to stand so that the order stays: behind rules of others, if those come first.

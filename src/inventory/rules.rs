@@ -7,7 +7,9 @@ use crate::resource::iptables::expand;
 use crate::resource::iptables::rule::{self, Checked, Context};
 use crate::resource::iptables::targets::{TARGETS, owner_of_chain};
 use crate::resource::iptables::text::{self, Piece, Template};
-use crate::resource::iptables::{Family, Hook, PREFIX, Policy, TABLES, builtin_chains, is_builtin};
+use crate::resource::iptables::{
+    Family, Hook, PREFIX, Policy, TABLES, builtin_chains, is_administrators, is_builtin,
+};
 use crate::yaml::{Node, Pair, Style, Value};
 use std::sync::Arc;
 
@@ -58,6 +60,11 @@ impl ChainText {
     /// Whether the chain is a built-in one.
     pub fn builtin(&self) -> bool {
         is_builtin(&self.table, &self.name.value)
+    }
+
+    /// Whether one jump rule in the chain of this name enters ours.
+    pub fn entered(&self) -> bool {
+        self.builtin() || is_administrators(&self.table, &self.name.value)
     }
 
     /// What rules of this chain are checked against.
@@ -113,7 +120,7 @@ pub fn chains(node: &Node, family: Family, params: &[&str], reader: &mut Reader<
 
 /// Why a name cannot be that of a chain in a table.
 pub fn check_chain(table: &str, name: &str) -> Result<(), Problem> {
-    if is_builtin(table, name) {
+    if is_builtin(table, name) || is_administrators(table, name) {
         return Ok(());
     }
     let bad = |message: String, help: Option<String>| {
@@ -219,7 +226,7 @@ fn policy(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Sp
 fn hook(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Spanned<Hook>> {
     let text = reader.line(&field.value, "the hook")?;
     let place = &field.value.place;
-    if !chain.builtin() {
+    if !chain.entered() {
         let message = format!("chain `{}` is not built-in, so it has no hook", chain.name.value);
         reader.wrong_help("bad-hook", place, message, "it is entered by the rules that jump to it");
         return None;

@@ -6,7 +6,9 @@ use crate::characters;
 use crate::problem::{Place, Problem, did_you_mean};
 use crate::resource::iptables::targets::owner_of_chain;
 use crate::resource::iptables::text::{Line, Template, Word, lines, odd_character, split};
-use crate::resource::iptables::{Family, PREFIX, Policy, TABLES, builtin_chains, is_builtin};
+use crate::resource::iptables::{
+    Family, PREFIX, Policy, TABLES, builtin_chains, is_administrators, is_builtin,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -99,7 +101,7 @@ impl Save {
     fn header(&mut self, table: &str, header: &str, line: &Line<'_>, reader: &mut Reader<'_>) {
         let mut words = header.split_whitespace();
         let name = words.next().unwrap_or_default();
-        if self.is_foreign(name, &line.place) {
+        if !is_administrators(table, name) && self.is_foreign(name, &line.place) {
             return;
         }
         let Some(at) = self.chain(table, name, line, reader) else { return };
@@ -134,7 +136,9 @@ impl Save {
         let name = name.value.clone();
         let jump = words.iter().skip_while(|w| w.value != "-j" && w.value != "-g").nth(1);
         let target = jump.map(|w| w.value.clone()).unwrap_or_default();
-        if self.is_foreign(&name, &line.place) || self.is_foreign(&target, &line.place) {
+        // Whoever makes a chain of the administrator writes the jumps to it, and only those.
+        let administrators = is_administrators(table, &name);
+        if !administrators && self.is_foreign(&name, &line.place) || self.is_foreign(&target, &line.place) {
             return;
         }
         let words = words.split_off(2);
@@ -191,7 +195,12 @@ impl Save {
     }
 
     fn finish(mut self, params: &[&str], reader: &mut Reader<'_>) -> Vec<ChainText> {
-        for (chain, templates) in self.chains.iter_mut().zip(self.rules) {
+        for (chain, mut templates) in self.chains.iter_mut().zip(self.rules) {
+            // Docker ends DOCKER-USER so; it says nothing there.
+            let returns = |last: &Template| last.words.iter().map(|w| &*w.value).eq(["-j", "RETURN"]);
+            if is_administrators(&chain.table, &chain.name.value) && templates.last().is_some_and(returns) {
+                templates.pop();
+            }
             let rules: Vec<RuleText> = templates
                 .into_iter()
                 .filter_map(|template| ready(template, chain.context(), params, reader))
@@ -199,7 +208,7 @@ impl Save {
             chain.sections[1] = Arc::new(rules);
         }
         // A header alone says that the chain exists, which is true of a built-in one everywhere.
-        self.chains.retain(|c| !c.builtin() || c.policy.is_some() || !c.sections[1].is_empty());
+        self.chains.retain(|c| !c.entered() || c.policy.is_some() || !c.sections[1].is_empty());
         self.chains
     }
 }

@@ -7,7 +7,9 @@ use crate::observe::{Observed, Predicted};
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
 use crate::resource::iptables::save::{Save, SaveChain, jump, tokens};
-use crate::resource::iptables::{Chain, Family, HOOK_COMMENT, Hook, PREFIX, Policy, Rules};
+use crate::resource::iptables::{
+    Chain, Family, HOOK_COMMENT, Hook, PREFIX, Policy, Rules, is_administrators, maker_of_administrators,
+};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +42,7 @@ pub(super) fn plan(family: Family, desired: &Desired, observed: &Observed, recor
     };
     policies_back(family, wanted, observed, record, &mut plan);
     unproven(family, wanted, observed, &mut plan);
+    waiting(family, live, wanted, &mut plan);
 
     let reach = reachable_from_input(&plan.predicted).into_iter().chain(reachable_from_input(live)).collect();
     for (table, chain) in resources(live, &plan.predicted, wanted) {
@@ -210,6 +213,10 @@ pub(super) fn as_written(live: &Save, wanted: &Rules) -> Save {
             Some((builtin, *place, own))
         });
         for builtin in rules.policies.keys().chain(entered.clone().map(|(builtin, ..)| builtin)) {
+            // Another program makes it: nothing enters ours before.
+            if is_administrators(name, builtin) && table.chain(builtin).is_none() {
+                continue;
+            }
             let mut found = table.chain(builtin).cloned().unwrap_or_else(|| SaveChain {
                 name: builtin.clone(),
                 policy: Some(Policy::Accept),
@@ -254,6 +261,26 @@ fn unproven(family: Family, wanted: &Rules, observed: &Observed, plan: &mut Rule
                     origin: Some(rule.origin.clone()),
                 });
                 plan.modules.extend(rule.module);
+            }
+        }
+    }
+}
+
+/// Chains of the administrator that are not there yet: nothing enters ours until another program makes them.
+fn waiting(family: Family, live: &Save, wanted: &Rules, plan: &mut RulesPlan) {
+    for (table, rules) in &wanted.tables {
+        for declared in rules.chains.values() {
+            let Some((chain, _)) = &declared.hook else { continue };
+            let Some(maker) = maker_of_administrators(table, chain) else { continue };
+            if live.chain(table, chain).is_none() {
+                plan.warnings.push(Warning {
+                    code: "waits-for-chain",
+                    message: format!(
+                        "{family} {table}/{chain}: there is no such chain on the host until {maker} makes it; the rules are loaded, and \
+                         kvmfw-settle.service adds the rule that jumps to them as soon as the chain is there"
+                    ),
+                    origin: Some(declared.origin.clone()),
+                });
             }
         }
     }

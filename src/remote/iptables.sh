@@ -8,6 +8,7 @@
 #   ^INPUT any KVMFW-INPUT            the hook and where it has to stand: any, first, last
 #   ^INPUT 3 KVMFW-INPUT -j …         a hook as it was found, with its number and its own words;
 #   ^INPUT =3 KVMFW-INPUT -j …        with = it also has to stand at that number again
+#   ^DOCKER-USER any KVMFW-DOCKER-USER  one in a chain that another program makes counts only while that chain is there
 #   -A KVMFW-INPUT -i lo -j ACCEPT
 #   COMMIT
 #
@@ -82,6 +83,8 @@ $0 == "&" { list++; next }
 	key = table SUBSEP name
 	if (substr($1, 2, 1) == ":") { sign = substr($1, 1, 1); if (sign == "+") made[key] = 1; else goes[key] = sign; next }
 	asked[key]++
+	# A rule that comes back needs its chain, which may be gone since.
+	if (substr($1, 1, 1) == "+" && !builtin(name)) made[key] = 1
 	asked_sign[key, asked[key]] = substr($1, 1, 1)
 	asked_list[key, asked[key]] = list
 	asked_rule[key, asked[key]] = substr($0, length($1) + length($2) + 3)
@@ -131,6 +134,9 @@ $0 == "&" { list++; next }
 	}
 	next
 }
+function builtin(chain) { return chain ~ /^(INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING)$/ }
+# A chain that another program makes and that is not there yet cannot enter ours; nothing else waits for it.
+function is_missing(key, chain) { return !builtin(chain) && !(key in policy) && !(key in made) }
 # Whether the hooks of one chain into one of ours are as they are wanted.
 function in_place(id, key, target,   k, at) {
 	at = place_wanted[id, 1]
@@ -252,7 +258,7 @@ function change(t,   head, rules, drop, put, remove, n, part, i, k, key, id, at)
 	n = split(hook_list[t], part, " ")
 	for (i = 1; i < n; i += 2) {
 		key = t SUBSEP part[i]; id = key SUBSEP part[i + 1]
-		moves[i] = !in_place(id, key, part[i + 1])
+		moves[i] = !is_missing(key, part[i]) && !in_place(id, key, part[i + 1])
 	}
 	for (i = 1; i < n; i += 2) if (moves[i]) {
 		key = t SUBSEP part[i]

@@ -47,7 +47,12 @@ persist() {
 	# Done again at boot, where it is cut short twice.
 	link_files || link_files || say "not all of the files in /etc lead to generation $generation yet"
 	# What is reloaded is followed by a unit that is active (kvmfw.service), also before the first boot.
-	[ ! -d /run/systemd/system ] || [ -n "${booting-}" ] || timeout 10 systemctl --no-block start kvmfw.service 2>/dev/null
+	if [ -d /run/systemd/system ] && [ -z "${booting-}" ]; then
+		set -- kvmfw.service
+		# Rules of a chain that another program makes follow when it is there.
+		! grep -qsE '^\^(DOCKER-USER|CNI-ADMIN) ' "$T/new/want4" "$T/new/want6" || set -- "$@" kvmfw-settle.service
+		timeout 10 systemctl --no-block start "$@" 2>/dev/null
+	fi
 	# What did not load at boot was decided anew.
 	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
 	prune

@@ -233,11 +233,12 @@ boot_load() {
 # The second stage: until some minutes after the boot, and for as long as a rule is left out, it puts back what others
 # take away and loads what could not be loaded.
 boot_settle() {
-	local since family pause=1 repairs=0 turn=0
+	local since family pause=1 repairs=0 turn=0 waits='' waited4='' waited6=''
 	uptime_cs
 	since=$now
 	while [ -e $ETC/current ]; do
 		turn=$((turn + 1))
+		waits=
 		for family in 4 6; do settle_rules "$family" || return 1; done
 		uptime_cs
 		pause=1
@@ -246,7 +247,7 @@ boot_settle() {
 			pause=30
 			if [ -d /run/systemd/system ] && [ "$(systemctl is-system-running 2>/dev/null)" = starting ]; then
 				pause=5
-			elif [ ! -s $VAR/boot.left ] && ! grep -qs '^ip6*tables: ' $VAR/boot.failed; then
+			elif [ -z "$waits" ] && [ ! -s $VAR/boot.left ] && ! grep -qs '^ip6*tables: ' $VAR/boot.failed; then
 				break
 			fi
 		fi
@@ -257,11 +258,14 @@ boot_settle() {
 
 # One look at family $1. Fails when it has repaired too often.
 settle_rules() {
-	local all now_left='' failed taken program text lines line rc
+	local all now_left='' failed taken program text lines line rc missing before
 	# What cannot be read now, the next turn may read.
 	read_text $ETC/current/rules.v"$1" && [ -n "$text" ] && ipt_name "$1" && ipt_save || return 0
 	all=$text
 	ipt_program "$1"
+	missing_chains "$all"
+	if [ "$1" = 6 ]; then before=$waited6 waited6=$missing; else before=$waited4 waited4=$missing; fi
+	[ -z "$missing" ] || waits=yes
 	[ ! -e $VAR/boot.left ] || while IFS= read -r line; do
 		case $line in "$program "*) line=${line#"$program "} now_left=$now_left${line%%	*}$NL ;; esac
 	done <$VAR/boot.left
@@ -273,6 +277,8 @@ settle_rules() {
 	taken=yes
 	if ipt_is "$live" "$all"; then
 		[ -n "$now_left$failed" ] || return 0
+		taken=
+	elif [ "$before" != "$missing" ] && arrived "$all" "$before"; then
 		taken=
 	elif [ -n "$failed" ] || { [ -n "$now_left" ] && without_rules "$all" "$now_left" && ipt_is "$live" "$text"; }; then
 		# What could not be loaded is to be loaded, and as far as is known nobody took it away; that costs more than a look.
@@ -295,6 +301,46 @@ settle_rules() {
 		systemctl --no-block start kvmfw.service
 	fi
 	[ $repairs -lt $MOST_REPAIRS ]
+}
+
+# Sets missing to the chains of own text $1 that are to enter ours and are not in live (another
+# program makes them, maybe later), each with its table and a comma.
+missing_chains() {
+	local line table='' chain IFS="$NL"
+	missing=
+	set -f
+	for line in $1; do
+		case $line in
+		'*'*) table=$line ;;
+		'^INPUT '* | '^FORWARD '* | '^OUTPUT '* | '^PREROUTING '* | '^POSTROUTING '*) ;;
+		'^'*)
+			chain=${line#^} chain=${chain%% *}
+			case $live in *"$table$NL"*) ;; *) missing="$missing$table ^$chain," && continue ;; esac
+			line="${live#*"$table$NL"}"
+			case "$NL${line%%"${NL}COMMIT"*}" in
+			*"$NL:$chain "*) ;;
+			*) missing="$missing$table ^$chain," ;;
+			esac
+			;;
+		esac
+	done
+	set +f
+}
+
+# Whether only jump rules differ from own text $1 that waited for a chain of $2 which is there now; says so.
+arrived() {
+	local text whole
+	text=$(awk -v come="$2" '
+		BEGIN { n = split(come, part, ","); for (i = 1; i <= n; i++) waited[part[i]] = 1 }
+		{ last = $0 }
+		/^\*/ { table = $0 }
+		/^\^/ && ((table " " $1) in waited) { next }
+		{ print }' <<-TEXT
+			$1
+			#end
+		TEXT
+	) && whole_output "$text" && ipt_is "$live" "$whole" || return 1
+	tell "a chain that $program rules of kvmfw waited for is there now; they are in it"
 }
 
 # Who holds the lock then; a transaction waits for it.

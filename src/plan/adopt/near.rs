@@ -5,7 +5,7 @@ use super::rules::{enters_ours, own};
 use crate::netfilter::covers;
 use crate::problem::Warning;
 use crate::resource::iptables::save::Save;
-use crate::resource::iptables::{Family, is_builtin};
+use crate::resource::iptables::{Family, is_entered};
 
 /// A rule of a built-in chain that is not taken, and the rule of ours that decides about its packets as it does.
 pub(super) struct Near {
@@ -19,7 +19,7 @@ pub(super) struct Near {
 pub(super) fn near(predicted: &Save, taken: &[Adopted]) -> Vec<Near> {
     let mut found = Vec::new();
     for (name, table) in &predicted.tables {
-        for chain in table.chains().iter().filter(|chain| is_builtin(name, &chain.name)) {
+        for chain in table.chains().iter().filter(|chain| is_entered(name, &chain.name)) {
             let Some(ours) = table.chain(&own(&chain.name)) else { continue };
             let mut gone: Vec<&str> = taken
                 .iter()

@@ -7,7 +7,7 @@ use crate::plan::origins_of;
 use crate::problem::{Origin, Warning};
 use crate::resource::iptables::save::{Save, SaveChain, Table, jump, tokens};
 use crate::resource::iptables::targets::owner_of_chain;
-use crate::resource::iptables::{Family, PREFIX, Rules, is_builtin};
+use crate::resource::iptables::{Family, PREFIX, Rules, is_entered};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is taken of one family, with where ours was declared.
@@ -28,7 +28,7 @@ pub(super) fn taken(family: Family, predicted: &Save, wanted: &Rules) -> Taken {
         let Some(declared) = wanted.tables.get(name) else { continue };
         let like = like_ours(name, table);
         let mut rules = Vec::new();
-        for chain in table.chains().iter().filter(|c| is_builtin(name, &c.name)) {
+        for chain in table.chains().iter().filter(|c| is_entered(name, &c.name)) {
             let Some(ours) = table.chain(&own(&chain.name)) else { continue };
             let origins = declared.chains.get(&ours.name).map(|d| origins_of(d, ours.rules.len()));
             for rule in chain.rules.iter().filter(|rule| !enters_ours(rule)) {
@@ -98,7 +98,7 @@ fn not_taken(family: Family, table: &str, chain: &SaveChain, why: &str) -> Warni
 fn like_ours<'t>(name: &str, table: &'t Table) -> BTreeSet<&'t str> {
     let others = table.chains().iter().filter(|c| {
         !c.is_own()
-            && !is_builtin(name, &c.name)
+            && !is_entered(name, &c.name)
             && owner_of_chain(&c.name).is_none()
             && table.chain(&own(&c.name)).is_some()
     });
@@ -156,7 +156,7 @@ fn unentered<'t>(table: &'t Table, like: &BTreeSet<&str>, taken: &[(&str, &Strin
 
 /// Chains that have the name of one of ours and differ from it: the first difference.
 fn differing(family: Family, name: &str, table: &Table, like: &BTreeSet<&str>) -> Vec<Warning> {
-    let others = table.chains().iter().filter(|c| !c.is_own() && !is_builtin(name, &c.name));
+    let others = table.chains().iter().filter(|c| !c.is_own() && !is_entered(name, &c.name));
     others
         .filter(|chain| !like.contains(chain.name.as_str()))
         .filter_map(|chain| {
@@ -237,7 +237,7 @@ fn alone(live: &Save, predicted: &Save, taken: &Taken) -> Save {
         };
         let names: Vec<String> = table.chains().iter().map(|chain| chain.name.clone()).collect();
         for chain in names {
-            if let Some(plain) = chain.strip_prefix(PREFIX).filter(|plain| is_builtin(name, plain)) {
+            if let Some(plain) = chain.strip_prefix(PREFIX).filter(|plain| is_entered(name, plain)) {
                 let near = &taken.near;
                 let near: Vec<&String> =
                     near.iter().filter(|n| n.is_in(name, plain)).map(|n| &n.ours).collect();

@@ -3,6 +3,7 @@
 use super::{View, plain};
 use crate::netfilter::dead_rules;
 use crate::problem::Warning;
+use crate::resource::iptables::targets::owner_of_chain;
 use crate::resource::iptables::{HOOK_COMMENT, Hook};
 
 impl View<'_> {
@@ -40,6 +41,8 @@ impl View<'_> {
                 .filter(|d| d.shadowed_by == hook.position)
                 .filter_map(|d| chain.rules.get(d.index - 1))
                 .map(String::as_str)
+                // At the end of a chain that is not built-in it says nothing: Docker ends DOCKER-USER so.
+                .filter(|rule| *rule != "-j RETURN")
                 .collect();
             if let Some(first) = starved.first() {
                 let more = match starved.len() {
@@ -105,8 +108,6 @@ fn may_decide(rule: &str) -> bool {
 /// Who writes rules that stand in, or enter, a chain of this name.
 pub fn writer(chain: &str) -> Option<&'static str> {
     let known = [
-        ("DOCKER", "Docker"),
-        ("LIBVIRT_", "libvirt"),
         ("libvirt-", "libvirt's nwfilter"),
         ("FI-", "libvirt's nwfilter"),
         ("FO-", "libvirt's nwfilter"),
@@ -119,5 +120,6 @@ pub fn writer(chain: &str) -> Option<&'static str> {
         ("PVEFW-", "pve-firewall"),
         ("neutron-", "neutron"),
     ];
-    known.into_iter().find(|(start, _)| chain.starts_with(start)).map(|(_, who)| who)
+    let by_prefix = known.into_iter().find(|(start, _)| chain.starts_with(start)).map(|(_, who)| who);
+    by_prefix.or_else(|| owner_of_chain(chain))
 }

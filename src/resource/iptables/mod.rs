@@ -70,6 +70,26 @@ pub fn is_builtin(table: &str, chain: &str) -> bool {
     builtin_chains(table).is_some_and(|chains| chains.contains(&chain))
 }
 
+/// Whether a chain is made by another program for rules of the administrator. Its rules of ours stand in a chain of ours,
+/// entered by one jump rule, as those of a built-in chain do; it may be missing until that program makes it.
+pub fn is_administrators(table: &str, chain: &str) -> bool {
+    maker_of_administrators(table, chain).is_some()
+}
+
+/// The program that makes a chain of the administrator.
+pub fn maker_of_administrators(table: &str, chain: &str) -> Option<&'static str> {
+    match (table, chain) {
+        ("filter", "DOCKER-USER") => Some("Docker"),
+        ("filter", "CNI-ADMIN") => Some("the firewall plugin of CNI"),
+        _ => None,
+    }
+}
+
+/// Whether one jump rule in this chain enters a chain of ours: it is a built-in one or one of the administrator.
+pub fn is_entered(table: &str, chain: &str) -> bool {
+    is_builtin(table, chain) || is_administrators(table, chain)
+}
+
 /// The policy of a built-in chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -122,7 +142,8 @@ pub struct TableRules {
 /// One chain of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
-    /// The built-in chain that enters it and where the hook stands; `None` for a user chain.
+    /// The chain that enters it, a built-in one or one of the administrator, and where the hook stands; `None` for a user
+    /// chain.
     pub hook: Option<(String, Hook)>,
     /// The rules in order; hosts with the same share them.
     pub rules: Arc<Vec<Rule>>,

@@ -198,9 +198,31 @@ pub const TWO_VALUES: [&str; 5] = ["--tcp-flags", "--match-set", "--add-set", "-
 
 /// The chains of software that writes rules itself, with its name.
 pub fn owner_of_chain(chain: &str) -> Option<&'static str> {
-    const OWNERS: [(&str, &str); 11] = [
-        ("LIBVIRT_", "libvirt"),
-        ("DOCKER", "Docker"),
+    // Not all that begins so: an administrator's own chain may be called `DOCKER-HOSTS`.
+    const EXACT: [(&str, &[&str]); 2] = [
+        (
+            "Docker",
+            &[
+                "DOCKER",
+                "DOCKER-USER",
+                "DOCKER-FORWARD",
+                "DOCKER-BRIDGE",
+                "DOCKER-CT",
+                "DOCKER-INTERNAL",
+                "DOCKER-INGRESS",
+                "DOCKER-ISOLATION",
+                "DOCKER-ISOLATION-STAGE-1",
+                "DOCKER-ISOLATION-STAGE-2",
+                "DOCKER_OUTPUT",
+                "DOCKER_POSTROUTING",
+            ],
+        ),
+        (
+            "libvirt",
+            &["LIBVIRT_INP", "LIBVIRT_OUT", "LIBVIRT_FWI", "LIBVIRT_FWO", "LIBVIRT_FWX", "LIBVIRT_PRT"],
+        ),
+    ];
+    const OWNERS: [(&str, &str); 9] = [
         ("f2b-", "fail2ban"),
         ("fail2ban-", "fail2ban"),
         ("KUBE-", "Kubernetes"),
@@ -211,5 +233,6 @@ pub fn owner_of_chain(chain: &str) -> Option<&'static str> {
         ("ufw6-", "ufw"),
         ("neutron-", "OpenStack Neutron"),
     ];
-    OWNERS.iter().find(|(prefix, _)| chain.starts_with(prefix)).map(|(_, owner)| *owner)
+    let exact = EXACT.iter().find(|(_, names)| names.contains(&chain)).map(|(owner, _)| *owner);
+    exact.or_else(|| OWNERS.iter().find(|(prefix, _)| chain.starts_with(prefix)).map(|(_, owner)| *owner))
 }

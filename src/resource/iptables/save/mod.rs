@@ -8,7 +8,7 @@ mod tokens;
 
 pub use tokens::{Jump, TokenError, Words, jump, quote, takes_value, tokens};
 
-use super::{PREFIX, Policy, is_builtin};
+use super::{PREFIX, Policy, is_entered};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -52,12 +52,12 @@ pub struct SaveError {
     pub message: String,
 }
 
-/// A rule of a built-in chain that enters a chain of ours.
+/// A rule of a built-in chain, or of one of the administrator, that enters a chain of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundHook<'a> {
     /// The table.
     pub table: &'a str,
-    /// The built-in chain that holds the rule.
+    /// The chain that holds the rule.
     pub chain: &'a str,
     /// The place of the rule in the chain, counted from 1.
     pub position: usize,
@@ -90,10 +90,10 @@ impl Save {
         })
     }
 
-    /// Every rule of a built-in chain that enters a chain of ours, whatever its comment says.
+    /// Every rule of a built-in chain or one of the administrator that enters a chain of ours, whatever its comment says.
     pub fn hooks(&self) -> Vec<FoundHook<'_>> {
         let mut hooks = Vec::new();
-        for (table, chain) in self.builtin_chains() {
+        for (table, chain) in self.entered_chains() {
             for (index, rule) in chain.rules.iter().enumerate() {
                 if let Some(target) = own_target(rule) {
                     let (chain, position) = (chain.name.as_str(), index + 1);
@@ -114,17 +114,17 @@ impl Save {
             .map(|chain| chain.rules.len())
             .sum();
         let hooks = self
-            .builtin_chains()
+            .entered_chains()
             .flat_map(|(_, chain)| &chain.rules)
             .filter(|rule| own_target(rule).is_some())
             .count();
         all - hooks
     }
 
-    fn builtin_chains(&self) -> impl Iterator<Item = (&str, &SaveChain)> {
+    fn entered_chains(&self) -> impl Iterator<Item = (&str, &SaveChain)> {
         self.tables.iter().flat_map(|(name, table)| {
-            let builtin = |chain: &&SaveChain| is_builtin(name, &chain.name);
-            table.chains.iter().filter(builtin).map(move |chain| (name.as_str(), chain))
+            let entered = |chain: &&SaveChain| is_entered(name, &chain.name);
+            table.chains.iter().filter(entered).map(move |chain| (name.as_str(), chain))
         })
     }
 }

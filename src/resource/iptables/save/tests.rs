@@ -7,13 +7,13 @@ const LIVE: &str = "\
 :INPUT ACCEPT [12:3456]
 :FORWARD DROP [0:0]
 :OUTPUT ACCEPT [9:540]
-:DOCKER-USER - [0:0]
+:OTHERS - [0:0]
 :KVMFW-FORWARD - [0:0]
 [3:180] -A INPUT
--A FORWARD -j DOCKER-USER
+-A FORWARD -j OTHERS
 -A FORWARD -m comment --comment \"kvmfw:hook\" -j KVMFW-FORWARD
--A DOCKER-USER -j KVMFW-FORWARD
--A DOCKER-USER -m comment --comment \"-j KVMFW-X\" -j RETURN
+-A OTHERS -j KVMFW-FORWARD
+-A OTHERS -m comment --comment \"-j KVMFW-X\" -j RETURN
 [0:0] -A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT
 COMMIT
 # Completed on Fri Apr 18 12:00:00 2025
@@ -26,7 +26,7 @@ fn reads_what_is_live() {
     assert_eq!(forward.policy, Some(Policy::Drop));
     assert_eq!(forward.rules.len(), 2);
     assert_eq!(save.chain("filter", "INPUT").unwrap().rules, [""]);
-    assert_eq!(save.chain("filter", "DOCKER-USER").unwrap().policy, None);
+    assert_eq!(save.chain("filter", "OTHERS").unwrap().policy, None);
     assert_eq!(
         save.own_chains().map(|(_, chain)| chain.name.as_str()).collect::<Vec<_>>(),
         ["KVMFW-FORWARD"]
