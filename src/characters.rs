@@ -103,6 +103,19 @@ pub fn plain(line: &str) -> String {
     out
 }
 
+/// So much of what a host says of itself fits into a message.
+const MESSAGE: usize = 4096;
+
+/// A text that came from elsewhere, for a message: what is too long for one is cut, and that is said.
+pub fn shortened(mut text: String) -> String {
+    if text.len() > MESSAGE {
+        let end = (0..=MESSAGE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let rest = text.split_off(end);
+        text.push_str(&format!(" … ({} more bytes)", rest.len()));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +133,12 @@ mod tests {
         ] {
             assert_eq!(plain(pasted), wanted);
         }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        assert_eq!(shortened("short".to_owned()), "short");
+        let cut = shortened("a".to_owned() + &"ö".repeat(1 << 20));
+        assert!(cut.len() < 4200 && cut.ends_with("ö … (2093058 more bytes)"), "{cut}");
     }
 }

@@ -46,6 +46,84 @@ fn no_command_takes_rubbish_for_an_answer() {
     assert!(!lab.disk(HOST, "/var/lib/kvmfw").exists(), "touched");
 }
 
+/// A host on which every document that has a line like `when` prints without end, once it has done its work.
+fn flood(lab: &Lab, when: &str, floods: &str) {
+    let script = format!(
+        "doc=$(mktemp); cat >$doc; (eval \"$SSH_ORIGINAL_COMMAND\") <$doc\ngrep -Eq '{when}' $doc || exit 0\nrm $doc; exec {floods}\n"
+    );
+    fs::write(lab.disk(HOST, "/root/answer"), script).unwrap();
+}
+
+/// In every command and at every step: it costs its limit and not the memory of the controller, which is told as such, and
+/// what is not known is not guessed.
+#[test]
+fn a_host_that_prints_without_end_is_cut_off() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], "sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }\n");
+    let keys = lab.disk(HOST, "/root/.ssh/authorized_keys");
+    let key = fs::read_to_string(&keys).unwrap();
+    fs::write(&keys, format!("command=\"sh /root/answer\" {key}")).unwrap();
+    let run = |args: &[&str], code: i32| {
+        let kvmfw = project.command(&lab, args);
+        // In kB, of writable memory: more is not to be had, and kvmfw dies.
+        let mut command = lab.exec_command("sh");
+        command
+            .args(["-c", "ulimit -d 163840; exec \"$@\"", "sh"])
+            .arg(kvmfw.get_program())
+            .args(kvmfw.get_args());
+        command.env("KVMFW_RUN_DIR", project.path().join("runs")).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let said = [&output.stdout[..], &output.stderr]
+            .map(|text| String::from_utf8_lossy(text).into_owned())
+            .concat();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        said
+    };
+    let short = ["--apply-timeout", "5s", "--confirm-timeout", "5s"];
+    let apply = [&["apply", "-y"][..], &short].concat();
+    for (floods, stream) in [("cat /dev/zero", "stdout"), ("cat /dev/zero >&2", "stderr"), ("yes", "stdout")]
+    {
+        flood(&lab, "", floods);
+        let said = run(&["plan"], 5);
+        assert!(said.contains(HOST) && said.contains(&format!("more than 16 MiB on {stream}")), "{said}");
+    }
+    // Staged, and let go over a new connection.
+    flood(&lab, "^upload ", "cat /dev/zero");
+    let said = run(&apply, 5);
+    assert!(said.contains("more than 16 MiB on stdout"), "{said}");
+    assert!(!lab.disk(HOST, "/etc/sysctl.d/60-t.conf").exists());
+    flood(&lab, "no such line", "true");
+    assert!(!run(&["status"], 0).contains("a transaction is open"));
+    // What the answer to `commit` was nobody knows; the host does.
+    flood(&lab, "kvmfw.sh commit", "yes >&2");
+    let said = run(&apply, 6);
+    assert!(
+        said.contains("more than 1 MiB on stderr") && said.contains("has not told how it ended"),
+        "{said}"
+    );
+    flood(&lab, "no such line", "true");
+    assert!(run(&["status"], 0).contains("is live and boots"));
+    // The answer to `go` is not needed.
+    project.all("sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 2 } }\n");
+    flood(&lab, "kvmfw.sh go", "cat /dev/zero");
+    run(&apply, 0);
+    flood(&lab, "", "cat /dev/zero");
+    for args in [
+        &["status"][..],
+        &["history", HOST],
+        &["import", HOST],
+        &["explain", "--host", HOST],
+        &["unlock", HOST, "-y"],
+        &["undo", "--to", "0", "-y"],
+    ] {
+        let said = run(args, 5);
+        assert!(said.contains(HOST) && said.contains("more than 16 MiB on stdout"), "{args:?}: {said}");
+    }
+}
+
 /// iproute2 prints the control characters of a link's name as they are, which is no JSON: the links of the host
 /// are known all the same, and its bridge is not made a second time, to go with the rollback.
 #[test]

@@ -76,7 +76,7 @@ impl Engine {
         if let Some(session) = session {
             session.close().await;
         }
-        observed
+        observed.map(|(observed, _)| observed)
     }
 
     /// Waits until everything so far has been shown: a prompt must not be drawn over.

@@ -8,13 +8,14 @@ use crate::desired::Desired;
 use crate::observe::{ObserveError, Observed, Sections, observe};
 use crate::plan::{self, Options};
 use crate::remote::{self, Nonce, Question};
-use crate::transport::{Answer, Session, TransportError};
+use crate::transport::{Answer, Room, Session, TransportError};
 use std::time::{Duration, Instant};
 
 /// What a plan's one round trip may take at most, once the connection stands.
 pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) type ObserveResult = Result<Box<Observed>, HostOutcome>;
+/// What was observed, with the room that it takes up until it is a plan.
+pub(super) type ObserveResult = Result<(Box<Observed>, Room), HostOutcome>;
 
 /// Runs a document, and tells how long the answer took and how long it is.
 pub(super) async fn ask(
@@ -50,15 +51,15 @@ pub(super) async fn observe_host(
         Ok(session) => session,
         Err(error) => return (Err(unreachable(host, &error)), None),
     };
-    let mut result = look(events, desired, options, ways, &session).await;
-    if recover
-        && result.as_ref().is_ok_and(|observed| observed.state.open.is_some())
-        && end_abandoned(events, host, &session).await
-    {
+    let result = look(events, desired, options, ways, &session).await;
+    let is_open = result.as_ref().is_ok_and(|(observed, _)| observed.state.open.is_some());
+    if recover && is_open && end_abandoned(events, host, &session).await {
         events.emit(Event::Note(format!(
             "{host}: a transaction was left open and nobody watched it; it was ended first"
         )));
-        result = look(events, desired, options, ways, &session).await;
+        // The second answer must not wait for the room that the first one takes up.
+        drop(result);
+        return (look(events, desired, options, ways, &session).await, Some(session));
     }
     (result, Some(session))
 }
@@ -98,7 +99,8 @@ async fn look(
     let answer = ask(session, events, host, &document, PROBE_LIMIT)
         .await
         .map_err(|error| unreachable(host, &error))?;
-    read_observation(host, &answer, &nonce).map(Box::new)
+    let observed = read_observation(host, &answer, &nonce)?;
+    Ok((Box::new(observed), answer.room))
 }
 
 pub(super) fn read_observation(host: &str, answer: &Answer, nonce: &Nonce) -> Result<Observed, HostOutcome> {
@@ -136,7 +138,8 @@ pub(super) fn unreachable(host: &str, error: &TransportError) -> HostOutcome {
             away("connect").hint("try it by hand: -v shows the ssh command")
         }
         TransportError::Lost(_) => away("lost"),
-        TransportError::TooLong => away("bad_answer"),
+        TransportError::NoRoom => away("lost"),
+        TransportError::TooLong { .. } => away("bad_answer"),
     }
 }
 

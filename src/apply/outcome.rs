@@ -1,5 +1,6 @@
 //! What came of a host: read from the host's own words, never guessed.
 
+use crate::characters::shortened;
 use crate::observe::Sections;
 use crate::plan::HostPlan;
 use schemars::JsonSchema;
@@ -104,14 +105,14 @@ impl HostOutcome {
     /// The same with a sentence.
     #[must_use]
     pub fn message(mut self, message: impl Into<String>) -> Self {
-        self.message = Some(message.into());
+        self.message = Some(shortened(message.into()));
         self
     }
 
     /// The same with a reason.
     #[must_use]
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.reason = Some(reason.into());
+        self.reason = Some(shortened(reason.into()));
         self
     }
 
@@ -158,7 +159,7 @@ impl TransactionState {
             {
                 reason.push_str(error);
             }
-            reason
+            shortened(reason)
         };
         Some(match state {
             "staged" => Self::Staged,

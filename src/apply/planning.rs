@@ -174,8 +174,8 @@ impl Engine {
             // A plan changes nothing; an apply first ends what was left open and nobody watches.
             let (observed, session) = observe_host(&dialer, &events, &desired, &options, &ways, keep).await;
             // Planned here and now: what was observed of a host is a lot, and not needed afterwards.
-            let ends = observed.as_ref().ok().map(|observed| Ends::of(observed));
-            let result = observed.and_then(|observed| {
+            let ends = observed.as_ref().ok().map(|(observed, _)| Ends::of(observed));
+            let result = observed.and_then(|(observed, _room)| {
                 let mut plan = plan::of(&desired, &observed, &options);
                 match check.and_then(|check| check(&plan)) {
                     Some(outcome) => Err(outcome),

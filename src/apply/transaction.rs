@@ -14,7 +14,7 @@ use crate::observe::Sections;
 use crate::plan::{self, HostPlan, Options, Verdict};
 use crate::remote::{self, Nonce};
 use crate::resource::Kind;
-use crate::transport::{Session, TransportError};
+use crate::transport::{Answer, Session, TransportError};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -143,7 +143,7 @@ impl Transaction<'_> {
     /// The plan's connection if it still lives, else a new one.
     async fn open(&self, session: Option<Session>) -> Result<Session, TransportError> {
         if let Some(session) = session {
-            if session.silence() < FRESH || session.run("echo alive\n", Duration::from_secs(5)).await.is_ok()
+            if session.silence() < FRESH || session.call("echo alive\n", Duration::from_secs(5)).await.is_ok()
             {
                 return Ok(session);
             }
@@ -171,10 +171,8 @@ impl Transaction<'_> {
                 return Err(unreachable(host, &error));
             }
         };
-        let text = String::from_utf8_lossy(&answer.stdout);
-        let sections = Sections::split(&text, nonce.as_str());
-        let observed = match read_observation(host, &answer, &nonce) {
-            Ok(observed) => observed,
+        let (again, mut passed) = match self.staged(answer, &nonce) {
+            Ok(staged) => staged,
             Err(outcome) => {
                 // What is open there under this run's name is not of this host's doing.
                 if outcome.reason.as_deref() != Some("same_host") {
@@ -183,12 +181,6 @@ impl Transaction<'_> {
                 return Err(outcome);
             }
         };
-        if sections.get("staged").is_none() {
-            let tail = answer.stderr.lines().last().unwrap_or("it did not say why").to_owned();
-            self.abort(session).await;
-            return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
-        }
-        let again = plan::host(self.desired, &observed, self.options);
         if again.fingerprint() != plan.fingerprint() || again.verdict != Verdict::Changes {
             self.abort(session).await;
             let (reason, message) = match again.verdict {
@@ -200,9 +192,26 @@ impl Transaction<'_> {
         if let Some(lockout) = again.latent_lockout {
             self.latent_lockout.get_or_init(|| lockout);
         }
-        let mut passed = read_checks(&sections);
         passed.extend(self.controller_checks().await);
         Ok(passed)
+    }
+
+    /// The plan by what a staged host says of itself, and which of its checks pass. The answer is gone afterwards: it can
+    /// be long, and the transaction goes on for minutes.
+    fn staged(
+        &self,
+        answer: Answer,
+        nonce: &Nonce,
+    ) -> Result<(HostPlan, BTreeMap<usize, bool>), HostOutcome> {
+        let host = &self.desired.host;
+        let observed = read_observation(host, &answer, nonce)?;
+        let text = String::from_utf8_lossy(&answer.stdout);
+        let sections = Sections::split(&text, nonce.as_str());
+        if sections.get("staged").is_none() {
+            let tail = answer.stderr.lines().last().unwrap_or("it did not say why").to_owned();
+            return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
+        }
+        Ok((plan::host(self.desired, &observed, self.options), read_checks(&sections)))
     }
 
     fn limits(&self) -> String {
@@ -232,7 +241,7 @@ impl Transaction<'_> {
     ) -> Result<Told, TransportError> {
         let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
         let document = remote::call(&nonce, command, &self.settings.run, &self.token);
-        let answer = session.run(&document, limit).await?;
+        let answer = session.call(&document, limit).await?;
         let text = String::from_utf8_lossy(&answer.stdout);
         let sections = Sections::split(&text, nonce.as_str());
         match TransactionState::read(&sections) {
@@ -407,7 +416,7 @@ impl Transaction<'_> {
     ) -> Result<(TransactionState, Option<Duration>), TransportError> {
         let nonce = Nonce::fresh().map_err(|e| TransportError::Here(e.to_string()))?;
         let document = remote::console(&nonce, &format!("rollback {}", self.settings.run), reason);
-        let answer = session.run(&document, CALL_LIMIT + GRACE).await?;
+        let answer = session.call(&document, CALL_LIMIT + GRACE).await?;
         let text = String::from_utf8_lossy(&answer.stdout);
         let state = TransactionState::read(&Sections::split(&text, nonce.as_str()));
         Ok((state.unwrap_or(TransactionState::Deciding), None))

@@ -278,6 +278,7 @@ pub(super) fn ask_about(
         Ok(Err(error)) => (exit::UNREACHABLE, error.to_string()),
         Err(outcome) => (exit::of_outcome(&outcome), outcome.message.unwrap_or_default()),
     };
+    let message = crate::characters::shortened(message);
     setup::complain(&format!("{host}: {}", crate::report::printable(&message)));
     Ok(Err(code))
 }

@@ -271,9 +271,20 @@ impl Link {
     }
 }
 
+/// So many objects and lists are read of one host: some 25,000 links. What each becomes takes up a hundred times the two
+/// characters that an empty one takes in the text.
+const PARTS: usize = 200_000;
+
+/// The same for what lists and objects have in them.
+const VALUES: usize = 2_000_000;
+
 /// Reads what iproute2 prints: it leaves the control characters that names and aliases may have as they are, which JSON
 /// does not take.
 pub(super) fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let count = |signs: &[u8]| text.bytes().filter(|byte| signs.contains(byte)).count();
+    if count(b"{[") > PARTS || count(b",") > VALUES {
+        return Err(format!("it has more than {PARTS} objects or {VALUES} values"));
+    }
     let strange = |c: char| c.is_ascii_control() && !matches!(c, '\n' | '\r' | '\t');
     let mut escaped = String::new();
     let text = if text.contains(strange) {
@@ -312,6 +323,14 @@ mod tests {
             assert!(matches!(error("[]", text), ObserveError::Vlans(_)), "{text}");
         }
         assert_eq!(Links::parse("[]", "", "", ""), Ok(Links::default()));
+    }
+
+    #[test]
+    fn an_answer_of_many_empty_links_is_refused_before_it_takes_up_memory() {
+        let text = format!("[{}{{}}]", "{},".repeat(PARTS));
+        assert!(matches!(Links::parse(&text, "", "", ""), Err(ObserveError::Links(_))));
+        let text = format!("[{{\"xdp\":[{}1]}}]", "1,".repeat(VALUES + 1));
+        assert!(matches!(Links::parse(&text, "", "", ""), Err(ObserveError::Links(_))));
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub enum ObserveError {
     /// It does not end where it should: cut off, or not from our script.
     #[error("the host's answer is not complete{0}")]
     Incomplete(String),
+    /// It has more than any host has.
+    #[error("the host's answer has more than {1} lines in its part `{0}`, and no more are read of one host")]
+    TooLong(String, usize),
     /// The host said why it refuses.
     #[error("{1}")]
     Refused(String, String),
@@ -44,6 +47,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
         let hint = stderr.lines().last().map_or_else(String::new, |l| format!(": {l}"));
         return Err(ObserveError::Incomplete(hint));
     }
+    too_long(sections)?;
     let facts = facts(sections);
     if !facts.root {
         return Err(ObserveError::NoPrivilege);
@@ -72,6 +76,24 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
         network: Network::parse(sections.get("network").unwrap_or("")),
         boot_files: BootFiles::parse(sections.get("boot_files").unwrap_or("")),
     })
+}
+
+/// So many lines of one section are read where each becomes a thing of its own (a route takes up a thousand bytes then).
+const LINES: usize = 100_000;
+
+/// The same of rules and of files.
+const TEXT_LINES: usize = 1_000_000;
+
+/// Bounds what an answer becomes; how long it is was bounded when it was read.
+fn too_long(sections: &Sections<'_>) -> Result<(), ObserveError> {
+    const TEXTS: [&str; 7] = ["live4", "live6", "dry4", "dry6", "sysctl.d", "network", "boot_files"];
+    for (name, text) in sections.starting_with("") {
+        let limit = if TEXTS.contains(&name) { TEXT_LINES } else { LINES };
+        if text.lines().nth(limit).is_some() {
+            return Err(ObserveError::TooLong(name.to_owned(), limit));
+        }
+    }
+    Ok(())
 }
 
 /// A host without `ip` has no answer here; it is refused for the tool that is missing. Who leaves the section out
@@ -238,6 +260,17 @@ fn others(s: &Sections<'_>) -> Others {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_of_a_million_routes_is_refused() {
+        let answer = |section: &str, lines: usize| {
+            format!("@n1 host\nroot=yes\n\n@n1 {section}\n{}\n@n1 end\n", "1.1.1.1 dev a\n".repeat(lines))
+        };
+        let error = |text: &str| observe(&Sections::split(text, "n1"), "").unwrap_err();
+        assert_eq!(error(&answer("routes4", LINES + 1)), ObserveError::TooLong("routes4".to_owned(), LINES));
+        assert!(observe(&Sections::split(&answer("routes4", 1000), "n1"), "").is_ok());
+        assert!(observe(&Sections::split(&answer("boot_files", LINES + 1), "n1"), "").is_ok());
+    }
 
     #[test]
     fn sysctl_keys_of_odd_links() {

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
 /// A key that a host showed.
@@ -135,10 +136,25 @@ fn to<'a>(ssh: &'a mut Command, connection: &Connection) -> &'a mut Command {
     ssh.args(["--", &connection.address])
 }
 
+/// What ssh prints on stderr, up to its end. The banner of a host is in it, and may be endless.
 async fn output(mut command: Command, limit: Duration) -> Result<String, TransportError> {
-    let work = command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).output();
+    const MOST: u64 = 1 << 20;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|e| here(&e))?;
+    let stderr = child.stderr.take();
+    let work = async {
+        let mut said = Vec::new();
+        if let Some(stderr) = stderr {
+            let _ = stderr.take(MOST).read_to_end(&mut said).await;
+        }
+        // One that has more to say gets no reader, and is killed below.
+        if said.len() < MOST as usize {
+            child.wait().await.map_err(|e| here(&e))?;
+        }
+        Ok(String::from_utf8_lossy(&said).trim().to_owned())
+    };
     match tokio::time::timeout(limit, work).await {
-        Ok(done) => Ok(String::from_utf8_lossy(&done.map_err(|e| here(&e))?.stderr).trim().to_owned()),
+        Ok(done) => done,
         Err(_) => Err(TransportError::Connect(format!("no answer within {}s", limit.as_secs()))),
     }
 }

@@ -1,6 +1,7 @@
 //! This machine as the host.
 
-use super::{Answer, Script, TransportError, exchange};
+use super::answer::{Answer, exchange};
+use super::{Script, TransportError};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Stdio;

@@ -1,7 +1,8 @@
 //! Hosts over SSH: the user's own ssh, with its configuration, agent and known hosts.
 
+use super::answer::{Answer, exchange};
 use super::config::{self, PrivateFile};
-use super::{Answer, Script, TransportError, exchange, words};
+use super::{Script, TransportError, words};
 use crate::inventory::{Become, Connection};
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio};
 use std::fmt::Write as _;
