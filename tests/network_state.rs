@@ -329,3 +329,87 @@ fn a_host_with_a_peer_moves_and_boots() {
     project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
     assert_eq!(state(), before, "after undo");
 }
+
+/// Every attribute of a bridge and of a port: stated, shown, applied, booted, rolled back and undone.
+#[test]
+fn attributes_of_bridges_and_ports() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(
+        &lab,
+        "ip link set eth1 type bridge_slave hairpin on guard on priority 7 learning off
+        ip link set br123 type bridge mcast_querier 1 group_fwd_mask 8 hello_time 400 max_age 3000",
+    );
+    let before = dump(&lab);
+    let project = Project::new(&lab, &[HOST], "");
+    let import = project.kvmfw(&lab, &["import", HOST]).expect(0).stdout;
+    for words in [
+        "ports: { eth1: { hairpin: true, priority: 7 } }",
+        "hello_time: 4, max_age: 30, group_fwd_mask: 8, multicast_querier: true }",
+        "left out, as no inventory states it; it stays as it is: eth1 guard on, eth1 learning off",
+    ] {
+        assert!(import.contains(words), "{import}");
+    }
+    let stated = "bridges:\n  br123:\n    ports: { eth1: { isolated: true, hairpin: false, cost: 77, priority: 5 } }\n    \
+                  multicast_snooping: false\n    multicast_querier: false\n    hello_time: 3\n    max_age: 22\n    priority: 4096\n    \
+                  group_fwd_mask: 16392\n  br9: { group_fwd_mask: 0, multicast_querier: true }\n";
+    let is_so = |when: &str| {
+        let now = on_host(
+            &lab,
+            "ip -d -o link show dev br123; ip -d -o link show dev eth1; ip -d -o link show dev br9",
+        );
+        for words in [
+            " hello_time 300 max_age 2200 ",
+            " priority 4096 ",
+            " group_fwd_mask 0x4008 ",
+            " mcast_snooping 0 ",
+            " mcast_querier 0 ",
+            " isolated on ",
+            " hairpin off ",
+            " cost 77 ",
+            " priority 5 ",
+            " mcast_querier 1 ",
+        ] {
+            assert!(now.contains(words), "{when}: no{words}in\n{now}");
+        }
+    };
+    project.all(&format!("{stated}{FAILS}"));
+    assert!(project.apply(&lab, &[]).expect(4).stdout.contains("ROLLED BACK"));
+    same(&before, &dump(&lab), "after a rollback");
+    project.all(stated);
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0).stdout;
+    for line in ["- eth1 hairpin on", "+ eth1 isolated on", "- group_fwd_mask 8", "+ mcast_snooping 0"] {
+        assert!(plan.contains(line), "{plan}");
+    }
+    project.apply(&lab, &[]).expect(0);
+    is_so("applied");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    // By hand: drift, with the attribute.
+    on_host(&lab, "ip link set eth1 type bridge_slave isolated off");
+    let drift = project.kvmfw(&lab, &["plan", "--drift", "--detailed-exitcode"]).expect(2).stdout;
+    assert!(drift.contains("eth1 isolated off"), "{drift}");
+    // Stated no more: as before.
+    project.all("bridges: { br123: { ports: [eth1], hello_time: 3 } }\n");
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0).stdout;
+    assert!(
+        plan.contains("+ eth1 hairpin on   (as before)") && plan.contains("+ max_age 3000   (as before)"),
+        "{plan}"
+    );
+    project.apply(&lab, &[]).expect(0);
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    same(&before, &dump(&lab), "undone");
+    // A port of another bridge comes back to it as it was.
+    project.all("bridges: { br7: { ports: { eth1: { isolated: true } }, take_addresses: true } }\n");
+    project.apply(&lab, &[]).expect(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    same(&before, &dump(&lab), "after the undo of another bridge");
+    project.all(stated);
+    project.apply(&lab, &[]).expect(0);
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    is_so("booted");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+}

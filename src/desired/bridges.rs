@@ -1,9 +1,9 @@
 //! Bridges of a host, merged.
 
 use super::merge::{Outcome, Slot};
-use crate::inventory::{BridgeText, Resources};
+use crate::inventory::{BridgeText, PortText, Resources};
 use crate::problem::{Place, Problem};
-use crate::resource::bridge::{Bridge, LinkAddress, PortVlan};
+use crate::resource::bridge::{BRIDGE_ATTRIBUTES, Bridge, LinkAddress, PortVlan};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ struct Merge {
     place: Option<Place>,
     manage: Slot<bool>,
     take_addresses: Slot<bool>,
-    ports: Slot<Vec<String>>,
+    ports: Slot<Vec<PortText>>,
     addresses: Slot<Vec<LinkAddress>>,
     gateways: Slot<Vec<IpAddr>>,
     mac: Slot<String>,
@@ -75,7 +75,13 @@ fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
     fn list<T: ToString>(items: &[T]) -> String {
         format!("[{}]", items.iter().map(T::to_string).collect::<Vec<_>>().join(", "))
     }
-    let ports = take!(merge.ports, "ports", |v: &Vec<String>| list(v)).unwrap_or_default();
+    let ports = take!(merge.ports, "ports", |v: &Vec<PortText>| list(v)).unwrap_or_default();
+    let of_port = |port: &PortText| {
+        let attributes = port.attributes.iter().map(|(key, value)| ((*key).to_owned(), *value));
+        (port.name.clone(), attributes.collect::<BTreeMap<_, _>>())
+    };
+    let port_attributes = ports.iter().filter(|port| !port.attributes.is_empty()).map(of_port).collect();
+    let ports: Vec<String> = ports.into_iter().map(|port| port.name).collect();
     let addresses = take!(merge.addresses, "addresses", |v: &Vec<LinkAddress>| list(v)).unwrap_or_default();
     let gateways = take!(merge.gateways, "gateways", |v: &Vec<IpAddr>| list(v)).unwrap_or_default();
     let mac = take!(merge.mac, "mac", String::clone);
@@ -135,7 +141,14 @@ fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
     if manage.is_none() {
         out.fact(|| format!("bridges.{name}.manage"), || "true".to_owned(), &place);
     }
+    let further = BRIDGE_ATTRIBUTES.iter().filter_map(|attribute| {
+        let switch = || flags.get(attribute.key).map(|on| u32::from(*on));
+        let value = numbers.get(attribute.key).copied().or_else(switch)?;
+        Some((attribute.key.to_owned(), value))
+    });
     Some(Bridge {
+        attributes: further.collect(),
+        port_attributes,
         name: name.to_owned(),
         manage: manage.is_none_or(|(manage, _)| manage),
         ports,

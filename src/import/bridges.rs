@@ -1,6 +1,6 @@
 //! Bridges of a host, less those of programs that make them.
 
-use super::comment;
+use super::{comment, settings};
 use crate::inventory::quoted;
 use crate::observe::{Link, Observed, Route};
 use crate::plan::{Record, bridge_maker};
@@ -59,13 +59,22 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
     let hops = observed.links.routes.iter().filter(default).flat_map(|route| &route.hops);
     let gateways: Vec<String> =
         hops.filter_map(|hop| hop.via.clone()).filter(|via| via.parse::<IpAddr>().is_ok()).collect();
-    for (key, items) in [("ports", ports), ("addresses", addresses), ("gateways", gateways)] {
+    let of_ports: Vec<&Link> = ports.iter().filter_map(|port| observed.links.by_name.get(port)).collect();
+    if let Some(stated) = settings::ports(&of_ports) {
+        fields.push(format!("ports: {stated}"));
+    } else if !ports.is_empty() {
+        fields.push(format!("ports: [{}]", list(ports)));
+    }
+    for (key, items) in [("addresses", addresses), ("gateways", gateways)] {
         if !items.is_empty() {
             fields.push(format!("{key}: [{}]", list(items)));
         }
     }
-    if link.number("stp_state").is_some_and(|on| on != 0) {
-        fields.push("stp: true".to_owned());
+    fields.extend(settings::stated(link, &of_ports));
+    let left = settings::left_out(link, &of_ports);
+    if !left.is_empty() {
+        let what = left.join(", ");
+        comment(6, &format!("left out, as no inventory states it; it stays as it is: {what}"), text);
     }
     let _ = match fields.is_empty() {
         true => writeln!(text, "      {}: {{ manage: false }}", quoted(&link.name)),

@@ -6,6 +6,7 @@
 
 mod bridges;
 mod rules;
+mod settings;
 mod sysctl;
 
 pub use sysctl::keys;

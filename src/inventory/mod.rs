@@ -30,7 +30,7 @@ pub use module_test::{Carries, ModuleTest, PacketText};
 pub use params::{Base, Declared, Type, shown};
 pub use project::*;
 pub use reader::Spanned;
-pub use resources::{BridgeText, Resources, SysctlText};
+pub use resources::{BridgeText, PortText, Resources, SysctlText};
 pub use rules::{ChainText, RuleText, check_chain};
 pub use schema::schema;
 pub use select::select;

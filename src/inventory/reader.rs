@@ -111,13 +111,29 @@ impl<'a> Reader<'a> {
 
     /// The entries of a map all of whose keys are known.
     pub fn fields<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> &'n [Pair] {
+        self.fields_in_words(node, what, known, &[])
+    }
+
+    /// The same where other programs have other words for a key.
+    pub fn fields_in_words<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        known: &[&str],
+        words: &[(&str, &str)],
+    ) -> &'n [Pair] {
         let pairs = self.map(node, what);
         for pair in pairs {
             if !known.contains(&pair.key.as_str()) {
                 let mut problem =
                     Problem::new("unknown-key", format!("unknown key `{}` in {what}", pair.key))
                         .at_place(&pair.key_place);
-                problem.help = did_you_mean(&pair.key, known.iter().copied());
+                let plain = pair.key.replace('-', "_").to_ascii_lowercase();
+                let meant = words.iter().find(|(word, _)| *word == plain).map(|(_, meant)| *meant);
+                let meant = meant.or_else(|| known.iter().copied().find(|key| *key == plain));
+                problem.help = meant
+                    .map(|meant| format!("write `{meant}`"))
+                    .or_else(|| did_you_mean(&pair.key, known.iter().copied()));
                 self.problems.push(problem);
             }
         }

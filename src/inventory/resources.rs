@@ -5,13 +5,13 @@ use super::checks;
 use super::reader::{Reader, Spanned};
 use super::rules::{self, ChainText};
 use crate::problem::{Place, Warning};
-use crate::resource::bridge::{LinkAddress, PortVlan, check_link_name};
+use crate::resource::bridge::{LinkAddress, PORT_ATTRIBUTES, PortVlan, check_link_name};
 use crate::resource::iptables::Family;
 use crate::resource::iptables::address::is_mac;
 use crate::resource::sysctl;
 use crate::yaml::{Node, Pair, Value};
 use ipnet::IpNet;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -54,19 +54,36 @@ pub struct BridgeText {
     /// `take_addresses`.
     pub take_addresses: Option<Spanned<bool>>,
     /// `ports`.
-    pub ports: Option<Spanned<Vec<String>>>,
+    pub ports: Option<Spanned<Vec<PortText>>>,
     /// `addresses`.
     pub addresses: Option<Spanned<Vec<LinkAddress>>>,
     /// `gateways`.
     pub gateways: Option<Spanned<Vec<IpAddr>>>,
-    /// `mtu`, `forward_delay`, `ageing` by key.
+    /// `mtu`, `forward_delay`, `ageing` and the like by key.
     pub numbers: Vec<(&'static str, Spanned<u32>)>,
-    /// `stp`, `vlan_filtering` and `nf_call_*` by key.
+    /// `stp`, `vlan_filtering`, `nf_call_*` and the like by key.
     pub flags: Vec<(&'static str, Spanned<bool>)>,
     /// `mac`.
     pub mac: Option<Spanned<String>>,
     /// `vlans`.
     pub vlans: Option<Spanned<Vec<PortVlan>>>,
+}
+
+/// A port of a bridge with what is stated of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortText {
+    /// Its name.
+    pub name: String,
+    /// Attributes by key; switches are 0 and 1.
+    pub attributes: BTreeMap<&'static str, u32>,
+}
+
+impl std::fmt::Display for PortText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        let all: Vec<String> = self.attributes.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+        if all.is_empty() { Ok(()) } else { write!(f, " {{ {} }}", all.join(", ")) }
+    }
 }
 
 impl Resources {
@@ -193,12 +210,57 @@ fn sysctl_value(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
 }
 
 /// Numbers of a bridge and their bounds.
-pub(super) const NUMBERS: [(&str, i128, i128); 3] =
-    [("mtu", 68, 65535), ("forward_delay", 0, 30), ("ageing", 0, 1_000_000)];
+pub(super) const NUMBERS: [(&str, i128, i128); 7] = [
+    ("mtu", 68, 65535),
+    ("forward_delay", 0, 30),
+    ("ageing", 0, 1_000_000),
+    ("hello_time", 1, 10),
+    ("max_age", 6, 40),
+    ("priority", 0, 65535),
+    ("group_fwd_mask", 0, 0xfff8),
+];
 
 /// Truths of a bridge.
-pub(super) const FLAGS: [&str; 5] =
-    ["stp", "vlan_filtering", "nf_call_iptables", "nf_call_ip6tables", "nf_call_arptables"];
+pub(super) const FLAGS: [&str; 7] = [
+    "stp",
+    "vlan_filtering",
+    "nf_call_iptables",
+    "nf_call_ip6tables",
+    "nf_call_arptables",
+    "multicast_snooping",
+    "multicast_querier",
+];
+
+/// What other programs call the keys of a bridge.
+const BRIDGE_WORDS: [(&str, &str); 19] = [
+    ("mcast_snooping", "multicast_snooping"),
+    ("mcast_querier", "multicast_querier"),
+    ("igmp_snooping", "multicast_snooping"),
+    ("stp_state", "stp"),
+    ("bridge_stp", "stp"),
+    ("ageing_time", "ageing"),
+    ("bridge_ageing", "ageing"),
+    ("bridge_ports", "ports"),
+    ("interfaces", "ports"),
+    ("fd", "forward_delay"),
+    ("bridge_fd", "forward_delay"),
+    ("hello", "hello_time"),
+    ("maxage", "max_age"),
+    ("address", "addresses"),
+    ("gateway", "gateways"),
+    ("macaddress", "mac"),
+    ("vlan_aware", "vlan_filtering"),
+    ("group_forward_mask", "group_fwd_mask"),
+    ("bridgeprio", "priority"),
+];
+
+/// What other programs call the keys of a port.
+const PORT_WORDS: [(&str, &str); 4] = [
+    ("hairpin_mode", "hairpin"),
+    ("path_cost", "cost"),
+    ("port_priority", "priority"),
+    ("isolation", "isolated"),
+];
 
 /// The last VLAN; 4095 is reserved.
 pub(super) const LAST_VLAN: u16 = 4094;
@@ -238,7 +300,7 @@ fn bridge(pair: &Pair, reader: &mut Reader<'_>) -> BridgeText {
         mac: None,
         vlans: None,
     };
-    for field in reader.fields(&pair.value, "a bridge", &bridge_keys()) {
+    for field in reader.fields_in_words(&pair.value, "a bridge", &bridge_keys(), &BRIDGE_WORDS) {
         let (node, place) = (&field.value, &field.key_place);
         let spanned = |value: Option<bool>| value.map(|value| Spanned::new(value, place));
         match field.key.as_str() {
@@ -251,7 +313,17 @@ fn bridge(pair: &Pair, reader: &mut Reader<'_>) -> BridgeText {
             "vlans" => bridge.vlans = Some(Spanned::new(vlans(node, reader), place)),
             key => {
                 if let Some((name, low, high)) = NUMBERS.iter().find(|(name, ..)| *name == key) {
-                    let number = reader.int(node, name, *low, *high).and_then(|n| u32::try_from(n).ok());
+                    let mut number = reader.int(node, name, *low, *high).and_then(|n| u32::try_from(n).ok());
+                    if *name == "group_fwd_mask" && number.is_some_and(|mask| mask & 7 != 0) {
+                        let message = "bits 0 to 2 of `group_fwd_mask` (1, 2 and 4) are of frames that no bridge forwards";
+                        reader.wrong_help(
+                            "out-of-range",
+                            &node.place,
+                            message,
+                            "add up the others: 8 for 802.1X, 16384 for LLDP",
+                        );
+                        number = None;
+                    }
                     bridge.numbers.extend(number.map(|n| (*name, Spanned::new(n, place))));
                 } else if let Some(name) = FLAGS.iter().find(|name| **name == key) {
                     bridge.flags.extend(reader.bool(node).map(|v| (*name, Spanned::new(v, place))));
@@ -277,19 +349,63 @@ fn link<'n>(node: &'n Node, what: &str, reader: &mut Reader<'_>) -> Option<&'n s
     }
 }
 
-fn ports(node: &Node, bridge: &str, reader: &mut Reader<'_>) -> Vec<String> {
-    let mut ports: Vec<String> = Vec::new();
-    for item in reader.list(node, "a list of ports") {
-        let Some(port) = link(item, "a port", reader) else { continue };
-        if port == bridge {
-            reader.wrong("bad-name", &item.place, format!("bridge `{bridge}` cannot be its own port"));
-        } else if ports.iter().any(|p| p == port) {
-            reader.wrong("duplicate", &item.place, format!("port `{port}` is there twice"));
-        } else {
-            ports.push(port.to_owned());
+/// A list of names, or a map from names to attributes.
+fn ports(node: &Node, bridge: &str, reader: &mut Reader<'_>) -> Vec<PortText> {
+    let mut ports: Vec<PortText> = Vec::new();
+    if let Value::Map(_) = &node.value {
+        for pair in reader.short_map(node, "ports by name") {
+            if let Err(why) = check_link_name(&pair.key) {
+                reader.wrong("bad-name", &pair.key_place, format!("`{}` {why}", pair.key.escape_debug()));
+                continue;
+            }
+            let port = PortText { name: pair.key.clone(), attributes: port_attributes(&pair.value, reader) };
+            add_port(&mut ports, port, bridge, &pair.key_place, reader);
         }
+        return ports;
+    }
+    for item in reader.list(node, "a list of ports") {
+        if let Value::Map(_) = &item.value {
+            let help = "write the ports as a map: `ports: { eth1: { isolated: true }, eth2: { } }`";
+            reader.wrong_help("wrong-type", &item.place, "a port in a list has no attributes", help);
+            continue;
+        }
+        let Some(name) = link(item, "a port", reader) else { continue };
+        let port = PortText { name: name.to_owned(), attributes: BTreeMap::new() };
+        add_port(&mut ports, port, bridge, &item.place, reader);
     }
     ports
+}
+
+fn add_port(ports: &mut Vec<PortText>, port: PortText, bridge: &str, place: &Place, reader: &mut Reader<'_>) {
+    if port.name == bridge {
+        reader.wrong("bad-name", place, format!("bridge `{bridge}` cannot be its own port"));
+    } else if ports.iter().any(|other| other.name == port.name) {
+        reader.wrong("duplicate", place, format!("port `{}` is there twice", port.name));
+    } else {
+        ports.push(port);
+    }
+}
+
+/// The keys of a port.
+pub(super) fn port_keys() -> [&'static str; 4] {
+    PORT_ATTRIBUTES.map(|attribute| attribute.key)
+}
+
+fn port_attributes(node: &Node, reader: &mut Reader<'_>) -> BTreeMap<&'static str, u32> {
+    let mut attributes = BTreeMap::new();
+    for field in reader.fields_in_words(node, "a port", &port_keys(), &PORT_WORDS) {
+        let Some(known) = PORT_ATTRIBUTES.iter().find(|known| known.key == field.key) else { continue };
+        let value = match known.switch {
+            true => reader.bool(&field.value).map(u32::from),
+            false => {
+                let (low, high) = known.bounds;
+                let number = reader.int(&field.value, known.key, low.into(), high.into());
+                number.and_then(|number| u32::try_from(number).ok())
+            }
+        };
+        attributes.extend(value.map(|value| (known.key, value)));
+    }
+    attributes
 }
 
 fn addresses(node: &Node, reader: &mut Reader<'_>) -> Vec<LinkAddress> {

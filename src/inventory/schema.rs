@@ -205,8 +205,9 @@ impl Shapes {
         }
         add("sysctl-file", self.sysctl_file());
         add("tables", self.tables());
-        add("builtin-chain", self.chain(true));
-        add("own-chain", self.chain(false));
+        add("builtin-chain", self.chain(&[]));
+        add("administrators-chain", self.chain(&["policy"]));
+        add("own-chain", self.chain(&["policy", "hook"]));
         add("bridge", self.bridge());
         add("check", self.check());
         all

@@ -267,7 +267,21 @@ impl Link {
 
     /// A numeric attribute of its kind.
     pub fn number(&self, attribute: &str) -> Option<i64> {
-        self.linkinfo.data.get(attribute).and_then(Value::as_i64)
+        self.linkinfo.data.get(attribute).and_then(whole)
+    }
+
+    /// A numeric attribute of the port that it is; a switch is 0 or 1.
+    pub fn port_number(&self, attribute: &str) -> Option<i64> {
+        self.linkinfo.port.get(attribute).and_then(whole)
+    }
+}
+
+/// A number, also one that is printed as text (`0x18`) or a truth.
+fn whole(value: &Value) -> Option<i64> {
+    match value {
+        Value::Bool(on) => Some(i64::from(*on)),
+        Value::String(text) => i64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok(),
+        other => other.as_i64(),
     }
 }
 

@@ -27,7 +27,7 @@ mod written;
 
 pub use crate::resource::Kind;
 pub use adopt::{Adopted, Back, Took};
-pub use bridge::{Owned, maker as bridge_maker};
+pub use bridge::{OTHER_PORT_SWITCHES, Owned, maker as bridge_maker};
 pub use bundle::Bundle;
 pub use bystanders::bystanders;
 pub use diff::{Diff, DiffLine};

@@ -4,6 +4,7 @@
 use crate::problem::Origin;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -43,8 +44,68 @@ pub struct Bridge {
     pub nf_call_ip6tables: Option<bool>,
     /// Per-bridge `nf_call_arptables`.
     pub nf_call_arptables: Option<bool>,
+    /// Attributes of [`BRIDGE_ATTRIBUTES`] by key; switches are 0 and 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, u32>,
+    /// Attributes of [`PORT_ATTRIBUTES`] by port and key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub port_attributes: BTreeMap<String, BTreeMap<String, u32>>,
     /// Where it was first declared.
     pub origin: Origin,
+}
+
+/// An attribute of a bridge or a port that the kernel keeps as one number.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute {
+    /// The key in an inventory.
+    pub key: &'static str,
+    /// What `ip` calls it.
+    pub word: &'static str,
+    /// What a new bridge or port has, as an inventory states it; `None` where that depends on the link.
+    pub default: Option<u32>,
+    /// The least and the largest value, as an inventory states it.
+    pub bounds: (u32, u32),
+    /// How many units of the kernel one of an inventory has: it counts hundredths of a second.
+    pub scale: u32,
+    /// It is on or off.
+    pub switch: bool,
+}
+
+const fn number(key: &'static str, default: Option<u32>, bounds: (u32, u32), scale: u32) -> Attribute {
+    Attribute { key, word: key, default, bounds, scale, switch: false }
+}
+
+const fn switch(key: &'static str, word: &'static str, default: u32) -> Attribute {
+    Attribute { key, word, default: Some(default), bounds: (0, 1), scale: 1, switch: true }
+}
+
+/// Attributes of a bridge beside those that depend on others (`stp` and `forward_delay`, `ageing`, `vlan_filtering`).
+pub const BRIDGE_ATTRIBUTES: [Attribute; 6] = [
+    number("hello_time", Some(2), (1, 10), 100),
+    number("max_age", Some(20), (6, 40), 100),
+    number("priority", Some(32768), (0, 65535), 1),
+    number("group_fwd_mask", Some(0), (0, 0xfff8), 1),
+    switch("multicast_snooping", "mcast_snooping", 1),
+    switch("multicast_querier", "mcast_querier", 0),
+];
+
+/// Attributes of a port.
+pub const PORT_ATTRIBUTES: [Attribute; 4] = [
+    switch("isolated", "isolated", 0),
+    switch("hairpin", "hairpin", 0),
+    number("cost", None, (1, 65535), 1),
+    number("priority", Some(32), (0, 63), 1),
+];
+
+impl Attribute {
+    /// A value of an inventory as `ip` takes it for a port.
+    pub fn of_port(&self, value: i64) -> String {
+        match (self.switch, value) {
+            (true, 0) => "off".to_owned(),
+            (true, _) => "on".to_owned(),
+            (false, _) => value.to_string(),
+        }
+    }
 }
 
 /// An address of a link, as `ip address` writes it: `192.0.2.7/24`, or `192.0.2.7 peer 192.0.2.1/32`, where the network

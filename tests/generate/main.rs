@@ -198,12 +198,21 @@ groups:
         INPUT: { policy: DROP, hook: first }
         FORWARD: { hook: last, first: , rules: , last: }
         my.chain_1-x:
+        DOCKER-USER: { hook: first }
     ip6tables: |
       *filter
       -A INPUT -i lo -j ACCEPT
       COMMIT
     bridges:
       br0: { manage: false }
+      br2:
+        ports: { eth2: { isolated: true, hairpin: false, cost: 7, priority: 32 }, eth3: }
+        hello_time: 2
+        max_age: 20
+        priority: 4096
+        group_fwd_mask: 8
+        multicast_snooping: true
+        multicast_querier: false
       br1:
         manage: true
         ports: [eth1]

@@ -2,7 +2,8 @@
 
 use super::{ADDRESS, LINK, LINK_ADDRESS, MAC, Shapes, WORD, by_name, doc, object, reference};
 use crate::inventory::{resources, rules};
-use crate::resource::iptables::TABLES;
+use crate::resource::bridge::PORT_ATTRIBUTES;
+use crate::resource::iptables::{ADMINISTRATORS, TABLES};
 use serde_json::{Map, Value, json};
 
 impl Shapes {
@@ -42,9 +43,14 @@ impl Shapes {
 
     /// Tables by name, or one text.
     pub(super) fn tables(self) -> Value {
-        let table = |chains: &[&str]| {
-            let builtin: Map<String, Value> =
+        let table = |chains: &[&str], administrators: bool| {
+            let mut builtin: Map<String, Value> =
                 chains.iter().map(|chain| ((*chain).to_owned(), reference("builtin-chain"))).collect();
+            if administrators {
+                for chain in ADMINISTRATORS {
+                    builtin.insert(chain.to_owned(), reference("administrators-chain"));
+                }
+            }
             let others: Vec<&str> = TABLES
                 .iter()
                 .flat_map(|(_, chains)| chains.iter().copied())
@@ -60,15 +66,14 @@ impl Shapes {
         };
         let names = TABLES.map(|(name, _)| name);
         let tables = object(&names, "", |name| {
-            TABLES.iter().find(|(table, _)| *table == name).map(|(_, chains)| table(chains))
+            TABLES.iter().find(|(table, _)| *table == name).map(|(_, chains)| table(chains, name == "filter"))
         });
         json!({ "anyOf": [tables, { "type": "string", "minLength": 1 }] })
     }
 
-    /// Only a built-in chain has a policy and a hook.
-    pub(super) fn chain(self, builtin: bool) -> Value {
-        let keys: Vec<&str> =
-            rules::KEYS.into_iter().filter(|key| builtin || !["policy", "hook"].contains(key)).collect();
+    /// A chain without some keys: only a built-in one has a policy, and one of the administrator too has a hook.
+    pub(super) fn chain(self, without: &[&str]) -> Value {
+        let keys: Vec<&str> = rules::KEYS.into_iter().filter(|key| !without.contains(key)).collect();
         object(&keys, "", |key| {
             let text = |when: &str| {
                 json!({
@@ -93,7 +98,9 @@ impl Shapes {
             Some(match key {
                 "manage" => doc(self.boolean(), "`false`: others make it; it only stands in `$bridges`."),
                 "take_addresses" => doc(self.boolean(), "Take addresses and routes over from a named port."),
-                "ports" => doc(self.set(text(LINK)), "Ports, at least these."),
+                "ports" => {
+                    doc(self.ports(), "Ports, at least these: names, or a map from names to attributes.")
+                }
                 "addresses" => doc(
                     self.set(text(LINK_ADDRESS)),
                     "Addresses with prefix length, or `ADDRESS peer PEER/LENGTH`; at least these.",
@@ -108,6 +115,16 @@ impl Shapes {
                 },
             })
         })
+    }
+
+    fn ports(self) -> Value {
+        let mut port = object(&resources::port_keys(), "", |key| {
+            let known = PORT_ATTRIBUTES.iter().find(|known| known.key == key)?;
+            let (low, high) = known.bounds;
+            Some(if known.switch { self.boolean() } else { self.integer(low.into(), high.into()) })
+        });
+        port["type"] = json!(["object", "null"]);
+        json!({ "anyOf": [self.set(self.text(LINK)), by_name(LINK, port)] })
     }
 
     fn vlans(self) -> Value {

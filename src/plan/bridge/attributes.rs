@@ -4,6 +4,7 @@
 use super::Refused;
 use super::declared::Work;
 use crate::observe::Link;
+use crate::resource::bridge::BRIDGE_ATTRIBUTES;
 
 /// Whether the ageing time that is shown is one of the moment: while its spanning tree changes, a bridge forgets after
 /// twice the forward delay, and shows that in the place of what is set.
@@ -39,7 +40,11 @@ impl Work<'_> {
             ("nf_call_ip6tables", flag(bridge.nf_call_ip6tables)),
             ("nf_call_arptables", flag(bridge.nf_call_arptables)),
         ];
-        for (attribute, wanted) in list {
+        let further = BRIDGE_ATTRIBUTES.iter().map(|known| {
+            let value = bridge.attributes.get(known.key).map(|value| (value * known.scale).to_string());
+            (known.word, value)
+        });
+        for (attribute, wanted) in list.into_iter().chain(further) {
             let mut live = number(attribute).map(|v| v.to_string());
             if let Some(link) = there.filter(|link| attribute == "ageing_time" && ages_fast(link)) {
                 live = self.as_set_before(attribute);

@@ -64,6 +64,7 @@ impl Work<'_> {
         self.rules_by_port();
         self.vlans(there)?;
         self.ports();
+        self.port_attributes();
         self.addresses(there);
         self.gateways(there);
         if there.is_none() {

@@ -45,6 +45,7 @@ impl<'a> Homes<'a> {
         };
         if let Some(bridge) = from.filter(there).filter(|_| !self.declared.contains_key(port)) {
             way.push(format!("link set dev {port} master {bridge}"));
+            way.extend(owned.attributes_there.get(port).into_iter().flatten().cloned());
             if let Some(vlans) = owned.vlans_there.get(port) {
                 way.extend(lines(bridge, port, &fresh(self.links, bridge), vlans));
             }

@@ -7,6 +7,7 @@ mod boot;
 mod declared;
 mod foreign;
 mod homes;
+mod port_attributes;
 mod ports;
 mod removed;
 mod routes;
@@ -14,6 +15,7 @@ mod stp;
 mod vlans;
 
 pub use foreign::maker;
+pub use port_attributes::OTHER_PORT_SWITCHES;
 
 use self::homes::Homes;
 use super::{Change, Record};
@@ -38,6 +40,9 @@ pub struct Owned {
     /// The VLANs that those ports had there, where they were not those of every new port.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vlans_there: BTreeMap<String, Vlans>,
+    /// The attributes that those ports had there, where they were not those of every new port, as lines for `ip -batch`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes_there: BTreeMap<String, Vec<String>>,
     /// Addresses we added, with the port they were taken from.
     pub addresses: BTreeMap<LinkAddress, Option<String>>,
     /// What those that were taken had there and have here.

@@ -3,7 +3,7 @@
 use super::addresses::addresses;
 use super::declared::Work;
 use super::vlans::{fresh, lines, live_or_fresh};
-use super::{Refused, foreign};
+use super::{Refused, foreign, port_attributes};
 use crate::observe::{Link, PolicyRule};
 use crate::problem::Warning;
 
@@ -88,6 +88,10 @@ impl Work<'_> {
         }
         if self.homes.of_others(&master) {
             self.old.push(format!("port {port} of {master}"));
+            let attributes = self.links.by_name.get(port).map(port_attributes::lines).unwrap_or_default();
+            if !attributes.is_empty() {
+                self.owned.attributes_there.entry(port.to_owned()).or_insert(attributes);
+            }
             if live != new {
                 self.owned.vlans_there.entry(port.to_owned()).or_insert(live);
             }
@@ -172,6 +176,7 @@ impl Work<'_> {
             }
             self.owned.masters.remove(&port);
             self.owned.vlans_there.remove(&port);
+            self.owned.attributes_there.remove(&port);
         }
     }
 }

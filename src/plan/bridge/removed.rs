@@ -6,22 +6,27 @@ use super::attributes::ages_fast;
 use super::homes::Homes;
 use super::routes::displaced_by;
 use super::vlans::{fresh, is_port, lines, live_or_fresh};
-use super::{BridgePlan, Owned};
+use super::{BridgePlan, Owned, port_attributes};
 use crate::observe::{Link, Links, Observed, Route};
 use crate::plan::{Action, Change, Diff};
 use crate::problem::Warning;
 use crate::resource::Kind;
-use crate::resource::bridge::LinkAddress;
+use crate::resource::bridge::{Attribute, LinkAddress};
 use std::collections::BTreeSet;
 
 /// What a bridge that is made again has to have as it had it.
-const ATTRIBUTES: [&str; 9] = [
+const ATTRIBUTES: [&str; 14] = [
     "stp_state",
     "forward_delay",
     "ageing_time",
     "vlan_default_pvid",
     "vlan_filtering",
     "mcast_snooping",
+    "mcast_querier",
+    "hello_time",
+    "max_age",
+    "priority",
+    "group_fwd_mask",
     "nf_call_iptables",
     "nf_call_ip6tables",
     "nf_call_arptables",
@@ -162,6 +167,10 @@ impl Removal<'_> {
     fn attributes(&mut self, links: &Links) {
         let (name, owned) = (self.name, self.owned);
         for (attribute, before) in &owned.attributes {
+            if let Some((port, known)) = port_attributes::labelled(attribute) {
+                self.port_attribute(port, known, before, links);
+                continue;
+            }
             let (device, word) = match attribute.split_once(' ') {
                 Some((port, "mtu")) => (port, "mtu"),
                 Some(_) => continue,
@@ -188,6 +197,18 @@ impl Removal<'_> {
             });
             self.back.extend(live.map(|value| line(&value)));
         }
+    }
+
+    /// A port that stays one gets back what it had; one that leaves loses it anyway.
+    fn port_attribute(&mut self, port: &str, attribute: &Attribute, before: &str, links: &Links) {
+        if self.owned.ports.contains(port) || self.owned.created || !is_port(links, port, self.name) {
+            return;
+        }
+        let (Ok(before), Some(link)) = (before.parse(), links.by_name.get(port)) else { return };
+        self.plan.forward.push(port_attributes::line(port, attribute, before));
+        self.old.push(format!("{port} {}", attribute.key));
+        let live = link.port_number(attribute.word);
+        self.back.extend(live.map(|value| port_attributes::line(port, attribute, value)));
     }
 
     /// VLANs of ports that stay become what they were; those of all that change come back on the way back.

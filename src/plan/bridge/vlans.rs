@@ -164,7 +164,7 @@ impl Work<'_> {
         }
     }
 
-    fn warn(&mut self, code: &'static str, message: String) {
+    pub(super) fn warn(&mut self, code: &'static str, message: String) {
         self.plan.warnings.push(Warning { code, message, origin: Some(self.bridge.origin.clone()) });
     }
 }

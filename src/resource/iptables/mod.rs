@@ -70,6 +70,9 @@ pub fn is_builtin(table: &str, chain: &str) -> bool {
     builtin_chains(table).is_some_and(|chains| chains.contains(&chain))
 }
 
+/// Chains of `filter` that other programs make for rules of the administrator.
+pub const ADMINISTRATORS: [&str; 2] = ["DOCKER-USER", "CNI-ADMIN"];
+
 /// Whether a chain is made by another program for rules of the administrator. Its rules of ours stand in a chain of ours,
 /// entered by one jump rule, as those of a built-in chain do; it may be missing until that program makes it.
 pub fn is_administrators(table: &str, chain: &str) -> bool {

@@ -4,8 +4,9 @@
 
 use super::{AddressAtBoot, AtBoot, HEADER, Kept};
 use crate::observe::{Link, Observed, Owner, Vlans};
-use crate::plan::bridge::vlans;
+use crate::plan::bridge::{port_attributes, vlans};
 use crate::problem::Warning;
+use crate::resource::bridge::{BRIDGE_ATTRIBUTES, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -50,9 +51,27 @@ pub(super) fn text(at_boot: &AtBoot<'_>) -> String {
     option("bridge_stp", Some(if bridge.stp == Some(true) { "on" } else { "off" }.to_owned()));
     option("bridge_fd", at_boot.delay().map(|d| d.to_string()));
     option("bridge_ageing", bridge.ageing.map(|a| a.to_string()));
+    for (key, name) in
+        [("bridge_hello", "hello_time"), ("bridge_maxage", "max_age"), ("bridge_bridgeprio", "priority")]
+    {
+        option(key, at_boot.number(name).map(|value| value.to_string()));
+    }
     option("bridge_maxwait", Some("0".to_owned()));
     option("bridge_hw", at_boot.mac.clone());
     option("mtu", bridge.mtu.map(|m| m.to_string()));
+    for attribute in
+        BRIDGE_ATTRIBUTES.iter().filter(|a| !["hello_time", "max_age", "priority"].contains(&a.key))
+    {
+        let line = |value| format!("ip link set dev {name} type bridge {} {value}", attribute.word);
+        option("up", at_boot.number(attribute.key).map(line));
+    }
+    for port in &at_boot.ports {
+        for attribute in &PORT_ATTRIBUTES {
+            let value = at_boot.of_port(port, attribute.key);
+            let line = |value: u32| format!("ip {}", port_attributes::line(port, attribute, value.into()));
+            option("up", value.map(line));
+        }
+    }
     // Its own option would have the bridge filter before the ports have their VLANs.
     for (device, vlans) in &at_boot.vlans {
         let fresh = Vlans::fresh(1);

@@ -162,6 +162,21 @@ impl AtBoot<'_> {
         self.bridge.forward_delay.or_else(|| (self.bridge.stp != Some(true)).then_some(0))
     }
 
+    /// An attribute that is stated, as an inventory has it.
+    fn number(&self, key: &str) -> Option<u32> {
+        self.bridge.attributes.get(key).copied()
+    }
+
+    /// The same of a switch.
+    fn switch(&self, key: &str) -> Option<bool> {
+        self.number(key).map(|value| value != 0)
+    }
+
+    /// An attribute of a port that is stated.
+    fn of_port(&self, port: &str, key: &str) -> Option<u32> {
+        self.bridge.port_attributes.get(port)?.get(key).copied()
+    }
+
     fn gateway(&self, v6: bool) -> Option<&GatewayAtBoot> {
         self.gateways.iter().find(|g| g.address.is_ipv6() == v6)
     }

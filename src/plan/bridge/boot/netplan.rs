@@ -14,7 +14,10 @@ pub(super) fn can_say(owners: &[(&Link, Owner)], at_boot: &AtBoot<'_>) -> bool {
     // After a boot the line that makes it our port is there too.
     let ours = format!("Bridge={}", bridge.name);
     let filters = bridge.vlan_filtering.is_some() || !bridge.vlans.is_empty();
+    // It has no words for multicast, forwarded groups, and isolated ports or hairpins.
+    let others = !bridge.attributes.is_empty() || !bridge.port_attributes.is_empty();
     !filters
+        && !others
         && at_boot.addresses.iter().all(AddressAtBoot::is_plain)
         && owners.iter().all(|(link, owner)| {
             owner.netplan && is_ethernet(link) && owner.gives.iter().all(|line| line.text == ours)

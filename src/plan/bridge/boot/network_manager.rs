@@ -25,6 +25,15 @@ pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Result<Ke
         let _ = write!(text, "master={name}\nslave-type=bridge\n\n[ethernet]\n");
         mtu(&mut text, at_boot);
         text.push_str("\n[bridge-port]\n");
+        for (key, name, switch) in
+            [("hairpin-mode", "hairpin", true), ("path-cost", "cost", false), ("priority", "priority", false)]
+        {
+            let _ = match at_boot.of_port(port, name) {
+                Some(value) if switch => writeln!(text, "{key}={}", value != 0),
+                Some(value) => writeln!(text, "{key}={value}"),
+                None => Ok(()),
+            };
+        }
         vlans(&mut text, at_boot, port);
         text.push_str(carried.port(port));
         kept.files.insert(path(port), text);
@@ -104,6 +113,19 @@ fn bridge(at_boot: &AtBoot<'_>, carried: &str) -> String {
     line("stp", Some((bridge.stp == Some(true)).to_string()));
     line("forward-delay", at_boot.delay().map(|d| d.to_string()));
     line("ageing-time", bridge.ageing.map(|a| a.to_string()));
+    for (key, name) in [
+        ("hello-time", "hello_time"),
+        ("max-age", "max_age"),
+        ("priority", "priority"),
+        ("group-forward-mask", "group_fwd_mask"),
+    ] {
+        line(key, at_boot.number(name).map(|value| value.to_string()));
+    }
+    for (key, name) in
+        [("multicast-snooping", "multicast_snooping"), ("multicast-querier", "multicast_querier")]
+    {
+        line(key, at_boot.switch(name).map(|on| on.to_string()));
+    }
     line("vlan-filtering", bridge.vlan_filtering.map(|v| v.to_string()));
     vlans(&mut text, at_boot, &bridge.name);
     for v6 in [false, true] {

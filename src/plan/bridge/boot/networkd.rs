@@ -150,6 +150,19 @@ fn netdev(at_boot: &AtBoot<'_>) -> String {
     line("\n[Bridge]\nSTP", Some(yes(bridge.stp == Some(true)).to_owned()));
     line("ForwardDelaySec", at_boot.delay().map(|d| d.to_string()));
     line("AgeingTimeSec", bridge.ageing.map(|a| a.to_string()));
+    for (key, name) in [
+        ("HelloTimeSec", "hello_time"),
+        ("MaxAgeSec", "max_age"),
+        ("Priority", "priority"),
+        ("GroupForwardMask", "group_fwd_mask"),
+    ] {
+        line(key, at_boot.number(name).map(|value| value.to_string()));
+    }
+    for (key, name) in
+        [("MulticastSnooping", "multicast_snooping"), ("MulticastQuerier", "multicast_querier")]
+    {
+        line(key, at_boot.switch(name).map(|on| yes(on).to_owned()));
+    }
     line("VLANFiltering", bridge.vlan_filtering.map(|v| yes(v).to_owned()));
     text
 }
@@ -228,6 +241,22 @@ fn port_of(at_boot: &AtBoot<'_>, port: &str, carried: &str) -> String {
         "{HEADER}[Match]\nName={port}\n\n{mtu}[Network]\nBridge={}\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
         bridge.name
     );
+    let mut section = String::new();
+    for (key, name, switch) in [
+        ("Isolated", "isolated", true),
+        ("HairPin", "hairpin", true),
+        ("Cost", "cost", false),
+        ("Priority", "priority", false),
+    ] {
+        let _ = match at_boot.of_port(port, name) {
+            Some(value) if switch => writeln!(section, "{key}={}", yes(value != 0)),
+            Some(value) => writeln!(section, "{key}={value}"),
+            None => Ok(()),
+        };
+    }
+    if !section.is_empty() {
+        let _ = write!(text, "\n[Bridge]\n{section}");
+    }
     vlans(&mut text, at_boot, port);
     text.push_str(carried);
     text

@@ -32,6 +32,8 @@ fn bridge() -> Bridge {
         nf_call_iptables: None,
         nf_call_ip6tables: None,
         nf_call_arptables: None,
+        attributes: BTreeMap::new(),
+        port_attributes: BTreeMap::new(),
         origin: Origin { file: "x.yaml".into(), line: 1 },
     }
 }
@@ -308,4 +310,37 @@ fn settings_of_a_profile_find_a_home() {
     assert!(lost(&format!("{profile}[802-1x]\npassword=\n"), by_name).contains("x.nmconnection:17"));
     // The profile in effect is in no file that was read.
     assert!(lost("[connection]\nuuid=u-9\n", by_name).contains("u-1"));
+}
+
+/// Attributes of the bridge and its port, in each manager's own words; netplan has none for some of them.
+#[test]
+fn attributes_in_the_files() {
+    let of = |list: &[(&str, u32)]| list.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
+    let bridge = Bridge {
+        attributes: of(&[("hello_time", 3), ("multicast_snooping", 0), ("group_fwd_mask", 8)]),
+        port_attributes: [("eth0".to_owned(), of(&[("isolated", 1), ("hairpin", 1), ("cost", 7)]))].into(),
+        ..simple_bridge()
+    };
+    let before = BTreeMap::new();
+    let at_boot = AtBoot { moved_from: BTreeSet::new(), ..moved(&bridge, &before) };
+    let (link, networkd) = owner(
+        ">/etc/systemd/network/10-x.network\n>/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n\
+         3:NETWORK_FILE=/etc/systemd/network/10-x.network\n",
+    );
+    let owners = [(&link, networkd)];
+    assert!(!netplan::can_say(&owners, &at_boot));
+    let said = files(&networkd::make(&at_boot, &owners).unwrap_or_default().files);
+    assert!(said.contains("HelloTimeSec=3\nGroupForwardMask=8\nMulticastSnooping=no\n"), "{said}");
+    assert!(said.contains("\n[Bridge]\nIsolated=yes\nHairPin=yes\nCost=7\n"), "{said}");
+    let said = files(&network_manager::make(&at_boot, &owners).unwrap_or_default().files);
+    assert!(said.contains("hello-time=3\ngroup-forward-mask=8\nmulticast-snooping=false\n"), "{said}");
+    assert!(said.contains("[bridge-port]\nhairpin-mode=true\npath-cost=7\n"), "{said}");
+    let said = ifupdown::text(&at_boot);
+    for line in [
+        "    bridge_hello 3\n",
+        "    up ip link set dev br9 type bridge mcast_snooping 0\n",
+        "    up ip link set dev eth0 type bridge_slave isolated on\n",
+    ] {
+        assert!(said.contains(line), "{line}{said}");
+    }
 }
