@@ -43,10 +43,18 @@ enum Use {
     AtLeast(u64),
     /// Memory that was promised.
     Memory,
+    /// Memory that is free, which the key takes away in KiB.
+    FreeMemory,
+    /// Memory that is free, which the key takes away in huge pages.
+    HugePages,
+    /// Connections that are tracked.
+    Connections,
+    /// Terminals.
+    Terminals,
 }
 
 /// Keys, where `*` is one part, with what they do.
-const TABLE: [(&str, Effect); 26] = [
+const TABLE: [(&str, Effect); 35] = [
     ("kernel/unprivileged_bpf_disabled", Effect::Sticks(1)),
     ("kernel/kexec_load_disabled", Effect::Rises),
     ("kernel/modules_disabled", Effect::Rises),
@@ -63,6 +71,12 @@ const TABLE: [(&str, Effect); 26] = [
     ("net/ipv6/conf/default/*", Effect::Inherited),
     ("net/ipv6/neigh/default/*", Effect::Inherited),
     ("net/ipv4/neigh/default/*", Effect::Inherited),
+    // With fewer neighbours than a rack has, the entry of the gateway finds no place.
+    ("net/ipv4/neigh/default/gc_thresh3", Effect::Limits(Use::AtLeast(128))),
+    ("net/ipv6/neigh/default/gc_thresh3", Effect::Limits(Use::AtLeast(128))),
+    ("net/netfilter/nf_conntrack_max", Effect::Limits(Use::Connections)),
+    ("net/nf_conntrack_max", Effect::Limits(Use::Connections)),
+    ("kernel/pty/max", Effect::Limits(Use::Terminals)),
     ("kernel/threads-max", Effect::Limits(Use::Threads)),
     ("kernel/pid_max", Effect::Limits(Use::Threads)),
     ("fs/file-max", Effect::Limits(Use::Files)),
@@ -72,6 +86,11 @@ const TABLE: [(&str, Effect); 26] = [
     ("user/max_net_namespaces", Effect::Limits(Use::AtLeast(64))),
     ("user/max_mnt_namespaces", Effect::Limits(Use::AtLeast(64))),
     ("user/max_pid_namespaces", Effect::Limits(Use::AtLeast(64))),
+    // Shared libraries alone are some dozens in each process.
+    ("vm/max_map_count", Effect::Limits(Use::AtLeast(4096))),
+    ("vm/min_free_kbytes", Effect::Limits(Use::FreeMemory)),
+    ("vm/nr_hugepages", Effect::Limits(Use::HugePages)),
+    ("vm/nr_hugepages_mempolicy", Effect::Limits(Use::HugePages)),
     ("vm/overcommit_memory", Effect::Limits(Use::Memory)),
     ("vm/overcommit_*", Effect::Limits(Use::Memory)),
 ];
@@ -106,6 +125,11 @@ pub(super) fn stays(key: &Key, from: &str, to: &str) -> bool {
         })
 }
 
+/// Keys that stand beside those which links inherit, and hold for the table of neighbours.
+fn is_of_all_links(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.starts_with("gc_thresh") || name == "gc_interval")
+}
+
 /// A key that the plan writes.
 struct Write<'a> {
     key: Key,
@@ -118,6 +142,8 @@ struct Write<'a> {
 pub(super) fn asks(path: &str) -> Option<&'static str> {
     effects(path).find_map(|effect| match effect {
         Effect::Limits(Use::Files) => Some("fs/file-nr"),
+        Effect::Limits(Use::Connections) => Some("net/netfilter/nf_conntrack_count"),
+        Effect::Limits(Use::Terminals) => Some("kernel/pty/nr"),
         _ => None,
     })
 }
@@ -165,7 +191,7 @@ impl Write<'_> {
                 );
                 self.warn("one-way-key", plan, text, Some(Risk::OneWay));
             }
-            Effect::Inherited => {
+            Effect::Inherited if !is_of_all_links(key.path()) => {
                 let text = format!(
                     "{key} = {value} is inherited by links that are made from now on; they keep it after a rollback or an \
                      undo, because nobody knows whether it was meant for them"
@@ -269,6 +295,7 @@ impl Write<'_> {
             let at = self.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
             Some(Refusal::new("exhausts-host", format!("{key} = {value}: {why}{at}")))
         };
+        let in_use = |path: &str| will_be.live_key(path)?.split_whitespace().next()?.parse().ok();
         let (used, spare, of) = match what {
             Use::AtLeast(least) if number < least => {
                 return refused(format!(
@@ -277,11 +304,30 @@ impl Write<'_> {
             }
             Use::AtLeast(_) => return None,
             Use::Threads => (observed.facts.threads?, 1024, "threads run"),
-            Use::Files => {
-                let used = will_be.live_key("fs/file-nr")?.split_whitespace().next()?.parse().ok()?;
-                (used, 4096, "files are open")
-            }
+            Use::Files => (in_use("fs/file-nr")?, 4096, "files are open"),
             Use::Memory => return memory_short(will_be).and_then(refused),
+            Use::FreeMemory => return reserve_short(will_be, number).and_then(refused),
+            Use::HugePages => {
+                let more = number.saturating_sub(memory(will_be, "HugePages_Total")?);
+                let pages = more.saturating_mul(memory(will_be, "Hugepagesize")?);
+                return reserve_short(will_be, pages).filter(|_| more > 0).and_then(refused);
+            }
+            Use::Connections => {
+                let used: u64 = in_use("net/netfilter/nf_conntrack_count")?;
+                if number >= used + used / 10 + 128 {
+                    return None;
+                }
+                return refused(format!(
+                    "{used} connections are tracked; with so few, new ones are dropped, SSH among them"
+                ));
+            }
+            Use::Terminals => {
+                let used: u64 = in_use("kernel/pty/nr")?;
+                if number >= used + 16 {
+                    return None;
+                }
+                return refused(format!("{used} terminals are open; with so few nobody could log in to one"));
+            }
         };
         let least = used + used / 10 + spare;
         if number >= least {
@@ -296,16 +342,30 @@ impl Write<'_> {
 /// Memory that is left free for what kvmfw itself starts, in KiB.
 const SPARE_MEMORY: u64 = 256 * 1024;
 
+/// A line of /proc/meminfo: KiB, or a number of pages.
+fn memory(will_be: &HostAfter<'_>, name: &str) -> Option<u64> {
+    will_be.live_key(&format!("meminfo/{name}"))?.split_whitespace().next()?.parse().ok()
+}
+
+/// Why memory is short when so many KiB are taken away from programs.
+fn reserve_short(will_be: &HostAfter<'_>, taken: u64) -> Option<String> {
+    let free = memory(will_be, "MemAvailable")?;
+    (taken.saturating_add(SPARE_MEMORY) > free).then(|| {
+        format!(
+            "that takes {} MiB away from programs, and {} MiB are available: the kernel would kill processes to get them",
+            taken / 1024,
+            free / 1024
+        )
+    })
+}
+
 /// Why memory is short when only so much of it is promised.
 fn memory_short(will_be: &HostAfter<'_>) -> Option<String> {
     let number = |path: &str| will_be.key(path)?.0.parse::<u64>().ok();
     if number("vm/overcommit_memory")? != 2 {
         return None;
     }
-    let memory = |name: &str| {
-        let text = will_be.live_key(&format!("meminfo/{name}"))?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
+    let memory = |name: &str| memory(will_be, name);
     let swap = memory("SwapTotal").unwrap_or(0);
     let huge = memory("HugePages_Total").unwrap_or(0) * memory("Hugepagesize").unwrap_or(0);
     let of_ram = match number("vm/overcommit_kbytes").unwrap_or(0) {
@@ -344,6 +404,9 @@ mod tests {
         assert!(fits("net/ipv6/conf/*/disable_ipv6", "net/ipv6/conf/eth0.7/disable_ipv6"));
         assert!(!fits("net/ipv6/conf/*/disable_ipv6", "net/ipv6/conf/disable_ipv6"));
         assert!(!fits("kernel/pid_max", "kernel/pid_max/x"));
+        assert!(is_of_all_links("net/ipv6/neigh/default/gc_thresh1"));
+        assert!(!is_of_all_links("net/ipv6/neigh/default/gc_stale_time"));
+        assert!(effects("net/ipv4/neigh/default/gc_thresh3").any(|e| e == Effect::Limits(Use::AtLeast(128))));
         let stays = |path: &str, from: &str, to: &str| stays(&Key::parse(path).unwrap(), from, to);
         assert!(
             stays("kernel/kexec_load_disabled", "1", "0") && !stays("kernel/kexec_load_disabled", "0", "1")

@@ -360,7 +360,7 @@ pub(super) fn stated_by_others(key: &Key, observed: &Observed, record: &Record) 
 fn absent_link<'a>(key: &'a Key, observed: &Observed) -> Option<&'a str> {
     let parts: Vec<&str> = key.path().split('/').collect();
     let [_, "ipv4" | "ipv6", "conf" | "neigh", link, _] = parts[..] else { return None };
-    (!observed.links.by_name.contains_key(link)).then_some(link)
+    (!matches!(link, "all" | "default") && !observed.links.by_name.contains_key(link)).then_some(link)
 }
 
 /// Why a key is not there.

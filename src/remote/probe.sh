@@ -142,7 +142,9 @@ probe_sysctl() {
 	)
 	case $? in 0 | 1 | 2) ;; *) refuse unreadable "the values of the sysctl keys cannot be read" ;; esac
 	case $keys in
-	*vm/overcommit_*) sed -n -E 's,^(MemTotal|SwapTotal|HugePages_Total|Hugepagesize|Committed_AS):,meminfo/&,p' /proc/meminfo ;;
+	*vm/overcommit_* | *vm/min_free_kbytes* | *vm/nr_hugepages*)
+		sed -n -E 's,^(MemTotal|MemAvailable|SwapTotal|HugePages_Total|Hugepagesize|Committed_AS):,meminfo/&,p' /proc/meminfo
+		;;
 	esac
 	read_section sysctl.d
 	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do

@@ -95,12 +95,22 @@ fn limits_below_what_is_in_use_are_refused() {
     }
     let lab = Lab::builder().backend(Backend::Nft).up();
     let project = Project::new(&lab, &[HOST], "");
+    // In a namespace it cannot be written, on a host it can.
+    on_host(
+        &lab,
+        "iptables -A INPUT -m conntrack --ctstate INVALID; echo 65536 >/run/max; mount --bind /run/max /proc/sys/net/netfilter/nf_conntrack_max",
+    );
     for key in [
         "kernel.threads-max: 30",
         "kernel.pid_max: 301",
         "fs.file-max: 100",
         "fs.nr_open: 1024",
         "vm.overcommit_memory: 2, vm.overcommit_ratio: 1",
+        "vm.min_free_kbytes: 900000000",
+        "vm.nr_hugepages: 10000000",
+        "vm.max_map_count: 60",
+        "kernel.pty.max: 1",
+        "net.netfilter.nf_conntrack_max: 10",
     ] {
         project.all(&format!("sysctl: {{ 60-t: {{ {key} }} }}\n"));
         let plan = project.kvmfw(&lab, &["plan", "--format", "json"]);
@@ -109,6 +119,13 @@ fn limits_below_what_is_in_use_are_refused() {
     let threads: u64 = on_host(&lab, "cat /proc/sys/kernel/threads-max").trim().parse().unwrap();
     project.all(&format!("sysctl: {{ 60-t: {{ kernel.threads-max: {threads} }} }}\n"));
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+    // What there is room for is planned.
+    project.all("sysctl: { 60-t: { vm.min_free_kbytes: 70000, net.netfilter.nf_conntrack_max: 131072 } }\n");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+    // The limits of the table of neighbours are no link's, and no link inherits them.
+    project.all("sysctl: { 60-t: { net.ipv4.neigh.default.gc_thresh3: 4096 } }\n");
+    let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+    assert!(!plan.stdout.contains("inherit") && !plan.stdout.contains("no link"), "{}", plan.stdout);
 }
 
 /// The kernel sets a key when the first rule of `connbytes` is loaded, and does not set it back.
