@@ -1,6 +1,19 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # What the boot units do: first the transaction that was open, then the rules (settle.sh), then the bridges.
 
+# Does $1 for a boot unit. Where the shell ends before that is done, it is told as a failure of the boot.
+at_boot() {
+	local rc
+	unit=$1
+	trap 'unfinished $?' EXIT
+	"$1"
+	rc=$?
+	unit=
+	return $rc
+}
+
+unfinished() { [ -z "$unit" ] || echo "$unit: ended with status $1 before its work was done" >>$VAR/boot.failed; }
+
 # At boot, before the network: end what was open, then files as the generation has them.
 boot_early() {
 	vanished
@@ -114,12 +127,13 @@ boot_batch() {
 
 # At boot, after the distribution has made its links. Every line is tried; those that failed are told.
 boot_bridges() {
-	local text todo line links='' filters='' errors='' IFS
+	local text todo='' line links='' filters='' errors='' IFS
 	[ -L $ETC/current ] || return 0
 	if ! read_text $ETC/current/boot.bridges; then
 		errors="bridges: $ETC/current/boot.bridges cannot be read$NL"
 	elif [ -n "$text" ]; then
-		boot_lines "$text" || errors="bridges: the links that are there cannot be read$NL"
+		# Once more, for a program that was killed: without the bridges the guests have no network.
+		boot_lines "$text" || boot_lines "$text" || errors="bridges: the links that are there cannot be read$NL"
 		IFS=$NL
 		set -f
 		for line in $todo; do

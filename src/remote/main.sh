@@ -421,7 +421,7 @@ undo_keys() {
 # a guard, because whoever types this sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo() {
-	local current to=${1-} family text goal keys
+	local current to=${1-} family text goal keys rc=0
 	exec 9>>$VAR/lock
 	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
@@ -445,23 +445,37 @@ undo() {
 		ipt_load $family "$text" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
 	# What the generation sets, and for keys that it does not set what was there before us: of two the last.
-	undo_keys "$current" "$to" && write_lines "$keys" /dev/stderr ||
-		say "not all of the sysctl keys are back"
+	differ=
+	if ! undo_keys "$current" "$to" || ! write_lines "$keys" /dev/stderr; then
+		# Where the kernel refused some, once more would not help.
+		[ -n "$differ" ] || {
+			say "the rules of generation $to are live, but the sysctl keys cannot be read, and the next boot loads generation $current: undo once more"
+			return 1
+		}
+		rc=1
+	fi
 	printf '%s\t%s\tconsole\tundo\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$to" "${SUDO_USER:-root}" >>$VAR/history
 	if [ "$to" = 0 ]; then
 		for family in 4 6; do ipt_family $family && tidy_tables $family $VAR/original/tables$family; done
 		rm -f $ETC/current
-		link_files_none || link_files_none || say "not all of the files in /etc could be removed: look for kvmfw in /etc/systemd/system and /etc/sysctl.d"
+		link_files_none || link_files_none || {
+			say "not all of the files in /etc could be removed: look for kvmfw in /etc/systemd/system and /etc/sysctl.d"
+			rc=1
+		}
 		vanish
-		echo "back at the state before kvmfw"
-		return
+		echo "back at the state before kvmfw$([ $rc = 0 ] || echo ', less what is said above')"
+		return $rc
 	fi
 	ln -sfn "generations/$to" $ETC/current.new && mv -fT $ETC/current.new $ETC/current && to_disk $ETC || {
 		say "generation $to is live, but the next boot loads generation $current: $ETC cannot be written"
 		return 1
 	}
-	link_files
-	echo "back at generation $to"
+	link_files || {
+		say "not all of the files in /etc are those of generation $to; the next boot puts them right"
+		rc=1
+	}
+	echo "back at generation $to$([ $rc = 0 ] || echo ', less what is said above')"
+	return $rc
 }
 
 # Ends a transaction that nobody watches any more; one that is watched is left alone.
@@ -486,11 +500,11 @@ main() {
 		return
 		;;
 	undo) undo "${2-}"; return ;;
-	boot-early) boot_early; return ;;
+	boot-early) at_boot boot_early; return ;;
 	recover) recover_abandoned; return ;;
-	boot-load) boot_load; return ;;
-	boot-bridges) boot_bridges; return ;;
-	boot-settle) boot_settle; return ;;
+	boot-load) at_boot boot_load; return ;;
+	boot-bridges) at_boot boot_bridges; return ;;
+	boot-settle) at_boot boot_settle; return ;;
 	esac
 	id=${2-}
 	[ -n "$id" ] || open_id

@@ -203,3 +203,37 @@ fn a_reason_that_is_not_read_is_not_another_one() {
     was_met(&lab);
     assert_eq!(ended(&folder), "rolled_back: unlocked by the operator", "{}{}", unlock.stdout, unlock.stderr);
 }
+
+/// What ends the shell of a boot unit, or a program of it, is told; the unit alone says it only in the journal.
+#[test]
+fn a_boot_that_could_not_look_for_links_says_so() {
+    let Some((lab, project)) = managed() else { return };
+
+    project.all(
+        &opened(80).replace(
+            "br123: { manage: false }",
+            "br123: { manage: false }, br9: { addresses: [192.0.2.1/24] }",
+        ),
+    );
+    project.apply(&lab, &[]).expect(0);
+    let unit = "[Unit]\nDefaultDependencies=no\nBefore=kvmfw-bridges.service\n[Service]\nType=oneshot\n\
+        ExecStart=/bin/mount --bind /root/ip /usr/sbin/ip\n";
+    std::fs::write(lab.disk(HOST, "/etc/systemd/system/wrapper.service"), unit).unwrap();
+    on_host(
+        &lab,
+        "cp -L /usr/sbin/ip /root/real/ip && printf '#!/bin/sh\\n[ \"$*\" != \"-o addr show\" ] || kill -KILL $$\\nexec /root/real/ip \"$@\"\\n' >/root/ip && chmod 755 /root/ip",
+    );
+    lab.reboot(HOST);
+    let status = project.kvmfw(&lab, &["status", "--format", "json"]);
+    let failed = status.json()["hosts"][0]["boot_failed"].to_string();
+    assert!(failed.contains("links that are there cannot be read"), "{failed}");
+    // Any other end of the shell.
+    let kvmfw = lab.disk(HOST, "/var/lib/kvmfw/kvmfw.sh");
+    let script = std::fs::read_to_string(&kvmfw).unwrap();
+    std::fs::write(&kvmfw, script.replace("\nboot_bridges() {\n", "\nboot_bridges() {\n: \"$unheard_of\"\n"))
+        .unwrap();
+    lab.reboot(HOST);
+    let status = project.kvmfw(&lab, &["status", "--format", "json"]);
+    let failed = status.json()["hosts"][0]["boot_failed"].to_string();
+    assert!(failed.contains("boot_bridges: ended with status"), "{failed}");
+}
