@@ -282,7 +282,7 @@ settle_rules() {
 		taken=
 	elif [ -n "$failed" ] || { [ -n "$now_left" ] && without_rules "$all" "$now_left" && ipt_is "$live" "$text"; }; then
 		# What could not be loaded is to be loaded, and as far as is known nobody took it away; that costs more than a look.
-		[ $turn -le 10 ] || [ $((turn % 5)) -eq 0 ] || [ "$pause" = 30 ] || return 0
+		[ "$turn" -le 10 ] || [ $((turn % 5)) -eq 0 ] || [ "$pause" = 30 ] || return 0
 		taken=
 	fi
 	[ -r $VAR/lock ] || return 0
@@ -300,7 +300,7 @@ settle_rules() {
 	if [ $rc -eq 0 ] && [ -d /run/systemd/system ] && systemctl --quiet is-failed kvmfw.service; then
 		systemctl --no-block start kvmfw.service
 	fi
-	[ $repairs -lt $MOST_REPAIRS ]
+	[ "$repairs" -lt $MOST_REPAIRS ]
 }
 
 # Sets missing to the chains of own text $1 that are to enter ours and are not in live (another
@@ -351,7 +351,7 @@ repaired() {
 	repairs=$((repairs + 1))
 	printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$program" >>$VAR/boot.repaired
 	tell "another program had taken away or changed the $program rules of kvmfw since they were loaded; they are back"
-	[ $repairs -ge $MOST_REPAIRS ] || return 0
+	[ "$repairs" -ge $MOST_REPAIRS ] || return 0
 	echo "$program: another program takes the rules away again and again; after $MOST_REPAIRS repairs they are no longer put back" >>$VAR/boot.failed
 	shout "another program takes the rules away again and again; they are no longer put back: kvmfw plan names it"
 }
