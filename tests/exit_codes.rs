@@ -389,9 +389,9 @@ fn interrupted_while_it_connects() {
     }
     let lab = Lab::builder().guests(false).up();
     let project = Project::new(&lab, &[HOST], OPEN);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::project::runtime_folder();
     let files = || -> Vec<_> {
-        let own = std::fs::read_dir(folder.path().join("kvmfw-0"));
+        let own = std::fs::read_dir(folder.path());
         own.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
     };
     // The host takes no packet: ssh waits, with its files there.
@@ -401,7 +401,7 @@ fn interrupted_while_it_connects() {
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let kvmfw = command.spawn().unwrap();
     let asked =
-        |folder: &std::path::PathBuf| std::fs::read_dir(folder).is_ok_and(|inside| inside.count() > 1);
+        |folder: &std::path::PathBuf| std::fs::read_dir(folder).is_ok_and(|inside| inside.count() > 2);
     until("ssh is at it", || files().iter().any(asked));
     let done = std::process::Command::new("kill").args(["-TERM", &kvmfw.id().to_string()]).status().unwrap();
     assert!(done.success());

@@ -177,6 +177,19 @@ fn unlock_before_anything_was_installed() {
     assert_eq!(run.stdout, "kvm1: nothing is open\n");
 }
 
+/// kvmfw as it is run, after a script in a mount namespace of its own.
+fn after(lab: &Lab, project: &Project, script: &str, args: &[&str]) -> (i32, String) {
+    let kvmfw = project.command(lab, args);
+    let mut command = lab.exec_command("unshare");
+    command.args(["--mount", "sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
+    command.arg(kvmfw.get_program()).args(kvmfw.get_args()).env_remove("XDG_RUNTIME_DIR");
+    command.env("KVMFW_RUN_DIR", project.path().join("runs")).stdin(std::process::Stdio::null());
+    let output = command.output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), text)
+}
+
 /// What fails on this machine is no fault of the host.
 #[test]
 fn a_fault_of_this_machine_is_1() {
@@ -185,18 +198,120 @@ fn a_fault_of_this_machine_is_1() {
     }
     let lab = Lab::builder().guests(false).up();
     let project = Project::new(&lab, &["kvm1"], ONE);
-    let folder = tempfile::tempdir().unwrap();
-    // Open to others, so it is not used for sockets.
-    std::fs::create_dir(folder.path().join("kvmfw-0")).unwrap();
+    let read_only = "mount --bind /tmp /tmp; mount -o remount,ro,bind /tmp";
     for args in
         [&["plan"][..], &["apply", "-y"], &["status"], &["history", "kvm1"], &["unlock", "kvm1", "-y"]]
     {
-        let output = project.command(&lab, args).env("XDG_RUNTIME_DIR", folder.path()).output().unwrap();
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
-        assert!(text.contains("kvmfw-0 belongs to somebody else or is open to others"), "{args:?}: {text}");
+        let (code, text) = after(&lab, &project, read_only, args);
+        assert_eq!(code, 1, "{args:?}: {text}");
+        let way_out = "name a folder of your own, XDG_RUNTIME_DIR=FOLDER";
+        assert!(text.contains("/tmp: Read-only file system") && text.contains(way_out), "{args:?}: {text}");
     }
+}
+
+/// Whatever other users put where kvmfw keeps its sockets, and whatever XDG_RUNTIME_DIR says.
+#[test]
+fn nobody_can_take_the_place_of_the_sockets() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().display();
+    let long = "x".repeat(90);
+    for runtime in [
+        "unset XDG_RUNTIME_DIR".to_owned(),
+        format!("export XDG_RUNTIME_DIR={place}/absent"),
+        format!("mkdir -m 755 {place}/open; export XDG_RUNTIME_DIR={place}/open"),
+        format!(
+            "mkdir -m 700 {place}/theirs; chown 12345 {place}/theirs; export XDG_RUNTIME_DIR={place}/theirs"
+        ),
+        format!("ln -s {place} {place}/link; export XDG_RUNTIME_DIR={place}/link"),
+        format!("mkdir -m 700 {place}/{long}; export XDG_RUNTIME_DIR={place}/{long}"),
+        "export XDG_RUNTIME_DIR=relative".to_owned(),
+    ] {
+        // The name that former versions took.
+        let squat = format!(
+            "mkdir -p -m 700 /tmp/kvmfw-0 {place}/squat; chown 12345 {place}/squat; mount --bind {place}/squat /tmp/kvmfw-0; {runtime}; umask 0777"
+        );
+        let (code, text) = after(&lab, &project, &squat, &["plan", "--detailed-exitcode"]);
+        assert_eq!(code, 2, "{runtime}: {text}");
+    }
+    let left: Vec<_> = ["open", "theirs", &long]
+        .map(|name| std::fs::read_dir(folder.path().join(name)).unwrap().count())
+        .into();
+    assert_eq!(left, [0, 0, 0], "nothing is made where others can read, or that is too long");
+}
+
+/// What a killed kvmfw left is removed by the next one, and nothing else is.
+#[test]
+fn folders_of_killed_processes_are_removed() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    let folder = common::project::runtime_folder();
+    let at = |name: &str| folder.path().join(name);
+    let make = |name: &str, lock: bool| {
+        std::fs::create_dir_all(at(name).join("inside")).unwrap();
+        std::fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        if lock {
+            std::fs::write(at(name).join("lock"), "").unwrap();
+        }
+    };
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("lock"), "").unwrap();
+    for (name, lock) in [
+        ("kvmfw-00000000dead", true),
+        ("kvmfw-00000000dead.gone", true),
+        // One that is just being made has no lock yet.
+        ("kvmfw-0000000000aa", false),
+        ("kvmfw-0000000000ab", false),
+        ("kvmfw-0000000000ac", true),
+        ("kvmfw-0000000000ad", true),
+        ("kvmfw-somebody", true),
+        ("another", true),
+    ] {
+        make(name, lock);
+    }
+    std::os::unix::fs::symlink(outside.path(), at("kvmfw-00000000dead/inside/link")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), at("kvmfw-0000000000af")).unwrap();
+    std::os::unix::fs::chown(at("kvmfw-0000000000ad"), Some(12345), None).unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    std::fs::File::open(at("kvmfw-0000000000ab")).unwrap().set_modified(old).unwrap();
+    let alive = std::fs::File::open(at("kvmfw-0000000000ac/lock")).unwrap();
+    alive.lock().unwrap();
+    let output = project.command(&lab, &["plan"]).env("XDG_RUNTIME_DIR", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    let wanted = [
+        "another",
+        "kvmfw-0000000000aa",
+        "kvmfw-0000000000ac",
+        "kvmfw-0000000000ad",
+        "kvmfw-0000000000af",
+        "kvmfw-somebody",
+    ];
+    assert_eq!(left, wanted);
+    assert!(outside.path().join("lock").exists());
+    // The one that is killed in the midst, with its ssh.
+    lab.cut("kvm1", common::Cut::Both);
+    let mut kvmfw = project.command(&lab, &["plan"]);
+    let mut kvmfw = kvmfw.env("XDG_RUNTIME_DIR", folder.path()).spawn().unwrap();
+    until("it has made its folder", || std::fs::read_dir(folder.path()).unwrap().count() > wanted.len());
+    kvmfw.kill().unwrap();
+    kvmfw.wait().unwrap();
+    assert!(std::fs::read_dir(folder.path()).unwrap().count() > wanted.len());
+    lab.mend("kvm1");
+    let output = project.command(&lab, &["plan"]).env("XDG_RUNTIME_DIR", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), wanted.len());
 }
 
 #[test]

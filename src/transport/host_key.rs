@@ -2,7 +2,8 @@
 //!
 //! ssh itself does all of it, so that its configuration, jump hosts and aliases hold here too.
 
-use super::config::{self, PrivateFile};
+use super::config;
+use super::private::{self, PrivateFile};
 use super::{TransportError, words};
 use crate::inventory::Connection;
 use std::io::Write as _;
@@ -70,7 +71,7 @@ async fn ask(connection: &Connection, mut ssh: Command) -> Result<HostKey, Trans
     let answer = output(ssh, limit).await?;
     let line = std::fs::read_to_string(file.path()).unwrap_or_default();
     let Some(line) = line.lines().next().map(str::to_owned) else {
-        let why = words::last(&answer, &config::folder()?.to_string_lossy());
+        let why = words::last(&answer, &private::folder()?.to_string_lossy());
         let why = if why.is_empty() { "ssh showed no host key".to_owned() } else { why };
         return Err(TransportError::Connect(why));
     };

@@ -5,6 +5,7 @@ mod answer;
 mod config;
 pub mod host_key;
 pub mod local;
+mod private;
 mod ssh;
 mod words;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use answer::{Answer, MAX_ANSWER, Room, SHORT_ANSWER};
-pub use config::clean;
+pub use private::clean;
 
 /// All that a document finds in its environment besides the ends of its connection; `lib.sh` sets the rest.
 const ENVIRONMENT: &str = "HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
@@ -129,7 +130,7 @@ pub async fn connect(via: Via, connection: &Connection) -> Result<Session, Trans
 /// For a process that ends at once: ends all its connections, and takes away what it keeps for them.
 pub async fn leave() {
     ssh::leave().await;
-    config::clean_for_good();
+    private::clean_for_good();
 }
 
 impl Session {

@@ -1,7 +1,8 @@
 //! Hosts over SSH: the user's own ssh, with its configuration, agent and known hosts.
 
 use super::answer::{Answer, exchange};
-use super::config::{self, PrivateFile};
+use super::config;
+use super::private::{self, PrivateFile};
 use super::{Script, TransportError, words};
 use crate::inventory::{Become, Connection};
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio};
@@ -23,7 +24,7 @@ pub struct SshSession {
 
 impl SshSession {
     pub(super) async fn connect(connection: &Connection) -> Result<Self, TransportError> {
-        let folder = config::folder()?;
+        let folder = private::folder()?;
         let mut builder = SessionBuilder::default();
         builder
             .known_hosts_check(known_hosts_check(connection))
@@ -140,7 +141,7 @@ impl SshSession {
 /// end what it was asked would stay for as long.
 pub(super) async fn leave() {
     let mut tasks = JoinSet::new();
-    for path in config::sockets() {
+    for path in private::sockets() {
         tasks.spawn(openssh::Session::resume_mux(path.into(), None).close());
     }
     // A dead peer cannot answer the farewell, and who leaves is in a hurry.
@@ -196,7 +197,8 @@ fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportEr
                      and let connections through"
                 ),
                 _ => {
-                    let own = config::folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+                    let own =
+                        private::folder().map(|folder| folder.display().to_string()).unwrap_or_default();
                     words::last(&text, &own)
                 }
             };

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn why_and_not_that() {
-        let own = "/tmp/kvmfw-0";
+        let own = "/tmp/kvmfw-0a1b2c3d4e5f";
         for (said, wanted) in [
             (
                 "root@10.99.0.12: Permission denied (publickey).\r\nConnection closed by UNKNOWN port 65535\r\n",
@@ -97,9 +97,9 @@ mod tests {
             ),
             ("Connection closed by UNKNOWN port 65535", "Connection closed by UNKNOWN port 65535"),
             (
-                "Unsupported KEX algorithm \"foo\"\n/tmp/kvmfw-0/7e21 line 2: Bad SSH2 KexAlgorithms 'foo'.\n\
-                 /tmp/kvmfw-0/7e21: line 3: Bad configuration option: frobnicate\n\
-                 /tmp/kvmfw-0/7e21: terminating, 2 bad configuration options",
+                "Unsupported KEX algorithm \"foo\"\n/tmp/kvmfw-0a1b2c3d4e5f/7e21 line 2: Bad SSH2 KexAlgorithms 'foo'.\n\
+                 /tmp/kvmfw-0a1b2c3d4e5f/7e21: line 3: Bad configuration option: frobnicate\n\
+                 /tmp/kvmfw-0a1b2c3d4e5f/7e21: terminating, 2 bad configuration options",
                 "ssh here does not take an option: Bad SSH2 KexAlgorithms 'foo'.; Bad configuration option: frobnicate",
             ),
             (

@@ -13,6 +13,12 @@ pub struct Project {
     lab: PathBuf,
 }
 
+/// A folder that is good for `XDG_RUNTIME_DIR`.
+pub fn runtime_folder() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
+}
+
 /// What a run of kvmfw said.
 #[derive(Debug)]
 pub struct Run {
