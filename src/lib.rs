@@ -10,6 +10,7 @@ pub mod characters;
 pub mod cli;
 pub mod desired;
 pub mod explain;
+mod files;
 pub mod import;
 pub mod inventory;
 mod kept;

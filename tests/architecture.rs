@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room and the rooms it may name. `cli` may name all of them.
-const DOORS: [(&str, &[&str]); 17] = [
+const DOORS: [(&str, &[&str]); 18] = [
     ("characters", &[]),
+    ("files", &[]),
     ("kept", &[]),
     ("problem", &["characters"]),
     ("yaml", &["problem", "characters"]),
@@ -22,7 +23,7 @@ const DOORS: [(&str, &[&str]); 17] = [
     ("explain", &["plan", "desired", "observe", "netfilter", "resource", "problem", "characters"]),
     ("import", &["plan", "inventory", "observe", "resource", "problem", "characters"]),
     ("remote", &[]),
-    ("transport", &["inventory", "remote"]),
+    ("transport", &["files", "inventory", "remote"]),
     (
         "apply",
         &[
@@ -205,6 +206,28 @@ fn text_leaves_through_one_outlet() {
         }
     }
     wrong(bad);
+}
+
+/// Who may read a file is decided in one place, and not by the umask.
+#[test]
+fn files_are_made_in_one_place() {
+    let places = ["files.rs", "transport/private.rs"];
+    let makes = [
+        "File::create",
+        "fs::write(",
+        "create_dir",
+        "OpenOptions",
+        "DirBuilder",
+        "fs::copy",
+        ".create(true)",
+    ];
+    for (path, code) in sources() {
+        // Opens what is there, to read it.
+        let code = code.replace("OpenOptionsExt", "");
+        for make in makes.iter().filter(|_| !places.contains(&path.as_str())) {
+            assert!(!code.contains(make), "{path} makes files by {make}: take crate::files");
+        }
+    }
 }
 
 #[test]

@@ -207,3 +207,67 @@ fn a_person_is_asked_for_key_bridges_and_plan() {
     assert!(code == 0 && screen.contains("ssh: { user: admin, become: sudo"), "{code} {screen}");
     assert!(!screen.contains("one ssh to the host"), "the question is the next step, not: {screen}");
 }
+
+/// Whatever the umask is: what tells how hosts are guarded is for its owner, what is made to be handed on for everybody.
+#[test]
+fn modes_of_files_do_not_depend_on_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    if !common::require_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let fingerprint = bench.fingerprint();
+    let inventory = "sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }\n";
+    for umask in ["000", "077"] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let word = |name: &str| at(name).display().to_string();
+        let run = |args: &[&str]| {
+            let kvmfw = bench.project.command(&bench.lab, args);
+            let mut command = bench.lab.exec_command("sh");
+            command.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(kvmfw.get_program());
+            command
+                .args(kvmfw.get_args())
+                .env("KVMFW_RUN_DIR", at("state/runs"))
+                .stdin(std::process::Stdio::null());
+            let output = command.output().unwrap();
+            assert_eq!(
+                output.status.code(),
+                Some(0),
+                "{args:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        bench.project.all(inventory);
+        run(&["plan", "-o", &word("saved"), "--junit", &word("plan.xml")]);
+        run(&["apply", "-y", "--junit", &word("apply.xml")]);
+        run(&["undo", "--to", "0", "-y"]);
+        run(&["generate", "schema", "-o", &word("made/schema")]);
+        let mut words = bench.words("root", &["-m", "firewall-log", "--host-key-fingerprint", &fingerprint]);
+        let known = words.iter().position(|word| *word == bench.known_hosts()).unwrap();
+        words[known] = word("home/.ssh/known_hosts");
+        run(&words.iter().map(String::as_str).chain(["-y"]).collect::<Vec<_>>());
+        run(&["undo", "--to", "0", "-y"]);
+        let mut seen = 0;
+        let mut folders = vec![folder.path().to_owned()];
+        while let Some(next) = folders.pop() {
+            for entry in std::fs::read_dir(next).unwrap().flatten() {
+                let (path, meta) = (entry.path(), entry.metadata().unwrap());
+                let shared = path.extension().is_some_and(|e| e == "xml") || path.starts_with(at("made"));
+                let wanted = match (meta.is_dir(), shared) {
+                    (true, true) => 0o755,
+                    (true, false) => 0o700,
+                    (false, true) => 0o644,
+                    (false, false) => 0o600,
+                };
+                assert_eq!(meta.permissions().mode() & 0o7777, wanted, "umask {umask}: {}", path.display());
+                if meta.is_dir() {
+                    folders.push(path);
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen > 15, "{seen}");
+    }
+}

@@ -1,6 +1,7 @@
 //! `kvmfw generate`: what other programs read about kvmfw.
 
 use super::{Code, complete, exit, setup};
+use crate::files::{self, Readers};
 use crate::inventory;
 use crate::report::{Document, Line};
 use clap::{Args, Command, Subcommand, ValueEnum, ValueHint};
@@ -107,10 +108,10 @@ fn write(folder: &Path, files: impl Iterator<Item = (String, String)>) -> Result
         setup::complain(&format!("cannot write {}: {error}", path.display()));
         exit::INTERNAL
     };
-    std::fs::create_dir_all(folder).map_err(|error| fail(folder, error))?;
+    files::folder(folder, Readers::Everybody).map_err(|error| fail(folder, error))?;
     for (name, text) in files {
         let path = folder.join(name);
-        std::fs::write(&path, text).map_err(|error| fail(&path, error))?;
+        files::write(&path, Readers::Everybody, &text).map_err(|error| fail(&path, error))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::{Code, Command, Common, Format, exit, runs, setup};
 use crate::apply::Event;
+use crate::files::{self, Readers};
 use crate::report::{
     Document, EventEntry, HostEntry, Human, Json, Jsonl, Junit, Line, Markdown, Part, Renderer,
 };
@@ -160,7 +161,7 @@ fn finish(
 /// Opens the JUnit file, before anything else: that it cannot be written must be no surprise afterwards.
 fn junit(common: &Common) -> Result<Option<(PathBuf, File)>, u8> {
     let Some(path) = &common.junit else { return Ok(None) };
-    let file = File::create(path).map_err(|error| {
+    let file = files::create(path, Readers::Everybody).map_err(|error| {
         setup::complain(&format!("--junit {}: cannot be written: {error}", path.display()));
         exit::BAD_INPUT
     })?;

@@ -3,8 +3,9 @@
 use super::apply::AcceptArgs;
 use super::output::Output;
 use super::saved::SavedPlan;
-use super::{Code, Common, exit, runs, setup};
+use super::{Code, Common, exit, setup};
 use crate::apply::Purpose;
+use crate::files::{self, Readers};
 use crate::plan::Options;
 use crate::report::{Document, Part};
 use clap::Args;
@@ -47,7 +48,7 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let document = if args.drift { Document::of_drift(&planned) } else { Document::of_plan(&planned) };
     if let Some(path) = &args.out {
         let saved = SavedPlan::of(&project, common, &options, &planned, &document);
-        runs::write_private(path, &saved.text()).map_err(|error| {
+        files::write(path, Readers::Owner, &saved.text()).map_err(|error| {
             setup::complain(&format!("cannot write {}: {error}", path.display()));
             exit::INTERNAL
         })?;

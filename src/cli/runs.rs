@@ -3,11 +3,10 @@
 
 use super::{Common, exit, saved, setup};
 use crate::apply::Status;
+use crate::files::{self, Readers};
 use crate::problem::closest;
 use crate::report::{Document, EventEntry, HostEntry, Json, Line, Renderer, fold_events, with_late};
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What was planned, as `--format json` shows a plan.
@@ -59,15 +58,18 @@ pub(super) fn base(given: Option<&Path>) -> PathBuf {
 /// Makes a run's folder with its plan. That this fails must not hold up the run: the hosts know it too.
 pub(super) fn begin(common: &Common, run: &str, plan: &Document) -> PathBuf {
     let folder = folder(common, run);
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-    complain(&folder, made.and_then(|()| write_private(&folder.join(PLAN), &Json.render(plan))));
+    let made = files::folder(&folder, Readers::Owner);
+    complain(
+        &folder,
+        made.and_then(|()| files::write(&folder.join(PLAN), Readers::Owner, &Json.render(plan))),
+    );
     folder
 }
 
 /// Keeps what came of a run. That this fails must not hide how the hosts are.
 pub(super) fn keep(common: &Common, run: &str, document: &Document) {
     let folder = folder(common, run);
-    complain(&folder, write_private(&folder.join(RESULT), &Json.render(document)));
+    complain(&folder, files::write(&folder.join(RESULT), Readers::Owner, &Json.render(document)));
 }
 
 fn complain(folder: &Path, result: std::io::Result<()>) {
@@ -142,22 +144,11 @@ pub(super) fn name(word: &str) -> Result<String, u8> {
 
 /// Opens a file that only its owner may read, to be written at its end.
 pub(super) fn append(path: &Path) -> Option<File> {
-    match std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path) {
+    match files::append(path, Readers::Owner) {
         Ok(file) => Some(file),
         Err(error) => {
             setup::complain(&format!("cannot keep the run's events in {}: {error}", path.display()));
             None
         }
     }
-}
-
-/// Writes a file that only its owner may read.
-pub(super) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    // A file that was there keeps its mode otherwise.
-    if file.metadata()?.is_file() {
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    }
-    file.write_all(text.as_bytes())
 }

@@ -5,6 +5,7 @@
 use super::config;
 use super::private::{self, PrivateFile};
 use super::{TransportError, words};
+use crate::files::{self, Readers};
 use crate::inventory::Connection;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -98,9 +99,9 @@ pub async fn remember(connection: &Connection, key: &HostKey) -> Result<PathBuf,
     };
     let write = || {
         if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder)?;
+            files::folder(folder, Readers::Owner)?;
         }
-        let mut known = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
+        let mut known = files::append(&file, Readers::Owner)?;
         writeln!(known, "{}", key.line)
     };
     write().map_err(|e| TransportError::Here(format!("cannot write {}: {e}", file.display())))?;
