@@ -13,6 +13,7 @@ const LOOK: &str = concat!(
     include_str!("remote/iptables.sh"),
     include_str!("remote/read.sh"),
     include_str!("remote/others.sh"),
+    include_str!("remote/sets.sh"),
     include_str!("remote/probe.sh"),
 );
 const OVER: &str = include_str!("remote/over.sh");
@@ -30,6 +31,7 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/iptables.sh"),
     include_str!("remote/read.sh"),
     include_str!("remote/others.sh"),
+    include_str!("remote/sets.sh"),
     include_str!("remote/probe.sh"),
     include_str!("remote/guard.sh"),
     include_str!("remote/files.sh"),
@@ -40,6 +42,7 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/neighbours.sh"),
     include_str!("remote/network.sh"),
     include_str!("remote/change.sh"),
+    include_str!("remote/change_sets.sh"),
     include_str!("remote/persist.sh"),
     include_str!("remote/boot.sh"),
     include_str!("remote/settle.sh"),
@@ -95,7 +98,7 @@ fn whole(text: &str) -> String {
 }
 
 /// The files of a transaction that have that form; the others have one of their own, or a single line.
-const WHOLE: [&str; 18] = [
+const WHOLE: [&str; 21] = [
     "new/want4",
     "new/want6",
     "new/base/want4",
@@ -104,6 +107,9 @@ const WHOLE: [&str; 18] = [
     "new/adopt6",
     "new/adopt.files",
     "new/back",
+    "new/sets",
+    "new/sets.once",
+    "new/sets.originals",
     "new/modules",
     "new/boot.modules",
     "new/sysctl.keys",
@@ -122,6 +128,8 @@ pub struct Question<'a> {
     pub want: [&'a str; 2],
     /// sysctl keys as paths below `/proc/sys`, one on a line.
     pub keys: &'a str,
+    /// The lines that make the wanted sets, without members.
+    pub sets: &'a str,
     /// VLANs of ports too, also where no bridge filters by them yet.
     pub vlans: bool,
     /// Jump hosts of the inventory, `NUMBER=ADDRESS` with spaces between: one may be a guest of this host.
@@ -169,6 +177,11 @@ fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
     doc.push_str("\t\t;;\n\tesac\n}\nwant_keys() {\n\t\"$@\"");
     here(doc, nonce, &whole(question.keys));
     doc.push_str("}\n");
+    if !question.sets.is_empty() {
+        doc.push_str("SETS=yes\nwant_sets() {\n\t\"$@\"");
+        here(doc, nonce, &whole(question.sets));
+        doc.push_str("}\n");
+    }
     if question.vlans {
         doc.push_str("VLANS=yes\n");
     }

@@ -297,7 +297,7 @@ fn groups_in_braces_are_seen() {
 }
 
 /// Lines of the scripts for hosts whose programs may fail unasked, and why that decides nothing.
-const UNASKED: [(&str, &str); 15] = [
+const UNASKED: [(&str, &str); 14] = [
     ("routes=$(\"${IP:-ip}\" -o route show default;", "a gateway that is not seen is only set once more"),
     (
         "[ \"$(readlink $ETC/current)\" = \"$current\" ] || ! have netplan",
@@ -309,7 +309,6 @@ const UNASKED: [(&str, &str); 15] = [
     ("cat \"$ETC/generations/$to/desired.json\"", "JSON that is cut off is none"),
     ("cat $VAR/lock", "for people: who holds the lock"),
     ("cat \"$T/units/$unit\"", "its status is asked, and install_boot compares"),
-    ("sets=$(ipset list -n", "the dry run fails without the sets"),
     ("number=$(printf", "which rule a message names"),
     ("rule=$(printf", "which rule a message names"),
     ("predicted=$(printf '%s\\n' \"$predicted\"; ipt_blame", "the words of a refusal"),

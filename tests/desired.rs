@@ -63,6 +63,9 @@ fn show(desired: &Desired) -> String {
             writeln!(out, "    {} = {}  ({})", entry.key, entry.value, entry.origin).unwrap();
         }
     }
+    for set in desired.sets.values() {
+        out.extend(set.render().lines().map(|line| format!("{line}  ({})\n", set.origin)));
+    }
     for (family, rules) in &desired.rules {
         for (table, rules) in &rules.tables {
             writeln!(out, "{family} *{table}").unwrap();

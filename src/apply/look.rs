@@ -86,9 +86,11 @@ async fn look(
         remote::probe_applied(&nonce)
     } else {
         let (want, keys) = plan::question(desired);
+        let sets = plan::asks_sets(desired);
         let question = Question {
             want: [&want[0], &want[1]],
             keys: &keys,
+            sets: &sets,
             vlans: plan::asks_vlans(desired),
             ways: ways.addresses().await,
             // What is taken over comes back at boot, or what is given back does not.

@@ -233,15 +233,16 @@ fn ask(
         keys.push_str(&rp_filter(device));
         keys.push('\n');
     }
-    ask_about(common, "explain", desired, (want, keys), journal)
+    let sets = if wanted { plan::asks_sets(desired) } else { String::new() };
+    ask_about(common, "explain", desired, (want, keys, sets), journal)
 }
 
-/// The same with what is asked for: own text wanted of each family, and sysctl keys.
+/// The same with what is asked for: own text wanted of each family, sysctl keys, and sets.
 pub(super) fn ask_about(
     common: &Common,
     run: &str,
     desired: &Desired,
-    (want, keys): ([String; 2], String),
+    (want, keys, sets): ([String; 2], String, String),
     journal: bool,
 ) -> Result<Result<Box<(Observed, Extra)>, u8>, u8> {
     let hosts = vec![(desired.connection.clone(), desired.host.clone())];
@@ -251,6 +252,7 @@ pub(super) fn ask_about(
             &remote::Question {
                 want: [&want[0], &want[1]],
                 keys: &keys,
+                sets: &sets,
                 vlans: false,
                 ways: "",
                 boot_files: true,

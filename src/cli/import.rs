@@ -42,7 +42,7 @@ pub(super) fn run(common: &Common, args: &ImportArgs) -> Code {
 }
 
 fn ask(common: &Common, desired: &Desired, keys: String) -> Result<Result<Observed, u8>, u8> {
-    let answer = ask_about(common, "import", desired, (Default::default(), keys), false)?;
+    let answer = ask_about(common, "import", desired, (Default::default(), keys, String::new()), false)?;
     Ok(answer.map(|answer| answer.0))
 }
 

@@ -1,7 +1,7 @@
 //! Puts together what is stated for a host.
 
 use super::merge::{Fact, Outcome, Slot};
-use super::{Desired, Turn, bridges, connection, rules, sysctl, turn};
+use super::{Desired, Turn, bridges, connection, rules, sets, sysctl, turn};
 use crate::inventory::{
     Entry, Host, Module, Owner, Project, RANK_HOST, RANK_MODULE, RANK_RANGE, Resources, RuleText, Spanned,
     Values, shown, sorted,
@@ -122,6 +122,8 @@ struct Compiler<'a> {
     instances: Mutex<Instances>,
     /// The rules of a chain are mostly those of other hosts as well.
     rules: Kept<Vec<Rule>>,
+    /// So are the members of a set.
+    members: sets::Members,
 }
 
 /// A module or an entry in the order in which they are composed.
@@ -141,7 +143,12 @@ impl Source<'_> {
 
 impl<'a> Compiler<'a> {
     fn new(project: &'a Project) -> Self {
-        Self { project, instances: Mutex::default(), rules: Kept::default() }
+        Self {
+            project,
+            instances: Mutex::default(),
+            rules: Kept::default(),
+            members: sets::Members::default(),
+        }
     }
 
     fn host(&self, host: &'a Host, out: &mut Outcome) -> Desired {
@@ -167,7 +174,9 @@ impl<'a> Compiler<'a> {
             Scope::from([("bridges".to_owned(), bridge_param(&bridge_names(&entries, self.project)))]);
         let sysctl = sysctl::files(&resources, out);
         let bridges = bridges::bridges(&resources, out);
+        let sets = sets::sets(&resources, &self.members, out);
         let mut rules = rules::rules(&resources, &scope, out);
+        sets::link(&rules, &sets, out);
         let tables = rules.values_mut().flat_map(|family| family.tables.values_mut());
         for chain in tables.flat_map(|table| table.chains.values_mut()) {
             self.rules.keep(&mut chain.rules);
@@ -181,6 +190,7 @@ impl<'a> Compiler<'a> {
             connection,
             sysctl,
             rules,
+            sets,
             bridges,
             checks,
             stanza: None,

@@ -6,6 +6,7 @@ mod connection;
 mod merge;
 mod model;
 mod rules;
+mod sets;
 mod sysctl;
 mod turn;
 

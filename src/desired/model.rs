@@ -4,7 +4,7 @@ use super::{Turn, Way};
 use crate::inventory::{Check, Connection, Stanza};
 use crate::problem::Warning;
 use crate::resource::iptables::{Family, Rules};
-use crate::resource::{bridge::Bridge, sysctl};
+use crate::resource::{bridge::Bridge, ipset, sysctl};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub struct Desired {
     pub sysctl: BTreeMap<String, sysctl::File>,
     /// Rules, by family. A family without an entry has nothing declared.
     pub rules: BTreeMap<Family, Rules>,
+    /// Sets of ipset by name.
+    pub sets: BTreeMap<String, ipset::Set>,
     /// Bridges by name, also those with `manage: false`.
     pub bridges: BTreeMap<String, Bridge>,
     /// What must pass before an apply is confirmed.

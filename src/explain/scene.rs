@@ -126,7 +126,8 @@ impl<'a> Scene<'a> {
                 (*family, save)
             })
             .collect();
-        let sets = saves.iter().map(|(family, save)| (*family, Ruleset::new(save))).collect();
+        let known = host_after.sets();
+        let sets = saves.iter().map(|(family, save)| (*family, Ruleset::with_sets(save, &known))).collect();
         let (guests, files) = (extra.guests.clone(), &observed.boot_files);
         let around = Family::ALL.map(|family| Surroundings {
             bystanders: bystanders(&observed.others, family),

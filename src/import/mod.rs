@@ -6,6 +6,7 @@
 
 mod bridges;
 mod rules;
+mod sets;
 mod settings;
 mod sysctl;
 
@@ -43,6 +44,7 @@ pub fn yaml(name: &str, connection: &Connection, observed: &Observed) -> String 
     rules.foreign_chains(&mut text);
     sysctl::write(observed, &mut text);
     bridges::write(observed, &mut text);
+    sets::write(observed, &mut text);
     rules.write(&mut text);
     // A host must be a map, also where there is nothing to say but comments.
     if text[before..].lines().all(|line| line.trim_start().starts_with('#')) {

@@ -194,7 +194,8 @@ impl<'a> Found<'a> {
             body.push_str("          rules: |\n");
         }
         for rule in &stated {
-            if let Some(set) = needed_set(rule) {
+            let stated = |set: &String| super::sets::stated(self.observed).any(|(name, ..)| name == set);
+            if let Some(set) = needed_set(rule).filter(|set| !stated(set)) {
                 let _ = writeln!(
                     body,
                     "            # Needs the set {set}, which another program makes: left out at boot until it is there."

@@ -3,6 +3,7 @@
 use super::params::{Declared, declared, substitute};
 use super::reader::Reader;
 use super::resources::{KEYS, Resources};
+use super::sets;
 use crate::problem::{Problem, did_you_mean};
 use crate::yaml::{Node, Pair, Style, Value};
 use std::collections::BTreeMap;
@@ -125,6 +126,9 @@ impl Module {
         let mut reader = Reader::new(&self.text, Path::new(""), None);
         for pair in &self.resources {
             let mut pair = pair.clone();
+            if pair.key == "ipset" {
+                reader.sets_of_params = sets::of_params(&pair.value);
+            }
             pair.value = substitute(&pair.value, &mut value_of, &mut reader.problems);
             resources.read(&pair, &scope, &mut reader);
         }

@@ -21,6 +21,8 @@ pub struct Reader<'a> {
     pub folder: &'a Path,
     /// What `~/` stands for.
     pub home: Option<&'a Path>,
+    /// Sets whose entries are the value of a param, which is put in before they are read.
+    pub sets_of_params: Vec<String>,
 }
 
 /// A value and where it stands.
@@ -57,7 +59,14 @@ pub fn describe(node: &Node) -> String {
 impl<'a> Reader<'a> {
     /// A reader of one file.
     pub fn new(text: &'a str, folder: &'a Path, home: Option<&'a Path>) -> Self {
-        Self { problems: Vec::new(), text, dollars: text.contains('$'), folder, home }
+        Self {
+            problems: Vec::new(),
+            text,
+            dollars: text.contains('$'),
+            folder,
+            home,
+            sets_of_params: Vec::new(),
+        }
     }
 
     /// Adds a problem at a place.
@@ -142,12 +151,17 @@ impl<'a> Reader<'a> {
 
     /// The items of a list; nothing is an empty list.
     pub fn list<'n>(&mut self, node: &'n Node, what: &str) -> &'n [Node] {
+        self.list_up_to(node, what, MAX_ITEMS)
+    }
+
+    /// The items of a list that has no more than `most`.
+    pub fn list_up_to<'n>(&mut self, node: &'n Node, what: &str, most: usize) -> &'n [Node] {
         match &node.value {
-            Value::Seq(items) if items.len() > MAX_ITEMS => {
+            Value::Seq(items) if items.len() > most => {
                 self.wrong(
                     "too-large",
                     &node.place,
-                    format!("{what} has {} items, more than {MAX_ITEMS}", items.len()),
+                    format!("{what} has {} items, more than {most}", items.len()),
                 );
                 &[]
             }

@@ -1,9 +1,10 @@
-//! What a group, a host and a module can state alike: sysctl, rules, bridges, checks, foreign chains.
+//! What a group, a host and a module can state alike: sysctl, rules, sets, bridges, checks, foreign chains.
 
 use super::Check;
 use super::checks;
 use super::reader::{Reader, Spanned};
 use super::rules::{self, ChainText};
+use super::sets::{self, SetText};
 use crate::problem::{Place, Warning};
 use crate::resource::bridge::{LinkAddress, PORT_ATTRIBUTES, PortVlan, check_link_name};
 use crate::resource::iptables::Family;
@@ -16,7 +17,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// The keys of [`Resources`].
-pub const KEYS: [&str; 6] = ["sysctl", "iptables", "ip6tables", "bridges", "checks", "foreign_chains"];
+pub const KEYS: [&str; 7] =
+    ["sysctl", "iptables", "ip6tables", "ipset", "bridges", "checks", "foreign_chains"];
 
 /// What one group, host or module states.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,8 @@ pub struct Resources {
     pub sysctl: Vec<SysctlText>,
     /// Chains of both families.
     pub chains: Vec<ChainText>,
+    /// Sets.
+    pub sets: Vec<SetText>,
     /// Bridges.
     pub bridges: Vec<BridgeText>,
     /// Checks.
@@ -94,6 +98,10 @@ impl Resources {
             "sysctl" => self.sysctl = sysctl_files(value, reader),
             "iptables" => self.chains.extend(rules::chains(value, Family::V4, params, reader)),
             "ip6tables" => self.chains.extend(rules::chains(value, Family::V6, params, reader)),
+            "ipset" => {
+                let of_params = std::mem::take(&mut reader.sets_of_params);
+                self.sets = sets::sets(value, &of_params, reader);
+            }
             "bridges" => self.bridges = bridges(value, reader),
             "checks" => self.checks = checks::checks(value, reader),
             "foreign_chains" => {

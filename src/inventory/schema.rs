@@ -208,6 +208,7 @@ impl Shapes {
         add("builtin-chain", self.chain(&[]));
         add("administrators-chain", self.chain(&["policy"]));
         add("own-chain", self.chain(&["policy", "hook"]));
+        add("set", self.set_shape());
         add("bridge", self.bridge());
         add("check", self.check());
         all

@@ -2,6 +2,7 @@
 
 use super::names;
 use super::packet::{Direction, States, TcpFlags};
+use super::sets::InSet;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
@@ -76,6 +77,8 @@ pub enum Test {
     SourceKind(Vec<AddressKind>),
     /// `-m addrtype --dst-type`.
     DestinationKind(Vec<AddressKind>),
+    /// `--match-set` of a set whose members are known.
+    InSet(InSet),
     /// Anything that is not modelled, as it was written.
     Unknown(String),
 }

@@ -14,7 +14,8 @@
 //! What decides beside the tables of one family and backend stands in [`Surroundings`]: addresses and
 //! routes, which NAT needs, and other tables that may drop (the other backend, native nft, ebtables).
 //! Which frames of a bridge meet rules at all is said by [`Switches`].
-//! Not seen: the contents of ipsets, a full conntrack table, what the reverse path filter drops.
+//! Sets of ipset decide where their members are known ([`Sets`]).
+//! Not seen: a full conntrack table, what the reverse path filter drops.
 
 mod chain;
 mod dead;
@@ -32,6 +33,7 @@ mod packet;
 mod rule;
 mod ruleset;
 mod same;
+mod sets;
 mod surroundings;
 mod test;
 mod trace;
@@ -49,6 +51,7 @@ pub use packet::{Device, Direction, End, Fragment, Packet, States, TcpFlags, Tra
 pub use rule::{Rule, Target};
 pub use ruleset::Ruleset;
 pub use same::{Difference, covers, same_verdicts};
+pub use sets::{InSet, Sets};
 pub use surroundings::{Backend, Bystander, Effect, Hook, Surroundings};
 pub use test::Answer;
 pub use trace::{Met, Skipped, Stage};

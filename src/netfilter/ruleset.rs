@@ -1,6 +1,7 @@
 //! The rules of a host, read once for many walks.
 
 use super::rule::Rule;
+use super::sets::Sets;
 use crate::resource::iptables::Policy;
 use crate::resource::iptables::save::Save;
 use std::collections::HashMap;
@@ -39,16 +40,22 @@ pub(super) enum End {
 }
 
 impl Ruleset {
-    /// Reads the rules of a save.
+    /// Reads the rules of a save, of which no set is known.
     pub fn new(save: &Save) -> Self {
+        Self::with_sets(save, &Sets::default())
+    }
+
+    /// Reads the rules of a save that may ask these sets.
+    pub fn with_sets(save: &Save, sets: &Sets) -> Self {
         let mut set = Ruleset { incompatible: save.incompatible.clone(), ..Ruleset::default() };
         for (name, table) in &save.tables {
             let chains = set.tables.entry(name.clone()).or_default();
             let of: Arc<str> = name.as_str().into();
             for chain in table.chains() {
                 let is_chain = |name: &str| table.chain(name).is_some();
-                let rules: Vec<Rule> =
+                let mut rules: Vec<Rule> =
                     chain.rules.iter().map(|rule| Rule::parse_among(rule, is_chain)).collect();
+                rules.iter_mut().flat_map(|rule| &mut rule.matches).for_each(|one| sets.resolve(one));
                 set.rules += rules.len();
                 let end = match (&chain.odd_policy, chain.policy) {
                     (Some(_), _) => End::Odd,

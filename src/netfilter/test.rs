@@ -32,7 +32,7 @@ impl Answer {
     }
 
     /// Both have to hold.
-    fn and(self, other: Answer) -> Self {
+    pub(super) fn and(self, other: Answer) -> Self {
         match (self, other) {
             (Answer::No, _) | (_, Answer::No) => Answer::No,
             (Answer::Yes, Answer::Yes) => Answer::Yes,
@@ -95,6 +95,7 @@ impl Match {
             Test::Mark { value, mask } => Answer::of(packet.mark, |mark| mark & mask == *value),
             Test::SourceKind(kinds) => kind(kinds, packet.src, packet.src_local, Some(false)),
             Test::DestinationKind(kinds) => kind(kinds, packet.dst, packet.dst_local, packet.dst_broadcast),
+            Test::InSet(set) => set.answer(packet),
             Test::Unknown(_) => Answer::Unknown,
         };
         answer.negated_if(self.negated)

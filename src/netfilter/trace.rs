@@ -92,6 +92,7 @@ fn fact(test: &Test) -> String {
         Test::Mark { .. } => "mark",
         Test::SourceKind(_) => "kind of the source address",
         Test::DestinationKind(_) => "kind of the destination address",
+        Test::InSet(set) => return set.to_string(),
         Test::Unknown(text) => text,
     }
     .to_owned()

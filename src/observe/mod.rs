@@ -10,6 +10,7 @@ mod policy;
 mod routes;
 mod routing_table;
 mod sections;
+mod sets;
 mod sockets;
 mod sysctl_dirs;
 mod vlans;
@@ -23,6 +24,7 @@ pub use policy::PolicyRule;
 pub use routes::{Hop, Route};
 pub use routing_table::{Refusal as RouteRefusal, RouteKind, TableRoute};
 pub use sections::Sections;
+pub use sets::Sets;
 pub use sockets::Socket;
 pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
 pub use vlans::{VlanFlags, Vlans, range as vlan_range};
@@ -47,6 +49,8 @@ pub struct Observed {
     pub sysctl_dirs: SysctlDirs,
     /// Live rules, and how they would be.
     pub rules: BTreeMap<Family, Rules>,
+    /// Sets of ipset.
+    pub sets: Sets,
     /// Who else filters.
     pub others: Others,
     /// Links, addresses and routes.

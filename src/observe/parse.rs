@@ -1,8 +1,8 @@
 //! From the probe's answer to [`Observed`].
 
 use super::{
-    BootFiles, Facts, LeftOut, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Socket,
-    SshEnds, State, SysctlDirs,
+    BootFiles, Facts, LeftOut, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Sets,
+    Socket, SshEnds, State, SysctlDirs,
 };
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
@@ -68,6 +68,7 @@ pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, Observ
         read_only: read_only(sections.get("sysctl").unwrap_or("")),
         sysctl_dirs: SysctlDirs::parse(sections.get("sysctl.d").unwrap_or("")),
         rules,
+        sets: Sets::parse(sections)?,
         others: others(sections),
         links: links(sections, &facts)?,
         facts,

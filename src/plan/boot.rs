@@ -28,11 +28,16 @@ pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
             programs.entry(program).or_default().push(time);
         }
     }
+    let words = |program| match program {
+        "ipset" => "sets".to_owned(),
+        program => format!("the {program} rules"),
+    };
     let repaired = programs.into_iter().map(|(program, times)| Warning {
         code: "boot-repaired",
         message: format!(
-            "since the last boot another program took the {program} rules of kvmfw away or changed them ({}, the last time at {}); \
-             kvmfw-settle.service put them back, and until then they did not filter: take the rules out of that program's hands",
+            "since the last boot another program took {} of kvmfw away or changed them ({}, the last time at {}); \
+             kvmfw-settle.service put them back, and until then they did not filter: take them out of that program's hands",
+            words(program),
             match times.len() {
                 1 => "once".to_owned(),
                 n => format!("{n} times"),
@@ -106,6 +111,7 @@ fn kind(path: &str) -> Kind {
     match path.rsplit('/').next().unwrap_or(path) {
         "kvmfw-bridges.service" => Kind::Bridge,
         "rules.v6" => Kind::Ip6tables,
+        "sets" => Kind::Ipset,
         "kvmfw.service" | "kvmfw-settle.service" | "rules.v4" | "kvmfw.sh" => Kind::Iptables,
         _ => Kind::Sysctl,
     }

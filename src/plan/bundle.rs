@@ -3,11 +3,13 @@
 use super::adopt::Adoption;
 use super::bridge::BridgePlan;
 use super::rules::RulesPlan;
+use super::sets::SetsPlan;
 use super::sysctl::SysctlPlan;
 use super::{Options, Record};
 use crate::desired::Desired;
 use crate::inventory::{CheckFrom, CheckProbe};
 use crate::observe::Observed;
+use crate::resource::ipset::Set;
 use crate::resource::iptables::{Family, own};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,6 +20,15 @@ use std::sync::Arc;
 pub struct Bundle {
     /// The files; hosts that get the same share it.
     pub files: Vec<(String, Arc<str>)>,
+}
+
+/// What is planned, kind by kind.
+pub(super) struct Parts<'a> {
+    pub sysctl: &'a SysctlPlan,
+    pub rules: &'a [RulesPlan; 2],
+    pub sets: &'a SetsPlan,
+    pub bridges: &'a BridgePlan,
+    pub adoption: &'a Adoption,
 }
 
 impl Bundle {
@@ -37,10 +48,7 @@ impl Bundle {
     pub(super) fn of(
         desired: &Desired,
         observed: &Observed,
-        sysctl: &SysctlPlan,
-        rules: &[RulesPlan; 2],
-        bridges: &BridgePlan,
-        adoption: &Adoption,
+        Parts { sysctl, rules, sets, bridges, adoption }: Parts<'_>,
         options: &Options,
     ) -> Self {
         let mut files = Vec::new();
@@ -54,6 +62,9 @@ impl Bundle {
                 put(&format!("adopt{digit}"), text.clone());
             }
         }
+        put("sets", sets.wanted.clone());
+        put("sets.once", sets.once.clone());
+        put("sets.originals", sets.originals.values().map(Set::render).collect());
         put("sysctl.keys", lines(sysctl.keys.iter()));
         put("sysctl.open", lines(sysctl.open.iter()));
         put("sysctl.close", lines(sysctl.close.iter()));
@@ -81,7 +92,7 @@ impl Bundle {
         if let Some(back) = &options.back {
             put("back", format!("{}\n", back.generation));
         }
-        let record = Record::of(desired, &bridges.owned, adoption);
+        let record = Record::of(desired, &bridges.owned, adoption, &sets.originals);
         let record = serde_json::to_string(&record).unwrap_or_default();
         put("desired.json", record);
         if options.zero {

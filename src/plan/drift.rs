@@ -5,7 +5,7 @@
 //! bridges, and what has to be there so that all of it boots. Rules of others are no drift.
 
 use super::{Action, Change, DiffLine, HostPlan, Kind, Options, Record, Refusal, Risk, Verdict};
-use super::{bridge, host, lints, refusal, rules, sysctl};
+use super::{bridge, host, lints, refusal, rules, sets, sysctl};
 use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::problem::Warning;
@@ -49,6 +49,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
     plan.warnings.extend(sysctl.warnings.into_iter().filter(|w| w.code == "sysctl-overridden"));
     let rules = Family::ALL.map(|family| rules::plan(family, &applied, observed, &record));
     plan.changes.extend(rules.iter().flat_map(|rules| rules.changes.iter().cloned()));
+    plan.changes.extend(sets::plan(&applied, observed, &record, options).changes);
     bridges(&applied, observed, &record, &mut plan);
     plan.changes.extend(super::boot::changes(observed));
     plan.changes.iter_mut().for_each(turn);

@@ -1,7 +1,8 @@
 //! The plan of one host.
 
+use super::bundle::Parts;
 use super::refusal::{Refusal, record, refusal, risky};
-use super::{Back, Bundle, Change, Record, Risk, adopt, bridge, key_effects, lints, rules, sysctl};
+use super::{Back, Bundle, Change, Record, Risk, adopt, bridge, key_effects, lints, rules, sets, sysctl};
 use crate::desired::{Desired, Way};
 use crate::observe::Observed;
 use crate::problem::Warning;
@@ -86,6 +87,11 @@ pub enum Verdict {
     Refused(Refusal),
 }
 
+/// The sets that a host is to have, as lines that make them, without members.
+pub fn asks_sets(desired: &Desired) -> String {
+    sets::headers(desired)
+}
+
 /// What has to be asked of a host: own text wanted of each family, and sysctl keys.
 pub fn question(desired: &Desired) -> ([String; 2], String) {
     let want = Family::ALL.map(|f| desired.rules.get(&f).map_or_else(String::new, own::render));
@@ -147,6 +153,9 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
         plan.warnings.extend(rules.warnings.iter().cloned());
     }
     plan.warnings.extend(adoption.warnings.iter().cloned());
+    let sets = sets::plan(desired, observed, &record, options);
+    plan.changes.extend(sets.changes.iter().cloned());
+    plan.warnings.extend(sets.warnings.iter().cloned());
     let bridges = bridge::plan(desired, observed, &record);
     plan.changes.extend(bridges.changes.iter().cloned());
     plan.warnings.extend(bridges.warnings.iter().cloned());
@@ -166,6 +175,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     plan.warnings.extend(left_behind(desired, observed));
     plan.warnings.extend(super::loaders::warnings(desired, observed, options, &rules));
     let refusal = refusal(desired, observed, options, &sysctl)
+        .or_else(|| sets.refusal.clone())
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))
         .or_else(|| adoption.refusal.clone())
         .or_else(|| key_effects::judge(desired, observed, &record, &sysctl, &mut plan));
@@ -178,7 +188,8 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     };
     plan.warnings.sort();
     plan.warnings.dedup();
-    plan.bundle = Bundle::of(desired, observed, &sysctl, &rules, &bridges, &adoption, options);
+    let parts = Parts { sysctl: &sysctl, rules: &rules, sets: &sets, bridges: &bridges, adoption: &adoption };
+    plan.bundle = Bundle::of(desired, observed, parts, options);
     plan
 }
 
@@ -196,6 +207,9 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
         code: "boot-failed",
         message: match why.strip_prefix("bridges: ") {
             Some(line) => format!("at the last boot the bridges did not become what they should be: {line}"),
+            None if why.starts_with("ipset: ") => {
+                format!("since the last boot the sets are not what they should be, and rules that ask them may be left out: {why}")
+            }
             None => {
                 format!("since the last boot rules are not loaded as a whole, so the host may be open: {why}")
             }
@@ -270,6 +284,7 @@ fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
         (Kind::Sysctl, !record.sysctl.is_empty() && desired.sysctl.is_empty()),
         (Kind::Iptables, had_rules(Family::V4) && !has_rules(Family::V4)),
         (Kind::Ip6tables, had_rules(Family::V6) && !has_rules(Family::V6)),
+        (Kind::Ipset, !record.sets.is_empty() && desired.sets.is_empty()),
         (Kind::Bridge, !record.bridges.is_empty() && desired.bridges.is_empty()),
     ];
     for (kind, _) in gone.iter().filter(|(_, gone)| *gone) {

@@ -4,9 +4,9 @@
 //! attribute that the inventory no longer states is as much a part of a plan as one that it states.
 
 use super::forecast::{TAGGED, global_knob, loads_br_netfilter, own_knob};
-use super::{Owned, Record, sysctl};
+use super::{Owned, Record, sets, sysctl};
 use crate::desired::Desired;
-use crate::netfilter::{BridgeView, Frame, Payload, Switches};
+use crate::netfilter::{BridgeView, Frame, Payload, Sets, Switches};
 use crate::observe::{Live, Observed};
 use crate::resource::bridge::Bridge;
 use crate::resource::iptables::Family;
@@ -102,6 +102,23 @@ impl<'a> HostAfter<'a> {
             }
         }
         self.live_key(path).map(|value| (value, Source::Live))
+    }
+
+    /// The sets whose members are known: those whose entries the inventory states, and that no rule of the host changes.
+    pub fn sets(&self) -> Sets {
+        let changed = self.observed.map(sets::changed_by_rules).unwrap_or_default();
+        if let Some(desired) = self.desired {
+            return Sets::declared(desired.sets.values().filter(|set| !changed.contains(&set.name)));
+        }
+        let Some(observed) = self.observed.filter(|observed| !observed.sets.live.is_empty()) else {
+            return Sets::default();
+        };
+        let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+        let ours = record.unwrap_or_default().sets;
+        let is_ours = |name: &str| ours.get(name).is_some_and(|set| set.entries.is_some());
+        let live = observed.sets.live.iter().filter(|(name, _)| is_ours(name) && !changed.contains(*name));
+        let known: Vec<_> = live.filter_map(|(name, live)| Some((name, live.shape()?, live))).collect();
+        Sets::of(known.iter().map(|(name, shape, live)| (*name, shape, live.members.as_deref())))
     }
 
     /// The value that a key has now.

@@ -107,7 +107,7 @@ fn waiting(family: Family, desired: &Desired, observed: &Observed, planned: &Rul
     let mut needs: BTreeMap<(String, Option<Origin>), String> = BTreeMap::new();
     for (table, chain) in planned.predicted.own_chains() {
         for (index, rule) in chain.rules.iter().enumerate() {
-            let Some(what) = needed(family, table, rule, observed, planned) else { continue };
+            let Some(what) = needed(family, table, rule, desired, observed, planned) else { continue };
             let place = format!("{family} {table}/{}: `{rule}`", chain.name.trim_start_matches(PREFIX));
             needs.insert((place, origin(family, desired, table, chain, index)), what);
         }
@@ -128,6 +128,7 @@ fn needed(
     family: Family,
     table: &str,
     rule: &str,
+    desired: &Desired,
     observed: &Observed,
     planned: &RulesPlan,
 ) -> Option<String> {
@@ -144,7 +145,9 @@ fn needed(
     let words = tokens(rule).ok()?;
     let sets: BTreeSet<&str> =
         words.windows(2).filter(|two| two[0] == "--match-set").map(|two| &*two[1]).collect();
-    sets.first().map(|set| format!("the set {set}"))
+    // Those that the inventory declares are made before the rules load.
+    let mut others = sets.into_iter().filter(|set| !desired.sets.contains_key(*set));
+    others.next().map(|set| format!("the set {set}"))
 }
 
 fn origin(family: Family, desired: &Desired, table: &str, chain: &SaveChain, index: usize) -> Option<Origin> {

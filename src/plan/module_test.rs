@@ -7,7 +7,9 @@ use crate::desired::{Desired, compile};
 use crate::inventory::{
     Carries, ChainText, Host, ModuleTest, Owner, PacketText, Project, RuleText, Spanned, SysctlText,
 };
-use crate::netfilter::{Base, Device, Packet, Ruleset, States, Surroundings, TcpFlags, Verdict, Walk, walk};
+use crate::netfilter::{
+    Base, Device, Packet, Ruleset, Sets, States, Surroundings, TcpFlags, Verdict, Walk, walk,
+};
 use crate::problem::{Place, Problem};
 use crate::resource::iptables::save::{Save, SaveChain};
 use crate::resource::iptables::{Family, HOOK_COMMENT, Hook, PREFIX, Policy, Rules};
@@ -62,7 +64,8 @@ impl Run<'_> {
         let files = self.test.sysctl.iter().filter_map(|file| self.file(file));
         let mut wrong: Vec<Problem> = chains.chain(files).collect();
         for family in Family::ALL {
-            let rules = Ruleset::new(&self.predicted(family));
+            let rules =
+                Ruleset::with_sets(&self.predicted(family), &Sets::declared(self.desired.sets.values()));
             let packets = self.test.packets.iter().filter(|packet| packet.families.contains(&family));
             wrong.extend(packets.filter_map(|packet| self.packet(packet, family, &rules)));
         }

@@ -10,7 +10,7 @@ const FAMILIES: [(&[&str], &str); 5] = [
 ];
 
 /// Tool and its package in the order of [`FAMILIES`].
-const PACKAGES: [(&[&str], [&str; 5]); 8] = [
+const PACKAGES: [(&[&str], [&str; 5]); 9] = [
     (&["iptables-save"], ["iptables", "iptables-nft", "iptables", "iptables", "iptables"]),
     (&["ip6tables-save"], ["iptables", "iptables-nft", "iptables", "iptables", "ip6tables"]),
     (&["ip"], ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
@@ -18,6 +18,7 @@ const PACKAGES: [(&[&str], [&str; 5]); 8] = [
     (&["sed"], ["sed"; 5]),
     (&["flock", "setsid", "unshare"], ["util-linux"; 5]),
     (&["mkfifo", "timeout", "sync", "ln", "mv"], ["coreutils"; 5]),
+    (&["ipset"], ["ipset"; 5]),
     (&["xargs"], ["findutils"; 5]),
 ];
 

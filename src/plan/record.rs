@@ -5,7 +5,7 @@ use super::adopt::Adoption;
 use crate::desired::Desired;
 use crate::inventory::Stanza;
 use crate::resource::iptables::{Family, Rules, module_of};
-use crate::resource::{bridge::Bridge, sysctl};
+use crate::resource::{bridge::Bridge, ipset, sysctl};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +21,12 @@ pub struct Record {
     pub sysctl: BTreeMap<String, sysctl::File>,
     /// Rules by family.
     pub rules: BTreeMap<Family, Rules>,
+    /// Sets of ipset.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sets: BTreeMap<String, ipset::Set>,
+    /// Sets that were there before kvmfw stated them, as they were; without entries those that stay where they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub original_sets: BTreeMap<String, ipset::Set>,
     /// Bridges.
     pub bridges: BTreeMap<String, Bridge>,
     /// What we added to bridges.
@@ -42,12 +48,19 @@ impl Record {
     pub const VERSION: u32 = 1;
 
     /// The record of a desired state.
-    pub(super) fn of(desired: &Desired, owned: &BTreeMap<String, super::Owned>, adoption: &Adoption) -> Self {
+    pub(super) fn of(
+        desired: &Desired,
+        owned: &BTreeMap<String, super::Owned>,
+        adoption: &Adoption,
+        original_sets: &BTreeMap<String, ipset::Set>,
+    ) -> Self {
         Self {
             version: Self::VERSION,
             inventory: desired.inventory.clone(),
             sysctl: desired.sysctl.clone(),
             rules: desired.rules.clone(),
+            sets: desired.sets.clone(),
+            original_sets: original_sets.clone(),
             bridges: desired.bridges.clone(),
             owned: owned.clone(),
             adopted: adoption.adopted.clone(),
@@ -79,6 +92,7 @@ impl Record {
             connection: now.connection.clone(),
             sysctl: self.sysctl,
             rules: self.rules,
+            sets: self.sets,
             bridges: self.bridges,
             checks: now.checks.clone(),
             stanza: self.stanza,

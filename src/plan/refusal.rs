@@ -21,7 +21,7 @@ pub struct Refusal {
 impl Refusal {
     /// Whether the host said no to what it was asked, rather than we to asking it.
     pub fn is_failure(&self) -> bool {
-        matches!(self.reason.as_str(), "rejected_rule" | "dry_run_failed")
+        matches!(self.reason.as_str(), "rejected_rule" | "rejected-set" | "dry_run_failed")
     }
 
     /// What to do next, where the sentence does not say it.

@@ -39,6 +39,13 @@ impl Record {
         for (family, rules) in &self.rules {
             chains(*family, rules, &mut texts);
         }
+        for set in self.sets.values() {
+            let members = set.entries.iter().flat_map(|entries| entries.iter().cloned());
+            texts.insert(
+                (Kind::Ipset, set.name.clone()),
+                std::iter::once(set.options()).chain(members).collect(),
+            );
+        }
         for bridge in self.bridges.values() {
             texts.insert((Kind::Bridge, bridge.name.clone()), attributes(bridge));
         }

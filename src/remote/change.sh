@@ -94,6 +94,7 @@ snapshot_rules() {
 snapshot() {
 	local family port bridge name value values keys
 	for family in 4 6; do snapshot_rules $family || return 1; done
+	snapshot_sets || return 1
 	# Every port of every bridge, also the taps that came after the plan: a bridge that has to be
 	# made again would not have them.
 	values=
@@ -175,8 +176,10 @@ apply() {
 	fi
 	step "sysctl, opening"
 	write_keys "$T/new/sysctl.open" || failed "see above"
+	apply_sets
 	apply_rules 4
 	apply_rules 6
+	apply_sets_gone
 	if holds "$T/new/bridges"; then
 		step bridges
 		lines_of "$T/new/bridges" || failed "cannot read what is to be done"
@@ -397,7 +400,7 @@ restore_bridges() {
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
 	local part bad=0
-	for part in bridges rules keys links; do "restore_$part" || bad=1; done
+	for part in bridges sets rules sets_gone keys links; do "restore_$part" || bad=1; done
 	return $bad
 }
 

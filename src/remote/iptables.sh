@@ -422,21 +422,21 @@ ipt_dry() {
 	predicted=
 	ipt_name "$1" && ipt_change "$2" "$3" || return 1
 	case "$2$3" in
-	*-set\ *) have ipset && sets=$(ipset list -n 2>/dev/null) ;;
+	*-set\ *) stand_ins "$1" || sets= ;;
 	esac
 	# /dev/null as the lock: a dry run neither waits for the host nor holds it up.
 	# Texts go in by descriptors: an argument or variable of the environment ends at 128 KiB.
 	predicted=$(
 		XTABLES_LOCKFILE=/dev/null "${UNSHARE:-unshare}" -n sh -c '
 			ipt=$1
-			for set in $2; do
-				if [ "$ipt" = ip6tables ]; then ipset create "$set" hash:ip family inet6; else ipset create "$set" hash:ip; fi
-			done 2>/dev/null
+			[ -z "$2" ] || ipset -exist restore <&3 >/dev/null 2>&1
 			# What it warns of is no part of the rules.
 			said=$("$ipt-restore" <&4 2>&1) || { printf "%s\n" "$said"; exit 3; }
 			said=$("$ipt-restore" --noflush <&5 2>&1) || { printf "%s\n" "$said"; exit 4; }
 			exec "$ipt-save" 2>/dev/null
-		' sh "$ipt" "$sets" 2>&1 4<<LIVE 5<<CHANGE
+		' sh "$ipt" "${sets:+sets}" 2>&1 3<<SETS 4<<LIVE 5<<CHANGE
+$sets
+SETS
 $2
 LIVE
 $change

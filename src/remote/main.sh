@@ -17,6 +17,7 @@ stage() {
 	esac
 	# Where rules of others are taken over it is recorded what loaded them.
 	if [ -e "$T/new/adopt4" ] || [ -e "$T/new/adopt6" ]; then boot_files_asked=yes; fi
+	! holds "$T/new/sets" || SETS=yes
 	probe
 	[ -L $ETC/current ] || [ ! -e $ETC/generations ] || rm -rf $ETC/generations
 	generation=0
@@ -29,7 +30,7 @@ stage() {
 	G=$ETC/generations/$generation
 	snapshot || refuse no_space "cannot write the snapshot to $T"
 	mkdir -p "$G/adopted" $VAR/original/files $VAR/original/new || refuse no_space "cannot write to $ETC"
-	cp -R "$T"/new/base/* "$T/new/sysctl.d" "$T/new/net" "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/owner" "$G/" && before_now >"$G/before" || refuse no_space "cannot write to $G"
+	cp -R "$T"/new/base/* "$T/new/sysctl.d" "$T/new/net" "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/new/sets" "$T/new/sets.originals" "$T/owner" "$G/" && before_now >"$G/before" || refuse no_space "cannot write to $G"
 	prove 4
 	prove 6
 	keep_adopted || refuse no_space "cannot write to $G"
@@ -334,6 +335,7 @@ differs() {
 		[ -n "$text" ] && ipt_name $family && ipt_save || continue
 		ipt_is "$live" "$text" || printf 'differs=%s\n' "$(ipt_number $family)"
 	done
+	! generation_sets_differ || echo differs=ipset
 	differ=
 	generation_keys $ETC/current && by_parts add_differing "$keys" && [ -z "$differ" ] || echo differs=sysctl
 }
@@ -421,7 +423,7 @@ undo_keys() {
 # a guard, because whoever types this sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo() {
-	local current to=${1-} family text goal keys rc=0
+	local current to=${1-} family text goal keys wanted once names rc=0
 	exec 9>>$VAR/lock
 	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
@@ -430,6 +432,8 @@ undo() {
 	current=${current##*/}
 	[ -n "$to" ] || generation_before "$current" || return 1
 	[ "$to" = 0 ] || [ -e "$ETC/generations/$to/desired.json" ] || { say "there is no generation $to"; return 1; }
+	undo_sets "$current" "$to" || { say "the sets of generation $to cannot be read: name another"; return 1; }
+	[ -z "$wanted$once" ] || load_sets "$wanted$NL$once" || { say "the sets did not load: $said"; return 1; }
 	# A disk that is full must not cut off what is loaded: nothing of it is written there.
 	for family in 4 6; do
 		ipt_family $family || continue
@@ -444,6 +448,8 @@ undo() {
 		with_foreign "$goal" "$back"
 		ipt_load $family "$text" || { say "the $(ipt_number $family) rules did not load"; return 1; }
 	done
+	gone_names "$once"
+	drop_sets "$names" || rc=1
 	# What the generation sets, and for keys that it does not set what was there before us: of two the last.
 	differ=
 	if ! undo_keys "$current" "$to" || ! write_lines "$keys" /dev/stderr; then

@@ -81,6 +81,7 @@ boot_missing() {
 	for wants in $FOLLOWED; do
 		[ -L "$dir/$wants.service.wants/kvmfw-settle.service" ] || echo "$dir/$wants.service.wants/kvmfw-settle.service"
 	done
+	[ -e $ETC/current/sets ] || [ ! -e $ETC/current/sets.originals ] || echo $ETC/current/sets
 	if [ -s $ETC/current/udev.rules ] && [ ! -s /etc/udev/rules.d/99-kvmfw.rules ]; then
 		echo /etc/udev/rules.d/99-kvmfw.rules
 	fi
@@ -352,11 +353,11 @@ probe_tunnel() {
 
 # What listens and what is connected, so that a plan can say which of it new rules would cut. Bounded: a host may have a
 # hundred thousand, and to walk its table of them takes a millisecond even where it is empty. Where the rules are as
-# they were proven nothing is cut, unless those of others are taken over or come back.
+# they were proven nothing is cut, unless those of others are taken over or come back, or members of sets change.
 probe_sockets() {
 	local file
 	for file in "$ETC"/current/adopted/*; do [ ! -e "$file" ] || dry_runs=yes; done
-	[ -n "$dry_runs$boot_files_asked" ] || return 0
+	[ -n "$dry_runs$boot_files_asked${SETS-}" ] || return 0
 	read_section sockets
 	for file in /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6; do read_file $file; done
 }
@@ -438,6 +439,7 @@ probe() {
 	probe_state
 	probe_boot
 	probe_sysctl
+	probe_sets
 	probe_rules 4
 	probe_rules 6
 	probe_others

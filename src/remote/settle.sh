@@ -226,6 +226,7 @@ boot_load() {
 		say "$ETC/current/boot.modules cannot be read"
 		echo "modules: $ETC/current/boot.modules cannot be read" >>$VAR/boot.failed
 	fi
+	load_generation_sets || failed=1
 	for family in 4 6; do load_family $family || failed=1; done
 	return $failed
 }
@@ -239,6 +240,7 @@ boot_settle() {
 	while [ -e $ETC/current ]; do
 		turn=$((turn + 1))
 		waits=
+		settle_sets || return 1
 		for family in 4 6; do settle_rules "$family" || return 1; done
 		uptime_cs
 		pause=1
@@ -247,7 +249,7 @@ boot_settle() {
 			pause=30
 			if [ -d /run/systemd/system ] && [ "$(systemctl is-system-running 2>/dev/null)" = starting ]; then
 				pause=5
-			elif [ -z "$waits" ] && [ ! -s $VAR/boot.left ] && ! grep -qs '^ip6*tables: ' $VAR/boot.failed; then
+			elif [ -z "$waits" ] && [ ! -s $VAR/boot.left ] && ! grep -qs -e '^ip6*tables: ' -e '^ipset: ' $VAR/boot.failed; then
 				break
 			fi
 		fi
@@ -350,7 +352,10 @@ SETTLES='the boot units, for a moment'
 repaired() {
 	repairs=$((repairs + 1))
 	printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$program" >>$VAR/boot.repaired
-	tell "another program had taken away or changed the $program rules of kvmfw since they were loaded; they are back"
+	case $program in
+	ipset) tell "another program had taken away or changed sets of kvmfw since they were made; they are back" ;;
+	*) tell "another program had taken away or changed the $program rules of kvmfw since they were loaded; they are back" ;;
+	esac
 	[ "$repairs" -ge $MOST_REPAIRS ] || return 0
 	echo "$program: another program takes the rules away again and again; after $MOST_REPAIRS repairs they are no longer put back" >>$VAR/boot.failed
 	shout "another program takes the rules away again and again; they are no longer put back: kvmfw plan names it"

@@ -1,6 +1,7 @@
 //! The kinds of resource: how each is written, compared and rendered. Pure; knows no host and no file.
 
 pub mod bridge;
+pub mod ipset;
 pub mod iptables;
 pub mod sysctl;
 
@@ -17,6 +18,8 @@ pub enum Kind {
     Iptables,
     /// IPv6 rules.
     Ip6tables,
+    /// A set of ipset and its members.
+    Ipset,
     /// A bridge, its ports and addresses.
     Bridge,
 }
@@ -28,6 +31,7 @@ impl Kind {
             Kind::Sysctl => "sysctl",
             Kind::Iptables => "iptables",
             Kind::Ip6tables => "ip6tables",
+            Kind::Ipset => "ipset",
             Kind::Bridge => "bridge",
         }
     }

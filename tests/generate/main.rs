@@ -203,6 +203,11 @@ groups:
       *filter
       -A INPUT -i lo -j ACCEPT
       COMMIT
+    ipset:
+      admins: { type: 'hash:net', family: inet6, maxelem: 9, comment: true, entries: ['2001:db8::/32 comment "x"', '2001:db8:1::/48 nomatch'] }
+      banned: { type: 'hash:ip', hashsize: 64, netmask: 24, timeout: 60, counters: true, forceadd: false, entries: unmanaged }
+      ports: { type: 'bitmap:port', range: 0-1023, entries: [22, 80-82] }
+      all: { type: 'list:set', size: 8, entries: [admins] }
     bridges:
       br0: { manage: false }
       br2:
@@ -252,6 +257,11 @@ sysctl: { 60-x: { net.ipv4.ip_forward: $number } }
 iptables: { filter: { INPUT: { policy: DROP } } }
 ip6tables:
 bridges: { br7: { mtu: $number, stp: $flag, addresses: $nets, ports: [$link] } }
+ipset:
+  nets: { type: 'hash:net', entries: $nets, maxelem: $number, comment: $flag }
+  others: { type: 'hash:ip', family: inet, hashsize: 64, netmask: 24, timeout: 60, counters: true, forceadd: true, entries: unmanaged }
+  ports: { type: 'bitmap:port', range: 0-9, entries: [1, '2-3'] }
+  list: { type: 'list:set', size: 8, entries: [nets] }
 checks: [{ ping: $where, timeout: 5s }]
 foreign_chains: []
 "#;

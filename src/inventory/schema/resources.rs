@@ -1,8 +1,9 @@
 //! The shapes of what groups, hosts and modules state alike.
 
 use super::{ADDRESS, LINK, LINK_ADDRESS, MAC, Shapes, WORD, by_name, doc, object, reference};
-use crate::inventory::{resources, rules};
+use crate::inventory::{resources, rules, sets};
 use crate::resource::bridge::PORT_ATTRIBUTES;
+use crate::resource::ipset::{MAX_MEMBERS, TYPES};
 use crate::resource::iptables::{ADMINISTRATORS, TABLES};
 use serde_json::{Map, Value, json};
 
@@ -24,6 +25,10 @@ impl Shapes {
             "ip6tables" => doc(
                 reference("tables"),
                 "Rules for IPv6: tables and chains, or a block of iptables-save text.",
+            ),
+            "ipset" => doc(
+                by_name(&sets::name_pattern(), reference("set")),
+                "Sets by name; rules ask them with `-m set --match-set NAME src`.",
             ),
             "bridges" => doc(by_name(LINK, reference("bridge")), "Bridges by name; `$bridges` in rules."),
             "checks" => doc(self.list(reference("check")), "What must pass before an apply is confirmed."),
@@ -125,6 +130,32 @@ impl Shapes {
         });
         port["type"] = json!(["object", "null"]);
         json!({ "anyOf": [self.set(self.text(LINK)), by_name(LINK, port)] })
+    }
+
+    pub(super) fn set_shape(self) -> Value {
+        object(&sets::keys(), "", |key| {
+            Some(match key {
+                "type" => doc(self.word(&TYPES.map(|(name, _)| name)), "What its members are."),
+                "family" => doc(
+                    self.word(&["inet", "inet6"]),
+                    "Whether its addresses are of IPv4 or IPv6; `inet` unless stated.",
+                ),
+                "entries" => {
+                    let entry = json!({ "anyOf": [self.line(), { "type": "integer" }] });
+                    let list = json!({ "type": ["array", "null"], "items": entry, "maxItems": MAX_MEMBERS });
+                    doc(
+                        self.value(json!({ "anyOf": [list, { "const": "unmanaged" }] })),
+                        "Its members, and no others; `unmanaged`: other programs add and remove them.",
+                    )
+                }
+                "range" => doc(self.value(self.line()), "Of a bitmap: `192.0.2.0/24` or `0-1023`."),
+                _ => match sets::NUMBERS.iter().find(|(name, ..)| *name == key) {
+                    Some((_, low, high)) => self.integer(*low, *high),
+                    None if sets::FLAGS.contains(&key) => self.boolean(),
+                    None => return None,
+                },
+            })
+        })
     }
 
     fn vlans(self) -> Value {

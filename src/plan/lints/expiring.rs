@@ -26,7 +26,7 @@ impl View<'_> {
     /// Packets that renew what expires, where the new rules drop them.
     pub(super) fn expiring(&self, plan: &mut HostPlan) {
         let Some(observed) = self.observed else { return };
-        if self.live == self.predicted {
+        if !self.changes_verdicts() {
             return;
         }
         for link in observed.links.by_name.values() {

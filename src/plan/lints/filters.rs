@@ -26,7 +26,7 @@ impl View<'_> {
         if !chains.into_iter().any(|chain| filters(&self.after, chain)) {
             return;
         }
-        let others = Ruleset::new(&without_hook(self.predicted, hook.position));
+        let others = Ruleset::with_sets(&without_hook(self.predicted, hook.position), &self.will_be.sets());
         for link in observed.links.bridges() {
             let bridge = self.will_be.bridge_view(self.family, &link.name);
             if !bridge.nf_call {

@@ -5,7 +5,7 @@ use crate::netfilter::{
     Arrival, SshCase, SshPath, SshSummary, SshVerdict, Step, Verdict, ssh_arrival, ssh_lockout,
 };
 use crate::observe::{Link, Observed, SshEnds};
-use crate::plan::{HostPlan, Risk};
+use crate::plan::{HostPlan, Kind, Risk};
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 
@@ -44,9 +44,8 @@ impl View<'_> {
         let message = message(code, which, step.as_ref(), &ends);
         plan.warnings.push(warn(code, message, step.as_ref().and_then(|s| self.origin_of(s))));
         if code == "lockout" {
-            mark(plan, Risk::Lockout, |c| {
-                c.kind == kind(self.family) && c.risks.contains(&Risk::ManagementPath)
-            });
+            let kinds = [kind(self.family), Kind::Ipset];
+            mark(plan, Risk::Lockout, |c| kinds.contains(&c.kind) && c.risks.contains(&Risk::ManagementPath));
         }
     }
 
@@ -59,7 +58,7 @@ impl View<'_> {
         }
         let moved = |link: &Link| self.bridge_of(&link.name);
         let moves = |l: &Link| moved(l).is_some() && l.master.as_deref() != moved(l);
-        if self.live == self.predicted && !observed.links.by_name.values().any(moves) {
+        if !self.changes_verdicts() && !observed.links.by_name.values().any(moves) {
             return None;
         }
         let loose = self.will_be.key("net/netfilter/nf_conntrack_tcp_loose");

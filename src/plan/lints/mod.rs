@@ -125,6 +125,8 @@ struct View<'a> {
     predicted: &'a Save,
     before: Ruleset,
     after: Ruleset,
+    /// Some set that rules may ask has other members afterwards.
+    sets_change: bool,
     /// The host beside its rules, before and after.
     was: &'a HostAfter<'a>,
     will_be: &'a HostAfter<'a>,
@@ -141,9 +143,30 @@ impl<'a> View<'a> {
         [live, predicted]: [&'a Save; 2],
         [was, will_be]: [&'a HostAfter<'a>; 2],
     ) -> Self {
-        let (before, after) = (Ruleset::new(live), Ruleset::new(predicted));
+        let (known, wanted) = (was.sets(), will_be.sets());
+        let (before, after) = (Ruleset::with_sets(live, &known), Ruleset::with_sets(predicted, &wanted));
         let around = observed.map(forecast::surroundings).unwrap_or_default();
-        Self { family, desired, observed, live, predicted, before, after, was, will_be, around, drift: false }
+        let sets_change = known != wanted;
+        let drift = false;
+        Self {
+            family,
+            desired,
+            observed,
+            live,
+            predicted,
+            before,
+            after,
+            sets_change,
+            was,
+            will_be,
+            around,
+            drift,
+        }
+    }
+
+    /// Whether the plan changes rules, or members that rules ask.
+    fn changes_verdicts(&self) -> bool {
+        self.live != self.predicted || self.sets_change
     }
 
     /// A packet between the host and another machine.

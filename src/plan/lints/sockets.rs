@@ -36,7 +36,7 @@ impl View<'_> {
     /// Connections that are open and would be cut, and listeners that nobody would reach any more.
     pub(super) fn sockets(&self, plan: &mut HostPlan) {
         let Some(observed) = self.observed else { return };
-        if self.live == self.predicted {
+        if !self.changes_verdicts() {
             return;
         }
         let mut budget = (WORK / (self.before.len() + self.after.len() + 1)).clamp(16, 512);

@@ -26,7 +26,7 @@ impl View<'_> {
     pub(super) fn tunnel(&self, plan: &mut HostPlan) {
         let Some(observed) = self.observed else { return };
         let Some(ssh) = &observed.facts.ssh else { return };
-        if self.live == self.predicted {
+        if !self.changes_verdicts() {
             return;
         }
         let Device::Named(device) = self.around.device_to(ssh.client) else { return };

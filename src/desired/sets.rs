@@ -1,0 +1,367 @@
+//! Sets of a host, merged, and whether rules and sets fit together.
+
+use super::merge::{Outcome, Slot};
+use crate::inventory::{EntriesText, EntryList, Resources, SetText};
+use crate::problem::{Origin, Place, Problem, Warning, did_you_mean};
+use crate::resource::ipset::{self, MAX_MEMBERS, Part, Set, SetType, Shape, family_word};
+use crate::resource::iptables::save::tokens;
+use crate::resource::iptables::{Family, PREFIX, Rules};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+/// The members that a list stands for in a set of a shape: hosts whose lists are the same share them.
+#[derive(Default)]
+pub struct Members(Mutex<Known>);
+
+/// Members by their list, as it lies in memory, and the shape of their set.
+type Known = HashMap<(usize, Shape), Arc<Vec<String>>>;
+
+/// The options of `-m set` and `-j SET` that name a set.
+const NAMING: [&str; 4] = ["--match-set", "--add-set", "--del-set", "--map-set"];
+
+#[derive(Default)]
+struct Merge {
+    place: Option<Place>,
+    kind: Slot<SetType>,
+    family: Slot<Family>,
+    entries: Slot<EntriesText>,
+    range: Slot<String>,
+    numbers: BTreeMap<&'static str, Slot<u32>>,
+    flags: BTreeMap<&'static str, Slot<bool>>,
+}
+
+impl Merge {
+    fn offer(&mut self, rank: u32, text: &SetText) {
+        self.place.get_or_insert_with(|| text.name.place.clone());
+        if let Some(stated) = &text.kind {
+            self.kind.offer(rank, stated.value, &stated.place);
+        }
+        if let Some(stated) = &text.family {
+            self.family.offer(rank, stated.value, &stated.place);
+        }
+        if let Some(stated) = &text.entries {
+            self.entries.offer(rank, stated.value.clone(), &stated.place);
+        }
+        if let Some(stated) = &text.range {
+            self.range.offer(rank, stated.value.clone(), &stated.place);
+        }
+        for (key, stated) in &text.numbers {
+            self.numbers.entry(key).or_default().offer(rank, stated.value, &stated.place);
+        }
+        for (key, stated) in &text.flags {
+            self.flags.entry(key).or_default().offer(rank, stated.value, &stated.place);
+        }
+    }
+}
+
+/// Merges the sets option by option; entries are replaced whole.
+pub fn sets(sources: &[(u32, &Resources)], known: &Members, out: &mut Outcome) -> BTreeMap<String, Set> {
+    let mut merged: BTreeMap<&str, Merge> = BTreeMap::new();
+    for (rank, resources) in sources {
+        for text in &resources.sets {
+            merged.entry(&text.name.value).or_default().offer(*rank, text);
+        }
+    }
+    let names: BTreeSet<&str> = merged.keys().copied().collect();
+    let mut sets = BTreeMap::new();
+    for (name, merge) in merged {
+        if let Some(set) = finish(name, merge, &names, known, out) {
+            sets.insert(name.to_owned(), set);
+        }
+    }
+    lists(&sets, out);
+    let total: usize = sets.values().flat_map(|set| &set.entries).map(|entries| entries.len()).sum();
+    if let Some(last) = sets.values().next_back().filter(|_| total > MAX_MEMBERS) {
+        let message = format!("the sets of this host have {total} declared members, more than {MAX_MEMBERS}");
+        let problem = Problem::new("too-large", message).at(&last.origin.file, last.origin.line, 1, 1);
+        out.problems.push(
+            problem.help("use networks of type `hash:net`, or `entries: unmanaged` and another program"),
+        );
+    }
+    sets
+}
+
+fn finish(
+    name: &str,
+    merge: Merge,
+    names: &BTreeSet<&str>,
+    known: &Members,
+    out: &mut Outcome,
+) -> Option<Set> {
+    let place = merge.place?;
+    let kind = merge.kind.take(|| format!("`ipset.{name}.type`"), out);
+    let entries = merge.entries.take(|| format!("`ipset.{name}.entries`"), out);
+    let (Some((kind, kind_place)), Some((entries, entries_place))) = (kind, entries) else {
+        let message = format!("set `{name}` does not say both its `type` and its `entries`");
+        let help = "write `{ type: 'hash:net', entries: [ … ] }`, or `entries: unmanaged` where another program adds members";
+        out.problems.push(Problem::new("missing-key", message).at_place(&place).help(help));
+        return None;
+    };
+    out.fact(|| format!("ipset.{name}.type"), || kind.as_str().to_owned(), &kind_place);
+    let family = merge.family.take(|| format!("`ipset.{name}.family`"), out);
+    let mut shape = Shape::new(kind, family.as_ref().map_or(Family::V4, |(family, _)| *family));
+    if let Some((family, place)) = &family {
+        out.fact(|| format!("ipset.{name}.family"), || family_word(*family).to_owned(), place);
+    }
+    let stated = options(name, merge.range, merge.numbers, merge.flags, &mut shape, out);
+    if !options_fit(name, &shape, &stated, &place, out) {
+        return None;
+    }
+    let what = match &entries {
+        EntriesText::Unmanaged => "unmanaged".to_owned(),
+        EntriesText::List(list) => format!("{} entries", list.items.len()),
+    };
+    out.fact(|| format!("ipset.{name}.entries"), || what, &entries_place);
+    let entries = match entries {
+        EntriesText::Unmanaged => None,
+        EntriesText::List(list) => Some(members(name, &shape, &list, names, &entries_place, known, out)),
+    };
+    Some(Set { name: name.to_owned(), shape, entries, origin: place.origin() })
+}
+
+/// Takes the options of a set over into its shape; the keys that are stated, with their places.
+fn options(
+    name: &str,
+    range: Slot<String>,
+    numbers: BTreeMap<&'static str, Slot<u32>>,
+    flags: BTreeMap<&'static str, Slot<bool>>,
+    shape: &mut Shape,
+    out: &mut Outcome,
+) -> Vec<(&'static str, Place)> {
+    let mut stated: Vec<(&'static str, Place)> = Vec::new();
+    if let Some((text, place)) = range.take(|| format!("`ipset.{name}.range`"), out) {
+        match ipset::range(shape.kind, &text) {
+            Ok(range) => shape.range = Some(range),
+            Err(trouble) if shape.kind.method() == "bitmap" => out.problems.push(problem(trouble, &place)),
+            Err(_) => {}
+        }
+        out.fact(|| format!("ipset.{name}.range"), || text, &place);
+        stated.push(("range", place));
+    }
+    for (key, slot) in numbers {
+        let Some((value, place)) = slot.take(|| format!("`ipset.{name}.{key}`"), out) else { continue };
+        out.fact(|| format!("ipset.{name}.{key}"), || value.to_string(), &place);
+        match key {
+            "hashsize" => shape.hashsize = Some(value),
+            "maxelem" => shape.maxelem = Some(value),
+            "netmask" => shape.netmask = u8::try_from(value).ok(),
+            "timeout" => shape.timeout = Some(value),
+            _ => shape.size = Some(value),
+        }
+        stated.push((key, place));
+    }
+    for (key, slot) in flags {
+        let Some((value, place)) = slot.take(|| format!("`ipset.{name}.{key}`"), out) else { continue };
+        out.fact(|| format!("ipset.{name}.{key}"), || value.to_string(), &place);
+        match key {
+            "counters" => shape.counters = value,
+            "comment" => shape.comment = value,
+            _ => shape.forceadd = value,
+        }
+        stated.push((key, place));
+    }
+    stated
+}
+
+/// Whether a set of its type can have the options that are stated, and has those that it needs.
+fn options_fit(
+    name: &str,
+    shape: &Shape,
+    stated: &[(&str, Place)],
+    place: &Place,
+    out: &mut Outcome,
+) -> bool {
+    let (before, kind) = (out.problems.len(), shape.kind);
+    for (key, place) in stated.iter().filter(|(key, _)| !kind.options().contains(key)) {
+        let message = format!("set `{name}` of type {} cannot have `{key}`", kind.as_str());
+        let problem = Problem::new("bad-set-option", message).at_place(place);
+        out.problems.push(problem.help(format!("it can have {}", kind.options().join(", "))));
+    }
+    if kind.method() == "bitmap" && shape.range.is_none() && before == out.problems.len() {
+        let help = if kind.parts() == [Part::Ip] { "range: 192.0.2.0/24" } else { "range: 0-1023" };
+        let message = format!("set `{name}` of type {} needs a `range`", kind.as_str());
+        out.problems.push(Problem::new("missing-key", message).at_place(place).help(format!("add `{help}`")));
+    }
+    if kind.method() == "bitmap" && shape.family == Family::V6 && kind.has_family() {
+        let message = format!("set `{name}` of type {} takes no IPv6 addresses", kind.as_str());
+        out.problems.push(Problem::new("wrong-family", message).at_place(place).help("use type `hash:ip`"));
+    }
+    let bits = if shape.family == Family::V4 { 32 } else { 128 };
+    if shape.netmask.is_some_and(|netmask| netmask > bits) {
+        let message = format!("set `{name}` has a netmask of more than {bits} bits");
+        out.problems.push(Problem::new("out-of-range", message).at_place(place));
+    }
+    before == out.problems.len()
+}
+
+fn problem((message, help): ipset::Trouble, place: &Place) -> Problem {
+    let problem = Problem::new("bad-set-entry", message).at_place(place);
+    match help {
+        Some(help) => problem.help(help),
+        None => problem,
+    }
+}
+
+/// The members of a list as the kernel prints them, in order.
+fn members(
+    name: &str,
+    shape: &Shape,
+    list: &EntryList,
+    names: &BTreeSet<&str>,
+    place: &Place,
+    known: &Members,
+    out: &mut Outcome,
+) -> Arc<Vec<String>> {
+    let key = (Arc::as_ptr(&list.items) as usize, shape.clone());
+    // A poisoned lock only means that another thread died while it held a whole map.
+    let found = known.0.lock().unwrap_or_else(|e| e.into_inner()).get(&key).cloned();
+    if let Some(found) = found {
+        return found;
+    }
+    let before = out.problems.len();
+    let mut all: Vec<String> = Vec::with_capacity(list.items.len());
+    let mut seen: HashMap<String, &Place> = HashMap::with_capacity(list.items.len());
+    for (text, place) in list.items.iter().filter(|(text, _)| !list.of_param || of_family(text, shape)) {
+        let members = match shape.members(text) {
+            Ok(members) => members,
+            Err(trouble) => {
+                out.problems.push(problem(trouble, place));
+                continue;
+            }
+        };
+        for member in members {
+            let element = member.split(' ').next().unwrap_or(&member).to_owned();
+            if shape.kind.parts() == [Part::Set] && !names.contains(element.as_str()) {
+                out.problems.push(unknown(&element, names.iter().copied(), place));
+                continue;
+            }
+            if let Some(first) = seen.insert(element, place) {
+                let problem = Problem::new("duplicate", format!("entry `{text}` is twice in set `{name}`"));
+                out.problems.push(problem.at_place(place).help(format!("the first one is at {first}")));
+                break;
+            }
+            all.push(member);
+        }
+    }
+    if all.len() > shape.capacity() {
+        let option = if shape.kind.method() == "list" { "size" } else { "maxelem" };
+        let message = format!("set `{name}` has {} members and room for {}", all.len(), shape.capacity());
+        let problem = Problem::new("too-large", message).at_place(place);
+        out.problems.push(problem.help(format!("add `{option}: {}` or more", all.len())));
+    }
+    ipset::sort(&mut all);
+    let all = Arc::new(all);
+    // Whether the sets of a list exist is another question on each host.
+    if before == out.problems.len() && shape.kind.parts() != [Part::Set] {
+        known.0.lock().unwrap_or_else(|e| e.into_inner()).insert(key, all.clone());
+    }
+    all
+}
+
+/// Whether an element of a list param is of the family of a set, as far as it can be told.
+fn of_family(text: &str, shape: &Shape) -> bool {
+    let v6 = text.split([',', ' ']).next().is_some_and(|first| first.matches(':').count() > 1);
+    !shape.kind.has_family() || v6 == (shape.family == Family::V6)
+}
+
+fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone, place: &Place) -> Problem {
+    let help =
+        did_you_mean(name, names).unwrap_or_else(|| format!("declare it under `ipset:`, `{name}: {{ … }}`"));
+    Problem::new("unknown-set", format!("there is no set `{name}`")).at_place(place).help(help)
+}
+
+/// The kernel takes no list in a list.
+fn lists(sets: &BTreeMap<String, Set>, out: &mut Outcome) {
+    let is_list = |set: &Set| set.shape.kind.parts() == [Part::Set];
+    for set in sets.values().filter(|set| is_list(set)) {
+        for member in set.entries.iter().flat_map(|entries| entries.iter()) {
+            let name = member.split(' ').next().unwrap_or(member);
+            if sets.get(name).is_some_and(is_list) {
+                let message = format!("set `{}` has set `{name}` in it, and both are lists", set.name);
+                let problem = Problem::new("bad-set-entry", message);
+                out.problems.push(problem.at(&set.origin.file, set.origin.line, 1, 1));
+            }
+        }
+    }
+}
+
+/// Whether the rules of a host and its sets fit together: what never matches is refused, what nobody declares is told.
+pub fn link(families: &BTreeMap<Family, Rules>, sets: &BTreeMap<String, Set>, out: &mut Outcome) {
+    for (family, rules) in families {
+        for (table, rules) in &rules.tables {
+            for (chain, rules) in &rules.chains {
+                for rule in rules.rules.iter().filter(|rule| rule.text.contains("-set ")) {
+                    let chain = chain.trim_start_matches(PREFIX);
+                    let what = || format!("{family} {table}/{chain}: `{}`", rule.text);
+                    rule_fits(*family, &rule.text, &rule.origin, sets, what, out);
+                }
+            }
+        }
+    }
+}
+
+fn rule_fits(
+    family: Family,
+    text: &str,
+    origin: &Origin,
+    sets: &BTreeMap<String, Set>,
+    what: impl Fn() -> String,
+    out: &mut Outcome,
+) {
+    let words = tokens(text).unwrap_or_default();
+    for three in words.windows(3).filter(|three| NAMING.contains(&&*three[0])) {
+        let (option, name, flags) = (&three[0], &three[1], &three[2]);
+        let Some(set) = sets.get(&**name) else {
+            let help = did_you_mean(name, sets.keys().map(String::as_str));
+            let help = help.unwrap_or_else(|| {
+                format!("if another program makes it, that is right; else declare it under `ipset:` (`{name}: {{ … }}`)")
+            });
+            let message =
+                format!("{} names the set `{name}`, which the inventory does not declare: {help}", what());
+            out.warnings.push(Warning { code: "unknown-set", message, origin: Some(origin.clone()) });
+            continue;
+        };
+        if let Some((code, message, help)) = misfit(family, option, flags, set, sets) {
+            let problem = Problem::new(code, format!("{} {message}", what()));
+            out.problems.push(problem.at(&origin.file, origin.line, 1, 1).help(help));
+        }
+    }
+}
+
+/// Why a rule can never match a set, or would spoil it.
+fn misfit(
+    family: Family,
+    option: &str,
+    flags: &str,
+    set: &Set,
+    sets: &BTreeMap<String, Set>,
+) -> Option<(&'static str, String, String)> {
+    let name = &set.name;
+    let hash = set.shape.kind.has_family() && set.shape.kind.method() == "hash";
+    if hash && set.shape.family != family || set.shape.kind.as_str() == "bitmap:ip" && family == Family::V6 {
+        let (is, wants) = (family_word(set.shape.family), family_word(family));
+        let help = format!(
+            "state a second set with `family: {wants}`, or a `list:set` of both for the rules of both families"
+        );
+        return Some(("wrong-family", format!("can never match: set `{name}` has family {is}"), help));
+    }
+    if option != "--match-set" && set.entries.is_some() {
+        let message = format!("changes the members of set `{name}`, whose entries are declared");
+        return Some(("managed-set", message, format!("write `entries: unmanaged` for `{name}`")));
+    }
+    let of_list = |members: &Vec<String>| {
+        let parts = members.iter().filter_map(|member| Some(sets.get(member)?.shape.kind.parts().len()));
+        parts.max().unwrap_or(1)
+    };
+    let needed = match (set.shape.kind.parts(), &set.entries) {
+        ([Part::Set], Some(entries)) => of_list(entries),
+        (parts, _) => parts.len(),
+    };
+    let given = flags.split(',').count();
+    (given < needed).then(|| {
+        let example = vec!["src"; needed].join(",");
+        let message =
+            format!("can never match: a member of set `{name}` has {needed} parts, and it gives {given}");
+        ("set-parts", message, format!("write `{option} {name} {example}`, each `src` or `dst`"))
+    })
+}

@@ -1,0 +1,333 @@
+//! What lies in the sets of ipset that rules ask (`-m set`), where that is known.
+
+use super::matches::{Match, Test};
+use super::names;
+use super::packet::{Device, Fragment, Packet, protocol};
+use super::test::Answer;
+use crate::resource::ipset::{Part, Set, Shape};
+use crate::resource::iptables::Family;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Sets whose members are known, by name. Of any other set the answer is *unknown*.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sets(BTreeMap<String, Arc<Contents>>);
+
+/// The members of a set, ready to be asked.
+#[derive(PartialEq, Eq)]
+struct Contents {
+    parts: &'static [Part],
+    /// The family whose packets it can match; `None`: both.
+    family: Option<Family>,
+    members: Vec<Member>,
+    /// The sets of a list; `None` for one that is not known.
+    lists: Vec<Option<Arc<Contents>>>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Member {
+    parts: Vec<Value>,
+    exception: bool,
+}
+
+/// One part of a member.
+#[derive(PartialEq, Eq)]
+enum Value {
+    /// An address and how many of its bits count.
+    Net(IpAddr, u8),
+    /// A port, of one protocol or of TCP and UDP.
+    Port(Option<u8>, u16),
+    Device(String),
+    /// Something that packets do not show here.
+    Other,
+}
+
+/// `--match-set NAME src,dst`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InSet {
+    name: String,
+    /// For each part, whether it is asked of the source.
+    from_source: Vec<bool>,
+    contents: Arc<Contents>,
+}
+
+impl Hash for InSet {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.from_source.hash(state);
+    }
+}
+
+impl fmt::Debug for InSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for InSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "whether set {} has it", self.name)
+    }
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} members", self.members.len())
+    }
+}
+
+impl Sets {
+    /// Those of these sets that hold what is declared and nothing else: not where other programs, rules or time
+    /// change the members.
+    pub fn of<'a>(sets: impl Iterator<Item = (&'a String, &'a Shape, Option<&'a [String]>)>) -> Self {
+        let mut known = Self::default();
+        let mut lists = Vec::new();
+        for (name, shape, members) in sets {
+            let Some(members) = members.filter(|_| shape.timeout.is_none()) else { continue };
+            if shape.kind.parts() == [Part::Set] {
+                lists.push((name, members));
+                continue;
+            }
+            let family = match (shape.kind.has_family(), shape.kind.method()) {
+                (false, _) => None,
+                (true, "bitmap") => Some(Family::V4),
+                (true, _) => Some(shape.family),
+            };
+            // Without its mask an address would be compared with the one that is stored.
+            let bits = shape.netmask;
+            let members = members.iter().map(|text| member(shape.kind.parts(), text, bits)).collect();
+            let contents = Contents { parts: shape.kind.parts(), family, members, lists: Vec::new() };
+            known.0.insert(name.clone(), Arc::new(contents));
+        }
+        for (name, members) in lists {
+            let of = |member: &String| known.0.get(member.split(' ').next().unwrap_or(member)).cloned();
+            let lists = members.iter().map(of).collect();
+            let contents = Contents { parts: &[Part::Set], family: None, members: Vec::new(), lists };
+            known.0.insert(name.clone(), Arc::new(contents));
+        }
+        known
+    }
+
+    /// The declared sets of a host that nothing but the inventory changes.
+    pub fn declared<'a>(sets: impl Iterator<Item = &'a Set>) -> Self {
+        Self::of(
+            sets.map(|set| (&set.name, &set.shape, set.entries.as_ref().map(|entries| entries.as_slice()))),
+        )
+    }
+
+    /// Puts what is known of a set in the place of a condition that asks it and is not known.
+    pub(super) fn resolve(&self, one: &mut Match) {
+        let Test::Unknown(text) = &one.test else { return };
+        let words: Vec<&str> = text.split(' ').collect();
+        let (negated, name, flags) = match words.as_slice() {
+            ["-m", "set", "--match-set", name, flags] => (false, *name, *flags),
+            ["-m", "set", "!", "--match-set", name, flags] => (true, *name, *flags),
+            _ => return,
+        };
+        let from_source: Vec<bool> = flags.split(',').map(|flag| flag == "src").collect();
+        if let Some(contents) = self.0.get(name) {
+            let asked = InSet { name: name.to_owned(), from_source, contents: contents.clone() };
+            *one = Match { negated, test: Test::InSet(asked) };
+        }
+    }
+}
+
+fn member(parts: &[Part], text: &str, bits: Option<u8>) -> Member {
+    let (element, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let net = |text: &str, bits: Option<u8>| {
+        let (address, length) = text.split_once('/').unwrap_or((text, ""));
+        let address: IpAddr = address.parse().ok()?;
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        Some(Value::Net(address, length.parse().ok().or(bits).unwrap_or(whole)))
+    };
+    let value = |(part, text): (&Part, &str)| match part {
+        Part::Ip => net(text, bits),
+        Part::Net => net(text, None),
+        Part::Port => {
+            let (name, port) = text.split_once(':')?;
+            Some(Value::Port(Some(names::protocol(name)?), port.parse().ok()?))
+        }
+        Part::BarePort => Some(Value::Port(None, text.parse().ok()?)),
+        Part::Iface if !text.starts_with("physdev:") => Some(Value::Device(text.to_owned())),
+        Part::Iface | Part::Set => None,
+    };
+    let values = parts.iter().zip(element.split(',')).map(|part| value(part).unwrap_or(Value::Other));
+    Member { parts: values.collect(), exception: rest.starts_with("nomatch") }
+}
+
+impl InSet {
+    /// Whether a packet lies in the set.
+    pub(super) fn answer(&self, packet: &Packet) -> Answer {
+        if packet.src.is_none() && !packet.src_among.is_empty() && self.from_source.contains(&true) {
+            // Of a source that is one of several the answer is what it is for each of them.
+            let of = |address: &IpAddr| {
+                self.contents.answer(&self.from_source, &Packet { src: Some(*address), ..packet.clone() })
+            };
+            let mut answers = packet.src_among.iter().map(of);
+            return match answers.next() {
+                Some(first) if answers.all(|answer| answer == first) => first,
+                _ => Answer::Unknown,
+            };
+        }
+        self.contents.answer(&self.from_source, packet)
+    }
+}
+
+impl Contents {
+    fn answer(&self, from_source: &[bool], packet: &Packet) -> Answer {
+        if self.parts == [Part::Set] {
+            let answers = self.lists.iter().map(|list| match list {
+                Some(list) => list.answer(from_source, packet),
+                None => Answer::Unknown,
+            });
+            return any(answers);
+        }
+        // The kernel compares nothing where the family is another, or where a rule gives too few parts.
+        if self.family.is_some_and(|family| family != packet.family) || from_source.len() < self.parts.len() {
+            return Answer::No;
+        }
+        let of = |member: &Member| {
+            let parts = member.parts.iter().zip(from_source);
+            parts.fold(Answer::Yes, |all, (part, source)| all.and(part.answer(*source, packet)))
+        };
+        if !self.members.iter().any(|member| member.exception) {
+            return any(self.members.iter().map(of));
+        }
+        // The narrowest network that holds the address decides.
+        let mut best: Option<(u8, bool)> = None;
+        for member in &self.members {
+            match of(member) {
+                Answer::No => {}
+                Answer::Yes if member.parts.len() == 1 => {
+                    let length =
+                        if let [Value::Net(_, length)] = member.parts.as_slice() { *length } else { 0 };
+                    if best.is_none_or(|(known, _)| length > known) {
+                        best = Some((length, member.exception));
+                    }
+                }
+                _ => return Answer::Unknown,
+            }
+        }
+        best.is_some_and(|(_, exception)| !exception).into()
+    }
+}
+
+/// Whether one of several holds.
+fn any(answers: impl Iterator<Item = Answer>) -> Answer {
+    let mut all = Answer::No;
+    for answer in answers {
+        match answer {
+            Answer::Yes => return Answer::Yes,
+            Answer::Unknown => all = Answer::Unknown,
+            Answer::No => {}
+        }
+    }
+    all
+}
+
+impl Value {
+    fn answer(&self, source: bool, packet: &Packet) -> Answer {
+        match self {
+            Value::Net(network, length) => {
+                let address = if source { packet.src } else { packet.dst };
+                address.map_or(Answer::Unknown, |address| holds(*network, *length, address).into())
+            }
+            Value::Port(_, _) if packet.fragment == Fragment::Later => Answer::Unknown,
+            Value::Port(number, port) => {
+                let carried = packet.protocol.map_or(Answer::Unknown, |carried| {
+                    number
+                        .map_or([protocol::TCP, protocol::UDP].contains(&carried), |one| one == carried)
+                        .into()
+                });
+                let asked = if source { packet.sport } else { packet.dport };
+                carried.and(asked.map_or(Answer::Unknown, |asked| (asked == *port).into()))
+            }
+            Value::Device(name) => match if source { &packet.in_iface } else { &packet.out_iface } {
+                Device::Named(device) => (**device == **name).into(),
+                Device::Absent => Answer::No,
+                Device::Outside if name == "lo" => Answer::No,
+                Device::Unknown | Device::Some | Device::Outside => Answer::Unknown,
+            },
+            Value::Other => Answer::Unknown,
+        }
+    }
+}
+
+fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
+        IpAddr::V6(address) => address.into(),
+    };
+    let mask = u128::MAX.checked_shl(128 - u32::from(length).min(128)).unwrap_or(0);
+    network.is_ipv4() == address.is_ipv4() && (bits(network) ^ bits(address)) & mask == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netfilter::{Base, Ruleset, Surroundings, TcpFlags, Verdict, walk};
+    use crate::problem::Origin;
+    use crate::resource::ipset::SetType;
+    use crate::resource::iptables::save::Save;
+
+    fn set(name: &str, kind: &str, family: Family, entries: &[&str]) -> Set {
+        let shape = Shape::new(SetType::parse(kind).unwrap(), family);
+        let entries = entries.iter().flat_map(|text| shape.members(text).unwrap()).collect();
+        Set { name: name.into(), shape, entries: Some(Arc::new(entries)), origin: Origin::new("x", 1) }
+    }
+
+    fn answer(rule: &str, packet: &Packet) -> Verdict {
+        let mut timed = set("timed", "hash:ip", Family::V4, &["192.0.2.1"]);
+        timed.shape.timeout = Some(60);
+        let sets = [
+            set("nets", "hash:net", Family::V4, &["10.0.0.0/8", "10.1.0.0/16 nomatch", "10.1.2.0/24"]),
+            set("nets6", "hash:net", Family::V6, &["2001:db8::/32"]),
+            set("ports", "bitmap:port", Family::V4, &["22", "80-81"]),
+            set("pairs", "hash:ip,port", Family::V4, &["192.0.2.1,tcp:22"]),
+            set("both", "list:set", Family::V4, &["nets", "nets6"]),
+            set("nobody", "hash:ip", Family::V4, &[]),
+            timed,
+        ];
+        let save = format!("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m set {rule} -j DROP\nCOMMIT\n");
+        let rules = Ruleset::with_sets(&Save::parse(&save).unwrap(), &Sets::declared(sets.iter()));
+        walk(&rules, &Surroundings::default(), Base::Input, packet).verdict
+    }
+
+    /// What a kernel of version 6.18 did with these rules and packets.
+    #[test]
+    fn members_decide() {
+        let packet = |family, src: &str, dport| Packet {
+            src: Some(src.parse().unwrap()),
+            ..Packet::tcp(family, 40000, dport, TcpFlags::SYN)
+        };
+        let v4 = |src| packet(Family::V4, src, 22);
+        for (rule, packet, verdict) in [
+            ("--match-set nets src", v4("10.9.9.9"), Verdict::Drop),
+            ("--match-set nets src", v4("10.1.9.9"), Verdict::Accept),
+            ("--match-set nets src", v4("10.1.2.9"), Verdict::Drop),
+            ("! --match-set nets src", v4("192.0.2.9"), Verdict::Drop),
+            ("--match-set nets dst", v4("10.9.9.9"), Verdict::Unknown),
+            ("--match-set ports dst", v4("192.0.2.9"), Verdict::Drop),
+            ("--match-set ports dst", packet(Family::V4, "192.0.2.9", 443), Verdict::Accept),
+            ("--match-set pairs src,dst", v4("192.0.2.1"), Verdict::Drop),
+            ("--match-set pairs src,dst", packet(Family::V4, "192.0.2.1", 23), Verdict::Accept),
+            ("--match-set pairs src", v4("192.0.2.1"), Verdict::Accept),
+            ("--match-set both src", v4("10.1.2.9"), Verdict::Drop),
+            ("--match-set both src", packet(Family::V6, "2001:db8::9", 22), Verdict::Drop),
+            ("--match-set both src", packet(Family::V6, "2001:db9::9", 22), Verdict::Accept),
+            ("--match-set nobody src", Packet::new(Family::V4), Verdict::Accept),
+            ("--match-set timed src", v4("192.0.2.1"), Verdict::Unknown),
+            ("--match-set others src", v4("192.0.2.1"), Verdict::Unknown),
+        ] {
+            assert_eq!(answer(rule, &packet), verdict, "{rule} {:?}", packet.src);
+        }
+        let several = Packet {
+            src_among: ["10.9.9.9", "10.8.8.8"].map(|text| text.parse().unwrap()).to_vec(),
+            ..Packet::new(Family::V4)
+        };
+        assert_eq!(answer("--match-set nets src", &several), Verdict::Drop);
+    }
+}

@@ -1,0 +1,297 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# Changes of sets: in an apply, its rollback, at boot and in an undo at the console, all by one way. They are there
+# before the rules that ask them, and go after those; members change in one step, by a swap.
+
+want_sets() { "$@" <"$T/new/sets"; }
+
+# Reads sets as they are wanted (sets.sh), a line "=", then `ipset save` and "#end". Prints what `ipset restore` has to be
+# given, and nothing where all is so; then "#end". Where a set is there as another type it prints `type NAME` instead.
+SETS_CHANGE_AWK='
+{ last = $0 }
+$0 == "=" { live = 1; next }
+# A member without what moves by itself: the time that is left, and counters.
+function member(  i, text) {
+	text = $3
+	for (i = 4; i <= NF; i++) {
+		if ($i == "timeout") { if ($(i + 1) != "0") text = text " timeout"; i++ }
+		else if ($i ~ /^(packets|bytes|skbmark|skbprio|skbqueue)$/) i++
+		else if ($i == "comment") { text = text substr($0, index($0, " comment \"")); break }
+		else text = text " " $i
+	}
+	return text
+}
+# Options in no order, less sizes that the kernel chooses or grows itself.
+function options(of,  i, option) {
+	for (i = 4; i <= NF; i++) {
+		option = $i
+		if (option ~ /^(hashsize|bucketsize|initval)$/) { i++; continue }
+		if (option !~ /^(counters|comment|forceadd|skbinfo)$/) option = option " " $(++i)
+		if (option ~ /^family /) family[of, $2] = option
+		has[of, $2, option]
+		stated[of, $2] = stated[of, $2] "\n" option
+	}
+	type[of, $2] = $3
+}
+function options_differ(name,  part, n, i) {
+	n = split(stated["want", name], part, "\n")
+	for (i = 2; i <= n; i++) if (!(("live", name, part[i]) in has)) return 1
+	n = split(stated["live", name], part, "\n")
+	for (i = 2; i <= n; i++) if (!(("want", name, part[i]) in has)) return 1
+	return 0
+}
+function make(name, as,  i) {
+	print "create " as " " shape[name]
+	for (i = 1; i <= size[name]; i++) print "add " as " " line[name, i]
+}
+!live && ($1 == "create" || $1 == "keep") {
+	word[$2] = $1
+	if (!($2 in shape)) order[++sets] = $2
+	shape[$2] = substr($0, length($1) + length($2) + 3)
+	options("want")
+	next
+}
+!live && $1 == "add" {
+	line[$2, ++size[$2]] = substr($0, length($2) + 6)
+	want[$2, member()]
+	next
+}
+!live { next }
+$1 == "create" {
+	there[$2]
+	if ($2 ~ /^kvmfw-/) left[$2]
+	if ($2 in shape) options("live")
+	next
+}
+$1 == "add" && ($2 in shape) {
+	live_size[$2]++
+	if (!(($2, member()) in want)) differs[$2]
+}
+END {
+	if (last != "#end") exit
+	for (i = 1; i <= sets; i++) {
+		name = order[i]
+		if (!(name in there)) continue
+		if (type["want", name] != type["live", name] || family["want", name] != family["live", name]) {
+			print "type " name
+			print "#end"
+			exit
+		}
+	}
+	# What a change that was cut short left behind.
+	for (name in left) print "destroy " name
+	for (i = 1; i <= sets; i++) {
+		name = order[i]
+		if (!(name in there)) { make(name, name); continue }
+		if (word[name] == "keep") continue
+		if (!(name in differs) && size[name] + 0 == live_size[name] + 0 && !options_differ(name)) continue
+		make(name, "kvmfw-" i)
+		print "swap kvmfw-" i " " name
+		print "destroy kvmfw-" i
+	}
+	print "#end"
+}'
+
+# Sets change to what makes the sets as text $1 says.
+sets_change() {
+	change=$(
+		{
+			printf '%s\n=\n' "$1"
+			save_sets
+		} | awk "$SETS_CHANGE_AWK"
+	) && whole_output "$change" || return 1
+	change=$whole
+}
+
+# Makes the sets as text $1 says; those that are made are noted in file $2. Sets said to why it fails.
+load_sets() {
+	local change whole made=''
+	said=
+	have ipset || { said='there is no ipset on this host'; return 1; }
+	sets_change "$1" || { said='the sets that are there cannot be read'; return 1; }
+	case $change in
+	'') return 0 ;;
+	'type '*) said="the set ${change#type } is there as another type"; return 1 ;;
+	esac
+	if [ -n "${2-}" ]; then
+		made=$(printf '%s\n#end\n' "$change" | sed -n -e '/^create kvmfw-/d' -e 's/^create \([^ ]*\) .*/\1/p' -e '/^#end$/p') && whole_output "$made" &&
+			put_text "$2" "$whole" || { said="cannot write $2"; return 1; }
+	fi
+	fed "$change" ipset restore || return 1
+	sets_change "$1" && [ -z "$change" ] || { said='the sets were not there after loading them'; return 1; }
+}
+
+# Destroys sets of names $1, those that are there. One that a rule of others asks stays, and that is told.
+drop_sets() {
+	local name there lines='' IFS="$NL"
+	[ -n "$1" ] && have ipset && sets_loaded || return 0
+	there=$(ipset list -n 2>/dev/null) || { say "the sets that are there cannot be read"; return 1; }
+	for name in $1; do
+		case "$NL$there$NL" in *"$NL$name$NL"*) lines="${lines}destroy $name$NL" ;; esac
+	done
+	unset IFS
+	[ -n "$lines" ] || return 0
+	fed "${lines%"$NL"}" ipset restore && return
+	IFS=$NL
+	for name in $lines; do
+		name=${name#destroy }
+		ipset destroy "$name" 2>/dev/null || say "the set $name stays: something else uses it"
+	done
+	:
+}
+
+# Sets names to what stands behind `gone` in text $1.
+gone_names() {
+	local line IFS="$NL"
+	names=
+	for line in $1; do
+		case $line in 'gone '*) names=$names${line#gone }$NL ;; esac
+	done
+}
+
+# Sets wanted and once to what the transaction says of sets.
+sets_of_change() {
+	local text
+	read_text "$T/new/sets" && wanted=$text && read_text "$T/new/sets.once" && once=$text
+}
+
+# Writes down the sets that the transaction touches, and which others there are: of a set whose members are those of
+# others, and of one that goes, what makes it again where it is gone; of one that stays, nothing else is ours to restore.
+snapshot_sets() {
+	local wanted once whole=''
+	sets_of_change || return 1
+	if [ -n "$wanted$once" ] && have ipset; then
+		whole=$(
+			{
+				printf '%s\n%s\n=\n' "$wanted" "$once"
+				save_sets
+			} | awk '
+				{ last = $0 }
+				$0 == "=" { live = 1; next }
+				!live { if ($1 == "gone" || $1 == "create") word[$2] = $1; else if ($1 == "keep") kept[$2]; next }
+				$1 == "create" && ($2 in word) { print (word[$2] == "gone" ? "keep" : "create") substr($0, 7); next }
+				$1 == "create" && !($2 in kept) { print "other " $2 " " $3; next }
+				$1 == "add" && ($2 in word) { print }
+				END { if (last == "#end") print last }'
+		) && whole_output "$whole" || return 1
+	fi
+	put_text "$T/pre/sets" "$whole"
+}
+
+apply_sets() {
+	local wanted once
+	step sets
+	sets_of_change || failed "the sets of this change cannot be read"
+	[ -n "$wanted$once" ] || return 0
+	load_sets "$wanted$NL$once" "$T/made.sets" || failed "ipset: $said"
+}
+
+# Once no rule of ours asks them any more.
+apply_sets_gone() {
+	local wanted once names
+	sets_of_change || failed "the sets of this change cannot be read"
+	gone_names "$once"
+	[ -z "$names" ] || drop_sets "$names" || failed "the sets that go are still there"
+}
+
+# The sets as they were, before the rules that ask them are put back.
+restore_sets() {
+	local text
+	read_text "$T/pre/sets" || { say "the sets that were there before cannot be read"; return 1; }
+	[ -n "$text" ] || return 0
+	load_sets "$text" || { say "after the rollback not back: sets: $said"; return 1; }
+}
+
+# Sets that the change made go again, after the rules that ask them. What others did to theirs meanwhile stays so.
+restore_sets_gone() {
+	local text line made names='' there lost='' IFS
+	[ -e "$T/made.sets" ] || return 0
+	read_text "$T/made.sets" && made=$text && read_text "$T/pre/sets" || { say "which sets were there before cannot be read"; return 1; }
+	IFS=$NL
+	# A list of sets goes before the sets in it, and was made after them.
+	for line in $made; do names=$line$NL$names; done
+	unset IFS
+	drop_sets "$names" || return 1
+	case $NL$text in *"${NL}other "*) ;; *) return 0 ;; esac
+	there=$(ipset list -n 2>/dev/null) || return 0
+	IFS=$NL
+	for line in $text; do
+		case $line in 'other '*) line=${line#other } ;; *) continue ;; esac
+		case "$NL$there$NL" in *"$NL${line%% *}$NL"*) ;; *) lost="$lost ${line%% *}" ;; esac
+	done
+	[ -z "$lost" ] || say "changed by others meanwhile, and left so: gone are the sets$lost"
+}
+
+# Makes the sets of the generation that boots, and keeps record of a failure; tells what is new of that.
+load_generation_sets() {
+	local text lines rc=0
+	# A generation of a kvmfw that knew no sets has no such file.
+	[ -e $ETC/current/sets ] || return 0
+	if ! read_text $ETC/current/sets; then
+		rc=1 said="$ETC/current/sets cannot be read"
+	elif [ -n "$text" ]; then
+		load_sets "$text" || rc=1
+		said=${said%%"$NL"*}
+	fi
+	lines_without 'ipset: ' $VAR/boot.failed
+	if [ $rc -ne 0 ]; then
+		grep -qsxF "ipset: $said" $VAR/boot.failed || shout "not all of the sets could be made, and rules that ask them may be left out: $said"
+		lines="${lines}ipset: $said$NL"
+	fi
+	keep_lines "${lines%"$NL"}" $VAR/boot.failed
+	return $rc
+}
+
+# One look at the sets of the generation, after the boot. Fails when it has repaired too often.
+settle_sets() {
+	local text change whole program=ipset failed=''
+	[ -e $ETC/current/sets ] && read_text $ETC/current/sets && [ -n "$text" ] && have ipset || return 0
+	sets_change "$text" && [ -n "$change" ] || return 0
+	! grep -qs '^ipset: ' $VAR/boot.failed || failed=yes
+	[ -r $VAR/lock ] || return 0
+	exec 9<$VAR/lock
+	if ! flock -n 9 || [ -L $VAR/open ]; then
+		exec 9<&-
+		return 0
+	fi
+	echo "$SETTLES" >$VAR/lock
+	load_generation_sets
+	[ -n "$failed" ] || repaired
+	true >$VAR/lock
+	exec 9<&-
+	[ "$repairs" -lt $MOST_REPAIRS ]
+}
+
+# Whether the sets are what the generation says.
+generation_sets_differ() {
+	local text change whole
+	[ -e $ETC/current/sets ] || return 1
+	read_text $ETC/current/sets || return 0
+	[ -n "$text" ] || return 1
+	have ipset && sets_change "$text" && [ -z "$change" ] || return 0
+	return 1
+}
+
+# Sets wanted and once to what an undo at the console from generation $1 to $2 makes of the sets: those of the second, and
+# what becomes of sets that only the first has.
+undo_sets() {
+	local text whole originals='' from=''
+	wanted='' once=''
+	if [ -e "$ETC/generations/$1/sets" ]; then
+		read_text "$ETC/generations/$1/sets" && from=$text && read_text "$ETC/generations/$1/sets.originals" && originals=$text || return 1
+	fi
+	if [ -e "$ETC/generations/$2/sets" ]; then
+		read_text "$ETC/generations/$2/sets" && wanted=$text || return 1
+	fi
+	[ -n "$from" ] || return 0
+	once=$(printf '%s\n=\n%s\n=\n%s\n#end\n' "$wanted" "$originals" "$from" | awk '
+		{ last = $0 }
+		$0 == "=" { part++; next }
+		NF < 3 { next }
+		!part { if ($1 != "add") stays[$2]; next }
+		part == 1 { if (!($2 in stays)) { was[$2]; print } next }
+		$1 == "add" || ($2 in stays) || ($2 in was) { next }
+		$3 == "list:set" { print "gone " $2; next }
+		{ gone[++n] = $2 }
+		END { for (i = 1; i <= n; i++) print "gone " gone[i]; if (last == "#end") print last }') && whole_output "$once" || return 1
+	once=$whole
+}

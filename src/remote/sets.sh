@@ -1,0 +1,99 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# Sets of ipset: which there are, and whether the host takes those that are wanted. Part of the probe: changes nothing.
+#
+#   create NAME TYPE OPTIONS   a set whose members are ours, and
+#   add NAME MEMBER            one of them, as the kernel prints it
+#   keep NAME TYPE OPTIONS     a set that has to be there; its members are those of other programs
+#
+# Expects, where SETS says yes: want_sets COMMAND… (runs it with the wanted sets on its input).
+
+# Members of a set that nobody asked for by name are printed only up to so many, and of all such sets ten times that.
+MOST_MEMBERS=10000
+
+# Reads wanted sets and a line "=", then `ipset save` and "#end". Prints all headers, and members of the sets that are
+# wanted or in file `kept`, unless those are of other programs; with all=1 of all sets. Ends with 3 where a wanted set is
+# not in that file.
+SETS_AWK='
+BEGIN {
+	if (kept != "") {
+		while ((getline <kept) > 0) { end = /^#end [0-9]+$/; if ($1 == "create") asked[$2]; if ($1 == "create" || $1 == "keep") same[$0] }
+		if (!end) print "unread"
+	}
+}
+{ last = $0 }
+$0 == "=" { live = 1; next }
+!live { if (NF > 2) { if ($1 == "create") asked[$2]; if (!($0 in same)) new = 1 } next }
+$1 == "create" { print; if ($2 in asked) print "members " $2; else if (all) others[$2] = 0; next }
+$1 != "add" { next }
+$2 in asked { print; next }
+$2 in others && ++others[$2] <= most && total < 10 * most { total++; text[$2, others[$2]] = $0; held[$2]++ }
+END {
+	for (name in others) if (others[name] == held[name] + 0) {
+		print "members " name
+		for (i = 1; i <= others[name]; i++) print text[name, i]
+	}
+	if (last == "#end") print last
+	if (new) exit 3
+}'
+
+wanted_sets='' wanted_known=''
+# Sets wanted_sets to the lines that make the wanted sets.
+wanted_headers() {
+	[ -n "${SETS-}" ] && [ -z "$wanted_known" ] || return 0
+	wanted_sets=$(want_sets sed -n -e '/^create /p' -e '/^keep /p' -e '/^#end /p') || return 1
+	case $wanted_sets in *'#end '*) wanted_sets=${wanted_sets%'#end '*} wanted_known=yes ;; *) return 1 ;; esac
+}
+
+# Whether the kernel has sets at all: to ask it would load the module.
+sets_loaded() { [ -d /sys/module/ip_set ]; }
+
+# Prints what ipset has, and behind it `#end`, unless that is not all of it.
+save_sets() {
+	! sets_loaded || ipset save 2>/dev/null || return 1
+	echo '#end'
+}
+
+probe_sets() {
+	local kept=$ETC/current/sets
+	wanted_headers || no_room
+	first_line "$kept"
+	[ "$line" != '#end 0' ] && [ -e "$kept" ] || kept=
+	[ -n "$wanted_sets$kept$boot_files_asked" ] || return 0
+	section sets
+	if ! have ipset; then
+		printf 'no tool\n#end\n'
+		return
+	fi
+	{
+		printf '%s=\n' "$wanted_sets"
+		save_sets
+	} | awk -v kept="$kept" -v all="${boot_files_asked:+1}" -v most=$MOST_MEMBERS "$SETS_AWK"
+	[ $? = 3 ] && have unshare || return 0
+	section dry_sets
+	dry_run_sets
+	printf 'rc=%s\n%s\n' "$?" "$said"
+}
+
+# Makes the wanted sets in a network namespace that nobody else sees. Sets said to what ipset says.
+dry_run_sets() {
+	local line text='' IFS="$NL"
+	for line in $wanted_sets; do text="${text}create ${line#* }$NL"; done
+	unset IFS
+	fed "${text%"$NL"}" "${UNSHARE:-unshare}" -n ipset restore
+}
+
+# Sets sets to lines for `ipset restore` that make a set of each name that rules may ask in a dry run of family $1:
+# which members it has does not matter there.
+stand_ins() {
+	local name names family=inet
+	sets=
+	[ "$1" = 4 ] || family=inet6
+	have ipset && wanted_headers || return 1
+	names=$wanted_sets
+	! sets_loaded || names=$names$(ipset list -n 2>/dev/null | sed 's/.*/create & -/') || return 1
+	while read -r _ name _; do
+		[ -z "$name" ] || sets="${sets}create $name hash:ip family $family$NL"
+	done <<-NAMES
+		$names
+	NAMES
+}

@@ -1,0 +1,301 @@
+//! Sets of ipset, with real kernels' sets in namespaces: they come before the rules that ask them and go after those, live
+//! and at boot; what is not declared stays as it is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::project::{Project, host_of};
+use common::transaction::until;
+use common::{Backend, Lab, Shell};
+use std::fmt::Write;
+
+const HOST: &str = "kvm1";
+
+#[track_caller]
+fn on_host(lab: &Lab, script: &str) -> String {
+    lab.host(HOST, &["sh", "-c", script]).ok()
+}
+
+/// All sets of the host, less what moves by itself, in order.
+fn sets(lab: &Lab) -> String {
+    on_host(
+        lab,
+        "ipset save | sed -E 's/ (hashsize|bucketsize|initval) [^ ]+//g; s/ timeout [1-9][0-9]*$/ timeout T/' | sort",
+    )
+}
+
+fn members(lab: &Lab, set: &str) -> Vec<String> {
+    let start = format!("add {set} ");
+    sets(lab).lines().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect()
+}
+
+/// What fail2ban has: a set whose members go by themselves, and a rule that asks it.
+fn fail2ban(lab: &Lab) {
+    on_host(
+        lab,
+        "ipset create f2b-sshd hash:ip timeout 600; ipset add f2b-sshd 192.0.2.200; \
+         iptables -w -I INPUT -p tcp --dport 22 -m set --match-set f2b-sshd src -j REJECT",
+    );
+}
+
+/// An allowlist for both families, and a blocklist that another program fills.
+fn inventory(admins: &str) -> String {
+    format!(
+        "modules: [host-firewall]\n\
+         ipset:\n  admins: {{ type: 'hash:net', entries: [{admins}] }}\n  admins6: {{ type: 'hash:net', family: inet6, entries: ['2001:db8::/32'] }}\n  \
+         all-admins: {{ type: 'list:set', entries: [admins, admins6] }}\n  banned: {{ type: 'hash:ip', timeout: 600, entries: unmanaged }}\n\
+         iptables:\n  filter:\n    INPUT:\n      first: |\n        -m set --match-set banned src -j DROP\n        \
+         -p tcp --dport 16514 -m set --match-set all-admins src -j ACCEPT\n\
+         ip6tables:\n  filter:\n    INPUT:\n      first: |\n        -p tcp --dport 16514 -m set --match-set all-admins src -j ACCEPT\n"
+    )
+}
+
+#[track_caller]
+fn settled(lab: &Lab, project: &Project) {
+    project.kvmfw(lab, &["plan", "--detailed-exitcode"]).expect(0);
+}
+
+fn the_life_of_sets(backend: Backend, shell: Shell) {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().backend(backend).shell(shell).guests(false).up();
+    fail2ban(&lab);
+    let before = sets(&lab);
+    let project = Project::new(&lab, &[HOST], &inventory("10.0.0.0/8, 192.0.2.7/32"));
+
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(0).json();
+    let host = host_of(&plan, HOST);
+    let of = |name: &str| {
+        let all = host["changes"].as_array().unwrap();
+        all.iter().find(|c| c["kind"] == "ipset" && c["resource"] == name).cloned().unwrap_or_default()
+    };
+    assert_eq!(of("admins")["action"], "add", "{plan:#}");
+    assert!(of("admins")["diff"].as_str().unwrap().contains("+ 10.0.0.0/8\n+ 192.0.2.7\n"), "{plan:#}");
+    assert!(of("banned")["diff"].as_str().unwrap().contains("+ entries unmanaged"), "{plan:#}");
+    let warnings = host["warnings"].as_array().unwrap();
+    assert!(
+        !warnings.iter().any(|w| w["code"] == "not-at-boot" || w["code"] == "unknown-set"),
+        "{warnings:#?}"
+    );
+    assert_eq!(sets(&lab), before, "a plan made sets");
+
+    project.apply(&lab, &[]).expect(0);
+    settled(&lab, &project);
+    assert_eq!(members(&lab, "admins"), ["10.0.0.0/8", "192.0.2.7"]);
+    assert_eq!(members(&lab, "all-admins"), ["admins", "admins6"]);
+    for tool in ["iptables-save", "ip6tables-save"] {
+        assert!(on_host(&lab, tool).contains("--match-set all-admins src -j ACCEPT"), "{tool}");
+    }
+
+    // Another program fills its set, and ours change beside it.
+    on_host(&lab, "ipset add banned 192.0.2.66; ipset add banned 192.0.2.67 timeout 0");
+    settled(&lab, &project);
+    project.all(&inventory("10.0.0.0/9, 192.0.2.7/32"));
+    let change = project.kvmfw(&lab, &["plan"]).expect(0).stdout;
+    assert!(change.contains("- 10.0.0.0/8") && change.contains("+ 10.0.0.0/9"), "{change}");
+    let run = project.apply(&lab, &[]).expect(0).run();
+    assert_eq!(members(&lab, "admins"), ["10.0.0.0/9", "192.0.2.7"]);
+    assert_eq!(members(&lab, "banned"), ["192.0.2.66 timeout T", "192.0.2.67 timeout 0"]);
+
+    // Drift of ours is told; what others do to theirs is none.
+    project.kvmfw(&lab, &["plan", "--drift", "--detailed-exitcode"]).expect(0);
+    on_host(&lab, "ipset del admins 192.0.2.7");
+    let drift = project.kvmfw(&lab, &["plan", "--drift", "--detailed-exitcode"]).expect(2).stdout;
+    assert!(drift.contains("- 192.0.2.7"), "{drift}");
+    let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(status.contains("ipset"), "{status}");
+    project.apply(&lab, &[]).expect(0);
+
+    // Back to the members before, with those of others where they are.
+    project.kvmfw(&lab, &["undo", &run, "-y"]).expect(0);
+    assert_eq!(members(&lab, "admins"), ["10.0.0.0/8", "192.0.2.7"]);
+    assert_eq!(members(&lab, "banned").len(), 2);
+    project.apply(&lab, &[]).expect(0);
+
+    // At a boot they are there before the rules, and nothing is left out.
+    lab.power_cut(HOST);
+    lab.boot(HOST);
+    assert_eq!(members(&lab, "admins"), ["10.0.0.0/9", "192.0.2.7"], "{}", lab.console(HOST));
+    assert!(members(&lab, "banned").is_empty());
+    assert!(lab.console(HOST).contains("[  OK  ] kvmfw.service"), "{}", lab.console(HOST));
+    settled(&lab, &project);
+    // Whoever takes them away after it finds them back.
+    on_host(&lab, "ipset flush admins");
+    until("the members that were taken away", || members(&lab, "admins") == ["10.0.0.0/9", "192.0.2.7"]);
+    until("the record of it", || {
+        project.kvmfw(&lab, &["status"]).expect(0).stdout.contains("REPAIRED ipset")
+    });
+
+    // Gone with their rules; others stay.
+    fail2ban(&lab);
+    project.all("modules: [host-firewall]\n");
+    let risk = ["--accept-risk", "removes-all"];
+    let refused = project.kvmfw(&lab, &["apply", "-y"]).expect(7);
+    assert!(refused.stdout.contains("ipset") || refused.stderr.contains("ipset"), "{refused:?}");
+    project.apply(&lab, &risk).expect(0);
+    assert_eq!(sets(&lab), before);
+    settled(&lab, &project);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    assert_eq!(sets(&lab), before);
+    assert!(!lab.disk(HOST, "/etc/kvmfw").exists());
+}
+
+#[test]
+fn sets_come_before_their_rules_and_go_after_them() {
+    the_life_of_sets(Backend::Nft, Shell::Dash);
+}
+
+#[test]
+fn sets_on_legacy_and_busybox() {
+    the_life_of_sets(Backend::Legacy, Shell::Busybox);
+}
+
+/// A rollback and the console leave sets as they were, members of others with the time that they have left included.
+#[test]
+fn a_rollback_restores_sets_exactly() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().shell(Shell::Bash).guests(false).up();
+    fail2ban(&lab);
+    let project = Project::new(&lab, &[HOST], &inventory("10.0.0.0/8"));
+    project.apply(&lab, &[]).expect(0);
+    on_host(&lab, "ipset add banned 192.0.2.66; ipset add banned 192.0.2.67 timeout 0");
+    let before = sets(&lab);
+    // Members change, one set comes, one with members of others goes, options change.
+    let other = "modules: [host-firewall]\nipset:\n  admins: { type: 'hash:net', comment: true, maxelem: 100, entries: [10.0.0.0/8 comment \"x y\"] }\n  \
+                 new: { type: 'hash:ip,port', entries: ['192.0.2.1,udp:53'] }\n\
+                 iptables:\n  filter:\n    INPUT:\n      first: |\n        -m set --match-set new src,dst -j ACCEPT\n";
+    project.all(&format!("{other}checks: [{{ command: 'false', required: true }}]\n"));
+    project.apply(&lab, &[]).expect(4);
+    assert_eq!(sets(&lab), before, "after a rollback");
+    project.all(other);
+    project.apply(&lab, &[]).expect(0);
+    settled(&lab, &project);
+    assert_eq!(members(&lab, "admins"), ["10.0.0.0/8 comment \"x y\""]);
+    assert!(!sets(&lab).contains("create banned "));
+    // At the console there is no plan: the generations tell.
+    on_host(&lab, "sh /var/lib/kvmfw/kvmfw.sh undo 1");
+    assert_eq!(members(&lab, "admins"), ["10.0.0.0/8"]);
+    assert!(!sets(&lab).contains("create new ") && sets(&lab).contains("create banned "), "{}", sets(&lab));
+    on_host(&lab, "sh /var/lib/kvmfw/kvmfw.sh undo 0");
+    assert_eq!(sets(&lab).lines().filter(|line| line.starts_with("create ")).count(), 1, "{}", sets(&lab));
+}
+
+/// A set that is there already is not ours: it is left alone, or taken over and given back.
+#[test]
+fn a_set_of_others_is_left_alone_unless_it_is_taken_over() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(
+        &lab,
+        "ipset create office hash:net; ipset add office 10.1.0.0/16; ipset create crowdsec hash:ip timeout 300; \
+         ipset add crowdsec 192.0.2.9",
+    );
+    let before = sets(&lab);
+    let stated = |kind: &str, crowdsec: &str| {
+        let entries = if kind == "hash:ip" { "10.1.0.1" } else { "10.1.0.0/16, 10.2.0.0/16" };
+        format!(
+            "modules: [host-firewall]\nipset:\n  office: {{ type: '{kind}', entries: [{entries}] }}\n  crowdsec: {{ type: 'hash:ip', timeout: {crowdsec}, entries: unmanaged }}\n"
+        )
+    };
+    let project = Project::new(&lab, &[HOST], &stated("hash:net", "300"));
+    for (yaml, more, reason) in [
+        (stated("hash:net", "300"), "", "foreign_owner"),
+        (stated("hash:ip", "300"), "--adopt", "set-type"),
+        (stated("hash:net", "60"), "--adopt", "set-options"),
+    ] {
+        project.all(&yaml);
+        let mut args = vec!["plan", "--format", "json"];
+        args.extend(Some(more).filter(|more| !more.is_empty()));
+        let plan = project.kvmfw(&lab, &args).json();
+        assert_eq!(host_of(&plan, HOST)["reason"], reason, "{plan:#}");
+    }
+    project.all(&stated("hash:net", "300"));
+    project.apply(&lab, &["--adopt"]).expect(0);
+    settled(&lab, &project);
+    assert_eq!(members(&lab, "office"), ["10.1.0.0/16", "10.2.0.0/16"]);
+    assert_eq!(members(&lab, "crowdsec"), ["192.0.2.9 timeout T"]);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    assert_eq!(sets(&lab), before);
+
+    let import = project.kvmfw(&lab, &["import", HOST]).expect(0).stdout;
+    assert!(import.contains("office: { type: 'hash:net', entries: ['10.1.0.0/16'] }\n"), "{import}");
+    assert!(import.contains("crowdsec: { type: 'hash:ip', timeout: 300, entries: unmanaged }"), "{import}");
+}
+
+/// Ten thousand and more: a plan says how many, and none of it is slow.
+#[test]
+fn big_sets_are_summed_up() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let big = |count: u32, also: &str| {
+        let mut text =
+            String::from("modules: [host-firewall]\nipset:\n  big:\n    type: 'hash:net'\n    entries:\n");
+        for n in 0..count {
+            writeln!(text, "      - 10.{}.{}.0/24", n / 256, n % 256).unwrap();
+        }
+        text + also
+    };
+    let project = Project::new(&lab, &[HOST], &big(12_000, ""));
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0).stdout;
+    assert!(plan.contains("… and 11980 more"), "{plan}");
+    assert!(plan.lines().count() < 120, "{} lines", plan.lines().count());
+    project.apply(&lab, &[]).expect(0);
+    settled(&lab, &project);
+    assert_eq!(members(&lab, "big").len(), 12_000);
+    project.all(&big(12_000, "      - 192.0.2.0/24\n"));
+    let plan = project.kvmfw(&lab, &["plan"]).expect(0).stdout;
+    assert!(plan.contains("12000 unchanged") && plan.contains("+ 192.0.2.0/24"), "{plan}");
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(members(&lab, "big").len(), 12_001);
+}
+
+/// Whether a packet passes is decided by the members of sets that are ours, and not known of others.
+#[test]
+fn explain_and_the_lockout_know_the_members() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let controller = lab.address(HOST);
+    let network = controller.rsplit_once('.').unwrap().0;
+    let rules = |entries: &str, set: &str| {
+        format!(
+            "ipset: {{ admins: {{ type: 'hash:net', entries: [{entries}] }} }}\n\
+             iptables:\n  filter:\n    INPUT:\n      policy: DROP\n      rules: |\n        -i lo -j ACCEPT\n        \
+             -m set --match-set {set} src -j ACCEPT\n"
+        )
+    };
+    let project = Project::new(&lab, &[HOST], &rules(&format!("{network}.1/32"), "admins"));
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).json();
+    assert_eq!(host_of(&plan, HOST)["status"], "changed", "{plan:#}");
+    project.apply(&lab, &[]).expect(0);
+    let verdict = |from: &str| {
+        let to = format!("{controller}:22/tcp");
+        let args = ["explain", "--host", HOST, "--from", from, "--to", &to, "--format", "json"];
+        let json = project.kvmfw(&lab, &args).expect(0).json();
+        json["hosts"][0]["packets"][0]["fate"]["verdict"].as_str().unwrap().to_owned()
+    };
+    let other = format!("{network}.77");
+    assert_eq!(verdict(&format!("{network}.1")), "passes");
+    assert_eq!(verdict(&other), "dropped");
+    // What others fill may hold it or not.
+    on_host(
+        &lab,
+        "ipset create others hash:net; iptables -w -I INPUT -m set --match-set others src -j ACCEPT",
+    );
+    assert_eq!(verdict(&other), "unknown");
+    on_host(&lab, "iptables -w -D INPUT 1");
+    // Without the controller in it nobody comes in any more: that is certain, and refused.
+    project.all(&rules("198.51.100.0/24", "admins"));
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).json();
+    let host = host_of(&plan, HOST);
+    assert_eq!((&host["status"], &host["reason"]), (&"refused".into(), &"lockout".into()), "{plan:#}");
+}
