@@ -208,6 +208,46 @@ fn a_person_is_asked_for_key_bridges_and_plan() {
     assert!(!screen.contains("one ssh to the host"), "the question is the next step, not: {screen}");
 }
 
+/// Strict sshds ban an address that connects and does not log in: that happens once where the key is not known, and not at
+/// all where it is.
+#[test]
+fn the_host_key_is_asked_for_once() {
+    if !common::require_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let fingerprint = bench.fingerprint();
+    std::fs::write(bench.lab.disk(HOST, "/etc/ssh/sshd_config.d/test.conf"), "LogLevel VERBOSE\n").unwrap();
+    bench.lab.reboot(HOST);
+    let count = |what: &str| bench.lab.console(HOST).matches(what).count();
+    let asked = || count("Connection closed by authenticating user");
+    let words = ["-m", "firewall-log"];
+    let right = ["-m", "firewall-log", "--host-key-fingerprint", &fingerprint];
+    let start = asked();
+    bench.bootstrap(&words).expect(7);
+    assert_eq!(asked() - start, 1, "to tell the fingerprint: {}", bench.lab.console(HOST));
+    let start = asked();
+    bench.bootstrap(&right).expect(0);
+    assert_eq!(asked() - start, 1, "to compare it: {}", bench.lab.console(HOST));
+    // Known by name, hashed or not; with and without the fingerprint; by an authority.
+    let (start, logins) = (asked(), count("Accepted publickey"));
+    bench.bootstrap(&words).expect(0);
+    let once = count("Accepted publickey") - logins;
+    let hashed = Command::new("ssh-keygen").args(["-q", "-H", "-f", &bench.known_hosts()]).output().unwrap();
+    assert!(hashed.status.success());
+    bench.bootstrap(&right).expect(0);
+    assert_eq!(asked(), start, "{}", bench.lab.console(HOST));
+    assert_eq!(count("Accepted publickey") - logins, 2 * once, "{}", bench.lab.console(HOST));
+    // A wrong one is compared with what the host shows, and not with what is known here.
+    let wrong = ["-m", "firewall-log", "--host-key-fingerprint", "SHA256:AAAA"];
+    let run = bench.bootstrap(&wrong).expect(7);
+    assert!(
+        run.stderr.contains(&format!("{fingerprint}, not SHA256:AAAA; nothing was done")),
+        "{}",
+        run.stderr
+    );
+}
+
 /// Whatever the umask is: what tells how hosts are guarded is for its owner, what is made to be handed on for everybody.
 #[test]
 fn modes_of_files_do_not_depend_on_the_umask() {

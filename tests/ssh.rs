@@ -155,6 +155,35 @@ fn ssh_config_with_host_include_and_match() {
     assert!(run.stdout.contains(named) && !run.stdout.contains("/kvmfw-"), "{}", run.stdout);
 }
 
+/// A session that is over for us is not yet over for sshd, where something of the login still runs: with `MaxSessions 1` the
+/// next one is refused until then.
+#[test]
+fn an_sshd_that_lets_in_one_session_at_once() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    sshd(&lab, "MaxSessions 1\n");
+    let project = Project::new(&lab, &[HOST], "sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }\n");
+    let keys = lab.disk(HOST, "/root/.ssh/authorized_keys");
+    let key = fs::read_to_string(&keys).unwrap();
+    fs::write(&keys, format!("command=\"sh /root/answer\" {key}")).unwrap();
+    let late = |seconds: u32| {
+        let script = format!("(eval \"$SSH_ORIGINAL_COMMAND\"); exec sleep {seconds}\n");
+        fs::write(lab.disk(HOST, "/root/answer"), script).unwrap();
+    };
+    late(2);
+    project.apply(&lab, &[]).expect(0);
+    late(0);
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    // One that never ends is told as what it is, and nothing was touched.
+    late(600);
+    let run = project.apply(&lab, &[]).expect(5);
+    assert!(run.stdout.contains("MaxSessions"), "{}", run.stdout);
+    late(0);
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+}
+
 /// The user's own known_hosts may take what a host says of its keys; one that an inventory names may not.
 #[test]
 fn a_known_hosts_that_the_inventory_names_is_only_read() {

@@ -94,9 +94,10 @@ async fn ask(connection: &Connection, mut ssh: Command) -> Result<HostKey, Trans
 /// Errors: the file cannot be written.
 pub async fn remember(connection: &Connection, key: &HostKey) -> Result<PathBuf, TransportError> {
     let file = match &connection.known_hosts {
-        Some(file) => file.clone(),
-        None => configured(connection).await?,
+        Some(file) => Some(file.clone()),
+        None => Settings::of(connection).await?.known_hosts(connection).into_iter().next(),
     };
+    let Some(file) = file else { return Err(TransportError::Here("ssh names no known_hosts".into())) };
     let write = || {
         if let Some(folder) = file.parent() {
             files::folder(folder, Readers::Owner)?;
@@ -108,20 +109,83 @@ pub async fn remember(connection: &Connection, key: &HostKey) -> Result<PathBuf,
     Ok(file)
 }
 
-/// The first of ssh's own known_hosts files for this host.
-async fn configured(connection: &Connection) -> Result<PathBuf, TransportError> {
-    let mut ssh = Command::new("ssh");
-    ssh.arg("-G");
-    to(&mut ssh, connection);
-    let said = ssh.stdin(Stdio::null()).output().await.map_err(|e| here(&e))?;
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    let line = text.lines().find_map(|l| l.strip_prefix("userknownhostsfile "));
-    let file = line.and_then(|files| files.split_whitespace().next());
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    Ok(match file.and_then(|f| f.strip_prefix("~/")) {
-        Some(rest) => home.join(rest),
-        None => file.map_or_else(|| home.join(".ssh/known_hosts"), PathBuf::from),
-    })
+/// What ssh here knows of a host's keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// These, by their fingerprints, or the authority that certifies them.
+    Keys(Vec<String>),
+    /// None.
+    Nothing,
+    /// Only ssh itself can tell: it runs a program for them, for example.
+    Unclear,
+}
+
+/// Looks a host's keys up where ssh would; no connection is opened.
+pub async fn known(connection: &Connection) -> Known {
+    let Ok(settings) = Settings::of(connection).await else { return Known::Unclear };
+    let program = settings.get("knownhostscommand").is_some_and(|command| command != "none");
+    let files = settings.known_hosts(connection);
+    if program || files.iter().any(|file| file.to_string_lossy().contains('%')) {
+        return Known::Unclear;
+    }
+    let mut keys = Vec::new();
+    for file in files.iter().filter(|file| file.exists()) {
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-l", "-F", &settings.name(connection), "-f"]).arg(file).stdin(Stdio::null());
+        let Ok(said) = keygen.output().await else { return Known::Unclear };
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let words = said.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+        keys.extend(words.filter(|word| word.starts_with("SHA256:")).map(str::to_owned));
+    }
+    if keys.is_empty() { Known::Nothing } else { Known::Keys(keys) }
+}
+
+/// What ssh says of its own configuration for a host.
+struct Settings(String);
+
+impl Settings {
+    async fn of(connection: &Connection) -> Result<Self, TransportError> {
+        let mut ssh = Command::new("ssh");
+        ssh.arg("-G");
+        to(&mut ssh, connection);
+        let said = ssh.stdin(Stdio::null()).output().await.map_err(|e| here(&e))?;
+        Ok(Self(String::from_utf8_lossy(&said.stdout).into_owned()))
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+    }
+
+    /// The name by which the host's keys are kept.
+    fn name(&self, connection: &Connection) -> String {
+        if let Some(alias) = self.get("hostkeyalias") {
+            return alias.to_lowercase();
+        }
+        let host = self.get("hostname").unwrap_or(&connection.address).to_lowercase();
+        match self.get("port").unwrap_or("22") {
+            "22" => host,
+            port => format!("[{host}]:{port}"),
+        }
+    }
+
+    /// The files in which ssh looks for them. The first one is written to.
+    fn known_hosts(&self, connection: &Connection) -> Vec<PathBuf> {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        let listed = |key| self.get(key).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+        let path = |file: &str| match file.strip_prefix("~/") {
+            Some(rest) => home.join(rest),
+            None => PathBuf::from(file),
+        };
+        let mut files: Vec<PathBuf> = match &connection.known_hosts {
+            Some(file) => vec![file.clone()],
+            None => listed("userknownhostsfile").into_iter().map(path).collect(),
+        };
+        if files.is_empty() {
+            files.push(home.join(".ssh/known_hosts"));
+        }
+        files.extend(listed("globalknownhostsfile").into_iter().map(path));
+        files
+    }
 }
 
 /// Who, where and how, as words for ssh.

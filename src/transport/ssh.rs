@@ -22,6 +22,14 @@ pub struct SshSession {
     _config: PrivateFile,
 }
 
+/// How long a session may take to end after its last word.
+const SESSION_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether sshd did not let a session in on a connection that lives.
+fn is_refused(error: &openssh::Error) -> bool {
+    chain(error).contains("Session open refused by peer")
+}
+
 impl SshSession {
     pub(super) async fn connect(connection: &Connection) -> Result<Self, TransportError> {
         let folder = private::folder()?;
@@ -79,15 +87,7 @@ impl SshSession {
             Become::No => format!("exec {clean}"),
             Become::Sudo => format!("exec sudo -n {clean}"),
         };
-        let mut child = self
-            .session
-            .raw_command(command)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .await
-            .map_err(|e| TransportError::Lost(lost(&e)))?;
+        let mut child = self.spawn(&command).await?;
         let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
         let mut answer = exchange(stdin, stdout, stderr, script).await?;
         if answer.held_open {
@@ -117,6 +117,30 @@ impl SshSession {
                 let _ = write!(answer.stderr, "\n{why}");
                 Ok(answer)
             }
+        }
+    }
+
+    /// Begins a command. Where sshd lets in only so many at once (MaxSessions), the one before may not have ended there
+    /// though all that it said is here: what was refused has not run, and is begun again on the same connection.
+    async fn spawn(&self, command: &str) -> Result<openssh::Child<&openssh::Session>, TransportError> {
+        let deadline = Instant::now() + SESSION_LIMIT;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let mut command = self.session.raw_command(command);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            match command.spawn().await {
+                Ok(child) => return Ok(child),
+                Err(error) if !is_refused(&error) => return Err(TransportError::Lost(lost(&error))),
+                Err(_) if Instant::now() >= deadline => {
+                    return Err(TransportError::Lost(
+                        "sshd there opens no further session on a connection (MaxSessions), and the one before does not end: \
+                         an rc file of the login may have left a process behind"
+                            .to_owned(),
+                    ));
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
 

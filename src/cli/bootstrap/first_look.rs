@@ -6,9 +6,10 @@ use crate::cli::{Code, Common, exit, setup};
 use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::transport::TransportError;
-use crate::transport::host_key::{self, HostKey};
+use crate::transport::host_key::{self, HostKey, Known};
 
-/// Looks at the host; where ssh does not know its key, that comes first.
+/// Looks at the host; where ssh does not know its key, that comes first. Who asks for a key does not log in, and an sshd
+/// may ban an address for that (PerSourcePenalties): it is asked once, and only where nobody here knows the key.
 pub(super) async fn look(
     common: &Common,
     args: &BootstrapArgs,
@@ -19,38 +20,55 @@ pub(super) async fn look(
         setup::complain(&format!("{}: {error}", args.shown()));
         exit::UNREACHABLE
     };
-    let mut key = None;
-    if let Some(right) = &args.host_key_fingerprint {
-        let found = host_key::fetch(&desired.connection).await.map_err(fail)?;
-        if found.fingerprint != *right {
-            setup::complain(&format!(
-                "{}: the host key is {} {}, not {right}; nothing was done",
-                args.shown(),
-                found.kind,
-                found.fingerprint
-            ));
-            return Err(exit::LEFT_ALONE);
+    let known = match args.local {
+        true => Known::Unclear,
+        false => host_key::known(&desired.connection).await,
+    };
+    let right = args.host_key_fingerprint.as_ref();
+    let may_be_right = match &known {
+        Known::Keys(keys) => right.is_none_or(|right| keys.contains(right)),
+        Known::Nothing => false,
+        Known::Unclear => right.is_none(),
+    };
+    if may_be_right {
+        let observed = engine.look(&desired).await;
+        if !observed.as_ref().err().is_some_and(unknown_key) {
+            return Ok(observed);
         }
-        key = Some(found);
     }
-    let observed = engine.look(&desired).await;
-    if !observed.as_ref().err().is_some_and(unknown_key) {
-        return Ok(observed);
-    }
-    let key = match key {
-        Some(key) => key,
+    let key = host_key::fetch(&desired.connection).await.map_err(fail)?;
+    match right {
+        Some(right) => same(args, &key, right)?,
         None => {
-            let found = host_key::fetch(&desired.connection).await.map_err(fail)?;
             engine.drained().await;
-            tokio::task::block_in_place(|| trust(common, args, &found))?;
-            found
+            tokio::task::block_in_place(|| trust(common, args, &key))?
         }
     };
+    if !may_be_right && known != Known::Nothing {
+        // Known by a key of another kind, perhaps.
+        let observed = engine.look(&desired).await;
+        if !observed.as_ref().err().is_some_and(unknown_key) {
+            return Ok(observed);
+        }
+    }
     let file = host_key::remember(&desired.connection, &key).await.map_err(fail)?;
     if !common.quiet {
         setup::complain(&format!("The key of {} is in {} now.", args.shown(), file.display()));
     }
     Ok(engine.look(&desired).await)
+}
+
+fn same(args: &BootstrapArgs, key: &HostKey, right: &str) -> Code {
+    if key.fingerprint == right {
+        return Ok(exit::DONE);
+    }
+    setup::complain(&format!(
+        "{}: the host key is {} {}, not {right}; nothing was done",
+        args.shown(),
+        key.kind,
+        key.fingerprint
+    ));
+    Err(exit::LEFT_ALONE)
 }
 
 fn unknown_key(outcome: &HostOutcome) -> bool {
