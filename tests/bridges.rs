@@ -140,14 +140,31 @@ fn bridges_of_others_are_refused() {
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("nat.xml"), network("nat", "br7")).unwrap();
     fs::write(folder.join("lan.xml"), network("bridge", "br123")).unwrap();
+    let named = ["virbr5", "docker0", "vmbr0", "qbr0123abcd-ef", "brq0123abcd-ef", "podman1", "lxdbr0"];
+    for bridge in named {
+        // A name alone shows nothing.
+        let text = format!("bridges: {{ {bridge}: {{ stp: false }} }}\n");
+        Project::new(&lab, &[HOST], &text).kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
+    }
+    fs::write(folder.join("default.xml"), network("nat", "virbr5")).unwrap();
+    on_host(
+        &lab,
+        "mkdir -p /etc/pve /etc/neutron /etc/docker /var/lib/lxd /etc/containers/networks
+        iptables -w -N DOCKER-FORWARD; iptables -w -A DOCKER-FORWARD -i lan7 -j ACCEPT
+        iptables -w -N LIBVIRT_FWX; iptables -w -A LIBVIRT_FWX -i lan8 -o lan8 -j ACCEPT",
+    );
     let before = lab.dump(HOST);
     for (bridge, evidence) in [
-        ("virbr0", "libvirt (by its name)"),
-        ("docker0", "Docker (by its name)"),
-        ("vmbr0", "Proxmox VE (by its name)"),
-        ("qbr0123abcd-ef", "OpenStack Neutron (by its name)"),
-        ("brq0123abcd-ef", "OpenStack Neutron (by its name)"),
+        ("virbr5", "libvirt (/etc/libvirt/qemu/networks/default.xml defines it)"),
+        ("docker0", "Docker (by its name, and /etc/docker is there)"),
+        ("vmbr0", "Proxmox VE (by its name, and /etc/pve is there)"),
+        ("qbr0123abcd-ef", "OpenStack Neutron (by its name, and /etc/neutron is there)"),
+        ("brq0123abcd-ef", "OpenStack Neutron (by its name, and /etc/neutron is there)"),
+        ("podman1", "Podman (by its name, and /etc/containers/networks is there)"),
+        ("lxdbr0", "LXD (by its name, and /var/lib/lxd is there)"),
         ("br7", "libvirt (/etc/libvirt/qemu/networks/nat.xml defines it)"),
+        ("lan7", "Docker (its rule `-A DOCKER-FORWARD -i lan7 -j ACCEPT` names it)"),
+        ("lan8", "libvirt (its rule `-A LIBVIRT_FWX -i lan8 -o lan8 -j ACCEPT` names it)"),
     ] {
         let project = Project::new(&lab, &[HOST], &format!("bridges: {{ {bridge}: {{ stp: false }} }}\n"));
         let run = project.apply(&lab, &["--format", "json"]).expect(7);
@@ -170,6 +187,9 @@ fn ports_of_others_and_what_can_be_no_port_are_refused() {
         return;
     }
     let lab = Lab::up();
+    let folder = lab.disk(HOST, "/etc/libvirt/qemu/networks");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("default.xml"), "<network>\n<bridge name='virbr0'/>\n</network>\n").unwrap();
     on_host(
         &lab,
         "ip link add virbr0 type bridge; ip link add vnet9 type veth peer name p9; ip link set vnet9 master virbr0 up

@@ -134,6 +134,12 @@ probe_evidence() {
 	for file in /var/lib/kubelet/config.yaml /etc/kubernetes/kubelet.conf /var/lib/rancher/k3s/agent /etc/cni/net.d/*.conf*; do
 		[ -e "$file" ] && read_line "kubernetes=$file"
 	done
+	# Programs that make bridges, for those whose name fits.
+	for file in /var/lib/libvirt/dnsmasq /run/libvirt/network /var/lib/docker /etc/docker /run/docker.pid /etc/containers/networks \
+		/var/lib/containers /var/lib/cni /opt/cni/bin /var/lib/kubelet /etc/neutron /var/lib/neutron /etc/default/lxc-net /var/lib/lxd \
+		/var/snap/lxd /var/lib/incus /var/snap/multipass; do
+		[ -e "$file" ] && read_line "maker=$file"
+	done
 	first_line /run/docker.pid
 	if [ -n "$line" ] && [ -r "/proc/$line/cmdline" ]; then
 		arguments=$NL$(tr '\0' '\n' <"/proc/$line/cmdline")$NL

@@ -4,6 +4,7 @@ use super::BootstrapArgs;
 use crate::cli::{Common, exit, setup};
 use crate::inventory::{Project, Stanza};
 use crate::observe::{Link, Observed};
+use crate::plan::bridge_maker;
 use crate::report::printable;
 use std::collections::BTreeSet;
 
@@ -30,8 +31,10 @@ pub(super) fn propose(
     if !asks || !args.bridge.is_empty() {
         return Ok(Vec::new());
     }
-    let found: Vec<&Link> =
-        all.into_iter().filter(|link| !made_by_others(&link.name) && !before.contains(&link.name)).collect();
+    let found: Vec<&Link> = all
+        .into_iter()
+        .filter(|link| bridge_maker(&link.name, observed).is_none() && !before.contains(&link.name))
+        .collect();
     if found.is_empty() {
         if before.is_empty() {
             setup::complain(
@@ -51,13 +54,4 @@ pub(super) fn propose(
     setup::complain(&format!("Bridges on the host: {}", shown.join(", ")));
     setup::ask(common, "Use them for $bridges?")?;
     Ok(found.into_iter().map(|link| link.name.clone()).collect())
-}
-
-/// Bridges of software that looks after them itself.
-fn made_by_others(name: &str) -> bool {
-    let prefixes = ["docker", "virbr", "lxcbr", "lxdbr", "cni", "podman", "fwbr", "qbr", "brq", "kube"];
-    let network = name
-        .strip_prefix("br-")
-        .is_some_and(|id| id.len() == 12 && id.chars().all(|c| c.is_ascii_hexdigit()));
-    network || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -1,8 +1,10 @@
 //! Bridges that other programs make and manage: they change them when they please, so that what we set
-//! would not last, and they break when somebody else does.
+//! would not last, and they break when somebody else does. A name that fits counts only where its program is on the host.
 
 use super::Refused;
 use crate::observe::Observed;
+use crate::resource::iptables::save::tokens;
+use crate::resource::iptables::targets::owner_of_chain;
 
 /// Whose bridges have such names: the beginning of the name, what follows it, who, and where it is changed.
 const MAKERS: [(&str, Rest, &str, &str); 17] = [
@@ -52,18 +54,84 @@ pub fn maker(bridge: &str, observed: &Observed) -> Option<&'static str> {
     evidence(bridge, observed).map(|(who, ..)| who)
 }
 
-/// Who makes a bridge, what shows it, and where it is changed.
+/// Who makes a bridge, what shows it, and where it is changed. A name alone shows nothing: an administrator may call a
+/// bridge `vmbr0` where there is no Proxmox.
 fn evidence(bridge: &str, observed: &Observed) -> Option<(&'static str, String, &'static str)> {
-    let by_name = MAKERS
+    let defined = &observed.network.libvirt;
+    if let Some(file) = defined.get(bridge) {
+        return Some(("libvirt", format!("{file} defines it"), "virsh net-edit"));
+    }
+    if let Some((who, how, rule)) = MAKERS_BY_RULE
         .iter()
-        .find(|(start, rest, ..)| bridge.strip_prefix(start).is_some_and(|name| rest.fits(name)))
-        .map(|(_, _, who, how)| (*who, "by its name".to_owned(), *how));
-    let by_file = observed
-        .network
-        .libvirt
-        .get(bridge)
-        .map(|file| ("libvirt", format!("{file} defines it"), "virsh net-edit"));
-    by_file.or(by_name)
+        .find_map(|(who, chains, how)| Some((*who, *how, rule_with(bridge, chains, observed)?)))
+    {
+        return Some((who, format!("its rule `{rule}` names it"), how));
+    }
+    let (_, _, who, how) = MAKERS
+        .iter()
+        .find(|(start, rest, ..)| bridge.strip_prefix(start).is_some_and(|name| rest.fits(name)))?;
+    // What defines all of its networks was read, and this bridge is none of them.
+    if *who == "libvirt" && !defined.is_empty() {
+        return None;
+    }
+    Some((who, format!("by its name, and {}", presence(who, observed)?), how))
+}
+
+/// Programs that write rules for each of their bridges, with the chains in which these stand.
+const MAKERS_BY_RULE: [(&str, &[&str], &str); 2] = [
+    // Others of libvirt's chains also name the link by which a network goes out.
+    ("libvirt", &["LIBVIRT_INP", "LIBVIRT_OUT", "LIBVIRT_FWX"], "virsh net-edit"),
+    (
+        "Docker",
+        &[
+            "DOCKER",
+            "DOCKER-FORWARD",
+            "DOCKER-BRIDGE",
+            "DOCKER-CT",
+            "DOCKER-ISOLATION-STAGE-1",
+            "DOCKER-ISOLATION-STAGE-2",
+        ],
+        "docker network",
+    ),
+];
+
+/// A rule in one of these chains that names a bridge.
+fn rule_with(bridge: &str, chains: &[&str], observed: &Observed) -> Option<String> {
+    let tables = observed.rules.values().flat_map(|rules| rules.live.tables.values());
+    let found = tables.flat_map(|table| table.chains()).filter(|chain| chains.contains(&chain.name.as_str()));
+    let names = |rule: &&String| {
+        let words = tokens(rule).unwrap_or_default();
+        rule.contains(bridge)
+            && words.windows(2).any(|two| matches!(&*two[0], "-i" | "-o") && two[1] == *bridge)
+    };
+    let mut rules = found.flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)));
+    rules.find(|(_, rule)| names(rule)).map(|(chain, rule)| format!("-A {} {rule}", chain.name))
+}
+
+/// What shows that a program is on the host.
+fn presence(who: &str, observed: &Observed) -> Option<String> {
+    let paths: &[&str] = match who {
+        "libvirt" => &["/var/lib/libvirt/dnsmasq", "/run/libvirt/network"],
+        "Docker" => &["/var/lib/docker", "/etc/docker", "/run/docker.pid"],
+        "Podman" => &["/etc/containers/networks", "/var/lib/containers"],
+        "Proxmox VE" | "the firewall of Proxmox VE" => &["/etc/pve"],
+        "OpenStack Neutron" => &["/etc/neutron", "/var/lib/neutron"],
+        "Kubernetes" | "kube-router" => &["/var/lib/cni", "/opt/cni/bin", "/var/lib/kubelet"],
+        "LXC" => &["/etc/default/lxc-net"],
+        "LXD" => &["/var/lib/lxd", "/var/snap/lxd"],
+        "Incus" => &["/var/lib/incus"],
+        "Multipass" => &["/var/snap/multipass"],
+        _ => &[],
+    };
+    let known = |(_, path): &&(String, String)| paths.contains(&path.as_str());
+    let there = observed.others.evidence.iter().find(known).map(|(_, path)| format!("{path} is there"));
+    let of_it = |chain: &&str| owner_of_chain(chain) == Some(who);
+    let chains = || {
+        let tables = observed.rules.values().flat_map(|rules| rules.live.tables.values());
+        let mut names = tables.flat_map(|table| table.chains()).map(|chain| chain.name.as_str());
+        names.find(|name| of_it(name)).map(|name| format!("there is a chain {name}"))
+    };
+    there.or_else(chains)
 }
 
 /// Refuses a bridge that another program makes.
