@@ -199,3 +199,40 @@ fn what_import_cannot_do_is_said() {
     let run = project.kvmfw(&lab, &["import", HOST]).expect(5);
     assert!(run.stdout.is_empty() && run.stderr.contains("kvm1: "), "{run:?}");
 }
+
+/// Options of matches and targets with several values: taken, proven, booted, and read back as they are.
+#[test]
+fn options_with_several_values() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    lab.host(HOST, &["ipset", "create", "both", "hash:ip"]).ok();
+    let rules = [
+        "-p sctp -m sctp --chunk-types any DATA,INIT -j DROP",
+        "-p sctp -m sctp ! --chunk-types all DATA:Be -j DROP",
+        "-s 192.0.2.9/32 -p tcp -m tcp ! --tcp-flags SYN,RST SYN -j DROP",
+        "-m policy --dir in --pol ipsec --strict --proto esp --mode tunnel --next --proto ah -j DROP",
+        "-s 192.0.2.9/32 -m set ! --match-set both src,dst --return-nomatch -j DROP",
+        "-m recent --set --name old --mask 255.255.255.255 --rsource -j ACCEPT",
+        "-m statistic --mode nth --every 3 --packet 0 -j ACCEPT",
+        "-j SET --add-set both src --exist --timeout 30",
+        "-j SET --map-set both src --map-mark",
+    ];
+    let text = |rules: &[&str]| {
+        let all: String = rules.iter().map(|rule| format!("        {rule}\n")).collect();
+        format!("iptables:\n  mangle:\n    PREROUTING:\n      rules: |\n{all}")
+    };
+    let project = Project::new(&lab, &[HOST], &text(&rules));
+    let first = project.apply(&lab, &[]).expect(0).stderr;
+    assert_eq!(first.matches("before the set both is there").count(), 3, "{first}");
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+    let live = save(&lab);
+    for rule in rules {
+        assert!(live.contains(&format!("-A KVMFW-PREROUTING {rule}\n")), "{rule}\n{live}");
+    }
+    // The old form of -m set, which iptables-save prints as the new one.
+    project.all(&text(&["-s 192.0.2.9/32 -m set --set both src -j DROP"]));
+    project.apply(&lab, &[]).expect(0);
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
+}

@@ -270,7 +270,8 @@ fn place(rules: &[Rule<'_>]) -> &'static str {
 /// The set that a rule asks.
 fn needed_set(rule: &str) -> Option<String> {
     let words = tokens(rule).ok()?;
-    let set = words.windows(2).find(|pair| pair[0] == "--match-set")?;
+    let names = |word: &str| matches!(word, "--match-set" | "--add-set" | "--del-set" | "--map-set");
+    let set = words.windows(2).find(|pair| names(&pair[0]))?;
     // It stands in a comment of the file.
     Some(set[1].chars().filter(|c| !c.is_control()).collect())
 }

@@ -144,10 +144,14 @@ fn needed(
     }
     let words = tokens(rule).ok()?;
     let sets: BTreeSet<&str> =
-        words.windows(2).filter(|two| two[0] == "--match-set").map(|two| &*two[1]).collect();
+        words.windows(2).filter(|two| is_set_option(&two[0])).map(|two| &*two[1]).collect();
     // Those that the inventory declares are made before the rules load.
     let mut others = sets.into_iter().filter(|set| !desired.sets.contains_key(*set));
     others.next().map(|set| format!("the set {set}"))
+}
+
+fn is_set_option(word: &str) -> bool {
+    matches!(word, "--match-set" | "--add-set" | "--del-set" | "--map-set")
 }
 
 fn origin(family: Family, desired: &Desired, table: &str, chain: &SaveChain, index: usize) -> Option<Origin> {

@@ -5,7 +5,7 @@ use crate::desired::Desired;
 use crate::netfilter::{Pattern, Rule, Ruleset, Target, Test};
 use crate::observe::Observed;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
-use crate::plan::{HostPlan, Risk, bridge_maker};
+use crate::plan::{HostPlan, Risk};
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
 use crate::resource::iptables::Family;
@@ -58,10 +58,7 @@ pub(super) fn undone(desired: &Desired, observed: &Observed, warnings: &mut Vec<
 pub fn writers(observed: &Observed) -> Vec<String> {
     let mut found = Vec::new();
     let chain = |name: &str| observed.rules.values().any(|r| r.live.chain("filter", name).is_some());
-    if chain("DOCKER")
-        || chain("DOCKER-USER")
-        || observed.links.bridges().any(|link| bridge_maker(&link.name, observed) == Some("Docker"))
-    {
+    if chain("DOCKER") || chain("DOCKER-USER") || observed.links.by_name.contains_key("docker0") {
         found.push(
             "Docker is on this host, and its daemon sets bridge-nf-call-iptables to 1 when it starts (before 27.3 always, later \
              with icc=false or userland-proxy=false); the udev rule covers only the loading of br_netfilter, so plan again \
@@ -140,7 +137,7 @@ fn programs(observed: &Observed) -> BTreeSet<String> {
         }
     }
     for name in observed.links.by_name.keys() {
-        if bridge_maker(name, observed) == Some("OpenStack Neutron") {
+        if name.starts_with("qbr") || name.starts_with("brq") {
             found.insert(format!(
                 "OpenStack neutron: security groups of its guests (bridge {})",
                 shortened(name)

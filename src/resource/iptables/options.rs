@@ -1,7 +1,7 @@
 //! Walks through the words of a rule as getopt does, and says what iptables would say for sure.
 
 use super::rule::Context;
-use super::targets::{self, COMMANDS, FREE_TEXT, NOT_SHORTENED, TARGETS, TWO_VALUES};
+use super::targets::{self, COMMANDS, FREE_TEXT, NOT_SHORTENED, TARGETS};
 use super::text::{Word, quote};
 use super::{PREFIX, address, builtin_chains};
 use crate::problem::Problem;
@@ -393,7 +393,7 @@ impl Walk<'_> {
             }
             self.seen.asked.push(asked);
         }
-        let limit = if TWO_VALUES.contains(&option) { 2 } else { 1 };
+        let limit = if targets::takes_two(option, &self.seen.matches) { 2 } else { 1 };
         let free = FREE_TEXT.contains(&option);
         let mut values = Vec::new();
         values.extend(inline);

@@ -193,8 +193,14 @@ pub const FREE_TEXT: [&str; 8] = [
     "--hashlimit-name",
 ];
 
-/// Options that take two values.
-pub const TWO_VALUES: [&str; 5] = ["--tcp-flags", "--match-set", "--add-set", "--del-set", "--map-set"];
+/// Whether an option takes two values; `--set` does in the old form of `-m set`, and takes none in `-m recent`.
+pub fn takes_two(option: &str, matches: &[String]) -> bool {
+    match option {
+        "--tcp-flags" | "--chunk-types" | "--match-set" | "--add-set" | "--del-set" | "--map-set" => true,
+        "--set" => matches.last().is_some_and(|last| last == "set"),
+        _ => false,
+    }
+}
 
 /// The chains of software that writes rules itself, with its name.
 pub fn owner_of_chain(chain: &str) -> Option<&'static str> {
