@@ -286,3 +286,28 @@ fn nat_meets_bridged_frames() {
         assert!(ping(), "{cure}");
     }
 }
+
+/// A link that is made while a key of `conf.default` is otherwise keeps it: the plan says so, and so does the undo.
+#[test]
+fn links_keep_what_they_inherit() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let stated =
+        "sysctl: { 60-d: { net.ipv4.conf.default.arp_ignore: 2, net.ipv6.conf.default.accept_ra: 0 } }\n";
+    let project = Project::new(&lab, &[HOST], stated);
+    let plan = told(&project.kvmfw(&lab, &["plan", "--format", "json"]).expect(0), "inherited-key");
+    assert_eq!(plan.len(), 2, "{plan:#?}");
+    assert!(plan[0].starts_with("net.ipv4.conf.default.arp_ignore = 2 is inherited by links"), "{plan:#?}");
+    project.apply(&lab, &[]).expect(0);
+    lab.host(HOST, &["ip", "link", "add", "new0", "type", "veth", "peer", "name", "new1"]).ok();
+    let undo = told(
+        &project.kvmfw(&lab, &["undo", "--to", "0", "-y", "--format", "json"]).expect(0),
+        "inherited-key",
+    );
+    let back = "net.ipv4.conf.default.arp_ignore goes back to 0, but links that were made while it was 2 keep what they inherited";
+    assert!(undo.len() == 2 && undo[0].starts_with(back), "{undo:#?}");
+    let keys = "sysctl -n net.ipv4.conf.new0.arp_ignore net.ipv6.conf.new0.accept_ra net.ipv4.conf.default.arp_ignore";
+    assert_eq!(lab.host(HOST, &["sh", "-c", keys]).ok(), "2\n0\n0\n");
+}

@@ -256,6 +256,11 @@ impl<'a> Reader<'a> {
                 }
                 None
             }
+            Value::Int(number @ (0 | 1)) => {
+                let message = format!("expected `true` or `false`, found the number `{number}`");
+                self.wrong_help("wrong-type", &node.place, message, format!("write `{}`", *number == 1));
+                None
+            }
             _ => {
                 self.expected(node, "`true` or `false`");
                 None

@@ -54,7 +54,7 @@ enum Use {
 }
 
 /// Keys, where `*` is one part, with what they do.
-const TABLE: [(&str, Effect); 35] = [
+const TABLE: [(&str, Effect); 36] = [
     ("kernel/unprivileged_bpf_disabled", Effect::Sticks(1)),
     ("kernel/kexec_load_disabled", Effect::Rises),
     ("kernel/modules_disabled", Effect::Rises),
@@ -69,6 +69,8 @@ const TABLE: [(&str, Effect); 35] = [
     ("net/ipv6/conf/*/autoconf", Effect::Advertised),
     ("net/ipv4/conf/*/arp_ignore", Effect::HidesAddresses),
     ("net/ipv6/conf/default/*", Effect::Inherited),
+    // The kernel notes on the link that the key was set, and gives it no later value of `default`.
+    ("net/ipv4/conf/default/*", Effect::Inherited),
     ("net/ipv6/neigh/default/*", Effect::Inherited),
     ("net/ipv4/neigh/default/*", Effect::Inherited),
     // With fewer neighbours than a rack has, the entry of the gateway finds no place.
@@ -190,6 +192,14 @@ impl Write<'_> {
                     "{key} = {value} cannot be taken back before the next boot, neither by a rollback nor by an undo"
                 );
                 self.warn("one-way-key", plan, text, Some(Risk::OneWay));
+            }
+            // Stated no more: it goes back to what it was.
+            Effect::Inherited if self.origin.is_none() && !is_of_all_links(key.path()) => {
+                let text = format!(
+                    "{key} goes back to {value}, but links that were made while it was {back} keep what they inherited, because \
+                     nobody knows whether it was meant for them; set it for each of them where it was not"
+                );
+                self.warn("inherited-key", plan, text, Some(Risk::OneWay));
             }
             Effect::Inherited if !is_of_all_links(key.path()) => {
                 let text = format!(

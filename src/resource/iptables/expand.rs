@@ -88,7 +88,11 @@ pub fn unknown<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str>
     let mut problem =
         Problem::new("unknown-param", format!("there is no param `${name}`")).at_place(&word.place);
     let near = did_you_mean(name, known);
-    problem.help = Some(near.unwrap_or_else(|| "write `$$` for a dollar".into()));
+    problem.help = Some(match near {
+        Some(near) if near.starts_with("did you mean") => near,
+        Some(near) => format!("{near}; write `$$` for a dollar"),
+        None => "write `$$` for a dollar".into(),
+    });
     problem
 }
 

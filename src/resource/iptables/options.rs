@@ -343,8 +343,19 @@ impl Walk<'_> {
             return Some((format!("goes to `{text}` directly in the built-in chain {chain}"), Some(help)));
         }
         if builtin && text == "RETURN" {
-            let help = "put the rules into a chain of their own and jump to it: our chain would return to the foreign rules after the hook, not to the policy";
-            return Some((format!("RETURN directly in the built-in chain {chain}"), Some(help.into())));
+            // In all other tables the policy is ACCEPT, and nobody makes it another one.
+            let instead = match table {
+                "nat" => {
+                    "write `-j ACCEPT`: in nat it leaves the packet as it is, without a look at later rules"
+                }
+                "filter" | "security" => "write `-j ACCEPT`, or `-j DROP` where that is the policy",
+                _ => "write `-j ACCEPT`, which ends the chain here",
+            };
+            let help = format!(
+                "{instead}; or put the rules into a chain of their own and jump to it: our chain would return to the rules of \
+                 others after the hook, not to the policy"
+            );
+            return Some((format!("RETURN directly in the built-in chain {chain}"), Some(help)));
         }
         if option == "-g" && TARGETS.contains(&text) {
             return Some((
