@@ -47,6 +47,9 @@ ip -6 neigh add fd99::77 lladdr 02:00:00:00:00:77 dev eth0 nud permanent
 ip neigh add proxy 10.99.0.78 dev eth0
 ip neigh add 192.168.1.77 lladdr 02:00:00:00:00:78 dev br123 nud permanent
 bridge fdb add 02:00:00:00:00:79 dev eth1 master static
+bridge mdb add dev br123 port eth1 grp 239.1.1.1 permanent
+bridge mdb add dev br123 port eth1 grp 239.1.1.5 src 192.0.2.1 permanent
+bridge mdb add dev br123 port eth1 grp ff05::1 permanent
 ip link set eth1 type bridge_slave hairpin on guard on priority 7 mcast_flood off isolated on
 ip link set br123 type bridge mcast_querier 1 group_fwd_mask 8 ageing_time 12300
 ip link set eth0 txqueuelen 77";
@@ -62,7 +65,8 @@ ip -o neigh show nud permanent | sort
 ip -o neigh show proxy
 ip nexthop
 bridge -d link show | sed -E 's/^[0-9]+: //'
-bridge fdb show | grep static | sort";
+bridge fdb show | grep static | sort
+bridge mdb show | grep permanent | sort";
 
 /// Runs a script once nobody is asked any more whether an address is there twice: the kernel makes routes after that.
 fn settled(lab: &Lab, script: &str) -> String {

@@ -299,3 +299,58 @@ fn explain_and_the_lockout_know_the_members() {
     let host = host_of(&plan, HOST);
     assert_eq!((&host["status"], &host["reason"]), (&"refused".into(), &"lockout".into()), "{plan:#}");
 }
+
+/// Puts something else in the place of ipset, for one host only.
+fn instead_of_ipset(lab: &Lab, script: &str) {
+    let make = format!(
+        "cp /usr/sbin/ipset /run/ipset.real; printf '%s' '{script}' >/run/ipset.other; chmod 755 /run/ipset.real; \
+         mount --bind /run/ipset.other /usr/sbin/ipset"
+    );
+    on_host(lab, &make);
+}
+
+/// Without the tool a host is refused with the package that has it, and nothing of its rules is touched.
+#[test]
+fn a_host_without_ipset_is_refused_with_the_package() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    // Not executable, as good as not there.
+    instead_of_ipset(&lab, "");
+    let project = Project::new(&lab, &[HOST], &inventory("10.0.0.0/8"));
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).json();
+    let host = host_of(&plan, HOST);
+    assert_eq!(host["reason"], "missing_tool", "{plan:#}");
+    let message = host["message"].as_str().unwrap();
+    assert!(message.contains("the host has no ipset; install it there: apt-get install ipset"), "{message}");
+    project.kvmfw(&lab, &["apply", "-y"]).expect(7);
+    assert!(!on_host(&lab, "iptables-save").contains("KVMFW"));
+}
+
+/// An ipset that dies half way through is a failed apply, and the sets are as before; one that dies in the rollback is
+/// tried again.
+#[test]
+fn an_ipset_that_dies_changes_nothing_in_the_end() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], &inventory("10.0.0.0/8"));
+    project.apply(&lab, &[]).expect(0);
+    let before = sets(&lab);
+    // The first restore outside of a dry run makes half of the sets and dies, the next one dies at once.
+    let dies = "#!/bin/sh\nif [ \"$1\" = restore ] && [ -e /var/lib/kvmfw/open ] && [ ! -e /run/died2 ]; then\n\
+                if [ -e /run/died ]; then : >/run/died2; else : >/run/died; head -n 3 | /run/ipset.real restore; fi\nkill -9 $$\nfi\n\
+                exec /run/ipset.real \"$@\"\n";
+    instead_of_ipset(&lab, dies);
+    on_host(&lab, "chmod 755 /run/ipset.other");
+    project.all(&inventory("10.0.0.0/9, 192.0.2.1, 192.0.2.2, 192.0.2.3"));
+    let run = project.apply(&lab, &[]).expect(4);
+    on_host(&lab, "test -e /run/died2");
+    assert!(run.stdout.contains("ipset did not come to its end"), "{}", run.stdout);
+    assert_eq!(sets(&lab), before);
+    project.apply(&lab, &[]).expect(0);
+    assert_eq!(members(&lab, "admins").len(), 4);
+    settled(&lab, &project);
+}

@@ -138,7 +138,7 @@ pub(super) fn refusal(
     if managed_by.is_some() {
         return managed_by;
     }
-    let needs: BTreeSet<&str> = observed
+    let mut needs: BTreeSet<&str> = observed
         .facts
         .missing
         .iter()
@@ -150,6 +150,9 @@ pub(super) fn refusal(
             _ => true,
         })
         .collect();
+    if !desired.sets.is_empty() && observed.sets.asked && !observed.sets.tool {
+        needs.insert("ipset");
+    }
     if !needs.is_empty() {
         let list: Vec<&str> = needs.into_iter().collect();
         return Some(Refusal::new(

@@ -78,16 +78,7 @@ pub(super) fn headers(desired: &Desired) -> String {
 
 /// Why no set at all can be made there.
 fn unusable(desired: &Desired, observed: &Observed) -> Option<Refusal> {
-    if desired.sets.is_empty() {
-        return None;
-    }
-    if observed.sets.asked && !observed.sets.tool {
-        let install = super::packages::install(&["ipset"], &observed.facts.os);
-        let install =
-            install.map_or_else(|| "install it there".to_owned(), |how| format!("install it there: {how}"));
-        return Some(Refusal::new("missing_tool", format!("the host has no ipset; {install}")));
-    }
-    let words = observed.sets.refused.as_ref()?;
+    let words = observed.sets.refused.as_ref().filter(|_| !desired.sets.is_empty())?;
     Some(Refusal::new("rejected-set", format!("ipset on the host does not take the sets: {words}")))
 }
 

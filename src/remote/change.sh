@@ -210,7 +210,7 @@ apply() {
 	exit 0
 }
 
-# Lines $1 for `ip -batch`, and those that begin with `vlan` or `fdb` for `bridge -batch`, in their three turns: links
+# Lines $1 for `ip -batch`, and those that begin with `vlan`, `fdb` or `mdb` for `bridge -batch`, in their three turns: links
 # and addresses, VLANs, and last the bridges that are to filter by them. $2 is -force or nothing; without it
 # the first that fails is the last, and `error` says which and why.
 bridge_batch() {
@@ -218,7 +218,7 @@ bridge_batch() {
 	set -f
 	for line in $1; do
 		case $line in
-		'vlan '* | 'fdb '*) vlans=$vlans$line$NL ;;
+		'vlan '* | 'fdb '* | 'mdb '*) vlans=$vlans$line$NL ;;
 		*' vlan_filtering 1') filters=$filters$line$NL ;;
 		*) links=$links$line$NL ;;
 		esac

@@ -116,7 +116,7 @@ load_sets() {
 		made=$(printf '%s\n#end\n' "$change" | sed -n -e '/^create kvmfw-/d' -e 's/^create \([^ ]*\) .*/\1/p' -e '/^#end$/p') && whole_output "$made" &&
 			put_text "$2" "$whole" || { said="cannot write $2"; return 1; }
 	fi
-	fed "$change" ipset restore || return 1
+	fed "$change" ipset restore || { said=${said:-ipset did not come to its end}; return 1; }
 	sets_change "$1" && [ -z "$change" ] || { said='the sets were not there after loading them'; return 1; }
 }
 

@@ -7,6 +7,7 @@
 # command is not enough a second one, with tabs between:
 #   L|link|command     A|link|family|scope|address|attributes    X|id|links|words      R|family|network|table|links|source|words
 #   N|link|words       F|link|words                              V|link|words          P|family|words
+#   M|link|words
 NETWORK_AWK='
 	function emit(key, command, second) { print key "\t" command (second == "" ? "" : "\t" second) }
 	function in_list(word, list) { return index(" " list " ", " " word " ") > 0 }
@@ -151,6 +152,16 @@ NETWORK_AWK='
 		emit("F|" dev "|" words, "fdb replace " words)
 	}
 
+	# Groups that somebody wrote down; those that a bridge learned come and go.
+	function group_entry(   i, words, kept) {
+		words = "dev " $2 " port " $4
+		for (i = 5; i <= NF; i++) {
+			if (in_list($i, "grp src vid")) { words = words " " $i " " $(i + 1); i++ }
+			else if ($i == "permanent") { words = words " permanent"; kept = 1 }
+		}
+		if (kept && ($4 in touched)) emit("M|" $4 "|" words, "mdb add " words)
+	}
+
 	function vlan(   i, vid, words) {
 		if ($1 == "port") return
 		if ($0 ~ /^[^ \t]/) { port = $1; i = 2 } else i = 1
@@ -213,6 +224,7 @@ NETWORK_AWK='
 	(part == "4" || part == "6") && / (PERMANENT|proxy) *$/ { neighbour(); next }
 	part == "4" || part == "6" { if (NF > 1) route(); next }
 	part == "bridge" && /^[0-9a-f][0-9a-f]:/ { forwarding(); next }
+	part == "bridge" && $1 == "dev" && $3 == "port" { group_entry(); next }
 	part == "bridge" && NF { vlan(); next }
 	# What was read only in part is no state.
 	part == "end" { if (("links" in seen) && ("4" in seen) && (!v6 || ("6" in seen))) print "#end" }'
@@ -384,8 +396,8 @@ NETWORK_BACK_AWK='
 			# Whoever took a link away took all of it.
 			else if (!(f[2] in there)) { if ((f[2] in made) && f[1] == "L") print "lost " command[key] }
 			else if (f[1] == "L") link_back(key, f)
-			else if (f[1] == "N" || f[1] ~ /^[FV]$/ && !no_bridge(f[2])) lose(f[1], key)
-			else if (f[1] ~ /^[FV]$/) other(key)
+			else if (f[1] == "N" || f[1] ~ /^[FMV]$/ && !no_bridge(f[2])) lose(f[1], key)
+			else if (f[1] ~ /^[FMV]$/) other(key)
 		}
 		for (k = 1; k <= extras; k++) {
 			key = extra[k]
@@ -411,7 +423,7 @@ NETWORK_BACK_AWK='
 				}
 			}
 		}
-		n = split("L A X R0 R1 R2 N V F", w, " ")
+		n = split("L A X R0 R1 R2 N V F M", w, " ")
 		for (i = 1; i <= n; i++) printf "%s", todo[w[i]]
 		print "#end"
 	}'
@@ -429,8 +441,10 @@ network_snapshot() {
 # Prints the state. Its last line is #end, or it was not all to be had. The links are those of lines $2: with $1
 # `=touched` of the plan, and the bridges that they are ports of; with `=again` of a state. $3 is the way forward.
 network_state() {
-	local v6=''
+	local file groups='' v6=''
 	[ ! -e /proc/net/if_inet6 ] || v6=yes
+	# bridge ends at what the kernel has not.
+	for file in /sys/class/net/*/bridge/multicast_snooping; do [ ! -e "$file" ] || groups="mdb show$NL"; done
 	{
 		printf '%s\n' "$1" "$2" '=forward' "$3" '=links'
 		"${IP:-ip}" -d -o link show
@@ -441,7 +455,7 @@ network_state() {
 			network_family 6
 		fi
 		echo '=bridge'
-		if have bridge; then printf 'fdb show\nvlan show\n' | bridge -d -batch -; fi
+		if have bridge; then printf 'fdb show\n%svlan show\n' "$groups" | bridge -d -batch -; fi
 		printf '=end\n\n'
 	} 2>/dev/null | awk -v v6="$v6" "$NETWORK_AWK"
 }
