@@ -46,6 +46,59 @@ fn no_command_takes_rubbish_for_an_answer() {
     assert!(!lab.disk(HOST, "/var/lib/kvmfw").exists(), "touched");
 }
 
+/// Why a login is not let in stands in what the host prints in place of an answer, and every command shows it.
+#[test]
+fn a_host_that_gives_no_answer_has_its_own_words_shown() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], BRIDGE);
+    let keys = lab.disk(HOST, "/root/.ssh/authorized_keys");
+    let key = fs::read_to_string(&keys).unwrap();
+    let commands = [
+        &["plan"][..],
+        &["apply", "-y"],
+        &["status"],
+        &["history", HOST],
+        &["unlock", HOST, "-y"],
+        &["undo", "--to", "0", "-y"],
+        &["import", HOST],
+        &["explain", "--host", HOST],
+    ];
+    let told = |words: &str| {
+        for args in commands {
+            let run = project.kvmfw(&lab, args).expect(5);
+            let all = format!("{}{}", run.stdout, run.stderr);
+            assert!(all.contains(words) && !all.contains('\u{1b}'), "{args:?}: {all}");
+        }
+    };
+    fs::write(
+        &keys,
+        format!("command=\"printf 'Maintenance until noon\\n\\033[2Jask Bob\\n'; exit 1\" {key}"),
+    )
+    .unwrap();
+    told("the host's answer is not complete: Maintenance until noon; \\u{1b}[2Jask Bob");
+    fs::write(&keys, format!("command=\"echo only backups here >&2; exit 3\" {key}")).unwrap();
+    told("the host's answer is not complete: only backups here");
+    fs::write(&keys, &key).unwrap();
+    let passwd = lab.disk(HOST, "/etc/passwd");
+    let users = fs::read_to_string(&passwd).unwrap();
+    let root = users.lines().find(|line| line.starts_with("root:")).unwrap();
+    let nologin = root.rsplit_once(':').unwrap().0.to_owned() + ":/usr/sbin/nologin";
+    fs::write(&passwd, users.replace(root, &nologin)).unwrap();
+    told("the host's answer is not complete: This account is currently not available.");
+    fs::write(&passwd, &users).unwrap();
+    // sudo has words of its own.
+    fs::remove_file(lab.disk(HOST, "/etc/sudoers.d/admin")).unwrap();
+    project.all_with_ssh("user: admin, become: sudo", BRIDGE);
+    for args in commands {
+        let run = project.kvmfw(&lab, args).expect(7);
+        let all = format!("{}{}", run.stdout, run.stderr);
+        assert!(all.contains("sudo: a password is required"), "{args:?}: {all}");
+    }
+}
+
 /// A host on which every document that has a line like `when` prints without end, once it has done its work.
 fn flood(lab: &Lab, when: &str, floods: &str) {
     let script = format!(

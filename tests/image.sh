@@ -55,9 +55,20 @@ mmdebstrap --quiet --variant=minbase --include="$packages" --aptopt='Acquire::La
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
 	--dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/gpu/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/sound/*' \
 	--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"; echo MODULES=list >"$1/etc/initramfs-tools/conf.d/few"' \
+	--essential-hook='printf "iptables-persistent iptables-persistent/autosave_v%s boolean false\n" 4 6 | chroot "$1" debconf-set-selections' \
 	--essential-hook='printf "virtio_pci\nvirtio_blk\nvirtio_net\next4\n" >"$1/etc/initramfs-tools/modules"' \
 	bookworm "$root" >&2
 
+# Its package would save the rules of the machine that builds this; nothing of that machine is to be in here.
+for family in 4 6; do
+	if [ -s "$root/etc/iptables/rules.v$family" ]; then
+		echo "image.sh: the rules of this machine are in the image" >&2
+		exit 1
+	fi
+done
+mkdir -p "$root/etc/iptables"
+: >"$root/etc/iptables/rules.v4"
+: >"$root/etc/iptables/rules.v6"
 ssh-keygen -q -t ed25519 -N '' -f "$out/id"
 chroot "$root" useradd -m -s /bin/bash admin
 echo 'admin ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/admin"

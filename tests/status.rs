@@ -314,6 +314,35 @@ fn folders_of_killed_processes_are_removed() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), wanted.len());
 }
 
+/// An undo of a run that is open changes nothing, and does not say that there is nothing to undo.
+#[test]
+fn an_undo_while_a_transaction_is_open_is_refused() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &["kvm1"], ONE);
+    let mut child = project.spawn(&lab, &["apply", "-y", "--soak", "300s"]);
+    let folder = lab.disk("kvm1", "/var/lib/kvmfw/txn");
+    let open =
+        || std::fs::read_dir(&folder).ok()?.flatten().find(|entry| entry.path().join("applied").exists());
+    until("applied", || open().is_some());
+    let run = open().unwrap().file_name().into_string().unwrap();
+    let undo = project.kvmfw(&lab, &["undo", &run, "-y", "--format", "json"]).expect(7).json();
+    let told = common::project::host_of(&undo, "kvm1");
+    assert_eq!(told["reason"], "locked", "{told:#}");
+    assert!(told["message"].as_str().unwrap().contains("is not decided there"), "{told:#}");
+    assert!(told["hint"].as_str().unwrap().starts_with("kvmfw unlock kvm1 "), "{told:#}");
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(7);
+    assert!(project.kvmfw(&lab, &["status"]).expect(0).stdout.contains("a transaction is open"));
+    // The command that it names puts the host back; then there is nothing to undo.
+    project.kvmfw(&lab, &["unlock", "kvm1", "-y"]).expect(0);
+    let undo = project.kvmfw(&lab, &["undo", &run, "-y"]).expect(0);
+    assert!(undo.stdout.contains("that run did not stay there"), "{}", undo.stdout);
+    let _ = child.kill();
+    child.wait().unwrap();
+}
+
 #[test]
 fn verbose_shows_how_a_host_is_reached() {
     if !common::require_root() {

@@ -5,13 +5,14 @@ use super::interrupt::Interrupt;
 use super::late::{self, LAST_FEW, Look};
 use super::look::{self, internal, observe_host, unreachable};
 use super::outcome::{HostOutcome, Status};
+use super::own_words::own_words;
 use super::settings::Settings;
 use super::transaction::{CALL_LIMIT, GRACE, drained};
 use super::ways::Ways;
 use super::{Event, Events};
 use crate::desired::Desired;
 use crate::inventory::Connection;
-use crate::observe::{Observed, Sections};
+use crate::observe::{ObserveError, Observed, Sections};
 use crate::plan::ways::Seen;
 use crate::plan::{self, HostPlan, Options};
 use crate::remote::Nonce;
@@ -163,7 +164,7 @@ async fn ask_host<T>(
     let answer = answer.map_err(|e| unreachable(host, &e))?;
     let text = String::from_utf8_lossy(&answer.stdout);
     read(&Sections::split(&text, nonce.as_str())).ok_or_else(|| {
-        let tail = answer.stderr.lines().last().unwrap_or("the host's answer is not complete").to_owned();
-        HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(tail)
+        let error = ObserveError::Incomplete(own_words(&answer, nonce.as_str()));
+        HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(error.to_string())
     })
 }

@@ -2,6 +2,7 @@
 
 use super::dial::Dialer;
 use super::outcome::{HostOutcome, Status};
+use super::own_words::own_words;
 use super::ways::Ways;
 use super::{Event, Events};
 use crate::desired::Desired;
@@ -108,7 +109,7 @@ async fn look(
 pub(super) fn read_observation(host: &str, answer: &Answer, nonce: &Nonce) -> Result<Observed, HostOutcome> {
     let text = String::from_utf8_lossy(&answer.stdout);
     let sections = Sections::split(&text, nonce.as_str());
-    observe(&sections, &answer.stderr).map_err(|error| match error {
+    observe(&sections, &own_words(answer, nonce.as_str())).map_err(|error| match error {
         ObserveError::Refused(reason, message) => refused(host, &reason, &message),
         ObserveError::NoPrivilege => refused(host, "no_privilege", &error.to_string()),
         other => HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(other.to_string()),

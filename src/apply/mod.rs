@@ -9,6 +9,7 @@ mod late;
 mod latecomers;
 mod look;
 mod outcome;
+mod own_words;
 mod planning;
 mod proof;
 mod rollout;

@@ -6,11 +6,12 @@ use super::dial::Dialer;
 use super::event::Shown;
 use super::look::{PROBE_LIMIT, internal, read_observation, unreachable};
 use super::outcome::{HostOutcome, Status, TransactionState};
+use super::own_words::own_words;
 use super::settings::Settings;
 use super::{Event, Events, Kept};
 use crate::desired::Desired;
 use crate::inventory::CheckFrom;
-use crate::observe::Sections;
+use crate::observe::{ObserveError, Sections};
 use crate::plan::{self, HostPlan, Options, Verdict};
 use crate::remote::{self, Nonce};
 use crate::resource::Kind;
@@ -250,7 +251,10 @@ impl Transaction<'_> {
                 let left = left.map_or(self.settings.confirm_timeout, Duration::from_secs);
                 Ok(Told { state, checks: read_checks(&sections), left })
             }
-            None => Err(TransportError::Lost("the host's answer was cut off".into())),
+            None => {
+                let error = ObserveError::Incomplete(own_words(&answer, nonce.as_str()));
+                Err(TransportError::Lost(error.to_string()))
+            }
         }
     }
 

@@ -262,6 +262,10 @@ pub(super) fn ask_about(
     };
     let read = |sections: &Sections<'_>| -> Option<Answer> {
         let observed = observe(sections, "");
+        if matches!(observed, Err(ObserveError::Incomplete(_))) {
+            // Who has all that was printed says what that was.
+            return None;
+        }
         Some(observed.map(|observed| Box::new((observed, Extra::read(sections)))))
     };
     let settings = setup::settings(common, run);

@@ -30,6 +30,8 @@ enum Target {
         tried: bool,
         runs: Vec<String>,
     },
+    /// The run is open there.
+    Open,
     Original,
     Generation(u32, Box<Record>),
 }
@@ -65,6 +67,12 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
                 let back = Some(Back { generation, adopted, files });
                 hosts.push((record.restore(&desired), Options { back, ..options.clone() }));
             }
+            Ok(Target::Open) => left.push(
+                HostOutcome::new(&host, Status::Refused)
+                    .reason("locked")
+                    .message("that run is not decided there: its guard keeps it or puts the host back")
+                    .hint(format!("kvmfw unlock {host} puts it back at once; kvmfw status shows it")),
+            ),
             Ok(Target::Strange { tried: true, .. }) => {
                 let message = "that run did not stay there; nothing to undo";
                 left.push(HostOutcome::new(host, Status::Unchanged).message(message));
@@ -115,6 +123,9 @@ fn known((_, answer): &(String, Result<Target, HostOutcome>)) -> Vec<String> {
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {
     s.get("end")?;
     if s.value("target", "unknown") == Some("run") {
+        if s.value("target", "open").is_some() {
+            return Some(Target::Open);
+        }
         let runs = s.values("target", "run").map(str::to_owned).collect();
         return Some(Target::Strange { tried: s.value("target", "tried").is_some(), runs });
     }

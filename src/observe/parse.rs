@@ -12,8 +12,8 @@ use thiserror::Error;
 /// Why an answer is no observation.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ObserveError {
-    /// It does not end where it should: cut off, or not from our script.
-    #[error("the host's answer is not complete{0}")]
+    /// It does not end where it should: cut off, or not from our script; what the host said instead.
+    #[error("the host's answer is not complete{}", after_colon(.0))]
     Incomplete(String),
     /// It has more than any host has.
     #[error("the host's answer has more than {1} lines in its part `{0}`, and no more are read of one host")]
@@ -37,15 +37,18 @@ pub enum ObserveError {
     Vlans(String),
 }
 
-/// Reads a whole answer.
-pub fn observe(sections: &Sections<'_>, stderr: &str) -> Result<Observed, ObserveError> {
+fn after_colon(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
+}
+
+/// Reads a whole answer; `words` are what the host printed in place of one.
+pub fn observe(sections: &Sections<'_>, words: &str) -> Result<Observed, ObserveError> {
     if let Some(refused) = sections.get("refused") {
         let (reason, message) = refused.split_once('\n').unwrap_or((refused, ""));
         return Err(ObserveError::Refused(reason.trim().to_owned(), message.trim().to_owned()));
     }
     if sections.get("end").is_none() {
-        let hint = stderr.lines().last().map_or_else(String::new, |l| format!(": {l}"));
-        return Err(ObserveError::Incomplete(hint));
+        return Err(ObserveError::Incomplete(words.to_owned()));
     }
     too_long(sections)?;
     let facts = facts(sections);

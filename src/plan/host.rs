@@ -199,7 +199,7 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
     let open = state.open.as_ref().map(|id| Warning {
         code: "open-transaction",
         message: format!(
-            "transaction {id} is open; an apply ends it first, or see kvmfw status and kvmfw unlock"
+            "transaction {id} is not decided: an apply is refused while its guard lives, and ends it first where nobody watches it any more; see kvmfw status and kvmfw unlock"
         ),
         origin: None,
     });

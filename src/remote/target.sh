@@ -10,6 +10,7 @@ target() {
 			refuse unreadable "$VAR/history cannot be read"
 		if [ -z "$from" ]; then
 			echo unknown=run
+			if [ "$VAR/txn/$1" -ef $VAR/open ]; then echo open=yes; fi
 			if [ -d "$VAR/txn/$1" ] || grep -qs "	$1	" $VAR/history; then echo tried=yes; fi
 			# Whoever mistyped one is told of the nearest.
 			awk -F '\t' '{ print "run=" $3 }' $VAR/history 2>/dev/null

@@ -110,7 +110,7 @@ impl SshSession {
             Ok(_) | Err(openssh::Error::Remote(_)) => Ok(answer),
             Err(error) => {
                 let why = self.why(&error).await;
-                if answer.stdout.is_empty() {
+                if answer.stdout.is_empty() && answer.stderr.is_empty() {
                     return Err(TransportError::Lost(why));
                 }
                 // It may have said all before; if not, that is the last that is known.
