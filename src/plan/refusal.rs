@@ -5,7 +5,7 @@ use crate::desired::Desired;
 use crate::inventory::BOOTSTRAP;
 use crate::observe::{Observed, Predicted};
 use crate::problem::Origin;
-use crate::resource::iptables::{Family, own};
+use crate::resource::iptables::{ADMINISTRATORS, Family, PREFIX, own};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -258,7 +258,8 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
     match &rules.predicted {
         Predicted::Refused(words) => {
             let place = blamed(family, desired, words).map_or_else(String::new, |o| format!(" ({o})"));
-            let message = format!("{family} on the host does not take the rules: {words}{place}");
+            let absent = absent_chain(family, desired, words);
+            let message = format!("{family} on the host does not take the rules: {words}{place}{absent}");
             Some(Refusal::new("rejected_rule", message))
         }
         Predicted::CannotClone(words) => Some(Refusal::new(
@@ -269,4 +270,26 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         )),
         _ => None,
     }
+}
+
+/// What to do about a rule that jumps to a chain which another program has not made yet.
+fn absent_chain(family: Family, desired: &Desired, words: &str) -> String {
+    // iptables-nft and iptables-legacy.
+    let named = ["Chain '", "load target `"].iter().find_map(|start| words.split_once(start));
+    let Some((chain, _)) = named.and_then(|(_, rest)| rest.split_once('\'')) else { return String::new() };
+    if chain.starts_with(PREFIX) {
+        return String::new();
+    }
+    let tables = desired.rules.get(&family).into_iter().flat_map(|rules| rules.tables.values());
+    let mut rules = tables.flat_map(|table| table.chains.values()).flat_map(|chain| chain.rules.iter());
+    let enters =
+        |text: &str| text.ends_with(&format!("-j {chain}")) || text.ends_with(&format!("-g {chain}"));
+    if !rules.any(|rule| enters(&rule.text)) {
+        return String::new();
+    }
+    let own = match ADMINISTRATORS.contains(&chain) {
+        true => format!(", or state your rules under `{chain}`, where they wait for it"),
+        false => String::new(),
+    };
+    format!("; another program makes the chain {chain}: start that first{own}")
 }

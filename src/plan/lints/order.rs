@@ -65,8 +65,9 @@ impl View<'_> {
     pub(super) fn outranked(&self, warnings: &mut Vec<Warning>) {
         for hook in self.predicted.hooks() {
             let Some(chain) = self.predicted.chain(hook.table, hook.chain) else { continue };
-            // Where the hook is to be last that is meant.
-            if self.wanted_hook(hook.table, &hook.target) == Some(Hook::Last) {
+            // Where the hook is to be last that is meant, but not behind the RETURN with which Docker ends its chain.
+            let last = self.wanted_hook(hook.table, &hook.target) == Some(Hook::Last);
+            if last && !chain.rules.iter().take(hook.position - 1).any(|rule| rule == "-j RETURN") {
                 continue;
             }
             let before = chain.rules.iter().take(hook.position - 1);
