@@ -128,8 +128,14 @@ fn the_life_of_sets(backend: Backend, shell: Shell) {
         project.kvmfw(&lab, &["status"]).expect(0).stdout.contains("REPAIRED ipset")
     });
 
-    // Gone with their rules; others stay.
+    // One that a rule of others asks stays, and that is told.
     fail2ban(&lab);
+    on_host(&lab, "iptables -w -I INPUT -m set --match-set admins src -j ACCEPT");
+    project.all("modules: [host-firewall]\n");
+    let plan = project.kvmfw(&lab, &["plan"]).stdout;
+    assert!(plan.contains("the set `admins` stays on the host"), "{plan}");
+    on_host(&lab, "iptables -w -D INPUT 1");
+    // Gone with their rules; others stay.
     project.all("modules: [host-firewall]\n");
     let risk = ["--accept-risk", "removes-all"];
     let refused = project.kvmfw(&lab, &["apply", "-y"]).expect(7);

@@ -51,6 +51,9 @@ pub(super) fn write(observed: &Observed, text: &mut String) {
         let _ = writeln!(body, "      {}: {{ {} }}", quoted(name), fields(live, &shape));
     }
     if !body.is_empty() {
+        if body.contains("entries: [") {
+            comment(4, "Write `entries: unmanaged` for a set whose members another program adds.", text);
+        }
         let _ = write!(text, "    ipset:\n{body}");
     }
     let mut left = Vec::new();
@@ -85,10 +88,10 @@ fn fields(live: &Live, shape: &Shape) -> String {
     fields.join(", ")
 }
 
-/// The members, where they can be stated: another program adds those that go after a time, and of very many nobody
-/// wrote the list.
+/// The members, where they can be stated: another program adds those that go after a time, and those of a set that is
+/// empty now; of very many nobody wrote the list.
 fn entries(live: &Live, shape: &Shape) -> Option<Vec<String>> {
-    let members = live.members.as_ref().filter(|_| !live.has_timeouts)?;
+    let members = live.members.as_ref().filter(|members| !live.has_timeouts && !members.is_empty())?;
     let entry = |member: &String| {
         // What is not read back as this one member would not be what is there.
         let same = shape.members(member).ok()?;
