@@ -33,6 +33,7 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/others.sh"),
     include_str!("remote/sets.sh"),
     include_str!("remote/probe.sh"),
+    include_str!("remote/memory.sh"),
     include_str!("remote/guard.sh"),
     include_str!("remote/files.sh"),
     include_str!("remote/adopt.sh"),

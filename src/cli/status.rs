@@ -16,6 +16,8 @@ struct HostStatus {
     generation: Option<String>,
     managed_by: Option<String>,
     open: Option<String>,
+    /// What is wrong with the guard of the open transaction.
+    guard: Option<String>,
     lock: Option<String>,
     boot_failed: Option<String>,
     /// Rules that the host cannot load yet, and why: `PROGRAM TABLE RULE: REASON`.
@@ -86,6 +88,7 @@ fn empty() -> HostStatus {
         generation: None,
         managed_by: None,
         open: None,
+        guard: None,
         lock: None,
         boot_failed: None,
         boot_left: Vec::new(),
@@ -113,6 +116,7 @@ fn read(s: &Sections<'_>) -> HostStatus {
         generation: text("generation"),
         managed_by: text("inventory"),
         open: text("open"),
+        guard: text("guard"),
         lock: s.get("lock").map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()),
         boot_failed: text("boot_failed"),
         boot_left: s.values("status", "boot_left").map(|line| line.replace('\t', ": ")).collect(),
@@ -203,6 +207,9 @@ fn show(host: &HostStatus) {
     if let Some(open) = &host.open {
         let state = host.transactions.iter().find(|t| t.id == *open).map_or("?", |t| &t.state);
         text.push_str(&format!("  OPEN transaction {}: {}\n", printable(open), printable(state)));
+    }
+    if let Some(guard) = &host.guard {
+        text.push_str(&format!("  GUARD {}\n", printable(guard)));
     }
     if let Some(lock) = &host.lock {
         text.push_str(&format!("  locked by {}\n", printable(lock)));

@@ -38,7 +38,7 @@ boot_early() {
 never_armed() {
 	for T in "$VAR"/txn/*; do
 		[ -d "$T" ] && [ ! -e "$T/armed" ] && [ ! -e "$T/done" ] || continue
-		ID=${T##*/}
+		ID=${T##*/} R=$RUN/${T##*/}
 		clear_away
 		close_txn "released: the host was booted before it was armed"
 	done 5>/dev/null

@@ -161,7 +161,8 @@ apply_rules() {
 # Runs as a process group of its own, so that the guard can end all of it.
 apply() {
 	trap '' HUP
-	echo $$ >"$T/apply.pid" && ln "$T/apply" "$T/claim" 2>/dev/null || exit 1
+	echo $$ >"$R/apply.pid" && ln "$R/apply" "$R/claim" 2>/dev/null || exit 1
+	echo apply >"$T/claim"
 	first_line "$T/generation"
 	G=$ETC/generations/$line
 	step modules
@@ -276,9 +277,9 @@ make_bridge() {
 	# shellcheck disable=SC2086 # words of our own
 	set -- $1
 	[ ! -e "/sys/class/net/$4" ] || { error="$4 has been made by somebody else since: plan again"; return 1; }
-	echo "$4" >>"$T/made" || { error="cannot note that $4 is made"; return 1; }
+	echo "$4" >>"$R/made" || { error="cannot note that $4 is made"; return 1; }
 	said=$("${IP:-ip}" "$@" 2>&1) && return
-	sed -i '$d' "$T/made"
+	sed -i '$d' "$R/made"
 	error="\`$line\`: ${said#RTNETLINK answers: }"
 	return 1
 }
@@ -399,9 +400,18 @@ restore_bridges() {
 
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 roll_back() {
-	local part bad=0
-	for part in bridges sets rules sets_gone keys links; do "restore_$part" || bad=1; done
+	local part bad=0 last=''
+	# What did not return in an earlier attempt keeps nobody from the rest.
+	for part in bridges sets rules sets_gone keys links; do
+		if grep -qsx "$part" "$R/hung"; then last="$last $part"; else restore_part "$part" || bad=1; fi
+	done
+	for part in $last; do restore_part "$part" || bad=1; done
 	return $bad
+}
+
+restore_part() {
+	echo "$1" >"$R/step"
+	"restore_$1"
 }
 
 restore_rules() {

@@ -132,7 +132,10 @@ keys_refused() {
 		refused="$refused${refused:+, }${line%%=*}"
 	done
 	set +f
-	refusals=$((${refusals:-0} + 1))
+	# Each attempt is a process of its own.
+	first_line "$R/refusals"
+	refusals=$((${line:-0} + 1))
+	echo $refusals >"$R/refusals"
 	[ $refusals -ge 3 ] || [ -n "${booting-}" ] || return 1
 	say "the kernel refuses to set back $refused"
 	first_line "$T/reason"

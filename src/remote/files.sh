@@ -81,7 +81,7 @@ quiet_profiles() {
 	for file in "$ETC"/current/net/*.nmconnection; do
 		[ -e "$file" ] && [ ! -e "$T/new/net/${file##*/}" ] || continue
 		name=${file##*%}
-		printf '%s\n' "${name%.nmconnection}" >>"$T/quieted"
+		printf '%s\n' "${name%.nmconnection}" >>"$R/quieted"
 		profile_autoconnects "${name%.nmconnection}" no || failed "NetworkManager does not let go of its profile ${name%.nmconnection}"
 	done
 }
@@ -154,23 +154,23 @@ place_window() {
 		[ -e "$file" ] || continue
 		path_of "$file"
 		[ ! -e "$path" ] && [ ! -e "/etc${path#/run}" ] || continue
-		printf '%s\n' "$path" >>"$T/placed" && mkdir -p "${path%/*}" && chmod 755 "${path%/*}" &&
+		printf '%s\n' "$path" >>"$R/placed" && mkdir -p "${path%/*}" && chmod 755 "${path%/*}" &&
 			cp "$file" "$path" && chmod 644 "$path" || failed "cannot write $path"
 	done
-	[ ! -s "$T/placed" ] || reload_networkd || failed "systemd-networkd did not read its files again"
+	[ ! -s "$R/placed" ] || reload_networkd || failed "systemd-networkd did not read its files again"
 }
 
 loud_profiles() {
 	local name
-	if [ -s "$T/quieted" ] && nm_runs; then
-		while IFS= read -r name; do profile_autoconnects "$name" yes; done <"$T/quieted"
+	if [ -s "$R/quieted" ] && nm_runs; then
+		while IFS= read -r name; do profile_autoconnects "$name" yes; done <"$R/quieted"
 	fi
 }
 
 take_back_window() {
 	local path
-	[ -s "$T/placed" ] || return 0
-	while IFS= read -r path; do rm -f "$path"; done <"$T/placed"
+	[ -s "$R/placed" ] || return 0
+	while IFS= read -r path; do rm -f "$path"; done <"$R/placed"
 	reload_networkd
 }
 

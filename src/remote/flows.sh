@@ -30,7 +30,7 @@ warm_up() {
 	open_flows "$1" && put_text "$T/flows$1" "$open" || failed "the connections that are open cannot be told"
 	[ -n "$open" ] || return 0
 	saved=
-	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$T/log"
+	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$R/log"
 	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
 	# Bounded: an idle connection shows itself when it pleases.

@@ -1,5 +1,6 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# The transaction on the host. Truth is which files exist in its folder; everything else is a hint.
+# The transaction on the host. Truth is which files exist, in memory (memory.sh) and in its folder on disk; everything
+# else is a hint.
 #
 #   go        the controller wants it          armed     the guard watches: from here on it ends
 #   claim     apply or fence, who was first    result    the apply child ended: ok or bad
@@ -7,12 +8,13 @@
 #
 # The guard sleeps in read(2) on the fifo `ctl`; whatever happens writes a word there, and the
 # guard looks at the files again. A second guard waits on the lock of the first and takes over the
-# moment it dies.
+# moment it dies, or when it does not move though it should.
 
 txn() {
 	ID=$1
 	T=$VAR/txn/$ID
-	[ -n "$ID" ] && [ -d "$T" ]
+	R=$RUN/$ID
+	[ -n "$ID" ] && { [ -e "$R/armed" ] || [ -d "$T" ]; }
 }
 
 # Sets id to the transaction that is open. Which one that is takes no program, which might fail and say nothing.
@@ -31,13 +33,13 @@ owner() {
 	owner=$line
 }
 
-poke() { [ -p "$T/ctl" ] && echo "$1" 1<>"$T/ctl"; }
+poke() { [ -p "$R/ctl" ] && echo "$1" 1<>"$R/ctl"; }
 
 set_deadline() {
 	uptime_cs
-	# Also kept here: a full disk must not leave us with the deadline of the step before.
+	# Also kept here, and overwritten in place: no room must not leave us with the deadline of the step before.
 	deadline=$((now + $1 * 100))
-	echo $deadline >"$T/deadline.new" && mv -f "$T/deadline.new" "$T/deadline"
+	printf '%15s\n' $deadline 1<>"$R/deadline" || return 1
 	start_timer "$1"
 }
 
@@ -59,43 +61,47 @@ start_timer() {
 
 seconds_left() {
 	uptime_cs
-	if [ -n "${deadline-}" ]; then line=$deadline; else first_line "$T/deadline"; fi
+	if [ -n "${deadline-}" ]; then line=$deadline; else first_line "$R/deadline"; fi
 	left=$(((${line:-0} - now + 99) / 100))
 }
 
 # Sets limit to the seconds that the controller grants for $1.
 limit() {
-	local name value
+	local name value file=$R/limits
 	limit=
+	[ -e "$R/filled" ] || file=$T/limits
 	while IFS='=' read -r name value; do
 		if [ "$name" = "$1" ]; then limit=$value; fi
-	done <"$T/limits"
+	done <"$file"
 	# A deadline there has to be.
 	case $limit in '' | *[!0-9]*) limit=60 ;; esac
 }
 
-# Only one of commit and rollback becomes the decision: link(2) refuses the second.
+# Only one of commit and rollback becomes the decision: link(2) refuses the second. It is made in memory, where nothing
+# hangs; who carries it out writes it to disk. A power cut between the two finds no decision, and the old state boots.
 decide() {
-	[ -e "$T/decision" ] && return
-	[ "$1" = rollback ] && printf '%s\n' "$2" >"$T/reason"
-	ln "$T/$1" "$T/decision" 2>/dev/null
-	if [ ! -e "$T/decision" ] && [ "$1" = rollback ]; then
-		# A full or read-only disk: what cannot be recorded is not committed.
-		rm -f "$T/commit"
+	[ -e "$R/decision" ] && return
+	[ "$1" = rollback ] && printf '%s\n' "$2" >"$R/reason"
+	ln "$R/$1" "$R/decision" 2>/dev/null
+	if [ ! -e "$R/decision" ] && [ "$1" = rollback ]; then
+		# No room in memory: what cannot be recorded is not committed.
+		rm -f "$R/commit"
 		undecidable=yes
 	fi
-	to_disk "$T" 2>/dev/null
 }
 
-# Sets line to what was decided. It is one file with the word that won, which tells it without being read.
+# Sets line to what was decided. It is one file with the word that won, which tells it without being read. After a boot
+# only the disk has it.
 decision() {
+	local folder=$R
+	[ -e "$R/decision" ] || [ -e "$R/armed" ] || folder=$T
 	line=
-	if [ "$T/decision" -ef "$T/commit" ]; then
+	if [ "$folder/decision" -ef "$folder/commit" ]; then
 		line=commit
-	elif [ "$T/decision" -ef "$T/rollback" ] || [ -n "${undecidable-}" ]; then
+	elif [ "$folder/decision" -ef "$folder/rollback" ] || [ -n "${undecidable-}" ]; then
 		line=rollback
-	elif [ -e "$T/decision" ]; then
-		first_line "$T/decision"
+	elif [ -e "$folder/decision" ]; then
+		first_line "$folder/decision"
 	fi
 }
 
@@ -118,43 +124,49 @@ clear_away() {
 }
 
 guard() {
-	exec </dev/null >>"$T/log" 2>&1
+	exec </dev/null >>"$R/log" 2>&1
 	trap '' HUP PIPE INT TERM
 	cd /
-	exec 5<>"$T/ack" 8<>"$T/ctl" 7>>"$T/guard.lock"
-	flock 7
-	# Nothing is left to guard after an undo to the original; what is there now is another's.
-	[ -d "$T" ] || exit 0
-	# Who was here before may have died at its last words.
-	[ ! -e "$T/done" ] || { put_away; exit 0; }
-	exec 9>>$VAR/lock
-	if [ -e "$T/deadline" ]; then
+	# The lock of the host is opened while the disk is there.
+	exec 5<>"$R/ack" 8<>"$R/ctl" 7>>"$R/guard.lock" 4>>$VAR/lock
+	ctl=$R/ctl
+	await_turn || exit 0
+	exec 9>&4 4>&-
+	beat
+	if [ -e "$R/deadline" ]; then
 		# The one before us had this lock. A process that it leaves behind may give it back a moment later than
-		# the lock of the guards, and who else gets it ends this transaction first.
-		flock 9
-		[ ! -e "$T/done" ] || { put_away; exit 0; }
-	elif ! flock -n 9 && ! settled; then
-		IFS= read -r line <$VAR/lock
-		echo "busy ${line:-by an unknown holder}" >&5
-		echo "released: the lock was held" >"$T/done"
-		exit 0
-	fi
-	owner
-	echo "$owner ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
-	vanished
-	if [ -e "$T/armed" ]; then took_over=yes; elif [ -L $VAR/open ]; then recover 5>/dev/null; fi
-	if [ -e "$T/deadline" ]; then
+		# the lock of the guards, and who else gets it ends this transaction first. One that cannot be killed keeps it.
+		timeout 10 flock 9
+		[ -d "$R" ] && [ ! -e "$R/done" ] || exit 0
 		seconds_left
-		[ "$left" -gt 0 ] && start_timer "$left"
-	else
+		[ "$left" -le 0 ] || start_timer "$left"
+	elif flock -n 9 || settled; then
+		owner
+		echo "$owner ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
+		vanished
+		if [ -L $VAR/open ]; then recover 5>/dev/null; fi
+		[ ! -L $VAR/open ] || busy "the transaction before, which is being ended"
 		limit stage
-		set_deadline "$limit"
+		set_deadline "$limit" || busy "nobody: there is no room in $RUN"
+	else
+		IFS= read -r line <$VAR/lock
+		busy "${line:-by an unknown holder}"
 	fi
+	if [ -e "$R/armed" ]; then took_over=yes; fi
 	echo locked >&5
-	while watch; do read -r _ <&8; done
+	while watch; do read -r _ <&8; beat; done
 	stop_timer
-	# Gone with everything else after an undo to the original.
-	[ ! -d "$T" ] || true >$VAR/lock
+	true >"$R/done"
+	rm -rf "$R"
+	echo "done $ended" >&5
+	exit 0
+}
+
+busy() {
+	true >"$R/done"
+	echo "busy $1" >&5
+	echo "released: the lock was held" >"$T/done"
+	rm -rf "$R"
 	exit 0
 }
 
@@ -166,18 +178,18 @@ settled() {
 
 # Looks at the files and does what they call for. Fails when the transaction is over.
 watch() {
-	if [ -e "$T/decision" ] || [ -n "${undecidable-}" ]; then
+	if [ -e "$R/decision" ] || [ -n "${undecidable-}" ]; then
 		finish
 		return 1
 	fi
 	seconds_left
-	if [ ! -e "$T/armed" ]; then
-		if [ -e "$T/abort" ] || [ "$left" -le 0 ]; then
+	if [ ! -e "$R/armed" ]; then
+		if [ -e "$R/abort" ] || [ "$left" -le 0 ]; then
 			clear_away
 			close_txn "released: nothing was touched"
 			return 1
 		fi
-		[ -e "$T/go" ] || return 0
+		[ -e "$R/go" ] || return 0
 		if ! arm; then
 			clear_away
 			close_txn "released: could not arm, nothing was touched"
@@ -185,32 +197,38 @@ watch() {
 		fi
 		return 0
 	fi
-	if [ -e "$T/result" ]; then
-		first_line "$T/result"
-		if [ "$line" != ok ]; then
-			decide rollback "the change could not be applied: $(tail -n 1 "$T/error" 2>/dev/null)"
+	if [ -e "$R/result" ]; then
+		first_line "$R/result"
+		# Its word may not be there yet.
+		if [ -n "$line" ] && [ "$line" != ok ]; then
+			decide rollback "the change could not be applied: $(tail -n 1 "$R/error" 2>/dev/null)"
 			watch
 			return
 		fi
-		if [ ! -e "$T/applied" ]; then
+		if [ -n "$line" ] && [ ! -e "$R/applied" ]; then
 			limit confirm
 			set_deadline "$limit"
-			if ! ln "$T/ok" "$T/applied"; then
+			if ! true >"$R/applied"; then
 				decide rollback "that it was applied could not be recorded"
 				watch
 				return
 			fi
+			# On disk for whoever looks there; nobody waits for it.
+			{
+				detach
+				true >"$T/applied"
+			} &
 			echo applied >&5
 			return 0
 		fi
-	elif [ ! -e "$T/claim" ] && [ -n "${took_over-}" ]; then
+	elif [ ! -e "$R/claim" ] && [ -n "${took_over-}" ]; then
 		decide rollback "the guard died before it started the change"
 		watch
 		return
 	fi
 	# Always anew: who sleeps on without a timer sleeps for ever.
 	[ "$left" -gt 0 ] && { start_timer "$left"; return 0; }
-	if [ -e "$T/applied" ]; then
+	if [ -e "$R/applied" ]; then
 		limit confirm
 		decide rollback "nobody confirmed over a new connection within ${limit}s"
 	else
@@ -223,42 +241,43 @@ watch() {
 arm() {
 	boot_id
 	limit apply
-	echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$limit" &&
-		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR || { rm -f $VAR/open "$T/armed"; return 1; }
+	[ -e "$R/filled" ] && echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$limit" &&
+		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR && true >"$R/armed" || { rm -f $VAR/open "$T/armed"; return 1; }
 	echo armed >&5
 	{
-		if setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$T/log" 2>"$T/error"; then
-			ln "$T/ok" "$T/result"
-		else
-			ln "$T/bad" "$T/result"
-		fi
+		exec 5>&- 7>&- 9>&-
+		word=bad
+		if setsid sh "$T/kvmfw.sh" apply "$ID" 8>&- >>"$R/log" 2>"$R/error" && echo ok >"$T/result"; then word=ok; fi
+		echo $word >"$R/result"
 		echo result >&8
-	} 5>&- 9>&- 7>&- &
+		# Written down where it may hang only when the guard knows.
+		[ $word = ok ] || echo bad >"$T/result"
+	} &
 }
 
 # Nothing of the apply may run on once the restore begins.
 fence() {
-	ln "$T/fence" "$T/claim" 2>/dev/null
-	first_line "$T/claim"
+	local tries=0
+	stuck=
+	ln "$R/fence" "$R/claim" 2>/dev/null
+	first_line "$R/claim"
 	[ "$line" = apply ] || return 0
-	first_line "$T/boot_id"
-	local booted=$line tries=0
-	boot_id
-	[ "$booted" = "$boot" ] || return 0
 	# It may have its claim and not yet have told its number.
-	while first_line "$T/apply.pid" && [ -z "$line" ] && [ $tries -lt 50 ]; do
+	while first_line "$R/apply.pid" && [ -z "$line" ] && [ $tries -lt 50 ]; do
 		tries=$((tries + 1))
 		sleep 0.02
 	done
 	[ -n "$line" ] || return 0
 	tries=0
 	while [ $tries -lt 100 ]; do
+		beat
 		kill -KILL "-$line" 2>/dev/null
 		lives "$line" || return 0
 		tries=$((tries + 1))
 		sleep 0.02
 	done
-	return 1
+	# It waits in the kernel, for a disk perhaps. It runs nothing any more, but what it asked for last may still come.
+	stuck=$line
 }
 
 # Whether a process group has members that are more than a record waiting to be read.
@@ -267,41 +286,127 @@ lives() { cat /proc/[0-9]*/stat 2>/dev/null | awk -v group="$1" '$5 == group && 
 finish() {
 	stop_timer
 	decision
-	case $line in
-	commit)
-		until persist; do
-			say "cannot make it last yet"
-			# At boot others wait for this; the next apply or boot tries again.
-			[ -z "${booting-}" ] || { echo "$ID is decided, but could not be made to last" >>$VAR/boot.failed; return; }
-			sleep 1
-		done
-		close_txn committed
-		;;
-	*)
-		until fence; do say "the apply does not die"; done
-		local tries=0
-		until roll_back; do
-			tries=$((tries + 1))
-			[ -z "${booting-}" ] || { echo "the rollback of $ID did not succeed" >>$VAR/boot.failed; return; }
-			[ $tries -eq 3 ] && shout "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
-			[ $tries -eq 3 ] && echo "rollback_failed $(tail -n 1 "$T/log")" >&5
-			[ $tries -ge 3 ] && echo "rollback failed" >"$T/state"
-			sleep 1
-		done
-		rm -f "$T/state"
+	case $line in commit) finish_commit ;; *) finish_rollback ;; esac
+}
+
+finish_commit() {
+	local rc
+	until work settle 60 not_on_disk; do
+		rc=$?
+		# At boot others wait for this; the next apply or boot tries again.
+		[ -z "${booting-}" ] || { echo "$ID is decided, but could not be made to last" >>$VAR/boot.failed; return; }
+		if [ "$rc" -eq 5 ]; then
+			printf '%s\n' "that it was confirmed could not be recorded" >"$R/reason"
+			echo rollback >"$R/decided" && mv -f "$R/decided" "$R/decision" || undecidable=yes
+			finish_rollback
+			return
+		fi
+		outlive
+		sleep 1
+	done
+	ended=committed
+}
+
+finish_rollback() {
+	local tries=0
+	fence
+	[ -n "${booting-}" ] || decided_on_disk &
+	until work restore 20; do
+		tries=$((tries + 1))
+		[ -z "${booting-}" ] || { echo "the rollback of $ID did not succeed" >>$VAR/boot.failed; return; }
+		[ $((tries % 600)) -eq 3 ] && shout "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
+		[ $tries -eq 3 ] && echo "rollback_failed $(tail -n 1 "$R/log")" >&5
+		[ $tries -ge 3 ] && set_state "rollback failed" "$(tail -n 1 "$R/log")"
+		sleep 1
+		# Not for ever more of the same.
+		[ $tries -lt 100 ] || true >"$R/log"
+	done
+	while [ -n "$stuck" ] && lives "$stuck"; do
+		set_state rolled_back "$(rollback_reason), but the apply still hangs in the kernel"
+		beat
+		sleep 2
+	done
+	# What it had asked for came only now.
+	[ -z "$stuck" ] || { stuck=; finish_rollback; return; }
+	[ "$tries" -lt 3 ] || rm -f "$R/state"
+	until work record 30 not_on_record; do
+		# Whoever sits there is told; the second guard, the next apply or the next boot writes it down.
+		[ -z "${console-}" ] || return 0
+		outlive
+	done
+	ended="rolled_back: $(rollback_reason)"
+}
+
+# In a part of this shell that may hang: it keeps no lock and nothing that others wait for. By exec, because a shell
+# keeps copies of what a redirection of its own functions closes.
+detach() { exec 5>&- 7>&- 8>&- 9>&- >/dev/null 2>&1; }
+
+# For whoever looks at the disk; nobody waits for it, and work_record does it again.
+decided_on_disk() {
+	detach
+	cp "$R/reason" "$T/reason"
+	[ -e "$T/decision" ] || ln "$T/rollback" "$T/decision"
+}
+
+rollback_reason() { first_line "$R/reason"; printf '%s\n' "$line"; }
+
+# What whoever asks is told meanwhile.
+set_state() { printf '%s\n%s\n' "$1" "$2" >"$R/state"; }
+
+not_on_disk() { set_state deciding "confirmed, but the disk does not answer: until it does, the old state boots"; }
+
+not_on_record() {
+	set_state rolled_back "$(rollback_reason) (not on record yet: the disk does not answer)"
+	say "the host is as before; the disk does not answer"
+	echo "done rolled_back: $(rollback_reason)" >&5
+}
+
+# Part of the work, in a process of its own: puts the host back, from memory alone.
+work_restore() {
+	[ ! -e "$R/filled" ] || T=$R
+	roll_back
+}
+
+# Part of the work: writes down that the host was put back.
+work_record() {
+	if [ ! -e "$T/done" ]; then
+		[ ! -e "$R/reason" ] || cp "$R/reason" "$T/reason"
+		[ -e "$T/decision" ] || ln "$T/rollback" "$T/decision"
 		clear_away
-		first_line "$T/reason"
-		close_txn "rolled_back: $line"
-		;;
-	esac
+		close_txn "rolled_back: $(rollback_reason)"
+	else
+		put_away
+	fi
+	:
+}
+
+# Part of the work: makes a commit last. Ends with 5 where the disk refuses to take the decision.
+work_settle() {
+	local first=''
+	# Gone with everything else after an undo to the original.
+	[ -d "$T" ] || return 0
+	[ ! -e "$T/done" ] || { put_away; return 0; }
+	if [ ! -e "$T/decision" ]; then
+		# A link that hung in an earlier attempt may still come about.
+		[ -e "$R/linking" ] || first=yes
+		true >"$R/linking"
+		ln "$T/commit" "$T/decision"
+		[ -e "$T/decision" ] || { [ -z "$first" ] || return 5; return 1; }
+	fi
+	to_disk "$T"
+	persist || { say "cannot make it last yet"; return 1; }
+	close_txn committed
 }
 
 close_txn() {
+	local kept
+	ended=$1
 	record "$1"
+	for kept in log error; do [ ! -s "$R/$kept" ] || cat "$R/$kept" >"$T/$kept"; done
 	# Whole or not at all; where not even this can be written, an empty one with the decision beside it.
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
 	put_away
-	echo "done $1" >&5
+	true >$VAR/lock
 	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then vanish; fi
 }
 
@@ -334,33 +439,50 @@ record() {
 	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$generation" "$ID" "$1" "$owner" "$line" >>$VAR/history
 }
 
+# Nobody waits for those who pass it on: a terminal, the journal or the console may have stopped.
 shout() {
 	say "$1"
-	echo "kvmfw: $1" >/dev/kmsg 2>/dev/null
-	have logger && logger -p daemon.crit -t kvmfw "$1" 2>/dev/null
-	have wall && wall "kvmfw: $1" 2>/dev/null
+	if [ -n "${booting-}" ]; then pass_on "$1"; else { detach; pass_on "$1"; } & fi
 	:
 }
 
+pass_on() {
+	have logger && timeout -s KILL 5 logger -p daemon.crit -t kvmfw "$1"
+	have wall && timeout -s KILL 5 wall "kvmfw: $1"
+	echo "kvmfw: $1" >/dev/kmsg
+} 2>/dev/null
+
 # A transaction that nobody watches any more: both guards dead, or the host was booted since.
 recover() {
-	local mine=$ID id
+	local mine=$ID id booted
 	open_id
 	txn "$id" || { rm -f $VAR/open; txn "$mine"; return; }
-	[ ! -e "$T/done" ] || { put_away; txn "$mine"; return; }
+	[ ! -e "$T/done" ] || { put_away; rm -rf "$R"; txn "$mine"; return; }
 	say "recovering $ID, left open"
-	[ -e "$T/decision" ] || decide rollback "its guard is gone"
 	first_line "$T/boot_id"
-	local booted=$line
+	booted=$line
 	boot_id
-	decision
-	if [ "$booted" != "$boot" ] && [ "$line" != commit ]; then
-		# What was live is gone with the boot, and what boots was never changed.
-		clear_away
-		close_txn "rolled_back: the host was booted before a decision"
-	else
+	[ -n "${booting-}" ] || restore_memory || { say "there is no room in $RUN"; txn "$mine"; return; }
+	[ -n "${booting-}${ctl-}" ] || { ctl=$R/ctl && exec 8<>"$ctl"; }
+	if [ "$booted" = "$boot" ]; then
+		# Somebody at the console may be at it.
+		first_line "$R/beat"
+		uptime_cs
+		if actor_lives && [ "$now" -le $((${line:-0} + GRACE * 100)) ]; then txn "$mine"; return; fi
+		take_place || { txn "$mine"; return; }
+		decide rollback "its guard is gone"
 		finish
+	else
+		decision
+		if [ "$line" = commit ]; then
+			finish
+		else
+			# What was live is gone with the boot, and what boots was never changed.
+			clear_away
+			close_txn "rolled_back: the host was booted before a decision"
+		fi
 	fi
+	rm -rf "$R"
 	undecidable=
 	txn "$mine"
 }

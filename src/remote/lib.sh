@@ -19,6 +19,7 @@ set -u
 
 ETC=/etc/kvmfw
 VAR=/var/lib/kvmfw
+RUN=/run/kvmfw
 
 # Starts a section of the answer. The nonce comes from the controller, so that neither a login
 # banner nor a file's content can pass for one.

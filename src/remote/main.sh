@@ -3,17 +3,18 @@
 
 # Everything up to the point of no return: lock, look again, record, prove, write down, sync.
 stage() {
-	mkfifo "$T/ctl" "$T/ack" || refuse no_space "cannot make a fifo in $T"
+	run_is_memory || refuse no_tmpfs "/run is not a tmpfs, and a rollback must not need a disk"
+	make_memory || refuse no_space "cannot write to $R"
 	printf '%s\n' "${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}" >"$T/ssh"
-	for mark in ok bad apply fence commit rollback; do echo $mark >"$T/$mark" || refuse no_space "cannot write to $T"; done
+	for mark in commit rollback; do echo $mark >"$T/$mark" || refuse no_space "cannot write to $T"; done
 	# Open before the guard is: what it says and then dies of must not be lost.
-	exec 6<>"$T/ack"
+	exec 6<>"$R/ack"
 	start_guard
 	answer=$(timeout 15 sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
 	case $answer in
 	locked) guarded=yes ;;
 	busy*) refuse locked "${answer#busy }" ;;
-	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$T/log" 2>/dev/null)" ;;
+	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$R/log" 2>/dev/null)" ;;
 	esac
 	# Where rules of others are taken over it is recorded what loaded them.
 	if [ -e "$T/new/adopt4" ] || [ -e "$T/new/adopt6" ]; then boot_files_asked=yes; fi
@@ -62,6 +63,7 @@ stage() {
 	done
 	# shellcheck disable=SC2086 # our own names
 	what_is_left_to_disk "$@" $boot_files || refuse no_space "cannot sync $T to disk"
+	fill_memory || refuse no_space "cannot keep in $R what a rollback needs"
 	run_checks before
 	section staged
 	printf 'generation=%s\n' "$generation"
@@ -113,7 +115,7 @@ $wanted" in *"
 
 # Before anything is armed.
 abort() {
-	true >"$T/abort"
+	true >"$R/abort"
 	replace_guard
 	poke abort
 }
@@ -121,9 +123,12 @@ abort() {
 start_guard() {
 	if [ -d /run/systemd/system ]; then
 		have systemd-run || refuse systemd_unusable "systemd runs this host, but there is no systemd-run"
-		systemd-run --quiet --unit="kvmfw-$ID" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
-			-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 sh "$T/kvmfw.sh" guard "$ID" >/dev/null 2>"$T/log" ||
-			refuse systemd_unusable "systemd-run: $(tail -n 1 "$T/log")"
+		# The second acts when the first does not move; to one that is stopped or frozen systemd does nothing.
+		for unit in "kvmfw-$ID" "kvmfw-$ID-second"; do
+			systemd-run --quiet --unit="$unit" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
+				-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 sh "$T/kvmfw.sh" guard "$ID" >/dev/null 2>"$R/log" ||
+				refuse systemd_unusable "systemd-run: $(tail -n 1 "$R/log")"
+		done
 	else
 		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
 		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
@@ -133,7 +138,7 @@ start_guard() {
 # Nothing is armed yet, and only a guard acts. Where both were killed, others go on from the files as they would
 # have; systemd sees to that itself.
 replace_guard() {
-	[ -d /run/systemd/system ] || ! flock -n "$T/guard.lock" true || start_guard
+	[ -d /run/systemd/system ] || ! flock -n "$R/guard.lock" true || start_guard
 }
 
 # Reads what the guard says until it is one of the words that end the wait, for $1 seconds at most.
@@ -148,8 +153,9 @@ await() {
 
 # Arms the guard and tells how the change went.
 go() {
-	true >"$T/go" || refuse no_space "cannot write to $T"
-	exec 6<>"$T/ack"
+	[ -d "$R" ] || { outcome; return; }
+	true >"$R/go" || refuse no_space "cannot write to $R"
+	exec 6<>"$R/ack"
 	replace_guard
 	poke go
 	limit apply
@@ -176,14 +182,12 @@ outcome() {
 		fi
 		printf 'state=%s\n' "${line%%:*}"
 		printf 'reason=%s\n' "$why"
-	elif [ -e "$T/state" ]; then
-		first_line "$T/state"
-		printf 'state=%s\n' "$line"
-		printf 'reason=%s\n' "$(tail -n 1 "$T/log")"
-	elif [ -e "$T/decision" ]; then
-		first_line "$T/decision"
+	elif [ -e "$R/state" ]; then
+		{ IFS= read -r line && IFS= read -r why; } <"$R/state"
+		printf 'state=%s\nreason=%s\n' "$line" "$why"
+	elif decision && [ -n "$line" ]; then
 		printf 'state=deciding\ndecision=%s\n' "$line"
-	elif [ -e "$T/applied" ]; then
+	elif [ -e "$R/applied" ]; then
 		seconds_left
 		printf 'state=applied\nleft=%s\n' "$left"
 	elif [ -e "$T/armed" ]; then
@@ -191,7 +195,8 @@ outcome() {
 	else
 		printf 'state=staged\n'
 	fi
-	[ -s "$T/error" ] && sed 's/^/error=/' "$T/error"
+	if [ -s "$R/error" ]; then sed 's/^/error=/' "$R/error"; elif [ -s "$T/error" ]; then sed 's/^/error=/' "$T/error"; fi
+	guard_moves || printf 'guard=%s\n' "$guard"
 	section end
 }
 
@@ -243,23 +248,35 @@ old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_C
 token_is_right() { first_line "$T/token"; [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$line" ]; }
 
 commit() {
-	! old_connection && token_is_right && [ -e "$T/applied" ] && decide commit
+	! old_connection && token_is_right && [ -e "$R/applied" ] && disk_answers && decide commit
 	settle
 }
 
+# A change that has cut off the disk is not confirmed: the deadline brings the disk back.
+disk_answers() {
+	# shellcheck disable=SC2016
+	timeout -s KILL 10 sh -c 'echo yes >"$1" && sync "$1"' sh "$T/answers" && return
+	say "the disk does not take the decision"
+	return 1
+}
+
 # Until the guard is through, or has said that it tries on: that is an answer too.
+# Fails when the guard does not move.
 wait_guard() {
-	local tries=0
-	while [ -d "$T" ] && [ ! -e "$T/state" ] && [ $tries -lt 60 ]; do
-		timeout 1 flock "$T/guard.lock" true && return
+	local tries=0 silent=0 beaten=''
+	while [ -d "$R" ] && [ -d "$T" ] && [ ! -e "$R/done" ] && [ ! -e "$R/state" ] && [ $tries -lt 60 ]; do
+		timeout 1 flock "$R/guard.lock" true && return
 		tries=$((tries + 1))
+		first_line "$R/beat"
+		if [ "$line" = "$beaten" ]; then silent=$((silent + 1)); else silent=0 beaten=$line; fi
+		[ $silent -lt $GRACE ] || return 1
 	done
 }
 
 settle() {
 	poke decision
-	if [ -e "$T/decision" ]; then
-		first_line "$T/decision"
+	decision
+	if [ -n "$line" ]; then
 		won=$line
 		wait_guard
 		if [ ! -d "$T" ]; then
@@ -286,6 +303,8 @@ status() {
 	open_id
 	open=$id
 	printf 'open=%s\n' "$open"
+	R=$RUN/$open
+	[ -z "$open" ] || guard_moves || printf 'guard=%s\n' "$guard"
 	boot_state
 	adopted_rules
 	[ -n "$current$open" ] || unrecorded
@@ -296,7 +315,7 @@ status() {
 	section transactions
 	for T in "$VAR"/txn/*/; do
 		[ -d "$T" ] || continue
-		T=${T%/}
+		T=${T%/} R=$RUN/${T##*/}
 		first_line "$T/done"
 		state=$line
 		if [ -z "$state" ]; then
@@ -484,6 +503,19 @@ undo() {
 	return $rc
 }
 
+# At the console, where the guard does not move: does its work in its place.
+act_beside() {
+	exec 5>/dev/null 8<>"$R/ctl"
+	ctl=$R/ctl
+	take_place || return 0
+	[ -e "$R/armed" ] || { clear_away; close_txn "released: unlocked"; rm -rf "$R"; return 0; }
+	console=yes ended=''
+	finish
+	[ -n "$ended" ] || return 0
+	true >"$R/done"
+	rm -rf "$R"
+}
+
 # Ends a transaction that nobody watches any more; one that is watched is left alone.
 recover_abandoned() {
 	section recovered
@@ -513,6 +545,10 @@ main() {
 	boot-settle) at_boot boot_settle; return ;;
 	esac
 	id=${2-}
+	# First those in memory: the disk may not answer.
+	[ -n "$id" ] || for R in "$RUN"/*/armed; do
+		[ ! -e "$R" ] || { id=${R%/armed} id=${id##*/}; }
+	done
 	[ -n "$id" ] || open_id
 	# One that is not armed yet is known only by the lock that it holds.
 	[ -n "$id" ] || id=$(sed -n 's/.* (\([^ ]*\), since [^ ]*)$/\1/p' $VAR/lock 2>/dev/null)
@@ -524,6 +560,10 @@ main() {
 	fi
 	case $command in
 	stage | go | guard | apply | outcome | commit) $command ;;
+	restore | record | settle)
+		"work_$command"
+		echo "end $$ $?" 1<>"$3"
+		;;
 	probe-confirm) confirm ;;
 	confirm)
 		# At the console the operator is the proof.
@@ -533,7 +573,7 @@ main() {
 		;;
 	abort)
 		abort
-		timeout 10 flock "$T/guard.lock" true
+		[ ! -d "$R" ] || timeout 10 flock "$R/guard.lock" true
 		outcome
 		;;
 	rollback | unlock)
@@ -541,10 +581,11 @@ main() {
 		,-) REASON="asked for by ${SUDO_USER:-root} at the console" ;;
 		,*) REASON="asked for by a controller" ;;
 		esac
-		if [ -e "$T/armed" ]; then decide rollback "$REASON"; else true >"$T/abort"; fi
+		if [ -e "$R/armed" ]; then decide rollback "$REASON"; elif [ -d "$R" ]; then true >"$R/abort"; fi
 		poke decision
-		wait_guard
-		if [ ! -e "$T/done" ]; then
+		if ! wait_guard; then
+			act_beside
+		elif [ ! -e "$T/done" ] && [ ! -e "$R/state" ]; then
 			exec 9>>$VAR/lock 5>/dev/null
 			flock -n 9 && if [ -e "$T/armed" ]; then recover; else clear_away; close_txn "released: unlocked"; fi
 		fi

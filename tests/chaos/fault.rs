@@ -178,7 +178,7 @@ impl Fault {
                 let command = if rolls_back { "confirm" } else { "rollback" };
                 host.console(command, &id);
                 // Past its decision it waits for the guard; who takes over finds whatever there is.
-                let waits = || !host.processes(&format!("flock {}", host_path(t, "guard.lock"))).is_empty();
+                let waits = || !host.processes(&format!("flock /run/kvmfw/{id}/guard.lock")).is_empty();
                 assert!(wait(Duration::from_secs(20), waits), "the console's {command} did not come to wait");
                 kill_guard(host, &id);
             }
@@ -260,11 +260,6 @@ fn kill_guard(host: &Host, id: &str) {
 
 fn fs_word(t: &Path, file: &str) -> String {
     std::fs::read_to_string(t.join(file)).unwrap_or_default().trim().to_owned()
-}
-
-/// A file of a transaction's folder as the host's processes name it.
-fn host_path(t: &Path, file: &str) -> String {
-    format!("/var/lib/kvmfw/txn/{}/{file}", t.file_name().unwrap().to_string_lossy())
 }
 
 /// Waits for something to become so.

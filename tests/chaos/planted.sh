@@ -22,7 +22,7 @@ space() { export CHAOS_FAULT=$1 CHAOS_STEP=$2 CHAOS_SICK=$3; } # FAULTS STEPS IL
 # The restore begins while the apply may run on.
 no_fence() {
     space 'apply hangs' 'claimed,rules v4,rules v6,closing keys' well
-    plant src/remote/guard.sh 1 $'\t\tuntil fence; do say "the apply does not die"; done' $'\t\t:'
+    plant src/remote/guard.sh 1 $'\tfence' $'\tstuck='
 }
 # The connection that applied confirms, and neither side minds.
 old_connection() {
@@ -39,8 +39,8 @@ old_connection() {
 # A later decision takes the place of the one that was made.
 move_for_link() {
     space 'decided otherwise at the console' 'applied,decided' 'well,check fails'
-    plant src/remote/guard.sh 1 $'\tln "$T/$1" "$T/decision" 2>/dev/null' $'\tmv "$T/$1" "$T/decision" 2>/dev/null'
-    plant src/remote/guard.sh 1 $'\t[ -e "$T/decision" ] && return' $'\t:'
+    plant src/remote/guard.sh 1 $'\tln "$R/$1" "$R/decision" 2>/dev/null' $'\tmv "$R/$1" "$R/decision" 2>/dev/null'
+    plant src/remote/guard.sh 1 $'\t[ -e "$R/decision" ] && return' $'\t:'
 }
 # Nothing is written to disk on purpose. The disks of the lab lose such things in a power cut.
 no_sync() {

@@ -122,7 +122,7 @@ fn t40_an_etc_that_is_read_only_for_a_while() {
     let project = Project::new(&lab, &[HOST], &format!("{}{checks}", opened(80)));
     let kvmfw = transaction::start(&lab, &project, &[]);
     let is_so = |script: &str| lab.host(HOST, &["sh", "-c", script]).success().then_some(());
-    wait("it cannot clear away", LONG, || is_so("grep -q 'cannot remove' /var/lib/kvmfw/txn/*/log"));
+    wait("it cannot clear away", LONG, || is_so("grep -q 'cannot remove' /run/kvmfw/*/log"));
     on_host(&lab, "umount /etc");
     let run = transaction::end(kvmfw);
     assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);

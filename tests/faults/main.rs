@@ -5,6 +5,7 @@ mod checks;
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod hangs;
 mod keys;
 mod leftovers;
 mod lock;

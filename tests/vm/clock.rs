@@ -20,7 +20,7 @@ fn a_clock_jump_neither_fires_nor_delays_the_guard() {
             machine.sh(&format!("date -s '{jump}'"));
             // Whoever looks at the clock does so now.
             let id = &window.id;
-            machine.sh(&format!("echo look 1<>/var/lib/kvmfw/txn/{id}/ctl && systemctl daemon-reload"));
+            machine.sh(&format!("echo look 1<>/run/kvmfw/{id}/ctl && systemctl daemon-reload"));
             assert_eq!(window.file("deadline"), deadline, "{jump}");
             assert_eq!(window.guard(), guard, "{jump}");
             machine.sh(&format!("test ! -e /var/lib/kvmfw/txn/{id}/decision"));

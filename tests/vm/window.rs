@@ -37,7 +37,8 @@ impl<'a> Window<'a> {
 
     /// A file of the transaction.
     pub fn file(&self, name: &str) -> String {
-        self.machine.sh(&format!("cat /var/lib/kvmfw/txn/{}/{name}", self.id))
+        let folder = if name == "deadline" { "/run/kvmfw" } else { "/var/lib/kvmfw/txn" };
+        self.machine.sh(&format!("cat {folder}/{}/{name}", self.id))
     }
 
     /// The guard's process, as systemd knows it.

@@ -1,0 +1,200 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# The transaction in memory (/run/kvmfw/RUN, a tmpfs), and who acts on it.
+#
+# From the moment a change is armed until the host is as before, nothing here reads or writes a disk: the change may
+# have cut off the disk. A rollback takes all that it needs from here, and is written to disk afterwards.
+#
+#   kvmfw.sh pre/ new/ limits    what the rollback needs; compared with the disk before anything is armed
+#   go abort armed result        what the guard looks at; decision is made here by link(2), and only here
+#   applied claim decision
+#   deadline beat                hundredths of a second since boot: when to act, and when the guard last did something
+#   act.1, act.2, …              who acts: process and start time; the highest number counts
+#   step hung worker             what a rollback is doing, what of it did not return, and its process group
+
+# A guard that has not moved for so many seconds when it should have is replaced.
+GRACE=5
+
+# Whether /run is in memory.
+run_is_memory() {
+	local mount type found=''
+	while read -r _ mount type _; do
+		if [ "$mount" = /run ]; then found=$type; fi
+	done </proc/mounts
+	case $found in tmpfs | ramfs) ;; *) return 1 ;; esac
+}
+
+make_memory() {
+	local mark
+	mkdir -p "$R" && mkfifo "$R/ctl" "$R/ack" || return 1
+	for mark in apply fence commit rollback; do echo $mark >"$R/$mark" || return 1; done
+}
+
+# Takes along what a rollback needs, and compares it with what is on disk.
+fill_memory() {
+	local on_disk in_memory
+	cp -R "$T/kvmfw.sh" "$T/limits" "$T/pre" "$T/new" "$R/" || return 1
+	set -- kvmfw.sh limits
+	for file in "$T"/pre/* "$T"/new/*; do
+		[ ! -f "$file" ] || set -- "$@" "${file#"$T/"}"
+	done
+	on_disk=$(cd "$T" && cksum "$@") && in_memory=$(cd "$R" && cksum "$@") && [ "$on_disk" = "$in_memory" ] &&
+		true >"$R/filled"
+}
+
+# For a transaction whose memory is gone, though the host was not booted.
+restore_memory() {
+	local mark
+	[ ! -e "$R/filled" ] || return 0
+	rm -rf "$R"
+	make_memory && fill_memory && cp "$0" "$R/kvmfw.sh" || return 1
+	for mark in armed decision reason claim apply.pid made placed quieted; do
+		[ ! -e "$T/$mark" ] || cp "$T/$mark" "$R/" || return 1
+	done
+}
+
+# Overwritten in place: a full tmpfs has no room for a new page.
+beat() {
+	uptime_cs
+	printf '%15s\n' "$now" 1<>"$R/beat"
+} 2>/dev/null
+
+# Sets start to the start time of process $1, and stat to its state; fails when there is none.
+started() {
+	stat='' start=''
+	read -r line <"/proc/$1/stat" || return 1
+	line=${line##*) }
+	# shellcheck disable=SC2086 # words
+	set -- $line
+	stat=$1 start=${20}
+} 2>/dev/null
+
+# Sets actor to the number of who acts, 0 for nobody, and actor_pid.
+find_actor() {
+	actor=0
+	while [ -e "$R/act.$((actor + 1))" ]; do actor=$((actor + 1)); done
+	first_line "$R/act.$actor"
+	actor_pid=${line%% *} actor_start=${line#* }
+}
+
+actor_lives() {
+	find_actor
+	[ "$actor" -gt 0 ] && started "${actor_pid:-0}" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ]
+}
+
+# Whether whoever acts should have moved by now, and has not.
+overdue() {
+	local due beaten
+	[ ! -e "$R/done" ] && [ -e "$R/deadline" ] || return 1
+	first_line "$R/deadline"
+	due=${line:-0}
+	first_line "$R/beat"
+	beaten=${line:-0}
+	uptime_cs
+	[ "$now" -gt $((due + GRACE * 100)) ] && [ "$now" -gt $((beaten + GRACE * 100)) ]
+}
+
+# Takes the place of whoever acts. It is killed first, and so is what works for it. A process that hangs in the kernel
+# stays, but runs nothing any more once it has been killed. Fails when somebody else was faster.
+take_place() {
+	local number pid tries=0
+	if actor_lives; then
+		pid=$actor_pid
+		say "process $pid has not moved for ${GRACE}s or more, and is replaced"
+		kill -KILL "$pid" 2>/dev/null
+		while started "$pid" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ] && [ $tries -lt 50 ]; do
+			tries=$((tries + 1))
+			sleep 0.02
+		done
+	fi
+	number=$actor
+	first_line "$R/worker"
+	[ -z "$line" ] || kill -KILL "-$line" 2>/dev/null
+	started $$
+	echo "$$ $start" >"$R/self.$$"
+	ln "$R/self.$$" "$R/act.$((number + 1))" 2>/dev/null && return
+	# No room for a link is no reason to leave a host cut off.
+	[ ! -e "$R/act.$((number + 1))" ]
+}
+
+# Sleeps until there is nobody who acts, or nobody who moves. Fails when the transaction is over.
+await_turn() {
+	while :; do
+		if timeout 5 flock 7; then
+			[ -d "$R" ] && [ ! -e "$R/done" ] || return 1
+			# One who acts beside a guard that cannot be killed has no lock.
+			if actor_lives && ! overdue; then sleep 1; continue; fi
+		else
+			overdue || continue
+		fi
+		! take_place || return 0
+	done
+}
+
+# Has part $1 of the work done by a process group of its own, which is killed when it is at one step for $2 seconds:
+# this shell never waits for a disk or a program. Sets hung to yes where it was killed. After five seconds calls $3.
+work() {
+	local limit=$2 late=${3-} word ticker since step='' ticks=0 rc=1 script=$R/kvmfw.sh
+	hung=
+	if [ -n "${booting-}" ]; then
+		("work_$1")
+		return
+	fi
+	rm -f "$R/step"
+	setsid sh "$script" "$1" "$ID" "$ctl" 5>&- 6>&- 7>&- 9>&- >>"$R/log" 2>&1 &
+	worker=$!
+	echo "$worker" >"$R/worker"
+	setsid sh -c 'while sleep 1; do echo tick >&8; done' sh 5>&- 6>&- 7>&- 9>&- >/dev/null 2>&1 &
+	ticker=$!
+	uptime_cs
+	since=$now
+	while IFS= read -r word <&8; do
+		beat
+		case $word in
+		"end $worker "*)
+			rc=${word##* }
+			break
+			;;
+		tick) ;;
+		*) continue ;;
+		esac
+		first_line "$R/step"
+		[ "$line" = "$step" ] || { step=$line since=$now; }
+		[ $((ticks += 1)) -ne 5 ] || [ -z "$late" ] || "$late"
+		if [ "$now" -gt $((since + limit * 100)) ]; then
+			kill -KILL "-$worker" 2>/dev/null
+			hung=yes
+			say "$1: ${step:-it} has not returned for ${limit}s, and is killed"
+			[ -z "$step" ] || echo "$step" >>"$R/hung"
+			break
+		fi
+		# It may have been killed before it could say that it ended.
+		lives "$worker" || break
+	done
+	kill -KILL "-$ticker" "$ticker" 2>/dev/null
+	wait "$ticker" 2>/dev/null
+	echo "" >"$R/worker"
+	[ -n "$hung" ] || wait "$worker"
+	return "$rc"
+}
+
+# After a worker that hung: another one only when that one is gone.
+outlive() {
+	while [ -n "$hung" ] && lives "$worker"; do
+		beat
+		sleep 2
+	done
+}
+
+# Whether the guard of an open transaction is there and moves as it should. Sets guard to what is wrong with it.
+guard_moves() {
+	guard=
+	[ -e "$R/filled" ] && [ ! -e "$R/done" ] || return 0
+	if ! actor_lives; then
+		guard='gone; kvmfw.sh rollback puts the host back'
+	elif [ "$stat" = T ] || [ "$stat" = t ]; then
+		guard="stopped (process $actor_pid); kvmfw.sh rollback acts in its place"
+	elif overdue; then
+		guard="does not move (process $actor_pid); kvmfw.sh rollback acts in its place"
+	fi
+	[ -z "$guard" ]
+}
