@@ -30,7 +30,7 @@ boot_early() {
 	never_armed
 	[ -e $ETC/current ] && link_files
 	# netplan wrote its files for the daemons before this ran.
-	[ "$(readlink $ETC/current)" = "$current" ] || ! have netplan || netplan generate
+	[ "$(readlink $ETC/current)" = "$current" ] || ! have netplan || timeout 30 netplan generate
 	:
 }
 

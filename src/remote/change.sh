@@ -410,7 +410,7 @@ roll_back() {
 }
 
 restore_part() {
-	echo "$1" >"$R/step"
+	{ echo "$1" >"$R/step"; } 2>/dev/null
 	"restore_$1"
 }
 

@@ -186,7 +186,7 @@ prove_netplan() {
 		[ ! -e "$file" ] || cp "$file" "$scratch/etc/netplan/"
 	done
 	for file in "$T"/new/net/etc%netplan%*; do cp "$file" "$scratch/etc/netplan/${file##*%}"; done
-	error=$(netplan generate --root-dir "$scratch" 2>&1) || {
+	error=$(timeout 30 netplan generate --root-dir "$scratch" 2>&1) || {
 		rm -rf "$scratch"
 		refuse no_boot "netplan does not take the bridge: $(echo "$error" | grep . | tail -n 1)"
 	}

@@ -124,12 +124,22 @@ clear_away() {
 }
 
 guard() {
+	# Started again by systemd after the end.
+	[ -d "$R" ] || exit 0
 	exec </dev/null >>"$R/log" 2>&1
 	trap '' HUP PIPE INT TERM
 	cd /
-	# The lock of the host is opened while the disk is there.
-	exec 5<>"$R/ack" 8<>"$R/ctl" 7>>"$R/guard.lock" 4>>$VAR/lock
+	exec 5<>"$R/ack" 8<>"$R/ctl" 7>>"$R/guard.lock"
 	ctl=$R/ctl
+	# The lock of the host is opened while the disk is there. Who comes later opens it only to read, which does not wait
+	# for a disk that hangs; after an undo to the original there is none.
+	if [ ! -e "$R/armed" ]; then
+		exec 4>>$VAR/lock
+	elif [ -e $VAR/lock ]; then
+		exec 4<$VAR/lock
+	else
+		exec 4<"$R/log"
+	fi
 	await_turn || exit 0
 	exec 9>&4 4>&-
 	beat
@@ -157,7 +167,7 @@ guard() {
 	while watch; do read -r _ <&8; beat; done
 	stop_timer
 	true >"$R/done"
-	rm -rf "$R"
+	remove_memory
 	echo "done $ended" >&5
 	exit 0
 }
@@ -166,7 +176,7 @@ busy() {
 	true >"$R/done"
 	echo "busy $1" >&5
 	echo "released: the lock was held" >"$T/done"
-	rm -rf "$R"
+	remove_memory
 	exit 0
 }
 
@@ -280,8 +290,20 @@ fence() {
 	stuck=$line
 }
 
-# Whether a process group has members that are more than a record waiting to be read.
-lives() { cat /proc/[0-9]*/stat 2>/dev/null | awk -v group="$1" '$5 == group && $3 != "Z" { found = 1 } END { exit !found }'; }
+# Whether a process group has members that are more than a record waiting to be read. Takes no program: one that does
+# not start would mean that there are none.
+lives() {
+	local file line
+	kill -0 "-$1" || return 1
+	for file in /proc/[0-9]*/stat; do
+		read -r line <"$file" || continue
+		line=${line##*) }
+		case $line in [ZX]*) continue ;; esac
+		# Its state and its parent come before the group.
+		case ${line#? * } in "$1 "*) return 0 ;; esac
+	done
+	return 1
+} 2>/dev/null
 
 finish() {
 	stop_timer
@@ -297,7 +319,7 @@ finish_commit() {
 		[ -z "${booting-}" ] || { echo "$ID is decided, but could not be made to last" >>$VAR/boot.failed; return; }
 		if [ "$rc" -eq 5 ]; then
 			printf '%s\n' "that it was confirmed could not be recorded" >"$R/reason"
-			echo rollback >"$R/decided" && mv -f "$R/decided" "$R/decision" || undecidable=yes
+			ln "$R/rollback" "$R/decided" && mv -f "$R/decided" "$R/decision" || undecidable=yes
 			finish_rollback
 			return
 		fi
@@ -375,7 +397,7 @@ work_record() {
 		clear_away
 		close_txn "rolled_back: $(rollback_reason)"
 	else
-		put_away
+		wind_up rolled_back
 	fi
 	:
 }
@@ -385,7 +407,7 @@ work_settle() {
 	local first=''
 	# Gone with everything else after an undo to the original.
 	[ -d "$T" ] || return 0
-	[ ! -e "$T/done" ] || { put_away; return 0; }
+	[ ! -e "$T/done" ] || { wind_up committed; return 0; }
 	if [ ! -e "$T/decision" ]; then
 		# A link that hung in an earlier attempt may still come about.
 		[ -e "$R/linking" ] || first=yes
@@ -405,6 +427,11 @@ close_txn() {
 	for kept in log error; do [ ! -s "$R/$kept" ] || cat "$R/$kept" >"$T/$kept"; done
 	# Whole or not at all; where not even this can be written, an empty one with the decision beside it.
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
+	wind_up "$1"
+}
+
+# What follows after that is on record; all of it can be done again.
+wind_up() {
 	put_away
 	true >$VAR/lock
 	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then vanish; fi
@@ -457,7 +484,7 @@ recover() {
 	local mine=$ID id booted
 	open_id
 	txn "$id" || { rm -f $VAR/open; txn "$mine"; return; }
-	[ ! -e "$T/done" ] || { put_away; rm -rf "$R"; txn "$mine"; return; }
+	[ ! -e "$T/done" ] || { put_away; remove_memory; txn "$mine"; return; }
 	say "recovering $ID, left open"
 	first_line "$T/boot_id"
 	booted=$line
@@ -482,7 +509,7 @@ recover() {
 			close_txn "rolled_back: the host was booted before a decision"
 		fi
 	fi
-	rm -rf "$R"
+	remove_memory
 	undecidable=
 	txn "$mine"
 }

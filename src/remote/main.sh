@@ -125,13 +125,13 @@ start_guard() {
 		have systemd-run || refuse systemd_unusable "systemd runs this host, but there is no systemd-run"
 		# The second acts when the first does not move; to one that is stopped or frozen systemd does nothing.
 		for unit in "kvmfw-$ID" "kvmfw-$ID-second"; do
-			systemd-run --quiet --unit="$unit" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
-				-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 sh "$T/kvmfw.sh" guard "$ID" >/dev/null 2>"$R/log" ||
+			timeout 15 systemd-run --quiet --unit="$unit" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
+				-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 sh "$R/kvmfw.sh" guard "$ID" >/dev/null 2>"$R/log" ||
 				refuse systemd_unusable "systemd-run: $(tail -n 1 "$R/log")"
 		done
 	else
-		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
-		setsid sh "$T/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
+		setsid sh "$R/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
+		setsid sh "$R/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
 	fi
 }
 
@@ -254,18 +254,18 @@ commit() {
 
 # A change that has cut off the disk is not confirmed: the deadline brings the disk back.
 disk_answers() {
-	# shellcheck disable=SC2016
-	timeout -s KILL 10 sh -c 'echo yes >"$1" && sync "$1"' sh "$T/answers" && return
+	timeout -s KILL 10 dd if="$R/limits" of="$T/answers" conv=fsync 2>/dev/null && return
 	say "the disk does not take the decision"
 	return 1
 }
 
 # Until the guard is through, or has said that it tries on: that is an answer too.
-# Fails when the guard does not move.
+# Fails when the guard is gone or does not move.
 wait_guard() {
 	local tries=0 silent=0 beaten=''
-	while [ -d "$R" ] && [ -d "$T" ] && [ ! -e "$R/done" ] && [ ! -e "$R/state" ] && [ $tries -lt 60 ]; do
-		timeout 1 flock "$R/guard.lock" true && return
+	while [ -d "$R" ] && [ ! -e "$R/done" ] && [ ! -e "$R/state" ] && [ $tries -lt 60 ]; do
+		# Who acts at a console has no lock.
+		if timeout 1 flock "$R/guard.lock" true; then actor_lives || return 1; fi
 		tries=$((tries + 1))
 		first_line "$R/beat"
 		if [ "$line" = "$beaten" ]; then silent=$((silent + 1)); else silent=0 beaten=$line; fi
@@ -278,7 +278,7 @@ settle() {
 	decision
 	if [ -n "$line" ]; then
 		won=$line
-		wait_guard
+		case $NONCE in -) await_end ;; *) wait_guard ;; esac
 		if [ ! -d "$T" ]; then
 			# The last trace went with the transaction: back to the original.
 			section outcome
@@ -503,17 +503,27 @@ undo() {
 	return $rc
 }
 
-# At the console, where the guard does not move: does its work in its place.
+# At the console: waits for the guard, and does its work in its place where it is gone or does not move.
+await_end() {
+	while [ -d "$R" ] && [ ! -e "$R/done" ] && [ ! -e "$R/state" ]; do
+		if wait_guard || act_beside; then return; fi
+	done
+}
+
+# Fails when somebody else was faster.
 act_beside() {
+	[ -p "$R/ctl" ] || return 0
 	exec 5>/dev/null 8<>"$R/ctl"
 	ctl=$R/ctl
-	take_place || return 0
-	[ -e "$R/armed" ] || { clear_away; close_txn "released: unlocked"; rm -rf "$R"; return 0; }
+	# A guard that hangs keeps the lock of the host; opened to read, because the disk may hang too.
+	if [ -e $VAR/lock ]; then exec 9<$VAR/lock && flock -n 9; fi
+	take_place || return 1
+	[ -e "$R/armed" ] || { clear_away; close_txn "released: unlocked"; remove_memory; return 0; }
 	console=yes ended=''
 	finish
 	[ -n "$ended" ] || return 0
 	true >"$R/done"
-	rm -rf "$R"
+	remove_memory
 }
 
 # Ends a transaction that nobody watches any more; one that is watched is left alone.
@@ -583,9 +593,8 @@ main() {
 		esac
 		if [ -e "$R/armed" ]; then decide rollback "$REASON"; elif [ -d "$R" ]; then true >"$R/abort"; fi
 		poke decision
-		if ! wait_guard; then
-			act_beside
-		elif [ ! -e "$T/done" ] && [ ! -e "$R/state" ]; then
+		await_end
+		if [ ! -d "$R" ] && [ -d "$T" ] && [ ! -e "$T/done" ]; then
 			exec 9>>$VAR/lock 5>/dev/null
 			flock -n 9 && if [ -e "$T/armed" ]; then recover; else clear_away; close_txn "released: unlocked"; fi
 		fi

@@ -25,20 +25,26 @@ run_is_memory() {
 
 make_memory() {
 	local mark
-	mkdir -p "$R" && mkfifo "$R/ctl" "$R/ack" || return 1
+	mkdir -p "$R" && mkfifo "$R/ctl" "$R/ack" && cp "$T/kvmfw.sh" "$R/" || return 1
 	for mark in apply fence commit rollback; do echo $mark >"$R/$mark" || return 1; done
 }
 
 # Takes along what a rollback needs, and compares it with what is on disk.
 fill_memory() {
-	local on_disk in_memory
-	cp -R "$T/kvmfw.sh" "$T/limits" "$T/pre" "$T/new" "$R/" || return 1
-	set -- kvmfw.sh limits
-	for file in "$T"/pre/* "$T"/new/*; do
-		[ ! -f "$file" ] || set -- "$@" "${file#"$T/"}"
+	local file sums line on_disk='' in_memory='' IFS="$NL"
+	cp -R "$T/limits" "$T/pre" "$T/new" "$R/" || return 1
+	set --
+	for file in "$T/kvmfw.sh" "$T/limits" "$T"/pre/* "$T"/new/* "$T"/new/*/*; do
+		[ ! -f "$file" ] || set -- "$@" "$file" "$R/${file#"$T/"}"
 	done
-	on_disk=$(cd "$T" && cksum "$@") && in_memory=$(cd "$R" && cksum "$@") && [ "$on_disk" = "$in_memory" ] &&
-		true >"$R/filled"
+	sums=$(cksum "$@") || return 1
+	for line in $sums; do
+		case $line in
+		*" $T/"*) on_disk=$on_disk${line%" $T/"*}${line##*" $T/"}$NL ;;
+		*" $R/"*) in_memory=$in_memory${line%" $R/"*}${line##*" $R/"}$NL ;;
+		esac
+	done
+	[ -n "$on_disk" ] && [ "$on_disk" = "$in_memory" ] && true >"$R/filled"
 }
 
 # For a transaction whose memory is gone, though the host was not booted.
@@ -47,10 +53,19 @@ restore_memory() {
 	[ ! -e "$R/filled" ] || return 0
 	rm -rf "$R"
 	make_memory && fill_memory && cp "$0" "$R/kvmfw.sh" || return 1
-	for mark in armed decision reason claim apply.pid made placed quieted; do
+	for mark in armed reason claim apply.pid made placed quieted; do
 		[ ! -e "$T/$mark" ] || cp "$T/$mark" "$R/" || return 1
 	done
+	# A link, which tells the decision without being read.
+	if [ "$T/decision" -ef "$T/commit" ]; then
+		ln "$R/commit" "$R/decision"
+	elif [ -e "$T/decision" ]; then
+		ln "$R/rollback" "$R/decision"
+	fi
 }
+
+# The mark first: without it what is left of the memory does not count, but what the disk has.
+remove_memory() { rm -rf "$R/armed" "$R"; }
 
 # Overwritten in place: a full tmpfs has no room for a new page.
 beat() {
@@ -131,10 +146,14 @@ await_turn() {
 }
 
 # Has part $1 of the work done by a process group of its own, which is killed when it is at one step for $2 seconds:
-# this shell never waits for a disk or a program. Sets hung to yes where it was killed. After five seconds calls $3.
+# this shell never waits for a disk or a program. Sets hung to yes where it was killed; the
+# next time it is granted twice as long, because it may only be slow. After five seconds calls $3.
 work() {
-	local limit=$2 late=${3-} word ticker since step='' ticks=0 rc=1 script=$R/kvmfw.sh
+	local limit=$2 late=${3-} word ticker since step='' ticks=0 rc=1 script=$R/kvmfw.sh times
 	hung=
+	first_line "$R/hung.$1"
+	times=${line:-0}
+	while [ "$times" -gt 0 ] && [ "$limit" -lt 300 ]; do times=$((times - 1)) limit=$((limit * 2)); done
 	if [ -n "${booting-}" ]; then
 		("work_$1")
 		return
@@ -143,7 +162,8 @@ work() {
 	setsid sh "$script" "$1" "$ID" "$ctl" 5>&- 6>&- 7>&- 9>&- >>"$R/log" 2>&1 &
 	worker=$!
 	echo "$worker" >"$R/worker"
-	setsid sh -c 'while sleep 1; do echo tick >&8; done' sh 5>&- 6>&- 7>&- 9>&- >/dev/null 2>&1 &
+	# shellcheck disable=SC2016
+	setsid sh -c 'while sleep 1 && kill -0 "$1"; do echo tick >&8; done' sh $$ 5>&- 6>&- 7>&- 9>&- >/dev/null 2>&1 &
 	ticker=$!
 	uptime_cs
 	since=$now
@@ -165,6 +185,8 @@ work() {
 			hung=yes
 			say "$1: ${step:-it} has not returned for ${limit}s, and is killed"
 			[ -z "$step" ] || echo "$step" >>"$R/hung"
+			first_line "$R/hung.$1"
+			echo $((${line:-0} + 1)) >"$R/hung.$1"
 			break
 		fi
 		# It may have been killed before it could say that it ended.

@@ -4,7 +4,7 @@
 # starts is clean already.
 
 case ${1-},${CLEAN-} in
-guard,* | apply,* | boot-*,* | *,$$) ;;
+guard,* | apply,* | restore,* | record,* | settle,* | boot-*,* | *,$$) ;;
 *) exec /usr/bin/env -i CLEAN=$$ SSH_CONNECTION="${SSH_CONNECTION-}" SUDO_USER="${SUDO_USER-}" REASON="${REASON-}" /bin/sh "$0" "$@" ;;
 esac
 case ${OVER-} in

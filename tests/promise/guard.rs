@@ -11,7 +11,7 @@ use std::time::Duration;
 fn guards(lab: &Lab, id: &str) -> (Vec<u32>, Vec<u32>) {
     let script = format!(
         "cd /proc; for p in [0-9]*; do \
-           [ \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" = 'sh /var/lib/kvmfw/txn/{id}/kvmfw.sh guard {id} ' ] || continue; \
+           [ \"$(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\" = 'sh /run/kvmfw/{id}/kvmfw.sh guard {id} ' ] || continue; \
            if [ \"$(readlink $p/fd/9)\" = /var/lib/kvmfw/lock ]; then echo holds $p; else echo waits $p; fi; done"
     );
     let text = lab.host(HOST, &["sh", "-c", &script]).ok();
