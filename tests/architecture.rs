@@ -400,3 +400,132 @@ fn reads_past_the_end(code: &str) -> bool {
     cat.iter().any(|start| code.contains(start))
         || words.iter().any(|start| code.contains(start)) && !message.iter().any(|word| code.contains(word))
 }
+
+/// Programs that wait for others: daemons, locks, the network, devices.
+const WAITS: [&str; 14] = [
+    "systemctl",
+    "systemd-run",
+    "networkctl",
+    "nmcli",
+    "logger",
+    "wall",
+    "netplan",
+    "udevadm",
+    "modprobe",
+    "flock",
+    "ping",
+    "nc",
+    "dd",
+    "journalctl",
+];
+
+/// Calls without a limit of their own, and why nobody who has to put a host back waits for them.
+const UNLIMITED: [(&str, &str); 1] = [
+    // The guard kills the apply at its deadline.
+    (
+        "change.sh",
+        "modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || failed \"cannot load br_netfilter\"",
+    ),
+];
+
+/// The scripts of hosts by their names, without lines that are comments.
+fn host_scripts() -> Vec<(String, String)> {
+    let files = fs::read_dir("src/remote").unwrap().flatten().map(|e| e.path());
+    files
+        .filter(|path| path.extension().is_some_and(|e| e == "sh"))
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let code: Vec<&str> = text.lines().filter(|l| !l.trim_start().starts_with('#')).collect();
+            (path.file_name().unwrap().to_string_lossy().into_owned(), code.join("\n"))
+        })
+        .collect()
+}
+
+/// Whether word `at` of a line of a script starts a program that may wait for ever.
+fn waits_for_ever(words: &[&str], at: usize) -> bool {
+    let word = words[at].trim_start_matches("$(").trim_start_matches("\"$(");
+    if !WAITS.contains(&word) {
+        return false;
+    }
+    let before = &words[at.saturating_sub(4)..at];
+    let limited =
+        before.iter().any(|w| w.trim_start_matches("\"$(").trim_start_matches("$(").ends_with("timeout"));
+    let named = before.last().is_some_and(|w| *w == "have" || *w == "-v");
+    let at_once = word == "flock" && words.get(at + 1).is_some_and(|next| next.starts_with("-n"));
+    !limited && !named && !at_once
+}
+
+/// A rollback must not wait for what the change may have cut off.
+#[test]
+fn whatever_may_hang_on_a_host_has_a_limit() {
+    let mut unused: BTreeSet<_> = UNLIMITED.into_iter().collect();
+    let mut checked = 0;
+    for (name, code) in host_scripts() {
+        for line in code.lines().map(str::trim).filter(|l| !l.starts_with("for tool in ")) {
+            let words: Vec<&str> = line.split([' ', '\t', '(', ';']).filter(|w| !w.is_empty()).collect();
+            checked += words.iter().filter(|w| WAITS.contains(w)).count();
+            if !(0..words.len()).any(|at| waits_for_ever(&words, at)) || unused.remove(&(&*name, line)) {
+                continue;
+            }
+            panic!("{name}: `{line}`: without `timeout` a host may wait for ever");
+        }
+    }
+    assert!(unused.is_empty(), "no longer there: {unused:?}");
+    assert!(checked > 30, "found only {checked} calls");
+}
+
+/// What a guard does itself between the arming and the end of the rollback.
+const ON_THE_WAY_BACK: [&str; 26] = [
+    "last_line",
+    "poke",
+    "set_deadline",
+    "stop_timer",
+    "start_timer",
+    "seconds_left",
+    "limit",
+    "decide",
+    "watch",
+    "fence",
+    "lives",
+    "finish",
+    "finish_rollback",
+    "rollback_reason",
+    "set_state",
+    "not_on_record",
+    "work_restore",
+    "beat",
+    "started",
+    "find_actor",
+    "actor_lives",
+    "overdue",
+    "take_place",
+    "await_turn",
+    "work",
+    "outlive",
+];
+
+/// None of it reads or writes the disk, which the change may have cut off.
+#[test]
+fn the_way_back_needs_no_disk() {
+    let scripts = host_scripts();
+    let all: String = scripts
+        .iter()
+        .filter(|(name, _)| name == "guard.sh" || name == "memory.sh")
+        .map(|(_, code)| code.as_str())
+        .collect::<Vec<_>>()
+        .join("\n");
+    for name in ON_THE_WAY_BACK {
+        let start = format!("{name}() {{");
+        let at = all.lines().position(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("no {name}"));
+        let one_line = all.lines().nth(at).unwrap().ends_with('}');
+        let length =
+            if one_line { 1 } else { all.lines().skip(at).position(|l| l.starts_with('}')).unwrap() };
+        for line in all.lines().skip(at).take(length) {
+            let disk = ["$T", "$VAR", "$ETC", "to_disk"].iter().any(|word| line.contains(word));
+            // Before memory is filled, at boot, as text for people, or behind `detach`, where nobody waits.
+            let excused = ["filled", "booting", "shout"].iter().any(|word| line.contains(word))
+                || line.trim() == "true >\"$T/applied\"";
+            assert!(!disk || excused, "{name}: `{}` needs the disk", line.trim());
+        }
+    }
+}

@@ -23,7 +23,8 @@ boot_early() {
 	current=$(readlink $ETC/current)
 	if [ -L $VAR/open ]; then
 		exec 9>>$VAR/lock 5>/dev/null
-		flock 9
+		# Without it too: whoever hangs is replaced, whoever moves is left alone.
+		timeout 60 flock 9
 		ID=none T=$VAR/txn/none
 		recover
 	fi

@@ -403,7 +403,7 @@ roll_back() {
 	local part bad=0 last=''
 	# What did not return in an earlier attempt keeps nobody from the rest.
 	for part in bridges sets rules sets_gone keys links; do
-		if grep -qsx "$part" "$R/hung"; then last="$last $part"; else restore_part "$part" || bad=1; fi
+		if [ -e "$R/hung" ] && grep -qsx "$part" "$R/hung"; then last="$last $part"; else restore_part "$part" || bad=1; fi
 	done
 	for part in $last; do restore_part "$part" || bad=1; done
 	return $bad

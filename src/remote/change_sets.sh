@@ -182,7 +182,7 @@ apply_sets() {
 	step sets
 	sets_of_change || failed "the sets of this change cannot be read"
 	[ -n "$wanted$once" ] || return 0
-	load_sets "$wanted$NL$once" "$T/made.sets" || failed "ipset: $said"
+	load_sets "$wanted$NL$once" "$R/made.sets" || failed "ipset: $said"
 }
 
 # Once no rule of ours asks them any more.

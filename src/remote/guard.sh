@@ -81,6 +81,8 @@ limit() {
 # hangs; who carries it out writes it to disk. A power cut between the two finds no decision, and the old state boots.
 decide() {
 	[ -e "$R/decision" ] && return
+	# The room that was kept for what is written from now on.
+	{ true >"$R/reserve"; } 2>/dev/null
 	[ "$1" = rollback ] && printf '%s\n' "$2" >"$R/reason"
 	ln "$R/$1" "$R/decision" 2>/dev/null
 	if [ ! -e "$R/decision" ] && [ "$1" = rollback ]; then
@@ -146,7 +148,7 @@ guard() {
 	if [ -e "$R/deadline" ]; then
 		# The one before us had this lock. A process that it leaves behind may give it back a moment later than
 		# the lock of the guards, and who else gets it ends this transaction first. One that cannot be killed keeps it.
-		timeout 10 flock 9
+		if [ -n "$undead" ]; then flock -n 9; else timeout 10 flock 9; fi
 		[ -d "$R" ] && [ ! -e "$R/done" ] || exit 0
 		seconds_left
 		[ "$left" -le 0 ] || start_timer "$left"
@@ -180,10 +182,14 @@ busy() {
 	exit 0
 }
 
-# Whether the lock was only held for a repair of the rules after the boot (settle.sh), and is ours now.
+# Whether the lock was only held for a repair of the rules after the boot (settle.sh), or by a transaction that is over,
+# and is ours now.
 settled() {
+	local id
 	first_line $VAR/lock
-	[ "$line" = "$SETTLES" ] && timeout 10 flock 9
+	id=${line##*(}
+	[ "$line" = "$SETTLES" ] || [ -z "$line" ] || [ -e "$VAR/txn/${id%%,*}/done" ] || return 1
+	timeout 10 flock 9
 }
 
 # Looks at the files and does what they call for. Fails when the transaction is over.
@@ -211,7 +217,8 @@ watch() {
 		first_line "$R/result"
 		# Its word may not be there yet.
 		if [ -n "$line" ] && [ "$line" != ok ]; then
-			decide rollback "the change could not be applied: $(tail -n 1 "$R/error" 2>/dev/null)"
+			last_line "$R/error"
+			decide rollback "the change could not be applied: $line"
 			watch
 			return
 		fi
@@ -337,8 +344,9 @@ finish_rollback() {
 		tries=$((tries + 1))
 		[ -z "${booting-}" ] || { echo "the rollback of $ID did not succeed" >>$VAR/boot.failed; return; }
 		[ $((tries % 600)) -eq 3 ] && shout "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
-		[ $tries -eq 3 ] && echo "rollback_failed $(tail -n 1 "$R/log")" >&5
-		[ $tries -ge 3 ] && set_state "rollback failed" "$(tail -n 1 "$R/log")"
+		last_line "$R/log"
+		[ $tries -eq 3 ] && echo "rollback_failed $line" >&5
+		[ $tries -ge 3 ] && set_state "rollback failed" "$line"
 		sleep 1
 		# Not for ever more of the same.
 		[ $tries -lt 100 ] || true >"$R/log"
@@ -369,6 +377,13 @@ decided_on_disk() {
 	cp "$R/reason" "$T/reason"
 	[ -e "$T/decision" ] || ln "$T/rollback" "$T/decision"
 }
+
+# Sets line to the last line of file $1.
+last_line() {
+	local next
+	line=
+	while IFS= read -r next || [ -n "$next" ]; do line=$next; done <"$1"
+} 2>/dev/null
 
 rollback_reason() { first_line "$R/reason"; printf '%s\n' "$line"; }
 

@@ -3,7 +3,7 @@
 
 # Everything up to the point of no return: lock, look again, record, prove, write down, sync.
 stage() {
-	run_is_memory || refuse no_tmpfs "/run is not a tmpfs, and a rollback must not need a disk"
+	run_is_memory || refuse no-tmpfs "/run is not a tmpfs, and a rollback must not need a disk"
 	make_memory || refuse no_space "cannot write to $R"
 	printf '%s\n' "${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}" >"$T/ssh"
 	for mark in commit rollback; do echo $mark >"$T/$mark" || refuse no_space "cannot write to $T"; done
@@ -505,8 +505,8 @@ undo() {
 
 # At the console: waits for the guard, and does its work in its place where it is gone or does not move.
 await_end() {
-	while [ -d "$R" ] && [ ! -e "$R/done" ] && [ ! -e "$R/state" ]; do
-		if wait_guard || act_beside; then return; fi
+	while [ -d "$R" ] && [ ! -e "$R/done" ] && { [ ! -e "$R/state" ] || ! actor_lives; }; do
+		if [ ! -e "$R/state" ] && wait_guard || act_beside; then return; fi
 	done
 }
 

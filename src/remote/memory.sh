@@ -9,6 +9,7 @@
 #   applied claim decision
 #   deadline beat                hundredths of a second since boot: when to act, and when the guard last did something
 #   act.1, act.2, …              who acts: process and start time; the highest number counts
+#   reserve                      room for what is written from the decision on
 #   step hung worker             what a rollback is doing, what of it did not return, and its process group
 
 # A guard that has not moved for so many seconds when it should have is replaced.
@@ -27,6 +28,7 @@ make_memory() {
 	local mark
 	mkdir -p "$R" && mkfifo "$R/ctl" "$R/ack" && cp "$T/kvmfw.sh" "$R/" || return 1
 	for mark in apply fence commit rollback; do echo $mark >"$R/$mark" || return 1; done
+	printf '%65536s' '' >"$R/reserve"
 }
 
 # Takes along what a rollback needs, and compares it with what is on disk.
@@ -53,7 +55,7 @@ restore_memory() {
 	[ ! -e "$R/filled" ] || return 0
 	rm -rf "$R"
 	make_memory && fill_memory && cp "$0" "$R/kvmfw.sh" || return 1
-	for mark in armed reason claim apply.pid made placed quieted; do
+	for mark in armed reason claim apply.pid made made.sets placed quieted; do
 		[ ! -e "$T/$mark" ] || cp "$T/$mark" "$R/" || return 1
 	done
 	# A link, which tells the decision without being read.
@@ -109,9 +111,10 @@ overdue() {
 }
 
 # Takes the place of whoever acts. It is killed first, and so is what works for it. A process that hangs in the kernel
-# stays, but runs nothing any more once it has been killed. Fails when somebody else was faster.
+# stays, but runs nothing any more once it has been killed: undead is its number. Fails when somebody else was faster.
 take_place() {
 	local number pid tries=0
+	undead=
 	if actor_lives; then
 		pid=$actor_pid
 		say "process $pid has not moved for ${GRACE}s or more, and is replaced"
@@ -120,6 +123,7 @@ take_place() {
 			tries=$((tries + 1))
 			sleep 0.02
 		done
+		[ $tries -lt 50 ] || undead=$pid
 	fi
 	number=$actor
 	first_line "$R/worker"

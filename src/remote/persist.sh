@@ -185,7 +185,7 @@ put_units() {
 		reload=yes
 	fi
 	[ -n "$reload" ] || return 0
-	if [ -d /run/systemd/system ]; then timeout 10 systemctl daemon-reload; fi
+	if [ -d /run/systemd/system ]; then timeout -s KILL 10 systemctl daemon-reload; fi
 	return 0
 }
 
@@ -204,7 +204,7 @@ remove_boot() {
 	rmdir "$@" 2>/dev/null
 	# 1: a folder that others use stays.
 	[ $? -le 1 ] || removed=1
-	if [ -d /run/systemd/system ]; then timeout 10 systemctl daemon-reload; fi
+	if [ -d /run/systemd/system ]; then timeout -s KILL 10 systemctl daemon-reload; fi
 	return $removed
 }
 
@@ -214,8 +214,8 @@ stop_units() {
 	[ -d /run/systemd/system ] && [ -z "${booting-}" ] || return 0
 	set --
 	for wants in $BOOT_UNITS; do set -- "$@" "${wants##*/}"; done
-	timeout 10 systemctl stop "$@" 2>/dev/null
-	timeout 5 systemctl reset-failed "$@" 2>/dev/null
+	timeout -s KILL 10 systemctl stop "$@" 2>/dev/null
+	timeout -s KILL 5 systemctl reset-failed "$@" 2>/dev/null
 	:
 }
 

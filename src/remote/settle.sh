@@ -220,7 +220,7 @@ boot_load() {
 		flock -n 9 || return 0
 	fi
 	if read_text $ETC/current/boot.modules; then
-		for module in $text; do modprobe "$module"; done
+		for module in $text; do timeout -s KILL 30 modprobe "$module"; done
 	else
 		failed=1
 		say "$ETC/current/boot.modules cannot be read"

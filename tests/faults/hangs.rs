@@ -2,7 +2,7 @@
 
 use crate::common::project::Project;
 use crate::common::transaction::{end, ended, held, marked, newest, opened, read, start, wait};
-use crate::common::{self, Backend, Lab, same};
+use crate::common::{self, Backend, Lab, Shell, same};
 use crate::{HOST, LONG, hold_lock, on_host};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -67,10 +67,20 @@ impl Drop for Stalled {
 
 /// A host with a disk of its own, or one with guards that are services.
 fn host(image: bool, services: bool) -> Option<(Lab, Project)> {
+    host_with(image, services, Shell::Dash)
+}
+
+fn host_with(image: bool, services: bool, shell: Shell) -> Option<(Lab, Project)> {
     if !common::require_root() || !common::require_tools(&["fsfreeze"]) {
         return None;
     }
-    let lab = Lab::builder().backend(Backend::Legacy).image(image).services(services).guests(false).up();
+    let lab = Lab::builder()
+        .backend(Backend::Legacy)
+        .image(image)
+        .services(services)
+        .shell(shell)
+        .guests(false)
+        .up();
     let project = Project::new(&lab, &[HOST], &opened(80));
     project.apply(&lab, &[]).expect(0);
     Some((lab, project))
@@ -223,8 +233,8 @@ fn a_confirm_needs_a_disk_that_answers() {
     assert_eq!(read(&folder, "decision"), "rollback");
 }
 
-fn stopped_guard(services: bool) {
-    let Some((lab, project)) = host(false, services) else { return };
+fn stopped_guard(services: bool, shell: Shell) {
+    let Some((lab, project)) = host_with(false, services, shell) else { return };
     let before = (live(&lab), lab.dump(HOST));
     let last = newest(&lab, HOST);
     locked_out(&project);
@@ -242,17 +252,27 @@ fn stopped_guard(services: bool) {
 
 #[test]
 fn a_guard_that_is_stopped() {
-    stopped_guard(false);
+    stopped_guard(false, Shell::Dash);
 }
 
 #[test]
 fn a_guard_that_is_stopped_with_services() {
-    stopped_guard(true);
+    stopped_guard(true, Shell::Dash);
+}
+
+#[test]
+fn a_guard_that_is_stopped_where_sh_is_bash() {
+    stopped_guard(false, Shell::Bash);
+}
+
+#[test]
+fn a_guard_that_is_stopped_where_sh_is_busybox() {
+    stopped_guard(true, Shell::Busybox);
 }
 
 /// Both guards are stopped: whoever sits at the console acts in their place, and does not wait for them.
-fn stopped_guards(command: &str, image: bool) {
-    let Some((lab, project)) = host(image, false) else { return };
+fn stopped_guards(command: &str, image: bool, shell: Shell) {
+    let Some((lab, project)) = host_with(image, false, shell) else { return };
     let before = (live(&lab), lab.dump(HOST));
     let last = newest(&lab, HOST);
     locked_out(&project);
@@ -278,17 +298,17 @@ fn stopped_guards(command: &str, image: bool) {
 
 #[test]
 fn both_guards_are_stopped_and_the_console_rolls_back() {
-    stopped_guards("rollback", false);
+    stopped_guards("rollback", false, Shell::Bash);
 }
 
 #[test]
 fn both_guards_are_stopped_and_the_console_unlocks() {
-    stopped_guards("unlock", false);
+    stopped_guards("unlock", false, Shell::Busybox);
 }
 
 #[test]
 fn both_guards_are_stopped_and_the_disk_hangs() {
-    stopped_guards("rollback", true);
+    stopped_guards("rollback", true, Shell::Busybox);
 }
 
 /// A program that does not return keeps nobody from the rest, and is tried again.
@@ -312,4 +332,262 @@ fn a_program_that_hangs_in_the_rollback() {
     on_host(&lab, &format!("umount -l {}", restore.trim()));
     assert!(ended(&folder).starts_with("rolled_back: "), "{}", read(&folder, "done"));
     same(&before.1, &lab.dump(HOST), "after the rollback");
+}
+
+/// The guard that acts is killed while the disk hangs: its second puts the host back without the disk.
+#[test]
+fn a_guard_dies_while_the_disk_hangs() {
+    let Some((lab, project)) = host(true, false) else { return };
+    let before = (live(&lab), lab.dump(HOST));
+    let last = newest(&lab, HOST);
+    locked_out(&project);
+    let kvmfw = start(&lab, &project, &LOCKOUT);
+    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let frozen = Frozen::now(&lab);
+    let (first, _) = guards(&lab, &id_of(&folder));
+    on_host(&lab, &format!("kill -KILL {first}"));
+    back(&lab, &before.0, Duration::from_secs(5 + 5));
+    drop(frozen);
+    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    end(kvmfw);
+    same(&before.1, &lab.dump(HOST), "after the rollback");
+}
+
+/// Both guards are killed and the disk hangs: the console still puts the host back.
+#[test]
+fn both_guards_are_gone_and_the_disk_hangs() {
+    let Some((lab, project)) = host(true, false) else { return };
+    let before = (live(&lab), lab.dump(HOST));
+    let last = newest(&lab, HOST);
+    locked_out(&project);
+    let mut kvmfw = start(&lab, &project, &LOCKOUT);
+    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let id = id_of(&folder);
+    let frozen = Frozen::now(&lab);
+    let (first, second) = guards(&lab, &id);
+    on_host(&lab, &format!("kill -KILL {first} {second}"));
+    let said = lab.host(HOST, &["sh", &format!("/run/kvmfw/{id}/kvmfw.sh"), "rollback"]);
+    assert!(said.stdout.contains("state=rolled_back"), "{said:?}");
+    assert_eq!(live(&lab), before.0);
+    assert!(reachable(&lab), "it is not reachable");
+    drop(frozen);
+    kvmfw.kill().unwrap();
+    kvmfw.wait().unwrap();
+    lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]);
+    assert!(ended(&folder).starts_with("rolled_back: asked for by "), "{}", read(&folder, "done"));
+    same(&before.1, &lab.dump(HOST), "after the rollback");
+}
+
+/// The second guard is stopped: the first one needs it for nothing.
+#[test]
+fn a_second_guard_that_is_stopped() {
+    let Some((lab, project)) = host(false, false) else { return };
+    let before = (live(&lab), lab.dump(HOST));
+    let stop = |locks_out: bool| {
+        let last = newest(&lab, HOST);
+        let kvmfw = if locks_out {
+            locked_out(&project);
+            start(&lab, &project, &LOCKOUT)
+        } else {
+            project.all(&held(82));
+            start(&lab, &project, &[])
+        };
+        let folder = marked(&lab, HOST, "applied", last.as_ref());
+        let (_, second) = guards(&lab, &id_of(&folder));
+        on_host(&lab, &format!("kill -STOP {second}; touch /run/go"));
+        let done = ended(&folder);
+        on_host(&lab, &format!("kill -CONT {second}"));
+        let gone = format!("[ ! -e /proc/{second} ] && echo gone; true");
+        wait("the second guard ends", LONG, || (on_host(&lab, &gone) == "gone\n").then_some(()));
+        (done, end(kvmfw))
+    };
+    let (done, run) = stop(true);
+    assert!(done.starts_with("rolled_back: nobody confirmed"), "{done}");
+    run.expect(4);
+    same(&before.1, &lab.dump(HOST), "after the rollback");
+    let (done, run) = stop(false);
+    assert_eq!(done, "committed");
+    run.expect(0);
+}
+
+/// A control group of the freezer, which stops processes without a signal. In its first version even a kill waits for
+/// its end.
+struct Freezer(PathBuf);
+
+impl Freezer {
+    fn with(pids: &[u32]) -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup/freezer");
+        if !root.join("tasks").exists() && !root.join("cgroup.procs").exists() {
+            eprintln!("SKIPPED: needs the freezer of control groups");
+            return None;
+        }
+        let group = Self(root.join(format!("kvmfw-{}", std::process::id())));
+        std::fs::create_dir(&group.0).unwrap();
+        for pid in pids {
+            std::fs::write(group.0.join("cgroup.procs"), pid.to_string()).unwrap();
+        }
+        std::fs::write(group.0.join("freezer.state"), "FROZEN").unwrap();
+        Some(group)
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("freezer.state"), "THAWED");
+        // Whoever is in it still leaves or ends.
+        for pid in std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = std::fs::write("/sys/fs/cgroup/freezer/cgroup.procs", pid);
+        }
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// The guards of the transaction in this folder as this machine counts processes: the one that acts, and the other.
+fn guards_outside(lab: &Lab, folder: &Path) -> (u32, u32) {
+    let (first, second) = guards(lab, &id_of(folder));
+    let script = format!("kvmfw.sh guard {}", id_of(folder));
+    let number = |inside: &str| {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
+            .find(|pid| {
+                let text =
+                    |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                let here = text("status").lines().any(|l| {
+                    l.strip_prefix("NSpid:").is_some_and(|all| all.split_whitespace().last() == Some(inside))
+                });
+                here && text("cmdline").replace('\0', " ").contains(&script)
+            })
+            .unwrap()
+    };
+    (number(&first), number(&second))
+}
+
+#[test]
+fn a_guard_in_a_frozen_control_group() {
+    let Some((lab, project)) = host(false, true) else { return };
+    let before = (live(&lab), lab.dump(HOST));
+    let last = newest(&lab, HOST);
+    locked_out(&project);
+    let kvmfw = start(&lab, &project, &LOCKOUT);
+    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let (first, _) = guards_outside(&lab, &folder);
+    let Some(frozen) = Freezer::with(&[first]) else { return };
+    back(&lab, &before.0, Duration::from_secs(5) + REPLACED);
+    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    drop(frozen);
+    end(kvmfw).expect(4);
+    same(&before.1, &lab.dump(HOST), "after the rollback");
+    let left = format!("pgrep -f 'kvmfw.sh [g]uard {}' || true", id_of(&folder));
+    wait("no guard is left", LONG, || on_host(&lab, &left).is_empty().then_some(()));
+}
+
+#[test]
+fn both_guards_in_a_frozen_control_group() {
+    let Some((lab, project)) = host(false, false) else { return };
+    let before = (live(&lab), lab.dump(HOST));
+    let last = newest(&lab, HOST);
+    locked_out(&project);
+    let mut kvmfw =
+        project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--accept-risk", "lockout"]);
+    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let (first, second) = guards_outside(&lab, &folder);
+    let Some(frozen) = Freezer::with(&[first, second]) else { return };
+    let said = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]);
+    assert!(said.stdout.contains("state=rolled_back"), "{said:?}");
+    assert!(reachable(&lab), "it is not reachable");
+    drop(frozen);
+    kvmfw.kill().unwrap();
+    kvmfw.wait().unwrap();
+    same(&before.1, &lab.dump(HOST), "after the rollback");
+}
+
+/// Nothing is armed yet when the guards stop.
+#[test]
+fn both_guards_are_stopped_before_anything_is_armed() {
+    let Some((lab, project)) = host(false, false) else { return };
+    let before = lab.dump(HOST);
+    let last = newest(&lab, HOST);
+    project.all(&format!(
+        "{}checks: [{{ command: 'until test -e /run/go; do sleep 0.1; done', timeout: 30s }}]\n",
+        opened(81)
+    ));
+    let mut kvmfw = start(&lab, &project, &[]);
+    let folder = marked(&lab, HOST, "generation", last.as_ref());
+    let filled = format!("/run/kvmfw/{}/filled", id_of(&folder));
+    wait("it is staged", LONG, || {
+        on_host(&lab, &format!("[ ! -e {filled} ] || echo yes")).contains("yes").then_some(())
+    });
+    let (first, second) = guards(&lab, &id_of(&folder));
+    on_host(&lab, &format!("kill -STOP {first} {second}; touch /run/go"));
+    let said = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]);
+    assert!(said.stdout.contains("state=released"), "{said:?}");
+    kvmfw.kill().unwrap();
+    kvmfw.wait().unwrap();
+    same(&before, &lab.dump(HOST), "after it was released");
+    project.apply(&lab, &[]).expect(0);
+}
+
+/// Memory has no room any more when it counts.
+#[test]
+fn a_run_that_fills_up_after_arming() {
+    let Some((lab, project)) = host(false, false) else { return };
+    on_host(&lab, "mkdir -p /run/kvmfw; mount -t tmpfs -o size=4m none /run/kvmfw");
+    let before = (live(&lab), lab.dump(HOST));
+    let last = newest(&lab, HOST);
+    locked_out(&project);
+    let kvmfw = start(&lab, &project, &LOCKOUT);
+    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    on_host(&lab, "cat /dev/zero >/run/kvmfw/filler 2>/dev/null; true");
+    back(&lab, &before.0, Duration::from_secs(5 + 5));
+    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    let run = end(kvmfw);
+    assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
+    on_host(&lab, "umount /run/kvmfw");
+    same(&before.1, &lab.dump(HOST), "after the rollback");
+}
+
+/// Puts a program that never ends, and ignores TERM, over one of the host.
+fn hang(lab: &Lab, program: &str) {
+    let script = "printf '#!/bin/sh\\ntrap \"\" TERM\\nwhile :; do sleep 1; done\\n' >/root/hangs; chmod 755 /root/hangs";
+    on_host(lab, &format!("{script}; mount --bind /root/hangs $(readlink -f {program})"));
+}
+
+/// What writes the rollback down never returns.
+#[test]
+fn a_sync_that_hangs() {
+    let Some((lab, project)) = host(false, false) else { return };
+    let before = (live(&lab), lab.dump(HOST));
+    let last = newest(&lab, HOST);
+    locked_out(&project);
+    let kvmfw = start(&lab, &project, &LOCKOUT);
+    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    hang(&lab, "/usr/bin/sync");
+    back(&lab, &before.0, Duration::from_secs(5 + 5));
+    end(kvmfw).expect(4);
+    on_host(&lab, "umount -l /usr/bin/sync");
+    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    let open = "readlink /var/lib/kvmfw/open || true";
+    wait("the transaction is closed", Duration::from_secs(90), || {
+        on_host(&lab, open).is_empty().then_some(())
+    });
+    same(&before.1, &lab.dump(HOST), "after the rollback");
+}
+
+/// systemd does not answer, on a host that was never managed: its boot units go with the attempt.
+#[test]
+fn a_systemctl_that_hangs() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().backend(Backend::Legacy).services(true).guests(false).up();
+    let project = Project::new(&lab, &[HOST], &opened(80).replace("22, ", ""));
+    let kvmfw = start(&lab, &project, &LOCKOUT);
+    let folder = marked(&lab, HOST, "applied", None);
+    assert!(!reachable(&lab), "it is locked out");
+    hang(&lab, "$(command -v systemctl)");
+    wait("the host is reachable", Duration::from_secs(5 + 5), || reachable(&lab).then_some(()));
+    wait("no rule is left", LONG, || (!live(&lab).contains("KVMFW")).then_some(()));
+    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    let run = end(kvmfw);
+    assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
 }
