@@ -24,14 +24,14 @@ boot_early() {
 	if [ -L $VAR/open ]; then
 		exec 9>>$VAR/lock 5>/dev/null
 		# Without it too: whoever hangs is replaced, whoever moves is left alone.
-		timeout 60 flock 9
+		timeout -s KILL 60 flock 9
 		ID=none T=$VAR/txn/none
 		recover
 	fi
 	never_armed
 	[ -e $ETC/current ] && link_files
 	# netplan wrote its files for the daemons before this ran.
-	[ "$(readlink $ETC/current)" = "$current" ] || ! have netplan || timeout 30 netplan generate
+	[ "$(readlink $ETC/current)" = "$current" ] || ! have netplan || timeout -s KILL 30 netplan generate
 	:
 }
 

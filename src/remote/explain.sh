@@ -29,7 +29,7 @@ explain_guests() {
 explain_log() {
 	section log
 	if [ -d /run/systemd/system ] && have journalctl; then
-		timeout 20 journalctl -k --no-pager -q -n 50000 2>/dev/null | grep ' OUT=' | tail -n 20000
+		timeout -s KILL 20 journalctl -k --no-pager -q -n 50000 2>/dev/null | grep ' OUT=' | tail -n 20000
 	else
 		dmesg 2>/dev/null | grep ' OUT=' | tail -n 20000
 	fi

@@ -88,7 +88,7 @@ quiet_profiles() {
 
 nm_runs() { [ -d /run/NetworkManager/devices ] && [ -z "${booting-}" ] && have nmcli; }
 
-profile_autoconnects() { timeout 10 nmcli connection modify --temporary id "$1" connection.autoconnect "$2" >/dev/null 2>&1; }
+profile_autoconnects() { timeout -s KILL 10 nmcli connection modify --temporary id "$1" connection.autoconnect "$2" >/dev/null 2>&1; }
 
 # Links for the network files of the current generation, none for those that it has no more. A networkd
 # that runs is told where its own changed.
@@ -111,7 +111,7 @@ link_network() {
 			profiles=yes
 			file=${path##*/}
 			# What it has of it in memory goes too.
-			! nm_runs || timeout 10 nmcli connection delete id "${file%.nmconnection}" >/dev/null 2>&1
+			! nm_runs || timeout -s KILL 10 nmcli connection delete id "${file%.nmconnection}" >/dev/null 2>&1
 			;;
 		esac
 	done
@@ -135,7 +135,7 @@ link_network() {
 		to_disk "${path%/*}"
 	done
 	# What is active stays as it is; the next time it is what the files say.
-	if [ -n "$profiles" ] && nm_runs; then timeout 10 nmcli connection reload >/dev/null 2>&1; fi
+	if [ -n "$profiles" ] && nm_runs; then timeout -s KILL 10 nmcli connection reload >/dev/null 2>&1; fi
 	[ -n "$changed" ] || return 0
 	for path in /run/systemd/network/00-kvmfw-*; do [ -e "$path" ] && rm -f "$path"; done
 	reload_networkd
@@ -143,7 +143,7 @@ link_network() {
 
 reload_networkd() {
 	[ -d /run/systemd/netif ] && [ -z "${booting-}" ] && have networkctl || return 0
-	timeout 10 networkctl reload
+	timeout -s KILL 10 networkctl reload
 }
 
 # While a change is not decided, networkd reads of it in /run, which no boot sees: else it would put the
@@ -186,7 +186,7 @@ prove_netplan() {
 		[ ! -e "$file" ] || cp "$file" "$scratch/etc/netplan/"
 	done
 	for file in "$T"/new/net/etc%netplan%*; do cp "$file" "$scratch/etc/netplan/${file##*%}"; done
-	error=$(timeout 30 netplan generate --root-dir "$scratch" 2>&1) || {
+	error=$(timeout -s KILL 30 netplan generate --root-dir "$scratch" 2>&1) || {
 		rm -rf "$scratch"
 		refuse no_boot "netplan does not take the bridge: $(echo "$error" | grep . | tail -n 1)"
 	}

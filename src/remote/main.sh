@@ -125,7 +125,7 @@ start_guard() {
 		have systemd-run || refuse systemd_unusable "systemd runs this host, but there is no systemd-run"
 		# The second acts when the first does not move; to one that is stopped or frozen systemd does nothing.
 		for unit in "kvmfw-$ID" "kvmfw-$ID-second"; do
-			timeout 15 systemd-run --quiet --unit="$unit" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
+			timeout -s KILL 15 systemd-run --quiet --unit="$unit" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
 				-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 sh "$R/kvmfw.sh" guard "$ID" >/dev/null 2>"$R/log" ||
 				refuse systemd_unusable "systemd-run: $(tail -n 1 "$R/log")"
 		done
@@ -265,7 +265,7 @@ wait_guard() {
 	local tries=0 silent=0 beaten=''
 	while [ -d "$R" ] && [ ! -e "$R/done" ] && [ ! -e "$R/state" ] && [ $tries -lt 60 ]; do
 		# Who acts at a console has no lock.
-		if timeout 1 flock "$R/guard.lock" true; then actor_lives || return 1; fi
+		if { timeout -s KILL 1 flock "$R/guard.lock" true; } 2>/dev/null; then actor_lives || return 1; fi
 		tries=$((tries + 1))
 		first_line "$R/beat"
 		if [ "$line" = "$beaten" ]; then silent=$((silent + 1)); else silent=0 beaten=$line; fi
@@ -583,7 +583,7 @@ main() {
 		;;
 	abort)
 		abort
-		[ ! -d "$R" ] || timeout 10 flock "$R/guard.lock" true
+		[ ! -d "$R" ] || timeout -s KILL 10 flock "$R/guard.lock" true
 		outcome
 		;;
 	rollback | unlock)

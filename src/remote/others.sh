@@ -16,7 +16,7 @@ probe_managers() {
 		done
 	done
 	if [ $# -gt 0 ] && [ -d /run/systemd/system ] && have systemctl; then
-		active=$(timeout 5 systemctl is-active "$@" 2>/dev/null)$NL
+		active=$(timeout -s KILL 5 systemctl is-active "$@" 2>/dev/null)$NL
 		for unit; do
 			case ${active%%"$NL"*} in active | reloading) known="$known $unit" ;; esac
 			active=${active#*"$NL"}

@@ -51,7 +51,7 @@ persist() {
 		set -- kvmfw.service
 		# Rules of a chain that another program makes follow when it is there.
 		! grep -qsE '^\^(DOCKER-USER|CNI-ADMIN) ' "$T/new/want4" "$T/new/want6" || set -- "$@" kvmfw-settle.service
-		timeout 10 systemctl --no-block start "$@" 2>/dev/null
+		timeout -s KILL 10 systemctl --no-block start "$@" 2>/dev/null
 	fi
 	# What did not load at boot was decided anew.
 	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed

@@ -247,7 +247,7 @@ boot_settle() {
 		[ $((now - since)) -lt 12000 ] || pause=5
 		if [ $((now - since)) -ge $((SETTLE_WINDOW * 100)) ]; then
 			pause=30
-			if [ -d /run/systemd/system ] && [ "$(timeout 10 systemctl is-system-running 2>/dev/null)" = starting ]; then
+			if [ -d /run/systemd/system ] && [ "$(timeout -s KILL 10 systemctl is-system-running 2>/dev/null)" = starting ]; then
 				pause=5
 			elif [ -z "$waits" ] && [ ! -s $VAR/boot.left ] && ! grep -qs -e '^ip6*tables: ' -e '^ipset: ' $VAR/boot.failed; then
 				break
@@ -299,8 +299,8 @@ settle_rules() {
 	[ -z "$taken" ] || repaired
 	true >$VAR/lock
 	exec 9<&-
-	if [ $rc -eq 0 ] && [ -d /run/systemd/system ] && timeout 10 systemctl --quiet is-failed kvmfw.service; then
-		timeout 10 systemctl --no-block start kvmfw.service
+	if [ $rc -eq 0 ] && [ -d /run/systemd/system ] && timeout -s KILL 10 systemctl --quiet is-failed kvmfw.service; then
+		timeout -s KILL 10 systemctl --no-block start kvmfw.service
 	fi
 	[ "$repairs" -lt $MOST_REPAIRS ]
 }
