@@ -125,7 +125,11 @@ pub async fn known(connection: &Connection) -> Known {
     let Ok(settings) = Settings::of(connection).await else { return Known::Unclear };
     let program = settings.get("knownhostscommand").is_some_and(|command| command != "none");
     let files = settings.known_hosts(connection);
-    if program || files.iter().any(|file| file.to_string_lossy().contains('%')) {
+    // Without a name, ssh did not take its configuration; it says why when it connects.
+    if settings.get("hostname").is_none()
+        || program
+        || files.iter().any(|file| file.to_string_lossy().contains('%'))
+    {
         return Known::Unclear;
     }
     let mut keys = Vec::new();
