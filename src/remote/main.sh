@@ -427,9 +427,18 @@ undo_keys() {
 	local key value text was there
 	generation_keys "$ETC/generations/$2" || return 1
 	there=$NL$keys
-	read_text $VAR/original/sysctl || return 1
+	text=
+	[ ! -e $VAR/original/sysctl ] || read_text $VAR/original/sysctl || return 1
 	was=$NL$text$NL
-	read_text "$ETC/generations/$1/sysctl.keys" || return 1
+	if [ -e "$ETC/generations/$1/sysctl.keys" ]; then
+		read_text "$ETC/generations/$1/sysctl.keys" || return 1
+	else
+		# Of a generation that is gone nobody knows what it set: it was some of these.
+		text=
+		while IFS= read -r key; do text="$text${key%%=*}$NL"; done <<-KEYS
+			$was
+		KEYS
+	fi
 	for key in $text; do
 		case $there in *"$NL$key="*) continue ;; esac
 		case $was in *"$NL$key="*) ;; *) continue ;; esac
