@@ -26,7 +26,7 @@ fn moved_over(backend: Backend) {
     // Without it, the file of others is in the way; with it, everything is said before it is done.
     assert_eq!(
         host_of(&project.kvmfw(&lab, &["plan", "--format", "json"]).expect(7))["reason"],
-        "foreign_owner"
+        "unmanaged-owner"
     );
     let saved = project.path().join("plan.json");
     let plan = project
@@ -162,7 +162,7 @@ fn what_differs_is_not_taken() {
         &other.replace("    sysctl:\n", "    sysctl:\n      61-more: { net.ipv4.conf.all.arp_filter: 0 }\n"),
     );
     let host = host_of(&project.kvmfw(&lab, &["plan", "--adopt", "--format", "json"]).expect(7));
-    assert_eq!(host["reason"], "foreign_owner", "{host:#}");
+    assert_eq!(host["reason"], "unmanaged-owner", "{host:#}");
     assert!(host["message"].to_string().contains("line 1 sets `net.ipv4.conf.all.arp_announce`"), "{host:#}");
 }
 
@@ -184,7 +184,7 @@ fn what_would_change_a_verdict_is_refused_with_a_packet() {
     load(&lab, "iptables-restore", by_hand);
     let before = lab.dump(HOST);
     let host = host_of(&project.kvmfw(&lab, &["apply", "-y", "--adopt", "--format", "json"]).expect(7));
-    assert_eq!(host["reason"], "adoption_differs", "{host:#}");
+    assert_eq!(host["reason"], "adoption-differs", "{host:#}");
     let why = host["message"].as_str().unwrap();
     assert!(
         why.contains("a UDP packet from 203.0.113.0")
@@ -193,7 +193,7 @@ fn what_would_change_a_verdict_is_refused_with_a_packet() {
     );
     assert!(why.contains("would be dropped by `-j DROP`"), "{why}");
     common::same(&before, &lab.dump(HOST), "nothing was touched");
-    project.all(&inventory("      hook: last\n"));
+    project.all(&inventory("      jump: last\n"));
     project.apply(&lab, &["--adopt"]).expect(0);
     let save = save(&lab);
     let input: Vec<&str> = save.lines().filter(|l| l.starts_with("-A INPUT")).collect();

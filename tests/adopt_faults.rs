@@ -159,7 +159,7 @@ fn controller_killed_at(step: &str, backend: Backend) {
         assert_eq!(done, "committed");
         bench.is_new();
     } else {
-        assert!(done.starts_with("rolled_back") || done.starts_with("released"), "{done}");
+        assert!(done.starts_with("rolled-back") || done.starts_with("released"), "{done}");
         bench.is_old();
     }
     bench.goes_on(adopted);
@@ -226,7 +226,7 @@ fn both_guards_and_the_controller_killed(backend: Backend) {
     bench.is_new_so_far();
     let run = bench.project.kvmfw(&bench.lab, &["apply", "--adopt"]).expect(7);
     assert!(run.stderr.contains("nobody watched it; it was ended first"), "{}", run.stderr);
-    assert!(ended(&folder).starts_with("rolled_back"));
+    assert!(ended(&folder).starts_with("rolled-back"));
     lost_nothing(floods);
     bench.is_old();
     bench.goes_on(false);

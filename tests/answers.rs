@@ -227,7 +227,7 @@ fn links_that_cannot_be_read_are_no_host_without_links() {
         let told = host_of(&json, host);
         assert_eq!(
             (&told["status"], &told["reason"]),
-            (&"unreachable".into(), &"bad_answer".into()),
+            (&"unreachable".into(), &"bad-answer".into()),
             "{told:#}"
         );
         assert!(told["message"].as_str().unwrap().contains("cannot read the host's links"), "{told:#}");
@@ -311,7 +311,7 @@ fn nothing_that_a_host_keeps_is_obeyed() {
     let history = lab.disk(HOST, "/var/lib/kvmfw/history");
     let kept = fs::read_to_string(&history).unwrap();
     let mut words: Vec<&str> = kept.trim_end().split('\t').collect();
-    let outcome = format!("rolled_back: {odd}");
+    let outcome = format!("rolled-back: {odd}");
     let changed: Vec<String> = words.iter().map(|word| format!("{word}{odd}")).collect();
     words[3] = &outcome;
     fs::write(&history, format!("{kept}{}\n{}\n", words.join("\t"), changed.join("\t"))).unwrap();

@@ -191,7 +191,7 @@ fn quoted_after(source: &str, before: &[&str]) -> BTreeSet<String> {
         for rest in source.split(text).skip(1) {
             let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
             let word = rest.split('"').next().unwrap();
-            if !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+            if !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-') {
                 found.insert(word.to_owned());
             }
         }
@@ -228,12 +228,12 @@ fn every_reason_is_explained() {
             let text = fs::read_to_string(path).unwrap();
             let after = text.split("refuse ").skip(1).map(|rest| rest.split([' ', '\n']).next().unwrap());
             let words =
-                after.filter(|w| w.len() > 3 && w.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+                after.filter(|w| w.len() > 3 && w.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
             reasons.extend(words.map(str::to_owned));
         }
     }
     assert!(
-        reasons.len() > 20 && ["stale", "locked", "lost", "late"].iter().all(|r| reasons.contains(*r)),
+        reasons.len() > 20 && ["stale", "locked", "lost", "straggler"].iter().all(|r| reasons.contains(*r)),
         "{reasons:?}"
     );
     let page = &pages()["refusals.md"];

@@ -481,20 +481,20 @@ fn rules_of_docker_user_wait_for_the_chain() {
         project.apply(&lab, &[]).expect(0);
         waits();
         // A rule of ours that jumps there has to wait for the chain before it is planned, and says how else.
-        project.all("foreign_chains: [DOCKER-USER]\niptables:\n  filter:\n    FORWARD:\n      rules: |\n        -i eth1 -j DOCKER-USER\n");
+        project.all("unmanaged_chains: [DOCKER-USER]\niptables:\n  filter:\n    FORWARD:\n      rules: |\n        -i eth1 -j DOCKER-USER\n");
         let refused = project.kvmfw(&lab, &["plan"]).stdout;
         assert!(refused.contains("start that first, or state your rules under `DOCKER-USER`"), "{refused}");
         project.all(rules);
         on_host(&lab, docker);
         let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2).stdout;
-        assert!(plan.contains("+ hook in DOCKER-USER"), "{plan}");
+        assert!(plan.contains("+ jump rule in DOCKER-USER"), "{plan}");
         project.apply(&lab, &[]).expect(0);
         settled(&lab, &project);
         assert!(save().contains(hook), "{}", save());
         // Behind the RETURN of Docker ours would never be asked.
-        project.all(&rules.replace("    DOCKER-USER:\n", "    DOCKER-USER:\n      hook: last\n"));
+        project.all(&rules.replace("    DOCKER-USER:\n", "    DOCKER-USER:\n      jump: last\n"));
         let last = project.kvmfw(&lab, &["plan"]).expect(0).stdout;
-        assert!(last.contains("hook-outranked") && last.contains("decides first: `-j RETURN`"), "{last}");
+        assert!(last.contains("jump-outranked") && last.contains("decides first: `-j RETURN`"), "{last}");
         project.all(rules);
         // Back to where the chain was not there, while it is, and forward again while it is not.
         on_host(&lab, remove);

@@ -169,7 +169,7 @@ fn bridges_of_others_are_refused() {
         let project = Project::new(&lab, &[HOST], &format!("bridges: {{ {bridge}: {{ stp: false }} }}\n"));
         let run = project.apply(&lab, &["--format", "json"]).expect(7);
         let host = &run.json()["hosts"][0];
-        assert_eq!(host["reason"], "foreign_owner", "{host:#}");
+        assert_eq!(host["reason"], "unmanaged-owner", "{host:#}");
         assert!(run.stdout.contains(evidence) && run.stdout.contains("manage: false"), "{}", run.stdout);
         project.all(&format!("bridges: {{ {bridge}: {{ manage: false }} }}\n"));
         project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
@@ -197,7 +197,7 @@ fn ports_of_others_and_what_can_be_no_port_are_refused() {
     );
     let before = lab.dump(HOST);
     for (port, reason, said) in [
-        ("vnet9", "foreign_owner", "vnet9 is a port of virbr0, which is one of libvirt"),
+        ("vnet9", "unmanaged-owner", "vnet9 is a port of virbr0, which is one of libvirt"),
         ("br123", "unsupported", "br123 cannot be a port of a bridge"),
         ("lo", "unsupported", "lo cannot be a port of a bridge"),
     ] {
@@ -321,7 +321,7 @@ fn the_management_address_comes_back_when_the_new_bridge_is_silent() {
     assert!(run.stdout.contains("ROLLED BACK"), "{}", run.stdout);
     common::same(&before, &lab.dump(HOST), "after the rollback");
     let status = project.kvmfw(&lab, &["status"]).expect(0);
-    assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);
+    assert!(status.stdout.contains("rolled-back: nobody confirmed"), "{}", status.stdout);
     // It is nothing but the silence that was wrong.
     project.all("bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: false } }\n");
     project.apply(&lab, &[]).expect(0);

@@ -189,7 +189,7 @@ fn a_rollback_that_fails_is_announced() {
     lab.host("kvm1", &["umount", restore.trim()]).ok();
     until("back", || {
         let text = project.kvmfw(&lab, &["status"]).stdout;
-        text.contains("is live and boots") && text.contains("rolled_back")
+        text.contains("is live and boots") && text.contains("rolled-back")
     });
     let output = child.wait_with_output().unwrap();
     assert!([4, 6].contains(&output.status.code().unwrap()), "{}", String::from_utf8_lossy(&output.stdout));
@@ -208,7 +208,7 @@ fn confirm_rollback_and_status() {
     let now = || lab.host("kvm1", &["sysctl", "-n", "net.ipv4.conf.all.arp_ignore"]).ok().trim().to_owned();
     let status = || lab.host("kvm1", &["sh", SCRIPT, "status"]).ok();
     for (n, command, state) in
-        [(1, "confirm", "committed"), (2, "rollback", "rolled_back"), (3, "unlock", "rolled_back")]
+        [(1, "confirm", "committed"), (2, "rollback", "rolled-back"), (3, "unlock", "rolled-back")]
     {
         project.all(&sysctl(n));
         let mut child = project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--soak", "600s"]);

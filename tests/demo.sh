@@ -161,7 +161,7 @@ modules host-firewall
 heading 'What would the classic firewall do to these hosts?'
 tell 'It accepts SSH, ICMP and answers, and rejects the rest. A plan only reads.'
 kvmfw plan
-check 'the plan says that the guests will go dark' has 'guests-dark'
+check 'the plan says that the guests will go dark' has 'guests-unreachable'
 check 'it names the rule and the line it comes from' has 'host-firewall/module.yaml:19'
 check 'and nothing has happened yet' guests reachable
 
@@ -189,7 +189,7 @@ tell 'One of three. bridge-accept-each and bridge-accept-physdev would do too; o
     'tenants with equal addresses apart.'
 modules 'host-firewall, firewall-log, bridge-bypass'
 kvmfw plan
-check 'no guest goes dark under this plan' hasnt guests-dark
+check 'no guest goes dark under this plan' hasnt guests-unreachable
 kvmfw apply -y
 check 'all three hosts took it' coded 0
 check 'the guests are back, on all three hosts' guests reachable

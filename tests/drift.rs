@@ -71,7 +71,7 @@ fn what_counts(backend: Backend) {
             "sysctl 60-log change",
             "- net.ipv4.conf.all.log_martians = 1\n+ net.ipv4.conf.all.log_martians = 0",
         ),
-        ("iptables filter/FORWARD change", "- hook in FORWARD"),
+        ("iptables filter/FORWARD change", "- jump rule in FORWARD"),
         ("iptables filter/OUTPUT change", "- policy DROP\n+ policy ACCEPT"),
         ("iptables filter/RH-Firewall-1-INPUT change", "+ -p tcp -m tcp --dport 9 -j ACCEPT"),
         ("bridge br123 change", "- ageing_time 7700\n+ ageing_time 5000"),
@@ -147,5 +147,5 @@ fn what_boots_counts() {
     let other = fs::read_to_string(project.path().join("inventories/lab.yaml")).unwrap();
     project.write("inventories/other.yaml", &other);
     let run = project.kvmfw(&lab, &["plan", "--drift", "-i", "other", "--format", "json"]).expect(7);
-    assert_eq!(run.json()["hosts"][0]["reason"], "managed_by", "{}", run.stdout);
+    assert_eq!(run.json()["hosts"][0]["reason"], "managed-by", "{}", run.stdout);
 }

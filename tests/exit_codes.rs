@@ -21,13 +21,13 @@ iptables:
         -p tcp --dport 22 -j DROP
 ";
 const STATUSES: [&str; 8] =
-    ["unchanged", "changed", "rolled_back", "failed", "unreachable", "unknown", "skipped", "refused"];
+    ["unchanged", "changed", "rolled-back", "failed", "unreachable", "unknown", "skipped", "refused"];
 
 /// Checks the shape of a result and that its summary counts its hosts.
 #[track_caller]
 fn document(run: &Run) -> Value {
     let json = run.json();
-    assert_eq!(json["version"], 1, "{json:#}");
+    assert_eq!(json["version"], 2, "{json:#}");
     let hosts = json["hosts"].as_array().expect("hosts");
     assert_eq!(json["summary"]["hosts"], hosts.len(), "{json:#}");
     assert_eq!(json["summary"].as_object().unwrap().len(), 1 + STATUSES.len(), "{json:#}");
@@ -129,7 +129,7 @@ fn failed_and_restored_is_4() {
     let project =
         Project::new(&lab, &[HOST], &format!("{OPEN}checks: [{{ command: 'false', required: true }}]\n"));
     let json = document(&project.apply(&lab, &["--format", "json"]).expect(4));
-    assert_eq!(json["hosts"][0]["status"], "rolled_back");
+    assert_eq!(json["hosts"][0]["status"], "rolled-back");
     assert!(json["hosts"][0]["message"].as_str().unwrap().contains("check failed"), "{json:#}");
 }
 
@@ -193,7 +193,7 @@ fn unknown_is_6() {
     lab.cut(HOST, Cut::Both);
     let json = document(&end(kvmfw).expect(6));
     assert_eq!(json["hosts"][0]["status"], "unknown", "{json:#}");
-    assert_eq!(json["hosts"][0]["reason"], "no_answer", "{json:#}");
+    assert_eq!(json["hosts"][0]["reason"], "no-answer", "{json:#}");
 }
 
 #[test]
@@ -225,13 +225,13 @@ fn left_alone_is_7() {
     let other = std::fs::read_to_string(project.path().join("inventories/lab.yaml")).unwrap();
     project.write("inventories/other.yaml", &other);
     let json = document(&project.kvmfw(&lab, &["plan", "-i", "other", "--format", "json"]).expect(7));
-    assert_eq!(json["hosts"][0]["reason"], "managed_by", "{json:#}");
+    assert_eq!(json["hosts"][0]["reason"], "managed-by", "{json:#}");
 
     // A file that somebody else wrote.
     lab.host(HOST, &["sh", "-c", "echo net.ipv4.ip_forward=1 >/etc/sysctl.d/60-mine.conf"]).ok();
     project.all(&format!("{OPEN}sysctl: {{ 60-mine: {{ net.ipv4.ip_forward: 0 }} }}\n"));
     let json = document(&project.kvmfw(&lab, &["plan", "-i", "lab", "--format", "json"]).expect(7));
-    assert_eq!(json["hosts"][0]["reason"], "foreign_owner", "{json:#}");
+    assert_eq!(json["hosts"][0]["reason"], "unmanaged-owner", "{json:#}");
 }
 
 /// A risk that is predicted refuses the host, in the plan too, until it is accepted by its name.
@@ -258,7 +258,7 @@ fn a_predicted_risk_is_7_until_it_is_accepted() {
     let accept = ["--accept-risk", "lockout"];
     project.kvmfw(&lab, &[&["plan", "--detailed-exitcode"][..], &accept].concat()).expect(2);
     let run = document(&project.kvmfw(&lab, &[&apply[..], &accept].concat()).expect(4));
-    assert_eq!(run["hosts"][0]["status"], "rolled_back", "{run:#}");
+    assert_eq!(run["hosts"][0]["status"], "rolled-back", "{run:#}");
 
     // A saved plan remembers what was accepted for it; what was not is asked of the apply.
     let saved = project.path().join("saved.plan");
@@ -297,17 +297,17 @@ fn several_at_once() {
     // One that does not answer is more than is allowed: nobody is changed.
     let json = document(&project.apply(&lab, &["--max-unreachable", "0", "--format", "json"]).expect(5));
     let reasons: Vec<_> = json["hosts"].as_array().unwrap().iter().map(|h| h["reason"].clone()).collect();
-    assert_eq!(reasons, ["max_unreachable", "connect", "max_unreachable"], "{json:#}");
+    assert_eq!(reasons, ["max-unreachable", "connect", "max-unreachable"], "{json:#}");
     let args = ["--max-unreachable", "1", "--max-fail", "3", "--format", "json"];
     let json = document(&project.apply(&lab, &args).expect(4));
     let statuses: Vec<_> = json["hosts"].as_array().unwrap().iter().map(|h| h["status"].clone()).collect();
-    assert_eq!(statuses, ["changed", "unreachable", "rolled_back"], "{json:#}");
+    assert_eq!(statuses, ["changed", "unreachable", "rolled-back"], "{json:#}");
     // The budget: kvm3 comes first and fails, so kvm1 is left alone; 4 outranks 7.
     project.kvmfw(&lab, &["undo", "--to", "0", "-y", "--limit", "kvm1"]).expect(0);
     lab.mend("kvm2");
     project.all(&format!("{OPEN}checks: [{{ command: 'false', required: true }}]\n"));
     let json = document(&project.apply(&lab, &["--format", "json"]).expect(4));
-    assert_eq!(json["summary"]["rolled_back"], 1, "{json:#}");
+    assert_eq!(json["summary"]["rolled-back"], 1, "{json:#}");
     assert_eq!(json["summary"]["skipped"], 2, "{json:#}");
     let budget = json["hosts"].as_array().unwrap().iter().filter(|h| h["reason"] == "budget").count();
     assert_eq!(budget, 2, "{json:#}");
@@ -454,5 +454,5 @@ fn interrupted_is_130() {
     assert!(run.stderr.contains("Left: hosts in flight that are not confirmed roll back"), "{}", run.stderr);
     until("rolled back", || folders().any(|f| !old.contains(&f) && f.join("done").exists()));
     let status = project.kvmfw(&lab, &["status"]).expect(0);
-    assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);
+    assert!(status.stdout.contains("rolled-back: nobody confirmed"), "{}", status.stdout);
 }

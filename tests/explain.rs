@@ -31,7 +31,7 @@ fn seen_on_the_host(shell: Shell, backend: Backend) {
     lab.host(HOST, &["sh", "-c", prepare]).ok();
     lab.host(HOST, &["ip", "link", "set", "br123", "type", "bridge", "nf_call_iptables", "1"]).ok();
     let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(7).json();
-    assert_eq!(plan["hosts"][0]["reason"], "bypass_wrong", "{plan:#}");
+    assert_eq!(plan["hosts"][0]["reason"], "bypass-wrong", "{plan:#}");
     assert!(plan["hosts"][0]["changes"].to_string().contains("bypass-wrong"), "{plan:#}");
     let wrong = warnings(&plan, "bypass-wrong").join("\n");
     for words in [
@@ -44,7 +44,7 @@ fn seen_on_the_host(shell: Shell, backend: Backend) {
     let undone = warnings(&plan, "bypass-undone").join("\n");
     assert!(undone.contains("/etc/ufw/sysctl.conf"), "{undone}");
     assert!(warnings(&plan, "bypass-overridden").join("\n").contains("br123"), "{plan:#}");
-    project.apply(&lab, &["--accept-risk", "bypass_wrong"]).expect(0);
+    project.apply(&lab, &["--accept-risk", "bypass-wrong"]).expect(0);
 
     // What listens on the host, and who is connected with it.
     let serve = "import socket,sys\ns=socket.create_server(('0.0.0.0',16514))\nprint('up',flush=True)\nc=s.accept()\nprint('in',flush=True)\nsys.stdin.read()\n";

@@ -77,7 +77,7 @@ fn every_form_says_the_same() {
     assert!(short.stdout.len() <= 1200 && short.stdout.contains("blocks"), "{}", short.stdout);
 
     let events = lines(&project.kvmfw(&lab, &["plan", "--format", "jsonl"]).expect(0).stdout);
-    assert_eq!((&events[0]["event"], &events[0]["version"]), (&"start".into(), &1.into()));
+    assert_eq!((&events[0]["event"], &events[0]["version"]), (&"start".into(), &2.into()));
     assert_eq!((of(&events, "observed").len(), of(&events, "planned").len()), (3, 3), "{events:#?}");
     assert_eq!(of(&events, "planned")[0]["changes"][0]["kind"], "sysctl");
     let last = events.last().unwrap();
@@ -91,7 +91,7 @@ fn every_form_says_the_same() {
     let mut ends: Vec<String> =
         of(&events, "done").iter().map(|e| format!("{} {}", e["host"], e["status"])).collect();
     ends.sort();
-    assert_eq!(ends, ["\"kvm1\" \"changed\"", "\"kvm2\" \"unreachable\"", "\"kvm3\" \"rolled_back\""]);
+    assert_eq!(ends, ["\"kvm1\" \"changed\"", "\"kvm2\" \"unreachable\"", "\"kvm3\" \"rolled-back\""]);
     assert!(
         of(&events, "step").iter().any(|e| e["step"] == "confirming" && e["guard"].is_u64()),
         "{events:#?}"
@@ -100,7 +100,7 @@ fn every_form_says_the_same() {
     assert!(events.iter().all(|e| e["time"].as_str().is_some_and(|t| t.ends_with('Z'))), "{events:#?}");
     let xml = fs::read_to_string(&junit).unwrap();
     assert!(
-        xml.contains("tests=\"3\" failures=\"1\" errors=\"1\"") && xml.contains("type=\"rolled_back\""),
+        xml.contains("tests=\"3\" failures=\"1\" errors=\"1\"") && xml.contains("type=\"rolled-back\""),
         "{xml}"
     );
 
@@ -112,7 +112,7 @@ fn every_form_says_the_same() {
     let again = project.kvmfw(&lab, &["show", &name, "--format", "jsonl"]).expect(4);
     assert_eq!(again.stdout, run.stdout);
     let json = project.kvmfw(&lab, &["show", &name, "--format", "json"]).expect(4).json();
-    assert_eq!(statuses(&json), ["changed", "unreachable", "rolled_back"], "{json:#}");
+    assert_eq!(statuses(&json), ["changed", "unreachable", "rolled-back"], "{json:#}");
     let human = project.kvmfw(&lab, &["show", &name]).expect(4).stdout;
     assert!(human.contains("+ net.ipv4.ip_forward = 1") && human.contains(&format!("Run {name}")), "{human}");
     let markdown = project.kvmfw(&lab, &["show", &name, "--format", "markdown"]).expect(4).stdout;
@@ -120,7 +120,7 @@ fn every_form_says_the_same() {
     // Without its last word, a run is told from its events.
     fs::remove_file(folder.join("result.json")).unwrap();
     let json = project.kvmfw(&lab, &["show", &name, "--format", "json"]).expect(4).json();
-    assert_eq!(statuses(&json), ["changed", "unreachable", "rolled_back"], "{json:#}");
+    assert_eq!(statuses(&json), ["changed", "unreachable", "rolled-back"], "{json:#}");
     project.kvmfw(&lab, &["show", "20260101T000000Z-0000"]).expect(3);
     let near = project.kvmfw(&lab, &["show", &mistyped(&name)]).expect(3).stderr;
     assert!(near.contains(&format!("did you mean `{name}`?")), "{near}");
@@ -211,7 +211,7 @@ fn a_retry_needs_no_memory() {
     let status = project.kvmfw(&lab, &["status", "--format", "json"]).expect(0).json();
     let of_run = |at: usize| status["hosts"][at]["history"].to_string();
     assert!(of_run(0).contains(&format!("{first}\\tcommitted")), "{status:#}");
-    assert!(of_run(2).contains(&format!("{first}\\trolled_back")), "{status:#}");
+    assert!(of_run(2).contains(&format!("{first}\\trolled-back")), "{status:#}");
 
     let retry = project.apply(&lab, &["--retry", &first, "--format", "json"]).expect(0);
     assert!(retry.stderr.contains("2 of 3 hosts"), "{}", retry.stderr);

@@ -57,7 +57,7 @@ fn generations_with_who_when_plan_and_diff() {
 
     let all = entries(&lab, &project, "kvm1");
     let column = |name: &str| all.iter().map(|e| e[name].clone()).collect::<Vec<_>>();
-    assert_eq!(column("outcome"), ["committed", "committed", "rolled_back"], "{all:#?}");
+    assert_eq!(column("outcome"), ["committed", "committed", "rolled-back"], "{all:#?}");
     assert_eq!(column("run")[..2], [first.as_str(), second.as_str()]);
     assert_eq!(column("generation")[..2], [1, 2]);
     assert_eq!(all[0]["plan"], plan["hosts"][0]["plan"], "the plan that was shown is the one on record");

@@ -52,7 +52,7 @@ fn other_firewalls_are_refused() {
     let outs = ["disable --now firewalld", "ufw disable", "systemctl disable nftables"];
     for (n, out) in outs.iter().enumerate() {
         let host = host_of(&json, hosts[n]);
-        assert_eq!(host["reason"], "other_firewall", "{host:#}");
+        assert_eq!(host["reason"], "other-firewall", "{host:#}");
         assert!(host["message"].as_str().unwrap().contains(out), "{host:#}");
         assert_eq!(lab.dump(hosts[n]), before[n], "{} was touched", hosts[n]);
         assert!(!lab.disk(hosts[n], "/var/lib/kvmfw").exists());
@@ -92,17 +92,17 @@ fn both_backends_and_native_rules_are_refused() {
     let before = ["kvm1", "kvm2"].map(|h| lab.dump(h));
     let json = project.apply(&lab, &["--format", "json"]).expect(7).json();
     let (one, two) = (host_of(&json, "kvm1"), host_of(&json, "kvm2"));
-    assert_eq!(one["reason"], "mixed_backends", "{one:#}");
+    assert_eq!(one["reason"], "mixed-backends", "{one:#}");
     assert!(
         one["message"].as_str().unwrap().contains("take them away there with iptables-legacy -F"),
         "{one:#}"
     );
-    assert_eq!(two["reason"], "native_nft", "{two:#}");
+    assert_eq!(two["reason"], "native-nft", "{two:#}");
     assert_eq!(["kvm1", "kvm2"].map(|h| lab.dump(h)), before, "touched");
     // A policy decides without any rule.
     sh(&lab, "kvm1", "iptables-legacy -F INPUT; iptables-legacy -P FORWARD DROP");
     let json = project.kvmfw(&lab, &["plan", "-l", "kvm1", "--format", "json"]).expect(7).json();
-    assert_eq!(host_of(&json, "kvm1")["reason"], "mixed_backends", "{json:#}");
+    assert_eq!(host_of(&json, "kvm1")["reason"], "mixed-backends", "{json:#}");
     sh(&lab, "kvm1", "iptables-legacy -P FORWARD ACCEPT");
     let json = project.kvmfw(&lab, &["plan", "-l", "kvm1", "--format", "json"]).expect(0).json();
     assert_eq!(host_of(&json, "kvm1")["status"], "changed", "{json:#}");
@@ -113,7 +113,7 @@ fn both_backends_and_native_rules_are_refused() {
         "iptables -F INPUT; nft add chain ip filter late '{ type filter hook forward priority 5; policy drop; }'",
     );
     let json = project.kvmfw(&lab, &["plan", "-l", "kvm2", "--format", "json"]).expect(7).json();
-    assert_eq!(host_of(&json, "kvm2")["reason"], "native_nft", "{json:#}");
+    assert_eq!(host_of(&json, "kvm2")["reason"], "native-nft", "{json:#}");
 }
 
 #[test]
@@ -140,7 +140,7 @@ sysctl:
     let before = lab.dump("kvm1");
     let json = project.kvmfw(&lab, &["apply", "-y", "--format", "json"]).expect(7).json();
     let one = host_of(&json, "kvm1");
-    assert_eq!(one["reason"], "read_only_key", "{one:#}");
+    assert_eq!(one["reason"], "read-only-key", "{one:#}");
     assert!(one["message"].as_str().unwrap().contains("tcp_available_congestion_control can only be read"));
     assert_eq!(lab.dump("kvm1"), before, "touched");
 
@@ -266,7 +266,7 @@ fn hosts_that_answer_rubbish() {
         let host = host_of(&json, name);
         assert_eq!(host["status"], "unreachable", "{host:#}");
         let reason = host["reason"].as_str().unwrap();
-        assert!(["bad_answer", "lost"].contains(&reason), "{host:#}");
+        assert!(["bad-answer", "lost"].contains(&reason), "{host:#}");
     }
 }
 

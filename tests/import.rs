@@ -63,7 +63,7 @@ fn imports(backend: Backend) {
     keep(&project, &yaml);
     project.kvmfw(&lab, &["check"]).expect(0);
     for line in [
-        "    foreign_chains: [DOCKER-USER, a-chain-name-of-some-26-lett, \"no\"]",
+        "    unmanaged_chains: [DOCKER-USER, a-chain-name-of-some-26-lett, \"no\"]",
         r"            ! -s 10.99.0.0/16 -p tcp -m tcp --dport 5900:5999 -j DROP",
         "            -m comment --comment \"it\\'s \\\"odd\\\": #1 $$HOME 100%\" -j returns",
         r"            -s 10.5.0.0/16 ! -d 10.0.0.0/8 -j MASQUERADE",
@@ -83,7 +83,7 @@ fn imports(backend: Backend) {
         "rule of filter/FORWARD: `-i virbr0 -j ACCEPT`: of libvirt",
         "chain filter/no (2 rules): ``: a rule that only counts",
         "70-glob.conf: `net.ipv4.conf.*.rp_filter` is no single key",
-        "hook: last   # rules of others come first",
+        "jump: last   # rules of others come first",
     ] {
         assert!(yaml.contains(words), "{words}\n{yaml}");
     }

@@ -70,7 +70,7 @@ fn who_answers_late_is_changed_late() {
     };
     order(&[
         "kvm1: no answer yet: the others begin",
-        "kvm1 LATE: no answer yet",
+        "kvm1 STRAGGLER: no answer yet",
         "on 2 of 3 hosts",
         "1 host late.",
         "  kvm3  changed\n",
@@ -163,7 +163,7 @@ fn an_interrupt_does_not_wait_for_who_is_late() {
     lab.exec(&["kill", "-INT", &kvmfw.id().to_string()]).ok();
     wait("it ends", Duration::from_secs(10), || kvmfw.try_wait().unwrap());
     let json = end(kvmfw).expect(130).json();
-    assert_eq!(host_of(&json, "kvm1")["reason"], "late", "{json:#}");
+    assert_eq!(host_of(&json, "kvm1")["reason"], "straggler", "{json:#}");
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
 }
 

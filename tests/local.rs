@@ -176,7 +176,7 @@ fn over_ssh_a_new_login_is_the_proof() {
     terminal.sees(ASK);
     let transaction = marked(&lab, HOST, "applied", None);
     terminal.hang_up();
-    assert_eq!(ended(&transaction), "rolled_back: the operator's terminal is gone");
+    assert_eq!(ended(&transaction), "rolled-back: the operator's terminal is gone");
     common::same(&before, &lab.dump(HOST), "the session died");
 
     // Through sudo, and a second login while it asks, however short.

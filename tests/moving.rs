@@ -100,7 +100,7 @@ fn walk(page: &str, libvirt: bool) {
     let told = if first.is_some_and(|line| line.ends_with(" --adopt")) {
         "filter/INPUT of others"
     } else {
-        "starves-foreign"
+        "shadows-unmanaged"
     };
     assert!(plans[0].contains(told), "the old rules are not told of ({told}): {}", plans[0]);
     let last = plans.last().unwrap();

@@ -49,7 +49,7 @@ fn the_bypass_goes(shell: Shell, backend: Backend) {
     let ping = || lab.guest_ping(HOST, "g0", "192.168.1.2");
     let json = ["--format", "json"];
     let dark = |run: &Run, what: &str| {
-        let messages = told(run, "guests-dark");
+        let messages = told(run, "guests-unreachable");
         let v4 = messages.iter().find(|message| message.contains("over IPv4"));
         let v4 = v4.unwrap_or_else(|| panic!("{what} is silent: {}", run.stdout));
         assert!(messages.len() == 2 && v4.contains("guests on br123"), "{what}: {messages:?}");
@@ -69,7 +69,7 @@ fn the_bypass_goes(shell: Shell, backend: Backend) {
         message.contains("bridge-nf-call-iptables goes back to 1") && message.contains("will be"),
         "{message}"
     );
-    assert!(risks(&plan).contains("guests-dark"), "{}", plan.stdout);
+    assert!(risks(&plan).contains("guests-unreachable"), "{}", plan.stdout);
     dark(
         &project.kvmfw(&lab, &[&["show", saved.to_str().unwrap()], &json[..]].concat()).expect(0),
         "a saved plan",
@@ -97,8 +97,11 @@ fn the_bypass_goes(shell: Shell, backend: Backend) {
     project.apply(&lab, &[]).expect(0);
     assert!(ping());
     assert_eq!(
-        told(&project.kvmfw(&lab, &[&["plan", "--drift"], &json[..]].concat()).expect(0), "guests-dark")
-            .len(),
+        told(
+            &project.kvmfw(&lab, &[&["plan", "--drift"], &json[..]].concat()).expect(0),
+            "guests-unreachable"
+        )
+        .len(),
         0
     );
     let back = "sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1";
@@ -127,7 +130,8 @@ fn what_comes_back_is_what_files_and_the_next_boot_say() {
     let lab = Lab::up();
     let project = Project::new(&lab, &[HOST], &bypass());
     let host = |command: &str| lab.host(HOST, &["sh", "-c", command]).ok();
-    let v4 = |run: &Run| told(run, "guests-dark").into_iter().find(|message| message.contains("over IPv4"));
+    let v4 =
+        |run: &Run| told(run, "guests-unreachable").into_iter().find(|message| message.contains("over IPv4"));
     let accept = "--accept-risk=removes-all";
     let plan = || project.kvmfw(&lab, &["plan", accept, "--format", "json"]).expect(0);
     // It was 0 already, by hand: so it stays until a boot, and no longer.
@@ -166,7 +170,7 @@ fn the_switch_of_one_bridge_goes_back() {
         project.all(&bridges);
         let plan =
             project.kvmfw(&lab, &["plan", "--format", "json", "--accept-risk", "removes-all"]).expect(0);
-        let messages = told(&plan, "guests-dark");
+        let messages = told(&plan, "guests-unreachable");
         assert!(
             messages.len() == 1 && messages[0].contains("nf_call_iptables of br123 is 1"),
             "{messages:?} {}",
@@ -207,7 +211,7 @@ fn forwarding_ends() {
         project.all(all);
         told(
             &project.kvmfw(&lab, &["plan", "--format", "json", "--accept-risk", "removes-all"]).expect(0),
-            "guests-dark",
+            "guests-unreachable",
         )
     };
     let names = |messages: &[String], family: &str, key: &str| {
@@ -240,13 +244,14 @@ fn forwarding_ends() {
         "{off:?}"
     );
     let undo = project.kvmfw(&lab, &["undo", "--to", "0", "-y", "--format", "json"]).expect(0);
-    assert_eq!(told(&undo, "guests-dark").len(), 2, "{}", undo.stdout);
+    assert_eq!(told(&undo, "guests-unreachable").len(), 2, "{}", undo.stdout);
     assert_eq!(pings(), [false, false], "as was said");
     // Drift.
     project.all(on);
     project.apply(&lab, &[]).expect(0);
     lab.host(HOST, &["sysctl", "-qw", "net.ipv4.ip_forward=0"]).ok();
-    let drift = told(&project.kvmfw(&lab, &["plan", "--drift", "--format", "json"]).expect(2), "guests-dark");
+    let drift =
+        told(&project.kvmfw(&lab, &["plan", "--drift", "--format", "json"]).expect(2), "guests-unreachable");
     assert!(drift.len() == 1 && names(&drift, "IPv4", "was 1 as applied"), "{drift:?}");
 }
 

@@ -52,7 +52,7 @@ run "$work/plan" plan
     printf '$ kvmfw plan\n'
     sed -n '1,14p' "$work/plan"
     printf '…\n'
-    sed -n '/guests-dark/{p;q}' "$work/plan"
+    sed -n '/guests-unreachable/{p;q}' "$work/plan"
     printf '\n'
     tail -n 2 "$work/plan"
 } | draw 'kvmfw plan: the outage, before it happens' plan

@@ -265,12 +265,12 @@ fn foreign_inserts_are_no_change() {
     let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode", "--format", "json"]).expect(0);
     let warnings = plan.json()["hosts"][0]["warnings"].clone();
     let outranked: Vec<_> =
-        warnings.as_array().unwrap().iter().filter(|w| w["code"] == "hook-outranked").collect();
+        warnings.as_array().unwrap().iter().filter(|w| w["code"] == "jump-outranked").collect();
     assert_eq!(outranked.len(), 2, "{warnings:#}");
     assert!(outranked[0]["message"].as_str().unwrap().contains("-i virbr0 -j ACCEPT"), "{warnings:#}");
 
     // Whoever wants to be first has to say so, and it is done once.
-    project.all(&format!("{base}iptables: {{ filter: {{ FORWARD: {{ hook: first }} }} }}\n"));
+    project.all(&format!("{base}iptables: {{ filter: {{ FORWARD: {{ jump: first }} }} }}\n"));
     let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
     assert!(plan.stdout.contains("iptables filter/FORWARD"), "{}", plan.stdout);
     project.apply(&lab, &[]).expect(0);
@@ -451,5 +451,5 @@ fn a_native_set_is_told_from_a_match_of_iptables() {
     lab.host(HOST, &["nft", "add rule ip filter INPUT tcp dport { 7, 9 } accept"]).ok();
     let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(7);
     let host = plan.json()["hosts"][0].clone();
-    assert_eq!(host["reason"], "native_nft", "{host:#}");
+    assert_eq!(host["reason"], "native-nft", "{host:#}");
 }

@@ -62,12 +62,12 @@ fn two_nodes_of_one_group_do_not_change_together() {
     let args = ["--batch", "100%", "--format", "json"];
     let first = statuses(&project.apply(&lab, &args).expect(4).json());
     let is = |host: &str, status: &str| (host.to_owned(), status.to_owned());
-    let wanted = [is("kvm1", "rolled_back"), is("kvm2", "skipped"), is("kvm3", "changed")];
+    let wanted = [is("kvm1", "rolled-back"), is("kvm2", "skipped"), is("kvm3", "changed")];
     assert_eq!(first, BTreeMap::from(wanted));
 
     project.all(CHECKED);
     let second = statuses(&project.apply(&lab, &args).expect(4).json());
-    let wanted = [is("kvm1", "rolled_back"), is("kvm2", "changed"), is("kvm3", "unchanged")];
+    let wanted = [is("kvm1", "rolled-back"), is("kvm2", "changed"), is("kvm3", "unchanged")];
     assert_eq!(second, BTreeMap::from(wanted));
 }
 
@@ -146,8 +146,8 @@ fn ten_that_misbehave_hold_nobody_up() {
         "unreachable",
         "unreachable",
         "refused",
-        "rolled_back",
-        "rolled_back",
+        "rolled-back",
+        "rolled-back",
         "failed",
     ];
     let silent = host_of(&json, "kvm1")["message"].as_str().unwrap();
@@ -249,7 +249,7 @@ fn a_host_of_two_names_is_changed_once() {
         ends.push((host["status"].as_str().unwrap(), host["reason"].as_str()));
     }
     ends.sort_unstable();
-    assert_eq!(ends, [("changed", None), ("refused", Some("same_host"))], "{json:#}");
+    assert_eq!(ends, [("changed", None), ("refused", Some("same-host"))], "{json:#}");
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
     project.kvmfw(&lab, &["undo", "--to", "0", "-y", "-l", "kvm1"]).expect(0);
 }
@@ -331,7 +331,7 @@ fn what_is_not_decided_is_not_unchanged() {
     let json = project.apply(&lab, &["--format", "json"]).expect(7).json();
     assert_eq!(host_of(&json, "kvm1")["reason"], "locked", "{json:#}");
     lab.host("kvm1", &["/var/lib/kvmfw/kvmfw.sh", "rollback"]).ok();
-    assert!(ended(&folder).starts_with("rolled_back"));
+    assert!(ended(&folder).starts_with("rolled-back"));
     project.all(CHECKED);
     std::fs::write(lab.disk("kvm1", "/root/ok"), "").unwrap();
     project.apply(&lab, &[]).expect(0);

@@ -211,7 +211,7 @@ fn a_set_of_others_is_left_alone_unless_it_is_taken_over() {
     };
     let project = Project::new(&lab, &[HOST], &stated("hash:net", "300"));
     for (yaml, more, reason) in [
-        (stated("hash:net", "300"), "", "foreign_owner"),
+        (stated("hash:net", "300"), "", "unmanaged-owner"),
         (stated("hash:ip", "300"), "--adopt", "set-type"),
         (stated("hash:net", "60"), "--adopt", "set-options"),
     ] {
@@ -327,7 +327,7 @@ fn a_host_without_ipset_is_refused_with_the_package() {
     let project = Project::new(&lab, &[HOST], &inventory("10.0.0.0/8"));
     let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).json();
     let host = host_of(&plan, HOST);
-    assert_eq!(host["reason"], "missing_tool", "{plan:#}");
+    assert_eq!(host["reason"], "missing-tool", "{plan:#}");
     let message = host["message"].as_str().unwrap();
     assert!(message.contains("the host has no ipset; install it there: apt-get install ipset"), "{message}");
     project.kvmfw(&lab, &["apply", "-y"]).expect(7);

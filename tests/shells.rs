@@ -82,7 +82,7 @@ fn a_login_without_root_is_refused() {
     let run = project.apply(&lab, &["--format", "json"]).expect(7);
     let host = &run.json()["hosts"][0];
     assert_eq!(host["status"], "refused", "{host}");
-    assert_eq!(host["reason"], "no_privilege", "{host}");
+    assert_eq!(host["reason"], "no-privilege", "{host}");
     assert!(host["message"].as_str().unwrap().contains("become: sudo"), "{host}");
 }
 

@@ -399,8 +399,8 @@ fn a_connection_that_is_lost() {
     const KILLED: &str = "touch /root/runs; kill -KILL $$";
     const NO_SH: &str = "touch /root/runs; echo 'sh: not found' >&2; exit 127";
     const LOST: (&str, &str) = ("lost", "the connection was lost");
-    const CUT: (&str, &str) = ("bad_answer", "the host's answer is not complete: the connection was lost");
-    const NOT_RUN: (&str, &str) = ("bad_answer", "the host's answer is not complete: sh: not found");
+    const CUT: (&str, &str) = ("bad-answer", "the host's answer is not complete: the connection was lost");
+    const NOT_RUN: (&str, &str) = ("bad-answer", "the host's answer is not complete: sh: not found");
     let cases = [
         (HANGS, "ssh", LOST),
         (HANGS, "sshd", LOST),

@@ -67,7 +67,7 @@ fn a_killed_run_is_told_of_by_the_host_alone() {
     assert!(run.stdout.starts_with("kvm1: rolled back ("), "{}", run.stdout);
     let text = elsewhere(&lab, &project, &["status"]).expect(0).stdout;
     assert!(text.contains("kvm1: generation 1 of inventory lab is live and boots\n"), "{text}");
-    assert!(text.contains("rolled_back: ") && !text.contains("OPEN"), "{text}");
+    assert!(text.contains("rolled-back: ") && !text.contains("OPEN"), "{text}");
 }
 
 #[test]

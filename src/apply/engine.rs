@@ -165,6 +165,6 @@ async fn ask_host<T>(
     let text = String::from_utf8_lossy(&answer.stdout);
     read(&Sections::split(&text, nonce.as_str())).ok_or_else(|| {
         let error = ObserveError::Incomplete(own_words(&answer, nonce.as_str()));
-        HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(error.to_string())
+        HostOutcome::new(host, Status::Unreachable).reason("bad-answer").message(error.to_string())
     })
 }

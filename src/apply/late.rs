@@ -24,7 +24,7 @@ pub(super) fn are_last_few(left: usize, total: usize) -> bool {
 }
 
 /// The reason of a host that had not answered when the others began.
-pub const LATE: &str = "late";
+pub const LATE: &str = "straggler";
 
 /// What a look at a host came to.
 pub(super) struct Looked {

@@ -111,8 +111,8 @@ pub(super) fn read_observation(host: &str, answer: &Answer, nonce: &Nonce) -> Re
     let sections = Sections::split(&text, nonce.as_str());
     observe(&sections, &own_words(answer, nonce.as_str())).map_err(|error| match error {
         ObserveError::Refused(reason, message) => refused(host, &reason, &message),
-        ObserveError::NoPrivilege => refused(host, "no_privilege", &error.to_string()),
-        other => HostOutcome::new(host, Status::Unreachable).reason("bad_answer").message(other.to_string()),
+        ObserveError::NoPrivilege => refused(host, "no-privilege", &error.to_string()),
+        other => HostOutcome::new(host, Status::Unreachable).reason("bad-answer").message(other.to_string()),
     })
 }
 
@@ -124,7 +124,7 @@ pub(super) fn refused(host: &str, reason: &str, message: &str) -> HostOutcome {
             HostOutcome { message: Some(format!("another transaction holds it: {message}")), ..outcome }
                 .hint("wait for it, or look with kvmfw status")
         }
-        "no_space" | "guard_failed" | "dry_run" => HostOutcome { status: Status::Failed, ..outcome },
+        "no-space" | "guard-failed" | "dry-run" => HostOutcome { status: Status::Failed, ..outcome },
         _ => outcome,
     }
 }
@@ -133,7 +133,7 @@ pub(super) fn unreachable(host: &str, error: &TransportError) -> HostOutcome {
     let away =
         |reason: &str| HostOutcome::new(host, Status::Unreachable).reason(reason).message(error.to_string());
     match error {
-        TransportError::Privilege(_) => refused(host, "no_privilege", &error.to_string()),
+        TransportError::Privilege(_) => refused(host, "no-privilege", &error.to_string()),
         TransportError::Here(_) => {
             HostOutcome::new(host, Status::Failed).reason("here").message(error.to_string())
         }
@@ -142,7 +142,7 @@ pub(super) fn unreachable(host: &str, error: &TransportError) -> HostOutcome {
         }
         TransportError::Lost(_) => away("lost"),
         TransportError::NoRoom => away("lost"),
-        TransportError::TooLong { .. } => away("bad_answer"),
+        TransportError::TooLong { .. } => away("bad-answer"),
     }
 }
 

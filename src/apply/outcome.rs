@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// How it ended for a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// As desired already.
     Unchanged,
@@ -46,7 +46,7 @@ impl Status {
         match self {
             Status::Unchanged => "unchanged",
             Status::Changed => "changed",
-            Status::RolledBack => "rolled_back",
+            Status::RolledBack => "rolled-back",
             Status::Failed => "failed",
             Status::Unreachable => "unreachable",
             Status::Unknown => "unknown",
@@ -167,7 +167,7 @@ impl TransactionState {
             "applied" => Self::Applied,
             "deciding" => Self::Deciding,
             "committed" => Self::Committed,
-            "rolled_back" => Self::RolledBack(reason()),
+            "rolled-back" => Self::RolledBack(reason()),
             "rollback failed" => Self::RollbackFailed(reason()),
             "released" => Self::Released(reason()),
             _ => Self::None,

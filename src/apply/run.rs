@@ -259,9 +259,9 @@ async fn left_out(job: Job, stop: &Stop) -> HostOutcome {
 fn skipped(host: &str, stop: &Stop) -> HostOutcome {
     let (reason, message) = match stop {
         Stop::Interrupted => ("interrupted", "interrupted before its turn".to_owned()),
-        Stop::Unreachable => ("max_unreachable", "too many hosts cannot be reached".to_owned()),
+        Stop::Unreachable => ("max-unreachable", "too many hosts cannot be reached".to_owned()),
         Stop::Group(group) => (
-            "max_in_flight",
+            "max-in-flight",
             format!(
                 "a host of group `{group}` is unknown, and in flight for all that is known (max_in_flight)"
             ),

@@ -176,7 +176,7 @@ impl Transaction<'_> {
             Ok(staged) => staged,
             Err(outcome) => {
                 // What is open there under this run's name is not of this host's doing.
-                if outcome.reason.as_deref() != Some("same_host") {
+                if outcome.reason.as_deref() != Some("same-host") {
                     self.abort(session).await;
                 }
                 return Err(outcome);
@@ -460,7 +460,7 @@ impl Transaction<'_> {
                     message.push_str(trouble);
                 }
                 HostOutcome::new(host, Status::RolledBack)
-                    .reason("rolled_back")
+                    .reason("rolled-back")
                     .message(message)
                     .hint("the host is as it was; the next plan shows the change again")
             }
@@ -470,7 +470,7 @@ impl Transaction<'_> {
             TransactionState::RollbackFailed(error) => HostOutcome {
                 rollback_failed: true,
                 ..HostOutcome::new(host, Status::Unknown)
-                    .reason("rollback_failed")
+                    .reason("rollback-failed")
                     .message(format!("the rollback has not succeeded, the host keeps trying: {error}"))
                     .hint("look at the console: /var/lib/kvmfw/kvmfw.sh status")
             },
@@ -484,7 +484,7 @@ impl Transaction<'_> {
             trouble.map_or_else(String::new, |t| format!(" ({t})"))
         );
         HostOutcome::new(&self.desired.host, Status::Unknown)
-            .reason("no_answer")
+            .reason("no-answer")
             .message(message)
             .hint("kvmfw status, or at its console /var/lib/kvmfw/kvmfw.sh status")
     }

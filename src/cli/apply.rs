@@ -24,7 +24,7 @@ pub(super) struct ApplyArgs {
     rollout: RolloutArgs,
     /// Take hosts over from another inventory
     #[arg(long)]
-    take_over: bool,
+    reassign: bool,
     /// Also take over rules and files that others made and that say what ours say: theirs go, an undo
     /// brings them back
     #[arg(long)]
@@ -37,7 +37,7 @@ pub(super) struct ApplyArgs {
 /// Risks that are predicted and do not refuse a host.
 #[derive(Clone, Debug, Args)]
 pub(super) struct AcceptArgs {
-    /// Go on although this is predicted: lockout, bypass_wrong, removes-all
+    /// Go on although this is predicted: lockout, bypass-wrong, removes-all
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_risk)]
     accept_risk: Vec<Acceptable>,
 }
@@ -52,7 +52,7 @@ fn parse_risk(text: &str) -> Result<Acceptable, String> {
     Acceptable::ALL
         .into_iter()
         .find(|risk| risk.as_str().replace('_', "-") == text.replace('_', "-"))
-        .ok_or_else(|| "there is no such risk; it is lockout, bypass_wrong or removes-all".to_owned())
+        .ok_or_else(|| "there is no such risk; it is lockout, bypass-wrong or removes-all".to_owned())
 }
 
 /// How a run goes over the hosts.
@@ -131,8 +131,8 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
     };
     let mut accept = args.rollout.accept.set();
     accept.extend(&allowed.accept);
-    let take_over = args.take_over || allowed.take_over;
-    let options = Options { take_over, accept, adopt: args.adopt || allowed.adopt, ..allowed };
+    let reassign = args.reassign || allowed.reassign;
+    let options = Options { reassign, accept, adopt: args.adopt || allowed.adopt, ..allowed };
     let (desired, left) = match &args.retry {
         Some(run) => retry::hosts(common, run, desired)?,
         None => (desired, Vec::new()),

@@ -36,7 +36,7 @@ struct Entry {
     /// The generation that it made, or went to at the console.
     generation: Option<u32>,
     run: String,
-    /// `committed`, `rolled_back`, `released`, `undo`.
+    /// `committed`, `rolled-back`, `released`, `undo`.
     outcome: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -74,7 +74,7 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
         .collect();
     match common.format {
         Format::Json => {
-            let document = serde_json::json!({ "version": 1, "hosts": hosts });
+            let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": hosts });
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
         _ => hosts.iter().for_each(|host| setup::print(&text(host))),
@@ -139,7 +139,7 @@ fn text(host: &HostHistory) -> String {
         let generation = match entry.generation {
             Some(n) if entry.outcome == "committed" => format!("generation {n}"),
             Some(n) if entry.outcome == "undo" => format!("back at generation {n}"),
-            _ => entry.outcome.replace('_', " "),
+            _ => entry.outcome.replace('-', " "),
         };
         let _ = write!(
             text,

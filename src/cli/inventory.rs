@@ -36,7 +36,7 @@ pub(super) fn run(common: &Common, args: &InventoryArgs) -> Code {
             if common.format == Format::Json {
                 let list: Vec<_> =
                     hosts.iter().map(|h| serde_json::json!({"name": h.name, "groups": groups(h)})).collect();
-                let document = serde_json::json!({"version": 1, "inventory": project.name, "hosts": list});
+                let document = serde_json::json!({"version": crate::report::Document::VERSION, "inventory": project.name, "hosts": list});
                 setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
             } else {
                 for host in hosts {
@@ -55,7 +55,7 @@ pub(super) fn run(common: &Common, args: &InventoryArgs) -> Code {
                         .iter()
                         .map(|f| serde_json::json!({"path": f.0, "value": f.1, "origin": f.2.to_string()}))
                         .collect();
-                    let document = serde_json::json!({"version": 1, "host": name, "values": list});
+                    let document = serde_json::json!({"version": crate::report::Document::VERSION, "host": name, "values": list});
                     setup::print(&format!(
                         "{}\n",
                         serde_json::to_string_pretty(&document).unwrap_or_default()

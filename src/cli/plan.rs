@@ -19,9 +19,9 @@ pub(super) struct PlanArgs {
     out: Option<PathBuf>,
     /// Plan hosts that another inventory manages
     #[arg(long)]
-    take_over: bool,
+    reassign: bool,
     /// Show what has changed on hosts since the last apply, and propose nothing; exit with 2 if any has
-    #[arg(long, conflicts_with_all = ["out", "take_over", "accept_risk", "adopt"])]
+    #[arg(long, conflicts_with_all = ["out", "reassign", "accept_risk", "adopt"])]
     drift: bool,
     /// Also take over rules and files that others made and that say what ours say
     #[arg(long)]
@@ -33,7 +33,7 @@ pub(super) struct PlanArgs {
 pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let (project, desired) = setup::desired(common)?;
     let options = Options {
-        take_over: args.take_over,
+        reassign: args.reassign,
         accept: args.accept.set(),
         drift: args.drift,
         adopt: args.adopt,

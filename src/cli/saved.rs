@@ -28,9 +28,9 @@ pub(super) struct SavedPlan {
     program: Option<String>,
     /// Digests of every file that was read, by name.
     sources: BTreeMap<String, String>,
-    /// `--take-over` was given.
+    /// `--reassign` was given.
     #[serde(default)]
-    take_over: bool,
+    reassign: bool,
     /// `--adopt` was given.
     #[serde(default)]
     adopt: bool,
@@ -79,7 +79,7 @@ impl SavedPlan {
             inventory: inventory_name(project, common),
             program: common.inventory_program.as_ref().map(|path| path.display().to_string()),
             sources: digests(project),
-            take_over: options.take_over,
+            reassign: options.reassign,
             adopt: options.adopt,
             accept_risk: options.accept.iter().map(|risk| risk.as_str().to_owned()).collect(),
             hosts,
@@ -175,7 +175,7 @@ impl SavedPlan {
     pub(super) fn options(&self) -> Options {
         let accepted = |risk: &Acceptable| self.accept_risk.iter().any(|name| name == risk.as_str());
         let accept = Acceptable::ALL.into_iter().filter(accepted).collect();
-        Options { take_over: self.take_over, adopt: self.adopt, accept, ..Options::default() }
+        Options { reassign: self.reassign, adopt: self.adopt, accept, ..Options::default() }
     }
 
     /// A saved plan is applied exactly or not at all: a host that is not as it was is left alone, with this outcome.

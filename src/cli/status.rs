@@ -73,7 +73,7 @@ pub(super) fn run(common: &Common) -> Code {
         .collect();
     match common.format {
         Format::Json => {
-            let document = serde_json::json!({ "version": 1, "hosts": hosts });
+            let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": hosts });
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
         _ => hosts.iter().for_each(show),

@@ -99,7 +99,7 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
 
 fn refused(host: String, what: &str) -> HostOutcome {
     HostOutcome::new(host, Status::Refused)
-        .reason("nothing_to_undo")
+        .reason("nothing-to-undo")
         .message(format!("the host knows no such {what}; nothing to undo there"))
 }
 

@@ -27,7 +27,7 @@ pub fn rules(sources: &[(u32, &Resources)], scope: &Scope, out: &mut Outcome) ->
     let mut merged: BTreeMap<(Family, &str), Table<'_>> = BTreeMap::new();
     let mut foreign: BTreeMap<&str, &Place> = BTreeMap::new();
     for (rank, resources) in sources {
-        for name in &resources.foreign_chains {
+        for name in &resources.unmanaged_chains {
             foreign.entry(&name.value).or_insert(&name.place);
         }
         for text in &resources.chains {
@@ -59,7 +59,7 @@ pub fn rules(sources: &[(u32, &Resources)], scope: &Scope, out: &mut Outcome) ->
         }
     }
     for name in foreign.keys() {
-        out.fact(|| "foreign_chains".to_owned(), || (*name).to_owned(), foreign[name]);
+        out.fact(|| "unmanaged_chains".to_owned(), || (*name).to_owned(), foreign[name]);
     }
     one_family(&families, out);
     families
@@ -78,7 +78,7 @@ fn finish(
         merged.values().filter(|m| !m.text.entered()).map(|m| m.text.name.value.as_str()).collect();
     for name in &own {
         if let Some(place) = foreign.get(name) {
-            let message = format!("chain `{name}` is declared here and named in `foreign_chains`");
+            let message = format!("chain `{name}` is declared here and named in `unmanaged_chains`");
             let problem = Problem::new("own-foreign-chain", message).at_place(place);
             out.problems.push(problem.help(format!("it is declared at {}", merged[name].text.name.place)));
         }
@@ -90,9 +90,9 @@ fn finish(
             out.fact(|| format!("{}.policy", path()), || policy.to_string(), &place);
             done.policies.insert(name.to_owned(), (policy, place.origin()));
         }
-        let hook = merge.hook.take(|| format!("`{}.hook`", path()), out);
+        let hook = merge.hook.take(|| format!("`{}.jump`", path()), out);
         if let Some((hook, place)) = &hook {
-            out.fact(|| format!("{}.hook", path()), || format!("{hook:?}").to_lowercase(), place);
+            out.fact(|| format!("{}.jump", path()), || format!("{hook:?}").to_lowercase(), place);
         }
         let mut rules = Vec::new();
         for (at, texts) in merge.sections.iter().enumerate() {
@@ -204,8 +204,9 @@ fn target<'a>(
     }
     let known = own.iter().copied().chain(foreign.keys().copied()).chain(TARGETS);
     let near = did_you_mean(name, known);
-    let help = near
-        .unwrap_or_else(|| format!("declare it, or name it in `foreign_chains: [{name}]` if others make it"));
+    let help = near.unwrap_or_else(|| {
+        format!("declare it, or name it in `unmanaged_chains: [{name}]` if others make it")
+    });
     let message = format!("there is no target or chain `{name}` in table {table}");
     Err(Problem::new("unknown-chain", message).at_place(place).help(help))
 }

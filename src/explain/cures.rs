@@ -26,7 +26,7 @@ pub fn cures(scene: &Scene<'_>) -> Vec<Cure> {
     let loaded = scene.observed.facts.br_netfilter;
     let wrong_here: Vec<String> = bypass_evidence(scene.observed).into_iter().collect();
     let filtered = (!wrong_here.is_empty()).then(|| {
-        "somebody filters guests here (below): these accepts decide before that, unless `hook: last` stands at FORWARD".to_owned()
+        "somebody filters guests here (below): these accepts decide before that, unless `jump: last` stands at FORWARD".to_owned()
     });
     let mut each = Cure {
         module: "bridge-accept-each",

@@ -41,7 +41,7 @@ pub fn yaml(name: &str, connection: &Connection, observed: &Observed) -> String 
     let before = text.len();
     reach(name, connection, &mut text);
     let rules = rules::Found::of(observed);
-    rules.foreign_chains(&mut text);
+    rules.unmanaged_chains(&mut text);
     sysctl::write(observed, &mut text);
     bridges::write(observed, &mut text);
     sets::write(observed, &mut text);

@@ -110,7 +110,7 @@ impl<'a> Found<'a> {
     }
 
     /// Chains of others that stated rules jump to.
-    pub(super) fn foreign_chains(&self, text: &mut String) {
+    pub(super) fn unmanaged_chains(&self, text: &mut String) {
         let mut names: BTreeSet<&str> = BTreeSet::new();
         for (family, name, table, chain) in self.chains() {
             for rule in self.stated(family, name, chain) {
@@ -127,7 +127,7 @@ impl<'a> Found<'a> {
             text.push_str(
                 "    # Other programs make these, after the rules load at boot: a rule that jumps to one is left out until then.\n",
             );
-            let _ = writeln!(text, "    foreign_chains: [{}]", list.join(", "));
+            let _ = writeln!(text, "    unmanaged_chains: [{}]", list.join(", "));
         }
     }
 
@@ -260,9 +260,9 @@ fn place(rules: &[Rule<'_>]) -> &'static str {
     match (first > 0, between || last + 1 < rules.len()) {
         (false, false) => "",
         (false, true) if !between => "",
-        (true, false) => "          hook: last   # rules of others come first, and stay first\n",
+        (true, false) => "          jump: last   # rules of others come first, and stay first\n",
         _ => {
-            "          # Rules of others stand between these: together they come behind them, which may decide otherwise.\n          hook: last\n"
+            "          # Rules of others stand between these: together they come behind them, which may decide otherwise.\n          jump: last\n"
         }
     }
 }

@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 
 /// The keys of [`Resources`].
 pub const KEYS: [&str; 7] =
-    ["sysctl", "iptables", "ip6tables", "ipset", "bridges", "checks", "foreign_chains"];
+    ["sysctl", "iptables", "ip6tables", "ipset", "bridges", "checks", "unmanaged_chains"];
 
 /// What one group, host or module states.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,7 @@ pub struct Resources {
     /// Checks.
     pub checks: Vec<Check>,
     /// Chains of others to which rules may jump.
-    pub foreign_chains: Vec<Spanned<String>>,
+    pub unmanaged_chains: Vec<Spanned<String>>,
     /// Lints of these texts.
     pub warnings: Vec<Warning>,
 }
@@ -104,8 +104,8 @@ impl Resources {
             }
             "bridges" => self.bridges = bridges(value, reader),
             "checks" => self.checks = checks::checks(value, reader),
-            "foreign_chains" => {
-                self.foreign_chains = reader.names(value, "chain", "._-");
+            "unmanaged_chains" => {
+                self.unmanaged_chains = reader.names(value, "chain", "._-");
             }
             _ => {}
         }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(super) const MAX_CHAIN: usize = 22;
 
 /// The keys of a chain.
-pub(super) const KEYS: [&str; 5] = ["first", "rules", "last", "policy", "hook"];
+pub(super) const KEYS: [&str; 5] = ["first", "rules", "last", "policy", "jump"];
 
 /// What one source states about one chain.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct ChainText {
     pub name: Spanned<String>,
     /// `policy`.
     pub policy: Option<Spanned<Policy>>,
-    /// `hook`.
+    /// `jump`.
     pub hook: Option<Spanned<Hook>>,
     /// `first`, `rules` and `last`.
     pub sections: [Arc<Vec<RuleText>>; 3],
@@ -147,7 +147,7 @@ pub fn check_chain(table: &str, name: &str) -> Result<(), Problem> {
         return bad(
             format!("chain `{name}` belongs to {owner}, and kvmfw writes no foreign chains"),
             Some(format!(
-                "put the rules into a chain of your own; to jump to `{name}`, name it in `foreign_chains`"
+                "put the rules into a chain of your own; to jump to `{name}`, name it in `unmanaged_chains`"
             )),
         );
     }
@@ -192,7 +192,7 @@ fn chain(family: Family, table: &str, pair: &Pair, params: &[&str], reader: &mut
                 chain.policy = policy(field, &chain, reader);
                 continue;
             }
-            "hook" => {
+            "jump" => {
                 chain.hook = hook(field, &chain, reader);
                 continue;
             }
@@ -224,11 +224,11 @@ fn policy(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Sp
 }
 
 fn hook(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Spanned<Hook>> {
-    let text = reader.line(&field.value, "the hook")?;
+    let text = reader.line(&field.value, "the jump")?;
     let place = &field.value.place;
     if !chain.entered() {
-        let message = format!("chain `{}` is not built-in, so it has no hook", chain.name.value);
-        reader.wrong_help("bad-hook", place, message, "it is entered by the rules that jump to it");
+        let message = format!("chain `{}` is not built-in, so it has no jump rule", chain.name.value);
+        reader.wrong_help("bad-jump", place, message, "it is entered by the rules that jump to it");
         return None;
     }
     match text {
@@ -236,7 +236,7 @@ fn hook(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Span
         "last" => Some(Spanned::new(Hook::Last, place)),
         _ => {
             let help = "write `first` or `last`, or leave it out";
-            reader.wrong_help("bad-hook", place, format!("`{text}` is no place for a hook"), help);
+            reader.wrong_help("bad-jump", place, format!("`{text}` is not a place for a jump rule"), help);
             None
         }
     }

@@ -207,7 +207,7 @@ impl Shapes {
         add("tables", self.tables());
         add("builtin-chain", self.chain(&[]));
         add("administrators-chain", self.chain(&["policy"]));
-        add("own-chain", self.chain(&["policy", "hook"]));
+        add("own-chain", self.chain(&["policy", "jump"]));
         add("set", self.set_shape());
         add("bridge", self.bridge());
         add("check", self.check());

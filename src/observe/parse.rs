@@ -59,7 +59,7 @@ pub fn observe(sections: &Sections<'_>, words: &str) -> Result<Observed, Observe
         sections.get("original").and_then(|t| t.lines().find_map(|l| l.strip_prefix("!unread ")))
     {
         let message = format!("{file}, the record of what was there before kvmfw, cannot be read to its end");
-        return Err(ObserveError::Refused("unreadable_record".to_owned(), message));
+        return Err(ObserveError::Refused("unreadable-record".to_owned(), message));
     }
     let mut rules = BTreeMap::new();
     for (family, digit) in [(Family::V4, '4'), (Family::V6, '6')] {

@@ -44,7 +44,7 @@ impl Sets {
                 _ if line == "no tool" => sets.tool = false,
                 _ if line == "unread" => {
                     let message = "/etc/kvmfw/current/sets, the sets of the generation that boots, cannot be read to its end";
-                    return Err(ObserveError::Refused("unreadable_record".to_owned(), message.to_owned()));
+                    return Err(ObserveError::Refused("unreadable-record".to_owned(), message.to_owned()));
                 }
                 _ => ended |= line == "#end",
             }

@@ -110,7 +110,7 @@ pub(super) fn plan(
         if let Err(difference) = rules::proof(family, &there.live, &planned.predicted, &taken) {
             let evidence = difference.evidence.map_or_else(String::new, |packet| format!("; {packet}"));
             adoption.refusal.get_or_insert(Refusal::new(
-                "adoption_differs",
+                "adoption-differs",
                 format!(
                     "taking over the rules of {family} could change verdicts in {}/{}: {}{evidence}",
                     difference.table, difference.chain, difference.what

@@ -87,7 +87,7 @@ fn unknowable(applied: &Desired, observed: &Observed) -> Option<Refusal> {
     Family::ALL
         .into_iter()
         .filter_map(|family| refusal::refused_rules(family, applied, observed))
-        .find(|refusal| refusal.is_failure() || refusal.reason == "missing_tool")
+        .find(|refusal| refusal.is_failure() || refusal.reason == "missing-tool")
 }
 
 /// One bridge after the other, so that what is wrong with one hides nothing of another.

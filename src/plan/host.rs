@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Take a host over from another inventory.
-    pub take_over: bool,
+    pub reassign: bool,
     /// Risks that do not refuse.
     pub accept: BTreeSet<Acceptable>,
     /// Take over rules and files of others that say what ours say.
@@ -45,7 +45,7 @@ impl Acceptable {
     pub fn as_str(self) -> &'static str {
         match self {
             Acceptable::Lockout => "lockout",
-            Acceptable::BypassWrong => "bypass_wrong",
+            Acceptable::BypassWrong => "bypass-wrong",
             Acceptable::RemovesAll => "removes-all",
         }
     }

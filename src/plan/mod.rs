@@ -92,7 +92,7 @@ pub enum Risk {
     /// The walk over the rules says that SSH will be cut.
     Lockout,
     /// Guests of a bridge will be cut.
-    GuestsDark,
+    GuestsUnreachable,
     /// A part of it cannot be put back by a rollback.
     OneWay,
     /// It removes every resource of its kind from the host.
@@ -107,7 +107,7 @@ impl Risk {
         match self {
             Risk::ManagementPath => "management-path",
             Risk::Lockout => "lockout",
-            Risk::GuestsDark => "guests-dark",
+            Risk::GuestsUnreachable => "guests-unreachable",
             Risk::OneWay => "one-way",
             Risk::RemovesAll => "removes-all",
             Risk::BypassWrong => "bypass-wrong",

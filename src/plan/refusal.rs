@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// Why a host is left alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// A stable word: `managed_by`, `mixed_backends`, `lockout`, …
+    /// A stable word: `managed_by`, `mixed-backends`, `lockout`, …
     pub reason: String,
     /// The sentence for the user, with the way out.
     pub message: String,
@@ -21,7 +21,7 @@ pub struct Refusal {
 impl Refusal {
     /// Whether the host said no to what it was asked, rather than we to asking it.
     pub fn is_failure(&self) -> bool {
-        matches!(self.reason.as_str(), "rejected_rule" | "rejected-set" | "dry_run_failed")
+        matches!(self.reason.as_str(), "rejected-rule" | "rejected-set" | "dry-run-failed")
     }
 
     /// What to do next, where the sentence does not say it.
@@ -32,13 +32,13 @@ impl Refusal {
                 "nothing was touched; correct the rule. With --accept-risk lockout it is applied all the same, and the host \
                  puts itself back when no new connection confirms",
             ),
-            "bypass_wrong" => Some(
-                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, with `hook: last` for FORWARD where rules of \
-                 others filter guests, or --accept-risk bypass_wrong",
+            "bypass-wrong" => Some(
+                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, with `jump: last` for FORWARD where rules of \
+                 others filter guests, or --accept-risk bypass-wrong",
             ),
             "removes-all" => Some("nothing was touched; if that is meant, --accept-risk removes-all"),
-            "adoption_differs" => Some(
-                "nothing was touched; write in the inventory what the host has, exactly as it has it, or set `hook: last` where rules \
+            "adoption-differs" => Some(
+                "nothing was touched; write in the inventory what the host has, exactly as it has it, or set `jump: last` where rules \
                  of others come first",
             ),
             _ => None,
@@ -102,7 +102,7 @@ pub(super) fn record(observed: &Observed) -> Result<Option<Record>, Refusal> {
         }
     };
     Err(Refusal::new(
-        "unreadable_record",
+        "unreadable-record",
         format!(
             "cannot read what the host's generation wants: {error}; at its console, `/var/lib/kvmfw/kvmfw.sh undo` goes back \
              to the one before"
@@ -114,13 +114,13 @@ pub(super) fn record(observed: &Observed) -> Result<Option<Record>, Refusal> {
 pub(super) fn managed_by(desired: &Desired, observed: &Observed, options: &Options) -> Option<Refusal> {
     let manager = observed.state.inventory.as_ref()?;
     // A bootstrap holds a host only until an inventory has it.
-    if *manager == desired.inventory || manager == BOOTSTRAP || options.take_over {
+    if *manager == desired.inventory || manager == BOOTSTRAP || options.reassign {
         return None;
     }
     Some(Refusal::new(
-        "managed_by",
+        "managed-by",
         format!(
-            "the inventory `{manager}` manages this host, this one is `{}`; take it over with --take-over",
+            "the inventory `{manager}` manages this host, this one is `{}`; take it over with --reassign",
             desired.inventory
         ),
     ))
@@ -156,7 +156,7 @@ pub(super) fn refusal(
     if !needs.is_empty() {
         let list: Vec<&str> = needs.into_iter().collect();
         return Some(Refusal::new(
-            "missing_tool",
+            "missing-tool",
             match super::packages::install(&list, &observed.facts.os) {
                 Some(command) => {
                     format!("the host has no {}; install it there: {command}", list.join(", no "))
@@ -167,15 +167,15 @@ pub(super) fn refusal(
     }
     if !observed.facts.units {
         return Some(Refusal::new(
-            "no_boot",
+            "no-boot",
             "there is no /etc/systemd/system, so nothing could be made to last over a reboot",
         ));
     }
     if let Some(message) = sysctl.stuck.first() {
-        return Some(Refusal::new("read_only_key", message));
+        return Some(Refusal::new("read-only-key", message));
     }
     if let Some(file) = sysctl.foreign.first() {
-        return Some(Refusal::new("foreign_owner", file.refusal(options.adopt)));
+        return Some(Refusal::new("unmanaged-owner", file.refusal(options.adopt)));
     }
     Family::ALL
         .into_iter()
@@ -214,20 +214,20 @@ fn other_firewall(manager: &str) -> String {
 pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observed) -> Option<Refusal> {
     let rules = observed.rules.get(&family)?;
     if rules.backend == "none" {
-        return Some(Refusal::new("missing_tool", format!("the host has no {family}; install it there")));
+        return Some(Refusal::new("missing-tool", format!("the host has no {family}; install it there")));
     }
     if rules.backend == "old" {
         return Some(Refusal::new(
-            "missing_tool",
+            "missing-tool",
             format!("{family} there is too old to tell its backend ({})", rules.version),
         ));
     }
     if let Some(manager) = observed.others.managers.first() {
-        return Some(Refusal::new("other_firewall", other_firewall(manager)));
+        return Some(Refusal::new("other-firewall", other_firewall(manager)));
     }
     if !rules.live.incompatible.is_empty() {
         return Some(Refusal::new(
-            "native_nft",
+            "native-nft",
             format!(
                 "the nft table `{}` of {family} has native nft rules or chains, which iptables cannot show; move them to a table of their own",
                 rules.live.incompatible.join("`, `")
@@ -239,7 +239,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         let other = backend.trim_end_matches(['4', '6']);
         let what = if *count == 1 { "rule or DROP policy is" } else { "rules or DROP policies are" };
         return Some(Refusal::new(
-            "mixed_backends",
+            "mixed-backends",
             format!(
                 "{family} is the {} one there, but {count} {what} loaded in the {other} one, and both decide; \
                  move them over, or take them away there with {family}-{other} -F and -P CHAIN ACCEPT",
@@ -249,7 +249,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
     }
     if let Some(native) = observed.others.native.first() {
         return Some(Refusal::new(
-            "native_nft",
+            "native-nft",
             format!(
                 "a native nft rule with a set stands in a table of iptables, which iptables-save shows wrong: {native}"
             ),
@@ -260,10 +260,10 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
             let place = blamed(family, desired, words).map_or_else(String::new, |o| format!(" ({o})"));
             let absent = absent_chain(family, desired, words);
             let message = format!("{family} on the host does not take the rules: {words}{place}{absent}");
-            Some(Refusal::new("rejected_rule", message))
+            Some(Refusal::new("rejected-rule", message))
         }
         Predicted::CannotClone(words) => Some(Refusal::new(
-            "dry_run_failed",
+            "dry-run-failed",
             format!(
                 "the live rules of {family} cannot be loaded in a dry run, so nothing can be proven: {words}"
             ),

@@ -140,7 +140,7 @@ fn lines(
             Some(Chain { hook: Some((_, crate::resource::iptables::Hook::Any)), .. }) | None => String::new(),
             Some(_) => format!(", position {}", hook.position),
         };
-        lines.push((format!("hook in {}{place}{text}", hook.chain), origin.clone()));
+        lines.push((format!("jump rule in {}{place}{text}", hook.chain), origin.clone()));
     }
     if let Some(found) = save.chain(table, &name) {
         let origins = declared.map_or_else(Vec::new, |d| origins(d, found.rules.len()));

@@ -122,7 +122,7 @@ fn taken_over(set: &Set, live: &Live, ours: bool, options: &Options, plan: &mut 
              another program adds its members, or take it over with --adopt ({})",
             set.origin
         );
-        plan.refusal.get_or_insert(Refusal::new("foreign_owner", message));
+        plan.refusal.get_or_insert(Refusal::new("unmanaged-owner", message));
         return;
     }
     let original = original(set, live);
@@ -134,7 +134,7 @@ fn taken_over(set: &Set, live: &Live, ours: bool, options: &Options, plan: &mut 
                  know; write `entries: unmanaged` ({})",
                 set.origin
             );
-            plan.refusal.get_or_insert(Refusal::new("foreign_owner", message));
+            plan.refusal.get_or_insert(Refusal::new("unmanaged-owner", message));
         }
     }
 }

@@ -72,7 +72,7 @@ fn chains(family: Family, rules: &Rules, texts: &mut Texts) {
                 (name.trim_start_matches(':'), text)
             }
             [hook, place, chain] if hook.starts_with('^') => {
-                (chain, Some(format!("hook in {}: {place}", &hook[1..])))
+                (chain, Some(format!("jump rule in {}: {place}", &hook[1..])))
             }
             _ => {
                 let Some(at) = words.iter().position(|w| *w == "-A") else { continue };

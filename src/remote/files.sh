@@ -180,7 +180,7 @@ prove_netplan() {
 	have netplan || return 0
 	for file in "$T"/new/net/etc%netplan%*; do [ -e "$file" ] && break; done
 	[ -e "$file" ] || return 0
-	scratch=$(mktemp -d) && mkdir -p "$scratch/etc/netplan" || refuse no_space "cannot write to $TMPDIR"
+	scratch=$(mktemp -d) && mkdir -p "$scratch/etc/netplan" || refuse no-space "cannot write to $TMPDIR"
 	for file in /etc/netplan/*.yaml; do
 		case $file in */90-kvmfw-*) continue ;; esac
 		[ ! -e "$file" ] || cp "$file" "$scratch/etc/netplan/"
@@ -188,7 +188,7 @@ prove_netplan() {
 	for file in "$T"/new/net/etc%netplan%*; do cp "$file" "$scratch/etc/netplan/${file##*%}"; done
 	error=$(timeout -s KILL 30 netplan generate --root-dir "$scratch" 2>&1) || {
 		rm -rf "$scratch"
-		refuse no_boot "netplan does not take the bridge: $(echo "$error" | grep . | tail -n 1)"
+		refuse no-boot "netplan does not take the bridge: $(echo "$error" | grep . | tail -n 1)"
 	}
 	rm -rf "$scratch"
 }

@@ -345,14 +345,14 @@ finish_rollback() {
 		[ -z "${booting-}" ] || { echo "the rollback of $ID did not succeed" >>$VAR/boot.failed; return; }
 		[ $((tries % 600)) -eq 3 ] && shout "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
 		last_line "$R/log"
-		[ $tries -eq 3 ] && echo "rollback_failed $line" >&5
+		[ $tries -eq 3 ] && echo "rollback-failed $line" >&5
 		[ $tries -ge 3 ] && set_state "rollback failed" "$line"
 		sleep 1
 		# Not for ever more of the same.
 		[ $tries -lt 100 ] || true >"$R/log"
 	done
 	while [ -n "$stuck" ] && lives "$stuck"; do
-		set_state rolled_back "$(rollback_reason), but the apply still hangs in the kernel"
+		set_state rolled-back "$(rollback_reason), but the apply still hangs in the kernel"
 		beat
 		sleep 2
 	done
@@ -364,7 +364,7 @@ finish_rollback() {
 		[ -z "${console-}" ] || return 0
 		outlive
 	done
-	ended="rolled_back: $(rollback_reason)"
+	ended="rolled-back: $(rollback_reason)"
 }
 
 # In a part of this shell that may hang: it keeps no lock and nothing that others wait for. By exec, because a shell
@@ -393,9 +393,9 @@ set_state() { printf '%s\n%s\n' "$1" "$2" >"$R/state"; }
 not_on_disk() { set_state deciding "confirmed, but the disk does not answer: until it does, the old state boots"; }
 
 not_on_record() {
-	set_state rolled_back "$(rollback_reason) (not on record yet: the disk does not answer)"
+	set_state rolled-back "$(rollback_reason) (not on record yet: the disk does not answer)"
 	say "the host is as before; the disk does not answer"
-	echo "done rolled_back: $(rollback_reason)" >&5
+	echo "done rolled-back: $(rollback_reason)" >&5
 }
 
 # Part of the work, in a process of its own: puts the host back, from memory alone.
@@ -410,9 +410,9 @@ work_record() {
 		[ ! -e "$R/reason" ] || cp "$R/reason" "$T/reason"
 		[ -e "$T/decision" ] || ln "$T/rollback" "$T/decision"
 		clear_away
-		close_txn "rolled_back: $(rollback_reason)"
+		close_txn "rolled-back: $(rollback_reason)"
 	else
-		wind_up rolled_back
+		wind_up rolled-back
 	fi
 	:
 }
@@ -521,7 +521,7 @@ recover() {
 		else
 			# What was live is gone with the boot, and what boots was never changed.
 			clear_away
-			close_txn "rolled_back: the host was booted before a decision"
+			close_txn "rolled-back: the host was booted before a decision"
 		fi
 	fi
 	remove_memory

@@ -4,9 +4,9 @@
 # Everything up to the point of no return: lock, look again, record, prove, write down, sync.
 stage() {
 	run_is_memory || refuse no-tmpfs "/run is not a tmpfs, and a rollback must not need a disk"
-	make_memory || refuse no_space "cannot write to $R"
+	make_memory || refuse no-space "cannot write to $R"
 	printf '%s\n' "${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}" >"$T/ssh"
-	for mark in commit rollback; do echo $mark >"$T/$mark" || refuse no_space "cannot write to $T"; done
+	for mark in commit rollback; do echo $mark >"$T/$mark" || refuse no-space "cannot write to $T"; done
 	# Open before the guard is: what it says and then dies of must not be lost.
 	exec 6<>"$R/ack"
 	start_guard
@@ -14,7 +14,7 @@ stage() {
 	case $answer in
 	locked) guarded=yes ;;
 	busy*) refuse locked "${answer#busy }" ;;
-	*) refuse guard_failed "the guard did not come up: $(tail -n 1 "$R/log" 2>/dev/null)" ;;
+	*) refuse guard-failed "the guard did not come up: $(tail -n 1 "$R/log" 2>/dev/null)" ;;
 	esac
 	# Where rules of others are taken over it is recorded what loaded them.
 	if [ -e "$T/new/adopt4" ] || [ -e "$T/new/adopt6" ]; then boot_files_asked=yes; fi
@@ -27,14 +27,14 @@ stage() {
 		case $name in *[!0-9]* | '') ;; *) [ "$name" -le "$generation" ] || generation=$name ;; esac
 	done
 	generation=$((generation + 1))
-	echo "$generation" >"$T/generation" || refuse no_space "cannot write to $T"
+	echo "$generation" >"$T/generation" || refuse no-space "cannot write to $T"
 	G=$ETC/generations/$generation
-	snapshot || refuse no_space "cannot write the snapshot to $T"
-	mkdir -p "$G/adopted" $VAR/original/files $VAR/original/new || refuse no_space "cannot write to $ETC"
-	cp -R "$T"/new/base/* "$T/new/sysctl.d" "$T/new/net" "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/new/sets" "$T/new/sets.originals" "$T/owner" "$G/" && before_now >"$G/before" || refuse no_space "cannot write to $G"
+	snapshot || refuse no-space "cannot write the snapshot to $T"
+	mkdir -p "$G/adopted" $VAR/original/files $VAR/original/new || refuse no-space "cannot write to $ETC"
+	cp -R "$T"/new/base/* "$T/new/sysctl.d" "$T/new/net" "$T/new/udev.rules" "$T/new/sysctl.keys" "$T/new/desired.json" "$T/new/boot.modules" "$T/new/boot.bridges" "$T/new/sets" "$T/new/sets.originals" "$T/owner" "$G/" && before_now >"$G/before" || refuse no-space "cannot write to $G"
 	prove 4
 	prove 6
-	keep_adopted || refuse no_space "cannot write to $G"
+	keep_adopted || refuse no-space "cannot write to $G"
 	set --
 	for file in "$T"/new/sysctl.d/*.conf; do
 		[ ! -e "$file" ] || set -- "$@" "$G/sysctl.d/${file##*/}"
@@ -54,16 +54,16 @@ stage() {
 				case "$NL$live$NL" in *"$NL*$table$NL"*) ;; *) absent="${absent}absent $table$NL" ;; esac
 			done
 		fi
-		put_text "$T/pre/tables$family" "$absent" || refuse no_space "cannot write to $T"
+		put_text "$T/pre/tables$family" "$absent" || refuse no-space "cannot write to $T"
 	done
-	install_boot || refuse no_boot "there is no /etc/systemd/system to put the boot units into"
+	install_boot || refuse no-boot "there is no /etc/systemd/system to put the boot units into"
 	set --
 	for file in "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d/* "$G"/net/* "$G"/adopted/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*}; do
 		[ ! -e "$file" ] || [ -p "$file" ] || set -- "$@" "$file"
 	done
 	# shellcheck disable=SC2086 # our own names
-	what_is_left_to_disk "$@" $boot_files || refuse no_space "cannot sync $T to disk"
-	fill_memory || refuse no_space "cannot keep in $R what a rollback needs"
+	what_is_left_to_disk "$@" $boot_files || refuse no-space "cannot sync $T to disk"
+	fill_memory || refuse no-space "cannot keep in $R what a rollback needs"
 	run_checks before
 	section staged
 	printf 'generation=%s\n' "$generation"
@@ -85,18 +85,18 @@ before_now() {
 # The very transaction, in a clone of the live rules, before anything is armed.
 prove() {
 	local live predicted goal wanted foreign text
-	put_text "$G/rules.v$1" '' || refuse no_space "cannot write to $G"
+	put_text "$G/rules.v$1" '' || refuse no-space "cannot write to $G"
 	foreign_goal "$1" || refuse unreadable "what was taken over cannot be read"
 	ipt_family "$1" || return 0
 	if ! ipt_saved "$1"; then
-		! ours_are_asked "$1" || refuse dry_run "$ipt-save failed"
+		! ours_are_asked "$1" || refuse dry-run "$ipt-save failed"
 		return 0
 	fi
 	holds "$T/new/want$1" || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
 	# The live rules are what was proven of this very text: nothing is to be loaded, and nothing to be proven.
 	case $as_proven in *"$1"*)
 		if [ -z "$foreign" ]; then
-			cp $ETC/current/rules.v"$1" "$G/" || refuse no_space "cannot write to $G"
+			cp $ETC/current/rules.v"$1" "$G/" || refuse no-space "cannot write to $G"
 			return 0
 		fi
 		;;
@@ -107,10 +107,10 @@ $wanted" in *"
 ?"*) [ -d /proc/sys/net/bridge ] || return 0 ;; esac
 	with_foreign "$goal" "$foreign"
 	dry_known "$1" "$text" || ipt_dry "$1" "$live" "$text" ||
-		refuse dry_run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-	goal_text "$goal" "$predicted" && put_text "$G/rules.v$1" "$goal" || refuse no_space "cannot write to $G"
+		refuse dry-run "$(ipt_number "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
+	goal_text "$goal" "$predicted" && put_text "$G/rules.v$1" "$goal" || refuse no-space "cannot write to $G"
 	with_foreign "$goal" "$foreign"
-	ipt_is "$predicted" "$text" || refuse dry_run "the rules are not what was wanted after loading them in a dry run"
+	ipt_is "$predicted" "$text" || refuse dry-run "the rules are not what was wanted after loading them in a dry run"
 }
 
 # Before anything is armed.
@@ -122,12 +122,12 @@ abort() {
 
 start_guard() {
 	if [ -d /run/systemd/system ]; then
-		have systemd-run || refuse systemd_unusable "systemd runs this host, but there is no systemd-run"
+		have systemd-run || refuse systemd-unusable "systemd runs this host, but there is no systemd-run"
 		# The second acts when the first does not move; to one that is stopped or frozen systemd does nothing.
 		for unit in "kvmfw-$ID" "kvmfw-$ID-second"; do
 			timeout -s KILL 15 systemd-run --quiet --unit="$unit" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
 				-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 sh "$R/kvmfw.sh" guard "$ID" >/dev/null 2>"$R/log" ||
-				refuse systemd_unusable "systemd-run: $(tail -n 1 "$R/log")"
+				refuse systemd-unusable "systemd-run: $(tail -n 1 "$R/log")"
 		done
 	else
 		setsid sh "$R/kvmfw.sh" guard "$ID" </dev/null >/dev/null 2>&1 6>&- &
@@ -146,7 +146,7 @@ await() {
 	[ ! -e "$T/done" ] || return 0
 	timeout "$1" sh -c '
 		while IFS= read -r line <&6; do
-			case $line in applied | done* | rollback_failed*) exit 0 ;; esac
+			case $line in applied | done* | rollback-failed*) exit 0 ;; esac
 		done
 		exit 1'
 }
@@ -154,7 +154,7 @@ await() {
 # Arms the guard and tells how the change went.
 go() {
 	[ -d "$R" ] || { outcome; return; }
-	true >"$R/go" || refuse no_space "cannot write to $R"
+	true >"$R/go" || refuse no-space "cannot write to $R"
 	exec 6<>"$R/ack"
 	replace_guard
 	poke go
@@ -178,7 +178,7 @@ outcome() {
 		if [ -z "$line" ]; then
 			# The disk was full when it ended; which way it ended is on record.
 			first_line "$T/decision"
-			case $line in commit) line=committed ;; *) line=rolled_back ;; esac
+			case $line in commit) line=committed ;; *) line=rolled-back ;; esac
 		fi
 		printf 'state=%s\n' "${line%%:*}"
 		printf 'reason=%s\n' "$why"

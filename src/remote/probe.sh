@@ -43,7 +43,7 @@ probe_state() {
 	link_target $ETC/current
 	current=$target
 	# One that cannot be read must not pass for none.
-	[ -n "$current" ] || [ ! -L $ETC/current ] || refuse unreadable_record "which generation boots cannot be read from $ETC/current"
+	[ -n "$current" ] || [ ! -L $ETC/current ] || refuse unreadable-record "which generation boots cannot be read from $ETC/current"
 	printf 'generation=%s\n' "${current##*/}"
 	link_target $VAR/open
 	[ -z "$target" ] || printf 'open=%s\n' "${target##*/}"
@@ -109,7 +109,7 @@ probe_sysctl() {
 	if [ -e $ETC/current ]; then
 		keys_asked=
 		ask_keys <$ETC/current/sysctl.keys
-		[ -n "$keys_asked" ] || refuse unreadable_record "$ETC/current/sysctl.keys cannot be read; at the console of the host, \`$VAR/kvmfw.sh undo\` goes back to the generation before"
+		[ -n "$keys_asked" ] || refuse unreadable-record "$ETC/current/sysctl.keys cannot be read; at the console of the host, \`$VAR/kvmfw.sh undo\` goes back to the generation before"
 	fi
 	# What a forecast needs whether it is declared or not.
 	ask_keys <<-'KEYS'
@@ -207,7 +207,7 @@ dry_known() {
 
 # Some shells keep a text for a program in a file. What did not come for want of room must not pass for "nothing is
 # wanted".
-no_room() { refuse no_space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"; }
+no_room() { refuse no-space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"; }
 
 probe_rules() {
 	local goal wanted text kept='' unread='' saved=0
@@ -229,7 +229,7 @@ probe_rules() {
 	[ -n "$looked" ] || no_room
 	want_provable "$1" || no_room
 	# A save that failed is no host without rules.
-	if [ $saved = 1 ] && { [ -n "$wanted" ] || [ -L $ETC/current ]; }; then refuse dry_run "$ipt-save failed"; fi
+	if [ $saved = 1 ] && { [ -n "$wanted" ] || [ -L $ETC/current ]; }; then refuse dry-run "$ipt-save failed"; fi
 	case "$goal$live" in
 	*KVMFW-* | *:[A-Z]*\ [AD][CR]*) ;;
 	*) return ;;

@@ -5,11 +5,11 @@
 upload() {
 	T=$VAR/txn/$1
 	mkdir -p "${T%/*}" && mkdir "$T" || {
-		[ ! -e "$T" ] || refuse same_host 'this run is at this host already, under another name in the inventory'
-		refuse no_space "cannot make $T"
+		[ ! -e "$T" ] || refuse same-host 'this run is at this host already, under another name in the inventory'
+		refuse no-space "cannot make $T"
 	}
-	mkdir -p "$T/new/sysctl.d" "$T/new/net" "$T/new/run" "$T/new/base" "$T/pre" "$T/units" || refuse no_space "cannot make $T"
-	files unpack "@$NONCE" || refuse no_space "cannot write to $T"
+	mkdir -p "$T/new/sysctl.d" "$T/new/net" "$T/new/run" "$T/new/base" "$T/pre" "$T/units" || refuse no-space "cannot make $T"
+	files unpack "@$NONCE" || refuse no-space "cannot write to $T"
 	export NONCE VLANS SSH_CONNECTION
 	exec sh "$T/kvmfw.sh" stage "$1" </dev/null
 }

@@ -95,7 +95,7 @@ pub struct WarningEntry {
 
 impl Document {
     /// The version this kvmfw writes.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// Its JSON Schema, draft-07. Keys may come, so others than these are allowed.
     pub fn schema() -> serde_json::Value {

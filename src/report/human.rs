@@ -208,7 +208,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
         } else {
             "   "
         };
-        let grave = matches!(risk, Risk::Lockout | Risk::GuestsDark | Risk::BypassWrong);
+        let grave = matches!(risk, Risk::Lockout | Risk::GuestsUnreachable | Risk::BypassWrong);
         let _ = write!(out, "{gap}{}", if grave { style.alarm(text) } else { style.warn(text) });
     }
     out.push('\n');
@@ -237,7 +237,7 @@ pub(super) fn risk_words(risk: Risk) -> &'static str {
     match risk {
         Risk::ManagementPath => "! SSH passes here",
         Risk::Lockout => "! LOCKOUT",
-        Risk::GuestsDark => "! guests go dark",
+        Risk::GuestsUnreachable => "! guests go dark",
         Risk::OneWay => "! cannot be rolled back in full",
         Risk::RemovesAll => "! removes all of its kind",
         Risk::BypassWrong => "! the bypass is wrong here",

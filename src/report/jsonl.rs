@@ -162,7 +162,7 @@ impl Told {
 
 impl Line {
     /// The version of the stream that this kvmfw writes.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// Its JSON Schema, draft-07. Keys and events may come, so others than these are allowed.
     pub fn schema() -> serde_json::Value {
@@ -363,10 +363,10 @@ mod tests {
             line(EventEntry::Step { host: "kvm1".into(), step: "confirming".into(), guard: Some(60) }),
             "{\"time\":\"2026-11-24T12:00:00Z\",\"event\":\"step\",\"host\":\"kvm1\",\"step\":\"confirming\",\"guard\":60}\n"
         );
-        let outcome = HostOutcome::new("kvm1", Status::RolledBack).reason("rolled_back");
+        let outcome = HostOutcome::new("kvm1", Status::RolledBack).reason("rolled-back");
         assert_eq!(
             line(EventEntry::of(&Event::Done(outcome)).remove(0)),
-            "{\"time\":\"2026-11-24T12:00:00Z\",\"event\":\"done\",\"host\":\"kvm1\",\"status\":\"rolled_back\",\"reason\":\"rolled_back\"}\n"
+            "{\"time\":\"2026-11-24T12:00:00Z\",\"event\":\"done\",\"host\":\"kvm1\",\"status\":\"rolled-back\",\"reason\":\"rolled-back\"}\n"
         );
     }
 

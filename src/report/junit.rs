@@ -107,7 +107,7 @@ mod tests {
         let outcomes = [
             HostOutcome::new("kvm1", Status::Changed),
             HostOutcome::new("kvm2", Status::RolledBack)
-                .reason("rolled_back")
+                .reason("rolled-back")
                 .message("a \"<b>\"\u{1b}[2J & c\nd"),
             HostOutcome::new("kvm3", Status::Unreachable).message("no route"),
             HostOutcome::new("kvm4", Status::Skipped).message("budget"),
@@ -117,7 +117,7 @@ mod tests {
             <testsuites name=\"kvmfw apply r1\" tests=\"4\" failures=\"1\" errors=\"1\" skipped=\"1\">\n\
             <testsuite name=\"kvmfw apply r1\" tests=\"4\" failures=\"1\" errors=\"1\" skipped=\"1\">\n\
             <testcase classname=\"kvmfw apply\" name=\"kvm1\"></testcase>\n\
-            <testcase classname=\"kvmfw apply\" name=\"kvm2\"><failure message=\"a &quot;&lt;b&gt;&quot;\\u{1b}[2J &amp; c&#10;d\" type=\"rolled_back\"></failure></testcase>\n\
+            <testcase classname=\"kvmfw apply\" name=\"kvm2\"><failure message=\"a &quot;&lt;b&gt;&quot;\\u{1b}[2J &amp; c&#10;d\" type=\"rolled-back\"></failure></testcase>\n\
             <testcase classname=\"kvmfw apply\" name=\"kvm3\"><error message=\"no route\" type=\"unreachable\"></error></testcase>\n\
             <testcase classname=\"kvmfw apply\" name=\"kvm4\"><skipped message=\"budget\" type=\"skipped\"/></testcase>\n\
             </testsuite>\n</testsuites>\n";

@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn one_block_for_equal_changes() {
-        let same = vec![change("filter/INPUT", "  hook in INPUT\n- -j DROP\n+ -p tcp -j ACCEPT\n")];
+        let same = vec![change("filter/INPUT", "  jump rule in INPUT\n- -j DROP\n+ -p tcp -j ACCEPT\n")];
         let text = Markdown { limit: GITHUB_LIMIT }.render(&document(&[
             ("kvm1", same.clone()),
             ("kvm2", same),
@@ -256,7 +256,7 @@ mod tests {
 <details><summary>change <b><code>iptables filter/INPUT</code></b> on <code>kvm&#91;1&#45;2&#93;</code> (2 hosts) — <b>SSH passes here</b></summary>
 
 ```diff
-  hook in INPUT
+  jump rule in INPUT
 - -j DROP
 + -p tcp -j ACCEPT
 ```

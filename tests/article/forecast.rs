@@ -25,6 +25,6 @@ fn forecasts(plan: &Run) -> Vec<(String, String)> {
     let hosts = document["hosts"].as_array().expect("hosts");
     assert_eq!(hosts.len(), 1, "{}", plan.stdout);
     let warnings = hosts[0]["warnings"].as_array().expect("warnings");
-    let dark = warnings.iter().filter(|w| w["code"] == "guests-dark");
+    let dark = warnings.iter().filter(|w| w["code"] == "guests-unreachable");
     dark.map(|w| (text(&w["message"]), text(&w["origin"]))).collect()
 }

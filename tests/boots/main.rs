@@ -366,7 +366,7 @@ fn rules_beside_other_loaders() {
     machine.boot();
     machine.on_host("systemctl enable own.service 2>&1; iptables -w -N OTHERS");
     let rules = "modules: [host-firewall]\niptables:\n  filter:\n    FORWARD:\n      first: |\n        -i eth1 -j OTHERS\n\
-                 foreign_chains: [OTHERS]\n";
+                 unmanaged_chains: [OTHERS]\n";
     machine.all(rules);
     let plan = machine.kvmfw(&["plan"]);
     assert!(

@@ -174,7 +174,7 @@ impl Look<'_> {
         }
         let by_host = match state.split(':').next().unwrap() {
             "committed" => true,
-            "rolled_back" | "released" | "staged" => false,
+            "rolled-back" | "released" | "staged" => false,
             // Nothing of it had to last yet.
             "" if self.plan.fault == Fault::Power && self.struck < Some(Step::Armed) => false,
             _ => self.violated(&format!("status says `{state}` of it")),
@@ -182,7 +182,7 @@ impl Look<'_> {
         let said = self.status(&self.run);
         let code = match said.as_str() {
             "changed" => 0,
-            "rolled_back" | "failed" => 4,
+            "rolled-back" | "failed" => 4,
             "unreachable" => 5,
             "unknown" => 6,
             "refused" => 7,
@@ -193,7 +193,7 @@ impl Look<'_> {
         }
         let said = match said.as_str() {
             "changed" => Some(true),
-            "rolled_back" | "failed" | "refused" | "unreachable" => Some(false),
+            "rolled-back" | "failed" | "refused" | "unreachable" => Some(false),
             _ => None,
         };
         if said.is_some_and(|s| s != by_host) {

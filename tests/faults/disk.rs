@@ -21,7 +21,7 @@ fn t40_a_full_disk_is_refused_before_anything_is_armed() {
     let project = Project::new(&lab, &[HOST], &opened(80));
     let run = project.apply(&lab, &["--format", "json"]).expect(4);
     let host = run.json()["hosts"][0].clone();
-    assert_eq!((&host["status"], &host["reason"]), (&"failed".into(), &"no_space".into()), "{host:#}");
+    assert_eq!((&host["status"], &host["reason"]), (&"failed".into(), &"no-space".into()), "{host:#}");
     assert_eq!(on_host(&lab, "find /var/lib/kvmfw -name armed"), "", "it was armed");
     assert_eq!(on_host(&lab, "iptables-save; ip6tables-save"), before, "it was touched");
     on_host(&lab, "umount /var/lib/kvmfw");

@@ -139,12 +139,12 @@ fn a_disk_that_hangs_when_applied() {
     assert!(!reachable(&lab), "it is locked out");
     back(&lab, &before.0, Duration::from_secs(5 + 5));
     let status = || lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "status"]).stdout;
-    wait("the disk is told of", LONG, || status().contains("rolled_back").then_some(()));
+    wait("the disk is told of", LONG, || status().contains("rolled-back").then_some(()));
     let outcome = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "outcome"]).stdout;
     assert!(outcome.contains("not on record yet: the disk does not answer"), "{outcome}");
     assert_eq!(read(&folder, "done"), "", "it is on record");
     drop(frozen);
-    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     let run = end(kvmfw);
     assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
     same(&before.1, &lab.dump(HOST), "after the rollback");
@@ -166,7 +166,7 @@ fn a_disk_that_takes_what_is_written_and_does_not_keep_it() {
     assert!(!reachable(&lab), "it is locked out");
     back(&lab, &before.0, Duration::from_secs(5 + 5));
     drop(stalled);
-    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     let run = end(kvmfw);
     assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
     same(&before.1, &lab.dump(HOST), "after the rollback");
@@ -181,7 +181,7 @@ fn a_run_without_room_is_refused() {
     project.all(&opened(81));
     let run = project.apply(&lab, &["--format", "json"]).expect(4);
     let host = run.json()["hosts"][0].clone();
-    assert_eq!((&host["status"], &host["reason"]), (&"failed".into(), &"no_space".into()), "{host:#}");
+    assert_eq!((&host["status"], &host["reason"]), (&"failed".into(), &"no-space".into()), "{host:#}");
     assert_eq!(on_host(&lab, "readlink /var/lib/kvmfw/open || true"), "", "it was armed");
     same(&before, &lab.dump(HOST), "after the refusal");
     on_host(&lab, "umount /run/kvmfw");
@@ -206,7 +206,7 @@ fn a_disk_that_hangs_while_the_change_is_made() {
     back(&lab, &before.0, Duration::from_secs(10 + 5 + 5));
     drop(frozen);
     assert!(
-        ended(&folder).starts_with("rolled_back: the change was not applied"),
+        ended(&folder).starts_with("rolled-back: the change was not applied"),
         "{}",
         read(&folder, "done")
     );
@@ -227,7 +227,7 @@ fn a_confirm_needs_a_disk_that_answers() {
     on_host(&lab, "touch /run/go");
     back(&lab, &before, Duration::from_secs(5 + 5));
     drop(frozen);
-    assert!(ended(&folder).starts_with("rolled_back: "), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: "), "{}", read(&folder, "done"));
     let run = end(kvmfw);
     assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
     assert_eq!(read(&folder, "decision"), "rollback");
@@ -245,7 +245,7 @@ fn stopped_guard(services: bool, shell: Shell) {
     let status = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "status"]).stdout;
     assert!(status.contains(&format!("guard=stopped (process {first})")), "{status}");
     back(&lab, &before.0, Duration::from_secs(5) + REPLACED);
-    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     end(kvmfw).expect(4);
     same(&before.1, &lab.dump(HOST), "after the rollback");
 }
@@ -283,12 +283,12 @@ fn stopped_guards(command: &str, image: bool, shell: Shell) {
     on_host(&lab, &format!("kill -STOP {first} {second}"));
     let frozen = image.then(|| Frozen::now(&lab));
     let said = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", command]);
-    assert!(said.stdout.contains("state=rolled_back"), "{said:?}");
+    assert!(said.stdout.contains("state=rolled-back"), "{said:?}");
     assert_eq!(live(&lab), before.0);
     assert!(reachable(&lab), "it is not reachable");
     drop(frozen);
     on_host(&lab, &format!("kill -CONT {first} {second} 2>/dev/null; true"));
-    assert!(ended(&folder).starts_with("rolled_back: asked for by "), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: asked for by "), "{}", read(&folder, "done"));
     kvmfw.kill().unwrap();
     kvmfw.wait().unwrap();
     project.all(&opened(80));
@@ -330,7 +330,7 @@ fn a_program_that_hangs_in_the_rollback() {
     wait("the key is back", Duration::from_secs(5 + 20 + 10), || ttl().then_some(()));
     assert_eq!(read(&folder, "done"), "", "the rules cannot be back");
     on_host(&lab, &format!("umount -l {}", restore.trim()));
-    assert!(ended(&folder).starts_with("rolled_back: "), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: "), "{}", read(&folder, "done"));
     same(&before.1, &lab.dump(HOST), "after the rollback");
 }
 
@@ -348,7 +348,7 @@ fn a_guard_dies_while_the_disk_hangs() {
     on_host(&lab, &format!("kill -KILL {first}"));
     back(&lab, &before.0, Duration::from_secs(5 + 5));
     drop(frozen);
-    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     end(kvmfw);
     same(&before.1, &lab.dump(HOST), "after the rollback");
 }
@@ -367,14 +367,14 @@ fn both_guards_are_gone_and_the_disk_hangs() {
     let (first, second) = guards(&lab, &id);
     on_host(&lab, &format!("kill -KILL {first} {second}"));
     let said = lab.host(HOST, &["sh", &format!("/run/kvmfw/{id}/kvmfw.sh"), "rollback"]);
-    assert!(said.stdout.contains("state=rolled_back"), "{said:?}");
+    assert!(said.stdout.contains("state=rolled-back"), "{said:?}");
     assert_eq!(live(&lab), before.0);
     assert!(reachable(&lab), "it is not reachable");
     drop(frozen);
     kvmfw.kill().unwrap();
     kvmfw.wait().unwrap();
     lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]);
-    assert!(ended(&folder).starts_with("rolled_back: asked for by "), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: asked for by "), "{}", read(&folder, "done"));
     same(&before.1, &lab.dump(HOST), "after the rollback");
 }
 
@@ -402,7 +402,7 @@ fn a_second_guard_that_is_stopped() {
         (done, end(kvmfw))
     };
     let (done, run) = stop(true);
-    assert!(done.starts_with("rolled_back: nobody confirmed"), "{done}");
+    assert!(done.starts_with("rolled-back: nobody confirmed"), "{done}");
     run.expect(4);
     same(&before.1, &lab.dump(HOST), "after the rollback");
     let (done, run) = stop(false);
@@ -473,7 +473,7 @@ fn a_guard_in_a_frozen_control_group() {
     let (first, _) = guards_outside(&lab, &folder);
     let Some(frozen) = Freezer::with(&[first]) else { return };
     back(&lab, &before.0, Duration::from_secs(5) + REPLACED);
-    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     drop(frozen);
     end(kvmfw).expect(4);
     same(&before.1, &lab.dump(HOST), "after the rollback");
@@ -493,7 +493,7 @@ fn both_guards_in_a_frozen_control_group() {
     let (first, second) = guards_outside(&lab, &folder);
     let Some(frozen) = Freezer::with(&[first, second]) else { return };
     let said = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]);
-    assert!(said.stdout.contains("state=rolled_back"), "{said:?}");
+    assert!(said.stdout.contains("state=rolled-back"), "{said:?}");
     assert!(reachable(&lab), "it is not reachable");
     drop(frozen);
     kvmfw.kill().unwrap();
@@ -539,7 +539,7 @@ fn a_run_that_fills_up_after_arming() {
     let folder = marked(&lab, HOST, "applied", last.as_ref());
     on_host(&lab, "cat /dev/zero >/run/kvmfw/filler 2>/dev/null; true");
     back(&lab, &before.0, Duration::from_secs(5 + 5));
-    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     let run = end(kvmfw);
     assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
     on_host(&lab, "umount /run/kvmfw");
@@ -565,7 +565,7 @@ fn a_sync_that_hangs() {
     back(&lab, &before.0, Duration::from_secs(5 + 5));
     end(kvmfw).expect(4);
     on_host(&lab, "umount -l /usr/bin/sync");
-    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     let open = "readlink /var/lib/kvmfw/open || true";
     wait("the transaction is closed", Duration::from_secs(90), || {
         on_host(&lab, open).is_empty().then_some(())
@@ -587,7 +587,7 @@ fn a_systemctl_that_hangs() {
     hang(&lab, "$(command -v systemctl)");
     wait("the host is reachable", Duration::from_secs(5 + 5), || reachable(&lab).then_some(()));
     wait("no rule is left", LONG, || (!live(&lab).contains("KVMFW")).then_some(()));
-    assert!(ended(&folder).starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     let run = end(kvmfw);
     assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
 }

@@ -23,7 +23,7 @@ fn t07_rollback_reloads_exactly_what_apply_touched() {
     let mut kvmfw = kvmfw;
     kvmfw.kill().unwrap();
     kvmfw.wait().unwrap();
-    assert!(ended(&folder).starts_with("rolled_back"));
+    assert!(ended(&folder).starts_with("rolled-back"));
     assert_eq!(on_host(&lab, "cat /proc/sys/net/ipv4/conf/all/arp_ignore").trim(), "0");
     let rules = on_host(&lab, "iptables-save");
     assert!(rules.contains("--dport 80 ") && !rules.contains("--dport 81 "), "{rules}");

@@ -32,6 +32,6 @@ fn t26_the_xtables_lock_is_held_in_apply_and_in_rollback() {
     assert!(!folder.join("done").exists(), "it did not wait");
     on_host(&lab, "touch /run/free2");
     holder.wait().unwrap();
-    assert!(ended(&folder).starts_with("rolled_back"));
+    assert!(ended(&folder).starts_with("rolled-back"));
     same(&before, &lab.dump(HOST), "after the rollback");
 }

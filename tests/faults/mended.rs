@@ -21,7 +21,7 @@ fn an_empty_generation_file_costs_no_generation() {
     assert!(kill_where(&lab, &format!("kvmfw.sh guard {id}")) >= 2, "no guards");
     fs::write(folder.join("generation"), "").unwrap();
     project.kvmfw(&lab, &["unlock", HOST, "-y"]).expect(0);
-    assert!(ended(&folder).starts_with("rolled_back"));
+    assert!(ended(&folder).starts_with("rolled-back"));
     assert!(on_host(&lab, "ls /etc/kvmfw/generations").lines().any(|l| l == "1"), "generation 1 is gone");
     assert_eq!(on_host(&lab, "iptables-save | grep -c 'dport 81 ' || true").trim(), "0");
     drop(before);
@@ -122,7 +122,7 @@ fn a_generation_without_its_record_is_not_planned_against() {
             &["undo", "--to", "1", "-y", "--format", "json"],
         ] {
             let json = project.kvmfw(&lab, args).expect(7).json();
-            assert_eq!(json["hosts"][0]["reason"], "unreadable_record", "{args:?}: {json:#}");
+            assert_eq!(json["hosts"][0]["reason"], "unreadable-record", "{args:?}: {json:#}");
         }
         common::same(&all, &lab.dump(HOST), "nothing was to be done");
     }

@@ -91,7 +91,7 @@ fn an_apply_does_not_take_unread_rules_for_none() {
             let run = project.apply(&lab, &["--format", "json"]).expect(4);
             assert!(was_met(&lab), "{name}: nobody read rules.v{family}");
             let host = &run.json()["hosts"][0];
-            assert_eq!(host["status"], "rolled_back", "{name}: {host}");
+            assert_eq!(host["status"], "rolled-back", "{name}: {host}");
             assert!(host["message"].as_str().unwrap().contains("cannot be read"), "{name}: {host}");
             same(&before, &lab.dump(HOST), name);
         }
@@ -110,7 +110,7 @@ fn a_rollback_does_not_take_an_unread_snapshot_for_an_empty_one() {
             meets(&lab, fault, file);
             let run = project.apply(&lab, &["--format", "json"]);
             let folder = newest(&lab, HOST).unwrap();
-            assert!(ended(&folder).starts_with("rolled_back"), "{name}");
+            assert!(ended(&folder).starts_with("rolled-back"), "{name}");
             assert!(was_met(&lab), "{name}: nobody read {file}");
             // Also told so, or told that it is not known yet.
             assert!([4, 6].contains(&run.code), "{name}: {}", run.stdout);
@@ -129,12 +129,12 @@ fn a_snapshot_that_stays_unread_is_a_rollback_that_failed() {
     std::fs::write(lab.disk(HOST, "/root/always"), "").unwrap();
     meets(&lab, FAULTS[0].1, "pre/own4");
     let run = project.apply(&lab, &["--format", "json"]).expect(6);
-    assert_eq!(run.json()["hosts"][0]["reason"], "rollback_failed", "{}", run.stdout);
+    assert_eq!(run.json()["hosts"][0]["reason"], "rollback-failed", "{}", run.stdout);
     let folder = marked(&lab, HOST, "decision", last.as_ref());
     assert!(!folder.join("done").exists(), "it was said to be over");
     assert!(rules(&lab).contains("-A KVMFW-RH-Firewall-1-INPUT"), "{}", rules(&lab));
     assert!(was_met(&lab));
-    assert!(ended(&folder).starts_with("rolled_back"));
+    assert!(ended(&folder).starts_with("rolled-back"));
     same(&before, &lab.dump(HOST), "once it can be read");
 }
 
@@ -201,7 +201,7 @@ fn a_reason_that_is_not_read_is_not_another_one() {
     meets(&lab, FAULTS[0].1, "");
     let unlock = project.kvmfw(&lab, &["unlock", HOST, "-y"]);
     was_met(&lab);
-    assert_eq!(ended(&folder), "rolled_back: unlocked by the operator", "{}{}", unlock.stdout, unlock.stderr);
+    assert_eq!(ended(&folder), "rolled-back: unlocked by the operator", "{}{}", unlock.stdout, unlock.stderr);
 }
 
 /// What ends the shell of a boot unit, or a program of it, is told; the unit alone says it only in the journal.

@@ -21,7 +21,7 @@ fn t19_what_an_apply_ends_before_its_question_is_as_it_was() {
     // No terminal to ask on: nothing more is done.
     let run = project.kvmfw(&lab, &["apply"]).expect(7);
     assert!(run.stderr.contains("nobody watched it; it was ended first"), "{}", run.stderr);
-    assert!(ended(&folder).starts_with("rolled_back"), "{}", ended(&folder));
+    assert!(ended(&folder).starts_with("rolled-back"), "{}", ended(&folder));
     same(&before, &lab.dump(HOST), "after an apply that did nothing else");
 }
 

@@ -37,7 +37,7 @@ fn t37_t38_an_undo_is_guarded_and_goes_on_past_a_host_that_fails() {
         )
         .expect(4);
     let hosts = undo.json()["hosts"].clone();
-    assert_eq!(hosts[0]["status"], "rolled_back", "{hosts:#}");
+    assert_eq!(hosts[0]["status"], "rolled-back", "{hosts:#}");
     assert_eq!(hosts[1]["status"], "changed", "{hosts:#}");
     same(&before, &lab.dump(HOST), "after the undo that failed");
     assert!(!lab.host("kvm2", &["iptables-save"]).ok().contains("KVMFW"), "kvm2 is not back");

@@ -192,13 +192,13 @@ groups:
         net/ipv4/conf/eth0.7/arp_filter: '0'
         kernel.core_pattern: '|/bin/true %p'
       empty:
-    foreign_chains: [DOCKER-USER]
+    unmanaged_chains: [DOCKER-USER]
     iptables:
       filter:
-        INPUT: { policy: DROP, hook: first }
-        FORWARD: { hook: last, first: , rules: , last: }
+        INPUT: { policy: DROP, jump: first }
+        FORWARD: { jump: last, first: , rules: , last: }
         my.chain_1-x:
-        DOCKER-USER: { hook: first }
+        DOCKER-USER: { jump: first }
     ip6tables: |
       *filter
       -A INPUT -i lo -j ACCEPT
@@ -263,7 +263,7 @@ ipset:
   ports: { type: 'bitmap:port', range: 0-9, entries: [1, '2-3'] }
   list: { type: 'list:set', size: 8, entries: [nets] }
 checks: [{ ping: $where, timeout: 5s }]
-foreign_chains: []
+unmanaged_chains: []
 "#;
 
 const TEST: &str = r#"

@@ -27,12 +27,12 @@ fn killed_at(mark: &str) {
         wait("the host ends it", LIMITS + Duration::from_secs(5), || {
             folder.join("done").exists().then_some(())
         });
-        assert_eq!(read(&folder, "done"), "rolled_back: nobody confirmed over a new connection within 5s");
+        assert_eq!(read(&folder, "done"), "rolled-back: nobody confirmed over a new connection within 5s");
         let took = between(&folder, "armed", "done");
         assert!(took <= LIMITS + Duration::from_secs(5), "killed at {mark}: back after {took:?}");
         same(&before, &lab.dump(HOST));
         let status = project.kvmfw(&lab, &["status"]).expect(0);
-        assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);
+        assert!(status.stdout.contains("rolled-back: nobody confirmed"), "{}", status.stdout);
         assert!(!status.stdout.contains("OPEN") && !status.stdout.contains("locked by"), "{}", status.stdout);
         project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);
     }

@@ -112,7 +112,7 @@ fn one_guard_dies_and_its_twin_does_not_get_the_lock_at_once() {
     lab.host(HOST, &["touch", "/run/free"]).ok();
     assert!(in_line.wait().unwrap().success());
     end(kvmfw).expect(4);
-    assert!(read(&folder, "done").starts_with("rolled_back"), "{}", read(&folder, "done"));
+    assert!(read(&folder, "done").starts_with("rolled-back"), "{}", read(&folder, "done"));
     assert!(!lab.disk(HOST, "/var/lib/kvmfw/open").is_symlink(), "it was left open");
     same(&before, &lab.dump(HOST));
 }
@@ -137,7 +137,7 @@ fn orphaned(recover: impl Fn(&Lab, &Project, &str)) {
     assert!(status.stdout.contains(&format!("OPEN transaction {}", id_of(&folder))), "{}", status.stdout);
     assert!(!folder.join("done").exists(), "somebody ended it");
     recover(&lab, &project, &before);
-    assert!(read(&folder, "done").starts_with("rolled_back"), "{}", read(&folder, "done"));
+    assert!(read(&folder, "done").starts_with("rolled-back"), "{}", read(&folder, "done"));
     let status = project.kvmfw(&lab, &["status"]).expect(0);
     assert!(!status.stdout.contains("OPEN"), "{}", status.stdout);
 }

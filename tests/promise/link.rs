@@ -19,7 +19,7 @@ fn cut_at(mark: &str, how: Cut) {
     let folder = marked(&lab, mark, None);
     lab.cut(HOST, how);
     wait("the host ends it", LIMITS + Duration::from_secs(5), || folder.join("done").exists().then_some(()));
-    assert!(read(&folder, "done").starts_with("rolled_back: nobody confirmed"), "{}", read(&folder, "done"));
+    assert!(read(&folder, "done").starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     let took = between(&folder, "armed", "done");
     assert!(took <= LIMITS + Duration::from_secs(5), "back after {took:?}");
     same(&before, &lab.dump(HOST));
@@ -27,7 +27,7 @@ fn cut_at(mark: &str, how: Cut) {
     let run = end(kvmfw).expect(4);
     assert!(run.stdout.contains("ROLLED BACK: nobody confirmed"), "{}", run.stdout);
     let status = project.kvmfw(&lab, &["status"]).expect(0);
-    assert!(status.stdout.contains("rolled_back"), "{}", status.stdout);
+    assert!(status.stdout.contains("rolled-back"), "{}", status.stdout);
 }
 
 #[test]
@@ -132,11 +132,11 @@ fn the_link_stays_cut() {
     let host = run.json()["hosts"][0].clone();
     assert_eq!(host["status"], "unknown", "{host}");
     assert!(host["hint"].as_str().unwrap().contains("kvmfw status"), "{host}");
-    assert!(read(&folder, "done").starts_with("rolled_back"), "{}", read(&folder, "done"));
+    assert!(read(&folder, "done").starts_with("rolled-back"), "{}", read(&folder, "done"));
     same(&before, &lab.dump(HOST));
     lab.mend(HOST);
     let status = project.kvmfw(&lab, &["status"]).expect(0);
-    assert!(status.stdout.contains("rolled_back: nobody confirmed"), "{}", status.stdout);
+    assert!(status.stdout.contains("rolled-back: nobody confirmed"), "{}", status.stdout);
 }
 
 /// What is over leaves no process behind: no timer, no guard, no shell.

@@ -140,7 +140,7 @@ impl Case {
             let (from, limit) = self.within;
             let took = between(&folder, from, "done");
             assert!(took <= limit, "back {took:?} after `{from}`, later than {limit:?}");
-            assert!(read(&folder, "done").starts_with("rolled_back"), "{}", read(&folder, "done"));
+            assert!(read(&folder, "done").starts_with("rolled-back"), "{}", read(&folder, "done"));
             assert!(run.stdout.contains("ROLLED BACK"), "{}", run.stdout);
         } else {
             assert!(folder.is_none_or(|t| !t.join("armed").exists()), "something was armed");

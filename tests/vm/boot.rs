@@ -40,7 +40,7 @@ fn reboots(kind: Kind) {
             machine.power_cut()
         }
         let done = machine.sh(&format!("cat /var/lib/kvmfw/txn/{id}/done"));
-        assert!(done.starts_with("rolled_back"), "in order {in_order}: {done}");
+        assert!(done.starts_with("rolled-back"), "in order {in_order}: {done}");
         only_open(&machine, 80, 81);
         machine.all(&opened(80));
         machine.is_as_promised();

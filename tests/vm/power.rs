@@ -37,7 +37,7 @@ fn before_the_decision(machine: &mut Machine, down: fn(&mut Machine)) {
     let id = window.id;
     down(machine);
     let done = machine.sh(&format!("cat /var/lib/kvmfw/txn/{id}/done"));
-    assert!(done.starts_with("rolled_back: the host was booted before a decision"), "{done}");
+    assert!(done.starts_with("rolled-back: the host was booted before a decision"), "{done}");
     only_open(machine, 80, 81);
     machine.all(&opened(80));
     machine.is_as_promised();

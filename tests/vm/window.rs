@@ -72,7 +72,7 @@ impl<'a> Window<'a> {
         assert!((0..6000).contains(&late), "decided {late} hundredths of a second after the deadline");
         self.machine.until(&format!("[ -s /var/lib/kvmfw/txn/{}/done ]", self.id));
         let done = self.file("done");
-        assert!(done.starts_with("rolled_back: nobody confirmed"), "{done}");
+        assert!(done.starts_with("rolled-back: nobody confirmed"), "{done}");
     }
 }
 

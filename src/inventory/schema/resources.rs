@@ -32,7 +32,7 @@ impl Shapes {
             ),
             "bridges" => doc(by_name(LINK, reference("bridge")), "Bridges by name; `$bridges` in rules."),
             "checks" => doc(self.list(reference("check")), "What must pass before an apply is confirmed."),
-            "foreign_chains" => doc(
+            "unmanaged_chains" => doc(
                 self.set(self.text(WORD)),
                 "Chains of others to which rules may jump, such as DOCKER-USER.",
             ),
@@ -91,7 +91,9 @@ impl Shapes {
                 "rules" => text("in the middle"),
                 "last" => text("after those of all other sources"),
                 "policy" => self.word(&["ACCEPT", "DROP"]),
-                "hook" => doc(self.word(&["first", "last"]), "Keep the hook of kvmfw's chain at this place."),
+                "jump" => {
+                    doc(self.word(&["first", "last"]), "Keep the jump rule to kvmfw's chain at this place.")
+                }
                 _ => return None,
             })
         })

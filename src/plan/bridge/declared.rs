@@ -45,7 +45,7 @@ impl Work<'_> {
         let name = &self.bridge.name;
         let there = self.links.by_name.get(name);
         if there.is_some_and(|l| !l.is_bridge()) {
-            return Err(("foreign_owner", format!("{name} exists and is no bridge")));
+            return Err(("unmanaged-owner", format!("{name} exists and is no bridge")));
         }
         if !self.owned.created {
             foreign::check(name, self.observed)?;

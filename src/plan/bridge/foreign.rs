@@ -138,7 +138,7 @@ fn presence(who: &str, observed: &Observed) -> Option<String> {
 pub(super) fn check(bridge: &str, observed: &Observed) -> Result<(), Refused> {
     let Some((who, evidence, how)) = evidence(bridge, observed) else { return Ok(()) };
     Err((
-        "foreign_owner",
+        "unmanaged-owner",
         format!(
             "bridge {bridge} is one of {who} ({evidence}), which changes it when it pleases; change it there ({how}), \
              or state `{bridge}: {{ manage: false }}` to only name it"

@@ -12,7 +12,7 @@ impl Work<'_> {
         let name = &self.bridge.name;
         for port in &self.bridge.ports {
             let Some(link) = self.links.by_name.get(port) else {
-                return Err(("no_such_link", format!("bridge {name}: there is no link {port} on the host")));
+                return Err(("no-such-link", format!("bridge {name}: there is no link {port} on the host")));
             };
             if link.is_bridge() || port == "lo" {
                 return Err((
@@ -25,7 +25,7 @@ impl Work<'_> {
             let master = link.master.as_ref().filter(|master| *master != name);
             if let Some((master, who)) = master.and_then(|m| Some((m, foreign::maker(m, self.observed)?))) {
                 return Err((
-                    "foreign_owner",
+                    "unmanaged-owner",
                     format!(
                         "bridge {name}: {port} is a port of {master}, which is one of {who}; it stays there, or is moved by {who}"
                     ),
@@ -34,7 +34,7 @@ impl Work<'_> {
             let is_port = link.master.as_ref() == Some(name);
             if !is_port && let Some(address) = self.leased(link) {
                 return Err((
-                    "foreign_owner",
+                    "unmanaged-owner",
                     format!(
                         "bridge {name}: {port} has {address} by DHCP or router advertisement, which as a port it would \
                          lose; make the bridge ask for it in the host's own network files, or make it static first"
@@ -46,7 +46,7 @@ impl Work<'_> {
             }
             if let Some(master) = master {
                 return Err((
-                    "foreign_owner",
+                    "unmanaged-owner",
                     format!(
                         "bridge {name}: {port} is a port of {master}; `take_addresses: true` would move it"
                     ),
@@ -55,7 +55,7 @@ impl Work<'_> {
             let carried = addresses(link).find(|a| !self.bridge.addresses.contains(a));
             if let Some(address) = carried {
                 return Err((
-                    "foreign_owner",
+                    "unmanaged-owner",
                     format!(
                         "bridge {name}: {port} carries {address}, which as a port it would lose; declare it on the \
                          bridge, or `take_addresses: true`"

@@ -40,14 +40,14 @@ impl View<'_> {
             let target = || jump(&rule.text).and_then(|jump| writer(&jump.target));
             let who = writer(&rule.chain).or_else(target);
             let message = format!(
-                "{} filter/FORWARD: ours accept what crosses {} before `{}`{} is asked, so that rule filters nothing there; `hook: last` \
+                "{} filter/FORWARD: ours accept what crosses {} before `{}`{} is asked, so that rule filters nothing there; `jump: last` \
                  for FORWARD lets it decide first",
                 self.family,
                 link.name,
                 rule.text,
                 who.map_or_else(String::new, |who| format!(" of {who}")),
             );
-            warnings.push(warn("starves-foreign", message, self.chain_origin("filter", &hook.target)));
+            warnings.push(warn("shadows-unmanaged", message, self.chain_origin("filter", &hook.target)));
         }
     }
 
@@ -76,7 +76,7 @@ fn sorts_out(target: &Target) -> bool {
     matches!(target, Target::Drop | Target::Jump(_) | Target::Goto(_))
 }
 
-/// The rules without our hook in FORWARD.
+/// The rules without our jump rule in FORWARD.
 fn without_hook(save: &Save, position: usize) -> Save {
     let mut others = save.clone();
     if let Some(table) = others.tables.get_mut("filter")

@@ -32,10 +32,10 @@ impl View<'_> {
             };
             let switch = host.switch_words(self.family, &name);
             let message = self.dark_message(&name, &dark, will, &switch);
-            plan.warnings.push(warn("guests-dark", message, self.origin_of(&dark.step)));
+            plan.warnings.push(warn("guests-unreachable", message, self.origin_of(&dark.step)));
             if !was {
                 let chain = format!("{}/{}", dark.step.table, plain(&dark.step.chain));
-                mark(plan, Risk::GuestsDark, |c| match c.kind {
+                mark(plan, Risk::GuestsUnreachable, |c| match c.kind {
                     Kind::Sysctl => true,
                     Kind::Bridge => c.resource == name,
                     other => {
@@ -54,7 +54,7 @@ impl View<'_> {
                 let switch = self.will_be.switch_words(self.family, name);
                 let switch = format!("{switch}, as it is where br_netfilter was loaded");
                 let message = self.dark_message(name, &dark, "are", &switch);
-                warnings.push(warn("guests-dark", message, self.origin_of(&dark.step)));
+                warnings.push(warn("guests-unreachable", message, self.origin_of(&dark.step)));
             }
         }
     }

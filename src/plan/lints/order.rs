@@ -50,7 +50,7 @@ impl View<'_> {
                     n => format!(" and {} more", n - 1),
                 };
                 warnings.push(Warning {
-                    code: "starves-foreign",
+                    code: "shadows-unmanaged",
                     message: format!(
                         "{} {}/{}: ours decides about every packet, so rules of others after it never match: `{first}`{more}",
                         self.family, hook.table, hook.chain
@@ -75,9 +75,9 @@ impl View<'_> {
                 before.filter(|r| !r.contains(HOOK_COMMENT) && may_decide(r)).collect();
             if let Some(first) = decides.first() {
                 warnings.push(Warning {
-                    code: "hook-outranked",
+                    code: "jump-outranked",
                     message: format!(
-                        "{} {}/{}: {} stands before our hook and decides first: `{first}`; `hook: first` would move ours up",
+                        "{} {}/{}: {} stands before our hook and decides first: `{first}`; `jump: first` would move ours up",
                         self.family,
                         hook.table,
                         hook.chain,

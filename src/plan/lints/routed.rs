@@ -89,9 +89,9 @@ impl View<'_> {
             network.addresses.join(", "),
             cut.device,
         );
-        plan.warnings.push(warn("guests-dark", message, self.key_origin(&cut.key)));
+        plan.warnings.push(warn("guests-unreachable", message, self.key_origin(&cut.key)));
         if network.alone {
-            mark(plan, Risk::GuestsDark, |change| {
+            mark(plan, Risk::GuestsUnreachable, |change| {
                 change.kind == Kind::Sysctl && change.diff.text().contains(&key)
             });
         }

@@ -338,8 +338,9 @@ impl Walk<'_> {
             return Some((format!("`{}` is no name of a chain or target", text.escape_debug()), None));
         }
         if builtin && option == "-g" {
-            let help =
-                format!("use `-j {text}`: from our chain a goto would skip the foreign rules after the hook");
+            let help = format!(
+                "use `-j {text}`: from our chain a goto would skip the foreign rules after the jump rule"
+            );
             return Some((format!("goes to `{text}` directly in the built-in chain {chain}"), Some(help)));
         }
         if builtin && text == "RETURN" {
@@ -353,7 +354,7 @@ impl Walk<'_> {
             };
             let help = format!(
                 "{instead}; or put the rules into a chain of their own and jump to it: our chain would return to the rules of \
-                 others after the hook, not to the policy"
+                 others after the jump rule, not to the policy"
             );
             return Some((format!("RETURN directly in the built-in chain {chain}"), Some(help)));
         }

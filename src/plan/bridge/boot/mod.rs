@@ -115,7 +115,7 @@ pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Re
     let Some((_, first)) = owners.first() else { return Ok(Kept::default()) };
     if let Some((link, other)) = owners.iter().find(|(_, o)| o.manager != first.manager) {
         return Err((
-            "foreign_owner",
+            "unmanaged-owner",
             format!(
                 "bridge {}: {} configures {}, and {} configures {}; give its ports to one of them",
                 bridge.name,

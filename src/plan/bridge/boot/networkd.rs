@@ -125,7 +125,7 @@ pub(super) fn not_before_ours(bridge: &Bridge, owners: &[(&Link, Owner)]) -> Res
         let ours = format!("00-kvmfw-{}.network", link.name);
         if name < ours.as_str() {
             return Err((
-                "foreign_owner",
+                "unmanaged-owner",
                 format!(
                     "bridge {}: {file} configures {} and sorts before {ours}, so that systemd-networkd would never read \
                      ours; rename it to begin with 10-",
