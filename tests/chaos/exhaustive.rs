@@ -291,7 +291,7 @@ impl Stage {
         let told = match status.as_str() {
             "changed" => Some(true),
             "unknown" => None,
-            "rolled-back" | "rolled-back" | "failed" | "refused" | "unreachable" => Some(false),
+            "rolled-back" | "failed" | "refused" | "unreachable" => Some(false),
             other => return fail(format!("{target}: kvmfw has no status of it (`{other}`)")),
         };
         if told.is_some_and(|told| told != is_new) {

@@ -468,10 +468,14 @@ fn a_guard_in_a_frozen_control_group() {
     let before = (live(&lab), lab.dump(HOST));
     let last = newest(&lab, HOST);
     locked_out(&project);
-    let kvmfw = start(&lab, &project, &LOCKOUT);
+    let mut kvmfw = start(&lab, &project, &LOCKOUT);
     let folder = marked(&lab, HOST, "applied", last.as_ref());
     let (first, _) = guards_outside(&lab, &folder);
-    let Some(frozen) = Freezer::with(&[first]) else { return };
+    let Some(frozen) = Freezer::with(&[first]) else {
+        kvmfw.kill().unwrap();
+        kvmfw.wait().unwrap();
+        return;
+    };
     back(&lab, &before.0, Duration::from_secs(5) + REPLACED);
     assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     drop(frozen);
@@ -491,7 +495,11 @@ fn both_guards_in_a_frozen_control_group() {
         project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--accept-risk", "lockout"]);
     let folder = marked(&lab, HOST, "applied", last.as_ref());
     let (first, second) = guards_outside(&lab, &folder);
-    let Some(frozen) = Freezer::with(&[first, second]) else { return };
+    let Some(frozen) = Freezer::with(&[first, second]) else {
+        kvmfw.kill().unwrap();
+        kvmfw.wait().unwrap();
+        return;
+    };
     let said = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]);
     assert!(said.stdout.contains("state=rolled-back"), "{said:?}");
     assert!(reachable(&lab), "it is not reachable");
