@@ -138,7 +138,7 @@ fn a_rule_that_cannot_load_yet_keeps_no_other_out() {
         let service = "iptables -w -N OTHERS; ipset create -exist badguys hash:ip";
         on_host(&lab, &service.replace("-N OTHERS", "-N OTHERS 2>/dev/null || true"));
         let rules = "modules: [host-firewall]\niptables:\n  filter:\n    FORWARD:\n      first: |\n        -i eth0 -j OTHERS\n    \
-                     INPUT:\n      first: |\n        -m set --match-set badguys src -j DROP\nforeign_chains: [OTHERS]\n";
+                     INPUT:\n      first: |\n        -m set --match-set badguys src -j DROP\nunmanaged_chains: [OTHERS]\n";
         let project = Project::new(&lab, &[HOST], rules);
         on_host(&lab, "iptables -w -A INPUT -m set --match-set badguys src -j DROP");
         let import = project.kvmfw(&lab, &["import", HOST]).expect(0).stdout;

@@ -72,7 +72,7 @@ fn who_answers_late_is_changed_late() {
         "kvm1: no answer yet: the others begin",
         "kvm1 STRAGGLER: no answer yet",
         "on 2 of 3 hosts",
-        "1 host late.",
+        "1 host not answered yet.",
         "  kvm3  changed\n",
         "kvm1 has answered.\n",
         "--dport 4242",

@@ -135,7 +135,7 @@ fn half_an_answer_is_none() {
         &folder,
         "ipt_name() { :; }\nipt_saved() { live=x; }\nipt_family() { backend=nft ipt_version=x; }\nwant() { return 1; }\nprobe_rules 4\necho on",
     );
-    assert!(told.contains("@n refused\nno_space\n") && !told.ends_with("on\n"), "{told}");
+    assert!(told.contains("@n refused\nno-space\n") && !told.ends_with("on\n"), "{told}");
 }
 
 /// A table of iptables with a set: native where JSON says so, a match of iptables where it does not. The awk of

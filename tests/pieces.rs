@@ -253,9 +253,9 @@ fn a_run_comes_to_its_host_once() {
     assert_eq!(in_all_shells(&anew), told);
     // Its folder is there, so it is this host already.
     let twice =
-        "\n@MARK refused\nsame_host\nthis run is at this host already, under another name in the inventory\n";
+        "\n@MARK refused\nsame-host\nthis run is at this host already, under another name in the inventory\n";
     assert_eq!(in_all_shells(&brought(&var)), twice);
-    let nowhere = "\n@MARK refused\nno_space\ncannot make /dev/null/txn/r1\n";
+    let nowhere = "\n@MARK refused\nno-space\ncannot make /dev/null/txn/r1\n";
     assert_eq!(in_all_shells(&brought(Path::new("/dev/null"))), nowhere);
 }
 
@@ -269,13 +269,13 @@ fn a_run_for_which_there_is_no_room_is_refused() {
     let anew = format!("rm -rf {0}/txn\n{1}", folder.path().display(), brought(folder.path()));
     let long = anew.replace("\n$(id)\n", &format!("\n{}\n$(id)\n", "long ".repeat(20_000)));
     let told = without_room(&long);
-    let refused = format!("\n@MARK refused\nno_space\ncannot write to {}/txn/r1\n", folder.path().display());
+    let refused = format!("\n@MARK refused\nno-space\ncannot write to {}/txn/r1\n", folder.path().display());
     let (before, after) = told.split_once(&refused).expect(&told);
     for came in [before, after] {
         assert_eq!(came.matches("stage r1 MARK yes ends").count(), 1, "{came}");
     }
     // Where the run itself is to lie there is none, or there is for all files but the last: each takes a page of four.
-    let refused = "\n@MARK refused\nno_space\ncannot write to /root/txn/r1\n";
+    let refused = "\n@MARK refused\nno-space\ncannot write to /root/txn/r1\n";
     let full = brought(Path::new("/root")).replace("TMPDIR=/dev/shm", "TMPDIR=/tmp");
     for before in ["", "rm -f /root/full"] {
         let told = without_room(&format!("rm -rf /root/txn\n{before}\n{full}"));

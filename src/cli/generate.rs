@@ -49,7 +49,7 @@ enum Schema {
     Module,
     /// Tests of a module, modules/NAME/tests/*.yaml
     ModuleTest,
-    /// What `--format json` writes: version 1 of plan, apply, undo and show
+    /// What `--format json` writes: version 2 of plan, apply, undo and show
     Output,
     /// One line of what `--format jsonl` writes
     Events,

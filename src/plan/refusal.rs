@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// Why a host is left alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// A stable word: `managed_by`, `mixed-backends`, `lockout`, …
+    /// A stable word: `managed-by`, `mixed-backends`, `lockout`, …
     pub reason: String,
     /// The sentence for the user, with the way out.
     pub message: String,

@@ -100,7 +100,7 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
     }
     let late = document.hosts.iter().filter(|host| is_late(host)).count();
     if late > 0 {
-        let _ = write!(out, "{}{}", gap(&out), style.warn(&format!("{} late.", hosts(late))));
+        let _ = write!(out, "{}{}", gap(&out), style.warn(&format!("{} not answered yet.", hosts(late))));
     }
     let unreachable = document.count(Status::Unreachable) - late;
     if unreachable > 0 {
@@ -237,7 +237,7 @@ pub(super) fn risk_words(risk: Risk) -> &'static str {
     match risk {
         Risk::ManagementPath => "! SSH passes here",
         Risk::Lockout => "! LOCKOUT",
-        Risk::GuestsUnreachable => "! guests go dark",
+        Risk::GuestsUnreachable => "! guests become unreachable",
         Risk::OneWay => "! cannot be rolled back in full",
         Risk::RemovesAll => "! removes all of its kind",
         Risk::BypassWrong => "! the bypass is wrong here",

@@ -47,7 +47,7 @@ pub enum EventEntry {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         error: Option<String>,
     },
-    /// What a plan says of a host; the keys are those of a host in the JSON document. A host that was `late` has
+    /// What a plan says of a host; the keys are those of a host in the JSON document. A host that was a `straggler` has
     /// another one after the line `applying`, which stands in the place of the first.
     Planned {
         /// How it is: `changed` where there is something to do.
@@ -72,14 +72,14 @@ pub enum EventEntry {
     Batch {
         /// Which, counted from 1.
         number: usize,
-        /// Of how many, as far as is known: those who are late are taken for one.
+        /// Of how many, as far as is known: all stragglers together count as one.
         of: usize,
     },
     /// A host is at a step of its transaction.
     Step {
         /// Its name.
         host: String,
-        /// `looking` before the line `applying`, and of a host that was late also after it; `staging`, `applying`,
+        /// `looking` before the line `applying`, and of a straggler also after it; `staging`, `applying`,
         /// `confirming` and `soaking` after it.
         step: String,
         /// Seconds after which its guard rolls back, if nothing more comes.

@@ -90,7 +90,7 @@ fn others_come_later_and_stand_before_us() {
         assert_eq!(forward(&machine), ["DOCKER-USER", "DOCKER", "LIBVIRT_FWI", "KVMFW-FORWARD"]);
         machine.sh("iptables -C INPUT -s 203.0.113.9/32 -j DROP");
         let plan = machine.is_as_promised();
-        assert!(plan.contains("Docker stands before our hook"), "{plan}");
+        assert!(plan.contains("Docker stands before our jump rule"), "{plan}");
         let status = machine.kvmfw(&["status"], 0);
         assert!(!status.contains("differs"), "{status}");
     }

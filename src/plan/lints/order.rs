@@ -77,7 +77,7 @@ impl View<'_> {
                 warnings.push(Warning {
                     code: "jump-outranked",
                     message: format!(
-                        "{} {}/{}: {} stands before our hook and decides first: `{first}`; `jump: first` would move ours up",
+                        "{} {}/{}: {} stands before our jump rule and decides first: `{first}`; `jump: first` would move ours up",
                         self.family,
                         hook.table,
                         hook.chain,
