@@ -234,6 +234,106 @@ fn a_set_of_others_is_left_alone_unless_it_is_taken_over() {
     assert!(import.contains("crowdsec: { type: 'hash:ip', timeout: 300, entries: unmanaged }"), "{import}");
 }
 
+/// What a generation says is what every boot makes. So where it is to say something else there is a change, also where
+/// the sets on the host are so already.
+#[test]
+fn what_the_generation_says_otherwise_is_a_change() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    on_host(
+        &lab,
+        "ipset create office hash:net; ipset add office 10.1.0.0/16; ipset create crowdsec hash:ip timeout 300",
+    );
+    let before = sets(&lab);
+    let stated = |office: &str, more: &str| {
+        format!(
+            "modules: [host-firewall]\nipset:\n  office: {{ type: 'hash:net', entries: {office} }}\n  \
+             crowdsec: {{ type: 'hash:ip', timeout: 300, entries: unmanaged }}\n{more}"
+        )
+    };
+    let current = || on_host(&lab, "cat /etc/kvmfw/current/sets");
+    let changed = |project: &Project, arguments: &[&str], lines: &[&str]| {
+        let plan =
+            project.kvmfw(&lab, &[&["plan", "--detailed-exitcode"], arguments].concat()).expect(2).stdout;
+        for line in lines {
+            assert!(plan.contains(line), "{line}: {plan}");
+        }
+    };
+    // Sets that are as declared become ours, and those of other programs are made at boot from now on.
+    let project = Project::new(&lab, &[HOST], "modules: [host-firewall]\n");
+    project.apply(&lab, &[]).expect(0);
+    project.all(&stated("[10.1.0.0/16]", ""));
+    project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(7);
+    changed(&project, &["--adopt"], &["+ entries unmanaged", "+ entries declared, 1"]);
+    project.apply(&lab, &["--adopt"]).expect(0);
+    settled(&lab, &project);
+    assert!(current().contains("create office ") && current().contains("keep crowdsec "), "{}", current());
+
+    // Members given into the hands of another program are not swapped away at the next boot.
+    project.all(&stated("unmanaged", ""));
+    changed(&project, &[], &["- entries declared, 1", "+ entries unmanaged"]);
+    let given = project.apply(&lab, &[]).expect(0).run();
+    settled(&lab, &project);
+    assert!(current().contains("keep office ") && !current().contains("add office"), "{}", current());
+    on_host(&lab, "ipset add office 10.9.0.0/16");
+    settled(&lab, &project);
+
+    // Nor taken back without being asked, and what was in it comes back.
+    project.all(&stated("[10.1.0.0/16]", ""));
+    let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).json();
+    assert_eq!(host_of(&plan, HOST)["reason"], "unmanaged-owner", "{plan:#}");
+    let taken = project.apply(&lab, &["--adopt"]).expect(0).run();
+    assert_eq!(members(&lab, "office"), ["10.1.0.0/16"]);
+    settled(&lab, &project);
+    project.kvmfw(&lab, &["undo", &taken, "-y"]).expect(0);
+    assert_eq!(members(&lab, "office"), ["10.1.0.0/16", "10.9.0.0/16"]);
+    assert!(current().contains("keep office "), "{}", current());
+    project.kvmfw(&lab, &["undo", &given, "-y"]).expect(0);
+    assert_eq!(members(&lab, "office"), ["10.1.0.0/16"]);
+
+    // Another program that makes its set anew otherwise is drift.
+    project.kvmfw(&lab, &["plan", "--drift", "--detailed-exitcode"]).expect(0);
+    on_host(&lab, "ipset destroy crowdsec; ipset create crowdsec hash:net timeout 300");
+    let drift = project.kvmfw(&lab, &["plan", "--drift", "--detailed-exitcode"]).expect(2).stdout;
+    assert!(drift.contains("+ hash:net"), "{drift}");
+    on_host(&lab, "ipset destroy crowdsec; ipset create crowdsec hash:ip timeout 300");
+
+    // A set that is gone and declared no more is not made again at boot.
+    project.all(&stated("[10.1.0.0/16]", "  short: { type: 'hash:ip', entries: [192.0.2.1] }\n"));
+    project.apply(&lab, &[]).expect(0);
+    on_host(&lab, "ipset destroy short");
+    project.all(&stated("[10.1.0.0/16]", ""));
+    changed(&project, &[], &["short"]);
+    project.apply(&lab, &[]).expect(0);
+    assert!(!current().contains(" short "), "{}", current());
+
+    project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
+    let mut after = before.lines().chain(["add office 10.9.0.0/16"]).collect::<Vec<_>>();
+    after.sort_unstable();
+    assert_eq!(sets(&lab).lines().collect::<Vec<_>>(), after);
+}
+
+/// A set of many members that is not ours costs nothing while the boot is watched.
+#[test]
+fn sets_of_others_are_not_read_again_and_again() {
+    if !common::require_root() || !common::require_tools(&["ipset"]) {
+        return;
+    }
+    let lab = Lab::builder().guests(false).up();
+    let project = Project::new(&lab, &[HOST], &inventory("10.0.0.0/8"));
+    project.apply(&lab, &[]).expect(0);
+    let calls = "#!/bin/sh\n[ -e /run/calls ] && echo \"$@\" >>/run/calls\nexec /run/ipset.real \"$@\"\n";
+    instead_of_ipset(&lab, calls);
+    on_host(&lab, "chmod 755 /run/ipset.other; : >/run/calls; ipset flush admins; : >/run/calls");
+    project.kvmfw(&lab, &["status"]).expect(0);
+    let calls = on_host(&lab, "cat /run/calls");
+    assert!(!calls.is_empty() && !calls.lines().any(|call| call == "save"), "{calls}");
+    let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
+    assert!(status.contains("ipset"), "{status}");
+}
+
 /// Ten thousand and more: a plan says how many, and none of it is slow.
 #[test]
 fn big_sets_are_summed_up() {

@@ -28,22 +28,25 @@ pub(super) struct SetsPlan {
     pub once: String,
     /// Sets that were there before kvmfw stated them, for the record.
     pub originals: BTreeMap<String, Set>,
+    /// The same as the current generation has them.
+    taken: BTreeMap<String, Set>,
 }
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, options: &Options) -> SetsPlan {
-    let mut plan = SetsPlan { originals: record.original_sets.clone(), ..SetsPlan::default() };
+    let (originals, taken) = (record.original_sets.clone(), record.original_sets.clone());
+    let mut plan = SetsPlan { originals, taken, ..SetsPlan::default() };
     plan.originals.retain(|name, _| desired.sets.contains_key(name));
     plan.refusal = unusable(desired, observed);
     let management = named_by_input(observed);
     for set in desired.sets.values() {
         let live = observed.sets.live.get(&set.name);
-        let ours = record.sets.contains_key(&set.name);
+        let recorded = record.sets.get(&set.name);
         if let Some(live) = live {
-            taken_over(set, live, ours, options, &mut plan);
+            taken_over(set, live, recorded, options, &mut plan);
         }
         let (action, diff) = match live {
             None => (Action::Add, Some(added(set))),
-            Some(live) => (Action::Change, changed(set, live)),
+            Some(live) => (Action::Change, live_or_recorded(set, live, recorded, options, &mut plan)),
         };
         if let Some(diff) = diff {
             let risks = if management.contains(&set.name) { vec![Risk::ManagementPath] } else { Vec::new() };
@@ -83,11 +86,11 @@ fn unusable(desired: &Desired, observed: &Observed) -> Option<Refusal> {
 }
 
 /// Decides about a set that is there: whether it can be ours, and what is recorded of it.
-fn taken_over(set: &Set, live: &Live, ours: bool, options: &Options, plan: &mut SetsPlan) {
+fn taken_over(set: &Set, live: &Live, recorded: Option<&Set>, options: &Options, plan: &mut SetsPlan) {
     let name = &set.name;
     if !set.is_same_type(live) {
         let is = live.options.split(" hashsize").next().unwrap_or(&live.options);
-        let whose = if ours { "" } else { ", which is not of kvmfw" };
+        let whose = if recorded.is_some() { "" } else { ", which is not of kvmfw" };
         let message = format!(
             "the set `{name}` is there as {is}{whose}, and is declared as {}: the members of one type cannot take the place of \
              those of another; declare it under another name ({})",
@@ -108,25 +111,52 @@ fn taken_over(set: &Set, live: &Live, ours: bool, options: &Options, plan: &mut 
             );
             plan.refusal.get_or_insert(Refusal::new("set-options", message));
         }
-        if !ours {
+        // Whoever had it keeps it: from now on its members belong to other programs, whatever they were before.
+        if recorded.is_none() || plan.originals.contains_key(name) {
             plan.originals.insert(name.clone(), set.clone());
         }
         return;
     }
-    if ours {
-        return;
+    if !options.drift && has_members_of_others(set, live, recorded, plan) {
+        adopted(set, live, recorded, options, plan);
     }
-    if !options.adopt {
+}
+
+/// Whether the members that a set has are not those of an earlier generation.
+fn has_members_of_others(set: &Set, live: &Live, recorded: Option<&Set>, plan: &SetsPlan) -> bool {
+    match recorded {
+        None => true,
+        Some(Set { entries: Some(_), .. }) => false,
+        // kvmfw made it for other programs: it is theirs as far as they have put something into it.
+        Some(_) if !plan.originals.contains_key(&set.name) => {
+            let wanted: HashSet<String> =
+                set.entries.iter().flat_map(|e| e.iter().map(|m| plain_member(m))).collect();
+            live.members.iter().flatten().any(|member| !wanted.contains(member))
+        }
+        Some(_) => true,
+    }
+}
+
+/// Takes over a set with the members of others, where that is allowed: they are recorded, so that they can come back.
+fn adopted(set: &Set, live: &Live, recorded: Option<&Set>, options: &Options, plan: &mut SetsPlan) {
+    let name = &set.name;
+    // Whoever goes back to a generation says by that whose members the set is to have.
+    if !options.adopt && options.back.is_none() {
+        let whose = match recorded {
+            None => "is there and is not of kvmfw; give the declared one another name,",
+            Some(_) => {
+                "has members that other programs added while its entries were unmanaged; state those that are to stay,"
+            }
+        };
         let message = format!(
-            "the set `{name}` is there and is not of kvmfw; give the declared one another name, write `entries: unmanaged` where \
-             another program adds its members, or take it over with --adopt ({})",
+            "the set `{name}` {whose} write `entries: unmanaged` where another program adds its members, or take it over with \
+             --adopt, which removes what is not stated ({})",
             set.origin
         );
         plan.refusal.get_or_insert(Refusal::new("unmanaged-owner", message));
         return;
     }
-    let original = original(set, live);
-    match original {
+    match original(set, live) {
         Some(original) => drop(plan.originals.insert(name.clone(), original)),
         None => {
             let message = format!(
@@ -185,6 +215,93 @@ fn members<'a>(
     }
 }
 
+/// What changes of a set that is there: how it is live, and else what is recorded of it.
+///
+/// A generation is what every boot makes, so that what it says otherwise is a change, too.
+fn live_or_recorded(
+    set: &Set,
+    live: &Live,
+    recorded: Option<&Set>,
+    options: &Options,
+    plan: &mut SetsPlan,
+) -> Option<Diff> {
+    let origin = Some(&set.origin);
+    let mut lines = Vec::new();
+    if set.entries.is_none() && remade(set, live, options, plan) {
+        lines.push(line('-', live.options.split(" bucketsize").next().unwrap_or_default().to_owned(), None));
+        lines.push(line('+', set.options(), origin));
+    }
+    let differing = changed(set, live);
+    if recorded.is_none_or(|recorded| recorded.entries.is_some() != set.entries.is_some()) {
+        let unmanaged = || "entries unmanaged".to_owned();
+        if let Some(recorded) = recorded {
+            lines.push(match &recorded.entries {
+                Some(entries) => line('-', format!("entries declared, {}", entries.len()), None),
+                None => line('-', unmanaged(), None),
+            });
+        } else {
+            lines.push(line('…', "the set is there already".to_owned(), None));
+        }
+        lines.push(match &set.entries {
+            Some(entries) => line('+', format!("entries declared, {}", entries.len()), origin),
+            None => line('+', unmanaged(), origin),
+        });
+        lines.extend(given_back(set, live, recorded, options, plan));
+    } else if differing.is_none()
+        && let Some(recorded) = recorded.filter(|recorded| recorded.render() != set.render())
+    {
+        lines.extend(recorded_otherwise(set, recorded));
+    }
+    lines.extend(differing.into_iter().flat_map(|diff| diff.lines.iter().cloned().collect::<Vec<_>>()));
+    (!lines.is_empty()).then(|| lines.into())
+}
+
+/// Whether a set whose members are those of others was made anew with another type or other options.
+fn remade(set: &Set, live: &Live, options: &Options, plan: &SetsPlan) -> bool {
+    // What it may have beyond what is stated is known only of a set that kvmfw made.
+    let exactly = options.drift && !plan.originals.contains_key(&set.name);
+    !set.is_same_type(live) || !set.differing(live).is_empty() || exactly && !set.has_options_of(live)
+}
+
+/// An undo to a generation in which the members were those of others: they come back as they were recorded.
+fn given_back(
+    set: &Set,
+    live: &Live,
+    recorded: Option<&Set>,
+    options: &Options,
+    plan: &mut SetsPlan,
+) -> Vec<DiffLine> {
+    let taken = recorded.is_some_and(|recorded| recorded.entries.is_some());
+    let Some(original) = plan.taken.get(&set.name) else { return Vec::new() };
+    if options.back.is_none() || set.entries.is_some() || !taken || !original.is_same_type(live) {
+        return Vec::new();
+    }
+    let Some(diff) = changed(original, live) else { return Vec::new() };
+    plan.once.push_str(&original.render());
+    diff.lines.to_vec()
+}
+
+/// A generation says something else, though the set is as declared already.
+fn recorded_otherwise(set: &Set, recorded: &Set) -> Vec<DiffLine> {
+    let mut lines = vec![line(
+        '…',
+        "the host shows no difference now; the generation that boots has one".to_owned(),
+        None,
+    )];
+    if recorded.options() != set.options() {
+        lines.push(line('-', recorded.options(), None));
+        lines.push(line('+', set.options(), Some(&set.origin)));
+    }
+    let of =
+        |set: &Set| set.entries.iter().flat_map(|entries| entries.iter().cloned()).collect::<BTreeSet<_>>();
+    let (was, is) = (of(recorded), of(set));
+    let (gone, new): (Vec<&String>, Vec<&String>) =
+        (was.difference(&is).collect(), is.difference(&was).collect());
+    members('-', gone.iter().copied(), gone.len(), None, &mut lines);
+    members('+', new.iter().copied(), new.len(), Some(&set.origin), &mut lines);
+    lines
+}
+
 /// What differs between a set that is there and what is declared; `None` where nothing does.
 fn changed(set: &Set, live: &Live) -> Option<Diff> {
     let mut lines = Vec::new();
@@ -215,7 +332,7 @@ fn changed(set: &Set, live: &Live) -> Option<Diff> {
     Some(lines.into())
 }
 
-/// A set of ours that is declared no more goes, or becomes what it was before.
+/// A set of ours that is declared no more goes, or becomes what it was before. Either way the generation forgets it.
 fn removed(
     set: &Set,
     observed: &Observed,
@@ -223,19 +340,29 @@ fn removed(
     management: &BTreeSet<String>,
     plan: &mut SetsPlan,
 ) {
-    let Some(live) = observed.sets.live.get(&set.name) else { return };
     let risks = if management.contains(&set.name) { vec![Risk::ManagementPath] } else { Vec::new() };
-    let (kind, resource, origin) = (Kind::Ipset, set.name.clone(), Vec::new());
+    let mut change = |action, diff: Diff| {
+        let (kind, resource, origin) = (Kind::Ipset, set.name.clone(), Vec::new());
+        plan.changes.push(Change { kind, resource, action, diff, origin, risks: risks.clone() });
+    };
+    let stays = |why: &str| Diff::from(vec![line('-', set.options(), None), line('…', why.to_owned(), None)]);
+    let Some(live) = observed.sets.live.get(&set.name) else {
+        change(Action::Remove, stays("it is not there, and no boot makes it any more"));
+        return;
+    };
     if let Some(original) = record.original_sets.get(&set.name) {
-        if original.entries.is_some() && original.is_same_type(live) {
+        let back = original.entries.is_some() && original.is_same_type(live);
+        match changed(original, live).filter(|_| back) {
+            Some(diff) => change(Action::Change, diff),
+            None => change(Action::Remove, stays("stays as it is, as a set that is not of kvmfw")),
+        }
+        if back {
             plan.once.push_str(&original.render());
-            if let Some(diff) = changed(original, live) {
-                plan.changes.push(Change { kind, resource, action: Action::Change, diff, origin, risks });
-            }
         }
         return;
     }
     if let Some(rule) = named_by_others(&set.name, observed) {
+        change(Action::Remove, stays("stays, because a rule that is not of kvmfw asks it"));
         plan.warnings.push(Warning {
             code: "set-in-use",
             message: format!(
@@ -247,9 +374,8 @@ fn removed(
         });
         return;
     }
+    change(Action::Remove, whole('-', set, None));
     let _ = writeln!(plan.once, "gone {}", set.name);
-    let diff = whole('-', set, None);
-    plan.changes.push(Change { kind, resource, action: Action::Remove, diff, origin, risks });
 }
 
 /// Sets whose members a live rule adds or removes.

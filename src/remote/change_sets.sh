@@ -25,7 +25,9 @@ function options(of,  i, option) {
 	for (i = 4; i <= NF; i++) {
 		option = $i
 		if (option ~ /^(hashsize|bucketsize|initval)$/) { i++; continue }
-		if (option !~ /^(counters|comment|forceadd|skbinfo)$/) option = option " " $(++i)
+		# Some kernels never print it.
+		if (option == "forceadd") continue
+		if (option !~ /^(counters|comment|skbinfo)$/) option = option " " $(++i)
 		if (option ~ /^family /) family[of, $2] = option
 		has[of, $2, option]
 		stated[of, $2] = stated[of, $2] "\n" option
@@ -91,12 +93,30 @@ END {
 	print "#end"
 }'
 
+# Prints what ipset has of the sets that text $1 names, and of what a swap left behind; behind it `#end`, unless that is
+# not all of it. Sets of others can be big, and this is asked every few seconds: they are not read.
+save_named_sets() {
+	local names whole
+	! sets_loaded && { echo '#end'; return; }
+	names=$(ipset list -n 2>/dev/null) || return 1
+	names=$(printf '%s\n=\n%s\n#end\n' "$1" "$names" | awk '
+		{ last = $0 }
+		$0 == "=" { live = 1; next }
+		!live { if ($1 == "create" || $1 == "keep") named[$2]; next }
+		($1 in named) || /^kvmfw-/ { print "save " $1 }
+		END { if (last == "#end") print last }') && whole_output "$names" || return 1
+	names=$whole
+	# One that was destroyed meanwhile would end the list.
+	[ -z "$names" ] || printf '%s\n' "$names" | ipset restore 2>/dev/null || return 1
+	echo '#end'
+}
+
 # Sets change to what makes the sets as text $1 says.
 sets_change() {
 	change=$(
 		{
 			printf '%s\n=\n' "$1"
-			save_sets
+			save_named_sets "$1" || save_sets
 		} | awk "$SETS_CHANGE_AWK"
 	) && whole_output "$change" || return 1
 	change=$whole

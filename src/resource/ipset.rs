@@ -375,7 +375,9 @@ fn compared(options: &str) -> BTreeSet<String> {
     while let Some(word) = words.next() {
         match word {
             "hashsize" | "bucketsize" | "initval" => drop(words.next()),
-            "counters" | "comment" | "forceadd" | "skbinfo" => drop(all.insert(word.to_owned())),
+            // Some kernels never print it, so that nothing can be concluded from its absence.
+            "forceadd" => {}
+            "counters" | "comment" | "skbinfo" => drop(all.insert(word.to_owned())),
             option => drop(all.insert(format!("{option} {}", words.next().unwrap_or_default()))),
         }
     }
