@@ -8,7 +8,13 @@ mod common;
 use common::project::{Project, host_of};
 use common::transaction::until;
 use common::{Backend, Lab, Shell};
+use kvmfw::problem::Origin;
+use kvmfw::resource::ipset::{Live, Set, TYPES, plain_member};
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 const HOST: &str = "kvm1";
 
@@ -229,7 +235,16 @@ fn a_set_of_others_is_left_alone_unless_it_is_taken_over() {
     project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
     assert_eq!(sets(&lab), before);
 
+    on_host(
+        &lab,
+        "ipset create f2b-x hash:ip; ipset create timed hash:ip timeout 0; ipset create some list:set; ipset add some f2b-x; \
+         ipset create all list:set; ipset add all office",
+    );
     let import = project.kvmfw(&lab, &["import", HOST]).expect(0).stdout;
+    assert!(import.contains("timed: { type: 'hash:ip', timeout: 0, entries: unmanaged }"), "{import}");
+    // A set that is left out is not declared, and so cannot be in a list that is.
+    assert!(import.contains("some: { type: 'list:set', entries: unmanaged }"), "{import}");
+    assert!(import.contains("all: { type: 'list:set', entries: ['office'] }"), "{import}");
     assert!(import.contains("office: { type: 'hash:net', entries: ['10.1.0.0/16'] }\n"), "{import}");
     assert!(import.contains("crowdsec: { type: 'hash:ip', timeout: 300, entries: unmanaged }"), "{import}");
 }
@@ -459,4 +474,139 @@ fn an_ipset_that_dies_changes_nothing_in_the_end() {
     project.apply(&lab, &[]).expect(0);
     assert_eq!(members(&lab, "admins").len(), 4);
     settled(&lab, &project);
+}
+
+/// Runs ipset in a network namespace of its own; what it printed, or why it failed.
+fn alone(script: &str, input: &str) -> Result<String, String> {
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["-n", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = unshare.spawn().unwrap();
+    // One that fails early does not read to the end.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// What passes `check` the kernel takes, and prints it as kvmfw writes it: else every apply of it would fail, because the
+/// sets are never those that were wanted.
+#[test]
+fn what_check_accepts_is_what_ipset_prints() {
+    if !common::require_root() || !common::require_tools(&["ipset", "unshare"]) {
+        return;
+    }
+    let v4 = "192.0.2.1 0.0.0.0 0.0.0.1 0.0.0.0/32 0.0.0.0/30 0.0.0.0-0.0.0.3 192.0.2.0/30 255.255.255.255 127.0.0.1 0.0.0.0/1 \
+              128.0.0.0/1 0.0.0.0/0 0.0.0.0-255.255.255.255 10.0.0.0-10.0.2.255 10.1.2.3/8";
+    let v6 = ":: ::1 ::5 ::/128 ::/1 ::/0 ::/96 ::1:0 ::ffff:1.2.3.4 ::1.2.3.4 ::1.2.3.4/120 ::ffff:0:0/96 64:ff9b::1.2.3.4 \
+              2001:DB8:0:0:1::/80 1:0:0:2:0:0:0:3 1:0:2:3:4:5:6:7 fe80::1/64 2001:db8::1/128";
+    let ports = "80 0 65535 tcp:0 udp:53-54 sctp:5 udplite:5";
+    let each = |first: &str, then: &[&str]| {
+        then.iter().fold(first.split(' ').map(str::to_owned).collect::<Vec<_>>(), |all, part| {
+            all.iter().flat_map(|one| part.split(' ').map(move |next| format!("{one},{next}"))).collect()
+        })
+    };
+    let mut cases: Vec<(String, Vec<String>)> = Vec::new();
+    for (family, addresses, few) in
+        [("inet", v4, "0.0.0.0 192.0.2.0/31"), ("inet6", v6, ":: ::1 2001:db8::/32")]
+    {
+        let of =
+            |kind: &str, options: &str| format!("{kind} family {family} {options}").trim_end().to_owned();
+        let plain = each(addresses, &[]);
+        for bits in
+            [1, 8, 24, 31, 32, 64, 127, 128].into_iter().filter(|bits| family == "inet6" || *bits <= 32)
+        {
+            cases.push((of("hash:ip", &format!("netmask {bits}")), plain.clone()));
+        }
+        for options in ["", "maxelem 1", "timeout 0", "timeout 2147483", "counters forceadd"] {
+            cases.push((of("hash:ip", options), plain.clone()));
+        }
+        let words = ["nomatch", "comment \"\"", "comment \" a  b \"", "nomatch comment \"#é timeout 7\""];
+        let with = |word: &&str| plain.iter().map(|one| format!("{one} {word}")).collect::<Vec<_>>();
+        let worded: Vec<String> = words.iter().flat_map(with).collect();
+        for options in ["comment", "timeout 60 counters comment"] {
+            cases.push((of("hash:net", options), worded.clone()));
+            cases.push((of("hash:ip", options), worded.clone()));
+        }
+        cases.push((of("hash:net", ""), plain));
+        cases.push((of("hash:ip,port", ""), each(addresses, &[ports])));
+        cases.push((of("hash:net,port", ""), each(addresses, &[ports])));
+        cases.push((of("hash:ip,port,ip", ""), each(addresses, &["80", few])));
+        cases.push((of("hash:ip,port,net", ""), each(few, &["80", addresses])));
+        cases.push((of("hash:net,net", ""), each(addresses, &[few])));
+        cases.push((of("hash:net,iface", ""), each(addresses, &["lo physdev:eth0 abcdefghijklmno a.b-c"])));
+    }
+    for range in ["10.0.0.0-10.0.255.255", "0.0.0.0-0.0.0.255", "10.0.0.1-10.0.0.2"] {
+        let members = each("0.0.0.0 10.0.0.1 10.0.0.1-10.0.0.2 10.0.255.255 0.0.0.255 10.0.0.0/30", &[]);
+        cases.push((format!("bitmap:ip range {range}"), members));
+    }
+    for range in ["0-65535", "5-5", "0-1"] {
+        cases.push((format!("bitmap:port range {range} timeout 0 counters"), each("0 1 5 65535 5-7", &[])));
+    }
+    for size in [1, 2, 3, 4, 9, 65535] {
+        cases.push((format!("list:set size {size}"), each("member", &[])));
+    }
+    cases.push((
+        "list:set comment".to_owned(),
+        vec!["member comment \"\"".into(), "member comment \"x\"".into()],
+    ));
+
+    let types = TYPES.map(|(name, _)| format!("{name}\n")).concat();
+    let known = alone(
+        "while read -r type; do case $type in bitmap:ip) r=\"range 10.0.0.0/24\" ;; bitmap:*) r=\"range 0-9\" ;; *) r= ;; esac; \
+         ipset create x $type $r 2>/dev/null && echo $type && ipset destroy x; done; :",
+        &types,
+    )
+    .unwrap();
+    let (mut sets, mut text) = (BTreeMap::new(), "create member hash:ip\n".to_owned());
+    for (options, members) in &cases {
+        let shape = Live::parse(options).shape().unwrap();
+        if !known.lines().any(|name| name == shape.kind.as_str()) {
+            continue;
+        }
+        for member in members {
+            let Ok(entries) = shape.members(member) else { continue };
+            let fits = entries.len() <= shape.capacity();
+            let name = format!("s{}", sets.len());
+            let entries = Some(Arc::new(entries));
+            let set = Set { name: name.clone(), shape: shape.clone(), entries, origin: Origin::new("x", 1) };
+            if fits {
+                text.push_str(&set.render());
+                sets.insert(name, (set, format!("{options}: {member}")));
+            }
+        }
+    }
+    assert!(sets.len() > 400, "{}", sets.len());
+    let saved = alone("ipset restore && ipset save", &text).unwrap_or_else(|error| {
+        let line = error.split("line ").nth(1).and_then(|rest| rest.split(':').next()?.parse::<usize>().ok());
+        panic!("{error}: {:?}", line.and_then(|line| text.lines().nth(line - 1)));
+    });
+    let mut live: BTreeMap<&str, (Live, Vec<String>)> = BTreeMap::new();
+    for line in saved.lines() {
+        let (word, rest) = line.split_once(' ').unwrap();
+        let (name, rest) = rest.split_once(' ').unwrap();
+        match word {
+            "create" => drop(live.insert(name, (Live::parse(rest), Vec::new()))),
+            _ => live.get_mut(name).unwrap().1.push(plain_member(rest)),
+        }
+    }
+    for (name, (set, case)) in &sets {
+        let (is, members) = &live[name.as_str()];
+        assert!(
+            set.is_same_type(is) && set.has_options_of(is),
+            "{case}: {} is {}",
+            set.options(),
+            is.options
+        );
+        assert!(set.differing(is).is_empty(), "{case}: {} is {}", set.options(), is.options);
+        let sorted = |members: &[String]| {
+            let mut members: Vec<String> = members.iter().map(|member| plain_member(member)).collect();
+            members.sort();
+            members
+        };
+        assert_eq!(sorted(set.entries.as_ref().unwrap()), sorted(members), "{case}");
+    }
 }

@@ -1,6 +1,7 @@
 //! How statements about one thing become one value: the most specific wins, equals must agree.
 
 use crate::problem::{Origin, Place, Problem, Warning};
+use std::collections::BTreeMap;
 
 /// One value that several sources may state.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct Outcome {
     pub warnings: Vec<Warning>,
     /// Every effective value, if somebody asked.
     pub facts: Option<Vec<Fact>>,
+    /// Where the rules stand that name sets: whether both fit is decided once all of them are known.
+    pub set_rules: BTreeMap<Origin, Place>,
 }
 
 /// One effective value: its path, itself, and where it was stated.

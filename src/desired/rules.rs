@@ -83,6 +83,7 @@ fn finish(
             out.problems.push(problem.help(format!("it is declared at {}", merged[name].text.name.place)));
         }
     }
+    let merged_names: BTreeSet<&str> = merged.keys().copied().collect();
     let mut jumps: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, merge) in merged {
         let path = || format!("{family}.{table}.{name}");
@@ -101,7 +102,8 @@ fn finish(
                     let enters_itself = !checked.extension && checked.target() == name;
                     let resolved = match enters_itself && merge.text.entered() {
                         true => Err(itself(checked, name)),
-                        false => target(checked, table, &own, foreign),
+                        false => target(checked, table, &own, foreign)
+                            .map_err(|problem| entered_help(problem, checked, &merged_names)),
                     };
                     let target = match resolved {
                         Ok(target) => target,
@@ -114,6 +116,9 @@ fn finish(
                         jumps.entry(name.to_owned()).or_default().insert(checked.target().to_owned());
                     }
                     let rule = checked.rule(&target);
+                    if rule.text.contains("-set ") {
+                        out.set_rules.insert(rule.origin.clone(), checked.place.clone());
+                    }
                     out.fact(
                         || format!("{}[{}]", path(), rules.len() + 1),
                         || rule.text.clone(),
@@ -209,6 +214,20 @@ fn target<'a>(
     });
     let message = format!("there is no target or chain `{name}` in table {table}");
     Err(Problem::new("unknown-chain", message).at_place(place).help(help))
+}
+
+/// A chain of another program for which rules are declared is not one that rules of ours may jump to.
+fn entered_help(problem: Problem, rule: &Checked, declared: &BTreeSet<&str>) -> Problem {
+    let name = rule.target();
+    if !declared.contains(name) {
+        return problem;
+    }
+    let message = format!(
+        "chain `{name}` belongs to another program: the rules declared for it are entered from there, and no rule of the \
+         inventory jumps to it yet"
+    );
+    let help = format!("to jump to it from a rule as well, add `unmanaged_chains: [{name}]`");
+    Problem { message, ..problem }.help(help)
 }
 
 /// The kernel refuses rules that go round.

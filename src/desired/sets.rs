@@ -13,8 +13,15 @@ use std::sync::{Arc, Mutex};
 #[derive(Default)]
 pub struct Members(Mutex<Known>);
 
+/// What was meant by a list of one word.
+const NOT_A_LIST: &str =
+    "write `entries: unmanaged`, without brackets, where another program adds the members";
+
 /// Members by their list, as it lies in memory, and the shape of their set.
 type Known = HashMap<(usize, Shape), Arc<Vec<String>>>;
+
+/// So many entries of a set are shown as effective values.
+const MAX_SHOWN: usize = 1000;
 
 /// The options of `-m set` and `-j SET` that name a set.
 const NAMING: [&str; 4] = ["--match-set", "--add-set", "--del-set", "--map-set"];
@@ -107,16 +114,42 @@ fn finish(
     if !options_fit(name, &shape, &stated, &place, out) {
         return None;
     }
-    let what = match &entries {
-        EntriesText::Unmanaged => "unmanaged".to_owned(),
-        EntriesText::List(list) => format!("{} entries", list.items.len()),
-    };
-    out.fact(|| format!("ipset.{name}.entries"), || what, &entries_place);
     let entries = match entries {
-        EntriesText::Unmanaged => None,
-        EntriesText::List(list) => Some(members(name, &shape, &list, names, &entries_place, known, out)),
+        EntriesText::Unmanaged => {
+            out.fact(|| format!("ipset.{name}.entries"), || "unmanaged".to_owned(), &entries_place);
+            None
+        }
+        EntriesText::List(list) => {
+            let members = members(name, &shape, &list, names, &entries_place, known, out);
+            shown(name, &shape, &list, &members, &entries_place, out);
+            Some(members)
+        }
     };
     Some(Set { name: name.to_owned(), shape, entries, origin: place.origin() })
+}
+
+/// The members of a list as effective values, and a warning where there are none.
+fn shown(name: &str, shape: &Shape, list: &EntryList, all: &[String], place: &Place, out: &mut Outcome) {
+    let items = || list.items.iter().filter(|(text, _)| !list.of_param || of_family(text, shape));
+    out.fact(|| format!("ipset.{name}.entries"), || format!("{} members", all.len()), place);
+    if out.facts.is_some() {
+        for (at, (text, place)) in items().take(MAX_SHOWN).enumerate() {
+            out.fact(|| format!("ipset.{name}.entries[{}]", at + 1), || text.clone(), place);
+        }
+        let more = items().count().saturating_sub(MAX_SHOWN);
+        if more > 0 {
+            out.fact(|| format!("ipset.{name}.entries[…]"), || format!("and {more} more"), place);
+        }
+    }
+    // A list of which each entry is wrong is a problem already.
+    if items().next().is_none() {
+        let why = match list.items.is_empty() {
+            true => "its `entries` are empty".to_owned(),
+            false => format!("no entry of its list is of family {}", family_word(shape.family)),
+        };
+        let message = format!("set `{name}` has no members: {why}, so no packet is ever found in it");
+        out.warnings.push(Warning { code: "empty-list", message, origin: Some(place.origin()) });
+    }
 }
 
 /// Takes the options of a set over into its shape; the keys that are stated, with their places.
@@ -224,15 +257,17 @@ fn members(
     for (text, place) in list.items.iter().filter(|(text, _)| !list.of_param || of_family(text, shape)) {
         let members = match shape.members(text) {
             Ok(members) => members,
-            Err(trouble) => {
-                out.problems.push(problem(trouble, place));
+            Err((message, help)) => {
+                let help = if text == "unmanaged" { Some(NOT_A_LIST.to_owned()) } else { help };
+                out.problems.push(problem((message, help), place));
                 continue;
             }
         };
         for member in members {
             let element = member.split(' ').next().unwrap_or(&member).to_owned();
             if shape.kind.parts() == [Part::Set] && !names.contains(element.as_str()) {
-                out.problems.push(unknown(&element, names.iter().copied(), place));
+                let problem = unknown(&element, names.iter().copied(), place);
+                out.problems.push(if text == "unmanaged" { problem.help(NOT_A_LIST) } else { problem });
                 continue;
             }
             if let Some(first) = seen.insert(element, place) {
@@ -309,7 +344,7 @@ fn rule_fits(
     out: &mut Outcome,
 ) {
     let words = tokens(text).unwrap_or_default();
-    for three in words.windows(3).filter(|three| NAMING.contains(&&*three[0])) {
+    for (at, three) in words.windows(3).enumerate().filter(|(_, three)| NAMING.contains(&&*three[0])) {
         let (option, name, flags) = (&three[0], &three[1], &three[2]);
         let Some(set) = sets.get(&**name) else {
             let help = did_you_mean(name, sets.keys().map(String::as_str));
@@ -321,47 +356,71 @@ fn rule_fits(
             out.warnings.push(Warning { code: "unknown-set", message, origin: Some(origin.clone()) });
             continue;
         };
-        if let Some((code, message, help)) = misfit(family, option, flags, set, sets) {
-            let problem = Problem::new(code, format!("{} {message}", what()));
-            out.problems.push(problem.at(&origin.file, origin.line, 1, 1).help(help));
-        }
+        let effect = match (option.as_ref(), at > 0 && words[at - 1] == "!") {
+            ("--match-set", false) => "can never match",
+            ("--match-set", true) => "holds for every packet",
+            _ => "never changes a set",
+        };
+        let Some((code, message, help)) = misfit(family, option, effect, flags, set, sets) else { continue };
+        let problem = Problem::new(code, format!("{} {message}", what())).help(help);
+        out.problems.push(match out.set_rules.get(origin) {
+            Some(place) => problem.at_place(place),
+            None => problem.at(&origin.file, origin.line, 1, 1),
+        });
     }
 }
 
-/// Why a rule can never match a set, or would spoil it.
+/// Why a set decides nothing in a rule, or would be spoilt by it.
 fn misfit(
     family: Family,
     option: &str,
+    effect: &str,
     flags: &str,
     set: &Set,
     sets: &BTreeMap<String, Set>,
 ) -> Option<(&'static str, String, String)> {
     let name = &set.name;
-    let hash = set.shape.kind.has_family() && set.shape.kind.method() == "hash";
-    if hash && set.shape.family != family || set.shape.kind.as_str() == "bitmap:ip" && family == Family::V6 {
-        let (is, wants) = (family_word(set.shape.family), family_word(family));
-        let help = format!(
-            "state a second set with `family: {wants}`, or a `list:set` of both for the rules of both families"
-        );
-        return Some(("wrong-family", format!("can never match: set `{name}` has family {is}"), help));
-    }
     if option != "--match-set" && set.entries.is_some() {
         let message = format!("changes the members of set `{name}`, whose entries are declared");
         return Some(("managed-set", message, format!("write `entries: unmanaged` for `{name}`")));
     }
-    let of_list = |members: &Vec<String>| {
-        let parts = members.iter().filter_map(|member| Some(sets.get(member)?.shape.kind.parts().len()));
-        parts.max().unwrap_or(1)
+    let wants = family_word(family);
+    let help = || {
+        format!(
+            "state a second set with `family: {wants}`, or a `list:set` of both for the rules of both families"
+        )
     };
+    if !can_hold(set, family) {
+        let is = family_word(set.shape.family);
+        return Some(("wrong-family", format!("{effect}: set `{name}` has family {is}"), help()));
+    }
     let needed = match (set.shape.kind.parts(), &set.entries) {
-        ([Part::Set], Some(entries)) => of_list(entries),
+        ([Part::Set], Some(entries)) if !entries.is_empty() => {
+            let of_list = entries.iter().map(|member| sets.get(member.split(' ').next().unwrap_or(member)));
+            let asked: Vec<Option<&Set>> =
+                of_list.filter(|set| set.is_none_or(|set| can_hold(set, family))).collect();
+            if asked.is_empty() {
+                let message = format!("{effect}: no set of the list `{name}` has family {wants}");
+                return Some(("wrong-family", message, help()));
+            }
+            // A set of the list that wants more parts is passed over, and the others are asked.
+            asked.iter().map(|set| set.map_or(1, |set| set.shape.kind.parts().len())).min().unwrap_or(1)
+        }
         (parts, _) => parts.len(),
     };
     let given = flags.split(',').count();
     (given < needed).then(|| {
         let example = vec!["src"; needed].join(",");
-        let message =
-            format!("can never match: a member of set `{name}` has {needed} parts, and it gives {given}");
+        let message = format!("{effect}: a member of set `{name}` has {needed} parts, and it gives {given}");
         ("set-parts", message, format!("write `{option} {name} {example}`, each `src` or `dst`"))
     })
+}
+
+/// Whether the kernel asks a set at all for packets of a family.
+fn can_hold(set: &Set, family: Family) -> bool {
+    match (set.shape.kind.has_family(), set.shape.kind.method()) {
+        (false, _) => true,
+        (true, "bitmap") => family == Family::V4,
+        (true, _) => set.shape.family == family,
+    }
 }

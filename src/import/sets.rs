@@ -3,8 +3,9 @@
 use super::comment;
 use crate::inventory::quoted;
 use crate::observe::Observed;
-use crate::resource::ipset::{Live, MAX_NAME, Shape, TEMPORARY, TYPES, family_word};
+use crate::resource::ipset::{Live, MAX_NAME, Part, Shape, TEMPORARY, TYPES, family_word};
 use crate::resource::iptables::Family;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// Programs that make their sets again themselves, by how the names begin.
@@ -47,8 +48,10 @@ fn why_not(name: &str) -> Option<String> {
 /// `ipset:`.
 pub(super) fn write(observed: &Observed, text: &mut String) {
     let mut body = String::new();
+    let names: BTreeSet<&str> = stated(observed).map(|(name, ..)| name.as_str()).collect();
     for (name, live, shape) in stated(observed) {
-        let _ = writeln!(body, "      {}: {{ {} }}", quoted(name), fields(live, &shape));
+        let fields = fields(live, &shape, &names);
+        let _ = writeln!(body, "      {}: {{ {fields} }}", quoted(name));
     }
     if !body.is_empty() {
         if body.contains("entries: [") {
@@ -69,7 +72,7 @@ pub(super) fn write(observed: &Observed, text: &mut String) {
     left.iter().for_each(|line| comment(4, &format!("  {line}"), text));
 }
 
-fn fields(live: &Live, shape: &Shape) -> String {
+fn fields(live: &Live, shape: &Shape, names: &BTreeSet<&str>) -> String {
     let kind = TYPES.iter().find(|(name, _)| *name == live.kind).map_or("", |(name, _)| name);
     let mut fields = vec![format!("type: '{kind}'")];
     if shape.family == Family::V6 {
@@ -81,7 +84,7 @@ fn fields(live: &Live, shape: &Shape) -> String {
     fields.extend(shape.range.iter().map(|range| format!("range: {range}")));
     let flags = [("counters", shape.counters), ("comment", shape.comment), ("forceadd", shape.forceadd)];
     fields.extend(flags.iter().filter(|(_, set)| *set).map(|(key, _)| format!("{key}: true")));
-    fields.push(match entries(live, shape) {
+    fields.push(match entries(live, shape, names) {
         Some(entries) => format!("entries: [{}]", entries.join(", ")),
         None => "entries: unmanaged".to_owned(),
     });
@@ -90,9 +93,14 @@ fn fields(live: &Live, shape: &Shape) -> String {
 
 /// The members, where they can be stated: another program adds those that go after a time, and those of a set that is
 /// empty now; of very many nobody wrote the list.
-fn entries(live: &Live, shape: &Shape) -> Option<Vec<String>> {
+fn entries(live: &Live, shape: &Shape, names: &BTreeSet<&str>) -> Option<Vec<String>> {
     let members = live.members.as_ref().filter(|members| !live.has_timeouts && !members.is_empty())?;
+    let is_list = shape.kind.parts() == [Part::Set];
     let entry = |member: &String| {
+        // A set that is left out cannot be in a list: it would be one that nobody declares.
+        if is_list && !names.contains(member.split(' ').next().unwrap_or(member)) {
+            return None;
+        }
         // What is not read back as this one member would not be what is there.
         let same = shape.members(member).ok()?;
         (same == [member.clone()]).then(|| format!("'{}'", member.replace('\'', "''")))

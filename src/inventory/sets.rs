@@ -57,7 +57,7 @@ pub(super) const NUMBERS: [(&str, i128, i128); 5] = [
     ("hashsize", 1, 16_777_216),
     ("maxelem", 1, 16_777_216),
     ("netmask", 1, 128),
-    ("timeout", 1, 2_147_483),
+    ("timeout", 0, 2_147_483),
     ("size", 1, 65_535),
 ];
 

@@ -26,6 +26,9 @@ pub const MAX_MEMBERS: usize = 100_000;
 /// How many sets a `list:set` holds unless `size` says otherwise.
 const DEFAULT_SIZE: u32 = 8;
 
+/// The kernel makes a `list:set` of a smaller `size` with this one.
+const MIN_SIZE: u32 = 4;
+
 /// One part of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
@@ -192,12 +195,13 @@ impl Shape {
                 add("family", Some(family_word(self.family).to_owned()));
                 add("hashsize", number(self.hashsize));
                 add("maxelem", number(self.maxelem.or(Some(DEFAULT_MAXELEM))));
-                add("netmask", self.netmask.map(|bits| bits.to_string()));
+                add("netmask", self.masked().map(|bits| bits.to_string()));
             }
             "bitmap" => add("range", self.range.clone()),
             _ => {
                 let members = u32::try_from(members).unwrap_or(u32::MAX);
-                add("size", number(self.size.or(Some(members.max(DEFAULT_SIZE)))));
+                let size = self.size.unwrap_or(members.max(DEFAULT_SIZE));
+                add("size", number(Some(size.max(MIN_SIZE))));
             }
         }
         add("timeout", number(self.timeout));
@@ -209,6 +213,12 @@ impl Shape {
             }
         }
         text
+    }
+
+    /// The netmask, where it masks anything: ipset neither sends nor shows one of all bits.
+    fn masked(&self) -> Option<u8> {
+        let whole = if self.family == Family::V4 { 32 } else { 128 };
+        self.netmask.filter(|bits| *bits != whole)
     }
 
     /// What is stated of it, as `OPTION VALUE`, less what is only a start value.
@@ -235,7 +245,7 @@ impl Shape {
         match self.kind.method() {
             "hash" => self.maxelem.unwrap_or(DEFAULT_MAXELEM) as usize,
             "bitmap" => 65_536,
-            _ => self.size.map_or(MAX_MEMBERS, |size| size as usize),
+            _ => self.size.map_or(MAX_MEMBERS, |size| size.max(MIN_SIZE) as usize),
         }
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn members(shape: &Shape, text: &str) -> Result<Vec<String>, Trouble>
     let mut all = vec![String::new()];
     for (at, (kind, part)) in kinds.iter().zip(parts).enumerate() {
         let values = values(shape, *kind, part)?;
+        without_zero(shape, *kind, part, &values)?;
         if all.len().saturating_mul(values.len()) > MAX_MEMBERS {
             return Err((format!("`{element}` stands for more than {MAX_MEMBERS} members"), None));
         }
@@ -84,7 +85,9 @@ fn options(shape: &Shape, rest: &str) -> Result<String, Trouble> {
         if comment.len() > 255 {
             return Err(("the comment is longer than 255 bytes".to_owned(), None));
         }
-        return Ok(format!("{text} comment \"{comment}\""));
+        // ipset drops an empty one.
+        let shown = if comment.is_empty() { String::new() } else { format!(" comment \"{comment}\"") };
+        return Ok(format!("{text}{shown}"));
     }
     match rest.split(' ').next().unwrap_or_default() {
         "" => Ok(text),
@@ -132,6 +135,25 @@ fn values(shape: &Shape, kind: Part, text: &str) -> Result<Vec<String>, Trouble>
         }
         Part::Set => Ok(vec![text.to_owned()]),
     }
+}
+
+/// The types `hash:ip` and `hash:ip,port` cannot store an address of which no bit is set.
+fn without_zero(shape: &Shape, kind: Part, text: &str, values: &[String]) -> Result<(), Trouble> {
+    let stores = !matches!(shape.kind.as_str(), "hash:ip" | "hash:ip,port") || kind != Part::Ip;
+    let Some(zero) = values.iter().find(|value| matches!(value.as_str(), "0.0.0.0" | "::")) else {
+        return Ok(());
+    };
+    if stores {
+        return Ok(());
+    }
+    let type_name = shape.kind.as_str();
+    let message = match shape.netmask {
+        Some(bits) if text != zero => format!("`{text}` with a netmask of {bits} bits contains `{zero}`"),
+        _ if text != zero => format!("`{text}` contains `{zero}`"),
+        _ => format!("`{text}` is the address of which no bit is set"),
+    };
+    let help = format!("leave it out, or use type `{}`", type_name.replace("ip", "net"));
+    Err((format!("{message}, which a {type_name} set cannot hold"), Some(help)))
 }
 
 fn ports_of(text: &str) -> Result<std::ops::RangeInclusive<u16>, Trouble> {

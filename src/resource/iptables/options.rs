@@ -425,10 +425,22 @@ impl Walk<'_> {
             values.push(next.clone());
             self.at += 1;
         }
-        for value in values {
+        let names_set = targets::names_set(option, &self.seen.matches);
+        if names_set
+            && values.len() < 2
+            && values.iter().all(|value| value.pieces.is_empty())
+            && !self.seen.open
+        {
+            let help = format!(
+                "write `{option} NAME src`, with `src` or `dst` for each part of a member of the set"
+            );
+            self.wrong(word, &format!("`{option}` needs a set and directions"), Some(help));
+        }
+        for (at, value) in values.into_iter().enumerate() {
             if value.pieces.is_empty() {
                 let text = value.value.as_str();
                 let trouble = match option {
+                    _ if names_set && at == 1 => targets::check_directions(text),
                     _ if ports => address::check_ports(text, false),
                     "--dports" | "--sports" | "--ports" | "--destination-ports" | "--source-ports" => {
                         address::check_ports(text, true)

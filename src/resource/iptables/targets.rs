@@ -202,6 +202,25 @@ pub fn takes_two(option: &str, matches: &[String]) -> bool {
     }
 }
 
+/// Whether an option takes the name of a set and directions.
+pub fn names_set(option: &str, matches: &[String]) -> bool {
+    matches!(option, "--match-set" | "--add-set" | "--del-set" | "--map-set")
+        || option == "--set" && takes_two(option, matches)
+}
+
+/// What is wrong with the directions in which a set is asked, and the next step.
+pub fn check_directions(text: &str) -> Option<(String, Option<String>)> {
+    const MOST: usize = 6;
+    let wrong = text.split(',').find(|one| !matches!(*one, "src" | "dst"));
+    if let Some(wrong) = wrong {
+        let help = "write `src` or `dst` for each part of a member, as in `src,dst`".to_owned();
+        return Some((format!("`{wrong}` is not a direction of a packet"), Some(help)));
+    }
+    let given = text.split(',').count();
+    let help = || Some("a member of a set has at most three parts".to_owned());
+    (given > MOST).then(|| (format!("`{text}` has {given} directions, more than {MOST}"), help()))
+}
+
 /// The chains of software that writes rules itself, with its name.
 pub fn owner_of_chain(chain: &str) -> Option<&'static str> {
     // Not all that begins so: an administrator's own chain may be called `DOCKER-HOSTS`.
