@@ -291,8 +291,8 @@ fn a_way_back_that_is_cut_off_is_no_snapshot() {
     }
     // The disk is full while that is written, and no more for what comes then.
     let script = format!(
-        "NONCE=x\n{LIB}\n{}{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && put_text $T/new/want4 ''\n\
-         for f in sysctl.keys modules devices bridges; do put_text $T/new/$f ''; done\n\
+        "NONCE=x\n{LIB}\n{}{}{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && put_text $T/new/want4 ''\n\
+         for f in sysctl.keys modules devices bridges sets sets.once; do put_text $T/new/$f ''; done\n\
          [ \"$ROOM\" = yes ] || cat /dev/zero 2>/dev/null >/root/full\n\
          backend=none\nipt_family() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_saved() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
          foreign_goal() {{ foreign=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
@@ -302,6 +302,7 @@ fn a_way_back_that_is_cut_off_is_no_snapshot() {
         include_str!("../src/remote/keys.sh"),
         include_str!("../src/remote/effects.sh"),
         include_str!("../src/remote/network.sh"),
+        include_str!("../src/remote/change_sets.sh"),
         include_str!("../src/remote/change.sh"),
     );
     assert_eq!(without_room(&format!("ROOM=yes\n{script}")), "whole 20\n".repeat(3));
@@ -339,4 +340,27 @@ fn a_text_comes_back_whole_or_not_at_all() {
         "for o in '' x '#end' \"x$NL#end\" \"x${NL}y$NL#en\" \"x#end\"; do whole_output \"$o\" && echo \"<$whole>\"; done; :",
     );
     assert_eq!(in_all_shells(&output), "<>\n<x>\n");
+}
+
+/// Whoever takes over from a guard that was stopped finds ticks of its timers in the fifo. They say nothing of the process
+/// that does the work: neither that it ended, nor how.
+#[test]
+fn ticks_of_an_earlier_timer_end_no_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = in_all_shells(&format!(
+        "NONCE=x\n{}\n{}\n{}\n\
+         R={}/$$ ID=r1\nmkdir $R\nmkfifo $R/ctl\nctl=$R/ctl\nexec 8<>$ctl\n\
+         echo 'sleep 1.2; [ \"$1\" != good ] || echo \"end $$ 0\" 1<>\"$3\"; [ \"$1\" != slow ] || sleep 30' >$R/kvmfw.sh\n\
+         for n in 1 2 3; do echo tick >&8; done\n\
+         work good 20; echo \"good $? $hung\"\n\
+         for n in 1 2 3; do echo tick >&8; done\n\
+         work killed 20; echo \"killed $? $hung\"\n\
+         for n in 1 2 3; do echo tick >&8; done\n\
+         work slow 2 2>/dev/null; echo \"slow $? $hung\"\n",
+        include_str!("../src/remote/lib.sh"),
+        include_str!("../src/remote/memory.sh"),
+        include_str!("../src/remote/guard.sh"),
+        folder.path().display()
+    ));
+    assert_eq!(told, "good 0 \nkilled 1 \nslow 1 yes\n");
 }

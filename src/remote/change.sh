@@ -161,7 +161,8 @@ apply_rules() {
 # Runs as a process group of its own, so that the guard can end all of it.
 apply() {
 	trap '' HUP
-	echo $$ >"$R/apply.pid" && ln "$R/apply" "$R/claim" 2>/dev/null || exit 1
+	started $$
+	echo "$$ $start" >"$R/apply.pid" && ln "$R/apply" "$R/claim" 2>/dev/null || exit 1
 	echo apply >"$T/claim"
 	first_line "$T/generation"
 	G=$ETC/generations/$line

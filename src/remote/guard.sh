@@ -198,6 +198,13 @@ watch() {
 		finish
 		return 1
 	fi
+	if [ -e "$R/armed" ] && [ -e "$R/abort" ]; then
+		# It came while the guard was arming.
+		first_line "$R/abort"
+		decide rollback "${line:-the controller gave it up}"
+		finish
+		return 1
+	fi
 	seconds_left
 	if [ ! -e "$R/armed" ]; then
 		if [ -e "$R/abort" ] || [ "$left" -le 0 ]; then
@@ -274,7 +281,7 @@ arm() {
 
 # Nothing of the apply may run on once the restore begins.
 fence() {
-	local tries=0
+	local tries=0 group until
 	stuck=
 	ln "$R/fence" "$R/claim" 2>/dev/null
 	first_line "$R/claim"
@@ -285,16 +292,18 @@ fence() {
 		sleep 0.02
 	done
 	[ -n "$line" ] || return 0
-	tries=0
-	while [ $tries -lt 100 ]; do
-		beat
-		kill -KILL "-$line" 2>/dev/null
-		lives "$line" || return 0
-		tries=$((tries + 1))
+	group=${line%% *}
+	is_group "$group" "${line#* }" || return 0
+	uptime_cs
+	until=$((now + 200))
+	while [ "$now" -lt "$until" ]; do
+		kill -KILL "-$group" 2>/dev/null
+		lives "$group" || return 0
 		sleep 0.02
+		beat
 	done
 	# It waits in the kernel, for a disk perhaps. It runs nothing any more, but what it asked for last may still come.
-	stuck=$line
+	stuck=$group
 }
 
 # Whether a process group has members that are more than a record waiting to be read. Takes no program: one that does
@@ -319,7 +328,8 @@ finish() {
 }
 
 finish_commit() {
-	local rc
+	local rc inherited=''
+	[ ! -e "$R/linking" ] || inherited=yes
 	until work settle 60 not_on_disk; do
 		rc=$?
 		# At boot others wait for this; the next apply or boot tries again.
@@ -331,6 +341,8 @@ finish_commit() {
 			return
 		fi
 		outlive
+		# The process that tried it is gone, so it will not come about any more.
+		[ -n "$inherited" ] || rm -f "$R/linking"
 		sleep 1
 	done
 	ended=committed
@@ -340,7 +352,7 @@ finish_rollback() {
 	local tries=0
 	fence
 	[ -n "${booting-}" ] || decided_on_disk &
-	until work restore 20; do
+	until [ -e "$R/recorded" ] || work restore 20; do
 		tries=$((tries + 1))
 		[ -z "${booting-}" ] || { echo "the rollback of $ID did not succeed" >>$VAR/boot.failed; return; }
 		[ $((tries % 600)) -eq 3 ] && shout "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
@@ -359,10 +371,16 @@ finish_rollback() {
 	# What it had asked for came only now.
 	[ -z "$stuck" ] || { stuck=; finish_rollback; return; }
 	[ "$tries" -lt 3 ] || rm -f "$R/state"
+	tries=0
 	until work record 30 not_on_record; do
+		[ -n "${booting-}" ] || [ -e "$R/state" ] || not_on_record 'take it'
 		# Whoever sits there is told; the second guard, the next apply or the next boot writes it down.
-		[ -z "${console-}" ] || return 0
+		[ -z "${console-}${booting-}" ] || return 0
 		outlive
+		# A disk that refuses at once is not asked without a pause.
+		[ $((tries += 1)) -lt 10 ] || sleep 9
+		sleep 1
+		[ $tries -lt 100 ] || true >"$R/log"
 	done
 	ended="rolled-back: $(rollback_reason)"
 }
@@ -393,8 +411,8 @@ set_state() { printf '%s\n%s\n' "$1" "$2" >"$R/state"; }
 not_on_disk() { set_state deciding "confirmed, but the disk does not answer: until it does, the old state boots"; }
 
 not_on_record() {
-	set_state rolled-back "$(rollback_reason) (not on record yet: the disk does not answer)"
-	say "the host is as before; the disk does not answer"
+	set_state rolled-back "$(rollback_reason) (not on record yet: the disk does not ${1:-answer})"
+	say "the host is as before; the disk does not ${1:-answer}"
 	echo "done rolled-back: $(rollback_reason)" >&5
 }
 
@@ -404,7 +422,7 @@ work_restore() {
 	roll_back
 }
 
-# Part of the work: writes down that the host was put back.
+# Part of the work: writes down that the host was put back. Fails where the disk does not take it.
 work_record() {
 	if [ ! -e "$T/done" ]; then
 		[ ! -e "$R/reason" ] || cp "$R/reason" "$T/reason"
@@ -414,7 +432,7 @@ work_record() {
 	else
 		wind_up rolled-back
 	fi
-	:
+	[ -e "$T/done" ]
 }
 
 # Part of the work: makes a commit last. Ends with 5 where the disk refuses to take the decision.
@@ -430,7 +448,7 @@ work_settle() {
 		ln "$T/commit" "$T/decision"
 		[ -e "$T/decision" ] || { [ -z "$first" ] || return 5; return 1; }
 	fi
-	to_disk "$T"
+	to_disk "$T" || { say "cannot sync the decision to disk"; return 1; }
 	persist || { say "cannot make it last yet"; return 1; }
 	close_txn committed
 }
@@ -442,6 +460,8 @@ close_txn() {
 	for kept in log error; do [ ! -s "$R/$kept" ] || cat "$R/$kept" >"$T/$kept"; done
 	# Whole or not at all; where not even this can be written, an empty one with the decision beside it.
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
+	# Whoever acts next has to know, without a disk, that nothing is to be put back any more.
+	if [ -e "$T/done" ] && [ -d "$R" ]; then true >"$R/recorded"; fi
 	wind_up "$1"
 }
 
@@ -474,6 +494,9 @@ put_away() {
 record() {
 	local generation
 	[ -e "$T/armed" ] || return 0
+	# One that was killed on the way may have written it.
+	[ ! -e "$T/recording" ] || ! grep -qs "	$ID	" $VAR/history || return 0
+	true >"$T/recording"
 	owner
 	first_line "$T/generation"
 	generation=$line

@@ -123,10 +123,12 @@ abort() {
 start_guard() {
 	if [ -d /run/systemd/system ]; then
 		have systemd-run || refuse systemd-unusable "systemd runs this host, but there is no systemd-run"
-		# The second acts when the first does not move; to one that is stopped or frozen systemd does nothing.
+		# The second acts when the first does not move; to one that is stopped or frozen systemd does nothing. One that is
+		# started again when all is over has no script any more, and is no failure.
 		for unit in "kvmfw-$ID" "kvmfw-$ID-second"; do
 			timeout -s KILL 15 systemd-run --quiet --unit="$unit" -p Restart=on-failure -p RestartSec=100ms -p OOMScoreAdjust=-1000 \
-				-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 sh "$R/kvmfw.sh" guard "$ID" >/dev/null 2>"$R/log" ||
+				-p StartLimitIntervalSec=0 -p StandardInput=null -p TimeoutStopSec=2 \
+				sh -c '[ -e "$1" ] || exit 0; exec sh "$1" guard "$2"' sh "$R/kvmfw.sh" "$ID" >/dev/null 2>"$R/log" ||
 				refuse systemd-unusable "systemd-run: $(tail -n 1 "$R/log")"
 		done
 	else
@@ -254,9 +256,17 @@ commit() {
 
 # A change that has cut off the disk is not confirmed: the deadline brings the disk back.
 disk_answers() {
-	timeout -s KILL 10 dd if="$R/limits" of="$T/answers" conv=fsync 2>/dev/null && return
-	say "the disk does not take the decision"
-	return 1
+	local folder
+	first_line "$T/generation"
+	# Two disks, perhaps.
+	for folder in "$T" "$ETC/generations/$line"; do
+		[ -d "$folder" ] || continue
+		timeout -s KILL 10 dd if="$R/limits" of="$folder/answers" conv=fsync 2>/dev/null || {
+			say "the disk does not take the decision"
+			return 1
+		}
+	done
+	rm -f "$folder/answers"
 }
 
 # Until the guard is through, or has said that it tries on: that is an answer too.
@@ -514,7 +524,7 @@ undo() {
 
 # At the console: waits for the guard, and does its work in its place where it is gone or does not move.
 await_end() {
-	while [ -d "$R" ] && [ ! -e "$R/done" ] && { [ ! -e "$R/state" ] || ! actor_lives; }; do
+	while [ -d "$R" ] && [ ! -e "$R/done" ] && { [ ! -e "$R/state" ] || ! guard_moves; }; do
 		if [ ! -e "$R/state" ] && wait_guard || act_beside; then return; fi
 	done
 }
@@ -527,8 +537,10 @@ act_beside() {
 	# A guard that hangs keeps the lock of the host; opened to read, because the disk may hang too.
 	if [ -e $VAR/lock ]; then exec 9<$VAR/lock && flock -n 9; fi
 	take_place || return 1
+	[ -d "$R" ] && [ ! -e "$R/done" ] || return 0
 	[ -e "$R/armed" ] || { clear_away; close_txn "released: unlocked"; remove_memory; return 0; }
 	console=yes ended=''
+	decide rollback "${REASON:-its guard does not move}"
 	finish
 	[ -n "$ended" ] || return 0
 	true >"$R/done"
@@ -566,7 +578,7 @@ main() {
 	id=${2-}
 	# First those in memory: the disk may not answer.
 	[ -n "$id" ] || for R in "$RUN"/*/armed; do
-		[ ! -e "$R" ] || { id=${R%/armed} id=${id##*/}; }
+		[ ! -e "$R" ] || [ -e "${R%/armed}/recorded" ] || { id=${R%/armed} id=${id##*/}; }
 	done
 	[ -n "$id" ] || open_id
 	# One that is not armed yet is known only by the lock that it holds.
@@ -600,10 +612,12 @@ main() {
 		,-) REASON="asked for by ${SUDO_USER:-root} at the console" ;;
 		,*) REASON="asked for by a controller" ;;
 		esac
-		if [ -e "$R/armed" ]; then decide rollback "$REASON"; elif [ -d "$R" ]; then true >"$R/abort"; fi
+		if [ -e "$R/armed" ]; then decide rollback "$REASON"; elif [ -d "$R" ]; then echo "$REASON" >"$R/abort"; fi
 		poke decision
 		await_end
 		if [ ! -d "$R" ] && [ -d "$T" ] && [ ! -e "$T/done" ]; then
+			# An `exec` that fails would end this shell.
+			(exec 9>>$VAR/lock) 2>/dev/null || { say "$VAR/lock cannot be written"; outcome; return 1; }
 			exec 9>>$VAR/lock 5>/dev/null
 			flock -n 9 && if [ -e "$T/armed" ]; then recover; else clear_away; close_txn "released: unlocked"; fi
 		fi

@@ -26,6 +26,8 @@ run_is_memory() {
 
 make_memory() {
 	local mark
+	# Of transactions that are over, and whose end was cut off.
+	for mark in "$RUN"/*/done; do [ ! -e "$mark" ] || rm -rf "${mark%/done}"; done
 	mkdir -p "$R" && mkfifo "$R/ctl" "$R/ack" && cp "$T/kvmfw.sh" "$R/" || return 1
 	for mark in apply fence commit rollback; do echo $mark >"$R/$mark" || return 1; done
 	printf '%65536s' '' >"$R/reserve"
@@ -98,6 +100,10 @@ actor_lives() {
 	[ "$actor" -gt 0 ] && started "${actor_pid:-0}" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ]
 }
 
+# Whether group $1 may still be that of a process which started at $2. As long as a group has members, nobody else gets
+# its number; a process of that number with another start means that the group was gone before.
+is_group() { ! started "$1" || [ "$start" = "$2" ]; }
+
 # Whether whoever acts should have moved by now, and has not.
 overdue() {
 	local due beaten
@@ -127,7 +133,8 @@ take_place() {
 	fi
 	number=$actor
 	first_line "$R/worker"
-	[ -z "$line" ] || kill -KILL "-$line" 2>/dev/null
+	pid=${line%% *}
+	[ -z "$pid" ] || ! is_group "$pid" "${line#* }" || kill -KILL "-$pid" 2>/dev/null
 	started $$
 	echo "$$ $start" >"$R/self.$$"
 	ln "$R/self.$$" "$R/act.$((number + 1))" 2>/dev/null && return
@@ -154,7 +161,7 @@ await_turn() {
 # this shell never waits for a disk or a program. Sets hung to yes where it was killed; the
 # next time it is granted twice as long, because it may only be slow. After five seconds calls $3.
 work() {
-	local limit=$2 late=${3-} word ticker since step='' ticks=0 rc=1 script=$R/kvmfw.sh times
+	local limit=$2 late=${3-} word ticker since step='' ticks=0 rc=1 script=$R/kvmfw.sh times gone=''
 	hung=
 	first_line "$R/hung.$1"
 	times=${line:-0}
@@ -166,7 +173,8 @@ work() {
 	rm -f "$R/step"
 	setsid sh "$script" "$1" "$ID" "$ctl" 5>&- 6>&- 7>&- 9>&- >>"$R/log" 2>&1 &
 	worker=$!
-	echo "$worker" >"$R/worker"
+	started "$worker"
+	echo "$worker $start" >"$R/worker"
 	# shellcheck disable=SC2016
 	setsid sh -c 'while sleep 1 && kill -0 "$1"; do echo tick >&8; done' sh $$ 5>&- 6>&- 7>&- 9>&- >/dev/null 2>&1 &
 	ticker=$!
@@ -179,6 +187,7 @@ work() {
 			rc=${word##* }
 			break
 			;;
+		"gone $worker") break ;;
 		tick) ;;
 		*) continue ;;
 		esac
@@ -194,8 +203,9 @@ work() {
 			echo $((${line:-0} + 1)) >"$R/hung.$1"
 			break
 		fi
-		# It may have been killed before it could say that it ended.
-		lives "$worker" || break
+		# It may have been killed before it could say that it ended. If it did, its word is in the fifo already, before
+		# this one. It is a process before it is a group; and ticks of an earlier timer may come at any time.
+		[ -n "$gone" ] || lives "$worker" || { started "$worker" && [ "$stat" != Z ]; } || { gone=yes && echo "gone $worker" >&8; }
 	done
 	kill -KILL "-$ticker" "$ticker" 2>/dev/null
 	wait "$ticker" 2>/dev/null

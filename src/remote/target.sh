@@ -6,7 +6,7 @@ target() {
 	local to=$2 from='' folder number
 	section target
 	if [ -z "$to" ]; then
-		[ ! -e $VAR/history ] || from=$(awk -F '\t' -v run="$1" '$3 == run && $4 == "committed" { print $2 }' $VAR/history) ||
+		[ ! -e $VAR/history ] || from=$(awk -F '\t' -v run="$1" '$3 == run && $4 == "committed" { number = $2 } END { print number }' $VAR/history) ||
 			refuse unreadable "$VAR/history cannot be read"
 		if [ -z "$from" ]; then
 			echo unknown=run

@@ -70,6 +70,36 @@ fn t40_a_disk_that_fills_up_after_arming() {
     unwritable("i=0; while touch /var/lib/kvmfw/full$i; do i=$((i+1)); done");
 }
 
+/// A disk that refuses to be written has no record of the rollback until it takes it; meanwhile nothing else begins.
+#[test]
+fn t40_a_disk_that_refuses_the_record_is_asked_again() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::up();
+    on_host(&lab, "mkdir -p /var/lib/kvmfw && mount -t tmpfs -o size=8m,nr_inodes=500 none /var/lib/kvmfw");
+    let before = on_host(&lab, "iptables-save; ip6tables-save");
+    let check = "test -e /run/first || { touch /run/first; exit 0; }; i=0; while touch /var/lib/kvmfw/full$i; do i=$((i+1)); done; exit 0";
+    let project = Project::new(&lab, &[HOST], &format!("{}checks: [{{ command: '{check}' }}]\n", opened(80)));
+    let run = project.kvmfw(&lab, &["apply", "-y", "--confirm-timeout", "3s"]);
+    assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
+    let rules = || on_host(&lab, "iptables-save; ip6tables-save");
+    wait("the host is back", LONG, || (!rules().contains("KVMFW")).then_some(()));
+    let said = || lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "outcome"]).stdout;
+    wait("it says so", LONG, || said().contains("does not take it").then_some(()));
+    assert!(said().contains("state=rolled-back"), "{}", said());
+    let console = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "rollback"]);
+    assert!(console.stdout.contains("state=rolled-back"), "{console:?}");
+    on_host(&lab, "rm /var/lib/kvmfw/full*");
+    wait("it is on record", LONG, || {
+        on_host(&lab, "cat /var/lib/kvmfw/txn/*/done || true").contains("rolled-back").then_some(())
+    });
+    project.all(&opened(80));
+    let held = || project.kvmfw(&lab, &["apply", "-y", "--format", "json"]);
+    wait("the lock is free", LONG, || (held().code == 0).then_some(()));
+    assert_ne!(rules(), before);
+}
+
 /// What lets no new connection in is live, and the disk is too full to write the deadline of the confirm
 /// down. It holds all the same.
 #[test]
