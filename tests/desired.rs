@@ -154,6 +154,27 @@ fn every_value_has_a_place() {
     assert!(explain_host(&project, "nobody").is_empty());
 }
 
+/// A set shows its members, each where it stands, and counts those that are of its family.
+#[test]
+fn members_of_sets_have_places() {
+    let project = project(Path::new("tests/cases/desired/ipset"));
+    let shown = |host: &str| {
+        let facts = explain_host(&project, host).into_iter();
+        let sets =
+            facts.filter(|(path, ..)| path.starts_with("ipset.admins6.entries") || path.contains(".office."));
+        sets.map(|(path, value, origin)| format!("{path} = {value}  ({origin})")).collect::<Vec<_>>()
+    };
+    let first = shown("kvm1");
+    for line in [
+        "ipset.admins6.entries = 1 member  (modules/allow/module.yaml:6)",
+        "ipset.admins6.entries[1] = 2001:db8::/32  (modules/allow/module.yaml:6)",
+        "ipset.office.entries[1] = 10.10.0.10/16 comment \"the office\"  (inventories/prod.yaml:20)",
+    ] {
+        assert!(first.iter().any(|one| one == line), "{line}: {first:#?}");
+    }
+    assert_eq!(shown("kvm3")[0], "ipset.admins6.entries = 0 members  (modules/allow/module.yaml:6)");
+}
+
 #[test]
 fn limits() {
     let project = project(Path::new("tests/cases/desired/contract"));

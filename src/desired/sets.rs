@@ -128,10 +128,14 @@ fn finish(
     Some(Set { name: name.to_owned(), shape, entries, origin: place.origin() })
 }
 
+fn counted(members: usize) -> String {
+    if members == 1 { "1 member".to_owned() } else { format!("{members} members") }
+}
+
 /// The members of a list as effective values, and a warning where there are none.
 fn shown(name: &str, shape: &Shape, list: &EntryList, all: &[String], place: &Place, out: &mut Outcome) {
     let items = || list.items.iter().filter(|(text, _)| !list.of_param || of_family(text, shape));
-    out.fact(|| format!("ipset.{name}.entries"), || format!("{} members", all.len()), place);
+    out.fact(|| format!("ipset.{name}.entries"), || counted(all.len()), place);
     if out.facts.is_some() {
         for (at, (text, place)) in items().take(MAX_SHOWN).enumerate() {
             out.fact(|| format!("ipset.{name}.entries[{}]", at + 1), || text.clone(), place);

@@ -6,11 +6,11 @@ use super::packet::{Device, Fragment, Packet, protocol};
 use super::test::Answer;
 use crate::resource::ipset::{Part, Set, Shape};
 use crate::resource::iptables::Family;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 /// Sets whose members are known, by name. Of any other set the answer is *unknown*.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,9 +23,24 @@ struct Contents {
     /// The family whose packets it can match; `None`: both.
     family: Option<Family>,
     members: Vec<Member>,
+    /// The members in the place of those, where each is one address or network.
+    networks: Option<Networks>,
     /// The sets of a list; `None` for one that is not known.
     lists: Vec<Option<Arc<Contents>>>,
 }
+
+/// Networks by how many of their bits count, with whether each is an exception: a big set is not searched member by member.
+type Networks = BTreeMap<u8, HashMap<u128, bool>>;
+
+/// Contents that were made, by the list of members as it lies in memory. The weak pointer keeps that place from being used
+/// for another list.
+type Made = Option<HashMap<(usize, Shape), (Weak<Vec<String>>, Arc<Contents>)>>;
+
+/// A list of members that several hosts may have.
+type SharedList<'a> = Option<&'a Arc<Vec<String>>>;
+
+/// Hosts of one group share a list of members, and every view of each host asks for its contents.
+static MADE: Mutex<Made> = Mutex::new(None);
 
 #[derive(PartialEq, Eq)]
 struct Member {
@@ -75,7 +90,8 @@ impl fmt::Display for InSet {
 
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} members", self.members.len())
+        let networks: usize = self.networks.iter().flat_map(BTreeMap::values).map(HashMap::len).sum();
+        write!(f, "{} members", self.members.len() + networks)
     }
 }
 
@@ -83,29 +99,30 @@ impl Sets {
     /// Those of these sets that hold what is declared and nothing else: not where other programs, rules or time
     /// change the members.
     pub fn of<'a>(sets: impl Iterator<Item = (&'a String, &'a Shape, Option<&'a [String]>)>) -> Self {
+        Self::made(sets.map(|(name, shape, members)| (name, shape, members, None)))
+    }
+
+    /// The same of members with the list that hosts share, where they do.
+    fn made<'a>(
+        sets: impl Iterator<Item = (&'a String, &'a Shape, Option<&'a [String]>, SharedList<'a>)>,
+    ) -> Self {
         let mut known = Self::default();
         let mut lists = Vec::new();
-        for (name, shape, members) in sets {
+        for (name, shape, members, list) in sets {
             let Some(members) = members.filter(|_| shape.timeout.is_none()) else { continue };
             if shape.kind.parts() == [Part::Set] {
                 lists.push((name, members));
                 continue;
             }
-            let family = match (shape.kind.has_family(), shape.kind.method()) {
-                (false, _) => None,
-                (true, "bitmap") => Some(Family::V4),
-                (true, _) => Some(shape.family),
-            };
-            // Without its mask an address would be compared with the one that is stored.
-            let bits = shape.netmask;
-            let members = members.iter().map(|text| member(shape.kind.parts(), text, bits)).collect();
-            let contents = Contents { parts: shape.kind.parts(), family, members, lists: Vec::new() };
-            known.0.insert(name.clone(), Arc::new(contents));
+            let contents =
+                list.map_or_else(|| Arc::new(Contents::of(shape, members)), |list| shared(shape, list));
+            known.0.insert(name.clone(), contents);
         }
         for (name, members) in lists {
             let of = |member: &String| known.0.get(member.split(' ').next().unwrap_or(member)).cloned();
             let lists = members.iter().map(of).collect();
-            let contents = Contents { parts: &[Part::Set], family: None, members: Vec::new(), lists };
+            let parts: &[Part] = &[Part::Set];
+            let contents = Contents { parts, family: None, members: Vec::new(), networks: None, lists };
             known.0.insert(name.clone(), Arc::new(contents));
         }
         known
@@ -113,9 +130,10 @@ impl Sets {
 
     /// The declared sets of a host that nothing but the inventory changes.
     pub fn declared<'a>(sets: impl Iterator<Item = &'a Set>) -> Self {
-        Self::of(
-            sets.map(|set| (&set.name, &set.shape, set.entries.as_ref().map(|entries| entries.as_slice()))),
-        )
+        Self::made(sets.map(|set| {
+            let list = set.entries.as_ref();
+            (&set.name, &set.shape, list.map(|list| list.as_slice()), list)
+        }))
     }
 
     /// Puts what is known of a set in the place of a condition that asks it and is not known.
@@ -176,7 +194,39 @@ impl InSet {
     }
 }
 
+/// The contents of a list that hosts share; made once.
+fn shared(shape: &Shape, list: &Arc<Vec<String>>) -> Arc<Contents> {
+    let key = (Arc::as_ptr(list) as usize, shape.clone());
+    // A poisoned lock only means that another thread died while it held a whole map.
+    let found =
+        MADE.lock().unwrap_or_else(|e| e.into_inner()).as_ref().and_then(|made| made.get(&key).cloned());
+    if let Some((_, contents)) = found {
+        return contents;
+    }
+    let contents = Arc::new(Contents::of(shape, list));
+    let mut made = MADE.lock().unwrap_or_else(|e| e.into_inner());
+    let made = made.get_or_insert_default();
+    made.retain(|_, (list, _)| list.strong_count() > 0);
+    made.insert(key, (Arc::downgrade(list), contents.clone()));
+    contents
+}
+
 impl Contents {
+    fn of(shape: &Shape, members: &[String]) -> Self {
+        let parts = shape.kind.parts();
+        let family = match (shape.kind.has_family(), shape.kind.method()) {
+            (false, _) => None,
+            (true, "bitmap") => Some(Family::V4),
+            (true, _) => Some(shape.family),
+        };
+        // Without its mask an address would be compared with the one that is stored.
+        let bits = shape.netmask;
+        let members: Vec<Member> = members.iter().map(|text| member(parts, text, bits)).collect();
+        let networks = networks(&members).filter(|_| parts.len() == 1 && family.is_some());
+        let members = if networks.is_some() { Vec::new() } else { members };
+        Self { parts, family, members, networks, lists: Vec::new() }
+    }
+
     fn answer(&self, from_source: &[bool], packet: &Packet) -> Answer {
         if self.parts == [Part::Set] {
             let answers = self.lists.iter().map(|list| match list {
@@ -188,6 +238,9 @@ impl Contents {
         // The kernel compares nothing where the family is another, or where a rule gives too few parts.
         if self.family.is_some_and(|family| family != packet.family) || from_source.len() < self.parts.len() {
             return Answer::No;
+        }
+        if let Some(networks) = &self.networks {
+            return among(networks, if from_source[0] { packet.src } else { packet.dst });
         }
         let of = |member: &Member| {
             let parts = member.parts.iter().zip(from_source);
@@ -257,12 +310,36 @@ impl Value {
 }
 
 fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
-    let bits = |address: IpAddr| match address {
+    network.is_ipv4() == address.is_ipv4() && first_bits(network, length) == first_bits(address, length)
+}
+
+/// So many bits of an address, from the left of 128.
+fn first_bits(address: IpAddr, length: u8) -> u128 {
+    let bits = match address {
         IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
         IpAddr::V6(address) => address.into(),
     };
-    let mask = u128::MAX.checked_shl(128 - u32::from(length).min(128)).unwrap_or(0);
-    network.is_ipv4() == address.is_ipv4() && (bits(network) ^ bits(address)) & mask == 0
+    bits & u128::MAX.checked_shl(128 - u32::from(length).min(128)).unwrap_or(0)
+}
+
+/// Members of one address or network each, to be looked up; `None` where one of them is something else.
+fn networks(members: &[Member]) -> Option<Networks> {
+    let mut networks = Networks::new();
+    for member in members {
+        let [Value::Net(address, length)] = member.parts.as_slice() else { return None };
+        networks.entry(*length).or_default().insert(first_bits(*address, *length), member.exception);
+    }
+    Some(networks)
+}
+
+/// Whether an address lies in one of them: the narrowest that holds it decides.
+fn among(networks: &Networks, address: Option<IpAddr>) -> Answer {
+    let Some(address) = address else {
+        return if networks.is_empty() { Answer::No } else { Answer::Unknown };
+    };
+    let holding =
+        networks.iter().rev().find_map(|(length, of_length)| of_length.get(&first_bits(address, *length)));
+    holding.is_some_and(|exception| !exception).into()
 }
 
 #[cfg(test)]
@@ -329,5 +406,21 @@ mod tests {
             ..Packet::new(Family::V4)
         };
         assert_eq!(answer("--match-set nets src", &several), Verdict::Drop);
+    }
+
+    /// Two hosts that have one list of members have one list of networks, and no other list is taken for it.
+    #[test]
+    fn hosts_share_what_is_made_of_a_list() {
+        let one = set("one", "hash:net", Family::V4, &["10.0.0.0/8"]);
+        let contents = |set: &Set| Sets::declared(std::iter::once(set)).0["one"].clone();
+        let first = contents(&one);
+        assert!(Arc::ptr_eq(&first, &contents(&one.clone())));
+        let masked = Set { shape: Shape { netmask: Some(24), ..one.shape.clone() }, ..one.clone() };
+        assert!(!Arc::ptr_eq(&first, &contents(&masked)), "another shape makes others of the same words");
+        drop((first, one, masked));
+        let other = contents(&set("one", "hash:net", Family::V4, &["192.0.2.0/24"]));
+        let packet = |src: &str| Packet { src: Some(src.parse().unwrap()), ..Packet::new(Family::V4) };
+        let answers = ["192.0.2.1", "10.0.0.1"].map(|src| other.answer(&[true], &packet(src)));
+        assert_eq!(answers, [Answer::Yes, Answer::No]);
     }
 }
