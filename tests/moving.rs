@@ -104,7 +104,7 @@ fn walk(page: &str, libvirt: bool) {
     };
     assert!(plans[0].contains(told), "the old rules are not told of ({told}): {}", plans[0]);
     let last = plans.last().unwrap();
-    let of_others: Vec<&str> = last.lines().filter(|line| line.contains("foreign")).collect();
+    let of_others: Vec<&str> = last.lines().filter(|line| line.contains("shadows-unmanaged")).collect();
     assert!(last.contains("No changes.") && of_others.len() == usize::from(libvirt), "{last}");
     assert!(of_others.iter().all(|line| line.contains("`-j LIBVIRT_INP`")), "{last}");
 
