@@ -486,7 +486,8 @@ put_away() {
 	set --
 	[ -L $VAR/open ] && [ $VAR/open -ef "$VAR/txn/$ID" ] && set -- $VAR/open
 	[ -e "$T/token" ] && set -- "$@" "$T/token"
-	[ $# -eq 0 ] || rm -f "$@"
+	# Once more where it was killed: what is open keeps the next apply busy.
+	[ $# -eq 0 ] || rm -f "$@" || rm -f "$@"
 	to_disk "$T/done" "$T" $VAR/history $VAR 2>/dev/null
 	:
 }
