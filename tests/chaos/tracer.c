@@ -247,6 +247,7 @@ int main(int argc, char **argv)
 		if (pid < 0) return errno == ECHILD ? 0 : 4;
 		struct proc *proc = proc_of(pid);
 		if (WIFEXITED(status) || WIFSIGNALED(status)) {
+			if (WIFEXITED(status) && proc->label) tell("exit", proc->label, NULL);
 			free(proc->label);
 			free(proc);
 			procs[pid] = NULL;

@@ -4,6 +4,7 @@ use crate::common::Lab;
 use crate::common::project::Run;
 use crate::common::transaction::wait;
 use crate::host::HOST;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,18 +82,21 @@ impl Record {
     /// Everything that can be struck. Sessions themselves are sshd's: that one ends is a lost connection, which the
     /// random runs have.
     pub fn targets(&self) -> Vec<Target> {
+        // A timer that is killed in every run never comes to its end.
+        let ended: BTreeSet<&str> = self.lines("exit").map(|(label, _)| label).collect();
         let mut targets = Vec::new();
-        let mut add = |label: &str, blow| targets.push(Target { label: label.to_owned(), blow });
+        let mut add = |label: &str, blow| {
+            if blow != Blow::End || ended.contains(label) {
+                targets.push(Target { label: label.to_owned(), blow });
+            }
+        };
         for (label, _) in self.lines("birth") {
             add(label, Blow::Birth);
             add(label, Blow::End);
             add(label, Blow::Stop);
         }
-        for (label, _) in self.lines("exec").filter(|(label, _)| label.contains('/')) {
-            add(label, Blow::Exec);
-        }
-        for (label, _) in self.lines("exec").filter(|(label, _)| !label.contains('/')) {
-            add(label, Blow::End);
+        for (label, _) in self.lines("exec") {
+            add(label, if label.contains('/') { Blow::Exec } else { Blow::End });
         }
         for (label, _) in self.lines("read") {
             add(label, Blow::Read);
