@@ -364,3 +364,20 @@ fn ticks_of_an_earlier_timer_end_no_work() {
     ));
     assert_eq!(told, "good 0 \nkilled 1 \nslow 1 yes\n");
 }
+
+/// A run that is on record twice, because the process that wrote it was killed and another one wrote it again, is still
+/// one run.
+#[test]
+fn an_undo_of_a_run_that_is_on_record_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = in_all_shells(&format!(
+        "NONCE=x\n{}\n{}\n\
+         VAR={dir}/$$/var ETC={dir}/$$/etc\nmkdir -p $VAR $ETC/generations/3 $ETC/generations/4 $ETC/generations/5\n\
+         for n in 3 4 5; do echo {{}} >$ETC/generations/$n/desired.json; echo $((n - 1)) >$ETC/generations/$n/before; done\n\
+         line=\"now\t4\tr1\tcommitted\troot\tplan\"\nprintf '%s\\n' \"$line\" \"$line\" >$VAR/history\ntarget r1 '' | grep =\n",
+        include_str!("../src/remote/lib.sh"),
+        include_str!("../src/remote/target.sh"),
+        dir = folder.path().display()
+    ));
+    assert_eq!(told, "to=3\n");
+}

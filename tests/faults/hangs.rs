@@ -6,7 +6,7 @@ use crate::common::{self, Backend, Lab, Shell, same};
 use crate::{HOST, LONG, hold_lock, on_host};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// After a deadline a guard that moves is through within five seconds; one that has to be replaced, within five more
@@ -248,6 +248,37 @@ fn stopped_guard(services: bool, shell: Shell) {
     assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
     end(kvmfw).expect(4);
     same(&before.1, &lab.dump(HOST), "after the rollback");
+    // The one that was killed counts as failed: it is started again, finds that all is over, and is left at that.
+    let again = || on_host(&lab, "pgrep -f '[O]N_FAILURE' || true");
+    wait("no service is started again and again", LONG, || again().is_empty().then_some(()));
+}
+
+/// Somebody gives up a change while the guard is arming it: that is decided, and the guard carries it out.
+#[test]
+fn an_unlock_while_the_guard_is_arming() {
+    let Some((lab, project)) = host(false, false) else { return };
+    let before = lab.dump(HOST);
+    let last = newest(&lab, HOST);
+    project.all(&opened(81));
+    on_host(
+        &lab,
+        "cp /usr/bin/sync /run/sync.real; printf '#!/bin/sh\\ncase \"$*\" in *boot_id*) touch /run/arming; until [ -e /run/go ]; do sleep 0.1; done ;; esac\\nexec /run/sync.real \"$@\"\\n' >/run/sync; \
+         chmod 755 /run/sync; mount --bind /run/sync /usr/bin/sync",
+    );
+    let kvmfw = start(&lab, &project, &[]);
+    wait("it is arming", LONG, || lab.host(HOST, &["test", "-e", "/run/arming"]).success().then_some(()));
+    let mut console = lab.host_command(HOST);
+    let console = console.args(["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]).stdout(Stdio::piped()).spawn();
+    let aborted = || on_host(&lab, "cat /run/kvmfw/*/abort 2>/dev/null || true").contains("asked for by");
+    wait("the console has given it up", LONG, || aborted().then_some(()));
+    on_host(&lab, "touch /run/go");
+    let folder = marked(&lab, HOST, "armed", last.as_ref());
+    assert!(ended(&folder).starts_with("rolled-back: asked for by "), "{}", read(&folder, "done"));
+    let said = console.unwrap().wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("state=rolled-back"), "{said:?}");
+    end(kvmfw).expect(4);
+    on_host(&lab, "umount /usr/bin/sync");
+    same(&before, &lab.dump(HOST), "after it was given up");
 }
 
 #[test]
