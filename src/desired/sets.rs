@@ -5,6 +5,7 @@ use crate::inventory::{EntriesText, EntryList, Resources, SetText};
 use crate::problem::{Origin, Place, Problem, Warning, did_you_mean};
 use crate::resource::ipset::{self, MAX_MEMBERS, Part, Set, SetType, Shape, family_word};
 use crate::resource::iptables::save::tokens;
+use crate::resource::iptables::targets::is_set_option;
 use crate::resource::iptables::{Family, PREFIX, Rules};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -22,9 +23,6 @@ type Known = HashMap<(usize, Shape), Arc<Vec<String>>>;
 
 /// So many entries of a set are shown as effective values.
 const MAX_SHOWN: usize = 1000;
-
-/// The options of `-m set` and `-j SET` that name a set.
-const NAMING: [&str; 4] = ["--match-set", "--add-set", "--del-set", "--map-set"];
 
 #[derive(Default)]
 struct Merge {
@@ -348,7 +346,7 @@ fn rule_fits(
     out: &mut Outcome,
 ) {
     let words = tokens(text).unwrap_or_default();
-    for (at, three) in words.windows(3).enumerate().filter(|(_, three)| NAMING.contains(&&*three[0])) {
+    for (at, three) in words.windows(3).enumerate().filter(|(_, three)| is_set_option(&three[0])) {
         let (option, name, flags) = (&three[0], &three[1], &three[2]);
         let Some(set) = sets.get(&**name) else {
             let help = did_you_mean(name, sets.keys().map(String::as_str));

@@ -8,7 +8,7 @@ use crate::plan::{bridge_maker, writer};
 use crate::problem::Place;
 use crate::resource::iptables::rule::{self, Context};
 use crate::resource::iptables::save::{SaveChain, Table, jump, tokens};
-use crate::resource::iptables::targets::owner_of_chain;
+use crate::resource::iptables::targets::{is_set_option, owner_of_chain};
 use crate::resource::iptables::text::{Line, split};
 use crate::resource::iptables::{Family, HOOK_COMMENT, PREFIX, Policy, is_administrators, is_builtin};
 use std::collections::{BTreeMap, BTreeSet};
@@ -270,8 +270,7 @@ fn place(rules: &[Rule<'_>]) -> &'static str {
 /// The set that a rule asks.
 fn needed_set(rule: &str) -> Option<String> {
     let words = tokens(rule).ok()?;
-    let names = |word: &str| matches!(word, "--match-set" | "--add-set" | "--del-set" | "--map-set");
-    let set = words.windows(2).find(|pair| names(&pair[0]))?;
+    let set = words.windows(2).find(|pair| is_set_option(&pair[0]))?;
     // It stands in a comment of the file.
     Some(set[1].chars().filter(|c| !c.is_control()).collect())
 }

@@ -7,6 +7,7 @@ use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
 use crate::resource::iptables::save::{SaveChain, jump, tokens};
+use crate::resource::iptables::targets::is_set_option;
 use crate::resource::iptables::{Family, PREFIX};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,10 +149,6 @@ fn needed(
     // Those that the inventory declares are made before the rules load.
     let mut others = sets.into_iter().filter(|set| !desired.sets.contains_key(*set));
     others.next().map(|set| format!("the set {set}"))
-}
-
-fn is_set_option(word: &str) -> bool {
-    matches!(word, "--match-set" | "--add-set" | "--del-set" | "--map-set")
 }
 
 fn origin(family: Family, desired: &Desired, table: &str, chain: &SaveChain, index: usize) -> Option<Origin> {

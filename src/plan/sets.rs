@@ -8,6 +8,7 @@ use crate::resource::Kind;
 use crate::resource::ipset::{Live, Set, plain_member};
 use crate::resource::iptables::PREFIX;
 use crate::resource::iptables::save::{Save, tokens};
+use crate::resource::iptables::targets::is_set_option;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -395,8 +396,7 @@ fn sets_of(rule: &str) -> Vec<String> {
         return Vec::new();
     }
     let words = tokens(rule).unwrap_or_default();
-    let naming = |word: &str| matches!(word, "--match-set" | "--add-set" | "--del-set" | "--map-set");
-    words.windows(2).filter(|two| naming(&two[0])).map(|two| two[1].to_string()).collect()
+    words.windows(2).filter(|two| is_set_option(&two[0])).map(|two| two[1].to_string()).collect()
 }
 
 /// Every live rule with its table and chain.

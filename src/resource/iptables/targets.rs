@@ -196,7 +196,8 @@ pub const FREE_TEXT: [&str; 8] = [
 /// Whether an option takes two values; `--set` does in the old form of `-m set`, and takes none in `-m recent`.
 pub fn takes_two(option: &str, matches: &[String]) -> bool {
     match option {
-        "--tcp-flags" | "--chunk-types" | "--match-set" | "--add-set" | "--del-set" | "--map-set" => true,
+        "--tcp-flags" | "--chunk-types" => true,
+        _ if is_set_option(option) => true,
         "--set" => matches.last().is_some_and(|last| last == "set"),
         _ => false,
     }
@@ -204,8 +205,12 @@ pub fn takes_two(option: &str, matches: &[String]) -> bool {
 
 /// Whether an option takes the name of a set and directions.
 pub fn names_set(option: &str, matches: &[String]) -> bool {
+    is_set_option(option) || option == "--set" && takes_two(option, matches)
+}
+
+/// Whether an option names a set in rules as iptables-save prints them.
+pub fn is_set_option(option: &str) -> bool {
     matches!(option, "--match-set" | "--add-set" | "--del-set" | "--map-set")
-        || option == "--set" && takes_two(option, matches)
 }
 
 /// What is wrong with the directions in which a set is asked, and the next step.
