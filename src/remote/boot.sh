@@ -24,7 +24,7 @@ boot_early() {
 	if [ -L $VAR/open ]; then
 		exec 9>>$VAR/lock 5>/dev/null
 		# Without it too: whoever hangs is replaced, whoever moves is left alone.
-		timeout -s KILL 30 flock 9
+		lock_within 9 30
 		ID=none T=$VAR/txn/none
 		recover
 	fi

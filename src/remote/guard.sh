@@ -148,7 +148,7 @@ guard() {
 	if [ -e "$R/deadline" ]; then
 		# The one before us had this lock. A process that it leaves behind may give it back a moment later than
 		# the lock of the guards, and who else gets it ends this transaction first. One that cannot be killed keeps it.
-		if [ -n "$undead" ]; then flock -n 9; else timeout -s KILL 10 flock 9; fi
+		if [ -n "$undead" ]; then flock -n 9; else lock_within 9 10; fi
 		[ -d "$R" ] && [ ! -e "$R/done" ] || exit 0
 		seconds_left
 		[ "$left" -le 0 ] || start_timer "$left"
@@ -189,7 +189,7 @@ settled() {
 	first_line $VAR/lock
 	id=${line##*(}
 	[ "$line" = "$SETTLES" ] || [ -z "$line" ] || [ -e "$VAR/txn/${id%%,*}/done" ] || return 1
-	timeout -s KILL 10 flock 9
+	lock_within 9 10
 }
 
 # Looks at the files and does what they call for. Fails when the transaction is over.

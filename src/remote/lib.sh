@@ -50,6 +50,13 @@ if real unshare; then
 	unshare() { "$UNSHARE" "$@"; }
 fi
 
+if real timeout; then
+	# That of BusyBox leaves a process behind, for up to a second and with all descriptors that it was given: none of a
+	# lock, or that would go on being held.
+	TIMEOUT=$path
+	timeout() { "$TIMEOUT" "$@" 7<&- 9<&-; }
+fi
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # First line of a file, without a fork; empty when it cannot be read.
@@ -118,6 +125,18 @@ uptime_cs() {
 	up_s=${up%.*}
 	up_c=${up#*.}
 	now=$((up_s * 100 + ${up_c#0}))
+}
+
+# Takes the lock of descriptor $1, and fails where others hold it for $2 seconds.
+lock_within() {
+	local until
+	uptime_cs
+	until=$((now + $2 * 100))
+	while ! flock -n "$1"; do
+		uptime_cs
+		[ "$now" -lt $until ] || return 1
+		sleep 0.1
+	done
 }
 
 boot_id() {

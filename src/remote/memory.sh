@@ -145,8 +145,9 @@ take_place() {
 # Sleeps until there is nobody who acts, or nobody who moves. Fails when the transaction is over.
 await_turn() {
 	while :; do
-		# The guard ignores TERM, and so would flock. The shell says of each that is killed that it was.
-		if { timeout -s KILL 5 flock 7; } 2>/dev/null; then
+		# The guard ignores TERM, and so would flock. The shell says of each that is killed that it was. What a timeout
+		# leaves behind may keep this lock: it is ours from here on.
+		if { command timeout -s KILL 5 flock 7; } 2>/dev/null; then
 			[ -d "$R" ] && [ ! -e "$R/done" ] || return 1
 			# One who acts beside a guard that cannot be killed has no lock.
 			if actor_lives && ! overdue; then sleep 1; continue; fi

@@ -214,10 +214,11 @@ boot_load() {
 	local family module text failed=0
 	# A link that leads nowhere is a generation that is lost, not none.
 	[ -L $ETC/current ] || return 0
-	# Somebody may start the unit at any time: a transaction that is under way loads its own rules.
+	# Somebody may start the unit at any time: a transaction that is under way loads its own rules. Whoever else has the
+	# lock gives it back soon; a boot does not go on without its rules meanwhile.
 	if [ -r $VAR/lock ]; then
 		exec 9<$VAR/lock
-		flock -n 9 || return 0
+		lock_within 9 10 || { [ -L $VAR/open ] || say "no rules loaded: $VAR/lock is held"; [ -L $VAR/open ]; return; }
 	fi
 	if read_text $ETC/current/boot.modules; then
 		for module in $text; do timeout -s KILL 30 modprobe "$module"; done

@@ -19,7 +19,7 @@ mod undo;
 
 use common::project::Project;
 use common::transaction::{opened, wait};
-use common::{Backend, Lab};
+use common::{Backend, Lab, Shell};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -28,10 +28,15 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A lab whose host has a generation that opens port 80.
 fn managed(backend: Backend) -> Option<(Lab, Project)> {
+    managed_in(backend, Shell::Dash)
+}
+
+/// The same, and the host's scripts run in this shell.
+fn managed_in(backend: Backend, shell: Shell) -> Option<(Lab, Project)> {
     if !common::require_root() {
         return None;
     }
-    let lab = Lab::builder().backend(backend).up();
+    let lab = Lab::builder().backend(backend).shell(shell).up();
     let project = Project::new(&lab, &[HOST], &opened(80));
     project.apply(&lab, &[]).expect(0);
     Some((lab, project))

@@ -1,11 +1,15 @@
 //! T14: power cut in every state.
 
 use crate::common::transaction::{ended, held, marked, newest, opened, read, start, wait};
-use crate::common::{Backend, same};
-use crate::{HOST, LONG, managed, on_host, pending, settled};
+use crate::common::{Backend, Shell, same};
+use crate::{HOST, LONG, managed, managed_in, on_host, pending, settled};
 
 fn power_cut_at(mark: &str, lasts: bool) {
-    let Some((lab, project)) = managed(Backend::Nft) else { return };
+    power_cut_in(Shell::Dash, mark, lasts);
+}
+
+fn power_cut_in(shell: Shell, mark: &str, lasts: bool) {
+    let Some((lab, project)) = managed_in(Backend::Nft, shell) else { return };
     lab.power_cut(HOST);
     lab.boot(HOST);
     settled(&lab, &project);
@@ -65,6 +69,14 @@ fn t14_power_cut_when_decided() {
 #[test]
 fn t14_power_cut_when_done() {
     power_cut_at("done", true);
+}
+
+/// `timeout` of BusyBox leaves a process behind for up to a second. It held the lock that ended the transaction, and the
+/// unit that comes next loaded no rules.
+#[test]
+fn t14_power_cut_with_busybox() {
+    power_cut_in(Shell::Busybox, "armed", false);
+    power_cut_in(Shell::Busybox, "decision", true);
 }
 
 /// All is prepared, and the host waits for its checks: what was prepared goes, and it is not told for ever that
