@@ -6,8 +6,8 @@
 mod paper;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use kvmfw::apply::Planned;
 use kvmfw::desired::{Desired, compile};
+use kvmfw::engine::Planned;
 use kvmfw::inventory::Project;
 use kvmfw::plan::{self, Options};
 use kvmfw::report::{Document, Human, Json, Part, Renderer, Style};

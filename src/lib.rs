@@ -1,14 +1,14 @@
 //! kvmfw plans and applies three things on fleets of KVM hosts: files in sysctl.d, iptables rules
 //! and bridges. The source reads in the order of the story:
 //!
-//! `inventory` WHO → `desired` WHAT → `observe` IS → `plan` CHANGES → `apply` DO and UNDO.
+//! `inventory` WHO → `desired` WHAT → `observe` IS → `plan` CHANGES → `engine` DO and UNDO.
 
 #![forbid(unsafe_code)]
 
-pub mod apply;
 pub mod characters;
 pub mod cli;
 pub mod desired;
+pub mod engine;
 pub mod explain;
 mod files;
 pub mod import;

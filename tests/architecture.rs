@@ -25,7 +25,7 @@ const DOORS: [(&str, &[&str]); 18] = [
     ("remote", &[]),
     ("transport", &["files", "inventory", "remote"]),
     (
-        "apply",
+        "engine",
         &[
             "plan",
             "desired",
@@ -39,7 +39,7 @@ const DOORS: [(&str, &[&str]); 18] = [
         ],
     ),
     // Sees what happened and what is planned, not how.
-    ("report", &["apply", "plan", "explain", "resource", "problem", "characters"]),
+    ("report", &["engine", "plan", "explain", "resource", "problem", "characters"]),
     ("main", &["cli"]),
 ];
 
@@ -48,9 +48,9 @@ fn is_pure(path: &str) -> bool {
     let rooms =
         ["resource", "inventory", "desired", "observe", "plan", "netfilter", "explain", "import", "report"];
     let files = [
-        "apply/rollout.rs",
-        "apply/outcome.rs",
-        "apply/event.rs",
+        "engine/rollout.rs",
+        "engine/outcome.rs",
+        "engine/event.rs",
         "yaml.rs",
         "remote.rs",
         "problem.rs",

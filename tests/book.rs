@@ -220,7 +220,7 @@ fn module(path: &str) -> String {
 fn every_reason_is_explained() {
     let mut reasons = quoted_after(&module("src/plan/host"), &["Refusal::new("]);
     reasons.extend(quoted_after(&module("src/plan/bridge"), &["Err(("]));
-    let engine = module("src/apply");
+    let engine = module("src/engine");
     reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "_ => (", "away(", "LATE: &str ="]));
     for entry in fs::read_dir("src/remote").unwrap() {
         let path = entry.unwrap().path();

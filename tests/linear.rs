@@ -7,8 +7,8 @@ mod common;
 #[path = "../benches/scale/paper.rs"]
 mod paper;
 
-use kvmfw::apply::Planned;
 use kvmfw::desired::{Desired, compile};
+use kvmfw::engine::Planned;
 use kvmfw::inventory::{File, Files, assemble};
 use kvmfw::plan::{self, Options, Shared};
 use kvmfw::report::{Document, Human, Json, Part, Renderer, Style};

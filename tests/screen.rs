@@ -7,7 +7,7 @@ use common::Lab;
 use common::project::Project;
 use common::terminal::Terminal;
 use common::transaction::{ended, newest};
-use kvmfw::apply::Status;
+use kvmfw::engine::Status;
 use kvmfw::report::{ChangeEntry, Document, HostEntry, Human, Part, Renderer, Style};
 use serde_json::json;
 

@@ -9,8 +9,8 @@
 
 mod paper;
 
-use kvmfw::apply::Planned;
 use kvmfw::desired::{Desired, compile};
+use kvmfw::engine::Planned;
 use kvmfw::plan::{self, Options, Shared};
 use kvmfw::report::{Document, Human, Part, Renderer, Style};
 use rayon::prelude::*;

@@ -3,8 +3,8 @@
 use super::output::{Output, Stream};
 use super::saved::SavedPlan;
 use super::{Code, Common, Format, exit, retry, runs, setup};
-use crate::apply::{Budget, Engine, HostOutcome, Proof, Purpose, Settings, Status, parse_batches};
 use crate::desired::Desired;
+use crate::engine::{Budget, Engine, HostOutcome, Proof, Purpose, Settings, Status, parse_batches};
 use crate::plan::{Acceptable, Options};
 use crate::report::{Document, Human, Part, Renderer};
 use crate::transport::Via;

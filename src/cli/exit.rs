@@ -1,6 +1,6 @@
 //! Exit codes, documented and stable. Several at once: 6 > 4 > 5 > 7 > 2 > 0.
 
-use crate::apply::{HostOutcome, Status};
+use crate::engine::{HostOutcome, Status};
 use crate::report::Document;
 
 /// Done.

@@ -2,7 +2,7 @@
 //! the stream, so that a reader that does not read holds up no host's decision.
 
 use super::{Code, Command, Common, Format, exit, runs, setup};
-use crate::apply::Event;
+use crate::engine::Event;
 use crate::files::{self, Readers};
 use crate::report::{
     Document, EventEntry, HostEntry, Human, Json, Jsonl, Junit, Line, Markdown, Part, Renderer,

@@ -4,7 +4,7 @@ use super::apply::AcceptArgs;
 use super::output::Output;
 use super::saved::SavedPlan;
 use super::{Code, Common, exit, setup};
-use crate::apply::Purpose;
+use crate::engine::Purpose;
 use crate::files::{self, Readers};
 use crate::plan::Options;
 use crate::report::{Document, Part};

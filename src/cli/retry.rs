@@ -2,8 +2,8 @@
 //! files where they are; on a runner that has forgotten them, from what the hosts know of the run.
 
 use super::{Common, exit, runs, setup, shard};
-use crate::apply::HostOutcome;
 use crate::desired::Desired;
+use crate::engine::HostOutcome;
 use crate::observe::Sections;
 use crate::remote;
 use crate::report::fold_names;

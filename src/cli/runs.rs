@@ -2,7 +2,7 @@
 //! `events.jsonl` from before the first host is changed, `result.json` at its end.
 
 use super::{Common, exit, saved, setup};
-use crate::apply::Status;
+use crate::engine::Status;
 use crate::files::{self, Readers};
 use crate::problem::closest;
 use crate::report::{Document, EventEntry, HostEntry, Json, Line, Renderer, fold_events, with_late};

@@ -1,8 +1,8 @@
 //! Saved plans: what was planned, from which files, and how each host was. Applied exactly, or not at all.
 
 use super::{Common, exit, setup};
-use crate::apply::{HostOutcome, Planned, Status};
 use crate::desired::{self, Desired};
+use crate::engine::{HostOutcome, Planned, Status};
 use crate::inventory::Project;
 use crate::plan::{Acceptable, HostPlan, Options, Verdict, digest};
 use crate::report::{Document, Line, document_of};

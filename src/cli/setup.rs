@@ -2,8 +2,8 @@
 
 use super::output::Stream;
 use super::{Code, Common, Format, When, exit, program};
-use crate::apply::{Budget, Engine, Event, Events, Interrupt, Settings};
 use crate::desired::{self, Desired};
+use crate::engine::{Budget, Engine, Event, Events, Interrupt, Settings};
 use crate::inventory::{self, Connection, Locate, Project};
 use crate::problem::{Problem, Problems};
 use crate::report::{

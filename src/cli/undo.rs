@@ -2,7 +2,7 @@
 
 use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, runs, setup};
-use crate::apply::{Budget, HostOutcome, Status};
+use crate::engine::{Budget, HostOutcome, Status};
 use crate::plan::{Acceptable, Back, Options, Record};
 use crate::remote;
 use clap::Args;

@@ -1,7 +1,7 @@
 //! `kvmfw unlock`
 
 use super::{Code, Common, exit, setup};
-use crate::apply::TransactionState;
+use crate::engine::TransactionState;
 use crate::remote;
 use crate::report::printable;
 use clap::Args;

@@ -2,7 +2,7 @@
 //! until a guard rolls back. Pure; drawing it is for the progress display.
 
 use super::printable;
-use crate::apply::{Event, HostOutcome};
+use crate::engine::{Event, HostOutcome};
 use std::time::{Duration, Instant};
 
 /// The state of a run as far as events have told it.
@@ -157,7 +157,7 @@ fn cut(text: &str, columns: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::Status;
+    use crate::engine::Status;
 
     fn flying(hosts: usize) -> (Board, Instant) {
         let (mut board, now) = (Board::default(), Instant::now());

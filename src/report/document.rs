@@ -1,6 +1,6 @@
 //! The one model of everything that is shown: JSON prints it, text renders it, a run keeps it.
 
-use crate::apply::{HostOutcome, Planned, Status};
+use crate::engine::{HostOutcome, Planned, Status};
 use crate::plan::{Action, Change, Diff, DiffLine, HostPlan, Kind, Risk, Verdict};
 use crate::problem::Origin;
 use schemars::JsonSchema;

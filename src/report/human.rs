@@ -4,7 +4,7 @@
 use super::document::{ChangeEntry, Document, HostEntry};
 use super::group::Said;
 use super::{Renderer, Style, fold_names, group, printable};
-use crate::apply::{LATE, Status};
+use crate::engine::{LATE, Status};
 use crate::plan::{Action, Risk};
 use std::fmt::Write as _;
 

@@ -3,7 +3,7 @@
 
 use super::document::{ChangeEntry, WarningEntry};
 use super::{Document, HostEntry, Renderer};
-use crate::apply::{Event, LATE, Status};
+use crate::engine::{Event, LATE, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -354,7 +354,7 @@ pub fn document_of(events: &str) -> Result<Document, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::HostOutcome;
+    use crate::engine::HostOutcome;
 
     #[test]
     fn lines_as_they_are_published() {

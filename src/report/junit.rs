@@ -1,7 +1,7 @@
 //! JUnit XML, as CI engines show it: a suite for what was done, a case for each host.
 
 use super::{Document, HostEntry, Renderer, printable};
-use crate::apply::Status;
+use crate::engine::Status;
 use std::fmt::Write as _;
 
 /// JUnit: a host that failed, was rolled back or left alone is a failure; one that could not be
@@ -100,7 +100,7 @@ fn xml(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::HostOutcome;
+    use crate::engine::HostOutcome;
 
     #[test]
     fn a_case_for_each_host() {

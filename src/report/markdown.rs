@@ -8,7 +8,7 @@ use super::document::{ChangeEntry, Document, WarningEntry};
 use super::group::Said;
 use super::human::{hosts, risk_words, summary};
 use super::{Renderer, Style, fold_names, group, printable, problems_text};
-use crate::apply::Status;
+use crate::engine::Status;
 use crate::plan::Action;
 use crate::problem::Problem;
 use std::collections::BTreeMap;

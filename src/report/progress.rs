@@ -5,7 +5,7 @@ use super::human::changes_text;
 use super::outlet;
 use super::screen::Screen;
 use super::{Board, Document, HostEntry, Style, fold_names, printable};
-use crate::apply::{Event, HostOutcome, Status};
+use crate::engine::{Event, HostOutcome, Status};
 use crate::plan::HostPlan;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

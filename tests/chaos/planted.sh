@@ -27,7 +27,7 @@ no_fence() {
 # The connection that applied confirms, and neither side minds.
 old_connection() {
     space 'foreign writer,controller killed' 'armed,applied' 'well,lockout'
-    plant src/apply/transaction.rs 1 \
+    plant src/engine/transaction.rs 1 \
         '            told => self.confirm(&before, started, matches!(told, Ok(TransactionState::Applied))).await,' \
         '            _ => match self.settle(&session, &before, &mut None).await {
                 Ok((state, _)) => self.outcome_of(&state, None),

@@ -1,9 +1,9 @@
 //! The first look at a host, and the question for its key before it.
 
 use super::BootstrapArgs;
-use crate::apply::{Engine, HostOutcome};
 use crate::cli::{Code, Common, exit, setup};
 use crate::desired::Desired;
+use crate::engine::{Engine, HostOutcome};
 use crate::observe::Observed;
 use crate::transport::TransportError;
 use crate::transport::host_key::{self, HostKey, Known};

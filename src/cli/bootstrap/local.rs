@@ -1,8 +1,8 @@
 //! The host that kvmfw itself runs on: what proves, before a change is kept, that one still gets in.
 //! kvmfw comes from inside and proves nothing; a person at the terminal or a third machine does.
 
-use crate::apply::{Kept, Proof};
 use crate::cli::{Code, Common, exit, setup};
+use crate::engine::{Kept, Proof};
 use crate::inventory::{BOOTSTRAP, Connection, Reach};
 use crate::observe::SshEnds;
 use crate::report::outlet;

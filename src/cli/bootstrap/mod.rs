@@ -6,8 +6,8 @@ mod local;
 
 use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, Format, exit, output, reach, setup};
-use crate::apply::{Budget, Settings};
 use crate::desired::{self, Desired};
+use crate::engine::{Budget, Settings};
 use crate::inventory::{self, BOOTSTRAP, Project, Reach, Stanza};
 use crate::observe::Observed;
 use crate::plan::{Options, Record};

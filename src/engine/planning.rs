@@ -1,7 +1,7 @@
 //! Looks at all hosts, in parallel, and plans each.
 
 use super::Event;
-use super::engine::Engine;
+use super::facade::Engine;
 use super::late::{self, A_MOMENT, LAST_FEW, Look, Looked};
 use super::look::observe_host;
 use super::outcome::{HostOutcome, Status};

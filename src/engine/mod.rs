@@ -2,8 +2,8 @@
 
 mod checks;
 mod dial;
-mod engine;
 mod event;
+mod facade;
 mod interrupt;
 mod late;
 mod latecomers;
@@ -18,8 +18,8 @@ mod settings;
 mod transaction;
 mod ways;
 
-pub use engine::{Check, Engine};
 pub use event::{Event, Events};
+pub use facade::{Check, Engine};
 pub use interrupt::Interrupt;
 pub use late::LATE;
 pub use outcome::{HostOutcome, Status, TransactionState};

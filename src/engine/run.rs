@@ -1,6 +1,6 @@
 //! A run over the hosts: who starts when is for the rollout to say, here it is done.
 
-use super::engine::Engine;
+use super::facade::Engine;
 use super::late::{self, Look, Looked};
 use super::outcome::{HostOutcome, Status};
 use super::planning::Planned;

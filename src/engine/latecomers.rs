@@ -1,7 +1,7 @@
 //! Hosts that answer when others have been changed: waits for them, and finds their turns.
 
 use super::Event;
-use super::engine::Engine;
+use super::facade::Engine;
 use super::late::{A_MOMENT, LAST_FEW, Looked, silent};
 use super::outcome::HostOutcome;
 use super::run::{Course, Job, Work, settled};
