@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use kvmfw::netfilter::{Base, Device, Packet, Ruleset, States, Surroundings, TcpFlags, Verdict, walk};
+use kvmfw::netfilter::{
+    ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TcpFlags,
+    simulate,
+};
 use kvmfw::resource::iptables::Family;
 use kvmfw::resource::iptables::save::Save;
 use std::fmt::Write;
@@ -23,9 +26,9 @@ fn packet() -> Packet {
     Packet {
         src: "192.0.2.9".parse().ok(),
         dst: "192.0.2.1".parse().ok(),
-        in_iface: Device::named("eth0"),
-        out_iface: Device::Absent,
-        state: States::NEW,
+        in_iface: PacketDevice::named("eth0"),
+        out_iface: PacketDevice::Absent,
+        state: ConntrackStates::NEW,
         ..Packet::tcp(Family::V4, 40_000, 22, TcpFlags::SYN)
     }
 }
@@ -33,15 +36,15 @@ fn packet() -> Packet {
 fn walks(criterion: &mut Criterion) {
     let text = table();
     let (rules, around, packet) =
-        (Ruleset::new(&Save::parse(&text).unwrap()), Surroundings::default(), packet());
-    assert_eq!(walk(&rules, &around, Base::Input, &packet).verdict, Verdict::Accept);
+        (Ruleset::new(&Save::parse(&text).unwrap()), HostContext::default(), packet());
+    assert_eq!(simulate(&rules, &around, PacketPath::Input, &packet).verdict, PacketVerdict::Accept);
     criterion.bench_function("a walk through 10,000 rules", |bencher| {
-        bencher.iter(|| walk(black_box(&rules), &around, Base::Input, black_box(&packet)));
+        bencher.iter(|| simulate(black_box(&rules), &around, PacketPath::Input, black_box(&packet)));
     });
     criterion.bench_function("reading 10,000 rules and a walk", |bencher| {
         bencher.iter(|| {
             let rules = Ruleset::new(&Save::parse(black_box(&text)).unwrap());
-            walk(&rules, &around, Base::Input, &packet)
+            simulate(&rules, &around, PacketPath::Input, &packet)
         });
     });
 }

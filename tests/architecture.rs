@@ -174,6 +174,50 @@ fn pure_rooms_do_no_input_or_output() {
     wrong(bad);
 }
 
+/// Names that more than one public type still has. A type that gets a name of its own leaves this list.
+const SHARED_TYPE_NAMES: [&str; 25] = [
+    "Check", "Entry", "Fact", "File", "Files", "Group", "Hop", "Kept", "Kind", "Line", "Live", "Owner",
+    "Part", "Place", "Question", "Refusal", "Route", "Rules", "Seen", "Shape", "Style", "Taken", "Trouble",
+    "Way", "Work",
+];
+
+/// Public types of the crate by name, each with the files that declare it.
+fn public_types() -> BTreeMap<String, Vec<String>> {
+    let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, code) in sources() {
+        for line in code.lines().filter(|line| line.starts_with("pub")) {
+            let mut words = line.split_whitespace().filter(|word| !word.starts_with("pub"));
+            let keyword = words.next().unwrap_or_default();
+            if !matches!(keyword, "struct" | "enum" | "trait" | "type" | "union") {
+                continue;
+            }
+            let rest = words.next().unwrap_or_default();
+            let name = rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            types.entry(name.to_owned()).or_default().push(path.clone());
+        }
+    }
+    types
+}
+
+/// A reader who meets a type name must not have to ask which of two it is.
+#[test]
+fn public_types_have_distinct_names() {
+    let types = public_types();
+    assert!(types.len() > 150, "only {} types", types.len());
+    let mut bad = Vec::new();
+    for (name, files) in &types {
+        if files.len() > 1 && !SHARED_TYPE_NAMES.contains(&name.as_str()) {
+            bad.push(format!("two public types are called {name}: src/{}", files.join(", src/")));
+        }
+    }
+    for name in SHARED_TYPE_NAMES {
+        if types.get(name).is_none_or(|files| files.len() < 2) {
+            bad.push(format!("{name} is now the name of one type: take it off SHARED_TYPE_NAMES"));
+        }
+    }
+    wrong(bad);
+}
+
 /// What leaves the program is escaped in one place; nothing may be written around it.
 #[test]
 fn text_leaves_through_one_outlet() {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use kvmfw::netfilter::{Rule, Target, Test};
+use kvmfw::netfilter::{MatchTest, ParsedRule, RuleTarget};
 use kvmfw::resource::iptables::builtin_chains;
 use kvmfw::resource::iptables::save::{Save, jump, tokens};
 
@@ -74,13 +74,13 @@ fn what_is_not_modelled() {
     for row in rows() {
         for line in row.lines.iter().filter(|line| !line.starts_with(':')) {
             let rule = line.split_once("-A ").unwrap().1.split_once(' ').map_or("", |(_, rule)| rule);
-            let rule = Rule::parse(rule);
+            let rule = ParsedRule::parse(rule);
             for one in &rule.matches {
-                if let Test::Unknown(text) = &one.test {
+                if let MatchTest::Unknown(text) = &one.test {
                     unknown.push(text.split(' ').take(2).collect::<Vec<_>>().join(" "));
                 }
             }
-            if let Target::Unknown(name) | Target::Jump(name) = &rule.target {
+            if let RuleTarget::Unknown(name) | RuleTarget::Jump(name) = &rule.target {
                 unknown.push(format!("-j {name}"));
             }
         }

@@ -4,7 +4,7 @@
 use super::path::Route;
 use super::routing::{Lookup, Way, lookup, vrf_of};
 use super::scene::Scene;
-use crate::netfilter::{Answer, Base, Device, Met, Packet, Target, Walk};
+use crate::netfilter::{MatchedRule, Packet, PacketDevice, PacketPath, PacketTrace, RuleTarget, Tristate};
 use crate::observe::Link;
 use crate::resource::iptables::Family;
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub(super) fn beside(
     scene: &Scene<'_>,
     family: Family,
     route: &Route,
-    walk: Option<&Walk>,
+    walk: Option<&PacketTrace>,
 ) -> Option<Beside> {
     let packet = &route.packet;
     let mut found = links(scene, route);
@@ -42,8 +42,8 @@ pub(super) fn beside(
     certain.or(found.first()).cloned()
 }
 
-fn name(device: &Device) -> Option<&str> {
-    if let Device::Named(name) = device { Some(name) } else { None }
+fn name(device: &PacketDevice) -> Option<&str> {
+    if let PacketDevice::Named(name) = device { Some(name) } else { None }
 }
 
 /// Devices that are down.
@@ -94,7 +94,7 @@ fn programs(scene: &Scene<'_>, route: &Route, packet: &Packet) -> Vec<Beside> {
             src.addr().is_ipv6() == v6 && among(src, packet.src) && among(dst, packet.dst)
         });
         found.extend(policy.map(|(src, dst)| Beside::May(format!("an IPsec policy from {src} to {dst}"))));
-        let other = scene.around(packet.family).bystanders.iter().find(|one| one.may_end_at_bridge());
+        let other = scene.around(packet.family).other_tables.iter().find(|one| one.may_drop_at_bridge());
         let over_bridge = [&packet.in_iface, &packet.out_iface].into_iter().filter_map(name);
         let mut over_bridge = over_bridge.filter(|device| scene.link(device).is_some_and(Link::is_bridge));
         if let (Some(other), Some(device)) = (other, over_bridge.next()) {
@@ -106,7 +106,7 @@ fn programs(scene: &Scene<'_>, route: &Route, packet: &Packet) -> Vec<Beside> {
 
 /// What a bridge does with a frame from port to port.
 fn bridged(scene: &Scene<'_>, bridge: &str, packet: &Packet) -> Vec<Beside> {
-    let port = |device: &Device| name(device).and_then(|name| scene.link(name));
+    let port = |device: &PacketDevice| name(device).and_then(|name| scene.link(name));
     let (from, to) = (port(&packet.physin), port(&packet.physout));
     let Some(from) = from else { return Vec::new() };
     let mut found = Vec::new();
@@ -164,18 +164,19 @@ fn vlans(scene: &Scene<'_>, bridge: &str, from: &Link, to: &Link) -> Option<Stri
 }
 
 /// The packet as routing sees it, and the chain that it meets next: once for each way in which NAT may leave it.
-fn routed_packets(walk: &Walk) -> Vec<(Base, &Packet)> {
-    let mut seen: Vec<(Base, &Packet)> = Vec::new();
+fn routed_packets(walk: &PacketTrace) -> Vec<(PacketPath, &Packet)> {
+    let mut seen: Vec<(PacketPath, &Packet)> = Vec::new();
     let mut assumptions = Vec::new();
-    for stage in &walk.trace {
+    for stage in &walk.stages {
         let base = match (&*stage.table, &*stage.chain) {
-            ("mangle", "INPUT") => Base::Input,
-            ("mangle", "FORWARD") => Base::Forward,
-            ("mangle", "POSTROUTING") => Base::Output,
+            ("mangle", "INPUT") => PacketPath::Input,
+            ("mangle", "FORWARD") => PacketPath::Forward,
+            ("mangle", "POSTROUTING") => PacketPath::Output,
             _ => continue,
         };
-        let first = !assumptions.contains(&&stage.assuming) || base == Base::Forward;
-        let after_forward = base == Base::Output && seen.iter().any(|(base, _)| *base == Base::Forward);
+        let first = !assumptions.contains(&&stage.assuming) || base == PacketPath::Forward;
+        let after_forward =
+            base == PacketPath::Output && seen.iter().any(|(base, _)| *base == PacketPath::Forward);
         if first && !after_forward {
             assumptions.push(&stage.assuming);
             seen.push((base, &stage.packet));
@@ -185,9 +186,15 @@ fn routed_packets(walk: &Walk) -> Vec<(Base, &Packet)> {
 }
 
 /// What the routes, the keys and the time to live make of a packet.
-fn routed(scene: &Scene<'_>, family: Family, base: Base, asked: &Packet, walk: &Walk) -> Vec<Beside> {
+fn routed(
+    scene: &Scene<'_>,
+    family: Family,
+    base: PacketPath,
+    asked: &Packet,
+    walk: &PacketTrace,
+) -> Vec<Beside> {
     let mut found = Vec::new();
-    if base == Base::Output {
+    if base == PacketPath::Output {
         // Before any rule is asked, the host has to find a way at all.
         if let Some(dst) = asked.dst {
             let ask = Lookup { src: asked.src, dst, input: None, mark: asked.mark, protocol: asked.protocol };
@@ -201,7 +208,7 @@ fn routed(scene: &Scene<'_>, family: Family, base: Base, asked: &Packet, walk: &
         .iter()
         .map(|(base, packet)| {
             let mut one = one_way(scene, family, *base, asked, packet);
-            if *base == Base::Forward && !packet.bridged {
+            if *base == PacketPath::Forward && !packet.bridged {
                 one.extend(time_to_live(walk));
             }
             let certain = one.iter().find(|one| matches!(one, Beside::Drops(_)));
@@ -220,9 +227,15 @@ fn routed(scene: &Scene<'_>, family: Family, base: Base, asked: &Packet, walk: &
     found
 }
 
-fn one_way(scene: &Scene<'_>, family: Family, base: Base, asked: &Packet, packet: &Packet) -> Vec<Beside> {
+fn one_way(
+    scene: &Scene<'_>,
+    family: Family,
+    base: PacketPath,
+    asked: &Packet,
+    packet: &Packet,
+) -> Vec<Beside> {
     let mut found = Vec::new();
-    let input = (base != Base::Output).then(|| name(&packet.in_iface).unwrap_or(""));
+    let input = (base != PacketPath::Output).then(|| name(&packet.in_iface).unwrap_or(""));
     if let Some(input) = input.filter(|input| !input.is_empty()) {
         if let Some(vrf) = vrf_of(&scene.observed.links, input) {
             found.push(Beside::May(format!("the VRF {vrf}, whose routes are not read")));
@@ -233,11 +246,11 @@ fn one_way(scene: &Scene<'_>, family: Family, base: Base, asked: &Packet, packet
     if packet.bridged {
         return found;
     }
-    if base == Base::Forward {
+    if base == PacketPath::Forward {
         found.extend(forwarded(scene, family, packet));
     }
     let Some(dst) = packet.dst else { return found };
-    if dst.is_multicast() && base == Base::Forward {
+    if dst.is_multicast() && base == PacketPath::Forward {
         found.push(Beside::May(
             "multicast: the host takes what it has joined, and forwards as a multicast router".to_owned(),
         ));
@@ -248,7 +261,7 @@ fn one_way(scene: &Scene<'_>, family: Family, base: Base, asked: &Packet, packet
     match lookup(&scene.observed.links, &ask) {
         Some(Way::Nowhere(why)) => found.push(Beside::Drops(why)),
         Some(Way::Unknown(what)) => found.push(Beside::May(what)),
-        Some(Way::Out(devices)) if base != Base::Input => {
+        Some(Way::Out(devices)) if base != PacketPath::Input => {
             found.extend(leaves(scene, packet, &devices, out));
         }
         _ => {}
@@ -270,7 +283,7 @@ fn leaves(scene: &Scene<'_>, packet: &Packet, devices: &[String], asked: Option<
     let same = packet.in_iface == packet.out_iface;
     if let (Some(IpAddr::V6(src)), false) = (packet.src, same)
         && src.is_unicast_link_local()
-        && packet.in_iface != Device::Absent
+        && packet.in_iface != PacketDevice::Absent
     {
         found.push(Beside::Drops(format!("{src} is an address of one link, and nothing from it is routed")));
     }
@@ -371,17 +384,18 @@ fn way_back(scene: &Scene<'_>, input: &str, src: IpAddr, dst: Option<IpAddr>) ->
 }
 
 /// A rule before routing that leaves a packet no time to live.
-fn time_to_live(walk: &Walk) -> Option<Beside> {
-    let before = walk.trace.iter().filter(|stage| &*stage.table == "mangle" && &*stage.chain == "PREROUTING");
-    let sets = |met: &&Met| met.target == Target::Continue && hops_left(&met.step.text).is_some();
-    let last = before.flat_map(|stage| &stage.met).rfind(sets)?;
+fn time_to_live(walk: &PacketTrace) -> Option<Beside> {
+    let before =
+        walk.stages.iter().filter(|stage| &*stage.table == "mangle" && &*stage.chain == "PREROUTING");
+    let sets = |met: &&MatchedRule| met.target == RuleTarget::Continue && hops_left(&met.step.text).is_some();
+    let last = before.flat_map(|stage| &stage.matched).rfind(sets)?;
     let step = &last.step;
     let place = format!("{}/{} rule {}", step.table, step.chain, step.index.unwrap_or_default());
     match hops_left(&step.text)? {
-        Some(0 | 1) if last.answer == Answer::Yes => {
+        Some(0 | 1) if last.answer == Tristate::Yes => {
             Some(Beside::Drops(format!("{place} `{}` leaves it no hop", step.text)))
         }
-        Some(2..) if last.answer == Answer::Yes => None,
+        Some(2..) if last.answer == Tristate::Yes => None,
         _ => Some(Beside::May(format!("{place} `{}`, and the time to live it comes with", step.text))),
     }
 }

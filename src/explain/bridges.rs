@@ -3,7 +3,7 @@
 use super::beside::between_ports;
 use super::scene::{Place, Scene};
 use super::settings::forwards;
-use crate::netfilter::{Hook, guests_dark, guests_in_doubt};
+use crate::netfilter::{NetfilterHook, blocked_between_ports, undecided_between_ports};
 use crate::observe::Link;
 use crate::plan::Source;
 use crate::plan::forecast::{global_knob, own_knob};
@@ -121,10 +121,10 @@ fn port_story(scene: &Scene<'_>, name: &str, bridge: &str) -> PortStory {
 fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
     let view = scene.bridge(family, name);
     let (set, around) = (scene.sets.get(&family), scene.around(family));
-    let dark = set.and_then(|set| guests_dark(set, around, family, &view));
+    let dark = set.and_then(|set| blocked_between_ports(set, around, family, &view));
     let doubt = set
         .filter(|_| dark.is_none())
-        .and_then(|set| guests_in_doubt(set, around, family, &view, forwards(scene, family, name)));
+        .and_then(|set| undecided_between_ports(set, around, family, &view, forwards(scene, family, name)));
     let doubt = doubt.map(|doubt| DoubtStory {
         by: scene.place(family, &doubt.step),
         sample: doubt.sample,
@@ -172,9 +172,9 @@ fn tables(scene: &Scene<'_>, family: Family, filtered: bool) -> Vec<String> {
         chain.is_some_and(|chain| !chain.rules.is_empty() || chain.policy != Some(Policy::Accept))
     };
     let ours = WAY.iter().filter(|at| acts(at)).map(|(table, chain)| format!("{table}/{chain}"));
-    let seen = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
-    let meets = |hook: &Hook| *hook == Hook::Bridge || filtered && seen.contains(hook);
-    let others = scene.around(family).bystanders.iter().filter(|one| one.hooks.iter().any(meets));
+    let seen = [NetfilterHook::Prerouting, NetfilterHook::Forward, NetfilterHook::Postrouting];
+    let meets = |hook: &NetfilterHook| *hook == NetfilterHook::Bridge || filtered && seen.contains(hook);
+    let others = scene.around(family).other_tables.iter().filter(|one| one.hooks.iter().any(meets));
     let mut found: Vec<String> = ours.chain(others.map(|one| one.name.clone())).collect();
     found.dedup();
     found

@@ -3,7 +3,7 @@
 use super::log_line::LogLine;
 use super::path::{Fate, fate};
 use super::scene::{Place, Scene};
-use crate::netfilter::{Step, Target};
+use crate::netfilter::{RuleTarget, TraceStep};
 use crate::resource::iptables::save::tokens;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -180,12 +180,12 @@ fn said_prefix(head: &str) -> &str {
 fn writer(scene: &Scene<'_>, line: &LogLine) -> Option<Place> {
     let family = line.family();
     let set = scene.sets.get(&family)?;
-    let mut best: Option<(usize, Step)> = None;
+    let mut best: Option<(usize, TraceStep)> = None;
     for step in super::path::met(set, scene.around(family), line.base(), &line.packet()) {
         let is_log = set
             .rules(&step.table, &step.chain)
             .and_then(|rules| rules.get(step.index?.checked_sub(1)?))
-            .is_some_and(|rule| rule.target == Target::Continue);
+            .is_some_and(|rule| rule.target == RuleTarget::Continue);
         let Some(prefix) = log_prefix(&step.text).filter(|_| is_log) else { continue };
         if line.head.ends_with(&prefix) && best.as_ref().is_none_or(|(length, _)| prefix.len() > *length) {
             best = Some((prefix.len(), step));

@@ -1,6 +1,6 @@
 //! A line that the LOG target wrote, taken apart.
 
-use crate::netfilter::{Base, Device, Packet, States, TcpFlags};
+use crate::netfilter::{ConntrackStates, Packet, PacketDevice, PacketPath, TcpFlags};
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 
@@ -71,11 +71,11 @@ impl LogLine {
     }
 
     /// Where the packet was going.
-    pub fn base(&self) -> Base {
+    pub fn base(&self) -> PacketPath {
         match (self.input.is_empty(), self.output.is_empty()) {
-            (_, true) => Base::Input,
-            (true, false) => Base::Output,
-            (false, false) => Base::Forward,
+            (_, true) => PacketPath::Input,
+            (true, false) => PacketPath::Output,
+            (false, false) => PacketPath::Forward,
         }
     }
 
@@ -103,16 +103,17 @@ impl LogLine {
         let neighbour =
             family == Family::V6 && self.icmp.is_some_and(|(kind, _)| (133..=137).contains(&kind));
         let state = match self.protocol.as_str() {
-            _ if neighbour => States::UNTRACKED,
-            "tcp" if !self.opens => States::NEW | States::ESTABLISHED,
-            _ => States::NEW,
+            _ if neighbour => ConntrackStates::UNTRACKED,
+            "tcp" if !self.opens => ConntrackStates::NEW | ConntrackStates::ESTABLISHED,
+            _ => ConntrackStates::NEW,
         };
-        let device = |name: &str| if name.is_empty() { Device::Absent } else { Device::named(name) };
-        let port = |name: &Option<String>| name.as_ref().map_or(Device::Absent, Device::named);
+        let device =
+            |name: &str| if name.is_empty() { PacketDevice::Absent } else { PacketDevice::named(name) };
+        let port = |name: &Option<String>| name.as_ref().map_or(PacketDevice::Absent, PacketDevice::named);
         Packet {
             src: Some(self.src),
             dst: Some(self.dst),
-            dst_local: (self.base() == Base::Input).then_some(true),
+            dst_local: (self.base() == PacketPath::Input).then_some(true),
             in_iface: device(&self.input),
             out_iface: device(&self.output),
             physin: port(&self.physin),
@@ -134,14 +135,14 @@ mod tests {
                     MAC=02:01:52:54:00:01:08:00 SRC=192.168.1.1 DST=192.168.1.53 LEN=56 TOS=0x00 PREC=0x00 TTL=64 ID=1 DF PROTO=UDP SPT=4001 DPT=53 LEN=36 ";
         let read = LogLine::parse(line).unwrap();
         assert!(read.head.ends_with("Firewall FORWARD: "));
-        assert_eq!((read.bridge(), read.base(), read.dport), (Some("br123"), Base::Forward, Some(53)));
+        assert_eq!((read.bridge(), read.base(), read.dport), (Some("br123"), PacketPath::Forward, Some(53)));
         assert_eq!((read.physin.as_deref(), read.physout.as_deref()), (Some("vnet0"), Some("eth1")));
 
         let tcp = "tightIN=eth0 OUT= MAC=aa SRC=fd00::1 DST=fd00::2 LEN=60 PROTO=TCP SPT=1 DPT=22 WINDOW=1 RES=0x00 SYN URGP=0";
         let read = LogLine::parse(tcp).unwrap();
         assert_eq!(
             (read.head.as_str(), read.base(), read.family(), read.opens),
-            ("tight", Base::Input, Family::V6, true)
+            ("tight", PacketPath::Input, Family::V6, true)
         );
 
         let error = "IN=eth0 OUT= SRC=10.0.0.1 DST=10.0.0.2 PROTO=ICMP TYPE=3 CODE=1 [SRC=10.0.0.2 DST=10.9.9.9 PROTO=UDP SPT=5 DPT=6 ]";

@@ -6,8 +6,8 @@ use super::routing::{Lookup, Way, lookup};
 use super::scene::{Place, Scene};
 use super::settings::forwards;
 use crate::netfilter::{
-    Answer, Base, Device, Packet, Ruleset, Skipped, States, Step, Surroundings, Target, TcpFlags, Verdict,
-    Walk, walk,
+    ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketTrace, PacketVerdict, RuleTarget,
+    Ruleset, SkipReason, TcpFlags, TraceStep, Tristate, simulate,
 };
 use crate::observe::Link;
 use crate::resource::iptables::Family;
@@ -44,7 +44,7 @@ pub struct Route {
     /// What had to be assumed.
     pub notes: Vec<String>,
     #[serde(skip)]
-    pub(super) base: Base,
+    pub(super) base: PacketPath,
     #[serde(skip)]
     pub(super) packet: Packet,
 }
@@ -123,7 +123,7 @@ fn one(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Story, 
     let route = route(scene, question, family)?;
     let fate = fate(scene, family, route.base, &route.packet, route.bridge.as_deref());
     let set = scene.sets.get(&family).filter(|_| seen(scene, family, route.bridge.as_deref()));
-    let walked = set.map(|set| walk(set, scene.around(family), route.base, &route.packet));
+    let walked = set.map(|set| simulate(set, scene.around(family), route.base, &route.packet));
     let fate = with_kernel(fate, beside(scene, family, &route, walked.as_ref()));
     let hops = walked.map_or_else(Vec::new, |walked| hops(scene, family, &walked));
     Ok(Story { packet: words(question), family, route, hops, fate })
@@ -157,14 +157,14 @@ fn words(question: &Question) -> String {
 pub(super) fn fate(
     scene: &Scene<'_>,
     family: Family,
-    base: Base,
+    base: PacketPath,
     packet: &Packet,
     bridge: Option<&str>,
 ) -> Fate {
     let word = |verdict| match verdict {
-        Verdict::Accept => "passes",
-        Verdict::Drop => "dropped",
-        Verdict::Unknown => "unknown",
+        PacketVerdict::Accept => "passes",
+        PacketVerdict::Drop => "dropped",
+        PacketVerdict::Unknown => "unknown",
     };
     if !seen(scene, family, bridge) {
         if let Some(other) = scene.around(family).on_bridges() {
@@ -174,17 +174,17 @@ pub(super) fn fate(
         let because = format!("bridged frames meet no rule of {family}");
         return Fate { verdict: "passes", by: None, because: Some(because) };
     }
-    if base == Base::Forward && bridge.is_none() && !forwards(scene, family, device_of(packet)) {
+    if base == PacketPath::Forward && bridge.is_none() && !forwards(scene, family, device_of(packet)) {
         let because = "the host does not forward (ip_forward is 0)".to_owned();
         return Fate { verdict: "dropped", by: None, because: Some(because) };
     }
     let Some(set) = scene.sets.get(&family) else {
         return Fate { verdict: "unknown", by: None, because: Some(format!("the host has no {family}")) };
     };
-    let found = walk(set, scene.around(family), base, packet);
-    if let (Verdict::Accept, Some(rewriter), false) = (
+    let found = simulate(set, scene.around(family), base, packet);
+    if let (PacketVerdict::Accept, Some(rewriter), false) = (
         found.verdict,
-        found.rewriter().filter(|_| packet.bridged),
+        found.first_rewrite().filter(|_| packet.bridged),
         forwards(scene, family, device_of(packet)),
     ) {
         // What NAT moves off the bridge, or makes come from the host, has to be forwarded there or back.
@@ -193,12 +193,12 @@ pub(super) fn fate(
         return Fate { verdict: "unknown", by, because: Some(because.to_owned()) };
     }
     let by = found.decided_by.as_ref().map(|step| scene.place(family, step));
-    let missing: Vec<String> = found.unknowns().flat_map(|met| met.missing.clone()).collect();
+    let missing: Vec<String> = found.unanswered_rules().flat_map(|met| met.missing.clone()).collect();
     let because = match found.verdict {
-        Verdict::Unknown if !missing.is_empty() => {
+        PacketVerdict::Unknown if !missing.is_empty() => {
             Some(format!("it depends on: {}", unique(missing).join(", ")))
         }
-        Verdict::Accept if by.is_none() => Some("there are no rules".to_owned()),
+        PacketVerdict::Accept if by.is_none() => Some("there are no rules".to_owned()),
         _ => None,
     };
     Fate { verdict: word(found.verdict), by, because }
@@ -206,7 +206,7 @@ pub(super) fn fate(
 
 /// The device that a packet comes in by; `all` where that is not known.
 fn device_of(packet: &Packet) -> &str {
-    if let Device::Named(name) = &packet.in_iface { name } else { "all" }
+    if let PacketDevice::Named(name) = &packet.in_iface { name } else { "all" }
 }
 
 fn unique(mut words: Vec<String>) -> Vec<String> {
@@ -221,15 +221,15 @@ fn seen(scene: &Scene<'_>, family: Family, bridge: Option<&str>) -> bool {
 }
 
 /// The rules that a packet meets.
-pub(super) fn met(set: &Ruleset, around: &Surroundings, base: Base, packet: &Packet) -> Vec<Step> {
-    walk(set, around, base, packet).met().map(|met| met.step.clone()).collect()
+pub(super) fn met(set: &Ruleset, around: &HostContext, base: PacketPath, packet: &Packet) -> Vec<TraceStep> {
+    simulate(set, around, base, packet).matched_rules().map(|met| met.step.clone()).collect()
 }
 
-fn hops(scene: &Scene<'_>, family: Family, found: &Walk) -> Vec<Hop> {
-    let hop = |stage: &crate::netfilter::Stage| {
+fn hops(scene: &Scene<'_>, family: Family, found: &PacketTrace) -> Vec<Hop> {
+    let hop = |stage: &crate::netfilter::TraceStage| {
         let skipped = stage.skipped.map(|why| match why {
-            Skipped::NoRules => "no rules".to_owned(),
-            Skipped::LaterPacket => "asked for the first packet of a connection only".to_owned(),
+            SkipReason::NoRules => "no rules".to_owned(),
+            SkipReason::LaterPacket => "asked for the first packet of a connection only".to_owned(),
         });
         let assuming = stage.assuming.as_ref().map(|(step, rewritten)| {
             let word = if *rewritten { "rewrites" } else { "does not rewrite" };
@@ -240,12 +240,12 @@ fn hops(scene: &Scene<'_>, family: Family, found: &Walk) -> Vec<Hop> {
             depth: 0,
             sure: true,
             missing: Vec::new(),
-            does: if stage.verdict == Verdict::Drop { "drop" } else { "accept" },
+            does: if stage.verdict == PacketVerdict::Drop { "drop" } else { "accept" },
         });
-        let met = stage.met.iter().map(|met| Met {
+        let met = stage.matched.iter().map(|met| Met {
             place: scene.place(family, &met.step),
             depth: met.depth,
-            sure: met.answer == Answer::Yes,
+            sure: met.answer == Tristate::Yes,
             missing: met.missing.clone(),
             does: does(&met.target),
         });
@@ -257,19 +257,19 @@ fn hops(scene: &Scene<'_>, family: Family, found: &Walk) -> Vec<Hop> {
             rules: met.chain(end).collect(),
         }
     };
-    found.trace.iter().map(hop).collect()
+    found.stages.iter().map(hop).collect()
 }
 
-fn does(target: &Target) -> &'static str {
+fn does(target: &RuleTarget) -> &'static str {
     match target {
-        Target::Accept => "accept",
-        Target::Drop => "drop",
-        Target::Return => "return",
-        Target::Jump(_) | Target::Goto(_) => "jump",
-        Target::Continue => "go on",
-        Target::Mark { .. } | Target::AnyMark => "mark",
-        Target::Untrack => "untrack",
-        Target::Unknown(_) => "unknown",
+        RuleTarget::Accept => "accept",
+        RuleTarget::Drop => "drop",
+        RuleTarget::Return => "return",
+        RuleTarget::Jump(_) | RuleTarget::Goto(_) => "jump",
+        RuleTarget::Continue => "go on",
+        RuleTarget::Mark { .. } | RuleTarget::AnyMark => "mark",
+        RuleTarget::Untrack => "untrack",
+        RuleTarget::Unknown(_) => "unknown",
         _ => "rewrite",
     }
 }
@@ -304,7 +304,16 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
         if host {
             return Err("from the host to itself: nothing of that leaves the host".to_owned());
         }
-        return Ok(finish(scene, question, family, "to the host", Base::Input, from, Side::default(), notes));
+        return Ok(finish(
+            scene,
+            question,
+            family,
+            "to the host",
+            PacketPath::Input,
+            from,
+            Side::default(),
+            notes,
+        ));
     };
     if host {
         return Ok(finish(
@@ -312,7 +321,7 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
             question,
             family,
             "from the host",
-            Base::Output,
+            PacketPath::Output,
             Side::default(),
             to,
             notes,
@@ -323,7 +332,7 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
         && question.device.is_none()
         && from.device.as_deref().is_some_and(|name| is_bridge(scene, name));
     let kind = if bridge { "bridged" } else { "routed" };
-    Ok(finish(scene, question, family, kind, Base::Forward, from, to, notes))
+    Ok(finish(scene, question, family, kind, PacketPath::Forward, from, to, notes))
 }
 
 /// Whether it comes in by a bridge that may carry it on itself.
@@ -363,7 +372,7 @@ fn from_side(scene: &Scene<'_>, question: &Question) -> Result<Side, String> {
         Some(End::Address(address)) => {
             let ask = Lookup { src: None, dst: *address, input: None, mark: Some(0), protocol: None };
             let device = match scene.around(family_of(*address)).device_to(*address) {
-                Device::Named(device) => Some(device.to_string()),
+                PacketDevice::Named(device) => Some(device.to_string()),
                 _ => device_of_way(lookup(&scene.observed.links, &ask)),
             };
             Side { device, port: None }
@@ -405,7 +414,7 @@ fn to_address(
 ) -> Side {
     let device = device_of_way(leads_to(scene, question, from, address));
     let device = device.or_else(|| match scene.around(family_of(address)).device_to(address) {
-        Device::Named(device) => Some(device.to_string()),
+        PacketDevice::Named(device) => Some(device.to_string()),
         _ => None,
     });
     let by_route = Side { device, port: None };
@@ -442,7 +451,7 @@ fn finish(
     question: &Question,
     family: Family,
     kind: &'static str,
-    base: Base,
+    base: PacketPath,
     from: Side,
     to: Side,
     notes: Vec<String>,
@@ -453,34 +462,34 @@ fn finish(
         _ => None,
     };
     let side = |side: &Side, absent: bool| match &side.device {
-        Some(device) => Device::named(device),
-        None if absent => Device::Absent,
-        None => Device::Some,
+        Some(device) => PacketDevice::named(device),
+        None if absent => PacketDevice::Absent,
+        None => PacketDevice::Some,
     };
     let port = |side: &Side, there: bool| match &side.port {
-        Some(port) => Device::named(port),
-        None if there => Device::Some,
-        None if side.device.as_deref().is_some_and(|device| is_bridge(scene, device)) => Device::Some,
-        None => Device::Absent,
+        Some(port) => PacketDevice::named(port),
+        None if there => PacketDevice::Some,
+        None if side.device.as_deref().is_some_and(|device| is_bridge(scene, device)) => PacketDevice::Some,
+        None => PacketDevice::Absent,
     };
     // A bridged packet leaves by a port; a routed one is not known to when the rules are asked.
-    let physout = if bridged { port(&to, true) } else { Device::Absent };
+    let physout = if bridged { port(&to, true) } else { PacketDevice::Absent };
     // Which port it came in by is known to the rules where bridged frames meet them.
     let tells_port =
         |side: &Side| side.device.as_deref().is_none_or(|device| scene.bridge(family, device).nf_call);
-    let physin = if base == Base::Output || !bridged && !tells_port(&from) {
-        Device::Absent
+    let physin = if base == PacketPath::Output || !bridged && !tells_port(&from) {
+        PacketDevice::Absent
     } else {
         port(&from, bridged)
     };
-    let state = if question.established { States::ESTABLISHED } else { States::NEW };
+    let state = if question.established { ConntrackStates::ESTABLISHED } else { ConntrackStates::NEW };
     let packet = Packet {
         src: address(question.from.as_ref()),
         dst: address(Some(&question.to)),
-        src_local: (base == Base::Output).then_some(true),
-        dst_local: Some(base == Base::Input),
-        in_iface: side(&from, base == Base::Output),
-        out_iface: side(&to, base == Base::Input),
+        src_local: (base == PacketPath::Output).then_some(true),
+        dst_local: Some(base == PacketPath::Input),
+        in_iface: side(&from, base == PacketPath::Output),
+        out_iface: side(&to, base == PacketPath::Input),
         physin,
         physout,
         bridged,

@@ -1,7 +1,7 @@
 //! A host as it is explained: live, or as it will be.
 
 use crate::desired::Desired;
-use crate::netfilter::{BridgeView, Ruleset, Step, Surroundings, Switches};
+use crate::netfilter::{BridgeSwitches, BridgeView, HostContext, Ruleset, TraceStep};
 use crate::observe::{BootFiles, Link, Observed, Sections};
 use crate::plan::{HostAfter, Record, bystanders, forecast, origins_of, writer};
 use crate::resource::iptables::save::Save;
@@ -78,7 +78,7 @@ pub struct Scene<'a> {
     pub(super) saves: BTreeMap<Family, Save>,
     pub(super) sets: BTreeMap<Family, Ruleset>,
     host_after: HostAfter<'a>,
-    around: [Surroundings; 2],
+    around: [HostContext; 2],
     declared: BTreeMap<Family, Rules>,
     files: &'a BootFiles,
 }
@@ -129,8 +129,8 @@ impl<'a> Scene<'a> {
         let known = host_after.sets();
         let sets = saves.iter().map(|(family, save)| (*family, Ruleset::with_sets(save, &known))).collect();
         let (guests, files) = (extra.guests.clone(), &observed.boot_files);
-        let around = Family::ALL.map(|family| Surroundings {
-            bystanders: bystanders(&observed.others, family),
+        let around = Family::ALL.map(|family| HostContext {
+            other_tables: bystanders(&observed.others, family),
             ..forecast::surroundings(observed)
         });
         Self {
@@ -156,7 +156,7 @@ impl<'a> Scene<'a> {
     /// Other tables that packets pass.
     pub fn others(&self) -> Vec<String> {
         let mut names: Vec<String> =
-            self.around.iter().flat_map(|a| &a.bystanders).map(|b| b.name.clone()).collect();
+            self.around.iter().flat_map(|a| &a.other_tables).map(|b| b.name.clone()).collect();
         names.sort();
         names.dedup();
         names
@@ -178,12 +178,12 @@ impl<'a> Scene<'a> {
     }
 
     /// Which frames of a bridge meet rules.
-    pub(super) fn switches(&self, name: &str) -> Switches {
+    pub(super) fn switches(&self, name: &str) -> BridgeSwitches {
         self.host_after.switches(name)
     }
 
     /// What decides about packets of a family beside its rules.
-    pub(super) fn around(&self, family: Family) -> &Surroundings {
+    pub(super) fn around(&self, family: Family) -> &HostContext {
         let [v4, v6] = &self.around;
         if family == Family::V4 { v4 } else { v6 }
     }
@@ -194,7 +194,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Where a step stands, and whose it is.
-    pub(super) fn place(&self, family: Family, step: &Step) -> Place {
+    pub(super) fn place(&self, family: Family, step: &TraceStep) -> Place {
         Place {
             table: step.table.to_string(),
             chain: step.chain.to_string(),
@@ -205,7 +205,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn origin(&self, family: Family, step: &Step) -> Option<String> {
+    fn origin(&self, family: Family, step: &TraceStep) -> Option<String> {
         let declared = self.declared.get(&family).and_then(|rules| rules.tables.get(&*step.table));
         let Some(index) = step.index else {
             return declared?.policies.get(&*step.chain).map(|(_, origin)| origin.to_string());
@@ -219,7 +219,7 @@ impl<'a> Scene<'a> {
 }
 
 /// Whose a rule is, by the chain it stands in or enters.
-fn owner(step: &Step) -> &'static str {
+fn owner(step: &TraceStep) -> &'static str {
     if step.chain.starts_with(PREFIX) || step.text.contains(PREFIX) {
         return "kvmfw";
     }

@@ -4,7 +4,7 @@ use crate::resource::iptables::Family;
 
 /// What is in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Payload {
+pub enum FramePayload {
     /// IPv4 or IPv6.
     Ip(Family),
     /// ARP for IPv4.
@@ -15,16 +15,16 @@ pub enum Payload {
 
 /// A frame, as br_netfilter looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct BridgeFrame {
     /// What is in it.
-    pub payload: Payload,
+    pub payload: FramePayload,
     /// It has a VLAN tag.
     pub tagged: bool,
 }
 
 /// The rules that a frame meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rules {
+pub enum FrameRules {
     /// Those of iptables or ip6tables.
     Ip(Family),
     /// Those of arptables.
@@ -33,7 +33,7 @@ pub enum Rules {
 
 /// The switches of br_netfilter, for one bridge: each is on where the key for all bridges is, or the bridge's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Switches {
+pub struct BridgeSwitches {
     /// `bridge-nf-call-iptables`, `nf_call_iptables`.
     pub iptables: bool,
     /// `bridge-nf-call-ip6tables`, `nf_call_ip6tables`.
@@ -45,17 +45,17 @@ pub struct Switches {
     pub tagged: bool,
 }
 
-impl Switches {
+impl BridgeSwitches {
     /// The rules that a frame meets; `None` is: it passes all of them by.
-    pub fn rules(self, frame: Frame) -> Option<Rules> {
+    pub fn rules(self, frame: BridgeFrame) -> Option<FrameRules> {
         if frame.tagged && !self.tagged {
             return None;
         }
         let (on, rules) = match frame.payload {
-            Payload::Ip(Family::V4) => (self.iptables, Rules::Ip(Family::V4)),
-            Payload::Ip(Family::V6) => (self.ip6tables, Rules::Ip(Family::V6)),
-            Payload::Arp => (self.arptables, Rules::Arp),
-            Payload::Other => return None,
+            FramePayload::Ip(Family::V4) => (self.iptables, FrameRules::Ip(Family::V4)),
+            FramePayload::Ip(Family::V6) => (self.ip6tables, FrameRules::Ip(Family::V6)),
+            FramePayload::Arp => (self.arptables, FrameRules::Arp),
+            FramePayload::Other => return None,
         };
         on.then_some(rules)
     }

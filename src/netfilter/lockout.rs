@@ -1,11 +1,13 @@
 //! Will these rules cut the SSH connection that the host is managed by?
 
-use super::chain::Walker;
-use super::packet::{Device, Direction, End, Packet, States, TcpFlags, Translation};
+use super::chain::ChainEvaluator;
+use super::host_context::HostContext;
+use super::packet::{
+    ConnectionNat, ConntrackStates, FlowDirection, NatEndpoint, Packet, PacketDevice, TcpFlags,
+};
 use super::ruleset::Ruleset;
-use super::surroundings::Surroundings;
-use super::walk::{Base, Walk, walk};
-use super::{Step, Verdict};
+use super::simulate::{PacketPath, PacketTrace, simulate};
+use super::{PacketVerdict, TraceStep};
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 
@@ -37,14 +39,14 @@ pub struct SshPath {
     /// Address and port that the controller connects to, where the inventory has the address itself and the port.
     pub dialled: Option<(IpAddr, u16)>,
     /// How it comes to sshd.
-    pub arrival: Arrival,
+    pub arrival: SshArrival,
     /// Addresses and ports that TCP listens on, if known.
     pub listeners: Option<Vec<(IpAddr, u16)>>,
 }
 
 /// How packets of a client come to sshd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub enum SshArrival {
     /// They are sent to the address and port of sshd.
     Direct,
     /// They are sent to others, and a rule of nat leads them to sshd.
@@ -55,11 +57,11 @@ pub enum Arrival {
 
 impl SshPath {
     /// Somebody with an address of his own comes and is answered by anything but the loopback.
-    fn device(&self, name: &Option<String>) -> Device {
+    fn device(&self, name: &Option<String>) -> PacketDevice {
         match name {
-            Some(name) => Device::named(name),
-            None if self.src == self.dst || self.src.is_loopback() => Device::Some,
-            None => Device::Outside,
+            Some(name) => PacketDevice::named(name),
+            None if self.src == self.dst || self.src.is_loopback() => PacketDevice::Some,
+            None => PacketDevice::Outside,
         }
     }
 }
@@ -68,19 +70,19 @@ impl SshPath {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshVerdict {
     /// A packet of the open connection.
-    pub established: Walk,
+    pub established: PacketTrace,
     /// The first packet of the open connection that conntrack ever sees, when it was not active
     /// before: NEW, but without SYN.
-    pub pickup: Option<Walk>,
+    pub pickup: Option<PacketTrace>,
     /// The SYN of a new connection.
-    pub new: Walk,
+    pub new: PacketTrace,
     /// The host's answer.
-    pub reply: Walk,
+    pub reply: PacketTrace,
     /// IPv6 finds nobody without neighbour discovery: the worst of asking and answering, both ways.
-    pub neighbour: Option<Walk>,
+    pub neighbour: Option<PacketTrace>,
 }
 
-/// One of the walks of [`SshVerdict`].
+/// One of the simulations of [`SshVerdict`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SshCase {
     /// A packet of the open connection.
@@ -105,117 +107,121 @@ pub enum SshSummary {
         /// What is cut first.
         which: SshCase,
         /// By what.
-        step: Option<Step>,
+        step: Option<TraceStep>,
     },
     /// It may be cut.
     Unknown {
         /// What may be cut.
         which: SshCase,
         /// The rule that cannot be answered.
-        step: Option<Step>,
+        step: Option<TraceStep>,
     },
 }
 
-/// Walks everything that an SSH connection to the host needs.
-pub fn ssh_lockout(rules: &Ruleset, around: &Surroundings, path: &SshPath) -> SshVerdict {
-    let inbound = |sport, flags, state| arriving(rules, around, path, &inbound(path, sport, flags, state));
-    let pickup = if path.tcp_loose { States::NEW } else { States::INVALID };
+/// Simulates every packet that an SSH connection to the host needs.
+pub fn ssh_lockout(rules: &Ruleset, context: &HostContext, path: &SshPath) -> SshVerdict {
+    let inbound = |sport, flags, state| arriving(rules, context, path, &inbound(path, sport, flags, state));
+    let pickup = if path.tcp_loose { ConntrackStates::NEW } else { ConntrackStates::INVALID };
     let reply = Packet {
         src: Some(path.dst),
         dst: Some(path.src),
         src_local: Some(true),
-        state: States::ESTABLISHED,
-        direction: Some(Direction::Reply),
+        state: ConntrackStates::ESTABLISHED,
+        direction: Some(FlowDirection::Reply),
         ..Packet::tcp(path.family, path.dport, path.sport, TcpFlags::REPLY)
     };
     SshVerdict {
-        established: inbound(path.sport, TcpFlags::ACK, States::ESTABLISHED),
+        established: inbound(path.sport, TcpFlags::ACK, ConntrackStates::ESTABLISHED),
         pickup: (!path.conntrack_active_before).then(|| inbound(path.sport, TcpFlags::ACK, pickup)),
-        new: inbound(path.sport, TcpFlags::SYN, States::NEW),
-        reply: walk(rules, around, Base::Output, &outward(reply, path)),
-        neighbour: (path.family == Family::V6).then(|| neighbour(rules, around, path)),
+        new: inbound(path.sport, TcpFlags::SYN, ConntrackStates::NEW),
+        reply: simulate(rules, context, PacketPath::Output, &outward(reply, path)),
+        neighbour: (path.family == Family::V6).then(|| neighbour(rules, context, path)),
     }
 }
 
 /// How the packets of the open connection come to sshd: judged by the rules that are live, because it works
 /// under those. A new connection is made the same way.
-pub fn ssh_arrival(live: &Ruleset, around: &Surroundings, path: &SshPath) -> Arrival {
-    if path.dialled == Some((path.dst, path.dport)) || !may_lead(live, path) {
-        return Arrival::Direct;
+pub fn ssh_arrival(live: &Ruleset, context: &HostContext, path: &SshPath) -> SshArrival {
+    if path.dialled == Some((path.dst, path.dport)) || !may_redirect_to_sshd(live, path) {
+        return SshArrival::Direct;
     }
-    let syn = inbound(path, path.sport, TcpFlags::SYN, States::NEW);
-    match reaches_sshd(&walk(live, around, Base::Input, &syn), path) {
-        Some(false) => Arrival::Translated,
-        Some(true) | None => Arrival::Either,
+    let syn = inbound(path, path.sport, TcpFlags::SYN, ConntrackStates::NEW);
+    match reaches_sshd(&simulate(live, context, PacketPath::Input, &syn), path) {
+        Some(false) => SshArrival::Translated,
+        Some(true) | None => SshArrival::Either,
     }
 }
 
 /// A packet of the client as it would come if no rule of nat rewrote it.
-fn inbound(path: &SshPath, sport: u16, flags: TcpFlags, state: States) -> Packet {
+fn inbound(path: &SshPath, sport: u16, flags: TcpFlags, state: ConntrackStates) -> Packet {
     let packet = Packet {
         src: Some(path.src),
         dst: Some(path.dst),
         dst_local: Some(true),
         state,
-        direction: Some(Direction::Original),
+        direction: Some(FlowDirection::Original),
         // The open connection is known to reach sshd.
-        translation: if state == States::ESTABLISHED { Translation::NONE } else { Translation::ByRules },
+        translation: if state == ConntrackStates::ESTABLISHED {
+            ConnectionNat::NONE
+        } else {
+            ConnectionNat::ByRules
+        },
         ..Packet::tcp(path.family, sport, path.dport, flags)
     };
     inward(packet, path)
 }
 
-/// Walks a packet that reaches sshd. Where a rule of nat brings it to sshd's address or port it has come with
+/// Simulates a packet that reaches sshd. Where a rule of nat brings it to sshd's address or port it has come with
 /// others, and raw and mangle have seen those.
-fn arriving(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Packet) -> Walk {
-    if path.arrival == Arrival::Direct {
-        return direct(rules, around, path, packet);
+fn arriving(rules: &Ruleset, context: &HostContext, path: &SshPath, packet: &Packet) -> PacketTrace {
+    if path.arrival == SshArrival::Direct {
+        return direct(rules, context, path, packet);
     }
-    let mut led = translated(rules, around, path, packet);
-    if packet.translation == Translation::ByRules && !may_lead(rules, path) {
+    let mut through_nat = translated(rules, context, path, packet);
+    if packet.translation == ConnectionNat::ByRules && !may_redirect_to_sshd(rules, path) {
         // The rule that brings new ones there goes, and what becomes of them is not known.
-        led = Walk { verdict: Verdict::Unknown, left: None, ..led };
+        through_nat = PacketTrace { verdict: PacketVerdict::Unknown, final_packet: None, ..through_nat };
     }
-    if path.arrival == Arrival::Translated {
-        return led;
+    if path.arrival == SshArrival::Translated {
+        return through_nat;
     }
-    let direct = direct(rules, around, path, packet);
-    if led.verdict == direct.verdict {
-        return led;
+    let direct = direct(rules, context, path, packet);
+    if through_nat.verdict == direct.verdict {
+        return through_nat;
     }
-    let unknown = if direct.verdict == Verdict::Accept { led } else { direct };
-    Walk { verdict: Verdict::Unknown, left: None, ..unknown }
+    let unknown = if direct.verdict == PacketVerdict::Accept { through_nat } else { direct };
+    PacketTrace { verdict: PacketVerdict::Unknown, final_packet: None, ..unknown }
 }
 
-/// The walk of a packet that goes to sshd's address and port. Where nat sends it elsewhere, it is lost.
-fn direct(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Packet) -> Walk {
-    let mut direct = walk(rules, around, Base::Input, packet);
+/// Simulates a packet that goes to sshd's address and port. Where nat sends it elsewhere, it is lost.
+fn direct(rules: &Ruleset, context: &HostContext, path: &SshPath, packet: &Packet) -> PacketTrace {
+    let mut direct = simulate(rules, context, PacketPath::Input, packet);
     let reaches = reaches_sshd(&direct, path);
-    if direct.verdict == Verdict::Accept && reaches != Some(true) {
-        direct.verdict = if reaches == Some(false) { Verdict::Drop } else { Verdict::Unknown };
-        let nat = direct.trace.iter().find(|stage| stage.table == "nat");
+    if direct.verdict == PacketVerdict::Accept && reaches != Some(true) {
+        direct.verdict = if reaches == Some(false) { PacketVerdict::Drop } else { PacketVerdict::Unknown };
+        let nat = direct.stages.iter().find(|stage| stage.table == "nat");
         direct.decided_by = nat.and_then(|stage| stage.decided_by.clone());
     }
     direct
 }
 
-/// The walk of a packet that went elsewhere until nat sent it to sshd.
-fn translated(rules: &Ruleset, around: &Surroundings, path: &SshPath, packet: &Packet) -> Walk {
-    let destination = Some(End { address: Some(path.dst), port: Some(path.dport) });
-    let translation = Translation::Known { destination, source: None };
-    let led = Packet { dst: None, dport: None, dnat: Some(true), translation, ..packet.clone() };
-    walk(rules, around, Base::Input, &led)
+/// Simulates a packet that went elsewhere until nat sent it to sshd.
+fn translated(rules: &Ruleset, context: &HostContext, path: &SshPath, packet: &Packet) -> PacketTrace {
+    let destination = Some(NatEndpoint { address: Some(path.dst), port: Some(path.dport) });
+    let translation = ConnectionNat::Known { destination, source: None };
+    let packet = Packet { dst: None, dport: None, dnat: Some(true), translation, ..packet.clone() };
+    simulate(rules, context, PacketPath::Input, &packet)
 }
 
-/// Whether sshd gets the packet of a walk that does not drop it; `None` where that is not known.
-fn reaches_sshd(walk: &Walk, path: &SshPath) -> Option<bool> {
-    let Some((base, left)) = &walk.left else {
+/// Whether sshd receives the packet of a simulation that does not drop it; `None` where that is not known.
+fn reaches_sshd(walk: &PacketTrace, path: &SshPath) -> Option<bool> {
+    let Some((base, left)) = &walk.final_packet else {
         // In several ways at once, and by none of them to the host.
-        let forwarded = walk.trace.iter().any(|stage| stage.chain == "FORWARD");
-        let stays = walk.trace.iter().any(|stage| stage.chain == "INPUT");
+        let forwarded = walk.stages.iter().any(|stage| stage.chain == "FORWARD");
+        let stays = walk.stages.iter().any(|stage| stage.chain == "INPUT");
         return (forwarded && !stays).then_some(false);
     };
-    if *base != Base::Input {
+    if *base != PacketPath::Input {
         return Some(false);
     }
     if (left.dst, left.dport) == (Some(path.dst), Some(path.dport)) {
@@ -239,66 +245,77 @@ fn reaches_sshd(walk: &Walk, path: &SshPath) -> Option<bool> {
 
 /// Whether a rule of nat may send a new connection of this client, made to another address or port, to sshd. What the
 /// rule asks counts: one for UDP, or for other clients, leads nobody there.
-fn may_lead(rules: &Ruleset, path: &SshPath) -> bool {
-    let led = |dst: Option<IpAddr>, dport: Option<u16>| {
-        let packet =
-            Packet { sport: None, dst, dport, mark: None, ..inbound(path, 0, TcpFlags::SYN, States::NEW) };
+fn may_redirect_to_sshd(rules: &Ruleset, path: &SshPath) -> bool {
+    let redirected = |dst: Option<IpAddr>, dport: Option<u16>| {
+        let packet = Packet {
+            sport: None,
+            dst,
+            dport,
+            mark: None,
+            ..inbound(path, 0, TcpFlags::SYN, ConntrackStates::NEW)
+        };
         let packet = Packet { dst_local: dst.map(|_| true), ..packet };
-        let passed = Walker::new(rules, &packet).builtin("nat", "PREROUTING");
+        let passed = ChainEvaluator::new(rules, &packet).builtin("nat", "PREROUTING");
         passed.outcomes.rewritten.into_iter().any(|(rewrite, _)| {
             // A part that a rule keeps was the same before, so the packet must have had it.
-            rewrite.keeps() == (dst.is_some(), dport.is_some()) && rewrite.may_lead_to(path.dst, path.dport)
+            rewrite.keeps() == (dst.is_some(), dport.is_some())
+                && rewrite.may_redirect_to(path.dst, path.dport)
         })
     };
-    led(None, None) || led(None, Some(path.dport)) || led(Some(path.dst), None)
+    redirected(None, None) || redirected(None, Some(path.dport)) || redirected(Some(path.dst), None)
 }
 
 fn inward(packet: Packet, path: &SshPath) -> Packet {
     let in_iface = path.device(&path.in_iface);
     // Where the device is a bridge the packet has a port too, where it is not there is none.
-    let physin = if path.no_port { Device::Absent } else { packet.physin.clone() };
-    Packet { in_iface, out_iface: Device::Absent, physin, physout: Device::Absent, ..packet }
+    let physin = if path.no_port { PacketDevice::Absent } else { packet.physin.clone() };
+    Packet { in_iface, out_iface: PacketDevice::Absent, physin, physout: PacketDevice::Absent, ..packet }
 }
 
 fn outward(packet: Packet, path: &SshPath) -> Packet {
     Packet {
-        in_iface: Device::Absent,
+        in_iface: PacketDevice::Absent,
         out_iface: path.device(&path.out_iface),
-        physin: Device::Absent,
-        physout: Device::Absent,
+        physin: PacketDevice::Absent,
+        physout: PacketDevice::Absent,
         ..packet
     }
 }
 
-fn neighbour(rules: &Ruleset, around: &Surroundings, path: &SshPath) -> Walk {
+fn neighbour(rules: &Ruleset, context: &HostContext, path: &SshPath) -> PacketTrace {
     // Conntrack leaves neighbour discovery alone. Who asks is the router or the client itself, by
     // a link-local or a global address.
-    let message = |kind| Packet { state: States::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
-    let mut worst: Option<Walk> = None;
+    let message = |kind| Packet { state: ConntrackStates::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
+    let mut worst: Option<PacketTrace> = None;
     for kind in [135, 136] {
         for found in [
-            walk(rules, around, Base::Input, &inward(message(kind), path)),
-            walk(rules, around, Base::Output, &outward(message(kind), path)),
+            simulate(rules, context, PacketPath::Input, &inward(message(kind), path)),
+            simulate(rules, context, PacketPath::Output, &outward(message(kind), path)),
         ] {
             if worst.as_ref().is_none_or(|worst| rank(found.verdict) > rank(worst.verdict)) {
                 worst = Some(found);
             }
         }
     }
-    worst.unwrap_or(Walk { verdict: Verdict::Unknown, decided_by: None, trace: Vec::new(), left: None })
+    worst.unwrap_or(PacketTrace {
+        verdict: PacketVerdict::Unknown,
+        decided_by: None,
+        stages: Vec::new(),
+        final_packet: None,
+    })
 }
 
-fn rank(verdict: Verdict) -> u8 {
+fn rank(verdict: PacketVerdict) -> u8 {
     match verdict {
-        Verdict::Accept => 0,
-        Verdict::Unknown => 1,
-        Verdict::Drop => 2,
+        PacketVerdict::Accept => 0,
+        PacketVerdict::Unknown => 1,
+        PacketVerdict::Drop => 2,
     }
 }
 
 impl SshVerdict {
-    /// The walks there are, with their names; last the only one whose end is none of SSH.
-    pub fn cases(&self) -> impl Iterator<Item = (SshCase, &Walk)> {
+    /// The simulations with their names. The last is the only one whose failure does not cut SSH.
+    pub fn cases(&self) -> impl Iterator<Item = (SshCase, &PacketTrace)> {
         [
             (SshCase::Established, Some(&self.established)),
             (SshCase::New, Some(&self.new)),
@@ -313,10 +330,10 @@ impl SshVerdict {
     /// The verdict in one word: what is cut for certain outranks what may be.
     pub fn summary(&self) -> SshSummary {
         let first = |verdict| self.cases().find(|(_, walk)| walk.verdict == verdict);
-        if let Some((which, walk)) = first(Verdict::Drop) {
+        if let Some((which, walk)) = first(PacketVerdict::Drop) {
             return SshSummary::LockedOut { which, step: walk.decided_by.clone() };
         }
-        match first(Verdict::Unknown) {
+        match first(PacketVerdict::Unknown) {
             Some((which, walk)) => SshSummary::Unknown { which, step: walk.decided_by.clone() },
             None => SshSummary::Safe,
         }

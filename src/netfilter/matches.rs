@@ -1,35 +1,35 @@
 //! The conditions of a rule.
 
 use super::names;
-use super::packet::{Direction, States, TcpFlags};
-use super::sets::InSet;
+use super::packet::{ConntrackStates, FlowDirection, TcpFlags};
+use super::sets::SetMembership;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// One condition of a rule. All of a rule's conditions have to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Match {
+pub struct RuleMatch {
     /// With `!` in front.
     pub negated: bool,
     /// What is asked.
-    pub test: Test,
+    pub test: MatchTest,
 }
 
 /// What a condition asks, before any `!`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Test {
+pub enum MatchTest {
     /// `-s`.
-    Source(Network),
+    Source(MaskedNetwork),
     /// `-d`.
-    Destination(Network),
+    Destination(MaskedNetwork),
     /// `--src-range`.
     SourceRange(IpAddr, IpAddr),
     /// `--dst-range`.
     DestinationRange(IpAddr, IpAddr),
     /// `-i`.
-    In(Pattern),
+    In(DevicePattern),
     /// `-o`.
-    Out(Pattern),
+    Out(DevicePattern),
     /// `-p`.
     Protocol(u8),
     /// `-f`: a fragment that is not the first.
@@ -55,11 +55,11 @@ pub enum Test {
         kind: Option<(u8, Option<u8>)>,
     },
     /// `-m state` and `-m conntrack`, all options of one.
-    Conntrack(Conntrack),
+    Conntrack(ConntrackTest),
     /// `--physdev-in`.
-    PhysIn(Pattern),
+    PhysIn(DevicePattern),
     /// `--physdev-out`.
-    PhysOut(Pattern),
+    PhysOut(DevicePattern),
     /// `--physdev-is-in`.
     PhysIsIn,
     /// `--physdev-is-out`.
@@ -78,18 +78,18 @@ pub enum Test {
     /// `-m addrtype --dst-type`.
     DestinationKind(Vec<AddressKind>),
     /// `--match-set` of a set whose members are known.
-    InSet(InSet),
+    InSet(SetMembership),
     /// Anything that is not modelled, as it was written.
     Unknown(String),
 }
 
 /// What is asked of conntrack at once: where it has no entry for a packet, only the state counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Conntrack {
+pub struct ConntrackTest {
     /// `--state`, `--ctstate`.
     pub states: Option<StateList>,
     /// `--ctdir`, and whether `!` stands before it.
-    pub direction: Option<(Direction, bool)>,
+    pub direction: Option<(FlowDirection, bool)>,
     /// Other options, which are not modelled.
     pub other: Option<String>,
 }
@@ -100,7 +100,7 @@ pub struct StateList {
     /// With `!` in front.
     pub negated: bool,
     /// The states proper.
-    pub states: States,
+    pub states: ConntrackStates,
     /// `SNAT` is among them.
     pub snat: bool,
     /// `DNAT` is among them.
@@ -124,7 +124,7 @@ pub enum AddressKind {
 
 /// An address and a mask, which need not be a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Network {
+pub struct MaskedNetwork {
     v6: bool,
     address: u128,
     mask: u128,
@@ -138,7 +138,7 @@ fn number(address: IpAddr) -> (bool, u128) {
     }
 }
 
-impl Network {
+impl MaskedNetwork {
     /// `10.0.0.0/8`, `10.0.0.0/255.0.255.0`, `2001:db8::1`.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, mask) = match text.split_once('/') {
@@ -192,9 +192,9 @@ impl Network {
 
 /// A device name, where a `+` at the end stands for any rest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pattern(pub String);
+pub struct DevicePattern(pub String);
 
-impl Pattern {
+impl DevicePattern {
     /// Whether a name fits.
     pub fn fits(&self, name: &str) -> bool {
         match self.0.strip_suffix('+') {
@@ -225,54 +225,58 @@ impl PortRange {
 }
 
 /// The condition of an option that stands before any `-m`.
-pub(super) fn head(option: &str, value: &str) -> Option<Test> {
+pub(super) fn head(option: &str, value: &str) -> Option<MatchTest> {
     Some(match option {
-        "-s" => Test::Source(Network::parse(value)?),
-        "-d" => Test::Destination(Network::parse(value)?),
-        "-i" => Test::In(Pattern(value.to_owned())),
-        "-o" => Test::Out(Pattern(value.to_owned())),
-        "-p" => Test::Protocol(names::protocol(value)?),
+        "-s" => MatchTest::Source(MaskedNetwork::parse(value)?),
+        "-d" => MatchTest::Destination(MaskedNetwork::parse(value)?),
+        "-i" => MatchTest::In(DevicePattern(value.to_owned())),
+        "-o" => MatchTest::Out(DevicePattern(value.to_owned())),
+        "-p" => MatchTest::Protocol(names::protocol(value)?),
         _ => return None,
     })
 }
 
 /// The condition of one option of a match extension.
-pub(super) fn option(extension: &str, option: &str, values: &[Cow<'_, str>]) -> Option<Test> {
+pub(super) fn option(extension: &str, option: &str, values: &[Cow<'_, str>]) -> Option<MatchTest> {
     let one = || match values {
         [value] => Some(value.as_ref()),
         _ => None,
     };
-    let flag = |test: Test| values.is_empty().then_some(test);
+    let flag = |test: MatchTest| values.is_empty().then_some(test);
     Some(match (extension, option) {
-        ("tcp" | "udp", "--sport" | "--source-port") => Test::SourcePorts(vec![PortRange::parse(one()?)?]),
-        ("tcp" | "udp", "--dport" | "--destination-port") => {
-            Test::DestinationPorts(vec![PortRange::parse(one()?)?])
+        ("tcp" | "udp", "--sport" | "--source-port") => {
+            MatchTest::SourcePorts(vec![PortRange::parse(one()?)?])
         }
-        ("tcp", "--syn") => flag(Test::TcpFlags { mask: 0b10111, set: 0b10 })?,
+        ("tcp" | "udp", "--dport" | "--destination-port") => {
+            MatchTest::DestinationPorts(vec![PortRange::parse(one()?)?])
+        }
+        ("tcp", "--syn") => flag(MatchTest::TcpFlags { mask: 0b10111, set: 0b10 })?,
         ("tcp", "--tcp-flags") => {
             let [mask, set] = values else { return None };
-            Test::TcpFlags { mask: TcpFlags::bits(mask)?, set: TcpFlags::bits(set)? }
+            MatchTest::TcpFlags { mask: TcpFlags::bits(mask)?, set: TcpFlags::bits(set)? }
         }
-        ("multiport", "--sports" | "--source-ports") => Test::SourcePorts(PortRange::parse_list(one()?)?),
+        ("multiport", "--sports" | "--source-ports") => {
+            MatchTest::SourcePorts(PortRange::parse_list(one()?)?)
+        }
         ("multiport", "--dports" | "--destination-ports") => {
-            Test::DestinationPorts(PortRange::parse_list(one()?)?)
+            MatchTest::DestinationPorts(PortRange::parse_list(one()?)?)
         }
-        ("multiport", "--ports") => Test::AnyPorts(PortRange::parse_list(one()?)?),
-        ("icmp", "--icmp-type") => Test::Icmp { protocol: 1, kind: icmp(one()?)? },
-        ("icmp6", "--icmpv6-type") => Test::Icmp { protocol: 58, kind: icmp(one()?)? },
-        ("physdev", "--physdev-in") => Test::PhysIn(Pattern(one()?.to_owned())),
-        ("physdev", "--physdev-out") => Test::PhysOut(Pattern(one()?.to_owned())),
-        ("physdev", "--physdev-is-in") => flag(Test::PhysIsIn)?,
-        ("physdev", "--physdev-is-out") => flag(Test::PhysIsOut)?,
-        ("physdev", "--physdev-is-bridged") => flag(Test::PhysIsBridged)?,
+        ("multiport", "--ports") => MatchTest::AnyPorts(PortRange::parse_list(one()?)?),
+        ("icmp", "--icmp-type") => MatchTest::Icmp { protocol: 1, kind: icmp(one()?)? },
+        ("icmp6", "--icmpv6-type") => MatchTest::Icmp { protocol: 58, kind: icmp(one()?)? },
+        ("physdev", "--physdev-in") => MatchTest::PhysIn(DevicePattern(one()?.to_owned())),
+        ("physdev", "--physdev-out") => MatchTest::PhysOut(DevicePattern(one()?.to_owned())),
+        ("physdev", "--physdev-is-in") => flag(MatchTest::PhysIsIn)?,
+        ("physdev", "--physdev-is-out") => flag(MatchTest::PhysIsOut)?,
+        ("physdev", "--physdev-is-bridged") => flag(MatchTest::PhysIsBridged)?,
         ("mark", "--mark") => {
             let (value, mask) = masked(one()?)?;
-            Test::Mark { value, mask }
+            MatchTest::Mark { value, mask }
         }
-        ("iprange", "--src-range") => range(one()?, Test::SourceRange)?,
-        ("iprange", "--dst-range") => range(one()?, Test::DestinationRange)?,
-        ("addrtype", "--src-type") => Test::SourceKind(kinds(one()?)),
-        ("addrtype", "--dst-type") => Test::DestinationKind(kinds(one()?)),
+        ("iprange", "--src-range") => range(one()?, MatchTest::SourceRange)?,
+        ("iprange", "--dst-range") => range(one()?, MatchTest::DestinationRange)?,
+        ("addrtype", "--src-type") => MatchTest::SourceKind(kinds(one()?)),
+        ("addrtype", "--dst-type") => MatchTest::DestinationKind(kinds(one()?)),
         _ => return None,
     })
 }
@@ -300,8 +304,10 @@ fn icmp(text: &str) -> Option<Option<(u8, Option<u8>)>> {
 }
 
 /// All options of one `-m state` or `-m conntrack`.
-pub(super) fn conntrack<'a>(options: impl Iterator<Item = (bool, &'a str, &'a [Cow<'a, str>])>) -> Conntrack {
-    let mut asked = Conntrack { states: None, direction: None, other: None };
+pub(super) fn conntrack<'a>(
+    options: impl Iterator<Item = (bool, &'a str, &'a [Cow<'a, str>])>,
+) -> ConntrackTest {
+    let mut asked = ConntrackTest { states: None, direction: None, other: None };
     for (negated, option, values) in options {
         let value = values.first().map_or("", AsRef::as_ref);
         let known = match (option, value) {
@@ -310,11 +316,11 @@ pub(super) fn conntrack<'a>(options: impl Iterator<Item = (bool, &'a str, &'a [C
                 asked.states.is_some()
             }
             ("--ctdir", "ORIGINAL") => {
-                asked.direction = Some((Direction::Original, negated));
+                asked.direction = Some((FlowDirection::Original, negated));
                 true
             }
             ("--ctdir", "REPLY") => {
-                asked.direction = Some((Direction::Reply, negated));
+                asked.direction = Some((FlowDirection::Reply, negated));
                 true
             }
             _ => false,
@@ -328,18 +334,18 @@ pub(super) fn conntrack<'a>(options: impl Iterator<Item = (bool, &'a str, &'a [C
 }
 
 fn states(list: &str, negated: bool) -> Option<StateList> {
-    let mut found = StateList { negated, states: States::NONE, snat: false, dnat: false };
+    let mut found = StateList { negated, states: ConntrackStates::NONE, snat: false, dnat: false };
     for name in list.split(',') {
         match name {
             "SNAT" => found.snat = true,
             "DNAT" => found.dnat = true,
-            name => found.states = found.states | States::named(name)?,
+            name => found.states = found.states | ConntrackStates::named(name)?,
         }
     }
     Some(found)
 }
 
-fn range(text: &str, test: fn(IpAddr, IpAddr) -> Test) -> Option<Test> {
+fn range(text: &str, test: fn(IpAddr, IpAddr) -> MatchTest) -> Option<MatchTest> {
     let (from, to) = text.split_once('-')?;
     Some(test(from.parse().ok()?, to.parse().ok()?))
 }

@@ -1,58 +1,65 @@
-//! The packet walk: what the rules of a host do to a packet that nobody has sent yet.
+//! Simulates what the rules of a host do to a packet that was not sent.
 //!
-//! [`Ruleset`] is what a host's `iptables-save` says, read into rules. A [`Packet`] says what is
-//! known of a packet, and [`walk`] takes it through raw, mangle, nat and filter. Whatever a rule
-//! asks that is not modelled, or not known, has the answer *unknown*: the walk then follows both
-//! branches, and says `Accept` or `Drop` only when every branch does.
+//! [`Ruleset`] holds the parsed rules of an `iptables-save`. A [`Packet`] holds the known fields of a
+//! packet, and [`simulate`] evaluates it in raw, mangle, nat and filter. A match that is not modelled,
+//! or that needs an unknown field, is *unknown*: the simulation then follows both branches. The
+//! verdict is `Accept` or `Drop` only if every branch agrees.
 //!
-//! On top of it stand the questions that an operator has: will these rules cut my SSH
-//! ([`ssh_lockout`]), will the guests on this bridge go dark ([`guests_dark`]), and which rules can
-//! never match ([`dead_rules`]), and do two rulesets treat every packet alike ([`same_verdicts`]).
+//! The analyses build on it: whether rules cut SSH ([`ssh_lockout`]), whether they block frames between
+//! the ports of a bridge ([`blocked_between_ports`]), which rules never match ([`shadowed_rules`]), and
+//! whether two rulesets treat every packet alike ([`prove_equivalent`]).
 //!
-//! What a walk met on its way is told hook by hook and rule by rule ([`Walk::trace`]).
+//! [`PacketTrace::stages`] records each hook and each rule that matched.
 //!
-//! What decides beside the tables of one family and backend stands in [`Surroundings`]: addresses and
+//! [`HostContext`] holds what decides outside the tables of one family and backend: addresses and
 //! routes, which NAT needs, and other tables that may drop (the other backend, native nft, ebtables).
-//! Which frames of a bridge meet rules at all is said by [`Switches`].
-//! Sets of ipset decide where their members are known ([`Sets`]).
-//! Not seen: a full conntrack table, what the reverse path filter drops.
+//! [`BridgeSwitches`] decide which frames of a bridge meet rules at all. Sets of ipset decide where
+//! their members are known ([`KnownSets`]).
+//! Not modelled: a full conntrack table, and the reverse path filter.
 
+mod answer;
+mod bridge_reachability;
 mod chain;
-mod dead;
-mod disjoint;
+mod equivalence;
 #[cfg(test)]
 mod fixtures;
 mod frame;
-mod guests;
+mod host_context;
 mod lockout;
 mod matches;
 mod names;
-mod nat;
+mod nat_hypothesis;
 mod outcome;
+mod overlap;
 mod packet;
+mod rewrite;
 mod rule;
 mod ruleset;
-mod same;
 mod sets;
-mod surroundings;
-mod test;
+mod shadowed;
+mod simulate;
 mod trace;
-mod translate;
-mod walk;
 
-pub use dead::{Dead, dead_rules};
-pub use frame::{Frame, Payload, Rules, Switches};
-pub use guests::{BridgeView, Dark, Doubt, guest_packets, guests_dark, guests_in_doubt};
-pub use lockout::{Arrival, SshCase, SshPath, SshSummary, SshVerdict, ssh_arrival, ssh_lockout};
-pub use matches::{AddressKind, Conntrack, Match, Network, Pattern, PortRange, StateList, Test};
-pub use nat::{Part, Rewrite, To};
-pub use outcome::{Step, Verdict};
-pub use packet::{Device, Direction, End, Fragment, Packet, States, TcpFlags, Translation};
-pub use rule::{Rule, Target};
+pub use answer::Tristate;
+pub use bridge_reachability::{
+    BridgeBlocked, BridgeUndecided, BridgeView, blocked_between_ports, packets_between_ports,
+    undecided_between_ports,
+};
+pub use equivalence::{VerdictDifference, covers, prove_equivalent};
+pub use frame::{BridgeFrame, BridgeSwitches, FramePayload, FrameRules};
+pub use host_context::{HostContext, IptablesBackend, NetfilterHook, OtherTable, TableEffect};
+pub use lockout::{SshArrival, SshCase, SshPath, SshSummary, SshVerdict, ssh_arrival, ssh_lockout};
+pub use matches::{
+    AddressKind, ConntrackTest, DevicePattern, MaskedNetwork, MatchTest, PortRange, RuleMatch, StateList,
+};
+pub use outcome::{PacketVerdict, TraceStep};
+pub use packet::{
+    ConnectionNat, ConntrackStates, FlowDirection, FragmentPart, NatEndpoint, Packet, PacketDevice, TcpFlags,
+};
+pub use rewrite::{NatRewrite, RewriteAddress, RewritePart};
+pub use rule::{ParsedRule, RuleTarget};
 pub use ruleset::Ruleset;
-pub use same::{Difference, covers, same_verdicts};
-pub use sets::{InSet, Sets};
-pub use surroundings::{Backend, Bystander, Effect, Hook, Surroundings};
-pub use test::Answer;
-pub use trace::{Met, Skipped, Stage};
-pub use walk::{Base, Walk, walk, walk_chain};
+pub use sets::{KnownSets, SetMembership};
+pub use shadowed::{ShadowedRule, shadowed_rules};
+pub use simulate::{PacketPath, PacketTrace, simulate, simulate_chain};
+pub use trace::{MatchedRule, SkipReason, TraceStage};

@@ -1,7 +1,7 @@
 //! The protocol names that `iptables-save` prints.
 
 /// The number of a protocol. iptables turns numbers to the names that it or `/etc/protocols` has;
-/// a name that is not here stays unknown to the walk.
+/// a name that is not listed makes a match unknown.
 pub(super) fn protocol(name: &str) -> Option<u8> {
     if let Ok(number) = name.parse() {
         return Some(number);

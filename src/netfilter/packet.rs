@@ -33,27 +33,27 @@ pub struct Packet {
     /// Type and code of ICMP or ICMPv6.
     pub icmp: Option<(u8, u8)>,
     /// `-i`.
-    pub in_iface: Device,
+    pub in_iface: PacketDevice,
     /// `-o`.
-    pub out_iface: Device,
+    pub out_iface: PacketDevice,
     /// The bridge port it came in by.
-    pub physin: Device,
+    pub physin: PacketDevice,
     /// The bridge port it goes out by.
-    pub physout: Device,
+    pub physout: PacketDevice,
     /// A frame that is bridged: it enters and leaves by ports of one bridge.
     pub bridged: bool,
     /// What conntrack may say of it.
-    pub state: States,
+    pub state: ConntrackStates,
     /// Which way it goes in its connection. A NEW packet is one of the original direction.
-    pub direction: Option<Direction>,
+    pub direction: Option<FlowDirection>,
     /// Whether its connection has a destination that was rewritten (`--ctstate DNAT`).
     pub dnat: Option<bool>,
     /// Whether its connection has a source that was rewritten (`--ctstate SNAT`).
     pub snat: Option<bool>,
     /// What NAT does to the packets of its connection that go its way.
-    pub translation: Translation,
+    pub translation: ConnectionNat,
     /// Whether it is a piece of a packet.
-    pub fragment: Fragment,
+    pub fragment: FragmentPart,
     /// The firewall mark it has when it comes in.
     pub mark: Option<u32>,
 }
@@ -61,7 +61,7 @@ pub struct Packet {
 /// A packet, or a piece of one. Once a rule of the host asks for a state, connection tracking joins the pieces
 /// before any rule sees them, those of bridges too: then rules see whole packets alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Fragment {
+pub enum FragmentPart {
     /// No piece, or all pieces joined.
     #[default]
     Whole,
@@ -73,7 +73,7 @@ pub enum Fragment {
 
 /// The two ways of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
+pub enum FlowDirection {
     /// That of its first packet.
     Original,
     /// That of the answer.
@@ -82,36 +82,36 @@ pub enum Direction {
 
 /// What NAT does to the packets that go one way of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Translation {
+pub enum ConnectionNat {
     /// Not known: for the first packet of a connection the rules tell; of later ones they tell only
     /// whether anything can have been rewritten.
     #[default]
     ByRules,
-    /// Known, from the walk of the first packet or from conntrack. Base, `out_iface`, `physout` and
+    /// Known, from the simulation of the first packet or from conntrack. The path, `out_iface`, `physout` and
     /// `bridged` of such a packet are those that it has when it is rewritten.
     Known {
         /// Where it really goes to, from nat PREROUTING or OUTPUT on.
-        destination: Option<End>,
+        destination: Option<NatEndpoint>,
         /// Where it seems to come from, behind nat POSTROUTING or INPUT.
-        source: Option<End>,
+        source: Option<NatEndpoint>,
     },
 }
 
-impl Translation {
+impl ConnectionNat {
     /// Nothing is rewritten.
-    pub const NONE: Translation = Translation::Known { destination: None, source: None };
+    pub const NONE: ConnectionNat = ConnectionNat::Known { destination: None, source: None };
 }
 
 /// An address and a port after NAT; `None` is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct End {
+pub struct NatEndpoint {
     /// The address.
     pub address: Option<IpAddr>,
     /// The port, where the protocol has one.
     pub port: Option<u16>,
 }
 
-/// The protocol numbers that the walk needs by name.
+/// The protocol numbers that the simulation needs by name.
 pub(super) mod protocol {
     pub const ICMP: u8 = 1;
     pub const TCP: u8 = 6;
@@ -137,17 +137,17 @@ impl Packet {
             dport: None,
             tcp_flags: TcpFlags::default(),
             icmp: None,
-            in_iface: Device::Unknown,
-            out_iface: Device::Unknown,
-            physin: Device::Unknown,
-            physout: Device::Unknown,
+            in_iface: PacketDevice::Unknown,
+            out_iface: PacketDevice::Unknown,
+            physin: PacketDevice::Unknown,
+            physout: PacketDevice::Unknown,
             bridged: false,
-            state: States::ALL,
+            state: ConntrackStates::ALL,
             direction: None,
             dnat: None,
             snat: None,
-            translation: Translation::ByRules,
-            fragment: Fragment::Whole,
+            translation: ConnectionNat::ByRules,
+            fragment: FragmentPart::Whole,
             mark: Some(0),
         }
     }
@@ -180,7 +180,7 @@ impl Packet {
 
 /// A network device of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Device {
+pub enum PacketDevice {
     /// Not known, not even whether there is one.
     Unknown,
     /// There is none: a packet to the host itself has no `-o`.
@@ -194,32 +194,32 @@ pub enum Device {
     Named(Arc<str>),
 }
 
-impl Device {
+impl PacketDevice {
     /// The device of this name.
     pub fn named(name: impl AsRef<str>) -> Self {
-        Device::Named(name.as_ref().into())
+        PacketDevice::Named(name.as_ref().into())
     }
 }
 
 /// The states that conntrack may give a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct States(u8);
+pub struct ConntrackStates(u8);
 
-impl States {
+impl ConntrackStates {
     /// The first packet of a connection, or one that conntrack picks up.
-    pub const NEW: States = States(1);
+    pub const NEW: ConntrackStates = ConntrackStates(1);
     /// Of a connection that has seen packets both ways.
-    pub const ESTABLISHED: States = States(2);
+    pub const ESTABLISHED: ConntrackStates = ConntrackStates(2);
     /// The first of a connection that another one expects, or an ICMP error.
-    pub const RELATED: States = States(4);
+    pub const RELATED: ConntrackStates = ConntrackStates(4);
     /// Fits no connection.
-    pub const INVALID: States = States(8);
+    pub const INVALID: ConntrackStates = ConntrackStates(8);
     /// Taken out of conntrack, by NOTRACK or because it is neighbour discovery.
-    pub const UNTRACKED: States = States(16);
+    pub const UNTRACKED: ConntrackStates = ConntrackStates(16);
     /// Nothing is known.
-    pub const ALL: States = States(31);
+    pub const ALL: ConntrackStates = ConntrackStates(31);
     /// No state, the start of a list.
-    pub const NONE: States = States(0);
+    pub const NONE: ConntrackStates = ConntrackStates(0);
 
     /// The state of a name as `--state` and `--ctstate` print it.
     pub fn named(name: &str) -> Option<Self> {
@@ -234,29 +234,29 @@ impl States {
     }
 
     /// Those of these states that conntrack has an entry for.
-    pub const TRACKED: States = States(7);
+    pub const TRACKED: ConntrackStates = ConntrackStates(7);
 
     /// The states one by one.
-    pub fn each(self) -> impl Iterator<Item = States> {
-        (0..5).map(|bit| States(1 << bit)).filter(move |state| self.meets(*state))
+    pub fn each(self) -> impl Iterator<Item = ConntrackStates> {
+        (0..5).map(|bit| ConntrackStates(1 << bit)).filter(move |state| self.meets(*state))
     }
 
     /// Whether all of these states are among the others.
-    pub fn within(self, others: States) -> bool {
+    pub fn within(self, others: ConntrackStates) -> bool {
         self.0 & !others.0 == 0
     }
 
     /// Whether a state is in both.
-    pub fn meets(self, others: States) -> bool {
+    pub fn meets(self, others: ConntrackStates) -> bool {
         self.0 & others.0 != 0
     }
 }
 
-impl BitOr for States {
-    type Output = States;
+impl BitOr for ConntrackStates {
+    type Output = ConntrackStates;
 
-    fn bitor(self, other: States) -> States {
-        States(self.0 | other.0)
+    fn bitor(self, other: ConntrackStates) -> ConntrackStates {
+        ConntrackStates(self.0 | other.0)
     }
 }
 

@@ -1,25 +1,25 @@
 //! One canonical rule, read.
 
-use super::matches::{self, Match, Test};
-use super::nat::Rewrite;
+use super::matches::{self, MatchTest, RuleMatch};
+use super::rewrite::NatRewrite;
 use crate::resource::iptables::save::{takes_value, tokens};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A rule as the walk sees it.
+/// A rule as the simulation evaluates it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct ParsedRule {
     /// Its conditions.
-    pub matches: Vec<Match>,
+    pub matches: Vec<RuleMatch>,
     /// What happens to a packet that meets them.
-    pub target: Target,
+    pub target: RuleTarget,
     /// The canonical text, less `-A CHAIN`.
     pub text: Arc<str>,
 }
 
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum RuleTarget {
     /// Lets the packet pass this table.
     Accept,
     /// Drops it, with or without saying so to the sender.
@@ -44,12 +44,12 @@ pub enum Target {
     /// Takes the packet out of conntrack.
     Untrack,
     /// Rewrites an address or a port.
-    Rewrite(Rewrite),
+    Rewrite(NatRewrite),
     /// A target that is not modelled, and that may decide.
     Unknown(Arc<str>),
 }
 
-/// Targets after which the walk goes on as if nothing had been.
+/// Targets that change nothing the simulation tracks.
 const HARMLESS: [&str; 22] = [
     "LOG",
     "NFLOG",
@@ -75,20 +75,20 @@ const HARMLESS: [&str; 22] = [
     "CT",
 ];
 
-impl Rule {
+impl ParsedRule {
     /// Reads a rule, canonical or as people write it. What cannot be read or is not modelled becomes *unknown*.
-    pub fn parse(text: &str) -> Rule {
+    pub fn parse(text: &str) -> ParsedRule {
         Self::parse_among(text, |_| false)
     }
 
     /// Reads canonical text of a table with these chains: a chain may have the name of a target
     /// that its host does not know.
-    pub fn parse_among(text: &str, is_chain: impl Fn(&str) -> bool) -> Rule {
+    pub fn parse_among(text: &str, is_chain: impl Fn(&str) -> bool) -> ParsedRule {
         let (matches, target) = match tokens(text) {
-            Ok(words) => Reader { words: &words, at: 0 }.rule(is_chain),
-            Err(_) => (vec![unknown(text.to_owned())], Target::Unknown(text.into())),
+            Ok(words) => RuleReader { words: &words, at: 0 }.rule(is_chain),
+            Err(_) => (vec![unknown(text.to_owned())], RuleTarget::Unknown(text.into())),
         };
-        Rule { matches, target, text: text.into() }
+        ParsedRule { matches, target, text: text.into() }
     }
 
     /// Whether every packet meets it.
@@ -97,23 +97,23 @@ impl Rule {
     }
 }
 
-fn unknown(text: String) -> Match {
-    Match { negated: false, test: Test::Unknown(text) }
+fn unknown(text: String) -> RuleMatch {
+    RuleMatch { negated: false, test: MatchTest::Unknown(text) }
 }
 
-struct Reader<'a> {
+struct RuleReader<'a> {
     words: &'a [Cow<'a, str>],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RuleReader<'a> {
     fn next(&mut self) -> Option<&'a str> {
         let word = self.words.get(self.at)?;
         self.at += 1;
         Some(word)
     }
 
-    fn rule(mut self, is_chain: impl Fn(&str) -> bool) -> (Vec<Match>, Target) {
+    fn rule(mut self, is_chain: impl Fn(&str) -> bool) -> (Vec<RuleMatch>, RuleTarget) {
         let mut matches = Vec::new();
         let mut negated = false;
         // What options that stand without their `-m` may belong to.
@@ -131,8 +131,8 @@ impl<'a> Reader<'a> {
                         matches.push(unknown(format!("{more} behind the target")));
                     }
                     let target = match short(word) {
-                        "-g" => Target::Goto(name.into()),
-                        _ if is_chain(name) => Target::Jump(name.into()),
+                        "-g" => RuleTarget::Goto(name.into()),
+                        _ if is_chain(name) => RuleTarget::Jump(name.into()),
                         _ => target(name, arguments),
                     };
                     return (matches, target);
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
                     extension(name, section, &mut matches);
                     loaded.push(name);
                 }
-                "-f" => matches.push(Match { negated, test: Test::Fragment }),
+                "-f" => matches.push(RuleMatch { negated, test: MatchTest::Fragment }),
                 option if option.starts_with("--") => {
                     self.at -= 1;
                     let section = self.section();
@@ -155,14 +155,14 @@ impl<'a> Reader<'a> {
                         loaded.extend(module(value));
                     }
                     matches.push(match matches::head(option, value) {
-                        Some(test) => Match { negated, test },
+                        Some(test) => RuleMatch { negated, test },
                         None => unknown(format!("{option} {value}")),
                     });
                 }
             }
             negated = false;
         }
-        (matches, Target::Continue)
+        (matches, RuleTarget::Continue)
     }
 
     /// The words up to the next option of every rule, match extension or the target.
@@ -215,19 +215,19 @@ fn module(protocol: &str) -> Option<&'static str> {
 }
 
 /// Options without their `-m`: `-p tcp --dport 22`, and what stands behind `-m tcp -p tcp`.
-fn implied(loaded: &[&str], negated: bool, words: &[Cow<'_, str>], matches: &mut Vec<Match>) {
+fn implied(loaded: &[&str], negated: bool, words: &[Cow<'_, str>], matches: &mut Vec<RuleMatch>) {
     for (at, (not, option, values)) in options(words).into_iter().enumerate() {
         let negated = not || negated && at == 0;
         let test = loaded.iter().find_map(|name| matches::option(name, option, values));
         matches.push(match test {
-            Some(test) => Match { negated, test },
+            Some(test) => RuleMatch { negated, test },
             None => unknown(format!("{option} {}", values.join(" ")).trim_end().to_owned()),
         });
     }
 }
 
 /// The conditions of one `-m NAME …`.
-fn extension(name: &str, words: &[Cow<'_, str>], matches: &mut Vec<Match>) {
+fn extension(name: &str, words: &[Cow<'_, str>], matches: &mut Vec<RuleMatch>) {
     // A comment is no condition, and `-m tcp` without options adds nothing to `-p tcp`.
     if name == "comment" {
         return;
@@ -253,18 +253,18 @@ fn extension(name: &str, words: &[Cow<'_, str>], matches: &mut Vec<Match>) {
     let options = options(words);
     if matches!(name, "state" | "conntrack") {
         let asked = options.iter().map(|(negated, option, values)| (*negated, *option, *values));
-        matches.push(Match { negated: false, test: Test::Conntrack(matches::conntrack(asked)) });
+        matches.push(RuleMatch { negated: false, test: MatchTest::Conntrack(matches::conntrack(asked)) });
         return;
     }
     let mut seen = Vec::new();
     for (negated, option, values) in options {
         seen.push(match matches::option(name, option, values) {
-            Some(test) => Match { negated, test },
+            Some(test) => RuleMatch { negated, test },
             None => unknown(format!("{option} {}", values.join(" ")).trim_end().to_owned()),
         });
     }
     // --limit-iface-in changes what LOCAL means.
-    if name == "addrtype" && seen.iter().any(|one| matches!(one.test, Test::Unknown(_))) {
+    if name == "addrtype" && seen.iter().any(|one| matches!(one.test, MatchTest::Unknown(_))) {
         matches.push(unknown(format!("-m {name} {}", words.join(" "))));
         return;
     }
@@ -272,10 +272,10 @@ fn extension(name: &str, words: &[Cow<'_, str>], matches: &mut Vec<Match>) {
 }
 
 /// An option of a match extension: whether `!` stands before, the name, the values.
-type Asked<'a> = (bool, &'a str, &'a [Cow<'a, str>]);
+type MatchOption<'a> = (bool, &'a str, &'a [Cow<'a, str>]);
 
 /// The options of a match extension: whether `!` stands before, the name, the values.
-fn options<'a>(words: &'a [Cow<'a, str>]) -> Vec<Asked<'a>> {
+fn options<'a>(words: &'a [Cow<'a, str>]) -> Vec<MatchOption<'a>> {
     let mut found = Vec::new();
     let mut rest = words;
     while let [first, after @ ..] = rest {
@@ -295,30 +295,30 @@ fn options<'a>(words: &'a [Cow<'a, str>]) -> Vec<Asked<'a>> {
     found
 }
 
-fn target(name: &str, arguments: &[Cow<'_, str>]) -> Target {
+fn target(name: &str, arguments: &[Cow<'_, str>]) -> RuleTarget {
     let has = |option: &str| arguments.iter().any(|word| word == option);
     match name {
-        "ACCEPT" => Target::Accept,
-        "DROP" | "REJECT" | "TARPIT" => Target::Drop,
-        "RETURN" => Target::Return,
-        "NOTRACK" => Target::Untrack,
-        "CT" if has("--notrack") => Target::Untrack,
+        "ACCEPT" => RuleTarget::Accept,
+        "DROP" | "REJECT" | "TARPIT" => RuleTarget::Drop,
+        "RETURN" => RuleTarget::Return,
+        "NOTRACK" => RuleTarget::Untrack,
+        "CT" if has("--notrack") => RuleTarget::Untrack,
         "MARK" => match arguments {
             [option, value] if option == "--set-xmark" => match matches::masked(value) {
-                Some((value, mask)) => Target::Mark { value, mask },
-                None => Target::AnyMark,
+                Some((value, mask)) => RuleTarget::Mark { value, mask },
+                None => RuleTarget::AnyMark,
             },
-            _ => Target::AnyMark,
+            _ => RuleTarget::AnyMark,
         },
-        "CONNMARK" if has("--restore-mark") => Target::AnyMark,
-        "CONNMARK" => Target::Continue,
-        "SET" if has("--map-set") => Target::AnyMark,
+        "CONNMARK" if has("--restore-mark") => RuleTarget::AnyMark,
+        "CONNMARK" => RuleTarget::Continue,
+        "SET" if has("--map-set") => RuleTarget::AnyMark,
         "DNAT" | "SNAT" | "REDIRECT" | "MASQUERADE" | "NETMAP" | "DNPT" | "SNPT" => {
-            Target::Rewrite(Rewrite::parse(name, arguments))
+            RuleTarget::Rewrite(NatRewrite::parse(name, arguments))
         }
-        "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "" => Target::Unknown(name.into()),
-        name if HARMLESS.contains(&name) => Target::Continue,
-        // A target that is not a chain of the table is unknown to the walk, which looks.
-        name => Target::Jump(name.into()),
+        "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "" => RuleTarget::Unknown(name.into()),
+        name if HARMLESS.contains(&name) => RuleTarget::Continue,
+        // The simulation treats a target that is not a chain of the table as unknown.
+        name => RuleTarget::Jump(name.into()),
     }
 }

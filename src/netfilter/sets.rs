@@ -1,9 +1,9 @@
 //! What lies in the sets of ipset that rules ask (`-m set`), where that is known.
 
-use super::matches::{Match, Test};
+use super::answer::Tristate;
+use super::matches::{MatchTest, RuleMatch};
 use super::names;
-use super::packet::{Device, Fragment, Packet, protocol};
-use super::test::Answer;
+use super::packet::{FragmentPart, Packet, PacketDevice, protocol};
 use crate::resource::ipset::{Part, Set, Shape};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, HashMap};
@@ -14,27 +14,27 @@ use std::sync::{Arc, Mutex, Weak};
 
 /// Sets whose members are known, by name. Of any other set the answer is *unknown*.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sets(BTreeMap<String, Arc<Contents>>);
+pub struct KnownSets(BTreeMap<String, Arc<SetContents>>);
 
 /// The members of a set, ready to be asked.
 #[derive(PartialEq, Eq)]
-struct Contents {
+struct SetContents {
     parts: &'static [Part],
     /// The family whose packets it can match; `None`: both.
     family: Option<Family>,
-    members: Vec<Member>,
+    members: Vec<SetMember>,
     /// The members in the place of those, where each is one address or network.
-    networks: Option<Networks>,
+    networks: Option<NetworkTable>,
     /// The sets of a list; `None` for one that is not known.
-    lists: Vec<Option<Arc<Contents>>>,
+    lists: Vec<Option<Arc<SetContents>>>,
 }
 
 /// Networks by how many of their bits count, with whether each is an exception: a big set is not searched member by member.
-type Networks = BTreeMap<u8, HashMap<u128, bool>>;
+type NetworkTable = BTreeMap<u8, HashMap<u128, bool>>;
 
 /// Contents that were made, by the list of members as it lies in memory. The weak pointer keeps that place from being used
 /// for another list.
-type Made = Option<HashMap<(usize, Shape), (Weak<Vec<String>>, Arc<Contents>)>>;
+type Made = Option<HashMap<(usize, Shape), (Weak<Vec<String>>, Arc<SetContents>)>>;
 
 /// A list of members that several hosts may have.
 type SharedList<'a> = Option<&'a Arc<Vec<String>>>;
@@ -43,14 +43,14 @@ type SharedList<'a> = Option<&'a Arc<Vec<String>>>;
 static MADE: Mutex<Made> = Mutex::new(None);
 
 #[derive(PartialEq, Eq)]
-struct Member {
-    parts: Vec<Value>,
+struct SetMember {
+    parts: Vec<MemberValue>,
     exception: bool,
 }
 
 /// One part of a member.
 #[derive(PartialEq, Eq)]
-enum Value {
+enum MemberValue {
     /// An address and how many of its bits count.
     Net(IpAddr, u8),
     /// A port, of one protocol or of TCP and UDP.
@@ -62,40 +62,40 @@ enum Value {
 
 /// `--match-set NAME src,dst`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct InSet {
+pub struct SetMembership {
     name: String,
     /// For each part, whether it is asked of the source.
     from_source: Vec<bool>,
-    contents: Arc<Contents>,
+    contents: Arc<SetContents>,
 }
 
-impl Hash for InSet {
+impl Hash for SetMembership {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name.hash(state);
         self.from_source.hash(state);
     }
 }
 
-impl fmt::Debug for InSet {
+impl fmt::Debug for SetMembership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-impl fmt::Display for InSet {
+impl fmt::Display for SetMembership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "whether set {} has it", self.name)
     }
 }
 
-impl fmt::Debug for Contents {
+impl fmt::Debug for SetContents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let networks: usize = self.networks.iter().flat_map(BTreeMap::values).map(HashMap::len).sum();
         write!(f, "{} members", self.members.len() + networks)
     }
 }
 
-impl Sets {
+impl KnownSets {
     /// Those of these sets that hold what is declared and nothing else: not where other programs, rules or time
     /// change the members.
     pub fn of<'a>(sets: impl Iterator<Item = (&'a String, &'a Shape, Option<&'a [String]>)>) -> Self {
@@ -115,14 +115,14 @@ impl Sets {
                 continue;
             }
             let contents =
-                list.map_or_else(|| Arc::new(Contents::of(shape, members)), |list| shared(shape, list));
+                list.map_or_else(|| Arc::new(SetContents::of(shape, members)), |list| shared(shape, list));
             known.0.insert(name.clone(), contents);
         }
         for (name, members) in lists {
             let of = |member: &String| known.0.get(member.split(' ').next().unwrap_or(member)).cloned();
             let lists = members.iter().map(of).collect();
             let parts: &[Part] = &[Part::Set];
-            let contents = Contents { parts, family: None, members: Vec::new(), networks: None, lists };
+            let contents = SetContents { parts, family: None, members: Vec::new(), networks: None, lists };
             known.0.insert(name.clone(), Arc::new(contents));
         }
         known
@@ -137,8 +137,8 @@ impl Sets {
     }
 
     /// Puts what is known of a set in the place of a condition that asks it and is not known.
-    pub(super) fn resolve(&self, one: &mut Match) {
-        let Test::Unknown(text) = &one.test else { return };
+    pub(super) fn resolve(&self, one: &mut RuleMatch) {
+        let MatchTest::Unknown(text) = &one.test else { return };
         let words: Vec<&str> = text.split(' ').collect();
         let (negated, name, flags) = match words.as_slice() {
             ["-m", "set", "--match-set", name, flags] => (false, *name, *flags),
@@ -147,38 +147,38 @@ impl Sets {
         };
         let from_source: Vec<bool> = flags.split(',').map(|flag| flag == "src").collect();
         if let Some(contents) = self.0.get(name) {
-            let asked = InSet { name: name.to_owned(), from_source, contents: contents.clone() };
-            *one = Match { negated, test: Test::InSet(asked) };
+            let asked = SetMembership { name: name.to_owned(), from_source, contents: contents.clone() };
+            *one = RuleMatch { negated, test: MatchTest::InSet(asked) };
         }
     }
 }
 
-fn member(parts: &[Part], text: &str, bits: Option<u8>) -> Member {
+fn member(parts: &[Part], text: &str, bits: Option<u8>) -> SetMember {
     let (element, rest) = text.split_once(' ').unwrap_or((text, ""));
     let net = |text: &str, bits: Option<u8>| {
         let (address, length) = text.split_once('/').unwrap_or((text, ""));
         let address: IpAddr = address.parse().ok()?;
         let whole = if address.is_ipv4() { 32 } else { 128 };
-        Some(Value::Net(address, length.parse().ok().or(bits).unwrap_or(whole)))
+        Some(MemberValue::Net(address, length.parse().ok().or(bits).unwrap_or(whole)))
     };
     let value = |(part, text): (&Part, &str)| match part {
         Part::Ip => net(text, bits),
         Part::Net => net(text, None),
         Part::Port => {
             let (name, port) = text.split_once(':')?;
-            Some(Value::Port(Some(names::protocol(name)?), port.parse().ok()?))
+            Some(MemberValue::Port(Some(names::protocol(name)?), port.parse().ok()?))
         }
-        Part::BarePort => Some(Value::Port(None, text.parse().ok()?)),
-        Part::Iface if !text.starts_with("physdev:") => Some(Value::Device(text.to_owned())),
+        Part::BarePort => Some(MemberValue::Port(None, text.parse().ok()?)),
+        Part::Iface if !text.starts_with("physdev:") => Some(MemberValue::Device(text.to_owned())),
         Part::Iface | Part::Set => None,
     };
-    let values = parts.iter().zip(element.split(',')).map(|part| value(part).unwrap_or(Value::Other));
-    Member { parts: values.collect(), exception: rest.starts_with("nomatch") }
+    let values = parts.iter().zip(element.split(',')).map(|part| value(part).unwrap_or(MemberValue::Other));
+    SetMember { parts: values.collect(), exception: rest.starts_with("nomatch") }
 }
 
-impl InSet {
+impl SetMembership {
     /// Whether a packet lies in the set.
-    pub(super) fn answer(&self, packet: &Packet) -> Answer {
+    pub(super) fn answer(&self, packet: &Packet) -> Tristate {
         if packet.src.is_none() && !packet.src_among.is_empty() && self.from_source.contains(&true) {
             // Of a source that is one of several the answer is what it is for each of them.
             let of = |address: &IpAddr| {
@@ -187,7 +187,7 @@ impl InSet {
             let mut answers = packet.src_among.iter().map(of);
             return match answers.next() {
                 Some(first) if answers.all(|answer| answer == first) => first,
-                _ => Answer::Unknown,
+                _ => Tristate::Unknown,
             };
         }
         self.contents.answer(&self.from_source, packet)
@@ -195,7 +195,7 @@ impl InSet {
 }
 
 /// The contents of a list that hosts share; made once.
-fn shared(shape: &Shape, list: &Arc<Vec<String>>) -> Arc<Contents> {
+fn shared(shape: &Shape, list: &Arc<Vec<String>>) -> Arc<SetContents> {
     let key = (Arc::as_ptr(list) as usize, shape.clone());
     // A poisoned lock only means that another thread died while it held a whole map.
     let found =
@@ -203,7 +203,7 @@ fn shared(shape: &Shape, list: &Arc<Vec<String>>) -> Arc<Contents> {
     if let Some((_, contents)) = found {
         return contents;
     }
-    let contents = Arc::new(Contents::of(shape, list));
+    let contents = Arc::new(SetContents::of(shape, list));
     let mut made = MADE.lock().unwrap_or_else(|e| e.into_inner());
     let made = made.get_or_insert_default();
     made.retain(|_, (list, _)| list.strong_count() > 0);
@@ -211,7 +211,7 @@ fn shared(shape: &Shape, list: &Arc<Vec<String>>) -> Arc<Contents> {
     contents
 }
 
-impl Contents {
+impl SetContents {
     fn of(shape: &Shape, members: &[String]) -> Self {
         let parts = shape.kind.parts();
         let family = match (shape.kind.has_family(), shape.kind.method()) {
@@ -221,30 +221,30 @@ impl Contents {
         };
         // Without its mask an address would be compared with the one that is stored.
         let bits = shape.netmask;
-        let members: Vec<Member> = members.iter().map(|text| member(parts, text, bits)).collect();
+        let members: Vec<SetMember> = members.iter().map(|text| member(parts, text, bits)).collect();
         let networks = networks(&members).filter(|_| parts.len() == 1 && family.is_some());
         let members = if networks.is_some() { Vec::new() } else { members };
         Self { parts, family, members, networks, lists: Vec::new() }
     }
 
-    fn answer(&self, from_source: &[bool], packet: &Packet) -> Answer {
+    fn answer(&self, from_source: &[bool], packet: &Packet) -> Tristate {
         if self.parts == [Part::Set] {
             let answers = self.lists.iter().map(|list| match list {
                 Some(list) => list.answer(from_source, packet),
-                None => Answer::Unknown,
+                None => Tristate::Unknown,
             });
             return any(answers);
         }
         // The kernel compares nothing where the family is another, or where a rule gives too few parts.
         if self.family.is_some_and(|family| family != packet.family) || from_source.len() < self.parts.len() {
-            return Answer::No;
+            return Tristate::No;
         }
         if let Some(networks) = &self.networks {
             return among(networks, if from_source[0] { packet.src } else { packet.dst });
         }
-        let of = |member: &Member| {
+        let of = |member: &SetMember| {
             let parts = member.parts.iter().zip(from_source);
-            parts.fold(Answer::Yes, |all, (part, source)| all.and(part.answer(*source, packet)))
+            parts.fold(Tristate::Yes, |all, (part, source)| all.and(part.answer(*source, packet)))
         };
         if !self.members.iter().any(|member| member.exception) {
             return any(self.members.iter().map(of));
@@ -253,15 +253,15 @@ impl Contents {
         let mut best: Option<(u8, bool)> = None;
         for member in &self.members {
             match of(member) {
-                Answer::No => {}
-                Answer::Yes if member.parts.len() == 1 => {
+                Tristate::No => {}
+                Tristate::Yes if member.parts.len() == 1 => {
                     let length =
-                        if let [Value::Net(_, length)] = member.parts.as_slice() { *length } else { 0 };
+                        if let [MemberValue::Net(_, length)] = member.parts.as_slice() { *length } else { 0 };
                     if best.is_none_or(|(known, _)| length > known) {
                         best = Some((length, member.exception));
                     }
                 }
-                _ => return Answer::Unknown,
+                _ => return Tristate::Unknown,
             }
         }
         best.is_some_and(|(_, exception)| !exception).into()
@@ -269,42 +269,42 @@ impl Contents {
 }
 
 /// Whether one of several holds.
-fn any(answers: impl Iterator<Item = Answer>) -> Answer {
-    let mut all = Answer::No;
+fn any(answers: impl Iterator<Item = Tristate>) -> Tristate {
+    let mut all = Tristate::No;
     for answer in answers {
         match answer {
-            Answer::Yes => return Answer::Yes,
-            Answer::Unknown => all = Answer::Unknown,
-            Answer::No => {}
+            Tristate::Yes => return Tristate::Yes,
+            Tristate::Unknown => all = Tristate::Unknown,
+            Tristate::No => {}
         }
     }
     all
 }
 
-impl Value {
-    fn answer(&self, source: bool, packet: &Packet) -> Answer {
+impl MemberValue {
+    fn answer(&self, source: bool, packet: &Packet) -> Tristate {
         match self {
-            Value::Net(network, length) => {
+            MemberValue::Net(network, length) => {
                 let address = if source { packet.src } else { packet.dst };
-                address.map_or(Answer::Unknown, |address| holds(*network, *length, address).into())
+                address.map_or(Tristate::Unknown, |address| holds(*network, *length, address).into())
             }
-            Value::Port(_, _) if packet.fragment == Fragment::Later => Answer::Unknown,
-            Value::Port(number, port) => {
-                let carried = packet.protocol.map_or(Answer::Unknown, |carried| {
+            MemberValue::Port(_, _) if packet.fragment == FragmentPart::Later => Tristate::Unknown,
+            MemberValue::Port(number, port) => {
+                let carried = packet.protocol.map_or(Tristate::Unknown, |carried| {
                     number
                         .map_or([protocol::TCP, protocol::UDP].contains(&carried), |one| one == carried)
                         .into()
                 });
                 let asked = if source { packet.sport } else { packet.dport };
-                carried.and(asked.map_or(Answer::Unknown, |asked| (asked == *port).into()))
+                carried.and(asked.map_or(Tristate::Unknown, |asked| (asked == *port).into()))
             }
-            Value::Device(name) => match if source { &packet.in_iface } else { &packet.out_iface } {
-                Device::Named(device) => (**device == **name).into(),
-                Device::Absent => Answer::No,
-                Device::Outside if name == "lo" => Answer::No,
-                Device::Unknown | Device::Some | Device::Outside => Answer::Unknown,
+            MemberValue::Device(name) => match if source { &packet.in_iface } else { &packet.out_iface } {
+                PacketDevice::Named(device) => (**device == **name).into(),
+                PacketDevice::Absent => Tristate::No,
+                PacketDevice::Outside if name == "lo" => Tristate::No,
+                PacketDevice::Unknown | PacketDevice::Some | PacketDevice::Outside => Tristate::Unknown,
             },
-            Value::Other => Answer::Unknown,
+            MemberValue::Other => Tristate::Unknown,
         }
     }
 }
@@ -323,19 +323,19 @@ fn first_bits(address: IpAddr, length: u8) -> u128 {
 }
 
 /// Members of one address or network each, to be looked up; `None` where one of them is something else.
-fn networks(members: &[Member]) -> Option<Networks> {
-    let mut networks = Networks::new();
+fn networks(members: &[SetMember]) -> Option<NetworkTable> {
+    let mut networks = NetworkTable::new();
     for member in members {
-        let [Value::Net(address, length)] = member.parts.as_slice() else { return None };
+        let [MemberValue::Net(address, length)] = member.parts.as_slice() else { return None };
         networks.entry(*length).or_default().insert(first_bits(*address, *length), member.exception);
     }
     Some(networks)
 }
 
 /// Whether an address lies in one of them: the narrowest that holds it decides.
-fn among(networks: &Networks, address: Option<IpAddr>) -> Answer {
+fn among(networks: &NetworkTable, address: Option<IpAddr>) -> Tristate {
     let Some(address) = address else {
-        return if networks.is_empty() { Answer::No } else { Answer::Unknown };
+        return if networks.is_empty() { Tristate::No } else { Tristate::Unknown };
     };
     let holding =
         networks.iter().rev().find_map(|(length, of_length)| of_length.get(&first_bits(address, *length)));
@@ -345,7 +345,7 @@ fn among(networks: &Networks, address: Option<IpAddr>) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netfilter::{Base, Ruleset, Surroundings, TcpFlags, Verdict, walk};
+    use crate::netfilter::{HostContext, PacketPath, PacketVerdict, Ruleset, TcpFlags, simulate};
     use crate::problem::Origin;
     use crate::resource::ipset::SetType;
     use crate::resource::iptables::save::Save;
@@ -356,7 +356,7 @@ mod tests {
         Set { name: name.into(), shape, entries: Some(Arc::new(entries)), origin: Origin::new("x", 1) }
     }
 
-    fn answer(rule: &str, packet: &Packet) -> Verdict {
+    fn answer(rule: &str, packet: &Packet) -> PacketVerdict {
         let mut timed = set("timed", "hash:ip", Family::V4, &["192.0.2.1"]);
         timed.shape.timeout = Some(60);
         let sets = [
@@ -369,8 +369,8 @@ mod tests {
             timed,
         ];
         let save = format!("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m set {rule} -j DROP\nCOMMIT\n");
-        let rules = Ruleset::with_sets(&Save::parse(&save).unwrap(), &Sets::declared(sets.iter()));
-        walk(&rules, &Surroundings::default(), Base::Input, packet).verdict
+        let rules = Ruleset::with_sets(&Save::parse(&save).unwrap(), &KnownSets::declared(sets.iter()));
+        simulate(&rules, &HostContext::default(), PacketPath::Input, packet).verdict
     }
 
     /// What a kernel of version 6.18 did with these rules and packets.
@@ -382,22 +382,22 @@ mod tests {
         };
         let v4 = |src| packet(Family::V4, src, 22);
         for (rule, packet, verdict) in [
-            ("--match-set nets src", v4("10.9.9.9"), Verdict::Drop),
-            ("--match-set nets src", v4("10.1.9.9"), Verdict::Accept),
-            ("--match-set nets src", v4("10.1.2.9"), Verdict::Drop),
-            ("! --match-set nets src", v4("192.0.2.9"), Verdict::Drop),
-            ("--match-set nets dst", v4("10.9.9.9"), Verdict::Unknown),
-            ("--match-set ports dst", v4("192.0.2.9"), Verdict::Drop),
-            ("--match-set ports dst", packet(Family::V4, "192.0.2.9", 443), Verdict::Accept),
-            ("--match-set pairs src,dst", v4("192.0.2.1"), Verdict::Drop),
-            ("--match-set pairs src,dst", packet(Family::V4, "192.0.2.1", 23), Verdict::Accept),
-            ("--match-set pairs src", v4("192.0.2.1"), Verdict::Accept),
-            ("--match-set both src", v4("10.1.2.9"), Verdict::Drop),
-            ("--match-set both src", packet(Family::V6, "2001:db8::9", 22), Verdict::Drop),
-            ("--match-set both src", packet(Family::V6, "2001:db9::9", 22), Verdict::Accept),
-            ("--match-set nobody src", Packet::new(Family::V4), Verdict::Accept),
-            ("--match-set timed src", v4("192.0.2.1"), Verdict::Unknown),
-            ("--match-set others src", v4("192.0.2.1"), Verdict::Unknown),
+            ("--match-set nets src", v4("10.9.9.9"), PacketVerdict::Drop),
+            ("--match-set nets src", v4("10.1.9.9"), PacketVerdict::Accept),
+            ("--match-set nets src", v4("10.1.2.9"), PacketVerdict::Drop),
+            ("! --match-set nets src", v4("192.0.2.9"), PacketVerdict::Drop),
+            ("--match-set nets dst", v4("10.9.9.9"), PacketVerdict::Unknown),
+            ("--match-set ports dst", v4("192.0.2.9"), PacketVerdict::Drop),
+            ("--match-set ports dst", packet(Family::V4, "192.0.2.9", 443), PacketVerdict::Accept),
+            ("--match-set pairs src,dst", v4("192.0.2.1"), PacketVerdict::Drop),
+            ("--match-set pairs src,dst", packet(Family::V4, "192.0.2.1", 23), PacketVerdict::Accept),
+            ("--match-set pairs src", v4("192.0.2.1"), PacketVerdict::Accept),
+            ("--match-set both src", v4("10.1.2.9"), PacketVerdict::Drop),
+            ("--match-set both src", packet(Family::V6, "2001:db8::9", 22), PacketVerdict::Drop),
+            ("--match-set both src", packet(Family::V6, "2001:db9::9", 22), PacketVerdict::Accept),
+            ("--match-set nobody src", Packet::new(Family::V4), PacketVerdict::Accept),
+            ("--match-set timed src", v4("192.0.2.1"), PacketVerdict::Unknown),
+            ("--match-set others src", v4("192.0.2.1"), PacketVerdict::Unknown),
         ] {
             assert_eq!(answer(rule, &packet), verdict, "{rule} {:?}", packet.src);
         }
@@ -405,14 +405,14 @@ mod tests {
             src_among: ["10.9.9.9", "10.8.8.8"].map(|text| text.parse().unwrap()).to_vec(),
             ..Packet::new(Family::V4)
         };
-        assert_eq!(answer("--match-set nets src", &several), Verdict::Drop);
+        assert_eq!(answer("--match-set nets src", &several), PacketVerdict::Drop);
     }
 
     /// Two hosts that have one list of members have one list of networks, and no other list is taken for it.
     #[test]
     fn hosts_share_what_is_made_of_a_list() {
         let one = set("one", "hash:net", Family::V4, &["10.0.0.0/8"]);
-        let contents = |set: &Set| Sets::declared(std::iter::once(set)).0["one"].clone();
+        let contents = |set: &Set| KnownSets::declared(std::iter::once(set)).0["one"].clone();
         let first = contents(&one);
         assert!(Arc::ptr_eq(&first, &contents(&one.clone())));
         let masked = Set { shape: Shape { netmask: Some(24), ..one.shape.clone() }, ..one.clone() };
@@ -421,6 +421,6 @@ mod tests {
         let other = contents(&set("one", "hash:net", Family::V4, &["192.0.2.0/24"]));
         let packet = |src: &str| Packet { src: Some(src.parse().unwrap()), ..Packet::new(Family::V4) };
         let answers = ["192.0.2.1", "10.0.0.1"].map(|src| other.answer(&[true], &packet(src)));
-        assert_eq!(answers, [Answer::Yes, Answer::No]);
+        assert_eq!(answers, [Tristate::Yes, Tristate::No]);
     }
 }

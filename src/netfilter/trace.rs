@@ -1,15 +1,15 @@
-//! What a walk met on its way, hook by hook and rule by rule.
+//! The record of a simulation, hook by hook and rule by rule.
 
-use super::matches::{Match, Test};
-use super::outcome::{Step, Verdict};
+use super::answer::Tristate;
+use super::matches::{MatchTest, RuleMatch};
+use super::outcome::{PacketVerdict, TraceStep};
 use super::packet::Packet;
-use super::rule::Target;
-use super::test::Answer;
+use super::rule::RuleTarget;
 use std::borrow::Cow;
 
 /// One built-in chain of one table on the way of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
+pub struct TraceStage {
     /// The table.
     pub table: Cow<'static, str>,
     /// The built-in chain.
@@ -17,23 +17,23 @@ pub struct Stage {
     /// The packet as it comes here: with its mark, and rewritten by NAT before.
     pub packet: Packet,
     /// Why no rule was asked, where none was.
-    pub skipped: Option<Skipped>,
+    pub skipped: Option<SkipReason>,
     /// What the chain does to it. *Accept* is: it goes on to the next stage.
-    pub verdict: Verdict,
+    pub verdict: PacketVerdict,
     /// The rule or policy that says so; for *unknown* the first that cannot be answered.
-    pub decided_by: Option<Step>,
+    pub decided_by: Option<TraceStep>,
     /// How many rules were asked; those that are not in `met` do not match.
     pub asked: usize,
     /// The rules that match, surely or maybe, in the order in which they were met.
-    pub met: Vec<Met>,
+    pub matched: Vec<MatchedRule>,
     /// The stage is met only if this rule before it has rewritten the packet, or has not (`false`).
     /// `None` where there is no doubt.
-    pub assuming: Option<(Step, bool)>,
+    pub assuming: Option<(TraceStep, bool)>,
 }
 
 /// Why the rules of a stage were not asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Skipped {
+pub enum SkipReason {
     /// There are none.
     NoRules,
     /// nat looks at the first packet of a connection only; later ones are rewritten as that was.
@@ -42,58 +42,58 @@ pub enum Skipped {
 
 /// A rule that matches, surely or maybe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Met {
+pub struct MatchedRule {
     /// The rule.
-    pub step: Step,
+    pub step: TraceStep,
     /// How deep in user chains it stands; 0 is the built-in chain.
     pub depth: usize,
     /// `Yes` or `Unknown`.
-    pub answer: Answer,
+    pub answer: Tristate,
     /// For *unknown*: the facts that are missing, as the rule or the packet has them:
     /// `source address`, `-m limit --limit 5/min`.
     pub missing: Vec<String>,
     /// What it does to a packet that matches.
-    pub target: Target,
+    pub target: RuleTarget,
 }
 
-impl Met {
+impl MatchedRule {
     /// Whether a sure answer was not possible: by its conditions or by its target.
     pub fn is_unknown(&self) -> bool {
-        self.answer == Answer::Unknown || matches!(self.target, Target::Unknown(_))
+        self.answer == Tristate::Unknown || matches!(self.target, RuleTarget::Unknown(_))
     }
 }
 
 /// The facts that a rule asks for and that are not known of a packet.
-pub(super) fn missing(matches: &[Match], packet: &Packet) -> Vec<String> {
-    let unknown = |one: &&Match| one.answer(packet) == Answer::Unknown;
+pub(super) fn missing(matches: &[RuleMatch], packet: &Packet) -> Vec<String> {
+    let unknown = |one: &&RuleMatch| one.answer(packet) == Tristate::Unknown;
     matches.iter().filter(unknown).map(|one| fact(&one.test)).collect()
 }
 
-fn fact(test: &Test) -> String {
+fn fact(test: &MatchTest) -> String {
     match test {
-        Test::Source(_) | Test::SourceRange(..) => "source address",
-        Test::Destination(_) | Test::DestinationRange(..) => "destination address",
-        Test::In(_) => "device it comes in by",
-        Test::Out(_) => "device it leaves by",
-        Test::Protocol(_) => "protocol",
-        Test::Fragment => "whether it is a fragment",
-        Test::SourcePorts(_) => "source port",
-        Test::DestinationPorts(_) => "destination port",
-        Test::AnyPorts(_) => "ports",
-        Test::TcpFlags { .. } => "TCP flags",
-        Test::Icmp { .. } => "ICMP type",
-        Test::Conntrack(asked) => match &asked.other {
+        MatchTest::Source(_) | MatchTest::SourceRange(..) => "source address",
+        MatchTest::Destination(_) | MatchTest::DestinationRange(..) => "destination address",
+        MatchTest::In(_) => "device it comes in by",
+        MatchTest::Out(_) => "device it leaves by",
+        MatchTest::Protocol(_) => "protocol",
+        MatchTest::Fragment => "whether it is a fragment",
+        MatchTest::SourcePorts(_) => "source port",
+        MatchTest::DestinationPorts(_) => "destination port",
+        MatchTest::AnyPorts(_) => "ports",
+        MatchTest::TcpFlags { .. } => "TCP flags",
+        MatchTest::Icmp { .. } => "ICMP type",
+        MatchTest::Conntrack(asked) => match &asked.other {
             Some(other) => return format!("-m conntrack {other}"),
             None => "connection state",
         },
-        Test::PhysIn(_) | Test::PhysIsIn => "bridge port it comes in by",
-        Test::PhysOut(_) | Test::PhysIsOut => "bridge port it leaves by",
-        Test::PhysIsBridged => "whether it is bridged",
-        Test::Mark { .. } => "mark",
-        Test::SourceKind(_) => "kind of the source address",
-        Test::DestinationKind(_) => "kind of the destination address",
-        Test::InSet(set) => return set.to_string(),
-        Test::Unknown(text) => text,
+        MatchTest::PhysIn(_) | MatchTest::PhysIsIn => "bridge port it comes in by",
+        MatchTest::PhysOut(_) | MatchTest::PhysIsOut => "bridge port it leaves by",
+        MatchTest::PhysIsBridged => "whether it is bridged",
+        MatchTest::Mark { .. } => "mark",
+        MatchTest::SourceKind(_) => "kind of the source address",
+        MatchTest::DestinationKind(_) => "kind of the destination address",
+        MatchTest::InSet(set) => return set.to_string(),
+        MatchTest::Unknown(text) => text,
     }
     .to_owned()
 }

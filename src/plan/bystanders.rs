@@ -1,25 +1,31 @@
 //! What else packets of a host pass beside the tables that iptables shows.
 
-use crate::netfilter::{Bystander, Effect, Hook};
+use crate::netfilter::{NetfilterHook, OtherTable, TableEffect};
 use crate::observe::Others;
 use crate::resource::iptables::Family;
 
 /// Everything else there that packets of a family pass and that can stop or rewrite them.
-pub fn bystanders(others: &Others, family: Family) -> Vec<Bystander> {
+pub fn bystanders(others: &Others, family: Family) -> Vec<OtherTable> {
     let digit = if family == Family::V4 { '4' } else { '6' };
-    let mut found: Vec<Bystander> =
+    let mut found: Vec<OtherTable> =
         others.chains.iter().flat_map(|chain| native(chain, others, family)).collect();
     for backend in others.backend_rules.keys() {
         let (name, hooks) = match backend.as_str() {
-            "ebtables" => ("ebtables".to_owned(), vec![Hook::Bridge, Hook::BridgeHost]),
-            "arptables" if family == Family::V4 => ("arptables".to_owned(), vec![Hook::Bridge]),
+            "ebtables" => ("ebtables".to_owned(), vec![NetfilterHook::Bridge, NetfilterHook::BridgeHost]),
+            "arptables" if family == Family::V4 => ("arptables".to_owned(), vec![NetfilterHook::Bridge]),
             other => match other.strip_suffix(digit) {
-                Some(other) => (format!("{family}-{other}"), vec![Hook::Prerouting, Hook::Output]),
+                Some(other) => {
+                    (format!("{family}-{other}"), vec![NetfilterHook::Prerouting, NetfilterHook::Output])
+                }
                 None => continue,
             },
         };
-        let effect = if hooks.contains(&Hook::Bridge) { Effect::MayDrop } else { Effect::MayRewrite };
-        found.push(Bystander { name, hooks, effect });
+        let effect = if hooks.contains(&NetfilterHook::Bridge) {
+            TableEffect::MayDrop
+        } else {
+            TableEffect::MayRewrite
+        };
+        found.push(OtherTable { name, hooks, effect });
     }
     found
 }
@@ -29,11 +35,11 @@ pub fn bystanders(others: &Others, family: Family) -> Vec<Bystander> {
 pub(super) fn walls(others: &Others, family: Family) -> impl Iterator<Item = (String, &'static str)> {
     let walls = others.chains.iter().filter(|chain| chain.contains("policy drop"));
     let all = walls.flat_map(move |chain| native(chain, others, family));
-    all.filter(|one| one.effect == Effect::MayDrop).filter_map(|one| {
+    all.filter(|one| one.effect == TableEffect::MayDrop).filter_map(|one| {
         let hook = match one.hooks.as_slice() {
-            [Hook::Input] => "input",
-            [Hook::Forward] => "forward",
-            [Hook::Output] => "output",
+            [NetfilterHook::Input] => "input",
+            [NetfilterHook::Forward] => "forward",
+            [NetfilterHook::Output] => "output",
             _ => return None,
         };
         Some((one.name, hook))
@@ -42,18 +48,18 @@ pub(super) fn walls(others: &Others, family: Family) -> impl Iterator<Item = (St
 
 /// `inet other type filter hook forward priority 10; policy drop;`, where it meets packets of the family
 /// and it or its table does something to them: once for each thing that it may do.
-fn native(chain: &str, others: &Others, family: Family) -> Vec<Bystander> {
+fn native(chain: &str, others: &Others, family: Family) -> Vec<OtherTable> {
     let Some(BaseChain { table, nat, drops, hooks }) = base_chain(chain, family) else { return Vec::new() };
     let acts = |act: &str| others.acts.contains(&format!("{table} {act}"));
     let effects = [
-        (Effect::MayRewrite, if nat { acts("rewrite") } else { acts("change") }),
-        (Effect::MayDrop, !nat && (drops || acts("drop"))),
-        (Effect::MayMark, acts("mark")),
-        (Effect::MayUntrack, !nat && acts("untrack")),
+        (TableEffect::MayRewrite, if nat { acts("rewrite") } else { acts("change") }),
+        (TableEffect::MayDrop, !nat && (drops || acts("drop"))),
+        (TableEffect::MayMark, acts("mark")),
+        (TableEffect::MayUntrack, !nat && acts("untrack")),
     ];
     let name = format!("nft table {table}");
     let there = effects.into_iter().filter(|(_, there)| *there);
-    there.map(|(effect, _)| Bystander { name: name.clone(), hooks: hooks.clone(), effect }).collect()
+    there.map(|(effect, _)| OtherTable { name: name.clone(), hooks: hooks.clone(), effect }).collect()
 }
 
 /// A native base chain.
@@ -64,7 +70,7 @@ struct BaseChain {
     nat: bool,
     /// Its policy is `drop`.
     drops: bool,
-    hooks: Vec<Hook>,
+    hooks: Vec<NetfilterHook>,
 }
 
 /// Reads a base chain that packets of the family meet.
@@ -83,17 +89,17 @@ fn base_chain(chain: &str, family: Family) -> Option<BaseChain> {
         _ => false,
     };
     let hooks = match after("hook")? {
-        "input" | "output" if bridge => vec![Hook::BridgeHost],
-        "forward" if bridge => vec![Hook::Bridge],
-        _ if bridge => vec![Hook::Bridge, Hook::BridgeHost],
+        "input" | "output" if bridge => vec![NetfilterHook::BridgeHost],
+        "forward" if bridge => vec![NetfilterHook::Bridge],
+        _ if bridge => vec![NetfilterHook::Bridge, NetfilterHook::BridgeHost],
         // At a device, which may be the port of a bridge.
-        "ingress" => vec![Hook::Prerouting, Hook::Bridge],
-        "egress" => vec![Hook::Postrouting, Hook::Bridge],
-        "prerouting" => vec![Hook::Prerouting],
-        "input" => vec![Hook::Input],
-        "forward" => vec![Hook::Forward],
-        "output" => vec![Hook::Output],
-        "postrouting" => vec![Hook::Postrouting],
+        "ingress" => vec![NetfilterHook::Prerouting, NetfilterHook::Bridge],
+        "egress" => vec![NetfilterHook::Postrouting, NetfilterHook::Bridge],
+        "prerouting" => vec![NetfilterHook::Prerouting],
+        "input" => vec![NetfilterHook::Input],
+        "forward" => vec![NetfilterHook::Forward],
+        "output" => vec![NetfilterHook::Output],
+        "postrouting" => vec![NetfilterHook::Postrouting],
         _ => return None,
     };
     let (nat, drops) = (after("type") == Some("nat"), after("policy") == Some("drop"));
@@ -111,7 +117,7 @@ mod tests {
             let others = Others { chains: vec![chain.to_owned()], acts, ..Others::default() };
             bystanders(&others, family).pop().map(|one| (one.hooks[0], one.effect))
         };
-        let drop = Some((Hook::Input, Effect::MayDrop));
+        let drop = Some((NetfilterHook::Input, TableEffect::MayDrop));
         let input = "inet other \t\ttype filter hook input priority filter; policy accept;";
         assert_eq!(met(input, &["inet other drop"], Family::V4), drop);
         assert_eq!(met(input, &["inet other drop"], Family::V6), drop);
@@ -124,21 +130,26 @@ mod tests {
                 &["ip lib rewrite"],
                 Family::V4
             ),
-            Some((Hook::Prerouting, Effect::MayRewrite))
+            Some((NetfilterHook::Prerouting, TableEffect::MayRewrite))
         );
         assert_eq!(
             met("bridge f type filter hook forward priority 0; policy drop;", &[], Family::V6),
-            Some((Hook::Bridge, Effect::MayDrop))
+            Some((NetfilterHook::Bridge, TableEffect::MayDrop))
         );
-        for (act, effect) in
-            [("change", Effect::MayRewrite), ("mark", Effect::MayMark), ("untrack", Effect::MayUntrack)]
-        {
+        for (act, effect) in [
+            ("change", TableEffect::MayRewrite),
+            ("mark", TableEffect::MayMark),
+            ("untrack", TableEffect::MayUntrack),
+        ] {
             let acts = [format!("inet other {act}")];
-            assert_eq!(met(input, &[&acts[0]], Family::V4), Some((Hook::Input, effect)));
+            assert_eq!(met(input, &[&acts[0]], Family::V4), Some((NetfilterHook::Input, effect)));
         }
         let at_port = "netdev f type filter hook ingress device \"vnet0\" priority 0; policy drop;";
         let others = Others { chains: vec![at_port.to_owned()], ..Others::default() };
-        assert_eq!(bystanders(&others, Family::V4)[0].hooks, [Hook::Prerouting, Hook::Bridge]);
+        assert_eq!(
+            bystanders(&others, Family::V4)[0].hooks,
+            [NetfilterHook::Prerouting, NetfilterHook::Bridge]
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Record, rules};
 use crate::desired::Desired;
-use crate::netfilter::{Backend, Surroundings};
+use crate::netfilter::{HostContext, IptablesBackend};
 use crate::observe::{Observed, Predicted};
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
@@ -32,7 +32,7 @@ pub(super) const TAGGED: &str = "net/bridge/bridge-nf-filter-vlan-tagged";
 
 /// What the walk has to know of the host beside its rules: addresses and routes. Other tables are left
 /// out: who is connected has passed them, and a plan does not change them.
-pub fn surroundings(observed: &Observed) -> Surroundings {
+pub fn surroundings(observed: &Observed) -> HostContext {
     let links = &observed.links;
     let mut addresses = Vec::new();
     for link in links.by_name.values() {
@@ -59,14 +59,14 @@ pub fn surroundings(observed: &Observed) -> Surroundings {
     let mut backends: Vec<_> = observed.rules.values().filter_map(|rules| backend(&rules.backend)).collect();
     backends.dedup();
     let backend = if let [one] = backends[..] { Some(one) } else { None };
-    Surroundings { addresses, routes, backend, ..Surroundings::default() }
+    HostContext { addresses, routes, backend, ..HostContext::default() }
 }
 
 /// A backend, as the probe calls it.
-fn backend(word: &str) -> Option<Backend> {
+fn backend(word: &str) -> Option<IptablesBackend> {
     match word {
-        "nft" => Some(Backend::Nft),
-        "legacy" => Some(Backend::Legacy),
+        "nft" => Some(IptablesBackend::Nft),
+        "legacy" => Some(IptablesBackend::Legacy),
         _ => None,
     }
 }

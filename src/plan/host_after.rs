@@ -6,7 +6,7 @@
 use super::forecast::{TAGGED, global_knob, loads_br_netfilter, own_knob};
 use super::{Owned, Record, sets, sysctl};
 use crate::desired::Desired;
-use crate::netfilter::{BridgeView, Frame, Payload, Sets, Switches};
+use crate::netfilter::{BridgeFrame, BridgeSwitches, BridgeView, FramePayload, KnownSets};
 use crate::observe::{Live, Observed};
 use crate::resource::bridge::Bridge;
 use crate::resource::iptables::Family;
@@ -105,20 +105,20 @@ impl<'a> HostAfter<'a> {
     }
 
     /// The sets whose members are known: those whose entries the inventory states, and that no rule of the host changes.
-    pub fn sets(&self) -> Sets {
+    pub fn sets(&self) -> KnownSets {
         let changed = self.observed.map(sets::changed_by_rules).unwrap_or_default();
         if let Some(desired) = self.desired {
-            return Sets::declared(desired.sets.values().filter(|set| !changed.contains(&set.name)));
+            return KnownSets::declared(desired.sets.values().filter(|set| !changed.contains(&set.name)));
         }
         let Some(observed) = self.observed.filter(|observed| !observed.sets.live.is_empty()) else {
-            return Sets::default();
+            return KnownSets::default();
         };
         let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
         let ours = record.unwrap_or_default().sets;
         let is_ours = |name: &str| ours.get(name).is_some_and(|set| set.entries.is_some());
         let live = observed.sets.live.iter().filter(|(name, _)| is_ours(name) && !changed.contains(*name));
         let known: Vec<_> = live.filter_map(|(name, live)| Some((name, live.shape()?, live))).collect();
-        Sets::of(known.iter().map(|(name, shape, live)| (*name, shape, live.members.as_deref())))
+        KnownSets::of(known.iter().map(|(name, shape, live)| (*name, shape, live.members.as_deref())))
     }
 
     /// The value that a key has now.
@@ -169,7 +169,7 @@ impl<'a> HostAfter<'a> {
     pub fn bridge_view(&self, family: Family, name: &str) -> BridgeView {
         let ports = self.ports(name);
         let switches = self.switches(name);
-        let plain = Frame { payload: Payload::Ip(family), tagged: false };
+        let plain = BridgeFrame { payload: FramePayload::Ip(family), tagged: false };
         let stated = self.desired.and_then(|d| d.bridges.get(name)).and_then(|bridge| bridge.vlan_filtering);
         let filters = self.attribute(name, "vlan_filtering", stated);
         let untagged = (filters && !switches.tagged).then(|| {
@@ -217,9 +217,9 @@ impl<'a> HostAfter<'a> {
     }
 
     /// Which frames of a bridge meet rules.
-    pub fn switches(&self, name: &str) -> Switches {
+    pub fn switches(&self, name: &str) -> BridgeSwitches {
         let either = |knob: &str, key: &str| self.own_switch(name, knob) || self.for_all_bridges(key);
-        Switches {
+        BridgeSwitches {
             iptables: either(own_knob(Family::V4), global_knob(Family::V4)),
             ip6tables: either(own_knob(Family::V6), global_knob(Family::V6)),
             arptables: either("nf_call_arptables", "net/bridge/bridge-nf-call-arptables"),

@@ -8,7 +8,8 @@ use crate::inventory::{
     Carries, ChainText, Host, ModuleTest, Owner, PacketText, Project, RuleText, Spanned, SysctlText,
 };
 use crate::netfilter::{
-    Base, Device, Packet, Ruleset, Sets, States, Surroundings, TcpFlags, Verdict, Walk, walk,
+    ConntrackStates, HostContext, KnownSets, Packet, PacketDevice, PacketPath, PacketTrace, PacketVerdict,
+    Ruleset, TcpFlags, simulate,
 };
 use crate::problem::{Place, Problem};
 use crate::resource::iptables::save::{Save, SaveChain};
@@ -65,7 +66,7 @@ impl Run<'_> {
         let mut wrong: Vec<Problem> = chains.chain(files).collect();
         for family in Family::ALL {
             let rules =
-                Ruleset::with_sets(&self.predicted(family), &Sets::declared(self.desired.sets.values()));
+                Ruleset::with_sets(&self.predicted(family), &KnownSets::declared(self.desired.sets.values()));
             let packets = self.test.packets.iter().filter(|packet| packet.families.contains(&family));
             wrong.extend(packets.filter_map(|packet| self.packet(packet, family, &rules)));
         }
@@ -190,7 +191,7 @@ fn differs(name: &Spanned<String>, what: &str, expected: &[String], found: &[Str
     Some(failed(&name.place, format!("{what} is otherwise")).help(help))
 }
 
-fn sent(wanted: &PacketText, family: Family, rules: &Ruleset) -> Walk {
+fn sent(wanted: &PacketText, family: Family, rules: &Ruleset) -> PacketTrace {
     let new = wanted.state == "NEW";
     let bare = match wanted.carries {
         Carries::Something => Packet::new(family),
@@ -201,54 +202,60 @@ fn sent(wanted: &PacketText, family: Family, rules: &Ruleset) -> Walk {
         Carries::Echo => Packet::icmp(family, if family == Family::V4 { 8 } else { 128 }, 0),
         Carries::Icmp(kind, code) => Packet::icmp(family, kind, code),
     };
-    let device = |name: &Option<String>, default: &str| Device::named(name.as_deref().unwrap_or(default));
+    let device =
+        |name: &Option<String>, default: &str| PacketDevice::named(name.as_deref().unwrap_or(default));
     let [src, dst] = wanted.ends;
-    let packet = Packet { src, dst, state: States::named(&wanted.state).unwrap_or(States::ALL), ..bare };
+    let packet = Packet {
+        src,
+        dst,
+        state: ConntrackStates::named(&wanted.state).unwrap_or(ConntrackStates::ALL),
+        ..bare
+    };
     let (base, packet) = match (&wanted.bridge, wanted.chain.as_str()) {
         (Some(bridge), _) => {
-            let port = |name: &Option<String>| name.as_ref().map_or(Device::Some, Device::named);
+            let port = |name: &Option<String>| name.as_ref().map_or(PacketDevice::Some, PacketDevice::named);
             let (physin, physout) = (port(&wanted.input), port(&wanted.output));
-            let (in_iface, out_iface) = (Device::named(bridge), Device::named(bridge));
-            (Base::Forward, Packet { in_iface, out_iface, physin, physout, bridged: true, ..packet })
+            let (in_iface, out_iface) = (PacketDevice::named(bridge), PacketDevice::named(bridge));
+            (PacketPath::Forward, Packet { in_iface, out_iface, physin, physout, bridged: true, ..packet })
         }
         (None, "INPUT") => {
             let in_iface = device(&wanted.input, "eth0");
             (
-                Base::Input,
-                Packet { in_iface, out_iface: Device::Absent, dst_local: Some(true), ..routed(packet) },
+                PacketPath::Input,
+                Packet { in_iface, out_iface: PacketDevice::Absent, dst_local: Some(true), ..routed(packet) },
             )
         }
         (None, "OUTPUT") => {
             let out_iface = device(&wanted.output, "eth0");
             (
-                Base::Output,
-                Packet { in_iface: Device::Absent, out_iface, src_local: Some(true), ..routed(packet) },
+                PacketPath::Output,
+                Packet { in_iface: PacketDevice::Absent, out_iface, src_local: Some(true), ..routed(packet) },
             )
         }
         _ => {
             let (in_iface, out_iface) = (device(&wanted.input, "eth0"), device(&wanted.output, "eth1"));
-            (Base::Forward, Packet { in_iface, out_iface, ..routed(packet) })
+            (PacketPath::Forward, Packet { in_iface, out_iface, ..routed(packet) })
         }
     };
-    walk(rules, &Surroundings::default(), base, &packet)
+    simulate(rules, &HostContext::default(), base, &packet)
 }
 
 /// No port of a bridge has to do with it.
 fn routed(packet: Packet) -> Packet {
-    Packet { physin: Device::Absent, physout: Device::Absent, ..packet }
+    Packet { physin: PacketDevice::Absent, physout: PacketDevice::Absent, ..packet }
 }
 
 /// The verdict in the words of rules, and what it comes from.
-fn verdict(walk: &Walk) -> (&'static str, String) {
+fn verdict(walk: &PacketTrace) -> (&'static str, String) {
     let by = walk
         .decided_by
         .as_ref()
         .map_or("no rule and no policy".to_owned(), |step| step.to_string().replace(PREFIX, ""));
     let word = match walk.verdict {
-        Verdict::Accept => "ACCEPT",
-        Verdict::Drop if by.contains("-j REJECT") => "REJECT",
-        Verdict::Drop => "DROP",
-        Verdict::Unknown => "unknown",
+        PacketVerdict::Accept => "ACCEPT",
+        PacketVerdict::Drop if by.contains("-j REJECT") => "REJECT",
+        PacketVerdict::Drop => "DROP",
+        PacketVerdict::Unknown => "unknown",
     };
     (word, by)
 }

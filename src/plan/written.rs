@@ -159,7 +159,7 @@ fn with_matches(rest: Vec<Part>, protocol: Option<&str>) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netfilter::Rule;
+    use crate::netfilter::ParsedRule;
 
     /// Read as they are written, rules say what they say as iptables prints them. What differs is a
     /// spelling that only iptables knows: a test of a module writes the printed one.
@@ -175,7 +175,7 @@ mod tests {
             let (written, printed) = (rule(fields[3]), rule(fields[4]));
             let texts = in_order(&written);
             let [text] = texts.as_slice() else { panic!("{written}: {texts:?}") };
-            let (found, wanted) = (Rule::parse(text), Rule::parse(&printed));
+            let (found, wanted) = (ParsedRule::parse(text), ParsedRule::parse(&printed));
             if (&found.matches, &found.target) == (&wanted.matches, &wanted.target) {
                 same += 1;
             } else {

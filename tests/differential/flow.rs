@@ -2,8 +2,8 @@
 
 use crate::random::Random;
 use kvmfw::netfilter::{
-    Backend, Base, Device, Direction, End, Frame, Packet, Payload, States, Surroundings, Switches, TcpFlags,
-    Translation,
+    BridgeFrame, BridgeSwitches, ConnectionNat, ConntrackStates, FlowDirection, FramePayload, HostContext,
+    IptablesBackend, NatEndpoint, Packet, PacketDevice, PacketPath, TcpFlags,
 };
 use kvmfw::resource::iptables::Family;
 use serde_json::{Value, json};
@@ -57,7 +57,10 @@ impl Node {
         let owner = [Node::G0, Node::G1, Node::Net, Node::Host]
             .into_iter()
             .find(|node| node.addresses(family).iter().any(|own| own.parse() == Ok(address)));
-        let near = surroundings(family, Backend::Nft).addresses.iter().any(|(_, net)| net.contains(&address));
+        let near = surroundings(family, IptablesBackend::Nft)
+            .addresses
+            .iter()
+            .any(|(_, net)| net.contains(&address));
         owner.or((!near).then_some(Node::Net))
     }
 
@@ -69,11 +72,11 @@ impl Node {
         }
     }
 
-    fn device(self) -> Device {
+    fn device(self) -> PacketDevice {
         match self {
-            Node::G0 | Node::G1 => Device::named("br0"),
-            Node::Net => Device::named("eth0"),
-            Node::Host => Device::Absent,
+            Node::G0 | Node::G1 => PacketDevice::named("br0"),
+            Node::Net => PacketDevice::named("eth0"),
+            Node::Host => PacketDevice::Absent,
         }
     }
 }
@@ -114,15 +117,15 @@ pub struct Sent {
     pub ack: u32,
     pub icmp: (u8, u8),
     pub echo: u16,
-    pub state: States,
-    pub direction: Option<Direction>,
-    pub translation: Translation,
+    pub state: ConntrackStates,
+    pub direction: Option<FlowDirection>,
+    pub translation: ConnectionNat,
     pub dnat: Option<bool>,
     pub snat: Option<bool>,
     /// Where NAT sends it, if it is known to rewrite it.
     pub really_to: Option<IpAddr>,
     /// Which frames of the bridge rules see.
-    pub switches: Switches,
+    pub switches: BridgeSwitches,
     /// Sent with a VLAN tag, from one port of the bridge to another.
     pub tagged: bool,
     /// Sent in two pieces.
@@ -132,24 +135,24 @@ pub struct Sent {
 }
 
 /// The host as the walk is told of it.
-pub fn surroundings(family: Family, backend: Backend) -> Surroundings {
+pub fn surroundings(family: Family, backend: IptablesBackend) -> HostContext {
     let net = |text: &str| text.parse().unwrap();
     let (own, routes) = match family {
         Family::V4 => (["10.0.0.254/24", "10.1.0.254/24"], ["10.0.0.0/24", "10.1.0.0/24", "0.0.0.0/0"]),
         Family::V6 => (["fd00::fe/64", "fd01::fe/64"], ["fd00::/64", "fd01::/64", "::/0"]),
     };
     let devices = ["br0", "eth0", "eth0"];
-    Surroundings {
+    HostContext {
         addresses: devices.iter().zip(own).map(|(device, own)| ((*device).to_owned(), net(own))).collect(),
         routes: devices.iter().zip(routes).map(|(device, to)| (net(to), (*device).to_owned())).collect(),
-        bystanders: Vec::new(),
+        other_tables: Vec::new(),
         backend: Some(backend),
     }
 }
 
 /// What conntrack calls a segment in the middle of a connection that it does not know.
-pub fn picked_up(loose: bool) -> States {
-    if loose { States::NEW } else { States::INVALID }
+pub fn picked_up(loose: bool) -> ConntrackStates {
+    if loose { ConntrackStates::NEW } else { ConntrackStates::INVALID }
 }
 
 /// The flags of TCP that are sent.
@@ -167,7 +170,7 @@ impl Sent {
         family: Family,
         number: u16,
         loose: bool,
-        switches: Switches,
+        switches: BridgeSwitches,
         hints: &Hints,
     ) -> (Kind, Self) {
         use Node::{G0, G1, Host, Net};
@@ -225,9 +228,9 @@ impl Sent {
             ack: 0,
             icmp: if v4 { (8, 0) } else { (128, 0) },
             echo: number,
-            state: States::NEW,
+            state: ConntrackStates::NEW,
             direction: None,
-            translation: Translation::ByRules,
+            translation: ConnectionNat::ByRules,
             dnat: None,
             snat: None,
             really_to: None,
@@ -241,12 +244,12 @@ impl Sent {
             Kind::Tcp => sent.open(random, loose),
             Kind::Discovery => {
                 sent.icmp = (random.of_these(&[135, 136]), 0);
-                sent.state = States::UNTRACKED;
+                sent.state = ConntrackStates::UNTRACKED;
             }
             // An answer that nobody asked for.
             Kind::Ping if random.one_in(8) => {
                 sent.icmp = if v4 { (0, 0) } else { (129, 0) };
-                sent.state = States::INVALID;
+                sent.state = ConntrackStates::INVALID;
             }
             _ => {}
         }
@@ -260,11 +263,11 @@ impl Sent {
             self.ack = 1;
             (self.flags, self.state) = random.of_these(&[
                 (flags::ACK, picked_up(loose)),
-                (flags::SYN | flags::ACK, States::INVALID),
-                (flags::RST | flags::ACK, States::INVALID),
-                (flags::FIN | flags::ACK, States::INVALID),
-                (flags::SYN | flags::FIN, States::INVALID),
-                (0, States::INVALID),
+                (flags::SYN | flags::ACK, ConntrackStates::INVALID),
+                (flags::RST | flags::ACK, ConntrackStates::INVALID),
+                (flags::FIN | flags::ACK, ConntrackStates::INVALID),
+                (flags::SYN | flags::FIN, ConntrackStates::INVALID),
+                (0, ConntrackStates::INVALID),
             ]);
         }
     }
@@ -309,12 +312,12 @@ impl Sent {
         let mut error = Sent {
             protocol,
             icmp,
-            state: States::RELATED,
+            state: ConntrackStates::RELATED,
             about: Some(Box::new(about.order(0))),
             ..self.reply(arrived)
         };
-        error = error.of_connection(self, arrived, Direction::Reply);
-        if let Translation::Known { destination, source } = &mut error.translation {
+        error = error.of_connection(self, arrived, FlowDirection::Reply);
+        if let ConnectionNat::Known { destination, source } = &mut error.translation {
             for end in [destination, source].into_iter().flatten() {
                 end.port = None;
             }
@@ -335,22 +338,22 @@ impl Sent {
 
     /// A packet of the connection that a first one has made, by what became of that: NAT does the
     /// same to all that follow.
-    pub fn of_connection(self, first: &Sent, arrived: &Arrived, direction: Direction) -> Self {
+    pub fn of_connection(self, first: &Sent, arrived: &Arrived, direction: FlowDirection) -> Self {
         let ports = matches!(first.protocol, 6 | 17);
         let (dport, sport) = (arrived.dport.unwrap_or(first.dport), arrived.sport.unwrap_or(first.sport));
         let dnat = (arrived.dst, dport) != (first.dst, first.dport);
         let snat = (arrived.src, sport) != (first.src, first.sport)
             || arrived.echo.is_some_and(|echo| echo != first.echo);
         let end = |rewritten: bool, address: IpAddr, port: u16| {
-            rewritten.then_some(End { address: Some(address), port: ports.then_some(port) })
+            rewritten.then_some(NatEndpoint { address: Some(address), port: ports.then_some(port) })
         };
         let (destination, source) = match direction {
-            Direction::Original => (end(dnat, arrived.dst, dport), end(snat, arrived.src, sport)),
-            Direction::Reply => (end(snat, first.src, first.sport), end(dnat, first.dst, first.dport)),
+            FlowDirection::Original => (end(dnat, arrived.dst, dport), end(snat, arrived.src, sport)),
+            FlowDirection::Reply => (end(snat, first.src, first.sport), end(dnat, first.dst, first.dport)),
         };
         Sent {
             direction: Some(direction),
-            translation: Translation::Known { destination, source },
+            translation: ConnectionNat::Known { destination, source },
             dnat: Some(dnat),
             snat: Some(snat),
             really_to: destination.and_then(|end| end.address),
@@ -373,7 +376,7 @@ impl Sent {
 
     /// Whether rules are asked about it where it comes in by a port.
     fn seen_on_ports(&self) -> bool {
-        let frame = Frame { payload: Payload::Ip(self.family), tagged: self.tagged };
+        let frame = BridgeFrame { payload: FramePayload::Ip(self.family), tagged: self.tagged };
         self.switches.rules(frame).is_some()
     }
 
@@ -409,12 +412,12 @@ impl Sent {
     }
 
     /// As the walk takes it.
-    pub fn packet(&self) -> (Base, Packet) {
+    pub fn packet(&self) -> (PacketPath, Packet) {
         let to = self.to().unwrap();
         let base = match (self.at, to) {
-            (Node::Host, _) => Base::Output,
-            (_, Node::Host) => Base::Input,
-            _ => Base::Forward,
+            (Node::Host, _) => PacketPath::Output,
+            (_, Node::Host) => PacketPath::Input,
+            _ => PacketPath::Forward,
         };
         // From one machine of the bridge to another the frame is bridged, or NAT makes it so.
         let seen = self.seen_on_ports();
@@ -422,7 +425,7 @@ impl Sent {
         let bridged = seen && !routed && self.at.port().is_some() && to.port().is_some();
         let port = |node: Node| {
             let port = node.port().filter(|_| seen);
-            port.map_or(Device::Absent, Device::named)
+            port.map_or(PacketDevice::Absent, PacketDevice::named)
         };
         let packet = match self.protocol {
             6 => Packet::tcp(self.family, self.sport, self.dport, TcpFlags { known: 63, set: self.flags }),
@@ -438,7 +441,7 @@ impl Sent {
             in_iface: self.at.device(),
             out_iface: to.device(),
             physin: port(self.at),
-            physout: if bridged { port(to) } else { Device::Absent },
+            physout: if bridged { port(to) } else { PacketDevice::Absent },
             bridged,
             state: self.state,
             direction: self.direction,

@@ -3,7 +3,7 @@
 
 use crate::common;
 use crate::world::World;
-use kvmfw::netfilter::{Backend, Frame, Payload, Switches};
+use kvmfw::netfilter::{BridgeFrame, BridgeSwitches, FramePayload, IptablesBackend};
 use kvmfw::resource::iptables::Family;
 use serde_json::json;
 
@@ -14,11 +14,11 @@ enum Where {
     Own,
 }
 
-const PAYLOADS: [(Payload, &str); 4] = [
-    (Payload::Ip(Family::V4), "4"),
-    (Payload::Ip(Family::V6), "6"),
-    (Payload::Arp, "arp"),
-    (Payload::Other, "other"),
+const PAYLOADS: [(FramePayload, &str); 4] = [
+    (FramePayload::Ip(Family::V4), "4"),
+    (FramePayload::Ip(Family::V6), "6"),
+    (FramePayload::Arp, "arp"),
+    (FramePayload::Other, "other"),
 ];
 
 #[test]
@@ -28,14 +28,14 @@ fn frames_meet_the_rules_that_the_switches_say() {
     }
     let mut world = World::up();
     for family in Family::ALL {
-        world.load(Backend::Legacy, family, "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n").unwrap();
+        world.load(IptablesBackend::Legacy, family, "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n").unwrap();
     }
     world.host(&["arptables-legacy", "-P", "FORWARD", "DROP"], "").unwrap();
     let mut wrong = Vec::new();
     let (mut id, mut arrived) = (0, 0);
     for bits in 0..16 {
         let on = |bit: u32| bits >> bit & 1 == 1;
-        let switches = Switches { iptables: on(0), ip6tables: on(1), arptables: on(2), tagged: on(3) };
+        let switches = BridgeSwitches { iptables: on(0), ip6tables: on(1), arptables: on(2), tagged: on(3) };
         for place in [Where::All, Where::Own] {
             turn(&world, switches, place);
             for (payload, name) in PAYLOADS {
@@ -43,7 +43,7 @@ fn frames_meet_the_rules_that_the_switches_say() {
                     id += 1;
                     let seen = !world.send(&order(id, payload, tagged)).is_empty();
                     arrived += u32::from(seen);
-                    let told = switches.rules(Frame { payload, tagged });
+                    let told = switches.rules(BridgeFrame { payload, tagged });
                     if seen != told.is_none() {
                         let how = if matches!(place, Where::All) { "for all bridges" } else { "for br0" };
                         wrong.push(format!(
@@ -60,7 +60,7 @@ fn frames_meet_the_rules_that_the_switches_say() {
 }
 
 /// The switch for tagged frames there is for all bridges alone.
-fn turn(world: &World, switches: Switches, place: Where) {
+fn turn(world: &World, switches: BridgeSwitches, place: Where) {
     let knobs = [("ip", switches.iptables), ("ip6", switches.ip6tables), ("arp", switches.arptables)];
     for (name, on) in knobs {
         let all = on && matches!(place, Where::All);
@@ -73,10 +73,10 @@ fn turn(world: &World, switches: Switches, place: Where) {
 }
 
 /// From one port of the bridge to the other.
-fn order(id: u64, payload: Payload, tagged: bool) -> serde_json::Value {
+fn order(id: u64, payload: FramePayload, tagged: bool) -> serde_json::Value {
     let mut order = json!({ "id": id, "at": "g0", "mac": "g1", "family": 4 });
     match payload {
-        Payload::Ip(family) => {
+        FramePayload::Ip(family) => {
             let (number, ends) = match family {
                 Family::V4 => (4, ["10.0.0.1", "10.0.0.2"]),
                 Family::V6 => (6, ["fd00::1", "fd00::2"]),
@@ -85,8 +85,8 @@ fn order(id: u64, payload: Payload, tagged: bool) -> serde_json::Value {
             let more = json!({ "src": ends[0], "dst": ends[1], "protocol": 17, "sport": 1000, "dport": 53 });
             order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         }
-        Payload::Arp => order["frame"] = "arp".into(),
-        Payload::Other => order["frame"] = "other".into(),
+        FramePayload::Arp => order["frame"] = "arp".into(),
+        FramePayload::Other => order["frame"] = "other".into(),
     }
     if tagged {
         order["vlan"] = crate::flow::VLAN.into();

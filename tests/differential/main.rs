@@ -19,8 +19,9 @@ mod world;
 
 use flow::{Arrived, Hints, Kind, Node, Sent};
 use kvmfw::netfilter::{
-    Backend, Base, BridgeView, Direction, Packet, Ruleset, States, Surroundings, Switches, TcpFlags, Verdict,
-    Walk, guests_dark, guests_in_doubt, walk,
+    BridgeSwitches, BridgeView, ConntrackStates, FlowDirection, HostContext, IptablesBackend, Packet,
+    PacketPath, PacketTrace, PacketVerdict, Ruleset, TcpFlags, blocked_between_ports, simulate,
+    undecided_between_ports,
 };
 use kvmfw::resource::iptables::Family;
 use kvmfw::resource::iptables::save::Save;
@@ -104,7 +105,7 @@ fn the_walk_says_what_the_kernel_does() {
 fn one_ruleset(world: &mut World, seed: u64, run: u64, count: &mut Count) {
     let mut random = Random::of(seed, run);
     let family = random.of_these(&[Family::V4, Family::V4, Family::V6]);
-    let backend = random.of_these(&[Backend::Nft, Backend::Legacy]);
+    let backend = random.of_these(&[IptablesBackend::Nft, IptablesBackend::Legacy]);
     let text = Rules { random: &mut random, family }.file();
     let Ok(save) = world.load(backend, family, &text) else {
         // What comes before the table that is refused is loaded.
@@ -130,7 +131,7 @@ struct Trial {
     /// What a wrong answer is reported with.
     name: String,
     family: Family,
-    backend: Backend,
+    backend: IptablesBackend,
     /// Where the numbers of its connections begin.
     first_port: u64,
     flows: u16,
@@ -148,14 +149,14 @@ fn try_out(world: &mut World, save: &Save, trial: &Trial, random: &mut Random, c
     let tagged = random.one_in(2);
     world.sysctl("net.bridge.bridge-nf-filter-vlan-tagged", tagged.into());
     let on = all || own;
-    let switches = Switches { iptables: on, ip6tables: on, arptables: false, tagged };
+    let switches = BridgeSwitches { iptables: on, ip6tables: on, arptables: false, tagged };
     let set = Ruleset::new(save);
     let around = flow::surroundings(trial.family, trial.backend);
     count.rulesets += 1;
     let ports = ["vnet0", "vnet1"].map(str::to_owned).to_vec();
     let bridge = BridgeView { name: "br0".to_owned(), ports, nf_call: on, untagged: None };
-    let open = guests_dark(&set, &around, trial.family, &bridge).is_none()
-        && guests_in_doubt(&set, &around, trial.family, &bridge, true).is_none();
+    let open = blocked_between_ports(&set, &around, trial.family, &bridge).is_none()
+        && undecided_between_ports(&set, &around, trial.family, &bridge, true).is_none();
     for n in 0..trial.flows {
         let port = u16::try_from(20_000 + (trial.first_port + u64::from(n)) % 40_000).unwrap();
         let (kind, first) = Sent::first(random, trial.family, port, loose, switches, &trial.hints);
@@ -174,17 +175,17 @@ fn try_out(world: &mut World, save: &Save, trial: &Trial, random: &mut Random, c
 
 /// Whether a packet is the first from guest to guest, of one of the kinds by which `explain` tells whether they reach each
 /// other.
-fn opens(base: Base, packet: &Packet) -> bool {
+fn opens(base: PacketPath, packet: &Packet) -> bool {
     let kind = match packet.protocol {
         Some(6) => packet.tcp_flags == TcpFlags::SYN,
         Some(17) => true,
         _ => matches!(packet.icmp, Some((8 | 128, 0))),
     };
-    base == Base::Forward && packet.bridged && packet.state == States::NEW && kind
+    base == PacketPath::Forward && packet.bridged && packet.state == ConntrackStates::NEW && kind
 }
 
 /// Nothing of a ruleset may be met by the next one, which may be of the other backend or family.
-fn unload(world: &World, backend: Backend, family: Family) {
+fn unload(world: &World, backend: IptablesBackend, family: Family) {
     let tables = rules::TABLES.map(|(table, chains)| {
         let chains: String = chains.iter().map(|chain| format!(":{chain} ACCEPT\n")).collect();
         format!("*{table}\n{chains}COMMIT\n")
@@ -195,7 +196,7 @@ fn unload(world: &World, backend: Backend, family: Family) {
 struct Flow<'a> {
     world: &'a mut World,
     set: &'a Ruleset,
-    around: &'a Surroundings,
+    around: &'a HostContext,
     count: &'a mut Count,
     random: &'a mut Random,
     loose: bool,
@@ -228,7 +229,7 @@ impl Flow<'_> {
             return Ok(());
         }
         // Conntrack has an entry unless it has not seen the packet or not understood it.
-        let entry = outcome.tracked == Some(true) && first.state == States::NEW;
+        let entry = outcome.tracked == Some(true) && first.state == ConntrackStates::NEW;
         if entry && self.random.one_in(4) {
             let error = first.error(&arrived);
             if error.to().is_some() && (error.at, error.to()) != (Node::Host, Some(Node::Host)) {
@@ -239,13 +240,13 @@ impl Flow<'_> {
         }
         let mut reply = first.reply(&arrived);
         if entry {
-            reply.state = States::ESTABLISHED;
-            reply = reply.of_connection(first, &arrived, Direction::Reply);
+            reply.state = ConntrackStates::ESTABLISHED;
+            reply = reply.of_connection(first, &arrived, FlowDirection::Reply);
         } else {
             reply.state = match kind {
-                Kind::Udp | Kind::Other => States::NEW,
+                Kind::Udp | Kind::Other => ConntrackStates::NEW,
                 Kind::Tcp if reply.flags == flow::flags::ACK => flow::picked_up(self.loose),
-                _ => States::INVALID,
+                _ => ConntrackStates::INVALID,
             };
         }
         // What the host sends to itself is not tried, nor what nobody has the address of.
@@ -256,8 +257,8 @@ impl Flow<'_> {
         if !entry || answered.tracked != Some(true) {
             return Ok(());
         }
-        let next = Sent { state: States::ESTABLISHED, ..first.next(&reply) };
-        self.send(&next.of_connection(first, &arrived, Direction::Original))?;
+        let next = Sent { state: ConntrackStates::ESTABLISHED, ..first.next(&reply) };
+        self.send(&next.of_connection(first, &arrived, FlowDirection::Original))?;
         Ok(())
     }
 
@@ -267,10 +268,10 @@ impl Flow<'_> {
             return self.send_unseen(sent);
         }
         let (base, packet) = sent.packet();
-        let walk = walk(self.set, self.around, base, &packet);
+        let walk = simulate(self.set, self.around, base, &packet);
         if self.open && opens(base, &packet) {
             self.count.open += 1;
-            if walk.verdict != Verdict::Accept {
+            if walk.verdict != PacketVerdict::Accept {
                 return Err(format!(
                     "the bridge is said to be open, and of {packet:?} the walk says {:?}",
                     walk.verdict
@@ -281,18 +282,18 @@ impl Flow<'_> {
         let seen = self.world.send(&sent.order(self.count.packets));
         let step = walk.decided_by.as_ref().map(ToString::to_string).unwrap_or_default();
         self.log += &format!("{sent:?}\n  walk {:?} by {step}\n  seen {seen:?}\n", walk.verdict);
-        if let Some((base, left)) = &walk.left {
+        if let Some((base, left)) = &walk.final_packet {
             self.log += &format!("  left {base:?} {left:?}\n");
         }
         let arrived = seen.first().map(Arrived::read);
         self.count.tagged += u64::from(sent.tagged);
-        let taken = match &walk.left {
-            Some((Base::Forward, left)) => !left.bridged,
+        let taken = match &walk.final_packet {
+            Some((PacketPath::Forward, left)) => !left.bridged,
             Some(_) => true,
             // By some rule of chance, or not.
             None => arrived.is_none(),
         };
-        if sent.tagged && walk.verdict == Verdict::Accept && taken {
+        if sent.tagged && walk.verdict == PacketVerdict::Accept && taken {
             // NAT takes it off the bridge, and the host has no device for its VLAN.
             self.count.accepted += 1;
             if arrived.is_some() {
@@ -301,18 +302,18 @@ impl Flow<'_> {
             return Ok(Outcome { arrived: None, tracked: None });
         }
         match (walk.verdict, &arrived) {
-            (Verdict::Accept, Some(arrived)) => {
+            (PacketVerdict::Accept, Some(arrived)) => {
                 self.count.accepted += 1;
                 self.compare(&walk, arrived)?;
                 same_tag(sent, arrived)?;
             }
-            (Verdict::Drop, None) => self.count.dropped += 1,
-            (Verdict::Accept, None) if Self::nobody_there(sent, &walk) => {
+            (PacketVerdict::Drop, None) => self.count.dropped += 1,
+            (PacketVerdict::Accept, None) if Self::nobody_there(sent, &walk) => {
                 return Ok(Outcome { arrived: None, tracked: None });
             }
-            (Verdict::Unknown, _) => {
+            (PacketVerdict::Unknown, _) => {
                 self.count.unknown += 1;
-                let meant = walk.unknowns().any(|met| {
+                let meant = walk.unanswered_rules().any(|met| {
                     let text = format!("{} ", met.step.text);
                     UNKNOWN_IS_ENOUGH.iter().any(|enough| text.contains(enough))
                 });
@@ -323,15 +324,15 @@ impl Flow<'_> {
             }
             (told, _) => return Err(format!("the walk says {told:?}")),
         }
-        let state = match &walk.left {
+        let state = match &walk.final_packet {
             Some((_, left)) => Some(left.state),
-            None => walk.trace.last().map(|stage| stage.packet.state),
+            None => walk.stages.last().map(|stage| stage.packet.state),
         };
-        let at_raw = walk.verdict == Verdict::Drop && step.starts_with("raw/");
+        let at_raw = walk.verdict == PacketVerdict::Drop && step.starts_with("raw/");
         let tracked = match state {
-            Some(States::UNTRACKED) => Some(false),
+            Some(ConntrackStates::UNTRACKED) => Some(false),
             _ if at_raw => Some(false),
-            Some(state) if !state.meets(States::UNTRACKED) => Some(true),
+            Some(state) if !state.meets(ConntrackStates::UNTRACKED) => Some(true),
             _ => None,
         };
         Ok(Outcome { arrived, tracked })
@@ -357,14 +358,14 @@ impl Flow<'_> {
 
     /// A bridge sends no frame back to the port by which it came in, and an address that nobody has is
     /// not found, whatever the rules say.
-    fn nobody_there(sent: &Sent, walk: &Walk) -> bool {
-        let nodes = walk.trace.iter().filter_map(|stage| stage.packet.dst).map(Node::of);
+    fn nobody_there(sent: &Sent, walk: &PacketTrace) -> bool {
+        let nodes = walk.stages.iter().filter_map(|stage| stage.packet.dst).map(Node::of);
         nodes.into_iter().any(|node| node.is_none() || node == Some(sent.at))
     }
 
     /// What NAT made of it is what the walk says.
-    fn compare(&self, walk: &Walk, arrived: &Arrived) -> Result<(), String> {
-        let Some((_, left)) = &walk.left else { return Ok(()) };
+    fn compare(&self, walk: &PacketTrace, arrived: &Arrived) -> Result<(), String> {
+        let Some((_, left)) = &walk.final_packet else { return Ok(()) };
         let same = |told: Option<std::net::IpAddr>, seen| told.is_none_or(|told| told == seen);
         let port = |told: Option<u16>, seen: Option<u16>| match (told, seen) {
             (Some(told), Some(seen)) => told == seen,

@@ -7,14 +7,16 @@ use crate::rules::{Rules, UNKNOWN_IS_ENOUGH};
 use crate::world::World;
 use crate::{common, flow, number, unload};
 use kvmfw::netfilter::{
-    Backend, Base, Fragment, Packet, Ruleset, Surroundings, Switches, Verdict, Walk, walk,
+    BridgeSwitches, FragmentPart, HostContext, IptablesBackend, Packet, PacketPath, PacketTrace,
+    PacketVerdict, Ruleset, simulate,
 };
 use kvmfw::resource::iptables::Family;
 
 /// So many packets are tried against one ruleset.
 const PACKETS: u16 = 12;
 
-const SWITCHES: Switches = Switches { iptables: true, ip6tables: true, arptables: false, tagged: false };
+const SWITCHES: BridgeSwitches =
+    BridgeSwitches { iptables: true, ip6tables: true, arptables: false, tagged: false };
 
 /// Asks for a state and drops nothing: connection tracking is on as long as it is there.
 const TRACKING: &str =
@@ -90,7 +92,7 @@ fn pieces_with_connection_tracking() {
 fn one_ruleset(world: &mut World, tracking: bool, seed: u64, run: u64, count: &mut Count) {
     let mut random = Random::of(seed, run);
     let family = random.of_these(&[Family::V4, Family::V4, Family::V6]);
-    let backend = random.of_these(&[Backend::Nft, Backend::Legacy]);
+    let backend = random.of_these(&[IptablesBackend::Nft, IptablesBackend::Legacy]);
     let mut text = Rules { random: &mut random, family }.file();
     if !tracking {
         text = untracked(&text);
@@ -138,45 +140,47 @@ fn untracked(text: &str) -> String {
 
 struct Trial<'a> {
     set: &'a Ruleset,
-    around: &'a Surroundings,
+    around: &'a HostContext,
     sent: &'a Sent,
 }
 
 impl Trial<'_> {
-    fn walk(&self, fragment: Fragment) -> Walk {
+    fn walk(&self, fragment: FragmentPart) -> PacketTrace {
         let (base, packet) = self.sent.packet();
-        walk(self.set, self.around, base, &Packet { fragment, ..packet })
+        simulate(self.set, self.around, base, &Packet { fragment, ..packet })
     }
 
     fn send(&self, world: &mut World, tracking: bool, count: &mut Count) -> Result<(), String> {
         count.sent += 1;
-        let parts = if tracking { vec![Fragment::Whole] } else { vec![Fragment::First, Fragment::Later] };
-        let walks: Vec<Walk> = parts.iter().map(|part| self.walk(*part)).collect();
+        let parts =
+            if tracking { vec![FragmentPart::Whole] } else { vec![FragmentPart::First, FragmentPart::Later] };
+        let walks: Vec<PacketTrace> = parts.iter().map(|part| self.walk(*part)).collect();
         let seen = world.send(&self.sent.order(count.sent));
         let seen: Vec<Arrived> = seen.iter().map(Arrived::read).collect();
         let nodes =
-            walks.iter().flat_map(|walk| &walk.trace).filter_map(|stage| stage.packet.dst).map(Node::of);
+            walks.iter().flat_map(|walk| &walk.stages).filter_map(|stage| stage.packet.dst).map(Node::of);
         if nodes.into_iter().any(|node| node.is_none() || node == Some(self.sent.at)) {
             // Nobody has the address, or a bridge would have to send it back to where it came from: by what port it leaves is a vain question.
             return Ok(());
         }
-        if let Some(unknown) = walks.iter().find(|walk| walk.verdict == Verdict::Unknown) {
+        if let Some(unknown) = walks.iter().find(|walk| walk.verdict == PacketVerdict::Unknown) {
             count.unknown += 1;
-            let texts = || unknown.unknowns().map(|met| format!("{} ", met.step.text));
+            let texts = || unknown.unanswered_rules().map(|met| format!("{} ", met.step.text));
             let enough = UNKNOWN_IS_ENOUGH.iter().chain(if tracking { &[][..] } else { &PORTS });
             let meant = texts().any(|text| enough.clone().any(|enough| text.contains(enough)));
             return if meant { Ok(()) } else { Err(format!("unknown: {:?}", texts().collect::<Vec<_>>())) };
         }
-        let left = walks.iter().find_map(|walk| walk.left.clone());
-        let local = matches!(left, Some((Base::Input, _)));
-        let joined = |n: usize, walk: &Walk| {
+        let left = walks.iter().find_map(|walk| walk.final_packet.clone());
+        let local = matches!(left, Some((PacketPath::Input, _)));
+        let joined = |n: usize, walk: &PacketTrace| {
             // IPv4 joins before INPUT, and what is joined has the mark of its first piece; a later one only has to come there.
             n > 0
                 && local
                 && self.sent.family == Family::V4
-                && walk.trace.iter().any(|stage| stage.chain == "INPUT")
+                && walk.stages.iter().any(|stage| stage.chain == "INPUT")
         };
-        let passes = |(n, walk): (usize, &Walk)| walk.verdict == Verdict::Accept || joined(n, walk);
+        let passes =
+            |(n, walk): (usize, &PacketTrace)| walk.verdict == PacketVerdict::Accept || joined(n, walk);
         let pass: Vec<bool> = walks.iter().enumerate().map(passes).collect();
         // The host joins what is for itself, and a piece alone comes to nothing.
         let expected: Vec<&str> = match pass[..] {

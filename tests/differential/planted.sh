@@ -18,7 +18,7 @@ log=$tree.log
 none() { :; }
 # `!` is read and forgotten.
 no_negation() {
-    plant src/netfilter/test.rs 1 '            Answer::Yes if negated => Answer::No,' '            Answer::Yes if false => Answer::No,'
+    plant src/netfilter/answer.rs 1 '            Tristate::Yes if negated => Tristate::No,' '            Tristate::Yes if false => Tristate::No,'
 }
 # A chain that was gone to comes back to where it was gone from.
 goto_comes_back() {
@@ -28,7 +28,7 @@ goto_comes_back() {
 # RETURN lets the packet pass.
 return_accepts() {
     plant src/netfilter/chain.rs 1 '                    may_return = true;' \
-        '                    self.outcomes.note(Verdict::Accept, step());'
+        '                    self.outcomes.note(PacketVerdict::Accept, step());'
 }
 # The last port of a range is none of it.
 short_ranges() {
@@ -42,8 +42,8 @@ marks_add_up() {
 }
 # `--sport` looks at the other port.
 ports_swapped() {
-    plant src/netfilter/test.rs 1 '            Test::SourcePorts(ranges) => (carries(&protocol::PORTS), inside(ranges, packet.sport)),' \
-        '            Test::SourcePorts(ranges) => (carries(&protocol::PORTS), inside(ranges, packet.dport)),'
+    plant src/netfilter/answer.rs 1 '            MatchTest::SourcePorts(ranges) => (carries(&protocol::PORTS), inside(ranges, packet.sport)),' \
+        '            MatchTest::SourcePorts(ranges) => (carries(&protocol::PORTS), inside(ranges, packet.dport)),'
 }
 # Rules of raw see the state that conntrack finds only afterwards.
 raw_knows_states() {
@@ -52,8 +52,8 @@ raw_knows_states() {
 }
 # A packet whose destination was rewritten goes on as if it were not.
 dnat_forgotten() {
-    plant src/netfilter/nat.rs 1 '            To::Destination(address) => address.apply(packet.dst),' \
-        '            To::Destination(_) => packet.dst,'
+    plant src/netfilter/rewrite.rs 1 '            RewriteAddress::Destination(address) => address.apply(packet.dst),' \
+        '            RewriteAddress::Destination(_) => packet.dst,'
 }
 # Rules are asked about frames with a VLAN tag, whatever the switch says.
 tags_unseen() {
@@ -61,11 +61,11 @@ tags_unseen() {
 }
 # A later piece of a packet has the ports of the first.
 pieces_have_ports() {
-    plant src/netfilter/test.rs 1 '        if packet.fragment == Fragment::Later {' '        if false {'
+    plant src/netfilter/answer.rs 1 '        if packet.fragment == FragmentPart::Later {' '        if false {'
 }
 # A bridge is said to be open where rules ask for more than is known.
 open_by_default() {
-    plant src/netfilter/guests.rs 1 '                Verdict::Accept if forwards => None,' '                _ if forwards => None,'
+    plant src/netfilter/bridge_reachability.rs 1 '                PacketVerdict::Accept if forwards => None,' '                _ if forwards => None,'
 }
 
 all='none no_negation goto_comes_back return_accepts short_ranges marks_add_up ports_swapped raw_knows_states dnat_forgotten tags_unseen pieces_have_ports open_by_default'

@@ -6,7 +6,7 @@ use crate::flow::{Hints, Node};
 use crate::random::Random;
 use crate::world::World;
 use crate::{Count, Trial, common, try_out, unload};
-use kvmfw::netfilter::{Backend, Ruleset, Test};
+use kvmfw::netfilter::{IptablesBackend, MatchTest, Ruleset};
 use kvmfw::resource::iptables::Family;
 use kvmfw::resource::iptables::save::{Save, tokens};
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ fn rules_that_others_write() {
         for (family, file) in [(Family::V4, "rules.v4"), (Family::V6, "rules.v6")] {
             let Ok(text) = std::fs::read_to_string(case.join(file)) else { continue };
             let text = translated(&text, case);
-            for backend in [Backend::Nft, Backend::Legacy] {
+            for backend in [IptablesBackend::Nft, IptablesBackend::Legacy] {
                 let name = format!("{} {family:?} {backend:?} DIFF_SEED={seed}", case.display());
                 let save = canonical(&world, backend, family, &text, &name);
                 let hints = hints(&save);
@@ -67,7 +67,7 @@ fn translated(text: &str, case: &Path) -> String {
 }
 
 /// Loads rules; what is read of them prints as it was, and loads again to the same.
-fn canonical(world: &World, backend: Backend, family: Family, text: &str, name: &str) -> Save {
+fn canonical(world: &World, backend: IptablesBackend, family: Family, text: &str, name: &str) -> Save {
     let load = |text: &str| {
         let save = world.load(backend, family, text).unwrap_or_else(|why| panic!("{name}: {why}"));
         // What an empty table looks like differs with who looked at it.
@@ -89,7 +89,7 @@ fn hints(save: &Save) -> Hints {
     let set = Ruleset::new(save);
     let mut hints = Hints::default();
     for one in set.all_rules().flat_map(|rule| &rule.matches) {
-        if let Test::DestinationPorts(ranges) = &one.test {
+        if let MatchTest::DestinationPorts(ranges) = &one.test {
             hints.ports.extend(ranges.iter().map(|range| range.0));
         }
     }

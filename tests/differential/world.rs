@@ -1,6 +1,6 @@
 //! The host under test and its neighbours, for real: namespaces that `wire.py` makes.
 
-use kvmfw::netfilter::Backend;
+use kvmfw::netfilter::IptablesBackend;
 use kvmfw::resource::iptables::Family;
 use kvmfw::resource::iptables::save::Save;
 use serde_json::Value;
@@ -58,10 +58,10 @@ impl World {
     }
 
     /// Replaces all rules of a backend and family; what is there then, or why the kernel refused.
-    pub fn load(&self, backend: Backend, family: Family, rules: &str) -> Result<Save, String> {
+    pub fn load(&self, backend: IptablesBackend, family: Family, rules: &str) -> Result<Save, String> {
         let tool = |what: &str| {
             let family = if family == Family::V4 { "iptables" } else { "ip6tables" };
-            let backend = if backend == Backend::Nft { "nft" } else { "legacy" };
+            let backend = if backend == IptablesBackend::Nft { "nft" } else { "legacy" };
             format!("{family}-{backend}-{what}")
         };
         self.host(&[&tool("restore")], rules)?;

@@ -14,7 +14,7 @@ fn path(dport: u16) -> SshPath {
         conntrack_active_before: true,
         tcp_loose: true,
         dialled: None,
-        arrival: Arrival::Direct,
+        arrival: SshArrival::Direct,
         listeners: None,
     }
 }
@@ -25,8 +25,8 @@ fn fresh(dport: u16) -> SshPath {
 
 /// `safe`, `cut NEW by filter/INPUT rule 1: …`, `maybe …`
 fn say(rules: &Ruleset, path: &SshPath) -> String {
-    let by = |step: Option<Step>| step.map_or("nothing".to_owned(), |step| step.to_string());
-    match ssh_lockout(rules, &Surroundings::default(), path).summary() {
+    let by = |step: Option<TraceStep>| step.map_or("nothing".to_owned(), |step| step.to_string());
+    match ssh_lockout(rules, &HostContext::default(), path).summary() {
         SshSummary::Safe => "safe".into(),
         SshSummary::LockedOut { which, step } => format!("cut {which:?} by {}", by(step)),
         SshSummary::Unknown { which, step } => format!("maybe {which:?} by {}", by(step)),
@@ -45,8 +45,8 @@ fn the_classic_ruleset() {
     // no new one can be made either is worse.
     assert_eq!(say(&rules, &fresh(2222)), format!("cut New by {REJECT}"));
     assert_eq!(
-        ssh_lockout(&rules, &Surroundings::default(), &fresh(2222)).pickup.unwrap().verdict,
-        Verdict::Drop
+        ssh_lockout(&rules, &HostContext::default(), &fresh(2222)).pickup.unwrap().verdict,
+        PacketVerdict::Drop
     );
 }
 
@@ -54,9 +54,9 @@ fn the_classic_ruleset() {
 fn only_established() {
     let rules = filter("-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -j DROP");
     assert_eq!(say(&rules, &path(22)), "cut New by filter/INPUT rule 2: -j DROP");
-    let verdict = ssh_lockout(&rules, &Surroundings::default(), &fresh(22));
-    assert_eq!(verdict.established.verdict, Verdict::Accept);
-    assert_eq!(verdict.pickup.unwrap().verdict, Verdict::Drop);
+    let verdict = ssh_lockout(&rules, &HostContext::default(), &fresh(22));
+    assert_eq!(verdict.established.verdict, PacketVerdict::Accept);
+    assert_eq!(verdict.pickup.unwrap().verdict, PacketVerdict::Drop);
 }
 
 #[test]
@@ -188,19 +188,19 @@ fn prerouting(rules: &[&str]) -> Ruleset {
 
 /// As [`say`], for a host whose live rules are those of `before`, with its addresses and listeners.
 fn say_after(before: &[&str], after: &[&str], listeners: &[(&str, u16)], dialled: Option<u16>) -> String {
-    let around = Surroundings {
+    let context = HostContext {
         addresses: vec![
             ("eth0".into(), "192.0.2.41/24".parse().unwrap()),
             ("eth1".into(), "10.0.0.2/24".parse().unwrap()),
         ],
-        ..Surroundings::default()
+        ..HostContext::default()
     };
     let listeners: Vec<_> = listeners.iter().map(|(a, port)| (a.parse().unwrap(), *port)).collect();
     let mut path = path(22);
     path.listeners = (!listeners.is_empty()).then_some(listeners);
     path.dialled = dialled.map(|port| (path.dst, port));
-    path.arrival = ssh_arrival(&prerouting(before), &around, &path);
-    match ssh_lockout(&prerouting(after), &around, &path).summary() {
+    path.arrival = ssh_arrival(&prerouting(before), &context, &path);
+    match ssh_lockout(&prerouting(after), &context, &path).summary() {
         SshSummary::Safe => "safe".into(),
         SshSummary::LockedOut { which, .. } => format!("cut {which:?}"),
         SshSummary::Unknown { which, .. } => format!("maybe {which:?}"),

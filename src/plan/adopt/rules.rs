@@ -2,7 +2,7 @@
 
 use super::Adopted;
 use super::near::{Near, near};
-use crate::netfilter::{Difference, Ruleset, same_verdicts};
+use crate::netfilter::{Ruleset, VerdictDifference, prove_equivalent};
 use crate::plan::origins_of;
 use crate::problem::{Origin, Warning};
 use crate::resource::iptables::save::{Save, SaveChain, Table, jump, tokens};
@@ -204,10 +204,15 @@ pub(super) fn without(save: &Save, list: &[Adopted]) -> Save {
 
 /// Proves that the adoption alone changes no verdict. A rule of ours that says the same as one that stays, and more,
 /// counts as if it stood there already: what more it says is a change of its own, which the plan shows.
-pub(super) fn proof(family: Family, live: &Save, predicted: &Save, taken: &Taken) -> Result<(), Difference> {
+pub(super) fn proof(
+    family: Family,
+    live: &Save,
+    predicted: &Save,
+    taken: &Taken,
+) -> Result<(), VerdictDifference> {
     let before = super::near::added(live, &taken.near);
     let (before, after) = (Ruleset::new(&before), Ruleset::new(&alone(live, predicted, taken)));
-    same_verdicts(&before, &after, family).map_err(|mut difference| {
+    prove_equivalent(&before, &after, family).map_err(|mut difference| {
         // What else the plan declares may accept that packet after all.
         let whole = Ruleset::new(&without(predicted, &taken.list));
         if !difference.also_in(&Ruleset::new(live), &whole) {

@@ -1,5 +1,5 @@
 use super::rules::{proof, taken};
-use crate::netfilter::Difference;
+use crate::netfilter::VerdictDifference;
 use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, Rules};
 
@@ -8,7 +8,7 @@ const SSH: &str = "-p tcp -m tcp --dport 22 -m comment --comment ssh -j ACCEPT";
 const WALL: &str = "-j REJECT --reject-with icmp-port-unreachable";
 
 /// Takes over INPUT: what is warned of, and the proof.
-fn adopt(theirs: &[&str], ours: &[&str]) -> (Vec<String>, Result<(), Difference>) {
+fn adopt(theirs: &[&str], ours: &[&str]) -> (Vec<String>, Result<(), VerdictDifference>) {
     let lines = |chain: &str, rules: &[&str]| -> String {
         rules.iter().map(|rule| format!("-A {chain} {rule}\n")).collect()
     };

@@ -2,7 +2,7 @@
 
 use super::warn;
 use crate::desired::Desired;
-use crate::netfilter::Device;
+use crate::netfilter::PacketDevice;
 use crate::observe::{Live, Observed};
 use crate::plan::{HostPlan, Risk, forecast};
 use crate::problem::Origin;
@@ -23,7 +23,7 @@ pub(super) fn unanswered(desired: &Desired, observed: &Observed, plan: &mut Host
         return;
     }
     let around = forecast::surroundings(observed);
-    let Device::Named(link) = around.device_to(ssh.client) else { return };
+    let PacketDevice::Named(link) = around.device_to(ssh.client) else { return };
     if observed.links.by_name.get(&*link).is_some_and(|l| l.flags.iter().any(|flag| flag == "NOARP")) {
         return;
     }

@@ -2,7 +2,8 @@
 
 use super::{View, say, warn};
 use crate::netfilter::{
-    Answer, Base, Match, Met, Packet, Part, Rewrite, Target, Test, To, guest_packets, walk,
+    MatchTest, MatchedRule, NatRewrite, Packet, PacketPath, RewriteAddress, RewritePart, RuleMatch,
+    RuleTarget, Tristate, packets_between_ports, simulate,
 };
 use crate::plan::HostAfter;
 use crate::problem::Warning;
@@ -21,9 +22,10 @@ impl View<'_> {
             }
             let networks = self.networks_of(&bridge);
             let mut told: Vec<String> = Vec::new();
-            for packet in guest_packets(&self.after, self.family, &view) {
-                let walked = walk(&self.after, &self.around, Base::Forward, &between(packet, &networks));
-                for met in walked.met().filter(|met| matches!(met.target, Target::Rewrite(_))) {
+            for packet in packets_between_ports(&self.after, self.family, &view) {
+                let walked =
+                    simulate(&self.after, &self.around, PacketPath::Forward, &between(packet, &networks));
+                for met in walked.matched_rules().filter(|met| matches!(met.target, RuleTarget::Rewrite(_))) {
                     let name = met.step.to_string();
                     if told.contains(&name) || self.is_for_others(met, &bridge) {
                         continue;
@@ -52,12 +54,12 @@ impl View<'_> {
 
     /// Whether a rule asks for addresses that no guest of this bridge has: those of the host, or of the network of
     /// another of its links.
-    fn is_for_others(&self, met: &Met, bridge: &str) -> bool {
+    fn is_for_others(&self, met: &MatchedRule, bridge: &str) -> bool {
         let rules = self.after.rules(&met.step.table, &met.step.chain).unwrap_or_default();
         let index = met.step.index.and_then(|index| index.checked_sub(1));
         let Some(rule) = index.and_then(|index| rules.get(index)) else { return false };
-        rule.matches.iter().filter(|one| !one.negated).any(|Match { test, .. }| match test {
-            Test::Source(net) | Test::Destination(net) => {
+        rule.matches.iter().filter(|one| !one.negated).any(|RuleMatch { test, .. }| match test {
+            MatchTest::Source(net) | MatchTest::Destination(net) => {
                 let first = net.first();
                 let of_link = |(link, own): &(String, IpNet)| {
                     link != bridge && own.contains(&first) && !first.is_unspecified() || own.addr() == first
@@ -68,10 +70,16 @@ impl View<'_> {
         })
     }
 
-    fn nat_message(&self, bridge: &str, met: &Met, host: &HostAfter<'_>, networks: &[IpNet]) -> String {
-        let may = if met.answer == Answer::Yes { "rewrites" } else { "may rewrite" };
+    fn nat_message(
+        &self,
+        bridge: &str,
+        met: &MatchedRule,
+        host: &HostAfter<'_>,
+        networks: &[IpNet],
+    ) -> String {
+        let may = if met.answer == Tristate::Yes { "rewrites" } else { "may rewrite" };
         let offline = if self.observed.is_none() { ", as it is where br_netfilter was loaded" } else { "" };
-        let Target::Rewrite(rewrite) = &met.target else { return String::new() };
+        let RuleTarget::Rewrite(rewrite) = &met.target else { return String::new() };
         let forwards = host.forwards(self.family, bridge).map(|(on, _)| on);
         let (seen, cure) = seen_by_peers(rewrite, forwards, networks);
         format!(
@@ -84,7 +92,7 @@ impl View<'_> {
 }
 
 /// What peers see of a guest whose frames are rewritten, and how the rule leaves them alone.
-fn seen_by_peers(rewrite: &Rewrite, forwards: Option<bool>, networks: &[IpNet]) -> (String, String) {
+fn seen_by_peers(rewrite: &NatRewrite, forwards: Option<bool>, networks: &[IpNet]) -> (String, String) {
     let net = |option: &str| match networks.first() {
         Some(net) => format!("`! {option} {}`", net.trunc()),
         None => format!("`! {option}` the guests' network"),
@@ -95,9 +103,11 @@ fn seen_by_peers(rewrite: &Rewrite, forwards: Option<bool>, networks: &[IpNet]) 
         None => "where the host does not forward, their answers are lost and guests are cut off",
     };
     match rewrite.to {
-        To::Source(_) | To::Masquerade | To::Either => {
+        RewriteAddress::Source(_) | RewriteAddress::Masquerade | RewriteAddress::Either => {
             let source = match rewrite.to {
-                To::Source(Part::To(address)) => format!("guests appear to their peers as {address}"),
+                RewriteAddress::Source(RewritePart::To(address)) => {
+                    format!("guests appear to their peers as {address}")
+                }
                 _ => "guests appear to their peers as the host".to_owned(),
             };
             (
@@ -105,14 +115,14 @@ fn seen_by_peers(rewrite: &Rewrite, forwards: Option<bool>, networks: &[IpNet]) 
                 format!("`-m physdev ! --physdev-is-bridged` in that rule; {}", net("-d")),
             )
         }
-        To::Destination(Part::To(address)) => (
+        RewriteAddress::Destination(RewritePart::To(address)) => (
             format!("what guests send each other ends at {address}, and {lost}"),
             format!(
                 "name the device (`! -i BRIDGE`) or the host's own address (`-d ADDRESS`) in that rule; {}",
                 net("-s")
             ),
         ),
-        To::Destination(_) | To::Redirect => (
+        RewriteAddress::Destination(_) | RewriteAddress::Redirect => (
             format!("what guests send each other ends at the host, and {lost}"),
             format!(
                 "name the device (`! -i BRIDGE`) or the host's own address (`-d ADDRESS`) in that rule; {}",

@@ -2,7 +2,7 @@
 
 use super::{View, mark, warn};
 use crate::desired::Desired;
-use crate::netfilter::{Pattern, Rule, Ruleset, Target, Test};
+use crate::netfilter::{DevicePattern, MatchTest, ParsedRule, RuleTarget, Ruleset};
 use crate::observe::Observed;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
 use crate::plan::{HostPlan, Risk};
@@ -175,7 +175,8 @@ fn dead_filters(family: Family, save: &Save, observed: &Observed) -> BTreeSet<St
                 continue;
             }
             let rules = set.rules(table, &chain.name).unwrap_or_default();
-            let drops = rules.iter().filter(|rule| rule.target == Target::Drop && is_bridged(rule, observed));
+            let drops =
+                rules.iter().filter(|rule| rule.target == RuleTarget::Drop && is_bridged(rule, observed));
             dead.extend(drops.map(|rule| format!("{}/{} `{}`", table, super::plain(&chain.name), rule.text)));
         }
     }
@@ -185,15 +186,22 @@ fn dead_filters(family: Family, save: &Save, observed: &Observed) -> BTreeSet<St
 }
 
 /// Whether only bridged frames can meet a rule: it asks for a port, or comes and goes by one bridge.
-pub(super) fn is_bridged(rule: &Rule, observed: &Observed) -> bool {
+pub(super) fn is_bridged(rule: &ParsedRule, observed: &Observed) -> bool {
     let tests = || rule.matches.iter().filter(|one| !one.negated).map(|one| &one.test);
-    let by_port = |test: &Test| {
+    let by_port = |test: &MatchTest| {
         matches!(
             test,
-            Test::PhysIn(_) | Test::PhysOut(_) | Test::PhysIsIn | Test::PhysIsOut | Test::PhysIsBridged
+            MatchTest::PhysIn(_)
+                | MatchTest::PhysOut(_)
+                | MatchTest::PhysIsIn
+                | MatchTest::PhysIsOut
+                | MatchTest::PhysIsBridged
         )
     };
-    let bridge = |Pattern(name): &Pattern| observed.links.by_name.get(name).is_some_and(|l| l.is_bridge());
-    let within = |name: &Pattern| tests().any(|other| matches!(other, Test::Out(out) if out == name));
-    tests().any(by_port) || tests().any(|test| matches!(test, Test::In(name) if bridge(name) && within(name)))
+    let bridge =
+        |DevicePattern(name): &DevicePattern| observed.links.by_name.get(name).is_some_and(|l| l.is_bridge());
+    let within =
+        |name: &DevicePattern| tests().any(|other| matches!(other, MatchTest::Out(out) if out == name));
+    tests().any(by_port)
+        || tests().any(|test| matches!(test, MatchTest::In(name) if bridge(name) && within(name)))
 }

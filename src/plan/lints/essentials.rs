@@ -1,7 +1,10 @@
 //! What every host needs whatever it serves: its loopback, and neighbour discovery for IPv6.
 
 use super::{View, plain, say, warn};
-use crate::netfilter::{Base, Device, Packet, States, Step, TcpFlags, Test, Verdict, walk};
+use crate::netfilter::{
+    ConntrackStates, MatchTest, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep,
+    simulate,
+};
 use crate::problem::Warning;
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,10 +21,10 @@ impl View<'_> {
         if self.family == Family::V4 || !self.uses_ipv6() || self.closes_ipv6() {
             return;
         }
-        let mut dropped: Vec<(String, Step)> = Vec::new();
+        let mut dropped: Vec<(String, TraceStep)> = Vec::new();
         for (kind, name) in DISCOVERY {
-            let message = Packet { state: States::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
-            for (base, what) in [(Base::Input, "to"), (Base::Output, "of")] {
+            let message = Packet { state: ConntrackStates::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
+            for (base, what) in [(PacketPath::Input, "to"), (PacketPath::Output, "of")] {
                 let packet = self.outside(base, message.clone());
                 dropped.extend(
                     self.ours_drops(base, &packet).map(|step| (format!("{name} {what} the host"), step)),
@@ -51,14 +54,14 @@ impl View<'_> {
             dst: Some(own),
             src_local: Some(true),
             dst_local: Some(true),
-            state: States::NEW,
-            in_iface: Device::Absent,
-            out_iface: Device::named("lo"),
-            physin: Device::Absent,
-            physout: Device::Absent,
+            state: ConntrackStates::NEW,
+            in_iface: PacketDevice::Absent,
+            out_iface: PacketDevice::named("lo"),
+            physin: PacketDevice::Absent,
+            physout: PacketDevice::Absent,
             ..Packet::tcp(self.family, SAMPLE_PORT, SAMPLE_PORT + 1, TcpFlags::SYN)
         };
-        let Some(step) = self.ours_drops(Base::Output, &packet) else { return };
+        let Some(step) = self.ours_drops(PacketPath::Output, &packet) else { return };
         let message = format!(
             "{}: packets of the host to itself (lo) are dropped by {}: local services such as DNS stubs and databases fail; put \
              `-i lo -j ACCEPT` first in INPUT, and `-o lo -j ACCEPT` first in OUTPUT where that drops",
@@ -76,7 +79,8 @@ impl View<'_> {
         };
         for (table, chain) in self.predicted.own_chains() {
             for (index, rule) in self.after.rules(table, &chain.name).unwrap_or_default().iter().enumerate() {
-                let asks = |test: &Test| matches!(test, Test::Protocol(protocol) if *protocol == number);
+                let asks =
+                    |test: &MatchTest| matches!(test, MatchTest::Protocol(protocol) if *protocol == number);
                 if !rule.matches.iter().any(|one| asks(&one.test)) {
                     continue;
                 }
@@ -111,15 +115,18 @@ impl View<'_> {
     /// Rules that drop whatever comes over IPv6 mean it.
     fn closes_ipv6(&self) -> bool {
         let answer = Packet {
-            state: States::ESTABLISHED,
+            state: ConntrackStates::ESTABLISHED,
             ..Packet::tcp(Family::V6, 443, SAMPLE_PORT, TcpFlags::REPLY)
         };
         let port = self.desired.connection.port.unwrap_or(22);
-        let login =
-            Packet { state: States::NEW, ..Packet::tcp(Family::V6, SAMPLE_PORT, port, TcpFlags::SYN) };
+        let login = Packet {
+            state: ConntrackStates::NEW,
+            ..Packet::tcp(Family::V6, SAMPLE_PORT, port, TcpFlags::SYN)
+        };
         let drops = |packet| {
-            walk(&self.after, &self.around, Base::Input, &self.outside(Base::Input, packet)).verdict
-                == Verdict::Drop
+            simulate(&self.after, &self.around, PacketPath::Input, &self.outside(PacketPath::Input, packet))
+                .verdict
+                == PacketVerdict::Drop
         };
         drops(answer) && drops(login)
     }

@@ -1,7 +1,9 @@
 //! What the host's addresses and routes rest on and what expires: router advertisements and leases.
 
 use super::{View, kind, mark, say, warn};
-use crate::netfilter::{Base, Device, Packet, States, Step, Verdict, walk};
+use crate::netfilter::{
+    ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TraceStep, simulate,
+};
 use crate::observe::{Link, Observed, Route};
 use crate::plan::{HostPlan, Risk};
 use crate::resource::iptables::Family;
@@ -49,10 +51,12 @@ impl View<'_> {
             src: router,
             dst: Some(ALL_NODES),
             dst_local: None,
-            state: States::UNTRACKED,
+            state: ConntrackStates::UNTRACKED,
             ..Packet::icmp(Family::V6, 134, 0)
         };
-        let Some(step) = self.drops(Base::Input, self.on_link(link, Base::Input, packet)) else { return };
+        let Some(step) = self.drops(PacketPath::Input, self.on_link(link, PacketPath::Input, packet)) else {
+            return;
+        };
         let ssh = observed.facts.ssh.as_ref();
         let what = if ssh.is_some_and(|ssh| addresses.contains(&ssh.server.to_string().as_str())) {
             "the address of SSH"
@@ -107,17 +111,17 @@ impl View<'_> {
 
     /// What drops the renewal of a lease. A DHCPv4 server answers the client's unicast request; a DHCPv6 server answers a
     /// multicast request, so that its answer counts as new.
-    fn renewal_dropped(&self, link: &Link, address: Option<IpAddr>) -> Option<Step> {
+    fn renewal_dropped(&self, link: &Link, address: Option<IpAddr>) -> Option<TraceStep> {
         let (client, server, state, servers) = match self.family {
-            Family::V4 => (68, 67, States::ESTABLISHED, None),
-            Family::V6 => (546, 547, States::NEW, Some(ALL_SERVERS)),
+            Family::V4 => (68, 67, ConntrackStates::ESTABLISHED, None),
+            Family::V6 => (546, 547, ConntrackStates::NEW, Some(ALL_SERVERS)),
         };
         let v4 = self.family == Family::V4;
         let request = Packet {
             src: address.filter(|_| v4),
             src_local: Some(true),
             dst: servers,
-            state: States::NEW,
+            state: ConntrackStates::NEW,
             ..Packet::udp(self.family, client, server)
         };
         let answer = Packet {
@@ -126,38 +130,41 @@ impl View<'_> {
             state,
             ..Packet::udp(self.family, server, client)
         };
-        let answer = self.drops(Base::Input, self.on_link(link, Base::Input, answer));
-        answer.or_else(|| self.drops(Base::Output, self.on_link(link, Base::Output, request)))
+        let answer = self.drops(PacketPath::Input, self.on_link(link, PacketPath::Input, answer));
+        answer.or_else(|| self.drops(PacketPath::Output, self.on_link(link, PacketPath::Output, request)))
     }
 
     /// Notes a lockout that a confirm cannot disprove.
-    pub(super) fn latent(&self, why: &str, step: &Step, plan: &mut HostPlan) {
+    pub(super) fn latent(&self, why: &str, step: &TraceStep, plan: &mut HostPlan) {
         plan.warnings.push(warn("lockout", format!("LOCKOUT: {why}"), self.origin_of(step)));
         plan.latent_lockout.get_or_insert_with(|| why.to_owned());
         mark(plan, Risk::Lockout, |c| c.kind == kind(self.family) && c.risks.contains(&Risk::ManagementPath));
     }
 
     /// A packet that comes or goes by a link, as it will be.
-    pub(super) fn on_link(&self, link: &Link, base: Base, packet: Packet) -> Packet {
-        let device = Device::named(self.bridge_of(&link.name).unwrap_or(&link.name));
+    pub(super) fn on_link(&self, link: &Link, base: PacketPath, packet: Packet) -> Packet {
+        let device = PacketDevice::named(self.bridge_of(&link.name).unwrap_or(&link.name));
         match base {
-            Base::Output => Packet {
-                in_iface: Device::Absent,
+            PacketPath::Output => Packet {
+                in_iface: PacketDevice::Absent,
                 out_iface: device,
-                physin: Device::Absent,
-                physout: Device::Absent,
+                physin: PacketDevice::Absent,
+                physout: PacketDevice::Absent,
                 ..packet
             },
-            Base::Input | Base::Forward => {
-                Packet { in_iface: device, out_iface: Device::Absent, physout: Device::Absent, ..packet }
-            }
+            PacketPath::Input | PacketPath::Forward => Packet {
+                in_iface: device,
+                out_iface: PacketDevice::Absent,
+                physout: PacketDevice::Absent,
+                ..packet
+            },
         }
     }
 
     /// What drops a packet for certain.
-    pub(super) fn drops(&self, base: Base, packet: Packet) -> Option<Step> {
-        let found = walk(&self.after, &self.around, base, &packet);
-        found.decided_by.filter(|_| found.verdict == Verdict::Drop)
+    pub(super) fn drops(&self, base: PacketPath, packet: Packet) -> Option<TraceStep> {
+        let found = simulate(&self.after, &self.around, base, &packet);
+        found.decided_by.filter(|_| found.verdict == PacketVerdict::Drop)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use super::bypass::is_bridged;
 use super::{View, warn, writer};
-use crate::netfilter::{Base, Met, Packet, Ruleset, Step, Target, Verdict, guest_packets, walk};
+use crate::netfilter::{
+    MatchedRule, Packet, PacketPath, PacketVerdict, RuleTarget, Ruleset, TraceStep, packets_between_ports,
+    simulate,
+};
 use crate::observe::Observed;
 use crate::problem::Warning;
 use crate::resource::iptables::PREFIX;
@@ -32,7 +35,7 @@ impl View<'_> {
             if !bridge.nf_call {
                 continue;
             }
-            let packets = guest_packets(&self.after, self.family, &bridge);
+            let packets = packets_between_ports(&self.after, self.family, &bridge);
             let Some(rule) = packets.iter().find_map(|packet| self.passed_over(&others, packet, observed))
             else {
                 continue;
@@ -52,28 +55,28 @@ impl View<'_> {
     }
 
     /// The rule of others that would filter a packet, were it not for an accept of ours.
-    fn passed_over(&self, others: &Ruleset, packet: &Packet, observed: &Observed) -> Option<Step> {
-        let found = walk(&self.after, &self.around, Base::Forward, packet);
+    fn passed_over(&self, others: &Ruleset, packet: &Packet, observed: &Observed) -> Option<TraceStep> {
+        let found = simulate(&self.after, &self.around, PacketPath::Forward, packet);
         let ours =
             found.decided_by.is_some_and(|step| *step.table == *"filter" && step.chain.starts_with(PREFIX));
-        if found.verdict != Verdict::Accept || !ours {
+        if found.verdict != PacketVerdict::Accept || !ours {
             return None;
         }
-        let filters = |met: &&Met| {
+        let filters = |met: &&MatchedRule| {
             let rule =
                 || others.rules(&met.step.table, &met.step.chain)?.get(met.step.index?.checked_sub(1)?);
             *met.step.table == *"filter"
                 && sorts_out(&met.target)
                 && rule().is_some_and(|rule| is_bridged(rule, observed))
         };
-        let without = walk(others, &self.around, Base::Forward, packet);
-        without.met().find(filters).map(|met| met.step.clone())
+        let without = simulate(others, &self.around, PacketPath::Forward, packet);
+        without.matched_rules().find(filters).map(|met| met.step.clone())
     }
 }
 
 /// Whether a target drops, or asks a chain.
-fn sorts_out(target: &Target) -> bool {
-    matches!(target, Target::Drop | Target::Jump(_) | Target::Goto(_))
+fn sorts_out(target: &RuleTarget) -> bool {
+    matches!(target, RuleTarget::Drop | RuleTarget::Jump(_) | RuleTarget::Goto(_))
 }
 
 /// The rules without our jump rule in FORWARD.

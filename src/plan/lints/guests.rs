@@ -1,7 +1,7 @@
 //! Guests that go dark.
 
 use super::{View, kind, mark, plain, say, warn};
-use crate::netfilter::{Dark, guests_dark};
+use crate::netfilter::{BridgeBlocked, blocked_between_ports};
 use crate::plan::{HostAfter, HostPlan, Risk};
 use crate::problem::Warning;
 use crate::resource::Kind;
@@ -16,13 +16,13 @@ impl View<'_> {
         let at_boot = self.will_be.at_boot();
         for name in self.will_be.bridges() {
             let is = self.was.bridge_view(self.family, &name);
-            let was = guests_dark(&self.before, &self.around, self.family, &is).is_some();
+            let was = blocked_between_ports(&self.before, &self.around, self.family, &is).is_some();
             if was && self.drift {
                 continue;
             }
             let dark = |host: &HostAfter<'_>| {
                 let bridge = host.bridge_view(self.family, &name);
-                guests_dark(&self.after, &self.around, self.family, &bridge)
+                blocked_between_ports(&self.after, &self.around, self.family, &bridge)
             };
             let (dark, host, will) = match (dark(self.will_be), dark(&at_boot)) {
                 (Some(dark), _) if was || self.drift => (dark, self.will_be, "are"),
@@ -50,7 +50,7 @@ impl View<'_> {
     pub(super) fn guests_where_filtered(&self, warnings: &mut Vec<Warning>) {
         for name in self.desired.bridges.keys() {
             let view = self.will_be.bridge_view(self.family, name);
-            if let Some(dark) = guests_dark(&self.after, &self.around, self.family, &view) {
+            if let Some(dark) = blocked_between_ports(&self.after, &self.around, self.family, &view) {
                 let switch = self.will_be.switch_words(self.family, name);
                 let switch = format!("{switch}, as it is where br_netfilter was loaded");
                 let message = self.dark_message(name, &dark, "are", &switch);
@@ -59,7 +59,7 @@ impl View<'_> {
         }
     }
 
-    fn dark_message(&self, bridge: &str, dark: &Dark, will: &str, switch: &str) -> String {
+    fn dark_message(&self, bridge: &str, dark: &BridgeBlocked, will: &str, switch: &str) -> String {
         let dropped = dark.dropped.join(", ");
         let which = match self.family {
             Family::V4 => "IPv4",

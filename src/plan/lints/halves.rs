@@ -1,7 +1,7 @@
 //! Rulesets of which a half is missing: answers, or SSH.
 
 use super::{View, say, warn};
-use crate::netfilter::{Base, Packet, States, Step, TcpFlags};
+use crate::netfilter::{ConntrackStates, Packet, PacketPath, TcpFlags, TraceStep};
 use crate::problem::Warning;
 
 /// A port that no ruleset opens by its number, and one that a client has.
@@ -10,15 +10,15 @@ const CLIENT_PORT: u16 = 40_000;
 impl View<'_> {
     /// Answers to what the host itself asks: without an accept for ESTABLISHED there are none.
     pub(super) fn established(&self, warnings: &mut Vec<Warning>) {
-        let answer = |packet| Packet { state: States::ESTABLISHED, ..packet };
+        let answer = |packet| Packet { state: ConntrackStates::ESTABLISHED, ..packet };
         let samples = [
             ("DNS", answer(Packet::udp(self.family, 53, CLIENT_PORT))),
             ("TCP", answer(Packet::tcp(self.family, 443, CLIENT_PORT, TcpFlags::REPLY))),
         ];
-        let dropped: Vec<(&str, Step)> = samples
+        let dropped: Vec<(&str, TraceStep)> = samples
             .into_iter()
             .filter_map(|(what, packet)| {
-                Some((what, self.ours_drops(Base::Input, &self.outside(Base::Input, packet))?))
+                Some((what, self.ours_drops(PacketPath::Input, &self.outside(PacketPath::Input, packet))?))
             })
             .collect();
         let Some((_, step)) = dropped.first() else { return };
@@ -36,8 +36,13 @@ impl View<'_> {
     /// New SSH connections, where nobody is connected who could be asked for his address.
     pub(super) fn ssh_accepted(&self, warnings: &mut Vec<Warning>) {
         let port = self.desired.connection.port.unwrap_or(22);
-        let syn = Packet { state: States::NEW, ..Packet::tcp(self.family, CLIENT_PORT, port, TcpFlags::SYN) };
-        let Some(step) = self.ours_drops(Base::Input, &self.outside(Base::Input, syn)) else { return };
+        let syn = Packet {
+            state: ConntrackStates::NEW,
+            ..Packet::tcp(self.family, CLIENT_PORT, port, TcpFlags::SYN)
+        };
+        let Some(step) = self.ours_drops(PacketPath::Input, &self.outside(PacketPath::Input, syn)) else {
+            return;
+        };
         let message = format!(
             "{}: no rule before {} accepts SSH (port {port}), from wherever it comes",
             self.family,

@@ -2,7 +2,7 @@
 
 use super::{View, flows, kind, mark, say, warn};
 use crate::netfilter::{
-    Arrival, SshCase, SshPath, SshSummary, SshVerdict, Step, Verdict, ssh_arrival, ssh_lockout,
+    PacketVerdict, SshArrival, SshCase, SshPath, SshSummary, SshVerdict, TraceStep, ssh_arrival, ssh_lockout,
 };
 use crate::observe::{Link, Observed, SshEnds};
 use crate::plan::{HostPlan, Kind, Risk};
@@ -83,7 +83,7 @@ impl View<'_> {
             conntrack_active_before: flows::tracks(self.live),
             tcp_loose: loose.is_none_or(|(value, _)| value != "0"),
             dialled: self.dialled(),
-            arrival: Arrival::Direct,
+            arrival: SshArrival::Direct,
             listeners: (!listeners.is_empty()).then_some(listeners),
         };
         let arrival = ssh_arrival(&self.before, &self.around, &path);
@@ -109,7 +109,7 @@ impl View<'_> {
 
 /// Neighbour discovery that is dropped shows only when the neighbour entries expire.
 fn latent_neighbour(found: &SshVerdict, plan: &mut HostPlan) {
-    let Some(neighbour) = found.neighbour.as_ref().filter(|walk| walk.verdict == Verdict::Drop) else {
+    let Some(neighbour) = found.neighbour.as_ref().filter(|walk| walk.verdict == PacketVerdict::Drop) else {
         return;
     };
     let by = neighbour.decided_by.as_ref().map_or_else(|| "the rules".to_owned(), say);
@@ -118,7 +118,7 @@ fn latent_neighbour(found: &SshVerdict, plan: &mut HostPlan) {
     ));
 }
 
-fn message(code: &str, which: SshCase, step: Option<&Step>, ends: &SshEnds) -> String {
+fn message(code: &str, which: SshCase, step: Option<&TraceStep>, ends: &SshEnds) -> String {
     let what = match which {
         SshCase::Established => "the open SSH connection",
         SshCase::Pickup => "the open SSH connection (conntrack was not active before and will see it as new)",

@@ -26,7 +26,9 @@ pub use order::writer;
 use super::rules::{RulesPlan, as_written, origins};
 use super::{HostAfter, HostPlan, Record, Risk, forecast};
 use crate::desired::Desired;
-use crate::netfilter::{Base, Device, Packet, Ruleset, Step, Surroundings, Verdict, walk};
+use crate::netfilter::{
+    HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TraceStep, simulate,
+};
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
 use crate::resource::Kind;
@@ -130,7 +132,7 @@ struct View<'a> {
     /// The host beside its rules, before and after.
     was: &'a HostAfter<'a>,
     will_be: &'a HostAfter<'a>,
-    around: Surroundings,
+    around: HostContext,
     /// What is after has happened already.
     drift: bool,
 }
@@ -170,20 +172,20 @@ impl<'a> View<'a> {
     }
 
     /// A packet between the host and another machine.
-    fn outside(&self, base: Base, packet: Packet) -> Packet {
-        let (absent, physout) = (Device::Absent, Device::Absent);
+    fn outside(&self, base: PacketPath, packet: Packet) -> Packet {
+        let (absent, physout) = (PacketDevice::Absent, PacketDevice::Absent);
         match base {
-            Base::Output => Packet {
+            PacketPath::Output => Packet {
                 src_local: Some(true),
                 in_iface: absent.clone(),
-                out_iface: Device::Outside,
+                out_iface: PacketDevice::Outside,
                 physin: absent,
                 physout,
                 ..packet
             },
-            Base::Input | Base::Forward => Packet {
+            PacketPath::Input | PacketPath::Forward => Packet {
                 dst_local: Some(true),
-                in_iface: Device::Outside,
+                in_iface: PacketDevice::Outside,
                 out_iface: absent,
                 physout,
                 ..packet
@@ -192,9 +194,9 @@ impl<'a> View<'a> {
     }
 
     /// The step of ours that drops a packet for certain.
-    fn ours_drops(&self, base: Base, packet: &Packet) -> Option<Step> {
-        let found = walk(&self.after, &self.around, base, packet);
-        let step = found.decided_by.filter(|_| found.verdict == Verdict::Drop)?;
+    fn ours_drops(&self, base: PacketPath, packet: &Packet) -> Option<TraceStep> {
+        let found = simulate(&self.after, &self.around, base, packet);
+        let step = found.decided_by.filter(|_| found.verdict == PacketVerdict::Drop)?;
         let declared = self.desired.rules.get(&self.family)?.tables.get(&*step.table)?;
         let ours = match step.index {
             Some(_) => step.chain.starts_with(PREFIX),
@@ -204,7 +206,7 @@ impl<'a> View<'a> {
     }
 
     /// Where the step that decides was declared; of others' rules nothing is known.
-    fn origin_of(&self, step: &Step) -> Option<Origin> {
+    fn origin_of(&self, step: &TraceStep) -> Option<Origin> {
         match step.index {
             Some(index) => self.rule_origin(&step.table, &step.chain, index),
             None => {
@@ -249,7 +251,7 @@ fn plain(chain: &str) -> &str {
 }
 
 /// A step in the words of the inventory.
-fn say(step: &Step) -> String {
+fn say(step: &TraceStep) -> String {
     match step.index {
         _ if step.chain.is_empty() => step.to_string(),
         Some(index) => format!("{}/{} rule {index} `{}`", step.table, plain(&step.chain), step.text),

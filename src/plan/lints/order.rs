@@ -1,7 +1,7 @@
 //! Rules that never match, and rules that decide before others.
 
 use super::{View, plain};
-use crate::netfilter::dead_rules;
+use crate::netfilter::shadowed_rules;
 use crate::problem::Warning;
 use crate::resource::iptables::targets::owner_of_chain;
 use crate::resource::iptables::{HOOK_COMMENT, Hook};
@@ -10,7 +10,7 @@ impl View<'_> {
     /// Rules of ours that no packet reaches.
     pub(super) fn dead(&self, warnings: &mut Vec<Warning>) {
         for (table, chain) in self.predicted.own_chains() {
-            for dead in dead_rules(&self.after, table, &chain.name) {
+            for dead in shadowed_rules(&self.after, table, &chain.name) {
                 let (Some(rule), Some(wall)) =
                     (chain.rules.get(dead.index - 1), chain.rules.get(dead.shadowed_by - 1))
                 else {
@@ -36,7 +36,7 @@ impl View<'_> {
     pub(super) fn starved(&self, warnings: &mut Vec<Warning>) {
         for hook in self.predicted.hooks() {
             let Some(chain) = self.predicted.chain(hook.table, hook.chain) else { continue };
-            let starved: Vec<&str> = dead_rules(&self.after, hook.table, hook.chain)
+            let starved: Vec<&str> = shadowed_rules(&self.after, hook.table, hook.chain)
                 .iter()
                 .filter(|d| d.shadowed_by == hook.position)
                 .filter_map(|d| chain.rules.get(d.index - 1))

@@ -1,7 +1,7 @@
 //! Rules that name the port of a bridge: packets come in by the bridge, never by its port.
 
 use super::{View, plain, warn};
-use crate::netfilter::{Pattern, Rule, Test};
+use crate::netfilter::{DevicePattern, MatchTest, ParsedRule};
 use crate::problem::Warning;
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ impl View<'_> {
     }
 
     /// What makes a rule dead: the option, the port it names, the bridge, and since when.
-    fn dead_port<'r>(&self, rule: &'r Rule) -> Option<(&'static str, &'r str, String, Port)> {
+    fn dead_port<'r>(&self, rule: &'r ParsedRule) -> Option<(&'static str, &'r str, String, Port)> {
         named_ports(rule).find_map(|(option, port)| {
             let (bridge, since) = self.enslaved(port)?;
             Some((option, port, bridge, since))
@@ -96,10 +96,10 @@ impl View<'_> {
 }
 
 /// The links that a rule names in full, with the options that name them.
-fn named_ports(rule: &Rule) -> impl Iterator<Item = (&'static str, &str)> {
+fn named_ports(rule: &ParsedRule) -> impl Iterator<Item = (&'static str, &str)> {
     rule.matches.iter().filter(|one| !one.negated).filter_map(|one| match &one.test {
-        Test::In(Pattern(name)) => Some(("-i", name.as_str())),
-        Test::Out(Pattern(name)) => Some(("-o", name.as_str())),
+        MatchTest::In(DevicePattern(name)) => Some(("-i", name.as_str())),
+        MatchTest::Out(DevicePattern(name)) => Some(("-o", name.as_str())),
         _ => None,
     })
 }

@@ -1,7 +1,10 @@
 //! The host's own connections: which of them the new rules would cut.
 
 use super::{View, say, services, warn};
-use crate::netfilter::{Base, Device, Packet, Ruleset, States, Step, Surroundings, TcpFlags, Verdict, walk};
+use crate::netfilter::{
+    ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TcpFlags,
+    TraceStep, simulate,
+};
 use crate::observe::{Observed, Socket};
 use crate::plan::HostPlan;
 use crate::resource::iptables::Family;
@@ -30,7 +33,7 @@ struct Flow {
 }
 
 /// What is cut, by the step that cuts it.
-type Cut = BTreeMap<String, (Step, BTreeSet<String>)>;
+type Cut = BTreeMap<String, (TraceStep, BTreeSet<String>)>;
 
 impl View<'_> {
     /// Connections that are open and would be cut, and listeners that nobody would reach any more.
@@ -125,7 +128,7 @@ impl View<'_> {
     }
 
     /// What drops it after the change, where nothing did before.
-    fn newly_dropped(&self, drops: impl Fn(&Ruleset) -> Option<Step>) -> Option<Step> {
+    fn newly_dropped(&self, drops: impl Fn(&Ruleset) -> Option<TraceStep>) -> Option<TraceStep> {
         let step = drops(&self.after)?;
         drops(&self.before).is_none().then_some(step)
     }
@@ -144,7 +147,7 @@ impl Flow {
 
 /// What drops packets of an open connection, either way. Conntrack knows it: an apply sees to that
 /// before the first rule that asks.
-fn cut_open(set: &Ruleset, around: &Surroundings, family: Family, flow: &Flow) -> Option<Step> {
+fn cut_open(set: &Ruleset, around: &HostContext, family: Family, flow: &Flow) -> Option<TraceStep> {
     let (ours, theirs) = if flow.serves { (Some(flow.service), None) } else { (None, Some(flow.service)) };
     let packet = |src, dst, sport, dport| {
         let segment = if flow.tcp {
@@ -152,50 +155,58 @@ fn cut_open(set: &Ruleset, around: &Surroundings, family: Family, flow: &Flow) -
         } else {
             Packet::udp(family, 0, 0)
         };
-        Packet { src: Some(src), dst: Some(dst), sport, dport, state: States::ESTABLISHED, ..segment }
+        Packet {
+            src: Some(src),
+            dst: Some(dst),
+            sport,
+            dport,
+            state: ConntrackStates::ESTABLISHED,
+            ..segment
+        }
     };
     let inward = to_host(packet(flow.peer, flow.local, theirs, ours));
     let outward = Packet {
         src_local: Some(true),
-        in_iface: Device::Absent,
-        out_iface: Device::Outside,
-        physin: Device::Absent,
-        physout: Device::Absent,
+        in_iface: PacketDevice::Absent,
+        out_iface: PacketDevice::Outside,
+        physin: PacketDevice::Absent,
+        physout: PacketDevice::Absent,
         ..packet(flow.local, flow.peer, ours, theirs)
     };
-    dropped(set, around, Base::Input, &inward).or_else(|| dropped(set, around, Base::Output, &outward))
+    dropped(set, around, PacketPath::Input, &inward)
+        .or_else(|| dropped(set, around, PacketPath::Output, &outward))
 }
 
 /// What drops the first packet to a port of the host.
 fn cut_new(
     set: &Ruleset,
-    around: &Surroundings,
+    around: &HostContext,
     family: Family,
     from: Option<IpAddr>,
     port: u16,
     tcp: bool,
-) -> Option<Step> {
+) -> Option<TraceStep> {
     let packet = if tcp { Packet::tcp(family, 0, port, TcpFlags::SYN) } else { Packet::udp(family, 0, port) };
-    let packet = to_host(Packet { src: from, sport: None, state: States::NEW, ..packet });
-    dropped(set, around, Base::Input, &packet)
+    let packet = to_host(Packet { src: from, sport: None, state: ConntrackStates::NEW, ..packet });
+    dropped(set, around, PacketPath::Input, &packet)
 }
 
 fn to_host(packet: Packet) -> Packet {
     Packet {
         dst_local: Some(true),
-        in_iface: Device::Outside,
-        out_iface: Device::Absent,
-        physout: Device::Absent,
+        in_iface: PacketDevice::Outside,
+        out_iface: PacketDevice::Absent,
+        physout: PacketDevice::Absent,
         ..packet
     }
 }
 
-fn dropped(set: &Ruleset, around: &Surroundings, base: Base, packet: &Packet) -> Option<Step> {
-    let found = walk(set, around, base, packet);
-    found.decided_by.filter(|_| found.verdict == Verdict::Drop)
+fn dropped(set: &Ruleset, around: &HostContext, base: PacketPath, packet: &Packet) -> Option<TraceStep> {
+    let found = simulate(set, around, base, packet);
+    found.decided_by.filter(|_| found.verdict == PacketVerdict::Drop)
 }
 
-fn add(cut: &mut Cut, step: Step, what: String) {
+fn add(cut: &mut Cut, step: TraceStep, what: String) {
     cut.entry(step.to_string()).or_insert_with(|| (step, BTreeSet::new())).1.insert(what);
 }
 

@@ -2,7 +2,9 @@
 //! in, until its entry expires: so those packets are judged as new ones.
 
 use super::{View, say, warn};
-use crate::netfilter::{Base, Device, Packet, States, Step, TcpFlags, Verdict, walk};
+use crate::netfilter::{
+    ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep, simulate,
+};
 use crate::observe::{Link, Observed, Socket};
 use crate::plan::HostPlan;
 use crate::resource::iptables::Family;
@@ -29,12 +31,12 @@ impl View<'_> {
         if !self.changes_verdicts() {
             return;
         }
-        let Device::Named(device) = self.around.device_to(ssh.client) else { return };
+        let PacketDevice::Named(device) = self.around.device_to(ssh.client) else { return };
         let Some(link) = tunnel_under(observed, &device) else { return };
         let (verdict, step) = self.outer_verdict(observed, link);
-        let Some(step) = step.filter(|_| verdict != Verdict::Accept) else { return };
+        let Some(step) = step.filter(|_| verdict != PacketVerdict::Accept) else { return };
         let kind = link.linkinfo.kind.as_deref().unwrap_or("tunnel");
-        if verdict == Verdict::Drop {
+        if verdict == PacketVerdict::Drop {
             let why = format!(
                 "new outer packets of the {kind} tunnel {} are dropped by {}, and SSH inside it ends with their conntrack entry",
                 link.name,
@@ -52,28 +54,28 @@ impl View<'_> {
     }
 
     /// What becomes of the outer packets, both ways.
-    fn outer_verdict(&self, observed: &Observed, link: &Link) -> (Verdict, Option<Step>) {
+    fn outer_verdict(&self, observed: &Observed, link: &Link) -> (PacketVerdict, Option<TraceStep>) {
         if link.linkinfo.kind.as_deref() == Some("tun") {
             return self.userspace(&observed.tunnel);
         }
         if family_of(link).is_some_and(|family| family != self.family) {
-            return (Verdict::Accept, None);
+            return (PacketVerdict::Accept, None);
         }
         let ends = ends_of(link);
         let alternatives = outer_packets(self.family, link, &observed.sockets);
         agreed(alternatives.into_iter().map(|packet| {
             let packet = Packet { sport: None, ..packet };
             let inward = self.verdict(&self.inward(&ends, packet.clone()));
-            if inward.0 == Verdict::Drop {
+            if inward.0 == PacketVerdict::Drop {
                 return inward;
             }
             let outward = self.verdict(&self.outward(&ends, packet));
-            if outward.0 == Verdict::Accept { inward } else { outward }
+            if outward.0 == PacketVerdict::Accept { inward } else { outward }
         }))
     }
 
     /// What becomes of what a userspace program sends and receives by its sockets, where the probe found them.
-    fn userspace(&self, sockets: &[Socket]) -> (Verdict, Option<Step>) {
+    fn userspace(&self, sockets: &[Socket]) -> (PacketVerdict, Option<TraceStep>) {
         let v4 = self.family == Family::V4;
         if sockets.is_empty() {
             let ends = Ends { local: None, remote: None, device: None };
@@ -88,13 +90,17 @@ impl View<'_> {
                 return None;
             }
             let found = self.verdict(&self.of_socket(socket));
-            Some(if both && found.0 == Verdict::Drop { (Verdict::Unknown, found.1) } else { found })
+            Some(if both && found.0 == PacketVerdict::Drop {
+                (PacketVerdict::Unknown, found.1)
+            } else {
+                found
+            })
         });
         agreed(met)
     }
 
     /// The packet that begins the traffic of a socket: a peer's to a port that the host serves, else the host's own.
-    fn of_socket(&self, socket: &Socket) -> (Base, Packet) {
+    fn of_socket(&self, socket: &Socket) -> (PacketPath, Packet) {
         let local = Some(socket.local).filter(|local| !local.is_unspecified());
         let ends = Ends { local, remote: socket.peer.map(|(peer, _)| peer), device: None };
         let packet = |dport| match socket.tcp {
@@ -107,50 +113,50 @@ impl View<'_> {
         }
     }
 
-    fn verdict(&self, (base, packet): &(Base, Packet)) -> (Verdict, Option<Step>) {
-        let found = walk(&self.after, &self.around, *base, packet);
+    fn verdict(&self, (base, packet): &(PacketPath, Packet)) -> (PacketVerdict, Option<TraceStep>) {
+        let found = simulate(&self.after, &self.around, *base, packet);
         (found.verdict, found.decided_by)
     }
 
-    fn inward(&self, ends: &Ends, packet: Packet) -> (Base, Packet) {
+    fn inward(&self, ends: &Ends, packet: Packet) -> (PacketPath, Packet) {
         let packet = Packet {
             src: ends.remote,
             dst: ends.local,
             dst_local: Some(true),
-            state: States::NEW,
+            state: ConntrackStates::NEW,
             in_iface: self.device(ends),
-            out_iface: Device::Absent,
-            physout: Device::Absent,
+            out_iface: PacketDevice::Absent,
+            physout: PacketDevice::Absent,
             ..packet
         };
-        (Base::Input, packet)
+        (PacketPath::Input, packet)
     }
 
-    fn outward(&self, ends: &Ends, packet: Packet) -> (Base, Packet) {
+    fn outward(&self, ends: &Ends, packet: Packet) -> (PacketPath, Packet) {
         let packet = Packet {
             src: ends.local,
             src_local: Some(true),
             dst: ends.remote,
             dst_local: ends.remote.map(|_| false),
-            state: States::NEW,
-            in_iface: Device::Absent,
+            state: ConntrackStates::NEW,
+            in_iface: PacketDevice::Absent,
             out_iface: self.device(ends),
-            physin: Device::Absent,
-            physout: Device::Absent,
+            physin: PacketDevice::Absent,
+            physout: PacketDevice::Absent,
             ..packet
         };
-        (Base::Output, packet)
+        (PacketPath::Output, packet)
     }
 
     /// The device of the outer packets, as it will be.
-    fn device(&self, ends: &Ends) -> Device {
-        let named = |name: &str| Device::named(self.bridge_of(name).unwrap_or(name));
+    fn device(&self, ends: &Ends) -> PacketDevice {
+        let named = |name: &str| PacketDevice::named(self.bridge_of(name).unwrap_or(name));
         if let Some(device) = &ends.device {
             return named(device);
         }
         match ends.remote.map(|remote| self.around.device_to(remote)) {
-            Some(Device::Named(name)) => named(&name),
-            _ => Device::Outside,
+            Some(PacketDevice::Named(name)) => named(&name),
+            _ => PacketDevice::Outside,
         }
     }
 }
@@ -241,11 +247,15 @@ fn wireguard_ports(sockets: &[Socket]) -> Vec<u16> {
 }
 
 /// What all alternatives agree on.
-fn agreed(mut all: impl Iterator<Item = (Verdict, Option<Step>)>) -> (Verdict, Option<Step>) {
-    let Some(first) = all.next() else { return (Verdict::Accept, None) };
+fn agreed(
+    mut all: impl Iterator<Item = (PacketVerdict, Option<TraceStep>)>,
+) -> (PacketVerdict, Option<TraceStep>) {
+    let Some(first) = all.next() else { return (PacketVerdict::Accept, None) };
     match all.find(|other| other.0 != first.0) {
         None => first,
-        Some(other) => (Verdict::Unknown, if first.0 == Verdict::Accept { other.1 } else { first.1 }),
+        Some(other) => {
+            (PacketVerdict::Unknown, if first.0 == PacketVerdict::Accept { other.1 } else { first.1 })
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 use super::*;
 use crate::netfilter::fixtures::{classic_v4, filter, ruleset};
-use crate::netfilter::{Answer, Backend, Fragment, Rule, States, TcpFlags, Test, dead_rules};
+use crate::netfilter::{
+    ConntrackStates, FragmentPart, IptablesBackend, MatchTest, ParsedRule, TcpFlags, Tristate, shadowed_rules,
+};
 use crate::resource::iptables::Family;
 use proptest::prelude::*;
 
@@ -9,17 +11,17 @@ fn packet() -> Packet {
     Packet {
         src: "10.0.0.5".parse().ok(),
         dst: "10.0.0.1".parse().ok(),
-        in_iface: Device::named("br0"),
-        out_iface: Device::Absent,
-        physin: Device::named("vnet0"),
-        physout: Device::Absent,
-        state: States::NEW,
+        in_iface: PacketDevice::named("br0"),
+        out_iface: PacketDevice::Absent,
+        physin: PacketDevice::named("vnet0"),
+        physout: PacketDevice::Absent,
+        state: ConntrackStates::NEW,
         ..Packet::tcp(Family::V4, 40_000, 22, TcpFlags::SYN)
     }
 }
 
-fn around() -> Surroundings {
-    Surroundings::default()
+fn context() -> HostContext {
+    HostContext::default()
 }
 
 /// kube-proxy marks in nat before routing, and asks for the mark after it.
@@ -30,28 +32,31 @@ fn a_mark_set_in_nat_is_seen_after_routing() {
          *filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m mark --mark 0x4000/0x4000 -j DROP\nCOMMIT\n",
     );
     let packet = Packet { mark: Some(0), ..packet() };
-    assert_eq!(walk(&rules, &around(), Base::Input, &packet).verdict, Verdict::Drop);
+    assert_eq!(simulate(&rules, &context(), PacketPath::Input, &packet).verdict, PacketVerdict::Drop);
 }
 
 /// Whatever our rules say of it, where another table may have made something else of it before they are asked.
 #[test]
 fn a_packet_that_may_be_rewritten_is_not_known() {
     let closed = filter("-A INPUT -j DROP");
-    let verdict = |hooks: &[&[Hook]], bridged| {
-        let table = |hooks: &&[Hook]| Bystander {
+    let verdict = |hooks: &[&[NetfilterHook]], bridged| {
+        let table = |hooks: &&[NetfilterHook]| OtherTable {
             name: "other".into(),
             hooks: hooks.to_vec(),
-            effect: Effect::MayRewrite,
+            effect: TableEffect::MayRewrite,
         };
-        let around = Surroundings { bystanders: hooks.iter().map(table).collect(), ..around() };
-        walk(&closed, &around, Base::Input, &Packet { bridged, ..packet() }).verdict
+        let context = HostContext { other_tables: hooks.iter().map(table).collect(), ..context() };
+        simulate(&closed, &context, PacketPath::Input, &Packet { bridged, ..packet() }).verdict
     };
-    assert_eq!(verdict(&[&[Hook::Input]], false), Verdict::Unknown);
-    assert_eq!(verdict(&[&[Hook::Bridge]], true), Verdict::Unknown);
+    assert_eq!(verdict(&[&[NetfilterHook::Input]], false), PacketVerdict::Unknown);
+    assert_eq!(verdict(&[&[NetfilterHook::Bridge]], true), PacketVerdict::Unknown);
     // The first of them is not on its way.
-    assert_eq!(verdict(&[&[Hook::Forward], &[Hook::Prerouting]], false), Verdict::Unknown);
-    for elsewhere in [Hook::Forward, Hook::Bridge, Hook::Postrouting] {
-        assert_eq!(verdict(&[&[elsewhere]], false), Verdict::Drop, "{elsewhere:?}");
+    assert_eq!(
+        verdict(&[&[NetfilterHook::Forward], &[NetfilterHook::Prerouting]], false),
+        PacketVerdict::Unknown
+    );
+    for elsewhere in [NetfilterHook::Forward, NetfilterHook::Bridge, NetfilterHook::Postrouting] {
+        assert_eq!(verdict(&[&[elsewhere]], false), PacketVerdict::Drop, "{elsewhere:?}");
     }
 }
 
@@ -64,12 +69,12 @@ fn security_of_input_stands_where_the_backend_puts_it() {
     );
     let packet = Packet { src: "10.9.0.5".parse().ok(), ..packet() };
     for (backend, verdict) in [
-        (Some(Backend::Legacy), Verdict::Drop),
-        (Some(Backend::Nft), Verdict::Accept),
-        (None, Verdict::Unknown),
+        (Some(IptablesBackend::Legacy), PacketVerdict::Drop),
+        (Some(IptablesBackend::Nft), PacketVerdict::Accept),
+        (None, PacketVerdict::Unknown),
     ] {
-        let around = Surroundings { backend, ..around() };
-        assert_eq!(walk(&rules, &around, Base::Input, &packet).verdict, verdict, "{backend:?}");
+        let context = HostContext { backend, ..context() };
+        assert_eq!(simulate(&rules, &context, PacketPath::Input, &packet).verdict, verdict, "{backend:?}");
     }
 }
 
@@ -83,18 +88,18 @@ fn a_masqueraded_source_is_one_of_the_hosts_own() {
         ));
         let own = ["10.9.0.254/24", "10.8.0.254/24"];
         let addresses = own.map(|own| ("eth0".to_owned(), own.parse().unwrap())).to_vec();
-        let around = Surroundings { addresses, ..around() };
+        let context = HostContext { addresses, ..context() };
         let packet = Packet {
             src: "10.9.0.254".parse().ok(),
-            in_iface: Device::Absent,
-            out_iface: Device::named("eth0"),
+            in_iface: PacketDevice::Absent,
+            out_iface: PacketDevice::named("eth0"),
             ..packet()
         };
-        walk(&rules, &around, Base::Output, &packet).verdict
+        simulate(&rules, &context, PacketPath::Output, &packet).verdict
     };
-    assert_eq!(verdict("192.0.2.0/24"), Verdict::Accept);
-    assert_eq!(verdict("0.0.0.0/0"), Verdict::Drop);
-    assert_eq!(verdict("10.9.0.0/24"), Verdict::Unknown);
+    assert_eq!(verdict("192.0.2.0/24"), PacketVerdict::Accept);
+    assert_eq!(verdict("0.0.0.0/0"), PacketVerdict::Drop);
+    assert_eq!(verdict("10.9.0.0/24"), PacketVerdict::Unknown);
 }
 
 /// Where raw may have taken it out of conntrack, nobody knows whether SNAT rewrites it.
@@ -105,8 +110,9 @@ fn a_source_of_what_may_be_untracked_is_not_known() {
             "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {raw}-j CT --notrack\nCOMMIT\n\
              *nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j SNAT --to-source 10.9.0.254\nCOMMIT\n"
         ));
-        let packet = Packet { src: "10.9.0.5".parse().ok(), out_iface: Device::named("eth1"), ..packet() };
-        walk(&rules, &around(), Base::Forward, &packet).left.and_then(|(_, left)| left.src)
+        let packet =
+            Packet { src: "10.9.0.5".parse().ok(), out_iface: PacketDevice::named("eth1"), ..packet() };
+        simulate(&rules, &context(), PacketPath::Forward, &packet).final_packet.and_then(|(_, left)| left.src)
     };
     assert_eq!(left("-p udp "), "10.9.0.254".parse().ok());
     assert_eq!(left(""), "10.9.0.5".parse().ok());
@@ -116,22 +122,22 @@ fn a_source_of_what_may_be_untracked_is_not_known() {
 /// What a rule of a port says of a piece that has none is chance on iptables-nft.
 #[test]
 fn later_pieces_have_no_ports() {
-    let later = Packet { fragment: Fragment::Later, ..packet() };
+    let later = Packet { fragment: FragmentPart::Later, ..packet() };
     for (rule, answer) in [
-        ("-f", Answer::Yes),
-        ("! -f", Answer::No),
-        ("-p tcp", Answer::Yes),
-        ("-p tcp -m tcp --dport 22", Answer::Unknown),
-        ("-p tcp -m tcp ! --dport 22", Answer::Unknown),
-        ("-p udp -m udp --dport 22", Answer::No),
+        ("-f", Tristate::Yes),
+        ("! -f", Tristate::No),
+        ("-p tcp", Tristate::Yes),
+        ("-p tcp -m tcp --dport 22", Tristate::Unknown),
+        ("-p tcp -m tcp ! --dport 22", Tristate::Unknown),
+        ("-p udp -m udp --dport 22", Tristate::No),
     ] {
-        assert_eq!(Rule::parse(rule).matches(&later), answer, "{rule}");
+        assert_eq!(ParsedRule::parse(rule).matches(&later), answer, "{rule}");
     }
 }
 
 #[test]
 fn conditions() {
-    use Answer::{No, Unknown, Yes};
+    use Tristate::{No, Unknown, Yes};
     for (text, expected) in [
         ("", Yes),
         ("-s 10.0.0.0/8", Yes),
@@ -188,7 +194,7 @@ fn conditions() {
         ("-m nosuch ! --thing x -m tcp --dport 23", No),
         ("-4", Unknown),
     ] {
-        let rule = Rule::parse(&format!("{text} -j ACCEPT"));
+        let rule = ParsedRule::parse(&format!("{text} -j ACCEPT"));
         assert_eq!(rule.matches(&packet()), expected, "{text} {:?}", rule.matches);
     }
 }
@@ -206,19 +212,20 @@ fn what_is_not_known_is_not_answered() {
         "-m state --state NEW",
         "-m physdev ! --physdev-out eth1",
     ] {
-        let rule = Rule::parse(text);
-        assert_eq!(rule.matches(&Packet::new(Family::V4)), Answer::Unknown, "{text}");
-        assert!(!rule.matches.iter().any(|one| matches!(one.test, Test::Unknown(_))), "{text}");
+        let rule = ParsedRule::parse(text);
+        assert_eq!(rule.matches(&Packet::new(Family::V4)), Tristate::Unknown, "{text}");
+        assert!(!rule.matches.iter().any(|one| matches!(one.test, MatchTest::Unknown(_))), "{text}");
     }
 }
 
 #[test]
 fn the_path_is_told() {
-    let found = walk(&classic_v4(""), &around(), Base::Input, &packet());
-    assert_eq!(found.verdict, Verdict::Accept);
-    let chains: Vec<_> = found.met().map(|met| (&*met.step.chain, met.step.index.unwrap())).collect();
+    let found = simulate(&classic_v4(""), &context(), PacketPath::Input, &packet());
+    assert_eq!(found.verdict, PacketVerdict::Accept);
+    let chains: Vec<_> =
+        found.matched_rules().map(|met| (&*met.step.chain, met.step.index.unwrap())).collect();
     assert_eq!(chains, [("INPUT", 1), ("KVMFW-INPUT", 1), ("KVMFW-RH-Firewall-1-INPUT", 4)]);
-    assert_eq!(found.decided_by, found.met().last().map(|met| met.step.clone()));
+    assert_eq!(found.decided_by, found.matched_rules().last().map(|met| met.step.clone()));
 }
 
 /// Measured on a kernel: in raw a packet from outside is INVALID, one by the loopback is not.
@@ -227,9 +234,9 @@ fn raw_comes_before_conntrack() {
     let rules = ruleset(
         "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
     );
-    assert_eq!(walk(&rules, &around(), Base::Input, &packet()).verdict, Verdict::Drop);
-    let local = Packet { in_iface: Device::named("lo"), ..packet() };
-    assert_eq!(walk(&rules, &around(), Base::Input, &local).verdict, Verdict::Accept);
+    assert_eq!(simulate(&rules, &context(), PacketPath::Input, &packet()).verdict, PacketVerdict::Drop);
+    let local = Packet { in_iface: PacketDevice::named("lo"), ..packet() };
+    assert_eq!(simulate(&rules, &context(), PacketPath::Input, &local).verdict, PacketVerdict::Accept);
 }
 
 #[test]
@@ -239,17 +246,22 @@ fn ten_thousand_rules_are_walked_to_the_end() {
         text +=
             &format!("-A INPUT -s 10.9.{}.{}/32 -m limit --limit 1/sec -j LOG\n", number / 250, number % 250);
     }
-    let found = walk(&filter(&format!("{text}-A INPUT -p tcp -j DROP")), &around(), Base::Input, &packet());
+    let found = simulate(
+        &filter(&format!("{text}-A INPUT -p tcp -j DROP")),
+        &context(),
+        PacketPath::Input,
+        &packet(),
+    );
     assert_eq!(found.decided_by.unwrap().index, Some(10_001));
 }
 
 #[test]
 fn one_chain_alone() {
     let rules = filter("-A INPUT -j A\n-A A -p udp -j DROP");
-    let found = walk_chain(&rules, "filter", "A", &packet());
-    assert_eq!(found.verdict, Verdict::Accept);
+    let found = simulate_chain(&rules, "filter", "A", &packet());
+    assert_eq!(found.verdict, PacketVerdict::Accept);
     assert_eq!(found.decided_by.unwrap().to_string(), "filter/A end of the chain");
-    assert_eq!(walk_chain(&rules, "filter", "NONE", &packet()).decided_by, None);
+    assert_eq!(simulate_chain(&rules, "filter", "NONE", &packet()).decided_by, None);
 }
 
 /// Every chain calls the next twice and maybe: without a bound it would take for ever.
@@ -262,8 +274,8 @@ fn chains_that_call_each_other_end() {
         }
     }
     let rules = filter(&format!("{text}-A C50 -j LOG"));
-    assert_eq!(walk(&rules, &around(), Base::Input, &packet()).verdict, Verdict::Unknown);
-    assert!(dead_rules(&rules, "filter", "C0").is_empty());
+    assert_eq!(simulate(&rules, &context(), PacketPath::Input, &packet()).verdict, PacketVerdict::Unknown);
+    assert!(shadowed_rules(&rules, "filter", "C0").is_empty());
 }
 
 fn any_rule() -> impl Strategy<Value = String> {
@@ -298,7 +310,7 @@ proptest! {
     #[test]
     fn never_panics(rules in proptest::collection::vec("(-[msdiopjg] |! |--[a-z-]{1,9} |tcp |[0-9./:]{1,8} |.)*", 0..9)) {
         for text in &rules {
-            let rule = Rule::parse(text);
+            let rule = ParsedRule::parse(text);
             let _ = rule.matches(&packet());
             let _ = rule.matches(&Packet::new(Family::V6));
         }
@@ -308,17 +320,17 @@ proptest! {
     #[test]
     fn less_knowledge_gives_no_other_verdict(rules in proptest::collection::vec(any_rule(), 0..12)) {
         let set = filter(&format!("-A A -j LOG\n-A B -j LOG\n{}", rules.join("\n")));
-        let full = walk(&set, &around(), Base::Input, &packet()).verdict;
+        let full = simulate(&set, &context(), PacketPath::Input, &packet()).verdict;
         for less in [
             Packet { src: None, ..packet() },
-            Packet { in_iface: Device::Unknown, ..packet() },
+            Packet { in_iface: PacketDevice::Unknown, ..packet() },
             Packet { dport: None, ..packet() },
-            Packet { state: States::ALL, ..packet() },
+            Packet { state: ConntrackStates::ALL, ..packet() },
             Packet { mark: None, ..packet() },
             Packet::new(Family::V4),
         ] {
-            let verdict = walk(&set, &around(), Base::Input, &less).verdict;
-            prop_assert!(verdict == full || verdict == Verdict::Unknown, "{verdict:?} but {full:?}");
+            let verdict = simulate(&set, &context(), PacketPath::Input, &less).verdict;
+            prop_assert!(verdict == full || verdict == PacketVerdict::Unknown, "{verdict:?} but {full:?}");
         }
     }
 
@@ -335,7 +347,7 @@ proptest! {
         let set = filter(&all);
         let mut kept = all.clone();
         for chain in ["INPUT", "A", "B"] {
-            let dead = dead_rules(&set, "filter", chain);
+            let dead = shadowed_rules(&set, "filter", chain);
             let mut index = 0;
             kept = kept.lines().filter(|line| {
                 if !line.starts_with(&format!("-A {chain} ")) {
@@ -345,7 +357,7 @@ proptest! {
                 !dead.iter().any(|dead| dead.index == index)
             }).collect::<Vec<_>>().join("\n");
         }
-        let (before, after) = (walk(&set, &around(), Base::Input, &packet()), walk(&filter(&kept), &around(), Base::Input, &packet()));
+        let (before, after) = (simulate(&set, &context(), PacketPath::Input, &packet()), simulate(&filter(&kept), &context(), PacketPath::Input, &packet()));
         prop_assert_eq!(before.verdict, after.verdict, "{}\nwithout\n{}", all, kept);
     }
 }

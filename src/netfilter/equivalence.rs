@@ -3,14 +3,14 @@
 //! A proof, not a sample: chains are laid out as what a packet meets one after the other. Where both
 //! rulesets have the same there, in the same order, every packet meets the same. Where the order differs, each two
 //! that changed places have to come to the same, or must not both be met by one packet. What cannot be shown so is a
-//! [`Difference`], with a packet as evidence where one is found.
+//! [`VerdictDifference`], with a packet as evidence where one is found.
 
-use super::disjoint::{disjoint, included};
-use super::packet::{Device, Packet, States, protocol};
-use super::rule::{Rule, Target};
+use super::overlap::{are_disjoint, is_included};
+use super::packet::{ConntrackStates, Packet, PacketDevice, protocol};
+use super::rule::{ParsedRule, RuleTarget};
 use super::ruleset::Ruleset;
-use super::walk::walk_chain;
-use super::{Match, Test, Verdict};
+use super::simulate::simulate_chain;
+use super::{MatchTest, PacketVerdict, RuleMatch};
 use crate::resource::iptables::save::{takes_value, tokens};
 use crate::resource::iptables::{Family, TABLES};
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ const DEPTH: usize = 32;
 
 /// Why two rulesets may treat a packet differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct VerdictDifference {
     /// The table.
     pub table: String,
     /// The built-in chain.
@@ -35,49 +35,49 @@ pub struct Difference {
     packet: Option<Box<Packet>>,
 }
 
-impl Difference {
+impl VerdictDifference {
     /// Whether a third ruleset, too, treats the packet of the evidence otherwise than the first.
     pub fn also_in(&self, before: &Ruleset, third: &Ruleset) -> bool {
         let verdict =
-            |rules| Some(walk_chain(rules, &self.table, &self.chain, self.packet.as_deref()?).verdict);
+            |rules| Some(simulate_chain(rules, &self.table, &self.chain, self.packet.as_deref()?).verdict);
         verdict(before) != verdict(third)
     }
 }
 
 /// Whether one rule decides about every packet that another one matches, and as that would.
 pub fn covers(wide: &str, narrow: &str) -> bool {
-    let (wide, narrow) = (Rule::parse(wide), Rule::parse(narrow));
+    let (wide, narrow) = (ParsedRule::parse(wide), ParsedRule::parse(narrow));
     // What counts or remembers has to see its packets itself.
     let mut all = wide.matches.iter().chain(&narrow.matches);
-    let sure = !all.any(|one| matches!(one.test, Test::Unknown(_) | Test::Mark { .. }));
-    sure && matches!(wide.target, Target::Accept | Target::Drop)
+    let sure = !all.any(|one| matches!(one.test, MatchTest::Unknown(_) | MatchTest::Mark { .. }));
+    sure && matches!(wide.target, RuleTarget::Accept | RuleTarget::Drop)
         && target_text(&wide) == target_text(&narrow)
-        && included(&narrow.matches, &wide.matches)
+        && is_included(&narrow.matches, &wide.matches)
 }
 
 /// Something that a packet meets in a chain.
 #[derive(Clone, Debug, PartialEq)]
-struct Item<'a> {
-    matches: &'a [Match],
-    body: Body<'a>,
+struct ChainItem<'a> {
+    matches: &'a [RuleMatch],
+    body: ItemBody<'a>,
     text: &'a str,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Body<'a> {
+enum ItemBody<'a> {
     /// The target with its options, as it is written.
-    Target(&'a Target, String),
+    Target(&'a RuleTarget, String),
     /// A chain that is entered and may come back; with `goto`, past the one it came from.
-    Chain { items: Vec<Item<'a>>, goto: bool },
+    Chain { items: Vec<ChainItem<'a>>, goto: bool },
 }
 
-impl Item<'_> {
+impl ChainItem<'_> {
     /// Same conditions, same outcome; how the chains are called does not count, nor do comments.
     fn is_like(&self, other: &Self) -> bool {
         self.matches == other.matches
             && match (&self.body, &other.body) {
-                (Body::Target(_, one), Body::Target(_, two)) => one == two,
-                (Body::Chain { items: a, goto: x }, Body::Chain { items: b, goto: y }) => {
+                (ItemBody::Target(_, one), ItemBody::Target(_, two)) => one == two,
+                (ItemBody::Chain { items: a, goto: x }, ItemBody::Chain { items: b, goto: y }) => {
                     x == y && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_like(b))
                 }
                 _ => false,
@@ -86,21 +86,24 @@ impl Item<'_> {
 
     /// Whether a final one behind it is met by no packet.
     fn decides_about(&self, later: &Self) -> bool {
-        self.is_like(later) || self.is_final() && included(later.matches, self.matches)
+        self.is_like(later) || self.is_final() && is_included(later.matches, self.matches)
     }
 
     /// Whether the same once more behind it meets no packet.
     fn is_final(&self) -> bool {
-        let sure = !self.matches.iter().any(|m| matches!(m.test, Test::Unknown(_)));
-        sure && matches!(&self.body, Body::Target(Target::Accept | Target::Drop | Target::Return, _))
+        let sure = !self.matches.iter().any(|m| matches!(m.test, MatchTest::Unknown(_)));
+        sure && matches!(
+            &self.body,
+            ItemBody::Target(RuleTarget::Accept | RuleTarget::Drop | RuleTarget::Return, _)
+        )
     }
 }
 
 /// Proves that every packet has the same verdict in every chain, and is rewritten alike.
-pub fn same_verdicts(before: &Ruleset, after: &Ruleset, family: Family) -> Result<(), Difference> {
+pub fn prove_equivalent(before: &Ruleset, after: &Ruleset, family: Family) -> Result<(), VerdictDifference> {
     for (table, chains) in TABLES {
         for chain in chains {
-            let differs = |what: String, packet: Option<Packet>| Difference {
+            let differs = |what: String, packet: Option<Packet>| VerdictDifference {
                 table: table.to_owned(),
                 chain: (*chain).to_owned(),
                 what,
@@ -111,7 +114,7 @@ pub fn same_verdicts(before: &Ruleset, after: &Ruleset, family: Family) -> Resul
             else {
                 return Err(differs("it has more rules than can be compared".to_owned(), None));
             };
-            if let Err(Pair { first, second }) = alike(&old, &new) {
+            if let Err(UnprovenPair { first, second }) = alike(&old, &new) {
                 let packet = second.map(|second| packet(family, chain, first, second));
                 let what = match second {
                     Some(second) => {
@@ -130,19 +133,19 @@ pub fn same_verdicts(before: &Ruleset, after: &Ruleset, family: Family) -> Resul
 }
 
 /// What is not shown to be alike: two whose order changed, or one that the other does not have.
-struct Pair<'i, 'a> {
-    first: &'i Item<'a>,
-    second: Option<&'i Item<'a>>,
+struct UnprovenPair<'i, 'a> {
+    first: &'i ChainItem<'a>,
+    second: Option<&'i ChainItem<'a>>,
 }
 
 /// What a packet meets in a built-in chain; `None` where that is too much.
-fn laid_out<'a>(rules: &'a Ruleset, table: &str, chain: &str) -> Option<Vec<Item<'a>>> {
+fn laid_out<'a>(rules: &'a Ruleset, table: &str, chain: &str) -> Option<Vec<ChainItem<'a>>> {
     let mut budget = ITEMS;
     let mut items = chain_items(rules, table, chain, 0, &mut budget)?;
-    let mut kept: Vec<Item<'a>> = Vec::new();
+    let mut kept: Vec<ChainItem<'a>> = Vec::new();
     let mut changes = false;
     for item in items.drain(..) {
-        if kept.last().is_some_and(|last: &Item<'_>| last.is_final() && last.matches.is_empty()) {
+        if kept.last().is_some_and(|last: &ChainItem<'_>| last.is_final() && last.matches.is_empty()) {
             break;
         }
         // Where a mark was set in between, the same condition may hold the second time.
@@ -161,7 +164,7 @@ fn chain_items<'a>(
     chain: &str,
     depth: usize,
     budget: &mut usize,
-) -> Option<Vec<Item<'a>>> {
+) -> Option<Vec<ChainItem<'a>>> {
     let mut items = Vec::new();
     if depth > DEPTH {
         return None;
@@ -170,25 +173,25 @@ fn chain_items<'a>(
         *budget = budget.checked_sub(1)?;
         let (matches, text) = (rule.matches.as_slice(), &*rule.text);
         match &rule.target {
-            Target::Jump(to) | Target::Goto(to) if rules.rules(table, to).is_some() => {
-                let goto = matches!(rule.target, Target::Goto(_));
+            RuleTarget::Jump(to) | RuleTarget::Goto(to) if rules.rules(table, to).is_some() => {
+                let goto = matches!(rule.target, RuleTarget::Goto(_));
                 let body = chain_items(rules, table, to, depth + 1, budget)?;
-                let returns = |item: &Item<'_>| match &item.body {
-                    Body::Target(target, _) => **target == Target::Return,
-                    Body::Chain { goto, .. } => *goto,
+                let returns = |item: &ChainItem<'_>| match &item.body {
+                    ItemBody::Target(target, _) => **target == RuleTarget::Return,
+                    ItemBody::Chain { goto, .. } => *goto,
                 };
                 if matches.is_empty() && !goto && !body.iter().any(returns) {
                     items.extend(body);
                 } else if !body.is_empty() || goto {
-                    items.push(Item { matches, body: Body::Chain { items: body, goto }, text });
+                    items.push(ChainItem { matches, body: ItemBody::Chain { items: body, goto }, text });
                 }
             }
             target => {
                 let words = target_text(rule);
-                let only_tells = *target == Target::Continue
+                let only_tells = *target == RuleTarget::Continue
                     && ["", "LOG", "NFLOG", "ULOG"].contains(&words.split(' ').next().unwrap_or_default());
                 if !only_tells {
-                    items.push(Item { matches, body: Body::Target(target, words), text });
+                    items.push(ChainItem { matches, body: ItemBody::Target(target, words), text });
                 }
             }
         }
@@ -197,7 +200,7 @@ fn chain_items<'a>(
 }
 
 /// The target of a rule with its options.
-fn target_text(rule: &Rule) -> String {
+fn target_text(rule: &ParsedRule) -> String {
     let words = tokens(&rule.text).unwrap_or_else(|_| vec![(&*rule.text).into()]);
     let mut at = 0;
     while let Some(word) = words.get(at) {
@@ -210,13 +213,13 @@ fn target_text(rule: &Rule) -> String {
     String::new()
 }
 
-fn alike<'i, 'a>(old: &'i [Item<'a>], new: &'i [Item<'a>]) -> Result<(), Pair<'i, 'a>> {
+fn alike<'i, 'a>(old: &'i [ChainItem<'a>], new: &'i [ChainItem<'a>]) -> Result<(), UnprovenPair<'i, 'a>> {
     // What is not there may only be dead, behind one that decides about everything: that one comes first now.
-    let alone = |item: &'i Item<'a>, others: &'i [Item<'a>], is_new: bool| {
+    let alone = |item: &'i ChainItem<'a>, others: &'i [ChainItem<'a>], is_new: bool| {
         let wall = others.last().filter(|last| last.is_final() && last.matches.is_empty());
         Err(match (wall, is_new) {
-            (Some(wall), false) => Pair { first: wall, second: Some(item) },
-            (wall, _) => Pair { first: item, second: wall },
+            (Some(wall), false) => UnprovenPair { first: wall, second: Some(item) },
+            (wall, _) => UnprovenPair { first: item, second: wall },
         })
     };
     // Which old one each new one is; the order is asked for afterwards.
@@ -242,7 +245,7 @@ fn alike<'i, 'a>(old: &'i [Item<'a>], new: &'i [Item<'a>]) -> Result<(), Pair<'i
             pairs = pairs.saturating_sub(1);
             let (first, second) = (&new[at], &new[later]);
             if pairs == 0 || !commute(first, second, &[], &[]) {
-                return Err(Pair { first, second: Some(second) });
+                return Err(UnprovenPair { first, second: Some(second) });
             }
         }
     }
@@ -251,8 +254,13 @@ fn alike<'i, 'a>(old: &'i [Item<'a>], new: &'i [Item<'a>]) -> Result<(), Pair<'i
 
 /// Whether it makes no difference which of two comes first; `a` and `b` are the conditions under which
 /// they are met at all.
-fn commute<'m>(one: &'m Item<'_>, two: &'m Item<'_>, a: &[&'m Match], b: &[&'m Match]) -> bool {
-    let under = |outer: &[&'m Match], item: &'m Item<'_>| -> Vec<&'m Match> {
+fn commute<'m>(
+    one: &'m ChainItem<'_>,
+    two: &'m ChainItem<'_>,
+    a: &[&'m RuleMatch],
+    b: &[&'m RuleMatch],
+) -> bool {
+    let under = |outer: &[&'m RuleMatch], item: &'m ChainItem<'_>| -> Vec<&'m RuleMatch> {
         outer.iter().copied().chain(item.matches).collect()
     };
     let (mut mine, mut theirs) = (under(a, one), under(b, two));
@@ -261,14 +269,14 @@ fn commute<'m>(one: &'m Item<'_>, two: &'m Item<'_>, a: &[&'m Match], b: &[&'m M
     if !decide {
         // What one of them changes tells the other nothing.
         for list in [&mut mine, &mut theirs] {
-            list.retain(|m| !matches!(m.test, Test::Mark { .. } | Test::Conntrack(_)));
+            list.retain(|m| !matches!(m.test, MatchTest::Mark { .. } | MatchTest::Conntrack(_)));
         }
     }
-    if decide && outcomes.len() < 2 || disjoint(&mine, &theirs) {
+    if decide && outcomes.len() < 2 || are_disjoint(&mine, &theirs) {
         return true;
     }
-    let inner = |item: &'m Item<'_>| match &item.body {
-        Body::Chain { items, goto: false } if items.iter().all(stays) => Some(items),
+    let inner = |item: &'m ChainItem<'_>| match &item.body {
+        ItemBody::Chain { items, goto: false } if items.iter().all(stays) => Some(items),
         _ => None,
     };
     if let Some(items) = inner(one) {
@@ -278,28 +286,31 @@ fn commute<'m>(one: &'m Item<'_>, two: &'m Item<'_>, a: &[&'m Match], b: &[&'m M
 }
 
 /// Whether what follows in its chain is met whatever this one does, unless it decides.
-fn stays(item: &Item<'_>) -> bool {
+fn stays(item: &ChainItem<'_>) -> bool {
     match &item.body {
-        Body::Target(target, _) => **target != Target::Return,
-        Body::Chain { goto, .. } => !goto,
+        ItemBody::Target(target, _) => **target != RuleTarget::Return,
+        ItemBody::Chain { goto, .. } => !goto,
     }
 }
 
 /// Collects how something can end; false where it can also change the packet.
-fn ends(item: &Item<'_>, outcomes: &mut BTreeSet<String>) -> bool {
+fn ends(item: &ChainItem<'_>, outcomes: &mut BTreeSet<String>) -> bool {
     match &item.body {
-        Body::Chain { items, .. } => items.iter().all(|item| ends(item, outcomes)),
-        Body::Target(Target::Accept | Target::Drop | Target::Return | Target::Rewrite(_), text) => {
+        ItemBody::Chain { items, .. } => items.iter().all(|item| ends(item, outcomes)),
+        ItemBody::Target(
+            RuleTarget::Accept | RuleTarget::Drop | RuleTarget::Return | RuleTarget::Rewrite(_),
+            text,
+        ) => {
             outcomes.insert(text.clone());
             true
         }
-        Body::Target(..) => false,
+        ItemBody::Target(..) => false,
     }
 }
 
 /// A packet that meets two items, as far as their conditions say; what they do not ask for is what is common.
-fn packet(family: Family, chain: &str, one: &Item<'_>, two: &Item<'_>) -> Packet {
-    let device = |has: bool| if has { Device::named("eth0") } else { Device::Absent };
+fn packet(family: Family, chain: &str, one: &ChainItem<'_>, two: &ChainItem<'_>) -> Packet {
+    let device = |has: bool| if has { PacketDevice::named("eth0") } else { PacketDevice::Absent };
     let documentation: [IpAddr; 2] = match family {
         Family::V4 => [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()],
         Family::V6 => [1, 2].map(|last| [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into()),
@@ -312,31 +323,31 @@ fn packet(family: Family, chain: &str, one: &Item<'_>, two: &Item<'_>) -> Packet
         dport: Some(1021),
         in_iface: device(!matches!(chain, "OUTPUT" | "POSTROUTING")),
         out_iface: device(!matches!(chain, "INPUT" | "PREROUTING")),
-        physin: Device::Absent,
-        physout: Device::Absent,
-        state: States::NEW,
+        physin: PacketDevice::Absent,
+        physout: PacketDevice::Absent,
+        state: ConntrackStates::NEW,
         ..Packet::new(family)
     };
-    let name = |pattern: &super::Pattern| {
-        Device::named(pattern.0.strip_suffix('+').map_or(pattern.0.clone(), |p| format!("{p}0")))
+    let name = |pattern: &super::DevicePattern| {
+        PacketDevice::named(pattern.0.strip_suffix('+').map_or(pattern.0.clone(), |p| format!("{p}0")))
     };
-    let mut list: Vec<&Match> = one.matches.iter().chain(two.matches).collect();
+    let mut list: Vec<&RuleMatch> = one.matches.iter().chain(two.matches).collect();
     // A chain meets what one of its rules meets.
     for item in [one, two] {
-        if let Body::Chain { items, .. } = &item.body {
+        if let ItemBody::Chain { items, .. } = &item.body {
             list.extend(items.first().into_iter().flat_map(|item| item.matches));
         }
     }
     for one in list.iter().filter(|m| !m.negated) {
         match &one.test {
-            Test::Source(network) => packet.src = Some(network.first()),
-            Test::Destination(network) => packet.dst = Some(network.first()),
-            Test::In(pattern) => packet.in_iface = name(pattern),
-            Test::Out(pattern) => packet.out_iface = name(pattern),
-            Test::Protocol(number) => packet.protocol = Some(*number),
-            Test::DestinationPorts(ranges) => packet.dport = ranges.first().map(|range| range.0),
-            Test::SourcePorts(ranges) => packet.sport = ranges.first().map(|range| range.0),
-            Test::Conntrack(asked) => {
+            MatchTest::Source(network) => packet.src = Some(network.first()),
+            MatchTest::Destination(network) => packet.dst = Some(network.first()),
+            MatchTest::In(pattern) => packet.in_iface = name(pattern),
+            MatchTest::Out(pattern) => packet.out_iface = name(pattern),
+            MatchTest::Protocol(number) => packet.protocol = Some(*number),
+            MatchTest::DestinationPorts(ranges) => packet.dport = ranges.first().map(|range| range.0),
+            MatchTest::SourcePorts(ranges) => packet.sport = ranges.first().map(|range| range.0),
+            MatchTest::Conntrack(asked) => {
                 packet.state =
                     asked.states.and_then(|list| list.states.each().next()).unwrap_or(packet.state);
             }
@@ -355,14 +366,15 @@ fn packet(family: Family, chain: &str, one: &Item<'_>, two: &Item<'_>) -> Packet
 }
 
 fn evidence(before: &Ruleset, after: &Ruleset, table: &str, chain: &str, packet: &Packet) -> Option<String> {
-    let (old, new) = (walk_chain(before, table, chain, packet), walk_chain(after, table, chain, packet));
+    let (old, new) =
+        (simulate_chain(before, table, chain, packet), simulate_chain(after, table, chain, packet));
     let word = |verdict| match verdict {
-        Verdict::Accept => Some("accepted"),
-        Verdict::Drop => Some("dropped"),
-        Verdict::Unknown => None,
+        PacketVerdict::Accept => Some("accepted"),
+        PacketVerdict::Drop => Some("dropped"),
+        PacketVerdict::Unknown => None,
     };
     let (then, now) = (word(old.verdict)?, word(new.verdict)?);
-    let by = |walk: &super::Walk| {
+    let by = |walk: &super::PacketTrace| {
         walk.decided_by.as_ref().map_or_else(String::new, |s| format!(" by `{}`", s.text))
     };
     (then != now).then(|| format!("{} is {then}{} and would be {now}{}", shown(packet), by(&old), by(&new)))
@@ -381,8 +393,8 @@ fn shown(packet: &Packet) -> String {
             text.push_str(&format!(" {what} {value}"));
         }
     };
-    let device = |device: &Device| match device {
-        Device::Named(name) => Some(name.to_string()),
+    let device = |device: &PacketDevice| match device {
+        PacketDevice::Named(name) => Some(name.to_string()),
         _ => None,
     };
     add("from", packet.src.map(|a| a.to_string()));

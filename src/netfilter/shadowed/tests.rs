@@ -18,7 +18,7 @@ fn only_what_is_certain() {
         ("-A INPUT -g A\n-A INPUT -j ACCEPT\n-A A -j LOG", &[(2, 1)]),
         ("-A INPUT -j NFQUEUE\n-A INPUT -j ACCEPT", &[]),
     ] {
-        let found = dead_rules(&filter(rules), "filter", "INPUT");
+        let found = shadowed_rules(&filter(rules), "filter", "INPUT");
         let found: Vec<_> = found.iter().map(|dead| (dead.index, dead.shadowed_by)).collect();
         assert_eq!(found, expected, "{rules}");
     }
@@ -27,8 +27,11 @@ fn only_what_is_certain() {
 #[test]
 fn the_cure_appended_behind_the_reject() {
     let rules = classic_v4("-A KVMFW-FORWARD -j KVMFW-RH-Firewall-1-INPUT\n");
-    assert_eq!(dead_rules(&rules, "filter", "KVMFW-FORWARD"), [Dead { index: 2, shadowed_by: 1 }]);
-    assert_eq!(dead_rules(&rules, "filter", "nosuch"), []);
+    assert_eq!(
+        shadowed_rules(&rules, "filter", "KVMFW-FORWARD"),
+        [ShadowedRule { index: 2, shadowed_by: 1 }]
+    );
+    assert_eq!(shadowed_rules(&rules, "filter", "nosuch"), []);
 }
 
 /// A rule before it decides about everything that it could match: nothing may be said that is not so.
@@ -107,8 +110,8 @@ fn what_follows_from_a_rule_before() {
         ("-A INPUT -m state ! --state NEW ! -s 10.0.0.0/8 -j ACCEPT\n-A INPUT -s 10.1.0.0/16 -j DROP", false),
         ("-A INPUT -j ACCEPT -p tcp\n-A INPUT -p udp -j DROP", false),
     ] {
-        let found = dead_rules(&filter(rules), "filter", "INPUT");
-        let expected: &[Dead] = if dead { &[Dead { index: 2, shadowed_by: 1 }] } else { &[] };
+        let found = shadowed_rules(&filter(rules), "filter", "INPUT");
+        let expected: &[ShadowedRule] = if dead { &[ShadowedRule { index: 2, shadowed_by: 1 }] } else { &[] };
         assert_eq!(found, expected, "{rules}");
     }
 }
@@ -124,6 +127,9 @@ fn many_rules_that_are_all_different() {
     }
     text.push_str("-A INPUT -s 10.9.9.9/32 -p tcp -m tcp --dport 700 -m limit --limit 1/sec -j DROP\n");
     text.push_str("-A INPUT -s 10.0.2.1/32 -i eth0 -p tcp -m tcp --dport 22 -j DROP\n");
-    let found = dead_rules(&filter(&text), "filter", "INPUT");
-    assert_eq!(found, [Dead { index: 6001, shadowed_by: 1402 }, Dead { index: 6002, shadowed_by: 1027 }]);
+    let found = shadowed_rules(&filter(&text), "filter", "INPUT");
+    assert_eq!(
+        found,
+        [ShadowedRule { index: 6001, shadowed_by: 1402 }, ShadowedRule { index: 6002, shadowed_by: 1027 }]
+    );
 }

@@ -1,15 +1,15 @@
 //! What decides about a packet beside the tables of one family and backend.
 
-use super::outcome::Step;
-use super::packet::Device;
+use super::outcome::TraceStep;
+use super::packet::PacketDevice;
 use crate::resource::iptables::Family;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The host around its tables. What is left empty is not known, and makes an answer that needs it
+/// The host around its tables. An empty field is unknown, and makes an answer that needs it
 /// unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct HostContext {
     /// The host's own addresses, each with its device and the prefix of its network, in the order of
     /// the kernel.
     pub addresses: Vec<(String, IpNet)>,
@@ -17,34 +17,34 @@ pub struct Surroundings {
     /// decides.
     pub routes: Vec<(IpNet, String)>,
     /// Other tables that packets pass.
-    pub bystanders: Vec<Bystander>,
+    pub other_tables: Vec<OtherTable>,
     /// Which iptables loaded the rules.
-    pub backend: Option<Backend>,
+    pub backend: Option<IptablesBackend>,
 }
 
 /// Which iptables loaded the rules of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
+pub enum IptablesBackend {
     /// iptables-nft, which asks the security table of INPUT behind nat.
     Nft,
     /// iptables-legacy, which asks it before.
     Legacy,
 }
 
-/// A table or chain that the walk does not read, and that packets pass too.
+/// A table or chain that packets pass and that is not simulated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bystander {
+pub struct OtherTable {
     /// What it is called, for people: `nft table inet filter`, `iptables-legacy`, `ebtables`.
     pub name: String,
     /// Where packets meet it.
-    pub hooks: Vec<Hook>,
+    pub hooks: Vec<NetfilterHook>,
     /// What it can do.
-    pub effect: Effect,
+    pub effect: TableEffect,
 }
 
-/// What a bystander can do to a packet.
+/// What another table can do to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum TableEffect {
     /// Drop it: what passes our tables may end there.
     MayDrop,
     /// Rewrite it or drop it: nothing can be said.
@@ -55,16 +55,16 @@ pub enum Effect {
     MayUntrack,
 }
 
-impl Effect {
+impl TableEffect {
     /// Whether the packet may end there, whatever our tables say.
-    pub fn may_end_it(self) -> bool {
-        matches!(self, Effect::MayDrop | Effect::MayRewrite)
+    pub fn may_drop(self) -> bool {
+        matches!(self, TableEffect::MayDrop | TableEffect::MayRewrite)
     }
 }
 
 /// Where packets meet rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hook {
+pub enum NetfilterHook {
     /// Before routing.
     Prerouting,
     /// To the host.
@@ -82,33 +82,35 @@ pub enum Hook {
     BridgeHost,
 }
 
-impl Bystander {
+impl OtherTable {
     /// Whether what a bridge brings to the host, or takes from it, may end there.
-    pub fn may_end_at_bridge(&self) -> bool {
-        self.effect.may_end_it() && self.hooks.contains(&Hook::BridgeHost)
+    pub fn may_drop_at_bridge(&self) -> bool {
+        self.effect.may_drop() && self.hooks.contains(&NetfilterHook::BridgeHost)
     }
 
-    /// As the step that a walk ends at.
-    pub fn step(&self) -> Step {
+    /// As the step that decides a simulation.
+    pub fn step(&self) -> TraceStep {
         let text = match self.effect {
-            Effect::MayDrop => "may drop it",
-            Effect::MayRewrite => "may rewrite or drop it",
-            Effect::MayMark => "may set its mark",
-            Effect::MayUntrack => "may take it out of conntrack",
+            TableEffect::MayDrop => "may drop it",
+            TableEffect::MayRewrite => "may rewrite or drop it",
+            TableEffect::MayMark => "may set its mark",
+            TableEffect::MayUntrack => "may take it out of conntrack",
         };
-        Step { table: self.name.as_str().into(), chain: "".into(), index: None, text: text.into() }
+        TraceStep { table: self.name.as_str().into(), chain: "".into(), index: None, text: text.into() }
     }
 }
 
-impl Surroundings {
+impl HostContext {
     /// What a frame passes from port to port of a bridge, whether iptables sees it or not.
-    pub fn on_bridges(&self) -> Option<&Bystander> {
-        self.bystanders.iter().find(|one| one.effect.may_end_it() && one.hooks.contains(&Hook::Bridge))
+    pub fn on_bridges(&self) -> Option<&OtherTable> {
+        self.other_tables
+            .iter()
+            .find(|one| one.effect.may_drop() && one.hooks.contains(&NetfilterHook::Bridge))
     }
 
     /// Whether somebody beside our tables has this effect.
-    pub(super) fn may(&self, effect: Effect) -> bool {
-        self.bystanders.iter().any(|one| one.effect == effect)
+    pub(super) fn may(&self, effect: TableEffect) -> bool {
+        self.other_tables.iter().any(|one| one.effect == effect)
     }
 
     /// Whether an address is one of the host's own.
@@ -121,7 +123,7 @@ impl Surroundings {
     }
 
     /// The addresses of a family that the host has; none where they are not known.
-    pub(super) fn own(&self, family: Family) -> Vec<IpAddr> {
+    pub(super) fn own_addresses(&self, family: Family) -> Vec<IpAddr> {
         let v4 = family == Family::V4;
         let own = self.addresses.iter().map(|(_, own)| own.addr()).filter(|own| own.is_ipv4() == v4);
         let mut all: Vec<IpAddr> = own.collect();
@@ -142,21 +144,25 @@ impl Surroundings {
     }
 
     /// The device that leads to an address.
-    pub fn device_to(&self, address: IpAddr) -> Device {
+    pub fn device_to(&self, address: IpAddr) -> PacketDevice {
         if self.routes.is_empty() {
-            return Device::Some;
+            return PacketDevice::Some;
         }
         let fits = self.routes.iter().filter(|(network, _)| network.contains(&address));
         match fits.max_by_key(|(network, _)| network.prefix_len()) {
-            Some((_, device)) => Device::named(device),
-            None => Device::Some,
+            Some((_, device)) => PacketDevice::named(device),
+            None => PacketDevice::Some,
         }
     }
 
     /// What REDIRECT and MASQUERADE take for an address on a device: the first that is as far-reaching
     /// as the peer's. `Err` where the device has none for certain.
-    pub(super) fn own_on(&self, device: &Device, peer: Option<IpAddr>) -> Result<Option<IpAddr>, ()> {
-        let (Device::Named(device), Some(peer)) = (device, peer) else { return Ok(None) };
+    pub(super) fn own_address_on(
+        &self,
+        device: &PacketDevice,
+        peer: Option<IpAddr>,
+    ) -> Result<Option<IpAddr>, ()> {
+        let (PacketDevice::Named(device), Some(peer)) = (device, peer) else { return Ok(None) };
         if self.addresses.is_empty() {
             return Ok(None);
         }

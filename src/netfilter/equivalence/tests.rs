@@ -1,11 +1,11 @@
 use super::*;
 use crate::resource::iptables::save::Save;
 
-fn proven(before: &str, after: &str) -> Result<(), Difference> {
+fn proven(before: &str, after: &str) -> Result<(), VerdictDifference> {
     let set = |rules: &str| {
         Ruleset::new(&Save::parse(&format!("*filter\n:INPUT ACCEPT\n{rules}COMMIT\n")).unwrap())
     };
-    same_verdicts(&set(before), &set(after), Family::V4)
+    prove_equivalent(&set(before), &set(after), Family::V4)
 }
 
 #[track_caller]
@@ -14,7 +14,7 @@ fn holds(before: &str, after: &str) {
 }
 
 #[track_caller]
-fn fails(before: &str, after: &str) -> Difference {
+fn fails(before: &str, after: &str) -> VerdictDifference {
     proven(before, after).expect_err(&format!("{before}\n{after}"))
 }
 

@@ -1,25 +1,25 @@
 use super::*;
 use crate::netfilter::fixtures::{classic, classic_v4, filter, ruleset};
-use crate::netfilter::{Bystander, Effect, Hook};
+use crate::netfilter::{NetfilterHook, OtherTable, TableEffect};
 
 fn br123() -> BridgeView {
     let ports = ["vnet0", "vnet1", "eth1.123"].map(String::from).to_vec();
     BridgeView { name: "br123".into(), ports, nf_call: true, untagged: None }
 }
 
-fn dark(rules: &Ruleset) -> Option<Dark> {
-    guests_dark(rules, &Surroundings::default(), Family::V4, &br123())
+fn blocked(rules: &Ruleset) -> Option<BridgeBlocked> {
+    blocked_between_ports(rules, &HostContext::default(), Family::V4, &br123())
 }
 
 #[test]
 fn the_classic_ruleset_darkens_the_guests() {
-    let dark = dark(&classic_v4("")).unwrap();
+    let blocked = blocked(&classic_v4("")).unwrap();
     assert_eq!(
-        dark.step.to_string(),
+        blocked.step.to_string(),
         "filter/KVMFW-RH-Firewall-1-INPUT rule 5: -j REJECT --reject-with icmp-host-prohibited"
     );
-    assert_eq!(dark.sample, "new TCP connection from vnet0 to vnet1");
-    assert_eq!(dark.dropped, ["new TCP connection", "new UDP flow"]);
+    assert_eq!(blocked.sample, "new TCP connection from vnet0 to vnet1");
+    assert_eq!(blocked.dropped, ["new TCP connection", "new UDP flow"]);
 }
 
 #[test]
@@ -32,10 +32,10 @@ fn each_cure_helps() {
         "-A KVMFW-FORWARD -g MINE\n-A MINE -i br123 -o br123 -j ACCEPT\n",
         "-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j RETURN\n",
     ] {
-        assert_eq!(dark(&classic_v4(cure)), None, "{cure}");
+        assert_eq!(blocked(&classic_v4(cure)), None, "{cure}");
     }
     let bypassed = BridgeView { nf_call: false, ..br123() };
-    assert_eq!(guests_dark(&classic_v4(""), &Surroundings::default(), Family::V4, &bypassed), None);
+    assert_eq!(blocked_between_ports(&classic_v4(""), &HostContext::default(), Family::V4, &bypassed), None);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn what_looks_like_a_cure_and_is_none() {
         ("-A KVMFW-FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT\n", "nothing is ever new"),
         ("-A KVMFW-FORWARD -i br123 -o br123 -p tcp -m tcp --dport 22 -j ACCEPT\n", "one port"),
     ] {
-        assert!(dark(&classic_v4(rules)).is_some(), "{reason}: {rules}");
+        assert!(blocked(&classic_v4(rules)).is_some(), "{reason}: {rules}");
     }
     // Appended behind our hook it comes too late.
     let late = filter(
@@ -56,53 +56,53 @@ fn what_looks_like_a_cure_and_is_none() {
 -A FORWARD -m physdev --physdev-is-bridged -j ACCEPT
 -A KVMFW-FORWARD -j REJECT --reject-with icmp-port-unreachable",
     );
-    assert!(dark(&late).is_some());
+    assert!(blocked(&late).is_some());
 }
 
 #[test]
 fn one_port_is_cured_and_another_is_not() {
     let rules = classic_v4("-A KVMFW-FORWARD -m physdev --physdev-in vnet0 -j ACCEPT\n");
-    assert_eq!(dark(&rules).unwrap().sample, "new TCP connection from vnet1 to vnet0");
+    assert_eq!(blocked(&rules).unwrap().sample, "new TCP connection from vnet1 to vnet0");
     let rules = classic_v4(
         "-A KVMFW-FORWARD -m physdev --physdev-in vnet+ -j ACCEPT
 -A KVMFW-FORWARD -m physdev --physdev-out vnet+ -j ACCEPT\n",
     );
-    assert_eq!(dark(&rules), None);
+    assert_eq!(blocked(&rules), None);
 }
 
 #[test]
 fn addresses_are_never_guessed() {
-    assert_eq!(dark(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -j ACCEPT\n")), None);
-    assert!(dark(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -j DROP\n")).is_some());
-    assert!(dark(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -o eth0 -j ACCEPT\n")).is_some());
-    assert_eq!(dark(&filter("-A FORWARD -s 192.0.2.0/24 -j DROP")), None);
+    assert_eq!(blocked(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -j ACCEPT\n")), None);
+    assert!(blocked(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -j DROP\n")).is_some());
+    assert!(blocked(&classic_v4("-A KVMFW-FORWARD -s 192.0.2.0/24 -o eth0 -j ACCEPT\n")).is_some());
+    assert_eq!(blocked(&filter("-A FORWARD -s 192.0.2.0/24 -j DROP")), None);
 }
 
 #[test]
 fn a_policy_and_other_tables_count() {
     let policy = ruleset("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
-    assert_eq!(dark(&policy).unwrap().step.to_string(), "filter/FORWARD policy DROP");
+    assert_eq!(blocked(&policy).unwrap().step.to_string(), "filter/FORWARD policy DROP");
     let raw = ruleset("*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i br+ -j DROP\nCOMMIT\n");
-    assert_eq!(&*dark(&raw).unwrap().step.table, "raw");
+    assert_eq!(&*blocked(&raw).unwrap().step.table, "raw");
     // In PREROUTING no frame is known to be bridged yet.
     let early =
         "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m physdev ! --physdev-is-bridged -j DROP\nCOMMIT\n";
-    assert!(dark(&ruleset(early)).is_some());
+    assert!(blocked(&ruleset(early)).is_some());
     // Libvirt's rules for its own bridge do not concern this one.
     let libvirt = filter(
         "-A FORWARD -j LIBVIRT_FWI
 -A LIBVIRT_FWI -d 192.168.122.0/24 -o virbr0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A LIBVIRT_FWI -o virbr0 -j REJECT --reject-with icmp-port-unreachable",
     );
-    assert_eq!(dark(&libvirt), None);
+    assert_eq!(blocked(&libvirt), None);
 }
 
 #[test]
 fn neighbour_discovery_is_no_connection() {
     let classic = classic("", "-p ipv6-icmp -m icmp6 --icmpv6-type 128");
-    let dark = guests_dark(&classic, &Surroundings::default(), Family::V6, &br123()).unwrap();
+    let blocked = blocked_between_ports(&classic, &HostContext::default(), Family::V6, &br123()).unwrap();
     assert_eq!(
-        dark.dropped,
+        blocked.dropped,
         ["new TCP connection", "new UDP flow", "neighbour solicitation", "neighbour advertisement"]
     );
 }
@@ -110,10 +110,11 @@ fn neighbour_discovery_is_no_connection() {
 #[test]
 fn guests_to_come_count() {
     let empty = BridgeView { ports: vec!["eth1".into()], ..br123() };
-    let dark = guests_dark(&classic_v4(""), &Surroundings::default(), Family::V4, &empty).unwrap();
-    assert_eq!(dark.sample, "new TCP connection from eth1 to a guest");
+    let blocked =
+        blocked_between_ports(&classic_v4(""), &HostContext::default(), Family::V4, &empty).unwrap();
+    assert_eq!(blocked.sample, "new TCP connection from eth1 to a guest");
     let cured = classic_v4("-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n");
-    assert_eq!(guests_dark(&cured, &Surroundings::default(), Family::V4, &empty), None);
+    assert_eq!(blocked_between_ports(&cured, &HostContext::default(), Family::V4, &empty), None);
 }
 
 #[test]
@@ -125,29 +126,29 @@ fn many_ports_are_few_sorts() {
 /// A frame that comes in or leaves with a tag passes FORWARD by.
 #[test]
 fn a_bridge_that_filters_vlans_is_asked_within_a_vlan() {
-    let dark = |vlans: &[(&str, u16)]| {
+    let blocked = |vlans: &[(&str, u16)]| {
         let untagged = vlans.iter().map(|(port, vlan)| ((*port).to_owned(), *vlan)).collect();
         let bridge = BridgeView { untagged: Some(untagged), ..br123() };
-        let found = guests_dark(&classic_v4(""), &Surroundings::default(), Family::V4, &bridge);
-        found.map(|dark| dark.sample)
+        let found = blocked_between_ports(&classic_v4(""), &HostContext::default(), Family::V4, &bridge);
+        found.map(|blocked| blocked.sample)
     };
     let sample = |text: &str| Some(text.to_owned());
-    assert_eq!(dark(&[("vnet0", 10), ("vnet1", 10)]), sample("new TCP connection from vnet0 to vnet1"));
-    assert_eq!(dark(&[("vnet0", 10), ("vnet1", 20)]), None);
+    assert_eq!(blocked(&[("vnet0", 10), ("vnet1", 10)]), sample("new TCP connection from vnet0 to vnet1"));
+    assert_eq!(blocked(&[("vnet0", 10), ("vnet1", 20)]), None);
     // The uplink is a trunk.
-    assert_eq!(dark(&[("vnet0", 10)]), None);
+    assert_eq!(blocked(&[("vnet0", 10)]), None);
     let three = [("vnet0", 10), ("vnet1", 20), ("eth1.123", 20)];
-    assert_eq!(dark(&three), sample("new TCP connection from vnet1 to eth1.123"));
+    assert_eq!(blocked(&three), sample("new TCP connection from vnet1 to eth1.123"));
 }
 
 /// *Open* is said only where nothing may drop: neither a rule that asks for more than is known, nor a table that is
 /// not read, nor NAT on a host that does not forward.
 #[test]
 fn where_some_may_be_dropped_it_is_in_doubt() {
-    let doubt = |rules: &str, around: &Surroundings, bridge: &BridgeView, forwards| {
-        guests_in_doubt(&ruleset(rules), around, Family::V4, bridge, forwards)
+    let doubt = |rules: &str, context: &HostContext, bridge: &BridgeView, forwards| {
+        undecided_between_ports(&ruleset(rules), context, Family::V4, bridge, forwards)
     };
-    let of_rules = |rules: &str| doubt(rules, &Surroundings::default(), &br123(), false);
+    let of_rules = |rules: &str| doubt(rules, &HostContext::default(), &br123(), false);
     let filter = |rule: &str| format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
     for (rule, missing, kinds) in [
         ("-d 192.168.1.1/32 -j DROP", "destination address", 3),
@@ -156,7 +157,7 @@ fn where_some_may_be_dropped_it_is_in_doubt() {
         ("-m set --match-set banned src -j DROP", "-m set --match-set banned src", 3),
     ] {
         assert_eq!(
-            guests_dark(&ruleset(&filter(rule)), &Surroundings::default(), Family::V4, &br123()),
+            blocked_between_ports(&ruleset(&filter(rule)), &HostContext::default(), Family::V4, &br123()),
             None
         );
         let doubt = of_rules(&filter(rule)).unwrap_or_else(|| panic!("{rule}"));
@@ -181,20 +182,22 @@ fn where_some_may_be_dropped_it_is_in_doubt() {
     let docker = nat("-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j DNAT --to-destination 172.17.0.2");
     for (rules, off, on) in [(&masked, 3, 0), (&led, 1, 0), (&docker, 0, 0)] {
         let kinds = |forwards| {
-            let doubt = doubt(rules, &Surroundings::default(), &br123(), forwards);
+            let doubt = doubt(rules, &HostContext::default(), &br123(), forwards);
             doubt.map_or(0, |doubt| doubt.kinds.len())
         };
         assert_eq!((kinds(false), kinds(true)), (off, on), "{rules}");
     }
 
     let bypassed = BridgeView { nf_call: false, ..br123() };
-    for (hook, seen, bypass) in
-        [(Hook::Bridge, true, true), (Hook::Forward, true, false), (Hook::Input, false, false)]
-    {
-        let table = Bystander { name: "other".into(), hooks: vec![hook], effect: Effect::MayDrop };
-        let around = Surroundings { bystanders: vec![table], ..Surroundings::default() };
+    for (hook, seen, bypass) in [
+        (NetfilterHook::Bridge, true, true),
+        (NetfilterHook::Forward, true, false),
+        (NetfilterHook::Input, false, false),
+    ] {
+        let table = OtherTable { name: "other".into(), hooks: vec![hook], effect: TableEffect::MayDrop };
+        let context = HostContext { other_tables: vec![table], ..HostContext::default() };
         let open = filter("-j ACCEPT");
-        let by = |bridge: &BridgeView| doubt(&open, &around, bridge, true).map(|doubt| doubt.step.table);
+        let by = |bridge: &BridgeView| doubt(&open, &context, bridge, true).map(|doubt| doubt.step.table);
         let other = |there: bool| there.then(|| "other".into());
         assert_eq!((by(&br123()), by(&bypassed)), (other(seen), other(bypass)), "{hook:?}");
     }

@@ -1,9 +1,9 @@
-//! Will the guests on a bridge go dark?
+//! Whether guests on a bridge can reach each other through the rules.
 
-use super::packet::{Device, Packet, States, TcpFlags};
+use super::packet::{ConntrackStates, Packet, PacketDevice, TcpFlags};
 use super::ruleset::Ruleset;
-use super::walk::{Base, walk};
-use super::{Pattern, Step, Surroundings, Test, Verdict};
+use super::simulate::{PacketPath, simulate};
+use super::{DevicePattern, HostContext, MatchTest, PacketVerdict, TraceStep};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, HashSet};
 
@@ -38,7 +38,7 @@ impl BridgeView {
     }
 
     /// Two ports each between which rules see frames, for all that the rules tell apart.
-    fn pairs(&self, rules: &Ruleset) -> Vec<(Device, Device)> {
+    fn pairs(&self, rules: &Ruleset) -> Vec<(PacketDevice, PacketDevice)> {
         let mut pairs = Vec::new();
         for ports in self.groups() {
             let ports = representatives(rules, &ports);
@@ -51,10 +51,10 @@ impl BridgeView {
     }
 
     /// A packet on its way from port to port.
-    fn frame(&self, packet: Packet, from: &Device, to: &Device) -> Packet {
+    fn frame(&self, packet: Packet, from: &PacketDevice, to: &PacketDevice) -> Packet {
         Packet {
-            in_iface: Device::named(&self.name),
-            out_iface: Device::named(&self.name),
+            in_iface: PacketDevice::named(&self.name),
+            out_iface: PacketDevice::named(&self.name),
             physin: from.clone(),
             physout: to.clone(),
             bridged: true,
@@ -65,9 +65,9 @@ impl BridgeView {
 
 /// Frames between the ports of a bridge are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dark {
+pub struct BridgeBlocked {
     /// The rule or policy that drops the first of them.
-    pub step: Step,
+    pub step: TraceStep,
     /// The first of them: `new TCP connection from vnet0 to eth1`.
     pub sample: String,
     /// All kinds of frames that are dropped between those two ports.
@@ -76,9 +76,9 @@ pub struct Dark {
 
 /// Frames between the ports of a bridge may be dropped: what is known of them does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doubt {
+pub struct BridgeUndecided {
     /// The rule that cannot be answered, or another table that packets pass.
-    pub step: Step,
+    pub step: TraceStep,
     /// The first of them: `new TCP connection from vnet0 to eth1`.
     pub sample: String,
     /// All kinds of frames between those two ports of which this is so.
@@ -95,57 +95,60 @@ const DPORT: u16 = 1021;
 const SPORT: u16 = 40_000;
 
 /// Ports that the rules tell apart are tried in pairs, up to so many: with a chain per tap, as
-/// neutron has them, all pairs would be too many, and one that is dark is enough.
+/// neutron has them, all pairs would be too many, and one blocked pair is enough.
 const CLASSES: usize = 8;
 
 /// Says whether new connections between ports of a bridge are dropped for certain, whatever the
 /// addresses of the guests.
-pub fn guests_dark(
+pub fn blocked_between_ports(
     rules: &Ruleset,
-    around: &Surroundings,
+    context: &HostContext,
     family: Family,
     bridge: &BridgeView,
-) -> Option<Dark> {
+) -> Option<BridgeBlocked> {
     if !bridge.nf_call {
         return None;
     }
-    bridge.pairs(rules).iter().find_map(|(from, to)| between(rules, around, family, bridge, from, to))
+    bridge
+        .pairs(rules)
+        .iter()
+        .find_map(|(from, to)| blocked_from_to(rules, context, family, bridge, from, to))
 }
 
 /// Says whether some frames between ports of a bridge may be dropped, whatever their ports and addresses, where none
 /// is for certain: a rule asks for more than is known, a table is there that is not read, or NAT rewrites what a host
 /// that does not forward cannot bring back to the bridge.
-pub fn guests_in_doubt(
+pub fn undecided_between_ports(
     rules: &Ruleset,
-    around: &Surroundings,
+    context: &HostContext,
     family: Family,
     bridge: &BridgeView,
     forwards: bool,
-) -> Option<Doubt> {
-    if let Some(other) = around.on_bridges() {
+) -> Option<BridgeUndecided> {
+    if let Some(other) = context.on_bridges() {
         let kinds = samples(family).into_iter().map(|(kind, _)| kind).collect();
         let sample = "frame between two ports".to_owned();
-        return Some(Doubt { step: other.step(), sample, kinds, missing: Vec::new() });
+        return Some(BridgeUndecided { step: other.step(), sample, kinds, missing: Vec::new() });
     }
     if !bridge.nf_call {
         return None;
     }
     bridge.pairs(rules).iter().find_map(|(from, to)| {
-        let mut doubt: Option<Doubt> = None;
+        let mut doubt: Option<BridgeUndecided> = None;
         for (kind, packet) in samples(family) {
             // To some port of some guest.
             let any = Packet { sport: None, dport: None, dst_local: Some(false), ..packet };
-            let found = walk(rules, around, Base::Forward, &bridge.frame(any, from, to));
-            let rewriter = || Some(found.rewriter()?.step.clone());
+            let found = simulate(rules, context, PacketPath::Forward, &bridge.frame(any, from, to));
+            let rewriter = || Some(found.first_rewrite()?.step.clone());
             let mut missing: Vec<String> = Vec::new();
             let step = match found.verdict {
-                Verdict::Accept if forwards => None,
-                Verdict::Accept => {
+                PacketVerdict::Accept if forwards => None,
+                PacketVerdict::Accept => {
                     missing.push("forwarding, which is off (ip_forward is 0)".to_owned());
                     rewriter()
                 }
                 _ => {
-                    missing.extend(found.unknowns().flat_map(|met| met.missing.clone()));
+                    missing.extend(found.unanswered_rules().flat_map(|met| met.missing.clone()));
                     missing.sort();
                     missing.dedup();
                     found.decided_by.clone()
@@ -153,7 +156,10 @@ pub fn guests_in_doubt(
             };
             let Some(step) = step else { continue };
             let sample = format!("{kind} from {} to {}", shown(from), shown(to));
-            doubt.get_or_insert(Doubt { step, sample, kinds: Vec::new(), missing }).kinds.push(kind);
+            doubt
+                .get_or_insert(BridgeUndecided { step, sample, kinds: Vec::new(), missing })
+                .kinds
+                .push(kind);
         }
         doubt
     })
@@ -161,7 +167,7 @@ pub fn guests_in_doubt(
 
 /// First packets from port to port of a bridge, of whatever addresses and ports, for each sort of port that the rules
 /// tell apart.
-pub fn guest_packets(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Vec<Packet> {
+pub fn packets_between_ports(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Vec<Packet> {
     let mut packets = Vec::new();
     for (from, to) in bridge.pairs(rules) {
         packets.extend(samples(family).into_iter().take(2).map(|(_, packet)| {
@@ -172,34 +178,34 @@ pub fn guest_packets(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Ve
     packets
 }
 
-fn between(
+fn blocked_from_to(
     rules: &Ruleset,
-    around: &Surroundings,
+    context: &HostContext,
     family: Family,
     bridge: &BridgeView,
-    from: &Device,
-    to: &Device,
-) -> Option<Dark> {
-    let mut dark: Option<Dark> = None;
+    from: &PacketDevice,
+    to: &PacketDevice,
+) -> Option<BridgeBlocked> {
+    let mut blocked: Option<BridgeBlocked> = None;
     for (kind, packet) in samples(family) {
-        let found = walk(rules, around, Base::Forward, &bridge.frame(packet, from, to));
-        let (Verdict::Drop, Some(step)) = (found.verdict, found.decided_by) else { continue };
+        let found = simulate(rules, context, PacketPath::Forward, &bridge.frame(packet, from, to));
+        let (PacketVerdict::Drop, Some(step)) = (found.verdict, found.decided_by) else { continue };
         let sample = format!("{kind} from {} to {}", shown(from), shown(to));
-        dark.get_or_insert(Dark { step, sample, dropped: Vec::new() }).dropped.push(kind);
+        blocked.get_or_insert(BridgeBlocked { step, sample, dropped: Vec::new() }).dropped.push(kind);
     }
-    dark
+    blocked
 }
 
-fn shown(port: &Device) -> &str {
+fn shown(port: &PacketDevice) -> &str {
     match port {
-        Device::Named(name) => name,
+        PacketDevice::Named(name) => name,
         _ => "a guest",
     }
 }
 
 /// What a guest has to be able to send.
 fn samples(family: Family) -> Vec<(&'static str, Packet)> {
-    let new = |packet| Packet { state: States::NEW, ..packet };
+    let new = |packet| Packet { state: ConntrackStates::NEW, ..packet };
     let ping = match family {
         Family::V4 => Packet::icmp(family, 8, 0),
         Family::V6 => Packet::icmp(family, 128, 0),
@@ -210,7 +216,7 @@ fn samples(family: Family) -> Vec<(&'static str, Packet)> {
         ("ping", new(ping)),
     ];
     if family == Family::V6 {
-        let untracked = |kind| Packet { state: States::UNTRACKED, ..Packet::icmp(family, kind, 0) };
+        let untracked = |kind| Packet { state: ConntrackStates::UNTRACKED, ..Packet::icmp(family, kind, 0) };
         samples.push(("neighbour solicitation", untracked(135)));
         samples.push(("neighbour advertisement", untracked(136)));
     }
@@ -219,12 +225,12 @@ fn samples(family: Family) -> Vec<(&'static str, Packet)> {
 
 /// Two ports of each sort that the rules tell apart; where the bridge has fewer than two ports,
 /// those of guests to come.
-fn representatives(rules: &Ruleset, ports: &[String]) -> Vec<Device> {
-    let mut patterns: Vec<&Pattern> = Vec::new();
+fn representatives(rules: &Ruleset, ports: &[String]) -> Vec<PacketDevice> {
+    let mut patterns: Vec<&DevicePattern> = Vec::new();
     let mut known = HashSet::new();
     for rule in rules.all_rules() {
         for one in &rule.matches {
-            if let Test::PhysIn(pattern) | Test::PhysOut(pattern) = &one.test
+            if let MatchTest::PhysIn(pattern) | MatchTest::PhysOut(pattern) = &one.test
                 && known.insert(pattern)
             {
                 patterns.push(pattern);
@@ -242,10 +248,10 @@ fn representatives(rules: &Ruleset, ports: &[String]) -> Vec<Device> {
             None if full => continue,
             None => sorts.push((sort, 1)),
         }
-        chosen.push(Device::named(port));
+        chosen.push(PacketDevice::named(port));
     }
     while chosen.len() < 2 {
-        chosen.push(Device::Some);
+        chosen.push(PacketDevice::Some);
     }
     chosen
 }

@@ -1,19 +1,19 @@
 //! Conditions that no packet meets together, and such that others follow from.
 
-use super::matches::{Conntrack, Match, Network, Pattern, PortRange, Test};
+use super::matches::{ConntrackTest, DevicePattern, MaskedNetwork, MatchTest, PortRange, RuleMatch};
 
 /// Whether no packet meets both lists of conditions; `false` where that is not certain.
-pub(super) fn disjoint(one: &[&Match], two: &[&Match]) -> bool {
+pub(super) fn are_disjoint(one: &[&RuleMatch], two: &[&RuleMatch]) -> bool {
     one.iter().any(|a| two.iter().any(|b| contradict(a, b)))
 }
 
 /// Whether every packet that meets the first conditions meets the second, too; `false` where that is not certain.
-pub(super) fn included(one: &[Match], two: &[Match]) -> bool {
+pub(super) fn is_included(one: &[RuleMatch], two: &[RuleMatch]) -> bool {
     two.iter().all(|b| one.iter().any(|a| follows(a, b)))
 }
 
 /// Whether `b` holds wherever `a` does.
-fn follows(a: &Match, b: &Match) -> bool {
+fn follows(a: &RuleMatch, b: &RuleMatch) -> bool {
     match (a.negated, b.negated) {
         (false, false) => within(&a.test, &b.test),
         (true, true) => within(&b.test, &a.test),
@@ -23,11 +23,11 @@ fn follows(a: &Match, b: &Match) -> bool {
 }
 
 /// A condition on ports, flags or types asks for their header also with `!`, and so has to follow from one that does.
-fn same_header(a: &Test, b: &Test) -> bool {
+fn same_header(a: &MatchTest, b: &MatchTest) -> bool {
     std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
-fn contradict(a: &Match, b: &Match) -> bool {
+fn contradict(a: &RuleMatch, b: &RuleMatch) -> bool {
     match (a.negated, b.negated) {
         (false, false) => apart(&a.test, &b.test),
         (true, false) => within(&b.test, &a.test),
@@ -37,19 +37,20 @@ fn contradict(a: &Match, b: &Match) -> bool {
 }
 
 /// Whether no packet meets both tests.
-fn apart(a: &Test, b: &Test) -> bool {
+fn apart(a: &MatchTest, b: &MatchTest) -> bool {
     match (a, b) {
-        (Test::Protocol(a), Test::Protocol(b)) => a != b,
-        (Test::Source(a), Test::Source(b)) | (Test::Destination(a), Test::Destination(b)) => !a.meets(b),
-        (Test::In(a), Test::In(b))
-        | (Test::Out(a), Test::Out(b))
-        | (Test::PhysIn(a), Test::PhysIn(b))
-        | (Test::PhysOut(a), Test::PhysOut(b)) => !devices_meet(a, b),
-        (Test::SourcePorts(a), Test::SourcePorts(b))
-        | (Test::DestinationPorts(a), Test::DestinationPorts(b)) => !ports_meet(a, b),
-        (Test::Icmp { kind: Some(a), .. }, Test::Icmp { kind: Some(b), .. }) => a.0 != b.0,
-        (Test::Mark { value: a, mask: x }, Test::Mark { value: b, mask: y }) => x == y && a != b,
-        (Test::Conntrack(a), Test::Conntrack(b)) => match (plain_states(a), plain_states(b)) {
+        (MatchTest::Protocol(a), MatchTest::Protocol(b)) => a != b,
+        (MatchTest::Source(a), MatchTest::Source(b))
+        | (MatchTest::Destination(a), MatchTest::Destination(b)) => !a.meets(b),
+        (MatchTest::In(a), MatchTest::In(b))
+        | (MatchTest::Out(a), MatchTest::Out(b))
+        | (MatchTest::PhysIn(a), MatchTest::PhysIn(b))
+        | (MatchTest::PhysOut(a), MatchTest::PhysOut(b)) => !devices_meet(a, b),
+        (MatchTest::SourcePorts(a), MatchTest::SourcePorts(b))
+        | (MatchTest::DestinationPorts(a), MatchTest::DestinationPorts(b)) => !ports_meet(a, b),
+        (MatchTest::Icmp { kind: Some(a), .. }, MatchTest::Icmp { kind: Some(b), .. }) => a.0 != b.0,
+        (MatchTest::Mark { value: a, mask: x }, MatchTest::Mark { value: b, mask: y }) => x == y && a != b,
+        (MatchTest::Conntrack(a), MatchTest::Conntrack(b)) => match (plain_states(a), plain_states(b)) {
             (Some(a), Some(b)) => !a.meets(b),
             _ => false,
         },
@@ -58,26 +59,27 @@ fn apart(a: &Test, b: &Test) -> bool {
 }
 
 /// Whether every packet that meets the first test meets the second, too.
-fn within(a: &Test, b: &Test) -> bool {
+fn within(a: &MatchTest, b: &MatchTest) -> bool {
     match (a, b) {
-        (Test::Unknown(_), _) => false,
-        (Test::Source(a), Test::Source(b)) | (Test::Destination(a), Test::Destination(b)) => a.within(b),
-        (Test::In(a), Test::In(b))
-        | (Test::Out(a), Test::Out(b))
-        | (Test::PhysIn(a), Test::PhysIn(b))
-        | (Test::PhysOut(a), Test::PhysOut(b)) => match a.0.strip_suffix('+') {
+        (MatchTest::Unknown(_), _) => false,
+        (MatchTest::Source(a), MatchTest::Source(b))
+        | (MatchTest::Destination(a), MatchTest::Destination(b)) => a.within(b),
+        (MatchTest::In(a), MatchTest::In(b))
+        | (MatchTest::Out(a), MatchTest::Out(b))
+        | (MatchTest::PhysIn(a), MatchTest::PhysIn(b))
+        | (MatchTest::PhysOut(a), MatchTest::PhysOut(b)) => match a.0.strip_suffix('+') {
             Some(prefix) => b.0.strip_suffix('+').is_some_and(|b| prefix.starts_with(b)),
             None => b.fits(&a.0),
         },
-        (Test::SourcePorts(a), Test::SourcePorts(b))
-        | (Test::DestinationPorts(a), Test::DestinationPorts(b))
-        | (Test::AnyPorts(a), Test::AnyPorts(b)) => {
+        (MatchTest::SourcePorts(a), MatchTest::SourcePorts(b))
+        | (MatchTest::DestinationPorts(a), MatchTest::DestinationPorts(b))
+        | (MatchTest::AnyPorts(a), MatchTest::AnyPorts(b)) => {
             a.iter().all(|a| b.iter().any(|b| b.0 <= a.0 && a.1 <= b.1))
         }
-        (Test::TcpFlags { mask: a, set: x }, Test::TcpFlags { mask: b, set: y }) => {
+        (MatchTest::TcpFlags { mask: a, set: x }, MatchTest::TcpFlags { mask: b, set: y }) => {
             a & b == *b && x & b == *y
         }
-        (Test::Icmp { protocol: a, kind: x }, Test::Icmp { protocol: b, kind: y }) => {
+        (MatchTest::Icmp { protocol: a, kind: x }, MatchTest::Icmp { protocol: b, kind: y }) => {
             a == b
                 && match (x, y) {
                     (_, None) => true,
@@ -85,7 +87,7 @@ fn within(a: &Test, b: &Test) -> bool {
                     (None, Some(_)) => false,
                 }
         }
-        (Test::Conntrack(a), Test::Conntrack(b)) if b.direction.is_none() && b.other.is_none() => {
+        (MatchTest::Conntrack(a), MatchTest::Conntrack(b)) if b.direction.is_none() && b.other.is_none() => {
             match (plain_states(a), plain_states(b)) {
                 (Some(a), Some(b)) => a.within(b),
                 _ => a.states == b.states,
@@ -96,12 +98,12 @@ fn within(a: &Test, b: &Test) -> bool {
 }
 
 /// States that are asked for alone.
-fn plain_states(asked: &Conntrack) -> Option<super::States> {
+fn plain_states(asked: &ConntrackTest) -> Option<super::ConntrackStates> {
     let list = asked.states.filter(|list| !list.negated && !list.snat && !list.dnat)?;
     Some(list.states)
 }
 
-fn devices_meet(a: &Pattern, b: &Pattern) -> bool {
+fn devices_meet(a: &DevicePattern, b: &DevicePattern) -> bool {
     match (a.0.strip_suffix('+'), b.0.strip_suffix('+')) {
         (Some(a), Some(b)) => a.starts_with(b) || b.starts_with(a),
         (None, _) => b.fits(&a.0),
@@ -113,16 +115,16 @@ fn ports_meet(a: &[PortRange], b: &[PortRange]) -> bool {
     a.iter().any(|a| b.iter().any(|b| a.0 <= b.1 && b.0 <= a.1))
 }
 
-impl Network {
+impl MaskedNetwork {
     /// Whether an address lies in both.
-    fn meets(&self, other: &Network) -> bool {
+    fn meets(&self, other: &MaskedNetwork) -> bool {
         let (v6, address, mask) = self.parts();
         let (other_v6, other_address, other_mask) = other.parts();
         v6 == other_v6 && (address ^ other_address) & mask & other_mask == 0
     }
 
     /// Whether all of it lies in the other.
-    fn within(&self, other: &Network) -> bool {
+    fn within(&self, other: &MaskedNetwork) -> bool {
         let (.., mask) = self.parts();
         let (.., other_mask) = other.parts();
         self.meets(other) && mask & other_mask == other_mask
