@@ -18,6 +18,7 @@ pub mod netfilter;
 pub mod observe;
 pub mod plan;
 pub mod problem;
+pub mod protocol;
 pub mod remote;
 pub mod report;
 pub mod resource;

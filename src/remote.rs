@@ -2,6 +2,7 @@
 //! that carry them there. A document is those files, then data in quoted here-documents, then one
 //! call; no shell text is put together from input.
 
+use crate::protocol::{END, OUTCOME, STATUS};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -213,7 +214,7 @@ pub fn call(nonce: &Nonce, command: &str, id: &str, token: &str) -> String {
     format!(
         "NONCE='{}' TOKEN='{token}'\nexport NONCE TOKEN\nif [ -e /var/lib/kvmfw/txn/{id}/kvmfw.sh ]; then \
          exec sh /var/lib/kvmfw/txn/{id}/kvmfw.sh {command} {id} </dev/null\nelse \
-         printf '\\n@%s outcome\\nstate=none\\n\\n@%s end\\n' \"$NONCE\" \"$NONCE\"\nfi\n",
+         printf '\\n@%s {OUTCOME}\\nstate=none\\n\\n@%s {END}\\n' \"$NONCE\" \"$NONCE\"\nfi\n",
         nonce.as_str()
     )
 }
@@ -228,7 +229,7 @@ pub fn console(nonce: &Nonce, command: &str, reason: &str) -> String {
         "export NONCE REASON\n# Before its first transaction is staged, a host has the script only in the folder of that one.\n\
          for script in /var/lib/kvmfw/kvmfw.sh /var/lib/kvmfw/txn/*/kvmfw.sh; do\n\
          if [ -e \"$script\" ]; then exec sh \"$script\" {command} </dev/null; fi\ndone\n\
-         printf '\\n@%s status\\n\\n@%s end\\n' \"$NONCE\" \"$NONCE\"\n"
+         printf '\\n@%s {STATUS}\\n\\n@%s {END}\\n' \"$NONCE\" \"$NONCE\"\n"
     );
     doc
 }

@@ -8,21 +8,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room and the rooms it may name. `cli` may name all of them.
-const DOORS: [(&str, &[&str]); 18] = [
+const DOORS: [(&str, &[&str]); 19] = [
     ("characters", &[]),
     ("files", &[]),
     ("kept", &[]),
     ("problem", &["characters"]),
+    ("protocol", &[]),
     ("yaml", &["problem", "characters"]),
     ("resource", &["problem", "characters"]),
     ("inventory", &["resource", "yaml", "problem", "characters"]),
     ("desired", &["inventory", "resource", "yaml", "kept", "problem", "characters"]),
-    ("observe", &["resource", "problem", "characters"]),
+    ("observe", &["protocol", "resource", "problem", "characters"]),
     ("netfilter", &["resource", "problem", "characters"]),
     ("plan", &["desired", "inventory", "observe", "netfilter", "resource", "kept", "problem", "characters"]),
-    ("explain", &["plan", "desired", "observe", "netfilter", "resource", "problem", "characters"]),
+    (
+        "explain",
+        &["plan", "desired", "observe", "netfilter", "protocol", "resource", "problem", "characters"],
+    ),
     ("import", &["plan", "inventory", "observe", "resource", "problem", "characters"]),
-    ("remote", &[]),
+    ("remote", &["protocol"]),
     ("transport", &["files", "inventory", "remote"]),
     (
         "engine",
@@ -31,6 +35,7 @@ const DOORS: [(&str, &[&str]); 18] = [
             "desired",
             "inventory",
             "observe",
+            "protocol",
             "resource",
             "remote",
             "transport",
@@ -54,6 +59,7 @@ fn is_pure(path: &str) -> bool {
         "yaml.rs",
         "remote.rs",
         "problem.rs",
+        "protocol.rs",
         "kept.rs",
     ];
     let edge = ["inventory/load.rs", "inventory/fence.rs", "report/progress.rs"];

@@ -3,6 +3,7 @@
 use super::{Code, Common, Format, exit, setup};
 use crate::observe::Sections;
 use crate::plan::{Record, Took};
+use crate::protocol;
 use crate::remote;
 use crate::report::{ChangeEntry, counted, printable};
 use clap::Args;
@@ -59,7 +60,7 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
     let hosts = setup::named(common, &args.host)?;
     let (answers, _) =
         setup::engine(common, setup::settings(common, "history"), None, |engine| async move {
-            engine.ask(hosts, remote::history, |s| s.get("end").map(|_| read(s))).await
+            engine.ask(hosts, remote::history, |s| s.get(protocol::END).map(|_| read(s))).await
         })?;
     let mut code = exit::DONE;
     let hosts: Vec<HostHistory> = answers
@@ -84,10 +85,10 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
 
 fn read(s: &Sections<'_>) -> HostHistory {
     let records: BTreeMap<u32, Record> = s
-        .starting_with("record ")
-        .filter_map(|(number, text)| Some((number.parse().ok()?, Record::parse(text.trim()).ok()?)))
+        .numbered(protocol::RECORD)
+        .filter_map(|(number, text)| Some((number, Record::parse(text.trim()).ok()?)))
         .collect();
-    let mut history: Vec<Entry> = s.get("history").unwrap_or("").lines().filter_map(entry).collect();
+    let mut history: Vec<Entry> = s.get(protocol::HISTORY).unwrap_or("").lines().filter_map(entry).collect();
     // The state before the first entry is the original only if that entry made the first generation.
     let mut before = history.first().filter(|e| e.generation == Some(1)).map(|_| Record::default());
     for entry in history.iter_mut().filter(|e| matches!(e.outcome.as_str(), "committed" | "undo")) {
@@ -99,7 +100,7 @@ fn read(s: &Sections<'_>) -> HostHistory {
         }
         before = now;
     }
-    let generation = s.get("current").and_then(|c| c.trim().parse().ok());
+    let generation = s.get(protocol::CURRENT).and_then(|c| c.trim().parse().ok());
     HostHistory { name: String::new(), error: None, generation, history }
 }
 

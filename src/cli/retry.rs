@@ -5,6 +5,7 @@ use super::{Common, exit, runs, setup, shard};
 use crate::desired::Desired;
 use crate::engine::HostOutcome;
 use crate::observe::Sections;
+use crate::protocol;
 use crate::remote;
 use crate::report::fold_names;
 use std::collections::BTreeSet;
@@ -93,9 +94,9 @@ fn ask(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, u8> {
 }
 
 fn read(s: &Sections<'_>) -> Option<Knows> {
-    s.get("end")?;
-    Some(match (s.value("target", "unknown"), s.value("target", "tried")) {
-        (Some("run"), None) => Knows::Others(s.values("target", "run").map(str::to_owned).collect()),
+    s.get(protocol::END)?;
+    Some(match (s.value(protocol::TARGET, "unknown"), s.value(protocol::TARGET, "tried")) {
+        (Some("run"), None) => Knows::Others(s.values(protocol::TARGET, "run").map(str::to_owned).collect()),
         (Some("run"), Some(_)) => Knows::Tried,
         _ => Knows::Committed,
     })

@@ -2,6 +2,7 @@
 
 use super::{Code, Common, Format, exit, setup};
 use crate::observe::Sections;
+use crate::protocol;
 use crate::remote;
 use crate::report::{counted, printable};
 use serde::Serialize;
@@ -57,7 +58,11 @@ pub(super) fn run(common: &Common) -> Code {
     let hosts = desired.into_iter().map(|d| (d.connection, d.host)).collect();
     let (answers, _) = setup::engine(common, setup::settings(common, "status"), None, |engine| async move {
         engine
-            .ask(hosts, |nonce| remote::console(nonce, "status", ""), |s| s.get("end").map(|_| read(s)))
+            .ask(
+                hosts,
+                |nonce| remote::console(nonce, "status", ""),
+                |s| s.get(protocol::END).map(|_| read(s)),
+            )
             .await
     })?;
     let mut code = exit::DONE;
@@ -103,8 +108,8 @@ fn empty() -> HostStatus {
 }
 
 fn read(s: &Sections<'_>) -> HostStatus {
-    let text = |key| s.value("status", key).map(str::to_owned);
-    let transactions = s.get("transactions").unwrap_or("").lines().filter_map(|line| {
+    let text = |key| s.value(protocol::STATUS, key).map(str::to_owned);
+    let transactions = s.get(protocol::TRANSACTIONS).unwrap_or("").lines().filter_map(|line| {
         let mut parts = line.split('\t');
         Some(TransactionStatus {
             id: parts.next().filter(|p| !p.is_empty())?.to_owned(),
@@ -117,17 +122,17 @@ fn read(s: &Sections<'_>) -> HostStatus {
         managed_by: text("inventory"),
         open: text("open"),
         guard: text("guard"),
-        lock: s.get("lock").map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()),
+        lock: s.get(protocol::LOCK).map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()),
         boot_failed: text("boot_failed"),
-        boot_left: s.values("status", "boot_left").map(|line| line.replace('\t', ": ")).collect(),
-        boot_repaired: s.values("status", "boot_repaired").map(str::to_owned).collect(),
-        differs: s.values("status", "differs").map(str::to_owned).collect(),
-        unrecorded: s.values("status", "unrecorded").map(str::to_owned).collect(),
-        boot_missing: s.values("status", "boot_missing").map(str::to_owned).collect(),
-        adopted: s.values("status", "adopted").filter_map(adopted).collect(),
+        boot_left: s.values(protocol::STATUS, "boot_left").map(|line| line.replace('\t', ": ")).collect(),
+        boot_repaired: s.values(protocol::STATUS, "boot_repaired").map(str::to_owned).collect(),
+        differs: s.values(protocol::STATUS, "differs").map(str::to_owned).collect(),
+        unrecorded: s.values(protocol::STATUS, "unrecorded").map(str::to_owned).collect(),
+        boot_missing: s.values(protocol::STATUS, "boot_missing").map(str::to_owned).collect(),
+        adopted: s.values(protocol::STATUS, "adopted").filter_map(adopted).collect(),
         transactions: transactions.collect(),
         history: s
-            .get("history")
+            .get(protocol::HISTORY)
             .unwrap_or("")
             .lines()
             .filter(|l| !l.is_empty())

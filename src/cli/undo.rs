@@ -4,6 +4,7 @@ use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, runs, setup};
 use crate::engine::{Budget, HostOutcome, Status};
 use crate::plan::{Acceptable, Back, Options, Record};
+use crate::protocol;
 use crate::remote;
 use clap::Args;
 
@@ -121,22 +122,22 @@ fn known((_, answer): &(String, Result<Target, HostOutcome>)) -> Vec<String> {
 }
 
 fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {
-    s.get("end")?;
-    if s.value("target", "unknown") == Some("run") {
-        if s.value("target", "open").is_some() {
+    s.get(protocol::END)?;
+    if s.value(protocol::TARGET, "unknown") == Some("run") {
+        if s.value(protocol::TARGET, "open").is_some() {
             return Some(Target::Open);
         }
-        let runs = s.values("target", "run").map(str::to_owned).collect();
-        return Some(Target::Strange { tried: s.value("target", "tried").is_some(), runs });
+        let runs = s.values(protocol::TARGET, "run").map(str::to_owned).collect();
+        return Some(Target::Strange { tried: s.value(protocol::TARGET, "tried").is_some(), runs });
     }
-    if let Some(what) = s.value("target", "unknown") {
+    if let Some(what) = s.value(protocol::TARGET, "unknown") {
         return Some(Target::Unknown(what.to_owned()));
     }
-    let to: u32 = s.value("target", "to")?.parse().ok()?;
+    let to: u32 = s.value(protocol::TARGET, "to")?.parse().ok()?;
     if to == 0 {
         return Some(Target::Original);
     }
-    match Record::parse(s.get("record")?.trim()) {
+    match Record::parse(s.get(protocol::RECORD)?.trim()) {
         Ok(record) => Some(Target::Generation(to, Box::new(record))),
         Err(error) => Some(Target::Unknown(format!("generation that can be read ({error})"))),
     }

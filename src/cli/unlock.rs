@@ -2,6 +2,7 @@
 
 use super::{Code, Common, exit, setup};
 use crate::engine::TransactionState;
+use crate::protocol;
 use crate::remote;
 use crate::report::printable;
 use clap::Args;
@@ -21,7 +22,7 @@ pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
         let document = |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
         engine
             .ask(hosts, document, |s| {
-                s.get("end").map(|_| TransactionState::read(s).unwrap_or(TransactionState::None))
+                s.get(protocol::END).map(|_| TransactionState::read(s).unwrap_or(TransactionState::None))
             })
             .await
     })?;

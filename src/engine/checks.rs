@@ -2,12 +2,13 @@
 
 use crate::inventory::CheckProbe;
 use crate::observe::Sections;
+use crate::protocol;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// `number=exit when` lines of the section `checks`.
 pub(super) fn read_checks(sections: &Sections<'_>) -> BTreeMap<usize, bool> {
-    let lines = sections.get("checks").unwrap_or("").lines();
+    let lines = sections.get(protocol::CHECKS).unwrap_or("").lines();
     lines
         .filter_map(|line| {
             let (number, rest) = line.split_once('=')?;

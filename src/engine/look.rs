@@ -8,6 +8,7 @@ use super::{Event, Events};
 use crate::desired::Desired;
 use crate::observe::{ObserveError, Observed, Sections, observe};
 use crate::plan::{self, Options};
+use crate::protocol;
 use crate::remote::{self, Nonce, Question};
 use crate::transport::{Answer, Room, Session, TransportError};
 use std::time::{Duration, Instant};
@@ -71,7 +72,7 @@ async fn end_abandoned(events: &Events, host: &str, session: &Session) -> bool {
     let document = remote::console(&nonce, "recover", "");
     let Ok(answer) = ask(session, events, host, &document, PROBE_LIMIT).await else { return false };
     let text = String::from_utf8_lossy(&answer.stdout);
-    Sections::split(&text, nonce.as_str()).value("recovered", "ended") == Some("yes")
+    Sections::split(&text, nonce.as_str()).value(protocol::RECOVERED, "ended") == Some("yes")
 }
 
 async fn look(

@@ -3,6 +3,7 @@
 use crate::characters::shortened;
 use crate::observe::Sections;
 use crate::plan::HostPlan;
+use crate::protocol;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -150,12 +151,12 @@ pub enum TransactionState {
 impl TransactionState {
     /// Reads the section `outcome`; `None` if the answer has none.
     pub fn read(sections: &Sections<'_>) -> Option<Self> {
-        let state = sections.value("outcome", "state")?;
+        let state = sections.value(protocol::OUTCOME, "state")?;
         let reason = || {
-            let mut reason = sections.value("outcome", "reason").unwrap_or("").to_owned();
+            let mut reason = sections.value(protocol::OUTCOME, "reason").unwrap_or("").to_owned();
             // What the tool said is worth more than that it failed.
             if reason.trim_end().ends_with(':')
-                && let Some(error) = sections.values("outcome", "error").last()
+                && let Some(error) = sections.values(protocol::OUTCOME, "error").last()
             {
                 reason.push_str(error);
             }
@@ -163,7 +164,7 @@ impl TransactionState {
         };
         Some(match state {
             "staged" => Self::Staged,
-            "applying" => Self::Applying(sections.value("outcome", "step").unwrap_or("").to_owned()),
+            "applying" => Self::Applying(sections.value(protocol::OUTCOME, "step").unwrap_or("").to_owned()),
             "applied" => Self::Applied,
             "deciding" => Self::Deciding,
             "committed" => Self::Committed,

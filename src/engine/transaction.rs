@@ -13,6 +13,7 @@ use crate::desired::Desired;
 use crate::inventory::CheckFrom;
 use crate::observe::{ObserveError, Sections};
 use crate::plan::{self, HostPlan, Options, Verdict};
+use crate::protocol;
 use crate::remote::{self, Nonce};
 use crate::resource::Kind;
 use crate::transport::{Answer, Session, TransportError};
@@ -208,7 +209,7 @@ impl Transaction<'_> {
         let observed = read_observation(host, &answer, nonce)?;
         let text = String::from_utf8_lossy(&answer.stdout);
         let sections = Sections::split(&text, nonce.as_str());
-        if sections.get("staged").is_none() {
+        if sections.get(protocol::STAGED).is_none() {
             let tail = answer.stderr.lines().last().unwrap_or("it did not say why").to_owned();
             return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(tail));
         }
@@ -247,7 +248,7 @@ impl Transaction<'_> {
         let sections = Sections::split(&text, nonce.as_str());
         match TransactionState::read(&sections) {
             Some(state) => {
-                let left = sections.value("outcome", "left").and_then(|left| left.parse().ok());
+                let left = sections.value(protocol::OUTCOME, "left").and_then(|left| left.parse().ok());
                 let left = left.map_or(self.settings.confirm_timeout, Duration::from_secs);
                 Ok(Told { state, checks: read_checks(&sections), left })
             }

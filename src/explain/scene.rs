@@ -4,6 +4,7 @@ use crate::desired::Desired;
 use crate::netfilter::{BridgeSwitches, BridgeView, HostContext, Ruleset, TraceStep};
 use crate::observe::{BootFiles, Link, Observed, Sections};
 use crate::plan::{HostAfter, Record, bystanders, forecast, origins_of, writer};
+use crate::protocol;
 use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, PREFIX, Rules};
 use ipnet::IpNet;
@@ -54,11 +55,12 @@ impl Programs {
 impl Extra {
     /// Reads the sections.
     pub fn read(sections: &Sections<'_>) -> Self {
-        let pairs = sections.get("guests").unwrap_or("").lines().filter_map(|line| line.split_once(' '));
+        let pairs =
+            sections.get(protocol::GUESTS).unwrap_or("").lines().filter_map(|line| line.split_once(' '));
         Self {
             guests: pairs.map(|(port, name)| (port.to_owned(), name.to_owned())).collect(),
-            log: sections.get("log").unwrap_or("").to_owned(),
-            beside: Programs::read(sections.get("beside").unwrap_or("")),
+            log: sections.get(protocol::LOG).unwrap_or("").to_owned(),
+            beside: Programs::read(sections.get(protocol::BESIDE).unwrap_or("")),
         }
     }
 }

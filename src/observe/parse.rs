@@ -4,6 +4,7 @@ use super::{
     BootFiles, Facts, LeftOut, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Sets,
     Socket, SshEnds, State, SysctlDirs,
 };
+use crate::protocol::{self, RuleSections, SectionName};
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,11 +44,11 @@ fn after_colon(words: &str) -> String {
 
 /// Reads a whole answer; `words` are what the host printed in place of one.
 pub fn observe(sections: &Sections<'_>, words: &str) -> Result<Observed, ObserveError> {
-    if let Some(refused) = sections.get("refused") {
+    if let Some(refused) = sections.get(protocol::REFUSED) {
         let (reason, message) = refused.split_once('\n').unwrap_or((refused, ""));
         return Err(ObserveError::Refused(reason.trim().to_owned(), message.trim().to_owned()));
     }
-    if sections.get("end").is_none() {
+    if sections.get(protocol::END).is_none() {
         return Err(ObserveError::Incomplete(words.to_owned()));
     }
     too_long(sections)?;
@@ -56,29 +57,29 @@ pub fn observe(sections: &Sections<'_>, words: &str) -> Result<Observed, Observe
         return Err(ObserveError::NoPrivilege);
     }
     if let Some(file) =
-        sections.get("original").and_then(|t| t.lines().find_map(|l| l.strip_prefix("!unread ")))
+        sections.get(protocol::ORIGINAL).and_then(|t| t.lines().find_map(|l| l.strip_prefix("!unread ")))
     {
         let message = format!("{file}, the record of what was there before kvmfw, cannot be read to its end");
         return Err(ObserveError::Refused("unreadable-record".to_owned(), message));
     }
     let mut rules = BTreeMap::new();
-    for (family, digit) in [(Family::V4, '4'), (Family::V6, '6')] {
-        rules.insert(family, family_rules(sections, family, digit)?);
+    for (family, names) in [(Family::V4, protocol::IPTABLES), (Family::V6, protocol::IP6TABLES)] {
+        rules.insert(family, family_rules(sections, family, names)?);
     }
     Ok(Observed {
         state: state(sections),
-        sysctl: live(sections.get("sysctl").unwrap_or("")),
-        read_only: read_only(sections.get("sysctl").unwrap_or("")),
-        sysctl_dirs: SysctlDirs::parse(sections.get("sysctl.d").unwrap_or("")),
+        sysctl: live(sections.get(protocol::SYSCTL).unwrap_or("")),
+        read_only: read_only(sections.get(protocol::SYSCTL).unwrap_or("")),
+        sysctl_dirs: SysctlDirs::parse(sections.get(protocol::SYSCTL_D).unwrap_or("")),
         rules,
         sets: Sets::parse(sections)?,
         others: others(sections),
         links: links(sections, &facts)?,
         facts,
-        sockets: Socket::parse(sections.get("sockets").unwrap_or("")),
-        tunnel: Socket::parse(sections.get("tunnel").unwrap_or("")),
-        network: Network::parse(sections.get("network").unwrap_or("")),
-        boot_files: BootFiles::parse(sections.get("boot_files").unwrap_or("")),
+        sockets: Socket::parse(sections.get(protocol::SOCKETS).unwrap_or("")),
+        tunnel: Socket::parse(sections.get(protocol::TUNNEL).unwrap_or("")),
+        network: Network::parse(sections.get(protocol::NETWORK).unwrap_or("")),
+        boot_files: BootFiles::parse(sections.get(protocol::BOOT_FILES).unwrap_or("")),
     })
 }
 
@@ -90,9 +91,17 @@ const TEXT_LINES: usize = 1_000_000;
 
 /// Bounds what an answer becomes; how long it is was bounded when it was read.
 fn too_long(sections: &Sections<'_>) -> Result<(), ObserveError> {
-    const TEXTS: [&str; 7] = ["live4", "live6", "dry4", "dry6", "sysctl.d", "network", "boot_files"];
-    for (name, text) in sections.starting_with("") {
-        let limit = if TEXTS.contains(&name) { TEXT_LINES } else { LINES };
+    const TEXTS: [SectionName; 7] = [
+        protocol::IPTABLES.live,
+        protocol::IPTABLES.dry,
+        protocol::IP6TABLES.live,
+        protocol::IP6TABLES.dry,
+        protocol::SYSCTL_D,
+        protocol::NETWORK,
+        protocol::BOOT_FILES,
+    ];
+    for (name, text) in sections.all() {
+        let limit = if TEXTS.iter().any(|long| long.as_str() == name) { TEXT_LINES } else { LINES };
         if text.lines().nth(limit).is_some() {
             return Err(ObserveError::TooLong(name.to_owned(), limit));
         }
@@ -104,14 +113,19 @@ fn too_long(sections: &Sections<'_>) -> Result<(), ObserveError> {
 /// has no links.
 fn links(s: &Sections<'_>, facts: &Facts) -> Result<Links, ObserveError> {
     let text = |name| s.get(name).unwrap_or("");
-    let links = if facts.missing.iter().any(|tool| tool == "ip") { None } else { s.get("links") };
-    Links::parse(links.unwrap_or("[]"), text("routes4"), text("routes6"), text("vlans"))
+    let links = if facts.missing.iter().any(|tool| tool == "ip") { None } else { s.get(protocol::LINKS) };
+    Links::parse(
+        links.unwrap_or("[]"),
+        text(protocol::ROUTES4),
+        text(protocol::ROUTES6),
+        text(protocol::VLANS),
+    )
 }
 
 fn facts(s: &Sections<'_>) -> Facts {
-    let text = |key| s.value("host", key).unwrap_or("").to_owned();
-    let yes = |key| s.value("host", key) == Some("yes");
-    let ssh = s.value("host", "ssh").and_then(|line| {
+    let text = |key| s.value(protocol::HOST, key).unwrap_or("").to_owned();
+    let yes = |key| s.value(protocol::HOST, key) == Some("yes");
+    let ssh = s.value(protocol::HOST, "ssh").and_then(|line| {
         let mut words = line.split(' ');
         Some(SshEnds {
             client: words.next()?.parse().ok()?,
@@ -124,49 +138,49 @@ fn facts(s: &Sections<'_>) -> Facts {
         kernel: text("kernel"),
         hostname: text("hostname"),
         os: s
-            .values("host", "os")
+            .values(protocol::HOST, "os")
             .flat_map(|v| v.trim_matches(['"', '\'']).split_whitespace())
             .map(str::to_owned)
             .collect(),
         boot_id: text("boot_id"),
         threads: s
-            .value("host", "loadavg")
+            .value(protocol::HOST, "loadavg")
             .and_then(|load| load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()),
         systemd: yes("systemd"),
         units: yes("units"),
         ssh,
-        guest: s.value("client", "guest").map(str::to_owned),
+        guest: s.value(protocol::CLIENT, "guest").map(str::to_owned),
         ways: s
-            .values("client", "way")
+            .values(protocol::CLIENT, "way")
             .filter_map(|way| way.split_once(' '))
             .filter_map(|(number, port)| Some((number.parse().ok()?, port.to_owned())))
             .collect(),
         root: yes("root"),
         br_netfilter: yes("br_netfilter"),
-        missing: s.values("host", "missing").map(str::to_owned).collect(),
-        systemd_sysctl: s.value("host", "systemd_sysctl").map(str::to_owned),
+        missing: s.values(protocol::HOST, "missing").map(str::to_owned).collect(),
+        systemd_sysctl: s.value(protocol::HOST, "systemd_sysctl").map(str::to_owned),
     }
 }
 
 fn state(s: &Sections<'_>) -> State {
     let mut state = State {
-        inventory: s.value("state", "inventory").map(str::to_owned),
-        generation: s.value("state", "generation").and_then(|g| g.parse().ok()),
-        traces: s.value("state", "traces") == Some("yes"),
-        open: s.value("state", "open").map(str::to_owned),
-        boot_failed: s.value("state", "boot_failed").map(str::to_owned),
-        boot_left: s.values("state", "boot_left").filter_map(LeftOut::parse).collect(),
-        boot_repaired: s.values("state", "boot_repaired").map(str::to_owned).collect(),
-        boot_missing: ["boot", "boot4", "boot6"]
-            .iter()
+        inventory: s.value(protocol::STATE, "inventory").map(str::to_owned),
+        generation: s.value(protocol::STATE, "generation").and_then(|g| g.parse().ok()),
+        traces: s.value(protocol::STATE, "traces") == Some("yes"),
+        open: s.value(protocol::STATE, "open").map(str::to_owned),
+        boot_failed: s.value(protocol::STATE, "boot_failed").map(str::to_owned),
+        boot_left: s.values(protocol::STATE, "boot_left").filter_map(LeftOut::parse).collect(),
+        boot_repaired: s.values(protocol::STATE, "boot_repaired").map(str::to_owned).collect(),
+        boot_missing: protocol::BOOT
+            .into_iter()
             .flat_map(|name| s.get(name).unwrap_or("").lines())
             .filter(|line| !line.is_empty())
             .map(str::to_owned)
             .collect(),
-        record: s.get("generation").map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned),
+        record: s.get(protocol::GENERATION).map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned),
         ..State::default()
     };
-    for line in s.get("original").unwrap_or("").lines() {
+    for line in s.get(protocol::ORIGINAL).unwrap_or("").lines() {
         if let Some((key, value)) = line.split_once('=') {
             state.original_sysctl.insert(key.to_owned(), value.to_owned());
         } else if let [family, table, chain, policy] = line.split(' ').collect::<Vec<_>>()[..] {
@@ -200,10 +214,9 @@ fn read_only(text: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.strip_suffix("!readonly")).map(str::to_owned).collect()
 }
 
-fn family_rules(s: &Sections<'_>, family: Family, digit: char) -> Result<Rules, ObserveError> {
+fn family_rules(s: &Sections<'_>, family: Family, names: RuleSections) -> Result<Rules, ObserveError> {
     let parse = |text: &str| Save::parse(text).map_err(|e| ObserveError::Rules(family, e.to_string()));
-    let about = format!("rules{digit}");
-    let predicted = match s.get(&format!("dry{digit}")) {
+    let predicted = match s.get(names.dry) {
         None => Predicted::Same,
         Some(text) => {
             let (rc, text) = text.split_once('\n').unwrap_or((text, ""));
@@ -215,9 +228,9 @@ fn family_rules(s: &Sections<'_>, family: Family, digit: char) -> Result<Rules, 
         }
     };
     Ok(Rules {
-        backend: s.value(&about, "backend").unwrap_or("none").to_owned(),
-        version: s.value(&about, "version").unwrap_or("").to_owned(),
-        live: parse(s.get(&format!("live{digit}")).unwrap_or(""))?,
+        backend: s.value(names.tool, "backend").unwrap_or("none").to_owned(),
+        version: s.value(names.tool, "version").unwrap_or("").to_owned(),
+        live: parse(s.get(names.live).unwrap_or(""))?,
         predicted,
     })
 }
@@ -239,10 +252,10 @@ fn words(text: &str) -> String {
 }
 
 fn others(s: &Sections<'_>) -> Others {
-    let evidence = s.get("evidence").unwrap_or("").lines().filter_map(|line| line.split_once('='));
+    let evidence = s.get(protocol::EVIDENCE).unwrap_or("").lines().filter_map(|line| line.split_once('='));
     let evidence = evidence.map(|(what, file)| (what.to_owned(), file.to_owned())).collect();
     let mut others = Others { evidence, ..Others::default() };
-    for line in s.get("others").unwrap_or("").lines() {
+    for line in s.get(protocol::OTHERS).unwrap_or("").lines() {
         match line.split_once('=') {
             Some(("native", what)) => others.native.push(what.to_owned()),
             Some(("manager", what)) => others.managers.push(what.to_owned()),

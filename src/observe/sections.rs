@@ -1,6 +1,7 @@
 //! The framing of answers: `\n@NONCE name\n` starts a section, everything before the first one is a
 //! login banner.
 
+use crate::protocol::SectionName;
 use std::collections::BTreeMap;
 
 /// The sections of one answer by name.
@@ -30,23 +31,30 @@ impl<'a> Sections<'a> {
     }
 
     /// The text of a section.
-    pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.by_name.get(name).copied()
+    pub fn get(&self, name: SectionName) -> Option<&'a str> {
+        self.by_name.get(name.as_str()).copied()
     }
 
-    /// The sections whose name starts so: the rest of the name, and the text.
-    pub fn starting_with<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'a str, &'a str)> + 's {
-        self.by_name.iter().filter_map(move |(name, text)| Some((name.strip_prefix(prefix)?, *text)))
+    /// All sections: name and text.
+    pub fn all(&self) -> impl Iterator<Item = (&'a str, &'a str)> + '_ {
+        self.by_name.iter().map(|(name, text)| (*name, *text))
+    }
+
+    /// The sections of this name that a number follows: number and text.
+    pub fn numbered(&self, name: SectionName) -> impl Iterator<Item = (u32, &'a str)> + '_ {
+        self.all().filter_map(move |(section, text)| {
+            Some((section.strip_prefix(name.as_str())?.strip_prefix(' ')?.parse().ok()?, text))
+        })
     }
 
     /// The values of `key=` lines of a section, in order.
-    pub fn values(&self, section: &str, key: &str) -> impl Iterator<Item = &'a str> {
+    pub fn values(&self, section: SectionName, key: &str) -> impl Iterator<Item = &'a str> {
         let key = format!("{key}=");
         self.get(section).unwrap_or("").lines().filter_map(move |line| line.strip_prefix(key.as_str()))
     }
 
     /// The first value of a key, if it is not empty.
-    pub fn value(&self, section: &str, key: &str) -> Option<&'a str> {
+    pub fn value(&self, section: SectionName, key: &str) -> Option<&'a str> {
         self.values(section, key).next().filter(|v| !v.is_empty())
     }
 }
@@ -54,15 +62,16 @@ impl<'a> Sections<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol;
 
     #[test]
     fn banners_and_content_are_not_sections() {
         let text = "Welcome!\n@other host\n\n@n1 host\nkernel=6\nmissing=ip\nmissing=awk\n\n@n1 live4\n*filter\n@n2 x\n\n@n1 end\n";
         let s = Sections::split(text, "n1");
-        assert_eq!(s.value("host", "kernel"), Some("6"));
-        assert_eq!(s.values("host", "missing").collect::<Vec<_>>(), ["ip", "awk"]);
-        assert_eq!(s.get("live4"), Some("*filter\n@n2 x\n"));
-        assert_eq!(s.get("end"), Some(""));
-        assert!(Sections::split("garbage", "n1").get("host").is_none());
+        assert_eq!(s.value(protocol::HOST, "kernel"), Some("6"));
+        assert_eq!(s.values(protocol::HOST, "missing").collect::<Vec<_>>(), ["ip", "awk"]);
+        assert_eq!(s.get(protocol::IPTABLES.live), Some("*filter\n@n2 x\n"));
+        assert_eq!(s.get(protocol::END), Some(""));
+        assert!(Sections::split("garbage", "n1").get(protocol::HOST).is_none());
     }
 }

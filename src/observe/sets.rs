@@ -1,6 +1,7 @@
 //! The sets of ipset that a host has.
 
 use super::{ObserveError, Sections};
+use crate::protocol;
 use crate::resource::ipset::{Live, plain_member, sort};
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub struct Sets {
 impl Sets {
     /// Reads the sections of an answer.
     pub(super) fn parse(sections: &Sections<'_>) -> Result<Self, ObserveError> {
-        let Some(text) = sections.get("sets") else { return Ok(Self::default()) };
+        let Some(text) = sections.get(protocol::SETS) else { return Ok(Self::default()) };
         let mut sets = Self { asked: true, tool: true, ..Self::default() };
         let mut ended = false;
         for line in text.lines().filter(|line| !line.is_empty()) {
@@ -56,7 +57,7 @@ impl Sets {
         for members in sets.live.values_mut().filter_map(|live| live.members.as_mut()) {
             sort(members);
         }
-        let dry = sections.get("dry_sets").map(|text| text.split_once('\n').unwrap_or((text, "")));
+        let dry = sections.get(protocol::DRY_SETS).map(|text| text.split_once('\n').unwrap_or((text, "")));
         sets.refused = dry.filter(|(rc, _)| *rc != "rc=0").map(|(_, words)| {
             let words: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
             words.join("; ")
