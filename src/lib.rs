@@ -2,6 +2,13 @@
 //! and bridges. The source reads in the order of the story:
 //!
 //! `inventory` WHO → `desired` WHAT → `observe` IS → `plan` CHANGES → `engine` DO and UNDO.
+//!
+//! # What the library promises
+//!
+//! Nothing. The crate has a library so that the binary, tests, benches and fuzz targets share it: every item may change in any release. What is
+//! stable, and versioned, is outside: commands, flags and exit codes, YAML keys, and the JSON of `--format json` and `jsonl` with its
+//! `version` and its schemas. `netfilter`, the simulator, does no I/O and depends on `resource::iptables` alone; it is written so that it can
+//! become a library of its own, and promises nothing until then.
 
 #![forbid(unsafe_code)]
 

@@ -157,6 +157,20 @@ fn rooms_know_only_those_before_them() {
     wrong(bad);
 }
 
+/// Helpers that a page about the rooms need not name.
+const HELPERS: [&str; 4] = ["characters", "files", "kept", "problem"];
+
+#[test]
+fn the_page_names_every_room() {
+    let page = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let (_, table) = page.split_once("\n| Room |").unwrap();
+    let table = table.split("\n\n").next().unwrap();
+    let first = table.lines().skip(2).filter_map(|row| row.split(" | ").next());
+    let named: BTreeSet<&str> = first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let rooms = DOORS.iter().map(|(name, _)| *name).filter(|name| *name != "main").chain(["cli"]);
+    assert_eq!(named, rooms.filter(|name| !HELPERS.contains(name)).collect());
+}
+
 #[test]
 fn pure_rooms_do_no_input_or_output() {
     let mut bad = Vec::new();

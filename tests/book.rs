@@ -7,7 +7,7 @@ use kvmfw::inventory::{Locate, load_text, module_tests};
 use kvmfw::plan::module_test;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const BOOK: &str = "book/src";
 
@@ -25,13 +25,27 @@ fn pages() -> BTreeMap<String, String> {
     pages
 }
 
-/// README and CONTRIBUTING, with the book's pages, by path.
+/// The pages for contributors, by path.
+fn contributors() -> BTreeMap<String, String> {
+    let mut paths: Vec<_> = ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md", "STYLE.md"]
+        .map(PathBuf::from)
+        .to_vec();
+    for folder in ["docs", "docs/adr", "src/remote"] {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        paths.extend(entries.filter(|path| path.extension().is_some_and(|e| e == "md")));
+    }
+    let read = |path: PathBuf| (path.to_string_lossy().into_owned(), fs::read_to_string(path).unwrap());
+    paths.into_iter().map(read).collect()
+}
+
+/// README, CHANGELOG, the pages for contributors and those of the book, by path.
 fn texts() -> BTreeMap<String, String> {
     let mut texts: BTreeMap<String, String> =
         pages().into_iter().map(|(name, text)| (format!("{BOOK}/{name}"), text)).collect();
-    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+    for name in ["README.md", "CHANGELOG.md"] {
         texts.insert(name.to_owned(), fs::read_to_string(name).unwrap());
     }
+    texts.extend(contributors());
     texts
 }
 
@@ -107,6 +121,26 @@ fn links_lead_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// What the pages for contributors call by its path is there. A part in capitals stands for any name.
+#[test]
+fn paths_of_contributors_exist() {
+    let rooms = ["src/", "tests/", "book/", "docs/", "benches/", "fuzz/", "modules/", ".ci/", ".github/"];
+    let mut count = 0;
+    for (path, text) in contributors() {
+        for word in text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace) {
+            if !rooms.iter().any(|room| word.starts_with(room)) {
+                continue;
+            }
+            let is_name =
+                |part: &&str| !part.chars().any(|c| c.is_ascii_uppercase()) || part.ends_with(".md");
+            let parts: Vec<&str> = word.split('/').take_while(is_name).collect();
+            assert!(Path::new(&parts.join("/")).exists(), "{path}: there is no {word}");
+            count += 1;
+        }
+    }
+    assert!(count > 80, "only {count}");
+}
+
 #[test]
 fn commands_and_flags_exist() {
     let help = fs::read_to_string("tests/data/help.txt").unwrap();
@@ -149,7 +183,7 @@ fn commands_and_flags_exist() {
         }
         for code in text.split('`').skip(1).step_by(2) {
             for flag in code.split_whitespace().filter(|w| w.starts_with("--") && w.len() > 2) {
-                let ours = !["iptables", "-j", "-m", "cargo", "sysctl", "ansible", "puppet"]
+                let ours = !["iptables", "-j", "-m", "cargo", "sysctl", "ansible", "puppet", "podman"]
                     .iter()
                     .any(|w| code.contains(w));
                 assert!(!ours || flags.contains(flag), "{path}: `{code}`");
