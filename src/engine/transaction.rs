@@ -299,11 +299,16 @@ impl Transaction<'_> {
                 return self.unknown(trouble);
             }
             let session = match self.connect_before(deadline).await {
-                Ok(session) => session,
-                Err(error) => {
+                Some(Ok(session)) => session,
+                Some(Err(error)) => {
                     trouble = Some(format!("no new SSH connection: {error}"));
                     tokio::time::sleep(Duration::from_millis(500)).await;
                     continue;
+                }
+                None => {
+                    // An attempt that the deadline cut short says less than one that failed before.
+                    let in_time = || "no new SSH connection: it did not come up in time".to_owned();
+                    return self.unknown(Some(trouble.unwrap_or_else(in_time)));
                 }
             };
             let state = if applied {
@@ -339,16 +344,10 @@ impl Transaction<'_> {
         }
     }
 
-    async fn connect_before(&self, deadline: Instant) -> Result<Session, TransportError> {
-        match tokio::time::timeout_at(
-            deadline,
-            self.dialer.connect(&self.desired.host, &self.desired.connection),
-        )
-        .await
-        {
-            Ok(result) => result,
-            Err(_) => Err(TransportError::Connect("it did not come up in time".into())),
-        }
+    /// A new session, or `None` at the deadline.
+    async fn connect_before(&self, deadline: Instant) -> Option<Result<Session, TransportError>> {
+        let connect = self.dialer.connect(&self.desired.host, &self.desired.connection);
+        tokio::time::timeout_at(deadline, connect).await.ok()
     }
 
     /// Over one new connection: looks, checks, and decides if all is well. A duration asks to come

@@ -9,8 +9,7 @@ use crate::resource::bridge::{Attribute, BRIDGE_ATTRIBUTES, PORT_ATTRIBUTES};
 const USUAL_COSTS: [u32; 6] = [1, 2, 4, 5, 19, 100];
 
 /// Settings of a bridge that no inventory states, with what a new bridge has.
-const OTHERS: [(&str, i64); 12] = [
-    ("vlan_default_pvid", 1),
+const OTHERS: [(&str, i64); 11] = [
     ("vlan_stats_enabled", 0),
     ("vlan_stats_per_port", 0),
     ("no_linklocal_learn", 0),

@@ -218,7 +218,7 @@ fn sysctl_value(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
 }
 
 /// Numbers of a bridge and their bounds.
-pub(super) const NUMBERS: [(&str, i128, i128); 7] = [
+pub(super) const NUMBERS: [(&str, i128, i128); 8] = [
     ("mtu", 68, 65535),
     ("forward_delay", 0, 30),
     ("ageing", 0, 1_000_000),
@@ -226,6 +226,7 @@ pub(super) const NUMBERS: [(&str, i128, i128); 7] = [
     ("max_age", 6, 40),
     ("priority", 0, 65535),
     ("group_fwd_mask", 0, 0xfff8),
+    ("vlan_default_pvid", 0, LAST_VLAN as i128),
 ];
 
 /// Truths of a bridge.
@@ -240,7 +241,7 @@ pub(super) const FLAGS: [&str; 7] = [
 ];
 
 /// What other programs call the keys of a bridge.
-const BRIDGE_WORDS: [(&str, &str); 19] = [
+const BRIDGE_WORDS: [(&str, &str); 21] = [
     ("mcast_snooping", "multicast_snooping"),
     ("mcast_querier", "multicast_querier"),
     ("igmp_snooping", "multicast_snooping"),
@@ -260,6 +261,8 @@ const BRIDGE_WORDS: [(&str, &str); 19] = [
     ("vlan_aware", "vlan_filtering"),
     ("group_forward_mask", "group_fwd_mask"),
     ("bridgeprio", "priority"),
+    ("default_pvid", "vlan_default_pvid"),
+    ("bridge_pvid", "vlan_default_pvid"),
 ];
 
 /// What other programs call the keys of a port.

@@ -79,12 +79,17 @@ const fn switch(key: &'static str, word: &'static str, default: u32) -> Attribut
     Attribute { key, word, default: Some(default), bounds: (0, 1), scale: 1, switch: true }
 }
 
+/// The VLAN of untagged frames that a port gets when it joins; 0 is none.
+pub const DEFAULT_PVID: &str = "vlan_default_pvid";
+
 /// Attributes of a bridge beside those that depend on others (`stp` and `forward_delay`, `ageing`, `vlan_filtering`).
-pub const BRIDGE_ATTRIBUTES: [Attribute; 6] = [
+pub const BRIDGE_ATTRIBUTES: [Attribute; 7] = [
     number("hello_time", Some(2), (1, 10), 100),
     number("max_age", Some(20), (6, 40), 100),
     number("priority", Some(32768), (0, 65535), 1),
     number("group_fwd_mask", Some(0), (0, 0xfff8), 1),
+    // Before the ports join, which get it.
+    number(DEFAULT_PVID, Some(1), (0, 4094), 1),
     switch("multicast_snooping", "mcast_snooping", 1),
     switch("multicast_querier", "mcast_querier", 0),
 ];

@@ -216,6 +216,7 @@ groups:
         max_age: 20
         priority: 4096
         group_fwd_mask: 8
+        vlan_default_pvid: 30
         multicast_snooping: true
         multicast_querier: false
       br1:

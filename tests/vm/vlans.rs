@@ -148,6 +148,7 @@ fn guests_in_two_vlans_and_a_trunk() {
     let mut machine = with_ports();
     guests_stay_connected(&machine);
     comes_home_with_its_vlans(&machine);
+    a_new_bridge_has_its_own_default(&machine);
 
     machine.all(&format!("{BRIDGE}{UNLIKED}"));
     machine.kvmfw(&["apply", "-y"], 4);
@@ -257,6 +258,32 @@ fn guests_stay_connected(machine: &Machine) {
     assert_eq!(machine.sh("bridge vlan show"), before);
     assert_eq!(machine.sh("cat /sys/class/net/br123/bridge/vlan_filtering"), "0\n");
     machine.sh("ip link del up1");
+}
+
+/// A new bridge gives its ports its own default VLAN, also one that had another VLAN elsewhere; a bridge that exists with
+/// another default is refused.
+fn a_new_bridge_has_its_own_default(machine: &Machine) {
+    machine.sh("ip link add up1 type dummy && ip link add up2 type dummy && ip link set up2 master br123");
+    let before = machine.sh("bridge vlan show");
+    let of = |pvid: u16| {
+        format!(
+            "bridges: {{ br7: {{ ports: [up1, up2], take_addresses: true, vlan_default_pvid: {pvid}, \
+             vlan_filtering: true, vlans: {{ up2: [40] }} }} }}\n"
+        )
+    };
+    machine.all(&of(30));
+    machine.kvmfw(&["apply", "-y"], 0);
+    let lines = machine.vlans();
+    let ours: Vec<&str> = lines.lines().filter(|l| l.starts_with("up") || l.starts_with("br7 ")).collect();
+    let default = "30 PVID Egress Untagged";
+    assert_eq!(ours, [&format!("br7 {default}"), &format!("up1 {default}"), "up2 40"], "{lines}");
+    machine.kvmfw(&["plan", "--detailed-exitcode"], 0);
+    machine.all(&of(31));
+    let plan = machine.kvmfw(&["plan"], 7);
+    assert!(plan.contains("`vlan_default_pvid` is 30 on the host"), "{plan}");
+    machine.kvmfw(&["undo", "--to", "0", "-y"], 0);
+    assert_eq!(machine.sh("bridge vlan show"), before, "undone");
+    machine.sh("ip link del up1; ip link del up2");
 }
 
 /// A port that is taken from a bridge of others has its VLANs again when it is put back there.

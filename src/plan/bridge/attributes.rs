@@ -4,7 +4,7 @@
 use super::Refused;
 use super::declared::Work;
 use crate::observe::Link;
-use crate::resource::bridge::BRIDGE_ATTRIBUTES;
+use crate::resource::bridge::{BRIDGE_ATTRIBUTES, DEFAULT_PVID};
 
 /// Whether the ageing time that is shown is one of the moment: while its spanning tree changes, a bridge forgets after
 /// twice the forward delay, and shows that in the place of what is set.
@@ -69,6 +69,9 @@ impl Work<'_> {
                 self.attribute_back(attribute, live.as_ref(), &set);
                 continue;
             };
+            if let (DEFAULT_PVID, Some(live)) = (attribute, live.as_ref().filter(|live| **live != wanted)) {
+                return Err(self.moves_ports(live, &wanted));
+            }
             let now = if there.is_none() { fresh } else { live.clone() };
             let holds = now.as_ref() == Some(&wanted);
             self.step(set(&wanted), holds);
@@ -87,6 +90,20 @@ impl Work<'_> {
         }
         self.link_attribute("address", &bridge.name, bridge.mac.clone());
         Ok(())
+    }
+
+    /// The kernel gives all ports of a bridge the new default, taps of guests among them, and no undo could tell which of
+    /// them had the old one on purpose.
+    fn moves_ports(&self, live: &str, wanted: &str) -> Refused {
+        let name = &self.bridge.name;
+        (
+            "unsupported",
+            format!(
+                "bridge {name}: `{DEFAULT_PVID}` is {live} on the host, and {wanted} would move all ports of the bridge that \
+                 have VLAN {live} by default, guests too; state {live}, or change it by hand with `ip link set dev {name} type \
+                 bridge {DEFAULT_PVID} {wanted}` and plan again"
+            ),
+        )
     }
 
     /// What an attribute is by an earlier apply of ours.

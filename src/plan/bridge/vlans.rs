@@ -5,7 +5,7 @@ use super::Refused;
 use super::declared::Work;
 use crate::observe::{Link, Links, VlanFlags, Vlans, vlan_range};
 use crate::problem::Warning;
-use crate::resource::bridge::Bridge;
+use crate::resource::bridge::{Bridge, DEFAULT_PVID};
 use std::collections::BTreeMap;
 
 impl Bridge {
@@ -23,7 +23,10 @@ impl Bridge {
 impl Work<'_> {
     pub(super) fn vlans(&mut self, there: Option<&Link>) -> Result<(), Refused> {
         let bridge = self.bridge;
-        if !bridge.vlans.is_empty() || bridge.vlan_filtering == Some(true) {
+        if !bridge.vlans.is_empty()
+            || bridge.vlan_filtering == Some(true)
+            || bridge.attributes.contains_key(DEFAULT_PVID)
+        {
             self.kernel_filters(there)?;
         }
         let wanted = bridge.vlans_by_port();
@@ -41,11 +44,22 @@ impl Work<'_> {
         // A port that goes loses its VLANs, and gets them again on the way back.
         let gone = self.owned.ports.iter().filter(|port| !bridge.ports.contains(port));
         for port in gone.filter(|port| is_port(self.links, port, &bridge.name)) {
-            let live = live_or_fresh(self.links, port, &bridge.name);
-            self.back.extend(lines(&bridge.name, port, &fresh(self.links, &bridge.name), &live));
+            let live = self.live_or_fresh(port);
+            self.back.extend(lines(&bridge.name, port, &self.fresh(), &live));
         }
         self.told(&wanted, there);
         Ok(())
+    }
+
+    /// The VLANs of a port that has just joined this bridge.
+    fn fresh(&self) -> Vlans {
+        let stated = self.bridge.attributes.get(DEFAULT_PVID).and_then(|vid| u16::try_from(*vid).ok());
+        stated.map_or_else(|| fresh(self.links, &self.bridge.name), Vlans::fresh)
+    }
+
+    /// The VLANs of a port or of the bridge itself; of a port that has not joined yet, those it will have then.
+    fn live_or_fresh(&self, device: &str) -> Vlans {
+        live(self.links, device).unwrap_or_else(|| self.fresh())
     }
 
     /// Whether it is there and stays a port, or is the bridge itself.
@@ -73,11 +87,13 @@ impl Work<'_> {
     fn vlans_of(&mut self, device: &str, wanted: &Vlans, there: Option<&Link>) {
         let (links, name) = (self.links, &self.bridge.name);
         let on_it = if device == name { there.is_some() } else { is_port(links, device, name) };
-        let live = live_or_fresh(links, device, name);
+        let live = self.live_or_fresh(device);
         if on_it {
             self.old.push(format!("{device} vlans {live}"));
         }
-        self.plan.forward.extend(lines(name, device, &live, wanted));
+        // A port that comes from another bridge leaves its VLANs there.
+        let joined = if on_it { live.clone() } else { self.fresh() };
+        self.plan.forward.extend(lines(name, device, &joined, wanted));
         if live != *wanted {
             self.owned.vlans.entry(device.to_owned()).or_insert_with(|| live.clone());
             let elsewhere = links.by_name.get(device).and_then(|l| l.master.as_deref());
@@ -88,7 +104,7 @@ impl Work<'_> {
             }
         }
         // At boot it has what it had before us.
-        let before = self.owned.vlans.get(device).cloned().unwrap_or_default();
+        let before = union(&self.fresh(), &self.owned.vlans.get(device).cloned().unwrap_or_default());
         self.plan.boot.extend(lines(name, device, &Vlans::default(), wanted));
         self.plan.boot.extend(removals(name, device, &before, wanted));
         self.wanted(format!("{device} vlans {wanted}"));
@@ -96,7 +112,7 @@ impl Work<'_> {
 
     fn vlans_as_before(&mut self, device: &str, before: &Vlans) {
         let name = &self.bridge.name;
-        let live = live_or_fresh(self.links, device, name);
+        let live = self.live_or_fresh(device);
         if live == *before {
             return;
         }
@@ -109,8 +125,8 @@ impl Work<'_> {
     /// What a filtering bridge cuts apart, and VLANs that nobody looks at.
     fn told(&mut self, wanted: &BTreeMap<&str, Vlans>, there: Option<&Link>) {
         let (bridge, links) = (self.bridge, self.links);
-        let live = there.and_then(|link| link.number("vlan_filtering")) == Some(1);
-        if !bridge.vlan_filtering.unwrap_or(live) {
+        let filters = there.and_then(|link| link.number("vlan_filtering")) == Some(1);
+        if !bridge.vlan_filtering.unwrap_or(filters) {
             if !wanted.is_empty() {
                 self.warn(
                     "vlans-idle",
@@ -122,8 +138,10 @@ impl Work<'_> {
             }
             return;
         }
+        let joined = self.fresh();
         let of = |device: &str| {
-            wanted.get(device).cloned().unwrap_or_else(|| live_or_fresh(links, device, &bridge.name))
+            let now = || live(links, device).unwrap_or_else(|| joined.clone());
+            wanted.get(device).cloned().unwrap_or_else(now)
         };
         let named: Vec<(&String, Vlans)> = bridge.ports.iter().map(|port| (port, of(port))).collect();
         let others = links.ports(&bridge.name).filter(|port| !bridge.ports.contains(&port.name));
@@ -181,11 +199,14 @@ pub(super) fn fresh(links: &Links, bridge: &str) -> Vlans {
 
 /// The VLANs of a port or of the bridge itself; of what is none yet, those it will have once it is.
 pub(super) fn live_or_fresh(links: &Links, device: &str, bridge: &str) -> Vlans {
+    live(links, device).unwrap_or_else(|| fresh(links, bridge))
+}
+
+/// The VLANs of a port or a bridge that is there.
+fn live(links: &Links, device: &str) -> Option<Vlans> {
     let there = links.by_name.get(device).is_some_and(|link| link.is_bridge() || link.master.is_some());
-    match &links.vlans {
-        Some(all) if there => all.get(device).cloned().unwrap_or_default(),
-        _ => fresh(links, bridge),
-    }
+    let all = links.vlans.as_ref().filter(|_| there)?;
+    Some(all.get(device).cloned().unwrap_or_default())
 }
 
 fn union(one: &Vlans, other: &Vlans) -> Vlans {

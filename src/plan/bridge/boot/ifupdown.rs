@@ -74,7 +74,7 @@ pub(super) fn text(at_boot: &AtBoot<'_>) -> String {
     }
     // Its own option would have the bridge filter before the ports have their VLANs.
     for (device, vlans) in &at_boot.vlans {
-        let fresh = Vlans::fresh(1);
+        let fresh = Vlans::fresh(at_boot.default_pvid());
         for line in vlans::lines(name, device, &fresh, vlans) {
             option("up", Some(format!("bridge {line}")));
         }

@@ -14,8 +14,7 @@ use super::Refused;
 use super::Taken;
 use crate::observe::{Link, Manager, Observed, Owner, Vlans};
 use crate::problem::Warning;
-use crate::resource::bridge::Bridge;
-use crate::resource::bridge::LinkAddress;
+use crate::resource::bridge::{Bridge, DEFAULT_PVID, LinkAddress};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -165,6 +164,11 @@ impl AtBoot<'_> {
     /// An attribute that is stated, as an inventory has it.
     fn number(&self, key: &str) -> Option<u32> {
         self.bridge.attributes.get(key).copied()
+    }
+
+    /// The VLAN that a port has once it has joined.
+    fn default_pvid(&self) -> u16 {
+        self.number(DEFAULT_PVID).and_then(|vid| u16::try_from(vid).ok()).unwrap_or(1)
     }
 
     /// The same of a switch.

@@ -6,6 +6,7 @@ use super::{AtBoot, HEADER, Kept, profile_settings};
 use crate::observe::{Link, Owner};
 use crate::plan::bridge::Refused;
 use crate::plan::fingerprint::digest;
+use crate::resource::bridge::DEFAULT_PVID;
 use std::fmt::Write as _;
 
 const FOLDER: &str = "/etc/NetworkManager/system-connections";
@@ -126,6 +127,7 @@ fn bridge(at_boot: &AtBoot<'_>, carried: &str) -> String {
     {
         line(key, at_boot.switch(name).map(|on| on.to_string()));
     }
+    line("vlan-default-pvid", at_boot.number(DEFAULT_PVID).map(|vid| vid.to_string()));
     line("vlan-filtering", bridge.vlan_filtering.map(|v| v.to_string()));
     vlans(&mut text, at_boot, &bridge.name);
     for v6 in [false, true] {

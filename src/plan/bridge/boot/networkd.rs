@@ -6,7 +6,7 @@ use super::{AddressAtBoot, AtBoot, HEADER, Kept, networkd_settings};
 use crate::observe::{Link, Observed, Owner, vlan_range};
 use crate::plan::bridge::Refused;
 use crate::problem::Warning;
-use crate::resource::bridge::Bridge;
+use crate::resource::bridge::{Bridge, DEFAULT_PVID};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -163,6 +163,8 @@ fn netdev(at_boot: &AtBoot<'_>) -> String {
     {
         line(key, at_boot.switch(name).map(|on| yes(on).to_owned()));
     }
+    let pvid = at_boot.number(DEFAULT_PVID);
+    line("DefaultPVID", pvid.map(|vid| if vid == 0 { "none".to_owned() } else { vid.to_string() }));
     line("VLANFiltering", bridge.vlan_filtering.map(|v| yes(v).to_owned()));
     text
 }

@@ -317,7 +317,12 @@ fn settings_of_a_profile_find_a_home() {
 fn attributes_in_the_files() {
     let of = |list: &[(&str, u32)]| list.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
     let bridge = Bridge {
-        attributes: of(&[("hello_time", 3), ("multicast_snooping", 0), ("group_fwd_mask", 8)]),
+        attributes: of(&[
+            ("hello_time", 3),
+            ("multicast_snooping", 0),
+            ("group_fwd_mask", 8),
+            ("vlan_default_pvid", 30),
+        ]),
         port_attributes: [("eth0".to_owned(), of(&[("isolated", 1), ("hairpin", 1), ("cost", 7)]))].into(),
         ..simple_bridge()
     };
@@ -330,15 +335,22 @@ fn attributes_in_the_files() {
     let owners = [(&link, networkd)];
     assert!(!netplan::can_say(&owners, &at_boot));
     let said = files(&networkd::make(&at_boot, &owners).unwrap_or_default().files);
-    assert!(said.contains("HelloTimeSec=3\nGroupForwardMask=8\nMulticastSnooping=no\n"), "{said}");
+    assert!(
+        said.contains("HelloTimeSec=3\nGroupForwardMask=8\nMulticastSnooping=no\nDefaultPVID=30\n"),
+        "{said}"
+    );
     assert!(said.contains("\n[Bridge]\nIsolated=yes\nHairPin=yes\nCost=7\n"), "{said}");
     let said = files(&network_manager::make(&at_boot, &owners).unwrap_or_default().files);
-    assert!(said.contains("hello-time=3\ngroup-forward-mask=8\nmulticast-snooping=false\n"), "{said}");
+    assert!(
+        said.contains("hello-time=3\ngroup-forward-mask=8\nmulticast-snooping=false\nvlan-default-pvid=30\n"),
+        "{said}"
+    );
     assert!(said.contains("[bridge-port]\nhairpin-mode=true\npath-cost=7\n"), "{said}");
     let said = ifupdown::text(&at_boot);
     for line in [
         "    bridge_hello 3\n",
         "    up ip link set dev br9 type bridge mcast_snooping 0\n",
+        "    up ip link set dev br9 type bridge vlan_default_pvid 30\n",
         "    up ip link set dev eth0 type bridge_slave isolated on\n",
     ] {
         assert!(said.contains(line), "{line}{said}");
