@@ -6,6 +6,7 @@
 # CI=true or KVMFW_NO_SKIP=1: then such a test fails.
 #
 #   KVMFW_NO_INSTALL=1   install nothing
+#   KVMFW_LONG=1         long forms, with another seed at each run
 #   TEST_THREADS=N       so many integration tests at once; each has a lab of its own
 # shellcheck disable=SC2317 # functions are called by stage
 set -uo pipefail
@@ -14,6 +15,8 @@ cd "$(dirname "$0")/.." || exit 1
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 export LC_ALL=C.UTF-8
+# A change is judged by what it changes: it meets the same random faults and packets as the one before.
+[[ ${KVMFW_LONG-} ]] || export CHAOS_SEED=${CHAOS_SEED:-20261130} DIFF_SEED=${DIFF_SEED:-20261130}
 
 cores=$(nproc)
 threads=${TEST_THREADS:-$((cores < 2 ? 2 : cores > 8 ? 8 : cores))}
@@ -52,7 +55,7 @@ remote_scripts() {
     local all parts
     all=$(mktemp --suffix .sh) || return 1
     # In the order in which the crate puts them together.
-    mapfile -t parts < <(sed -n '/^pub const KVMFW_SH/,/^);/s|.*include_str!("\(remote/[a-z]*\.sh\)").*|src/\1|p' src/remote.rs)
+    mapfile -t parts < <(sed -n '/^pub const KVMFW_SH/,/^);/s|.*include_str!("\(remote/[a-z_]*\.sh\)").*|src/\1|p' src/remote.rs)
     [ ${#parts[@]} -gt 5 ] || { echo 'src/remote.rs names no scripts for hosts' >&2; return 1; }
     { echo '#!/bin/sh'; cat "${parts[@]}"; } >"$all"
     # Programs for awk and for an inner sh stand in single quotes, and `a && b || refuse` is meant.
