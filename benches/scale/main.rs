@@ -11,7 +11,7 @@ mod paper;
 
 use kvmfw::desired::{Desired, compile};
 use kvmfw::engine::Planned;
-use kvmfw::plan::{self, Options, Shared};
+use kvmfw::plan::{self, DiffInterner, PlanOptions};
 use kvmfw::report::{Document, Human, Part, Renderer, Style};
 use rayon::prelude::*;
 use std::process::Command;
@@ -21,12 +21,12 @@ use std::time::Instant;
 /// Rules that each host has besides those of the modules.
 const RULES: usize = 100;
 
-fn planned(desired: Desired, answer: &str, shared: &Shared) -> Planned {
+fn planned(desired: Desired, answer: &str, shared: &DiffInterner) -> Planned {
     let observed = paper::observed(answer);
-    let mut plan = plan::host(&desired, &observed, &Options::default());
+    let mut plan = plan::host(&desired, &observed, &PlanOptions::default());
     shared.share(&mut plan);
     assert!(plan.changes.len() > 5, "the recorded answer is out of date: {:?}", plan.verdict);
-    Planned { desired: Arc::new(desired), options: Options::default(), result: Ok(Box::new(plan)) }
+    Planned { desired: Arc::new(desired), options: PlanOptions::default(), result: Ok(Box::new(plan)) }
 }
 
 /// The largest resident size so far, in MB.
@@ -51,7 +51,7 @@ fn measure(hosts: usize) {
     let names: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
     let all = compile(&project, &names).unwrap();
     lap("desired");
-    let shared = Shared::default();
+    let shared = DiffInterner::default();
     let planned: Vec<Planned> =
         all.into_par_iter().map(|desired| planned(desired, &answer, &shared)).collect();
     lap("observed and planned");

@@ -192,7 +192,7 @@ fn state(s: &Sections<'_>) -> State {
 }
 
 /// `KEY:VALUE`, `KEY!absent`, `KEY!writeonly` and `KEY!readonly`. No name of a link has a colon, but one may have any
-/// of the others. Answers that were recorded earlier have `KEY=VALUE`.
+/// of the others.
 fn live(text: &str) -> BTreeMap<String, Live> {
     text.lines()
         .filter_map(|line| {
@@ -205,7 +205,6 @@ fn live(text: &str) -> BTreeMap<String, Live> {
                 .map(value)
                 .or_else(|| marked("!absent", Live::Absent))
                 .or_else(|| marked("!writeonly", Live::Unreadable))
-                .or_else(|| line.split_once('=').map(value))
         })
         .collect()
 }
@@ -291,7 +290,7 @@ mod tests {
 
     #[test]
     fn sysctl_keys_of_odd_links() {
-        let text = "net/ipv4/conf/a=b!c/forwarding:1\nkernel/core_pattern:|/bin/x a=1:2\nnet/ipv4/ip_forward=0\n\
+        let text = "net/ipv4/conf/a=b!c/forwarding:1\nkernel/core_pattern:|/bin/x a=1:2\nnet/ipv4/ip_forward:0\n\
                     net/a!absent\nnet/b!writeonly\nnet/c!readonly\nnet/c:\nnet/d=e!f!absent\nkernel/x:y!absent\n";
         let live = live(text);
         let value = |key: &str| live.get(key);
