@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use kvmfw::desired::{Desired, compile};
 use kvmfw::engine::Planned;
 use kvmfw::inventory::Project;
-use kvmfw::plan::{self, Options};
+use kvmfw::plan::{self, PlanOptions};
 use kvmfw::report::{Document, Human, Json, Part, Renderer, Style};
 use kvmfw::resource::iptables::own;
 use kvmfw::resource::iptables::save::Save;
@@ -50,19 +50,23 @@ fn rules(criterion: &mut Criterion) {
     });
     let observed = paper::observed(&answer);
     criterion.bench_function("diff of a host with 10,000 rules", |bencher| {
-        bencher.iter(|| plan::host(black_box(&desired), black_box(&observed), &Options::default()));
+        bencher.iter(|| plan::host(black_box(&desired), black_box(&observed), &PlanOptions::default()));
     });
 }
 
 fn show(criterion: &mut Criterion) {
     let answer = paper::answer(100);
-    let shared = plan::Shared::default();
+    let shared = plan::DiffInterner::default();
     let planned: Vec<Planned> = desired(&paper::project(paper::inventory(1_000, 100)))
         .into_iter()
         .map(|desired| {
-            let mut plan = plan::host(&desired, &paper::observed(&answer), &Options::default());
+            let mut plan = plan::host(&desired, &paper::observed(&answer), &PlanOptions::default());
             shared.share(&mut plan);
-            Planned { desired: Arc::new(desired), options: Options::default(), result: Ok(Box::new(plan)) }
+            Planned {
+                desired: Arc::new(desired),
+                options: PlanOptions::default(),
+                result: Ok(Box::new(plan)),
+            }
         })
         .collect();
     criterion.bench_function("the document of 1,000 hosts", |bencher| {

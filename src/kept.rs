@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 
 /// The values of a sort so far.
 #[derive(Debug)]
-pub(crate) struct Kept<T: ?Sized>(Mutex<HashSet<Arc<T>>>);
+pub(crate) struct Interner<T: ?Sized>(Mutex<HashSet<Arc<T>>>);
 
-impl<T: ?Sized> Default for Kept<T> {
+impl<T: ?Sized> Default for Interner<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T: ?Sized + Hash + Eq> Kept<T> {
+impl<T: ?Sized + Hash + Eq> Interner<T> {
     /// Puts the value that was equal before in the place of this one, or keeps this one for those to come.
     pub(crate) fn keep(&self, value: &mut Arc<T>) {
         // A poisoned lock only means that another thread died while it held a whole set.

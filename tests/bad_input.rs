@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 use kvmfw::desired::compile;
-use kvmfw::inventory::{Locate, load, select};
+use kvmfw::inventory::{ProjectLocation, load, select};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -33,7 +33,7 @@ fn bad_input() {
 fn said(case: &Path) -> String {
     let optional =
         |name: &str| fs::read_to_string(case.join(name)).ok().map(|text| text.trim_end().to_owned());
-    let locate = Locate {
+    let locate = ProjectLocation {
         dir: Some(case.to_path_buf()),
         inventory: optional("inventory"),
         home: Some("/home/ops".into()),

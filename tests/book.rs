@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 use kvmfw::desired::compile;
-use kvmfw::inventory::{Locate, load_text, module_tests};
+use kvmfw::inventory::{ProjectLocation, load_text, module_tests};
 use kvmfw::plan::module_test;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -320,10 +320,10 @@ fn yaml_is_what_kvmfw_reads() {
             }
         }
         for body in inventories {
-            let locate = Locate {
+            let locate = ProjectLocation {
                 dir: Some(folder.path().to_owned()),
                 home: Some("/home/ops".into()),
-                ..Locate::default()
+                ..ProjectLocation::default()
             };
             let project =
                 load_text(&locate, "book", &body).unwrap_or_else(|e| panic!("{path}: {:#?}", e.list));

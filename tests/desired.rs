@@ -4,14 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 use kvmfw::desired::{Desired, Turn, compile, explain_host};
-use kvmfw::inventory::{Locate, Project, load, select};
+use kvmfw::inventory::{Project, ProjectLocation, load, select};
 use kvmfw::resource::iptables::Hook;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn project(dir: &Path) -> Project {
-    let locate = Locate { dir: Some(dir.to_path_buf()), inventory: None, home: Some("/home/ops".into()) };
+    let locate =
+        ProjectLocation { dir: Some(dir.to_path_buf()), inventory: None, home: Some("/home/ops".into()) };
     load(&locate).unwrap_or_else(|problems| panic!("{}: {:#?}", dir.display(), problems.list))
 }
 

@@ -10,7 +10,7 @@ mod paper;
 use kvmfw::desired::{Desired, compile};
 use kvmfw::engine::Planned;
 use kvmfw::inventory::{File, Files, assemble};
-use kvmfw::plan::{self, Options, Shared};
+use kvmfw::plan::{self, DiffInterner, PlanOptions};
 use kvmfw::report::{Document, Human, Json, Part, Renderer, Style};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -69,12 +69,12 @@ fn desired(inventory: String) -> Vec<Desired> {
 
 /// From an inventory and one host's answer to what the operator reads.
 fn shown(inventory: String, answer: &str) -> usize {
-    let shared = Shared::default();
+    let shared = DiffInterner::default();
     let plan = |desired: Desired| {
-        let mut plan = plan::host(&desired, &paper::observed(answer), &Options::default());
+        let mut plan = plan::host(&desired, &paper::observed(answer), &PlanOptions::default());
         shared.share(&mut plan);
         assert!(!plan.changes.is_empty(), "the recorded answer is out of date: {:?}", plan.verdict);
-        Planned { desired: Arc::new(desired), options: Options::default(), result: Ok(Box::new(plan)) }
+        Planned { desired: Arc::new(desired), options: PlanOptions::default(), result: Ok(Box::new(plan)) }
     };
     let planned: Vec<Planned> = desired(inventory).into_iter().map(plan).collect();
     let document = Document::of_plan(&planned);

@@ -8,9 +8,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 use kvmfw::desired::{Desired, compile};
-use kvmfw::inventory::{Locate, load_text};
+use kvmfw::inventory::{ProjectLocation, load_text};
 use kvmfw::observe::{Sections, observe};
-use kvmfw::plan::{self, Options, Verdict};
+use kvmfw::plan::{self, HostVerdict, PlanOptions};
 use kvmfw::problem::Warning;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -23,7 +23,11 @@ const HOST: &str = "@n host\nhostname=kvm1\nunits=yes\nroot=yes\nbr_netfilter=ye
 
 fn desired(case: &Path, name: &str) -> Desired {
     let text = fs::read_to_string(case.join(name)).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
-    let locate = Locate { dir: Some(case.to_owned()), home: Some("/home/ops".into()), ..Locate::default() };
+    let locate = ProjectLocation {
+        dir: Some(case.to_owned()),
+        home: Some("/home/ops".into()),
+        ..ProjectLocation::default()
+    };
     let project =
         load_text(&locate, "case", &text).unwrap_or_else(|e| panic!("{}: {:#?}", case.display(), e.list));
     compile(&project, &["kvm1".to_owned()]).unwrap_or_else(|e| panic!("{}: {e:#?}", case.display())).remove(0)
@@ -41,9 +45,9 @@ fn half(case: &Path, name: &str) -> (Vec<Warning>, String) {
     let answer = format!("{HOST}\n{text}");
     let mut observed = observe(&Sections::split(&answer, "n"), "").unwrap();
     plan::forecast::as_if_dry_run(&desired, &mut observed);
-    let plan = plan::host(&desired, &observed, &Options::default());
+    let plan = plan::host(&desired, &observed, &PlanOptions::default());
     let end = match plan.verdict {
-        Verdict::Refused(refusal) => format!("refused: {}\n", refusal.reason),
+        HostVerdict::Refused(refusal) => format!("refused: {}\n", refusal.reason),
         _ => String::new(),
     };
     (plan.warnings, end)
@@ -106,13 +110,13 @@ fn lints() {
 fn a_guest_that_is_the_way_to_its_host() {
     let told = |ssh: &str| {
         let text = format!("hosts: {{ kvm1: {{ {ssh} }} }}\n");
-        let locate = Locate { home: Some("/home/ops".into()), ..Locate::default() };
+        let locate = ProjectLocation { home: Some("/home/ops".into()), ..ProjectLocation::default() };
         let project = load_text(&locate, "case", &text).unwrap_or_else(|e| panic!("{:#?}", e.list));
         let desired = compile(&project, &["kvm1".to_owned()]).unwrap().remove(0);
         let answer = format!("{HOST}\n@n client\nguest=vnet0 of br123\n");
         let observed = observe(&Sections::split(&answer, "n"), "").unwrap();
         let mut plans =
-            [plan::host, plan::drift].map(|of| of(&desired, &observed, &Options::default()).warnings);
+            [plan::host, plan::drift].map(|of| of(&desired, &observed, &PlanOptions::default()).warnings);
         plans[1].retain(|warning| warning.code != "not-managed");
         assert_eq!(plans[0], plans[1]);
         plans[0].iter().map(|w| format!("{}: {}", w.code, w.message)).collect::<Vec<_>>()
@@ -132,7 +136,7 @@ fn a_guest_that_is_the_way_to_its_host() {
 fn a_guest_that_is_the_way_to_others() {
     let text = "hosts: { kvm1: {}, kvm2: { ssh: { jump: 'ops@bastion:2222' } }, kvm3: { ssh: { jump: bastion } }, \
                 kvm4: { ssh: { jump: 10.0.0.9 } } }\n";
-    let locate = Locate { home: Some("/home/ops".into()), ..Locate::default() };
+    let locate = ProjectLocation { home: Some("/home/ops".into()), ..ProjectLocation::default() };
     let project = load_text(&locate, "case", text).unwrap_or_else(|e| panic!("{:#?}", e.list));
     let names: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
     let all = compile(&project, &names).unwrap();
@@ -141,7 +145,7 @@ fn a_guest_that_is_the_way_to_others() {
     let planned = |host: usize, client: &str| {
         let answer = format!("{HOST}\n@n client\n{client}\n");
         let observed = observe(&Sections::split(&answer, "n"), "").unwrap();
-        let plan = plan::host(&all[host], &observed, &Options::default());
+        let plan = plan::host(&all[host], &observed, &PlanOptions::default());
         (
             plan.warnings.iter().map(|w| format!("{}: {}", w.code, w.message)).collect::<Vec<_>>(),
             plan.leads == usize::MAX,

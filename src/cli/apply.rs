@@ -5,7 +5,7 @@ use super::saved::SavedPlan;
 use super::{Code, Common, Format, exit, retry, runs, setup};
 use crate::desired::Desired;
 use crate::engine::{Budget, Engine, HostOutcome, Proof, Purpose, Settings, Status, parse_batches};
-use crate::plan::{Acceptable, Options};
+use crate::plan::{AcceptableRisk, PlanOptions};
 use crate::report::{Document, Human, Part, Renderer};
 use crate::transport::Via;
 use clap::Args;
@@ -39,17 +39,17 @@ pub(super) struct ApplyArgs {
 pub(super) struct AcceptArgs {
     /// Go on although this is predicted: lockout, bypass-wrong, removes-all
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_risk)]
-    accept_risk: Vec<Acceptable>,
+    accept_risk: Vec<AcceptableRisk>,
 }
 
 impl AcceptArgs {
-    pub(super) fn set(&self) -> BTreeSet<Acceptable> {
+    pub(super) fn set(&self) -> BTreeSet<AcceptableRisk> {
         self.accept_risk.iter().copied().collect()
     }
 }
 
-fn parse_risk(text: &str) -> Result<Acceptable, String> {
-    Acceptable::ALL
+fn parse_risk(text: &str) -> Result<AcceptableRisk, String> {
+    AcceptableRisk::ALL
         .into_iter()
         .find(|risk| risk.as_str().replace('_', "-") == text.replace('_', "-"))
         .ok_or_else(|| "there is no such risk; it is lockout, bypass-wrong or removes-all".to_owned())
@@ -127,12 +127,12 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
     };
     let (desired, allowed) = match &saved {
         Some(saved) => (saved.desired(common)?, saved.options()),
-        None => (setup::desired(common)?.1, Options::default()),
+        None => (setup::desired(common)?.1, PlanOptions::default()),
     };
     let mut accept = args.rollout.accept.set();
     accept.extend(&allowed.accept);
     let reassign = args.reassign || allowed.reassign;
-    let options = Options { reassign, accept, adopt: args.adopt || allowed.adopt, ..allowed };
+    let options = PlanOptions { reassign, accept, adopt: args.adopt || allowed.adopt, ..allowed };
     let (desired, left) = match &args.retry {
         Some(run) => retry::hosts(common, run, desired)?,
         None => (desired, Vec::new()),
@@ -144,7 +144,7 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
 
 /// What is to be carried out.
 pub(super) struct Work {
-    pub hosts: Vec<(Desired, Options)>,
+    pub hosts: Vec<(Desired, PlanOptions)>,
     /// The plan that was saved: what comes out otherwise now is left alone.
     pub saved: Option<SavedPlan>,
     /// Hosts that are left out, and why.
@@ -200,7 +200,7 @@ async fn work(
     run: &str,
     mut engine: Engine,
     stream: &Stream,
-    hosts: Vec<(Desired, Options)>,
+    hosts: Vec<(Desired, PlanOptions)>,
     saved: Option<SavedPlan>,
 ) -> Result<Vec<HostOutcome>, u8> {
     let asks = saved.is_none() && !common.yes;

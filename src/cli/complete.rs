@@ -2,7 +2,7 @@
 //! here connects, runs an inventory that is a program, or complains: what cannot be read has no names.
 
 use super::runs;
-use crate::inventory::{self, Locate, Project};
+use crate::inventory::{self, Project, ProjectLocation};
 use clap::{Arg, Command};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
@@ -109,12 +109,12 @@ fn project() -> Option<Project> {
 
 /// The modules, also where there is no inventory.
 fn known_modules() -> Option<std::collections::BTreeMap<String, std::sync::Arc<inventory::Module>>> {
-    let locate = Locate { inventory: None, ..locate() };
+    let locate = ProjectLocation { inventory: None, ..locate() };
     inventory::load_text(&locate, "none", "hosts: { none: { } }").ok().map(|project| project.modules)
 }
 
-fn locate() -> Locate {
-    Locate {
+fn locate() -> ProjectLocation {
+    ProjectLocation {
         dir: flag(&["-C"], "").map(PathBuf::from),
         inventory: flag(&["-i", "--inventory"], "KVMFW_INVENTORY"),
         home: std::env::var_os("HOME").map(PathBuf::from),

@@ -3,10 +3,10 @@
 use super::{Code, Common, Format, exit, reach, setup};
 use crate::desired::{self, Desired};
 use crate::explain::{
-    End, Explanation, Extra, Question, Scene, bridges, cures, destination, mermaid, read_log, rp_filter,
-    story, svg,
+    ExplainContext, ExplainProbe, HostExplanation, PacketEndpoint, PacketQuery, bridges, cures, destination,
+    mermaid, read_log, rp_filter, story, svg,
 };
-use crate::inventory::{self, BOOTSTRAP, Locate, Stanza};
+use crate::inventory::{self, BOOTSTRAP, ProjectLocation, Stanza};
 use crate::observe::{ObserveError, Observed, Sections, observe};
 use crate::plan;
 use crate::remote;
@@ -49,7 +49,7 @@ pub(super) struct ExplainArgs {
 }
 
 /// What one host answered.
-type Answer = Result<Box<(Observed, Extra)>, ObserveError>;
+type Answer = Result<Box<(Observed, ExplainProbe)>, ObserveError>;
 
 pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
     if matches!(common.format, Format::Svg | Format::Mermaid) && (args.to.is_some() || args.log.is_some()) {
@@ -65,8 +65,11 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
             );
             return Err(exit::BAD_INPUT);
         };
-        let found =
-            Explanation { state: "live", log: Some(read_log(&text, None, None)), ..Explanation::default() };
+        let found = HostExplanation {
+            state: "live",
+            log: Some(read_log(&text, None, None)),
+            ..HostExplanation::default()
+        };
         show(common, &[found]);
         return Ok(exit::DONE);
     };
@@ -100,21 +103,26 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
 /// What a host is looked at for.
 struct Look<'a> {
     args: &'a ExplainArgs,
-    question: Option<&'a Question>,
+    question: Option<&'a PacketQuery>,
     text: &'a str,
     wanted: bool,
 }
 
 impl Look<'_> {
-    fn explain(&self, desired: &Desired, observed: &Observed, extra: &Extra) -> Result<Explanation, u8> {
-        let live = Scene::new(&desired.host, observed, None, extra);
-        let will_be = Scene::new(&desired.host, observed, Some(desired), extra);
+    fn explain(
+        &self,
+        desired: &Desired,
+        observed: &Observed,
+        extra: &ExplainProbe,
+    ) -> Result<HostExplanation, u8> {
+        let live = ExplainContext::new(&desired.host, observed, None, extra);
+        let will_be = ExplainContext::new(&desired.host, observed, Some(desired), extra);
         let scene = if self.args.desired { &will_be } else { &live };
-        let mut found = Explanation {
+        let mut found = HostExplanation {
             name: scene.host.clone(),
             state: scene.state(),
             others: scene.others(),
-            ..Explanation::default()
+            ..HostExplanation::default()
         };
         let mut dark = false;
         if self.args.log.is_some() {
@@ -125,7 +133,7 @@ impl Look<'_> {
                 setup::complain(&error);
                 exit::BAD_INPUT
             })?;
-            let bridged = |story: &&crate::explain::Story| story.route.bridge.is_some();
+            let bridged = |story: &&crate::explain::PacketReport| story.route.bridge.is_some();
             dark = found
                 .packets
                 .iter()
@@ -148,22 +156,24 @@ impl Look<'_> {
 }
 
 impl ExplainArgs {
-    fn question(&self) -> Result<Option<Question>, u8> {
+    fn question(&self) -> Result<Option<PacketQuery>, u8> {
         let bad = |error: String| {
             setup::complain(&error);
             exit::BAD_INPUT
         };
         let Some(to) = &self.to else { return Ok(None) };
         let (to, port, transport) = destination(to).map_err(bad)?;
-        let from = self.from.as_deref().map(End::parse).transpose().map_err(bad)?;
+        let from = self.from.as_deref().map(PacketEndpoint::parse).transpose().map_err(bad)?;
         if from.is_none() && self.device.is_none() && self.bridge.is_none() {
             return Err(bad("say where the packet comes from: --from, --in or --bridge".to_owned()));
         }
-        if let Some(Ok(End::Address(_) | End::Host) | Err(_)) = self.device.as_deref().map(End::parse) {
+        if let Some(Ok(PacketEndpoint::Address(_) | PacketEndpoint::Host) | Err(_)) =
+            self.device.as_deref().map(PacketEndpoint::parse)
+        {
             return Err(bad("--in is the name of a device".to_owned()));
         }
         let (device, bridge) = (self.device.clone(), self.bridge.clone());
-        Ok(Some(Question { from, to, port, transport, device, bridge, established: self.established }))
+        Ok(Some(PacketQuery { from, to, port, transport, device, bridge, established: self.established }))
     }
 
     /// The lines of a file or of stdin; those of the host's journal come with its answer.
@@ -194,7 +204,7 @@ pub(super) fn hosts(
     if host.contains('@') && !host.starts_with('@') {
         let reach = reach::parse(host, Some(files), name)?;
         let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
-        let locate = Locate { dir: common.dir.clone(), inventory: None, home };
+        let locate = ProjectLocation { dir: common.dir.clone(), inventory: None, home };
         let yaml = Stanza::default().yaml(&reach, &Default::default());
         let project = inventory::load_text(&locate, BOOTSTRAP, &yaml)
             .map_err(|p| setup::report(common, &p.list, &p.sources))?;
@@ -224,8 +234,8 @@ fn ask(
     desired: &Desired,
     wanted: bool,
     journal: bool,
-    question: Option<&Question>,
-) -> Result<Result<Box<(Observed, Extra)>, u8>, u8> {
+    question: Option<&PacketQuery>,
+) -> Result<Result<Box<(Observed, ExplainProbe)>, u8>, u8> {
     let (want, mut keys) = if wanted { plan::question(desired) } else { Default::default() };
     for device in
         question.and_then(|question| question.device.as_deref()).into_iter().flat_map(|d| ["all", d])
@@ -244,7 +254,7 @@ pub(super) fn ask_about(
     desired: &Desired,
     (want, keys, sets): ([String; 2], String, String),
     journal: bool,
-) -> Result<Result<Box<(Observed, Extra)>, u8>, u8> {
+) -> Result<Result<Box<(Observed, ExplainProbe)>, u8>, u8> {
     let hosts = vec![(desired.connection.clone(), desired.host.clone())];
     let document = move |nonce: &remote::Nonce| {
         remote::explain(
@@ -266,7 +276,7 @@ pub(super) fn ask_about(
             // Who has all that was printed says what that was.
             return None;
         }
-        Some(observed.map(|observed| Box::new((observed, Extra::read(sections)))))
+        Some(observed.map(|observed| Box::new((observed, ExplainProbe::read(sections)))))
     };
     let settings = setup::settings(common, run);
     let (mut answers, _) =
@@ -289,7 +299,7 @@ pub(super) fn ask_about(
     Ok(Err(code))
 }
 
-fn show(common: &Common, found: &[Explanation]) {
+fn show(common: &Common, found: &[HostExplanation]) {
     match common.format {
         Format::Json => {
             let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": found });

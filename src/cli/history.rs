@@ -2,7 +2,7 @@
 
 use super::{Code, Common, Format, exit, setup};
 use crate::observe::Sections;
-use crate::plan::{Record, Took};
+use crate::plan::{AdoptionDelta, GenerationManifest};
 use crate::protocol;
 use crate::remote;
 use crate::report::{ChangeEntry, counted, printable};
@@ -50,10 +50,10 @@ struct Entry {
     changes: Option<Vec<ChangeEntry>>,
     /// What it took over of others; `changes` has it by chain.
     #[serde(skip_serializing_if = "Option::is_none")]
-    adopted: Option<Took>,
+    adopted: Option<AdoptionDelta>,
     /// What it gave back to them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    given_back: Option<Took>,
+    given_back: Option<AdoptionDelta>,
 }
 
 pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
@@ -84,13 +84,14 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
 }
 
 fn read(s: &Sections<'_>) -> HostHistory {
-    let records: BTreeMap<u32, Record> = s
+    let records: BTreeMap<u32, GenerationManifest> = s
         .numbered(protocol::RECORD)
-        .filter_map(|(number, text)| Some((number, Record::parse(text.trim()).ok()?)))
+        .filter_map(|(number, text)| Some((number, GenerationManifest::parse(text.trim()).ok()?)))
         .collect();
     let mut history: Vec<Entry> = s.get(protocol::HISTORY).unwrap_or("").lines().filter_map(entry).collect();
     // The state before the first entry is the original only if that entry made the first generation.
-    let mut before = history.first().filter(|e| e.generation == Some(1)).map(|_| Record::default());
+    let mut before =
+        history.first().filter(|e| e.generation == Some(1)).map(|_| GenerationManifest::default());
     for entry in history.iter_mut().filter(|e| matches!(e.outcome.as_str(), "committed" | "undo")) {
         let now = entry.generation.and_then(|n| records.get(&n)).cloned();
         if let (Some(before), Some(now)) = (&before, &now) {
@@ -180,7 +181,7 @@ fn text(host: &HostHistory) -> String {
 }
 
 /// `7 rules and 1 chain of others, loaded at boot by /etc/iptables/rules.v4; the file 60-arp of sysctl.d`.
-fn words(took: &Took) -> String {
+fn words(took: &AdoptionDelta) -> String {
     let count = |n: usize, one: &str| (n > 0).then(|| counted(n, one));
     let rules = [count(took.rules, "rule"), count(took.chains, "chain")].into_iter().flatten();
     let mut rules = rules.collect::<Vec<_>>().join(" and ");

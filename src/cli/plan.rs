@@ -6,7 +6,7 @@ use super::saved::SavedPlan;
 use super::{Code, Common, exit, setup};
 use crate::engine::Purpose;
 use crate::files::{self, Readers};
-use crate::plan::Options;
+use crate::plan::PlanOptions;
 use crate::report::{Document, Part};
 use clap::Args;
 use std::path::PathBuf;
@@ -32,12 +32,12 @@ pub(super) struct PlanArgs {
 
 pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let (project, desired) = setup::desired(common)?;
-    let options = Options {
+    let options = PlanOptions {
         reassign: args.reassign,
         accept: args.accept.set(),
         drift: args.drift,
         adopt: args.adopt,
-        ..Options::default()
+        ..PlanOptions::default()
     };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
     let output = Output::begin(common, if args.drift { "drift" } else { "plan" }, None)?;

@@ -4,7 +4,7 @@ use super::{Common, exit, setup};
 use crate::desired::{self, Desired};
 use crate::engine::{HostOutcome, Planned, Status};
 use crate::inventory::Project;
-use crate::plan::{Acceptable, HostPlan, Options, Verdict, digest};
+use crate::plan::{AcceptableRisk, HostPlan, HostVerdict, PlanOptions, digest};
 use crate::report::{Document, Line, document_of};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +59,7 @@ impl SavedPlan {
     pub(super) fn of(
         project: &Project,
         common: &Common,
-        options: &Options,
+        options: &PlanOptions,
         planned: &[Planned],
         document: &Document,
     ) -> Self {
@@ -172,10 +172,10 @@ impl SavedPlan {
     }
 
     /// What the user allowed when it was made.
-    pub(super) fn options(&self) -> Options {
-        let accepted = |risk: &Acceptable| self.accept_risk.iter().any(|name| name == risk.as_str());
-        let accept = Acceptable::ALL.into_iter().filter(accepted).collect();
-        Options { reassign: self.reassign, adopt: self.adopt, accept, ..Options::default() }
+    pub(super) fn options(&self) -> PlanOptions {
+        let accepted = |risk: &AcceptableRisk| self.accept_risk.iter().any(|name| name == risk.as_str());
+        let accept = AcceptableRisk::ALL.into_iter().filter(accepted).collect();
+        PlanOptions { reassign: self.reassign, adopt: self.adopt, accept, ..PlanOptions::default() }
     }
 
     /// A saved plan is applied exactly or not at all: a host that is not as it was is left alone, with this outcome.
@@ -187,9 +187,9 @@ impl SavedPlan {
 
     /// Why the plan is not for the host as it is now.
     fn stale(&self, now: &HostPlan) -> Option<String> {
-        if now.verdict != Verdict::Changes {
+        if now.verdict != HostVerdict::Changes {
             // Nothing to do is right if there was nothing to do; a host that refuses says why itself.
-            let applied = now.verdict == Verdict::Unchanged && self.hosts.contains_key(&now.host);
+            let applied = now.verdict == HostVerdict::Unchanged && self.hosts.contains_key(&now.host);
             return applied
                 .then(|| "the plan was applied already, or its change was made otherwise".to_owned());
         }
@@ -220,11 +220,13 @@ impl SavedPlan {
 }
 
 /// Whether a plan has something for a host, maybe only once a risk is accepted.
-fn may_be_applied(verdict: &Verdict) -> bool {
+fn may_be_applied(verdict: &HostVerdict) -> bool {
     match verdict {
-        Verdict::Changes => true,
-        Verdict::Unchanged => false,
-        Verdict::Refused(refusal) => Acceptable::ALL.iter().any(|risk| risk.as_str() == refusal.reason),
+        HostVerdict::Changes => true,
+        HostVerdict::Unchanged => false,
+        HostVerdict::Refused(refusal) => {
+            AcceptableRisk::ALL.iter().any(|risk| risk.as_str() == refusal.reason)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::output::Stream;
 use super::{Code, Common, Format, When, exit, program};
 use crate::desired::{self, Desired};
 use crate::engine::{Budget, Engine, Event, Events, Interrupt, Settings};
-use crate::inventory::{self, Connection, Locate, Project};
+use crate::inventory::{self, HostConnection, Project, ProjectLocation};
 use crate::problem::{Problem, Problems};
 use crate::report::{
     Markdown, Progress, Style, aside, last_word, outlet, problems_json, problems_jsonl, problems_text,
@@ -87,8 +87,8 @@ pub fn report(common: &Common, problems: &[Problem], sources: &BTreeMap<Arc<str>
 }
 
 /// Where a project and its inventory are looked for.
-pub fn locate(dir: Option<PathBuf>, inventory: Option<String>) -> Locate {
-    Locate { dir, inventory, home: std::env::var_os("HOME").map(PathBuf::from) }
+pub fn locate(dir: Option<PathBuf>, inventory: Option<String>) -> ProjectLocation {
+    ProjectLocation { dir, inventory, home: std::env::var_os("HOME").map(PathBuf::from) }
 }
 
 /// The project in a folder, with the inventory that the flags name: a file, a folder, or what a program prints.
@@ -154,7 +154,7 @@ pub fn desired(common: &Common) -> Result<(Project, Vec<Desired>), u8> {
 }
 
 /// How to reach the hosts that an argument names.
-pub fn named(common: &Common, hosts: &str) -> Result<Vec<(Connection, String)>, u8> {
+pub fn named(common: &Common, hosts: &str) -> Result<Vec<(HostConnection, String)>, u8> {
     let project = project(common)?;
     let names = inventory::select(&project, hosts).map_err(|p| report(common, &[p], &project.sources))?;
     let desired = desired::compile(&project, &names).map_err(|p| report(common, &p, &project.sources))?;

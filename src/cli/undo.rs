@@ -3,7 +3,7 @@
 use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, runs, setup};
 use crate::engine::{Budget, HostOutcome, Status};
-use crate::plan::{Acceptable, Back, Options, Record};
+use crate::plan::{AcceptableRisk, GenerationManifest, PlanOptions, RestoreTarget};
 use crate::protocol;
 use crate::remote;
 use clap::Args;
@@ -34,7 +34,7 @@ enum Target {
     /// The run is open there.
     Open,
     Original,
-    Generation(u32, Box<Record>),
+    Generation(u32, Box<GenerationManifest>),
 }
 
 pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
@@ -50,8 +50,8 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
     })?;
     // Whoever goes back knows that what came later goes away.
     let mut accept = args.rollout.accept.set();
-    accept.insert(Acceptable::RemovesAll);
-    let options = Options { accept, ..Options::default() };
+    accept.insert(AcceptableRisk::RemovesAll);
+    let options = PlanOptions { accept, ..PlanOptions::default() };
     let near =
         nobody_knows(&asked).then(|| runs::near(common, &name, asked.iter().flat_map(known))).flatten();
     let somebody = !nobody_knows(&asked);
@@ -60,13 +60,14 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
     for (desired, (host, target)) in desired.into_iter().zip(asked) {
         match target {
             Ok(Target::Original) => {
-                let options = Options { zero: true, back: Some(Back::default()), ..options.clone() };
-                hosts.push((Record::default().restore(&desired), options));
+                let options =
+                    PlanOptions { purge: true, restore: Some(RestoreTarget::default()), ..options.clone() };
+                hosts.push((GenerationManifest::default().restore(&desired), options));
             }
             Ok(Target::Generation(generation, record)) => {
                 let (adopted, files) = (record.adopted.clone(), record.adopted_files.clone());
-                let back = Some(Back { generation, adopted, files });
-                hosts.push((record.restore(&desired), Options { back, ..options.clone() }));
+                let back = Some(RestoreTarget { generation, adopted, files });
+                hosts.push((record.restore(&desired), PlanOptions { restore: back, ..options.clone() }));
             }
             Ok(Target::Open) => left.push(
                 HostOutcome::new(&host, Status::Refused)
@@ -137,7 +138,7 @@ fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {
     if to == 0 {
         return Some(Target::Original);
     }
-    match Record::parse(s.get(protocol::RECORD)?.trim()) {
+    match GenerationManifest::parse(s.get(protocol::RECORD)?.trim()) {
         Ok(record) => Some(Target::Generation(to, Box::new(record))),
         Err(error) => Some(Target::Unknown(format!("generation that can be read ({error})"))),
     }

@@ -1,6 +1,6 @@
 //! Bridges of a host, merged.
 
-use super::merge::{Outcome, Slot};
+use super::merge::{CompileReport, MergeSlot};
 use crate::inventory::{BridgeText, PortText, Resources};
 use crate::problem::{Place, Problem};
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, Bridge, LinkAddress, PortVlan};
@@ -8,20 +8,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 #[derive(Default)]
-struct Merge {
+struct BridgeMerge {
     place: Option<Place>,
-    manage: Slot<bool>,
-    take_addresses: Slot<bool>,
-    ports: Slot<Vec<PortText>>,
-    addresses: Slot<Vec<LinkAddress>>,
-    gateways: Slot<Vec<IpAddr>>,
-    mac: Slot<String>,
-    vlans: Slot<Vec<PortVlan>>,
-    numbers: BTreeMap<&'static str, Slot<u32>>,
-    flags: BTreeMap<&'static str, Slot<bool>>,
+    manage: MergeSlot<bool>,
+    take_addresses: MergeSlot<bool>,
+    ports: MergeSlot<Vec<PortText>>,
+    addresses: MergeSlot<Vec<LinkAddress>>,
+    gateways: MergeSlot<Vec<IpAddr>>,
+    mac: MergeSlot<String>,
+    vlans: MergeSlot<Vec<PortVlan>>,
+    numbers: BTreeMap<&'static str, MergeSlot<u32>>,
+    flags: BTreeMap<&'static str, MergeSlot<bool>>,
 }
 
-impl Merge {
+impl BridgeMerge {
     fn offer(&mut self, rank: u32, text: &BridgeText) {
         self.place.get_or_insert_with(|| text.name.place.clone());
         macro_rules! offer {
@@ -42,8 +42,8 @@ impl Merge {
 }
 
 /// Merges the bridges attribute by attribute.
-pub fn bridges(sources: &[(u32, &Resources)], out: &mut Outcome) -> BTreeMap<String, Bridge> {
-    let mut merged: BTreeMap<&str, Merge> = BTreeMap::new();
+pub fn bridges(sources: &[(u32, &Resources)], out: &mut CompileReport) -> BTreeMap<String, Bridge> {
+    let mut merged: BTreeMap<&str, BridgeMerge> = BTreeMap::new();
     for (rank, resources) in sources {
         for text in &resources.bridges {
             merged.entry(&text.name.value).or_default().offer(*rank, text);
@@ -59,7 +59,7 @@ pub fn bridges(sources: &[(u32, &Resources)], out: &mut Outcome) -> BTreeMap<Str
     bridges
 }
 
-fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
+fn finish(name: &str, merge: BridgeMerge, out: &mut CompileReport) -> Option<Bridge> {
     let place = merge.place?;
     let mut stated: Vec<(&'static str, Place)> = Vec::new();
     macro_rules! take {
@@ -170,7 +170,7 @@ fn finish(name: &str, merge: Merge, out: &mut Outcome) -> Option<Bridge> {
 }
 
 /// A link has one master.
-fn shared_ports(bridges: &BTreeMap<String, Bridge>, out: &mut Outcome) {
+fn shared_ports(bridges: &BTreeMap<String, Bridge>, out: &mut CompileReport) {
     let mut owners: BTreeMap<&str, &Bridge> = BTreeMap::new();
     for bridge in bridges.values() {
         for port in &bridge.ports {

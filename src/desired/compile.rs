@@ -1,12 +1,12 @@
 //! Puts together what is stated for a host.
 
-use super::merge::{Fact, Outcome, Slot};
+use super::merge::{CompileReport, EffectiveValue, MergeSlot};
 use super::{Desired, Turn, bridges, connection, rules, sets, sysctl, turn};
 use crate::inventory::{
-    Entry, Host, Module, Owner, Project, RANK_HOST, RANK_MODULE, RANK_RANGE, Resources, RuleText, Spanned,
-    Values, shown, sorted,
+    EntryOwner, Host, InventoryEntry, Module, ModuleValues, Project, RANK_HOST, RANK_MODULE, RANK_RANGE,
+    Resources, RuleText, Spanned, shown, sorted,
 };
-use crate::kept::Kept;
+use crate::kept::Interner;
 use crate::problem::{Problem, Warning};
 use crate::resource::iptables::Rule;
 use crate::resource::iptables::expand::{Element, Param, Scope};
@@ -19,13 +19,13 @@ use std::sync::{Arc, Mutex};
 ///
 /// Errors: everything that is wrong with them; one problem of many hosts is one problem.
 pub fn compile(project: &Project, hosts: &[String]) -> Result<Vec<Desired>, Vec<Problem>> {
-    let compiler = Compiler::new(project);
+    let compiler = HostCompiler::new(project);
     let by_name: HashMap<&str, &Host> = project.hosts.iter().map(|host| (host.name.as_str(), host)).collect();
     let done: Vec<(Option<Desired>, Vec<Problem>)> = hosts
         .par_iter()
         .map(|name| match by_name.get(name.as_str()) {
             Some(host) => {
-                let mut out = Outcome::default();
+                let mut out = CompileReport::default();
                 let desired = compiler.host(host, &mut out);
                 (Some(desired), out.problems)
             }
@@ -45,10 +45,10 @@ pub fn compile(project: &Project, hosts: &[String]) -> Result<Vec<Desired>, Vec<
 }
 
 /// Every effective value of a host with the place where it was stated; empty if there is no such host.
-pub fn explain_host(project: &Project, host: &str) -> Vec<Fact> {
+pub fn explain_host(project: &Project, host: &str) -> Vec<EffectiveValue> {
     let Some(host) = project.hosts.iter().find(|known| known.name == host) else { return vec![] };
-    let mut out = Outcome { facts: Some(Vec::new()), ..Outcome::default() };
-    Compiler::new(project).host(host, &mut out);
+    let mut out = CompileReport { facts: Some(Vec::new()), ..CompileReport::default() };
+    HostCompiler::new(project).host(host, &mut out);
     out.facts.unwrap_or_default()
 }
 
@@ -109,54 +109,54 @@ fn collected<'a>(hosts: impl Iterator<Item = (&'a String, Vec<Problem>)>) -> Vec
 }
 
 /// A module with the params of some host put in.
-struct Instance {
+struct ModuleInstance {
     resources: Resources,
     problems: Vec<Problem>,
 }
 
 /// Instances by module and values; hosts whose values agree share one.
-type Instances = HashMap<(String, String), Arc<Instance>>;
+type InstanceCache = HashMap<(String, String), Arc<ModuleInstance>>;
 
-struct Compiler<'a> {
+struct HostCompiler<'a> {
     project: &'a Project,
-    instances: Mutex<Instances>,
+    instances: Mutex<InstanceCache>,
     /// The rules of a chain are mostly those of other hosts as well.
-    rules: Kept<Vec<Rule>>,
+    rules: Interner<Vec<Rule>>,
     /// So are the members of a set.
-    members: sets::Members,
+    members: sets::SharedMembers,
 }
 
 /// A module or an entry in the order in which they are composed.
-enum Source<'a> {
-    Module(Arc<Instance>),
-    Entry(u32, &'a Entry),
+enum ComposedSource<'a> {
+    Module(Arc<ModuleInstance>),
+    Entry(u32, &'a InventoryEntry),
 }
 
-impl Source<'_> {
+impl ComposedSource<'_> {
     fn resources(&self) -> (u32, &Resources) {
         match self {
-            Source::Module(instance) => (RANK_MODULE, &instance.resources),
-            Source::Entry(rank, entry) => (*rank, &entry.resources),
+            ComposedSource::Module(instance) => (RANK_MODULE, &instance.resources),
+            ComposedSource::Entry(rank, entry) => (*rank, &entry.resources),
         }
     }
 }
 
-impl<'a> Compiler<'a> {
+impl<'a> HostCompiler<'a> {
     fn new(project: &'a Project) -> Self {
         Self {
             project,
             instances: Mutex::default(),
-            rules: Kept::default(),
-            members: sets::Members::default(),
+            rules: Interner::default(),
+            members: sets::SharedMembers::default(),
         }
     }
 
-    fn host(&self, host: &'a Host, out: &mut Outcome) -> Desired {
+    fn host(&self, host: &'a Host, out: &mut CompileReport) -> Desired {
         let groups = host.lineage.iter().map(|(rank, group)| (*rank, &group.entry));
         let own = host.entries.iter().map(|(owner, entry)| {
-            (if *owner == Owner::Host { RANK_HOST } else { RANK_RANGE }, entry.as_ref())
+            (if *owner == EntryOwner::Host { RANK_HOST } else { RANK_RANGE }, entry.as_ref())
         });
-        let entries: Vec<(u32, &Entry)> = groups.chain(own).collect();
+        let entries: Vec<(u32, &InventoryEntry)> = groups.chain(own).collect();
         let connection = connection::connection(&host.name, &entries, out);
         for (_, group) in host.lineage.iter() {
             out.fact(|| "groups".to_owned(), || group.name.clone(), &group.entry.place);
@@ -166,7 +166,7 @@ impl<'a> Compiler<'a> {
             }
         }
         let sources = self.sources(&entries, out);
-        let resources: Vec<(u32, &Resources)> = sources.iter().map(Source::resources).collect();
+        let resources: Vec<(u32, &Resources)> = sources.iter().map(ComposedSource::resources).collect();
         for (_, stated) in &resources {
             out.warnings.extend(stated.warnings.iter().cloned());
         }
@@ -201,13 +201,17 @@ impl<'a> Compiler<'a> {
     }
 
     /// Modules before the text of the entry that asks for them, each once.
-    fn sources<'e>(&'e self, entries: &[(u32, &'e Entry)], out: &mut Outcome) -> Vec<Source<'e>> {
+    fn sources<'e>(
+        &'e self,
+        entries: &[(u32, &'e InventoryEntry)],
+        out: &mut CompileReport,
+    ) -> Vec<ComposedSource<'e>> {
         let bridges = bridge_names(entries, self.project);
-        let mut given: HashMap<(&'e str, &'e str), Slot<Given<'e>>> = HashMap::new();
+        let mut given: HashMap<(&'e str, &'e str), MergeSlot<GivenValue<'e>>> = HashMap::new();
         for (rank, entry) in entries {
             for param in &entry.params {
                 let slot = given.entry((&param.module.value, &param.name.value)).or_default();
-                slot.offer(*rank, Given(&param.value), &param.name.place);
+                slot.offer(*rank, GivenValue(&param.value), &param.name.place);
             }
         }
         let mut seen: HashSet<&str> = HashSet::new();
@@ -220,16 +224,16 @@ impl<'a> Compiler<'a> {
                     if let Some(values) = values(module, name, &mut given, &bridges, out) {
                         let instance = self.instance(module, values);
                         out.problems.extend(instance.problems.iter().cloned());
-                        sources.push(Source::Module(instance));
+                        sources.push(ComposedSource::Module(instance));
                     }
                 }
             }
-            sources.push(Source::Entry(*rank, entry));
+            sources.push(ComposedSource::Entry(*rank, entry));
         }
         sources
     }
 
-    fn instance(&self, module: &Arc<Module>, values: Values) -> Arc<Instance> {
+    fn instance(&self, module: &Arc<Module>, values: ModuleValues) -> Arc<ModuleInstance> {
         let mut key = String::new();
         for (name, value) in &values.params {
             key.push_str(&format!("{name}={}\n", shown(value)));
@@ -238,7 +242,7 @@ impl<'a> Compiler<'a> {
             key.push_str(&values.bridges.join(","));
         }
         let key = (module.name.clone(), key);
-        let known = |instances: &Instances| instances.get(&key).cloned();
+        let known = |instances: &InstanceCache| instances.get(&key).cloned();
         // A poisoned lock only means that another thread died while it held a whole map.
         if let Some(instance) = known(&self.instances.lock().unwrap_or_else(|e| e.into_inner())) {
             return instance;
@@ -250,9 +254,9 @@ impl<'a> Compiler<'a> {
 }
 
 /// A given value; two are equal if they say the same, wherever they stand.
-struct Given<'a>(&'a Node);
+struct GivenValue<'a>(&'a Node);
 
-impl PartialEq for Given<'_> {
+impl PartialEq for GivenValue<'_> {
     fn eq(&self, other: &Self) -> bool {
         shown(self.0) == shown(other.0)
     }
@@ -262,11 +266,11 @@ impl PartialEq for Given<'_> {
 fn values<'m>(
     module: &'m Module,
     used: &Spanned<String>,
-    given: &mut HashMap<(&'m str, &'m str), Slot<Given<'m>>>,
+    given: &mut HashMap<(&'m str, &'m str), MergeSlot<GivenValue<'m>>>,
     bridges: &[String],
-    out: &mut Outcome,
-) -> Option<Values> {
-    let mut values = Values { bridges: bridges.to_vec(), ..Values::default() };
+    out: &mut CompileReport,
+) -> Option<ModuleValues> {
+    let mut values = ModuleValues { bridges: bridges.to_vec(), ..ModuleValues::default() };
     let mut complete = true;
     for param in &module.params {
         let path = || format!("params.{}.{}", module.name, param.name);
@@ -295,7 +299,7 @@ fn values<'m>(
     complete.then_some(values)
 }
 
-fn instantiate(module: &Module, values: &Values) -> Instance {
+fn instantiate(module: &Module, values: &ModuleValues) -> ModuleInstance {
     let mut problems = Vec::new();
     let mut resources = module.resources(Some(values), &mut problems);
     let mut scope = Scope::from([("bridges".to_owned(), bridge_param(&values.bridges))]);
@@ -318,11 +322,11 @@ fn instantiate(module: &Module, values: &Values) -> Instance {
         }
     }
     resources.warnings = warnings;
-    Instance { resources, problems }
+    ModuleInstance { resources, problems }
 }
 
 /// The names under `bridges:` of all sources, in the order in which they are composed.
-fn bridge_names(entries: &[(u32, &Entry)], project: &Project) -> Vec<String> {
+fn bridge_names(entries: &[(u32, &InventoryEntry)], project: &Project) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let mut modules: HashSet<&str> = HashSet::new();
     for (_, entry) in entries {

@@ -1,7 +1,7 @@
 //! Connection and checks of a host, merged.
 
-use super::merge::{Outcome, Slot};
-use crate::inventory::{Check, Connection, Entry, Resources};
+use super::merge::{CompileReport, MergeSlot};
+use crate::inventory::{ConfirmCheck, HostConnection, InventoryEntry, Resources};
 use crate::problem::{Place, Problem};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,13 +11,13 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to reach a host.
-pub fn connection(host: &str, entries: &[(u32, &Entry)], out: &mut Outcome) -> Connection {
+pub fn connection(host: &str, entries: &[(u32, &InventoryEntry)], out: &mut CompileReport) -> HostConnection {
     let (mut port, mut user, mut become_root, mut jump) =
-        (Slot::default(), Slot::default(), Slot::default(), Slot::default());
+        (MergeSlot::default(), MergeSlot::default(), MergeSlot::default(), MergeSlot::default());
     let (mut identity_file, mut known_hosts, mut timeout) =
-        (Slot::default(), Slot::default(), Slot::default());
-    let mut address = Slot::default();
-    let mut options: BTreeMap<&str, Slot<String>> = BTreeMap::new();
+        (MergeSlot::default(), MergeSlot::default(), MergeSlot::default());
+    let mut address = MergeSlot::default();
+    let mut options: BTreeMap<&str, MergeSlot<String>> = BTreeMap::new();
     for (rank, entry) in entries {
         let ssh = &entry.ssh;
         macro_rules! offer {
@@ -49,17 +49,17 @@ pub fn connection(host: &str, entries: &[(u32, &Entry)], out: &mut Outcome) -> C
         };
     }
     if let Some((file, _)) = known_hosts.stated()
-        && let Some((accept, place)) = options.get("StrictHostKeyChecking").and_then(Slot::stated)
+        && let Some((accept, place)) = options.get("StrictHostKeyChecking").and_then(MergeSlot::stated)
         && file.as_os_str() != "/dev/null"
         && accepts(accept)
     {
         out.problems.push(written(file, accept, place));
     }
-    Connection {
+    HostConnection {
         address: take!(address, "address", String::clone).unwrap_or_else(|| host.to_owned()),
         port: take!(port, "ssh.port", u16::to_string),
         user: take!(user, "ssh.user", String::clone),
-        become_root: take!(become_root, "ssh.become", |b: &crate::inventory::Become| format!("{b:?}")
+        become_root: take!(become_root, "ssh.become", |b: &crate::inventory::BecomeMethod| format!("{b:?}")
             .to_lowercase())
         .unwrap_or_default(),
         identity_file: take!(identity_file, "ssh.identity_file", |p: &std::path::PathBuf| p
@@ -97,10 +97,13 @@ fn written(file: &Path, accept: &str, place: &Place) -> Problem {
 }
 
 /// All checks of a host; the same one twice is one.
-pub fn checks<'a>(sources: impl Iterator<Item = &'a Resources>, out: &mut Outcome) -> Vec<Check> {
-    let mut checks: Vec<Check> = Vec::new();
+pub fn checks<'a>(
+    sources: impl Iterator<Item = &'a Resources>,
+    out: &mut CompileReport,
+) -> Vec<ConfirmCheck> {
+    let mut checks: Vec<ConfirmCheck> = Vec::new();
     for check in sources.flat_map(|resources| &resources.checks) {
-        let same = |known: &Check| {
+        let same = |known: &ConfirmCheck| {
             (&known.probe, known.from, known.timeout, known.required)
                 == (&check.probe, check.from, check.timeout, check.required)
         };

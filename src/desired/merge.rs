@@ -5,19 +5,19 @@ use std::collections::BTreeMap;
 
 /// One value that several sources may state.
 #[derive(Clone, Debug)]
-pub struct Slot<T> {
+pub struct MergeSlot<T> {
     best: Option<(u32, T, Place)>,
     /// Another value of the same rank.
     rival: Option<Place>,
 }
 
-impl<T> Default for Slot<T> {
+impl<T> Default for MergeSlot<T> {
     fn default() -> Self {
         Self { best: None, rival: None }
     }
 }
 
-impl<T: PartialEq> Slot<T> {
+impl<T: PartialEq> MergeSlot<T> {
     /// Takes a statement into account.
     pub fn offer(&mut self, rank: u32, value: T, place: &Place) {
         match &self.best {
@@ -40,7 +40,7 @@ impl<T: PartialEq> Slot<T> {
     }
 
     /// The value and where it was stated; `what` names it if two of equal rank disagree.
-    pub fn take(self, what: impl FnOnce() -> String, out: &mut Outcome) -> Option<(T, Place)> {
+    pub fn take(self, what: impl FnOnce() -> String, out: &mut CompileReport) -> Option<(T, Place)> {
         let (_, value, place) = self.best?;
         if let Some(rival) = self.rival {
             out.problems.push(
@@ -55,21 +55,21 @@ impl<T: PartialEq> Slot<T> {
 
 /// What comes out of compiling one host besides its desired state.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct CompileReport {
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// Lints.
     pub warnings: Vec<Warning>,
     /// Every effective value, if somebody asked.
-    pub facts: Option<Vec<Fact>>,
+    pub facts: Option<Vec<EffectiveValue>>,
     /// Where the rules stand that name sets: whether both fit is decided once all of them are known.
     pub set_rules: BTreeMap<Origin, Place>,
 }
 
 /// One effective value: its path, itself, and where it was stated.
-pub type Fact = (String, String, Origin);
+pub type EffectiveValue = (String, String, Origin);
 
-impl Outcome {
+impl CompileReport {
     /// Notes an effective value, if somebody asked.
     pub fn fact(&mut self, path: impl FnOnce() -> String, value: impl FnOnce() -> String, place: &Place) {
         if let Some(facts) = &mut self.facts {

@@ -11,6 +11,6 @@ mod sysctl;
 mod turn;
 
 pub use compile::{compile, explain_host};
-pub use merge::Fact;
+pub use merge::EffectiveValue;
 pub use model::*;
 pub use turn::{Turn, Way, first_and_more, jumps, warning as jump_warning};

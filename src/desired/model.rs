@@ -1,7 +1,7 @@
 //! The desired state of one host, complete: nothing downstream looks at YAML again.
 
 use super::{Turn, Way};
-use crate::inventory::{Check, Connection, Stanza};
+use crate::inventory::{ConfirmCheck, HostConnection, Stanza};
 use crate::problem::Warning;
 use crate::resource::iptables::{Family, Rules};
 use crate::resource::{bridge::Bridge, ipset, sysctl};
@@ -16,7 +16,7 @@ pub struct Desired {
     /// The name under which this inventory manages hosts; recorded on the host.
     pub inventory: String,
     /// How to reach it.
-    pub connection: Connection,
+    pub connection: HostConnection,
     /// Files of ours in sysctl.d, by name without `.conf`.
     pub sysctl: BTreeMap<String, sysctl::File>,
     /// Rules, by family. A family without an entry has nothing declared.
@@ -26,7 +26,7 @@ pub struct Desired {
     /// Bridges by name, also those with `manage: false`.
     pub bridges: BTreeMap<String, Bridge>,
     /// What must pass before an apply is confirmed.
-    pub checks: Vec<Check>,
+    pub checks: Vec<ConfirmCheck>,
     /// What the bootstraps of this host asked for, where this is one.
     pub stanza: Option<Stanza>,
     /// With whom it may change, and when.

@@ -1,6 +1,6 @@
 //! Chains of a host, composed: all `first`, then all `rules`, then all `last`.
 
-use super::merge::{Outcome, Slot};
+use super::merge::{CompileReport, MergeSlot};
 use crate::inventory::{ChainText, Resources, RuleText};
 use crate::problem::{Place, Problem, Warning, did_you_mean};
 use crate::resource::iptables::expand::{self, Scope};
@@ -12,19 +12,23 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-struct Merge<'a> {
+struct ChainMerge<'a> {
     text: &'a ChainText,
-    policy: Slot<Policy>,
-    hook: Slot<Hook>,
+    policy: MergeSlot<Policy>,
+    hook: MergeSlot<Hook>,
     sections: [Vec<&'a ChainText>; 3],
 }
 
 /// The chains of one table by the names that people give them.
-type Table<'a> = BTreeMap<&'a str, Merge<'a>>;
+type ChainTable<'a> = BTreeMap<&'a str, ChainMerge<'a>>;
 
 /// Composes the rules of both families; `scope` is what rules of hosts and groups may use.
-pub fn rules(sources: &[(u32, &Resources)], scope: &Scope, out: &mut Outcome) -> BTreeMap<Family, Rules> {
-    let mut merged: BTreeMap<(Family, &str), Table<'_>> = BTreeMap::new();
+pub fn rules(
+    sources: &[(u32, &Resources)],
+    scope: &Scope,
+    out: &mut CompileReport,
+) -> BTreeMap<Family, Rules> {
+    let mut merged: BTreeMap<(Family, &str), ChainTable<'_>> = BTreeMap::new();
     let mut foreign: BTreeMap<&str, &Place> = BTreeMap::new();
     for (rank, resources) in sources {
         for name in &resources.unmanaged_chains {
@@ -32,10 +36,10 @@ pub fn rules(sources: &[(u32, &Resources)], scope: &Scope, out: &mut Outcome) ->
         }
         for text in &resources.chains {
             let table = merged.entry((text.family, &text.table)).or_default();
-            let merge = table.entry(&text.name.value).or_insert_with(|| Merge {
+            let merge = table.entry(&text.name.value).or_insert_with(|| ChainMerge {
                 text,
-                policy: Slot::default(),
-                hook: Slot::default(),
+                policy: MergeSlot::default(),
+                hook: MergeSlot::default(),
                 sections: Default::default(),
             });
             if let Some(policy) = &text.policy {
@@ -68,10 +72,10 @@ pub fn rules(sources: &[(u32, &Resources)], scope: &Scope, out: &mut Outcome) ->
 fn finish(
     family: Family,
     table: &str,
-    merged: Table<'_>,
+    merged: ChainTable<'_>,
     foreign: &BTreeMap<&str, &Place>,
     scope: &Scope,
-    out: &mut Outcome,
+    out: &mut CompileReport,
 ) -> TableRules {
     let mut done = TableRules::default();
     let own: BTreeSet<&str> =
@@ -151,7 +155,7 @@ fn expanded<'a>(
     text: &'a RuleText,
     chain: &ChainText,
     scope: &Scope,
-    out: &mut Outcome,
+    out: &mut CompileReport,
 ) -> Cow<'a, [Checked]> {
     match text {
         RuleText::Ready(checked) => Cow::Borrowed(std::slice::from_ref(checked)),
@@ -236,7 +240,7 @@ fn loops(
     table: &str,
     jumps: &BTreeMap<String, BTreeSet<String>>,
     done: &TableRules,
-    out: &mut Outcome,
+    out: &mut CompileReport,
 ) {
     let mut clear: BTreeSet<&str> = BTreeSet::new();
     for start in jumps.keys() {
@@ -268,7 +272,7 @@ fn loops(
 }
 
 /// Rules for IPv4 alone leave IPv6 open.
-fn one_family(families: &BTreeMap<Family, Rules>, out: &mut Outcome) {
+fn one_family(families: &BTreeMap<Family, Rules>, out: &mut CompileReport) {
     let filter = |family| families.get(&family).and_then(|rules| rules.tables.get("filter"));
     let Some(v4) = filter(Family::V4) else { return };
     let Some(v6) = filter(Family::V6) else {

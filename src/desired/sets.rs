@@ -1,6 +1,6 @@
 //! Sets of a host, merged, and whether rules and sets fit together.
 
-use super::merge::{Outcome, Slot};
+use super::merge::{CompileReport, MergeSlot};
 use crate::inventory::{EntriesText, EntryList, Resources, SetText};
 use crate::problem::{Origin, Place, Problem, Warning, did_you_mean};
 use crate::resource::ipset::{self, MAX_MEMBERS, Part, Set, SetType, Shape, family_word};
@@ -12,30 +12,30 @@ use std::sync::{Arc, Mutex};
 
 /// The members that a list stands for in a set of a shape: hosts whose lists are the same share them.
 #[derive(Default)]
-pub struct Members(Mutex<Known>);
+pub struct SharedMembers(Mutex<MembersByList>);
 
 /// What was meant by a list of one word.
 const NOT_A_LIST: &str =
     "write `entries: unmanaged`, without brackets, where another program adds the members";
 
 /// Members by their list, as it lies in memory, and the shape of their set.
-type Known = HashMap<(usize, Shape), Arc<Vec<String>>>;
+type MembersByList = HashMap<(usize, Shape), Arc<Vec<String>>>;
 
 /// So many entries of a set are shown as effective values.
 const MAX_SHOWN: usize = 1000;
 
 #[derive(Default)]
-struct Merge {
+struct SetMerge {
     place: Option<Place>,
-    kind: Slot<SetType>,
-    family: Slot<Family>,
-    entries: Slot<EntriesText>,
-    range: Slot<String>,
-    numbers: BTreeMap<&'static str, Slot<u32>>,
-    flags: BTreeMap<&'static str, Slot<bool>>,
+    kind: MergeSlot<SetType>,
+    family: MergeSlot<Family>,
+    entries: MergeSlot<EntriesText>,
+    range: MergeSlot<String>,
+    numbers: BTreeMap<&'static str, MergeSlot<u32>>,
+    flags: BTreeMap<&'static str, MergeSlot<bool>>,
 }
 
-impl Merge {
+impl SetMerge {
     fn offer(&mut self, rank: u32, text: &SetText) {
         self.place.get_or_insert_with(|| text.name.place.clone());
         if let Some(stated) = &text.kind {
@@ -60,8 +60,12 @@ impl Merge {
 }
 
 /// Merges the sets option by option; entries are replaced whole.
-pub fn sets(sources: &[(u32, &Resources)], known: &Members, out: &mut Outcome) -> BTreeMap<String, Set> {
-    let mut merged: BTreeMap<&str, Merge> = BTreeMap::new();
+pub fn sets(
+    sources: &[(u32, &Resources)],
+    known: &SharedMembers,
+    out: &mut CompileReport,
+) -> BTreeMap<String, Set> {
+    let mut merged: BTreeMap<&str, SetMerge> = BTreeMap::new();
     for (rank, resources) in sources {
         for text in &resources.sets {
             merged.entry(&text.name.value).or_default().offer(*rank, text);
@@ -88,10 +92,10 @@ pub fn sets(sources: &[(u32, &Resources)], known: &Members, out: &mut Outcome) -
 
 fn finish(
     name: &str,
-    merge: Merge,
+    merge: SetMerge,
     names: &BTreeSet<&str>,
-    known: &Members,
-    out: &mut Outcome,
+    known: &SharedMembers,
+    out: &mut CompileReport,
 ) -> Option<Set> {
     let place = merge.place?;
     let kind = merge.kind.take(|| format!("`ipset.{name}.type`"), out);
@@ -131,7 +135,14 @@ fn counted(members: usize) -> String {
 }
 
 /// The members of a list as effective values, and a warning where there are none.
-fn shown(name: &str, shape: &Shape, list: &EntryList, all: &[String], place: &Place, out: &mut Outcome) {
+fn shown(
+    name: &str,
+    shape: &Shape,
+    list: &EntryList,
+    all: &[String],
+    place: &Place,
+    out: &mut CompileReport,
+) {
     let items = || list.items.iter().filter(|(text, _)| !list.of_param || of_family(text, shape));
     out.fact(|| format!("ipset.{name}.entries"), || counted(all.len()), place);
     if out.facts.is_some() {
@@ -157,11 +168,11 @@ fn shown(name: &str, shape: &Shape, list: &EntryList, all: &[String], place: &Pl
 /// Takes the options of a set over into its shape; the keys that are stated, with their places.
 fn options(
     name: &str,
-    range: Slot<String>,
-    numbers: BTreeMap<&'static str, Slot<u32>>,
-    flags: BTreeMap<&'static str, Slot<bool>>,
+    range: MergeSlot<String>,
+    numbers: BTreeMap<&'static str, MergeSlot<u32>>,
+    flags: BTreeMap<&'static str, MergeSlot<bool>>,
     shape: &mut Shape,
-    out: &mut Outcome,
+    out: &mut CompileReport,
 ) -> Vec<(&'static str, Place)> {
     let mut stated: Vec<(&'static str, Place)> = Vec::new();
     if let Some((text, place)) = range.take(|| format!("`ipset.{name}.range`"), out) {
@@ -204,7 +215,7 @@ fn options_fit(
     shape: &Shape,
     stated: &[(&str, Place)],
     place: &Place,
-    out: &mut Outcome,
+    out: &mut CompileReport,
 ) -> bool {
     let (before, kind) = (out.problems.len(), shape.kind);
     for (key, place) in stated.iter().filter(|(key, _)| !kind.options().contains(key)) {
@@ -244,8 +255,8 @@ fn members(
     list: &EntryList,
     names: &BTreeSet<&str>,
     place: &Place,
-    known: &Members,
-    out: &mut Outcome,
+    known: &SharedMembers,
+    out: &mut CompileReport,
 ) -> Arc<Vec<String>> {
     let key = (Arc::as_ptr(&list.items) as usize, shape.clone());
     // A poisoned lock only means that another thread died while it held a whole map.
@@ -308,7 +319,7 @@ fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone, place: 
 }
 
 /// The kernel takes no list in a list.
-fn lists(sets: &BTreeMap<String, Set>, out: &mut Outcome) {
+fn lists(sets: &BTreeMap<String, Set>, out: &mut CompileReport) {
     let is_list = |set: &Set| set.shape.kind.parts() == [Part::Set];
     for set in sets.values().filter(|set| is_list(set)) {
         for member in set.entries.iter().flat_map(|entries| entries.iter()) {
@@ -323,7 +334,7 @@ fn lists(sets: &BTreeMap<String, Set>, out: &mut Outcome) {
 }
 
 /// Whether the rules of a host and its sets fit together: what never matches is refused, what nobody declares is told.
-pub fn link(families: &BTreeMap<Family, Rules>, sets: &BTreeMap<String, Set>, out: &mut Outcome) {
+pub fn link(families: &BTreeMap<Family, Rules>, sets: &BTreeMap<String, Set>, out: &mut CompileReport) {
     for (family, rules) in families {
         for (table, rules) in &rules.tables {
             for (chain, rules) in &rules.chains {
@@ -343,7 +354,7 @@ fn rule_fits(
     origin: &Origin,
     sets: &BTreeMap<String, Set>,
     what: impl Fn() -> String,
-    out: &mut Outcome,
+    out: &mut CompileReport,
 ) {
     let words = tokens(text).unwrap_or_default();
     for (at, three) in words.windows(3).enumerate().filter(|(_, three)| is_set_option(&three[0])) {

@@ -1,24 +1,24 @@
 //! sysctl.d files of a host, merged.
 
-use super::merge::{Outcome, Slot};
+use super::merge::{CompileReport, MergeSlot};
 use crate::inventory::Resources;
 use crate::problem::{Place, Problem};
 use crate::resource::sysctl::{Entry, File, Key};
 use std::collections::{BTreeMap, HashMap};
 
 /// The keys of a file in the order in which they are first stated.
-type Entries<'a> = Vec<(&'a Key, Slot<&'a str>)>;
+type FileEntries<'a> = Vec<(&'a Key, MergeSlot<&'a str>)>;
 
 /// Merges the files key by key.
-pub fn files(sources: &[(u32, &Resources)], out: &mut Outcome) -> BTreeMap<String, File> {
-    let mut merged: BTreeMap<&str, (&Place, Entries<'_>)> = BTreeMap::new();
+pub fn files(sources: &[(u32, &Resources)], out: &mut CompileReport) -> BTreeMap<String, File> {
+    let mut merged: BTreeMap<&str, (&Place, FileEntries<'_>)> = BTreeMap::new();
     for (rank, resources) in sources {
         for file in &resources.sysctl {
             let (_, entries) =
                 merged.entry(&file.name.value).or_insert_with(|| (&file.name.place, Vec::new()));
             for (key, value) in &file.entries {
                 let at = entries.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
-                    entries.push((key, Slot::default()));
+                    entries.push((key, MergeSlot::default()));
                     entries.len() - 1
                 });
                 entries[at].1.offer(*rank, &value.value, &value.place);

@@ -1,7 +1,7 @@
 //! Opens connections to hosts, anew where one is dropped by chance.
 
 use super::{Event, Events};
-use crate::inventory::Connection;
+use crate::inventory::HostConnection;
 use crate::remote;
 use crate::transport::{self, Session, TransportError, Via};
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ impl Dialer {
         Self { via, events, open_jumps: Mutex::default() }
     }
 
-    fn tries(&self, connection: &Connection) -> u32 {
+    fn tries(&self, connection: &HostConnection) -> u32 {
         let open = |jump: &String| self.open_jumps.lock().is_ok_and(|open| open.contains(jump));
         if connection.jump.as_ref().is_none_or(open) { TRIES } else { 2 }
     }
@@ -41,7 +41,7 @@ impl Dialer {
     pub(super) async fn connect(
         &self,
         host: &str,
-        connection: &Connection,
+        connection: &HostConnection,
     ) -> Result<Session, TransportError> {
         let mut pause = DROPPED_PAUSE;
         let mut tried = 0;
@@ -64,7 +64,7 @@ impl Dialer {
         }
     }
 
-    async fn connect_once(&self, host: &str, connection: &Connection) -> Result<Session, TransportError> {
+    async fn connect_once(&self, host: &str, connection: &HostConnection) -> Result<Session, TransportError> {
         let start = Instant::now();
         let result = transport::connect(self.via, connection).await;
         let how = match &result {

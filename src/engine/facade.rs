@@ -11,10 +11,10 @@ use super::transaction::{CALL_LIMIT, GRACE, drained};
 use super::ways::Ways;
 use super::{Event, Events};
 use crate::desired::Desired;
-use crate::inventory::Connection;
+use crate::inventory::HostConnection;
 use crate::observe::{ObserveError, Observed, Sections};
 use crate::plan::ways::Seen;
-use crate::plan::{self, HostPlan, Options};
+use crate::plan::{self, HostPlan, PlanOptions};
 use crate::remote::Nonce;
 use crate::transport::Session;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub struct Engine {
     pub(super) settings: Arc<Settings>,
     pub(super) events: Events,
     pub(super) gate: Arc<Semaphore>,
-    pub(super) shared: Arc<plan::Shared>,
+    pub(super) shared: Arc<plan::DiffInterner>,
     pub(super) check: Option<Check>,
     /// Connections of the plan, to be used again by the apply.
     pub(super) sessions: BTreeMap<String, Session>,
@@ -70,9 +70,15 @@ impl Engine {
     /// Looks at one host, and plans nothing. What went wrong is for the caller to tell, once.
     pub async fn look(&self, desired: &Desired) -> Result<Box<Observed>, HostOutcome> {
         self.events.emit(Event::Observing(1));
-        let (observed, session) =
-            observe_host(&self.dialer, &self.events, desired, &Options::default(), &Ways::default(), false)
-                .await;
+        let (observed, session) = observe_host(
+            &self.dialer,
+            &self.events,
+            desired,
+            &PlanOptions::default(),
+            &Ways::default(),
+            false,
+        )
+        .await;
         self.events.emit(Event::Observed(desired.host.clone(), None));
         if let Some(session) = session {
             session.close().await;
@@ -99,7 +105,7 @@ impl Engine {
     /// Asks hosts one question each, in parallel, in one round trip; answers in the order asked.
     pub async fn ask<T: Send + 'static>(
         &self,
-        hosts: Vec<(Connection, String)>,
+        hosts: Vec<(HostConnection, String)>,
         document: impl Fn(&Nonce) -> String + Send + Sync + 'static,
         read: impl Fn(&Sections<'_>) -> Option<T> + Send + Sync + 'static,
     ) -> Vec<(String, Result<T, HostOutcome>)> {
@@ -152,7 +158,7 @@ impl Engine {
 async fn ask_host<T>(
     dialer: &Dialer,
     events: &Events,
-    connection: &Connection,
+    connection: &HostConnection,
     host: &str,
     document: &(dyn Fn(&Nonce) -> String + Send + Sync),
     read: &(dyn Fn(&Sections<'_>) -> Option<T> + Send + Sync),

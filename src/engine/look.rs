@@ -7,7 +7,7 @@ use super::ways::Ways;
 use super::{Event, Events};
 use crate::desired::Desired;
 use crate::observe::{ObserveError, Observed, Sections, observe};
-use crate::plan::{self, Options};
+use crate::plan::{self, PlanOptions};
 use crate::protocol;
 use crate::remote::{self, Nonce, Question};
 use crate::transport::{Answer, Room, Session, TransportError};
@@ -43,7 +43,7 @@ pub(super) async fn observe_host(
     dialer: &Dialer,
     events: &Events,
     desired: &Desired,
-    options: &Options,
+    options: &PlanOptions,
     ways: &Ways,
     recover: bool,
 ) -> (ObserveResult, Option<Session>) {
@@ -78,7 +78,7 @@ async fn end_abandoned(events: &Events, host: &str, session: &Session) -> bool {
 async fn look(
     events: &Events,
     desired: &Desired,
-    options: &Options,
+    options: &PlanOptions,
     ways: &Ways,
     session: &Session,
 ) -> ObserveResult {
@@ -96,7 +96,7 @@ async fn look(
             vlans: plan::asks_vlans(desired),
             ways: ways.addresses().await,
             // What is taken over comes back at boot, or what is given back does not.
-            boot_files: options.adopt || options.back.is_some(),
+            boot_files: options.adopt || options.restore.is_some(),
         };
         remote::probe(&nonce, &question)
     };

@@ -8,7 +8,7 @@ use super::outcome::{HostOutcome, Status};
 use super::ways::Ways;
 use crate::desired::Desired;
 use crate::plan::ways::Ends;
-use crate::plan::{self, HostPlan, Options, Verdict};
+use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub struct Planned {
     /// What is desired.
     pub desired: Arc<Desired>,
     /// What the user allowed for it.
-    pub options: Options,
+    pub options: PlanOptions,
     /// The plan, or the outcome that stands in its place.
     pub result: Result<Box<HostPlan>, HostOutcome>,
 }
@@ -58,7 +58,7 @@ impl Told {
             error: outcome.and_then(|outcome| outcome.message.clone()),
             took,
             away: outcome.is_some_and(|outcome| outcome.status == Status::Unreachable),
-            changes: result.as_ref().is_ok_and(|plan| plan.verdict == Verdict::Changes),
+            changes: result.as_ref().is_ok_and(|plan| plan.verdict == HostVerdict::Changes),
         }
     }
 }
@@ -92,7 +92,7 @@ impl Engine {
     /// Observes hosts in one round trip each and plans them. Where they are applied next, connections stay open. Where
     /// nobody reads the plans before that, a few hosts that have not answered need not have: their looks go on, and
     /// the apply comes back to them.
-    pub async fn plan(&mut self, hosts: Vec<(Desired, Options)>, purpose: Purpose) -> Vec<Planned> {
+    pub async fn plan(&mut self, hosts: Vec<(Desired, PlanOptions)>, purpose: Purpose) -> Vec<Planned> {
         let total = hosts.len();
         self.events.emit(Event::Observing(total));
         let ways = match hosts.first() {
@@ -161,7 +161,7 @@ impl Engine {
         &self,
         index: usize,
         desired: Arc<Desired>,
-        options: Options,
+        options: PlanOptions,
         ways: Arc<Ways>,
         purpose: Purpose,
     ) -> impl Future<Output = (Looked, (usize, Told))> + Send + use<> {
@@ -205,8 +205,8 @@ mod tests {
 
     #[test]
     fn who_is_silent_counts_as_away_until_he_answers() {
-        let (changed, away) = (Some(Verdict::Changes), None);
-        let tally = |verdicts: &[Option<Verdict>]| {
+        let (changed, away) = (Some(HostVerdict::Changes), None);
+        let tally = |verdicts: &[Option<HostVerdict>]| {
             let mut tally = Tally::default();
             for (verdict, seconds) in verdicts.iter().zip(1..) {
                 tally.count(&Told {
@@ -214,7 +214,7 @@ mod tests {
                     error: None,
                     took: Duration::from_secs(if verdict.is_some() { seconds } else { 60 }),
                     away: verdict.is_none(),
-                    changes: *verdict == Some(Verdict::Changes),
+                    changes: *verdict == Some(HostVerdict::Changes),
                 });
             }
             tally
@@ -222,6 +222,6 @@ mod tests {
         let nine = tally(&[changed.clone(), away, changed.clone()]);
         assert!(nine.suffices(1, 2) && !nine.suffices(2, 2) && !nine.suffices(0, 0));
         assert_eq!(nine.slowest, Duration::from_secs(3), "nobody is waited for as long as for a dead host");
-        assert!(!tally(&[Some(Verdict::Unchanged)]).suffices(1, 9), "there is nothing to begin with");
+        assert!(!tally(&[Some(HostVerdict::Unchanged)]).suffices(1, 9), "there is nothing to begin with");
     }
 }

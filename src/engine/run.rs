@@ -9,7 +9,7 @@ use super::transaction::apply_host;
 use super::{Event, Events};
 use crate::desired::{Desired, Turn};
 use crate::plan::ways::Seen;
-use crate::plan::{HostPlan, Options, Verdict};
+use crate::plan::{HostPlan, HostVerdict, PlanOptions};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -19,7 +19,7 @@ pub(super) struct Job {
     /// Its place in the answer.
     pub index: usize,
     pub desired: Arc<Desired>,
-    options: Options,
+    options: PlanOptions,
     pub work: Work,
 }
 
@@ -217,8 +217,8 @@ fn lost_sight(host: &str) -> HostOutcome {
 /// The outcome of a host that needs no transaction.
 pub(super) fn settled(plan: &HostPlan) -> Option<HostOutcome> {
     match &plan.verdict {
-        Verdict::Changes => None,
-        Verdict::Unchanged => Some(match &plan.open {
+        HostVerdict::Changes => None,
+        HostVerdict::Unchanged => Some(match &plan.open {
             None => HostOutcome::new(&plan.host, Status::Unchanged),
             Some(id) => HostOutcome::new(&plan.host, Status::Refused)
                 .reason("locked")
@@ -227,7 +227,7 @@ pub(super) fn settled(plan: &HostPlan) -> Option<HostOutcome> {
                 ))
                 .hint("wait for it, or look with kvmfw status"),
         }),
-        Verdict::Refused(refusal) => {
+        HostVerdict::Refused(refusal) => {
             let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
             let outcome =
                 HostOutcome::new(&plan.host, status).reason(&refusal.reason).message(&refusal.message);

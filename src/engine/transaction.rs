@@ -12,10 +12,10 @@ use super::{Event, Events, Kept};
 use crate::desired::Desired;
 use crate::inventory::CheckFrom;
 use crate::observe::{ObserveError, Sections};
-use crate::plan::{self, HostPlan, Options, Verdict};
+use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
 use crate::protocol;
 use crate::remote::{self, Nonce};
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::transport::{Answer, Session, TransportError};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -40,7 +40,7 @@ struct Transaction<'a> {
     settings: &'a Settings,
     events: &'a Events,
     desired: &'a Desired,
-    options: &'a Options,
+    options: &'a PlanOptions,
     token: String,
     /// How long a check may fail before that decides.
     patience: Duration,
@@ -65,7 +65,7 @@ pub(super) async fn apply_host(
     settings: &Settings,
     events: &Events,
     desired: &Desired,
-    options: &Options,
+    options: &PlanOptions,
     plan: Box<HostPlan>,
     session: Option<Session>,
 ) -> HostOutcome {
@@ -75,7 +75,7 @@ pub(super) async fn apply_host(
     };
     // Behind a bridge that changed, neighbours are learned anew and ports may listen before they
     // forward; of everything else the first answer counts.
-    let bridged = plan.changes.iter().any(|change| change.kind == Kind::Bridge);
+    let bridged = plan.changes.iter().any(|change| change.kind == ResourceKind::Bridge);
     let patience = if bridged { settings.confirm_timeout / 2 } else { Duration::ZERO };
     let commit_sent = AtomicBool::new(false);
     let unproven = AtomicBool::new(false);
@@ -183,10 +183,10 @@ impl Transaction<'_> {
                 return Err(outcome);
             }
         };
-        if again.fingerprint() != plan.fingerprint() || again.verdict != Verdict::Changes {
+        if again.fingerprint() != plan.fingerprint() || again.verdict != HostVerdict::Changes {
             self.abort(session).await;
             let (reason, message) = match again.verdict {
-                Verdict::Refused(refusal) => (refusal.reason, refusal.message),
+                HostVerdict::Refused(refusal) => (refusal.reason, refusal.message),
                 _ => ("stale".into(), "the host has changed since the plan was made; plan again".into()),
             };
             return Err(HostOutcome::new(host, Status::Refused).reason(reason).message(message));
@@ -450,7 +450,7 @@ impl Transaction<'_> {
         match state {
             TransactionState::Committed => HostOutcome::new(host, Status::Changed),
             // Back at the original nothing is left that could tell; a rollback would have stayed.
-            TransactionState::None if self.options.zero && self.commit_sent.load(Ordering::Relaxed) => {
+            TransactionState::None if self.options.purge && self.commit_sent.load(Ordering::Relaxed) => {
                 HostOutcome::new(host, Status::Changed)
             }
             TransactionState::RolledBack(reason) => {

@@ -1,9 +1,9 @@
 //! What decides about a packet beside the rules: links, ports of bridges, routes, forwarding, the time to live. What
 //! cannot be decided is named, and makes the answer unknown.
 
-use super::path::Route;
-use super::routing::{Lookup, Way, lookup, vrf_of};
-use super::scene::Scene;
+use super::path::PacketRoute;
+use super::routing::{RouteDecision, RouteLookup, lookup, vrf_of};
+use super::scene::ExplainContext;
 use crate::netfilter::{MatchedRule, Packet, PacketDevice, PacketPath, PacketTrace, RuleTarget, Tristate};
 use crate::observe::Link;
 use crate::resource::iptables::Family;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Beside {
+pub(super) enum OtherFilter {
     /// The kernel drops it, because of this.
     Drops(String),
     /// It may, and what decides.
@@ -22,11 +22,11 @@ pub(super) enum Beside {
 
 /// The first that drops a packet, else the first that may.
 pub(super) fn beside(
-    scene: &Scene<'_>,
+    scene: &ExplainContext<'_>,
     family: Family,
-    route: &Route,
+    route: &PacketRoute,
     walk: Option<&PacketTrace>,
-) -> Option<Beside> {
+) -> Option<OtherFilter> {
     let packet = &route.packet;
     let mut found = links(scene, route);
     found.extend(programs(scene, route, packet));
@@ -38,7 +38,7 @@ pub(super) fn beside(
             }
         }
     }
-    let certain = found.iter().find(|one| matches!(one, Beside::Drops(_)));
+    let certain = found.iter().find(|one| matches!(one, OtherFilter::Drops(_)));
     certain.or(found.first()).cloned()
 }
 
@@ -47,7 +47,7 @@ fn name(device: &PacketDevice) -> Option<&str> {
 }
 
 /// Devices that are down.
-fn links(scene: &Scene<'_>, route: &Route) -> Vec<Beside> {
+fn links(scene: &ExplainContext<'_>, route: &PacketRoute) -> Vec<OtherFilter> {
     let mut found = Vec::new();
     let packet = &route.packet;
     let ports = [route.input.as_deref(), route.output.as_deref()];
@@ -57,10 +57,10 @@ fn links(scene: &Scene<'_>, route: &Route) -> Vec<Beside> {
             continue;
         }
         let why = if link.is_up() { "has no carrier" } else { "is down" };
-        found.push(Beside::Drops(format!("{} {why}", link.name)));
+        found.push(OtherFilter::Drops(format!("{} {why}", link.name)));
     }
     for link in ports.into_iter().flatten().filter_map(|port| scene.link(port)) {
-        found.extend(port_state(link).map(Beside::Drops));
+        found.extend(port_state(link).map(OtherFilter::Drops));
     }
     found
 }
@@ -72,7 +72,7 @@ pub(super) fn port_state(link: &Link) -> Option<String> {
 }
 
 /// Programs and policies that see packets beside netfilter.
-fn programs(scene: &Scene<'_>, route: &Route, packet: &Packet) -> Vec<Beside> {
+fn programs(scene: &ExplainContext<'_>, route: &PacketRoute, packet: &Packet) -> Vec<OtherFilter> {
     let mut found = Vec::new();
     let (input, output) = (route.input.as_deref(), route.output.as_deref());
     let way: BTreeSet<&str> =
@@ -80,10 +80,10 @@ fn programs(scene: &Scene<'_>, route: &Route, packet: &Packet) -> Vec<Beside> {
     for device in way {
         let input = name(&packet.in_iface) == Some(device) || input == Some(device);
         if input && scene.link(device).is_some_and(|link| link.xdp.is_some()) {
-            found.push(Beside::May(format!("the XDP program of {device}")));
+            found.push(OtherFilter::May(format!("the XDP program of {device}")));
         }
         if scene.beside.tc.iter().any(|one| one == device) {
-            found.push(Beside::May(format!("the tc filters of {device}")));
+            found.push(OtherFilter::May(format!("the tc filters of {device}")));
         }
     }
     if route.bridge.is_none() {
@@ -93,55 +93,57 @@ fn programs(scene: &Scene<'_>, route: &Route, packet: &Packet) -> Vec<Beside> {
         let policy = scene.beside.xfrm.iter().find(|(src, dst)| {
             src.addr().is_ipv6() == v6 && among(src, packet.src) && among(dst, packet.dst)
         });
-        found.extend(policy.map(|(src, dst)| Beside::May(format!("an IPsec policy from {src} to {dst}"))));
+        found.extend(
+            policy.map(|(src, dst)| OtherFilter::May(format!("an IPsec policy from {src} to {dst}"))),
+        );
         let other = scene.around(packet.family).other_tables.iter().find(|one| one.may_drop_at_bridge());
         let over_bridge = [&packet.in_iface, &packet.out_iface].into_iter().filter_map(name);
         let mut over_bridge = over_bridge.filter(|device| scene.link(device).is_some_and(Link::is_bridge));
         if let (Some(other), Some(device)) = (other, over_bridge.next()) {
-            found.push(Beside::May(format!("{} for what comes and goes by {device}", other.name)));
+            found.push(OtherFilter::May(format!("{} for what comes and goes by {device}", other.name)));
         }
     }
     found
 }
 
 /// What a bridge does with a frame from port to port.
-fn bridged(scene: &Scene<'_>, bridge: &str, packet: &Packet) -> Vec<Beside> {
+fn bridged(scene: &ExplainContext<'_>, bridge: &str, packet: &Packet) -> Vec<OtherFilter> {
     let port = |device: &PacketDevice| name(device).and_then(|name| scene.link(name));
     let (from, to) = (port(&packet.physin), port(&packet.physout));
     let Some(from) = from else { return Vec::new() };
     let mut found = Vec::new();
     let flag = |link: &Link, flag: &str| link.port_flag(flag) == Some(true);
     if flag(from, "locked") {
-        found.push(Beside::May(format!("port {} is locked: only known MACs pass", from.name)));
+        found.push(OtherFilter::May(format!("port {} is locked: only known MACs pass", from.name)));
     }
     if let Some(to) = to {
         if to.name == from.name && !flag(from, "hairpin") {
-            found.push(Beside::Drops(format!(
+            found.push(OtherFilter::Drops(format!(
                 "hairpin mode is off at port {}, so the bridge sends no frame back through it",
                 from.name
             )));
         }
         if to.name != from.name && flag(from, "isolated") && flag(to, "isolated") {
-            found.push(Beside::Drops(format!(
+            found.push(OtherFilter::Drops(format!(
                 "ports {} and {} are isolated from each other",
                 from.name, to.name
             )));
         }
-        found.extend(vlans(scene, bridge, from, to).map(Beside::Drops));
+        found.extend(vlans(scene, bridge, from, to).map(OtherFilter::Drops));
         return found;
     }
     let others = || scene.observed.links.ports(bridge).filter(|port| port.name != from.name);
     let reached =
         |port: &&Link| port_state(port).is_none() && !(flag(from, "isolated") && flag(port, "isolated"));
     if others().next().is_some() && !others().any(|port| reached(&port)) {
-        found.push(Beside::Drops(format!("no port of {bridge} takes frames from {}", from.name)));
+        found.push(OtherFilter::Drops(format!("no port of {bridge} takes frames from {}", from.name)));
     } else if flag(from, "isolated") && others().any(|port| flag(port, "isolated")) {
-        found.push(Beside::May(format!(
+        found.push(OtherFilter::May(format!(
             "port {} is isolated: it depends on which port the destination is behind",
             from.name
         )));
     } else if others().any(|port| vlans(scene, bridge, from, port).is_some()) {
-        found.push(Beside::May(format!(
+        found.push(OtherFilter::May(format!(
             "{bridge} filters VLANs: it depends on which port the destination is behind"
         )));
     }
@@ -149,7 +151,7 @@ fn bridged(scene: &Scene<'_>, bridge: &str, packet: &Packet) -> Vec<Beside> {
 }
 
 /// Why an untagged frame does not get from port to port of a bridge that filters VLANs.
-fn vlans(scene: &Scene<'_>, bridge: &str, from: &Link, to: &Link) -> Option<String> {
+fn vlans(scene: &ExplainContext<'_>, bridge: &str, from: &Link, to: &Link) -> Option<String> {
     if scene.desired.is_some() || scene.link(bridge)?.number("vlan_filtering") != Some(1) {
         return None;
     }
@@ -187,58 +189,59 @@ fn routed_packets(walk: &PacketTrace) -> Vec<(PacketPath, &Packet)> {
 
 /// What the routes, the keys and the time to live make of a packet.
 fn routed(
-    scene: &Scene<'_>,
+    scene: &ExplainContext<'_>,
     family: Family,
     base: PacketPath,
     asked: &Packet,
     walk: &PacketTrace,
-) -> Vec<Beside> {
+) -> Vec<OtherFilter> {
     let mut found = Vec::new();
     if base == PacketPath::Output {
         // Before any rule is asked, the host has to find a way at all.
         if let Some(dst) = asked.dst {
-            let ask = Lookup { src: asked.src, dst, input: None, mark: asked.mark, protocol: asked.protocol };
-            if let Some(Way::Nowhere(why)) = lookup(&scene.observed.links, &ask) {
-                return vec![Beside::Drops(why)];
+            let ask =
+                RouteLookup { src: asked.src, dst, input: None, mark: asked.mark, protocol: asked.protocol };
+            if let Some(RouteDecision::Nowhere(why)) = lookup(&scene.observed.links, &ask) {
+                return vec![OtherFilter::Drops(why)];
             }
         }
     }
     let ways = routed_packets(walk);
-    let each: Vec<Option<Beside>> = ways
+    let each: Vec<Option<OtherFilter>> = ways
         .iter()
         .map(|(base, packet)| {
             let mut one = one_way(scene, family, *base, asked, packet);
             if *base == PacketPath::Forward && !packet.bridged {
                 one.extend(time_to_live(walk));
             }
-            let certain = one.iter().find(|one| matches!(one, Beside::Drops(_)));
+            let certain = one.iter().find(|one| matches!(one, OtherFilter::Drops(_)));
             certain.or(one.first()).cloned()
         })
         .collect();
-    let dropped = |one: &Option<Beside>| matches!(one, Some(Beside::Drops(_)));
+    let dropped = |one: &Option<OtherFilter>| matches!(one, Some(OtherFilter::Drops(_)));
     if each.iter().all(dropped) || each.len() == 1 {
         found.extend(each.into_iter().flatten().take(1));
     } else {
         // It depends on which of the ways it takes.
         found.extend(each.into_iter().flatten().take(1).map(|one| match one {
-            Beside::Drops(why) | Beside::May(why) => Beside::May(why),
+            OtherFilter::Drops(why) | OtherFilter::May(why) => OtherFilter::May(why),
         }));
     }
     found
 }
 
 fn one_way(
-    scene: &Scene<'_>,
+    scene: &ExplainContext<'_>,
     family: Family,
     base: PacketPath,
     asked: &Packet,
     packet: &Packet,
-) -> Vec<Beside> {
+) -> Vec<OtherFilter> {
     let mut found = Vec::new();
     let input = (base != PacketPath::Output).then(|| name(&packet.in_iface).unwrap_or(""));
     if let Some(input) = input.filter(|input| !input.is_empty()) {
         if let Some(vrf) = vrf_of(&scene.observed.links, input) {
-            found.push(Beside::May(format!("the VRF {vrf}, whose routes are not read")));
+            found.push(OtherFilter::May(format!("the VRF {vrf}, whose routes are not read")));
             return found;
         }
         found.extend(arrives(scene, family, input, asked, packet));
@@ -251,17 +254,17 @@ fn one_way(
     }
     let Some(dst) = packet.dst else { return found };
     if dst.is_multicast() && base == PacketPath::Forward {
-        found.push(Beside::May(
+        found.push(OtherFilter::May(
             "multicast: the host takes what it has joined, and forwards as a multicast router".to_owned(),
         ));
         return found;
     }
-    let ask = Lookup { src: packet.src, dst, input, mark: packet.mark, protocol: packet.protocol };
+    let ask = RouteLookup { src: packet.src, dst, input, mark: packet.mark, protocol: packet.protocol };
     let out = name(&packet.out_iface);
     match lookup(&scene.observed.links, &ask) {
-        Some(Way::Nowhere(why)) => found.push(Beside::Drops(why)),
-        Some(Way::Unknown(what)) => found.push(Beside::May(what)),
-        Some(Way::Out(devices)) if base != PacketPath::Input => {
+        Some(RouteDecision::Nowhere(why)) => found.push(OtherFilter::Drops(why)),
+        Some(RouteDecision::Unknown(what)) => found.push(OtherFilter::May(what)),
+        Some(RouteDecision::Out(devices)) if base != PacketPath::Input => {
             found.extend(leaves(scene, packet, &devices, out));
         }
         _ => {}
@@ -270,14 +273,19 @@ fn one_way(
 }
 
 /// Whether the device that the rules were asked about is the one that the routes choose, and carries.
-fn leaves(scene: &Scene<'_>, packet: &Packet, devices: &[String], asked: Option<&str>) -> Vec<Beside> {
+fn leaves(
+    scene: &ExplainContext<'_>,
+    packet: &Packet,
+    devices: &[String],
+    asked: Option<&str>,
+) -> Vec<OtherFilter> {
     let mut found = Vec::new();
     if let ([device], true) = (devices, asked.is_none_or(|asked| !devices.iter().any(|one| one == asked))) {
         if asked.is_some() {
-            found.push(Beside::May(format!("the routes, by which it leaves by {device}")));
+            found.push(OtherFilter::May(format!("the routes, by which it leaves by {device}")));
         }
         if let Some(link) = scene.link(device).filter(|link| !link.flags.is_empty() && !link.carries()) {
-            found.push(Beside::Drops(format!("it leaves by {}, which carries nothing", link.name)));
+            found.push(OtherFilter::Drops(format!("it leaves by {}, which carries nothing", link.name)));
         }
     }
     let same = packet.in_iface == packet.out_iface;
@@ -285,13 +293,15 @@ fn leaves(scene: &Scene<'_>, packet: &Packet, devices: &[String], asked: Option<
         && src.is_unicast_link_local()
         && packet.in_iface != PacketDevice::Absent
     {
-        found.push(Beside::Drops(format!("{src} is an address of one link, and nothing from it is routed")));
+        found.push(OtherFilter::Drops(format!(
+            "{src} is an address of one link, and nothing from it is routed"
+        )));
     }
     found
 }
 
 /// Whether the host forwards what comes in by a device.
-fn forwarded(scene: &Scene<'_>, family: Family, packet: &Packet) -> Option<Beside> {
+fn forwarded(scene: &ExplainContext<'_>, family: Family, packet: &Packet) -> Option<OtherFilter> {
     let device = name(&packet.in_iface).unwrap_or("all");
     let (on, key) = scene.host_after().forwards(family, device)?;
     if on {
@@ -301,7 +311,7 @@ fn forwarded(scene: &Scene<'_>, family: Family, packet: &Packet) -> Option<Besid
         "net/ipv4/ip_forward" => "ip_forward".to_owned(),
         path => path.replace('/', "."),
     };
-    Some(Beside::Drops(match key.contains(device) {
+    Some(OtherFilter::Drops(match key.contains(device) {
         true if device != "all" => {
             format!("the host does not forward what comes in by {device} ({short} is 0)")
         }
@@ -310,9 +320,15 @@ fn forwarded(scene: &Scene<'_>, family: Family, packet: &Packet) -> Option<Besid
 }
 
 /// What is looked at where a packet comes in: addresses that no packet may have, and the way back.
-fn arrives(scene: &Scene<'_>, family: Family, input: &str, asked: &Packet, packet: &Packet) -> Vec<Beside> {
+fn arrives(
+    scene: &ExplainContext<'_>,
+    family: Family,
+    input: &str,
+    asked: &Packet,
+    packet: &Packet,
+) -> Vec<OtherFilter> {
     let mut found = Vec::new();
-    let drops = |text: String| Some(Beside::Drops(text));
+    let drops = |text: String| Some(OtherFilter::Drops(text));
     let on = |key: &str| {
         ["all", input].iter().any(|device| {
             let path = format!("net/ipv4/conf/{device}/{key}");
@@ -353,7 +369,12 @@ fn arrives(scene: &Scene<'_>, family: Family, input: &str, asked: &Packet, packe
 }
 
 /// The reverse path filter of IPv4: strict, it wants the way back by the same device; loose, any.
-fn way_back(scene: &Scene<'_>, input: &str, src: IpAddr, dst: Option<IpAddr>) -> Option<Beside> {
+fn way_back(
+    scene: &ExplainContext<'_>,
+    input: &str,
+    src: IpAddr,
+    dst: Option<IpAddr>,
+) -> Option<OtherFilter> {
     if scene.around(Family::V4).is_local(src) == Some(true) {
         return None;
     }
@@ -366,25 +387,29 @@ fn way_back(scene: &Scene<'_>, input: &str, src: IpAddr, dst: Option<IpAddr>) ->
     if filter == Some(0) {
         return None;
     }
-    let ask = Lookup { src: dst, dst: src, input: None, mark: Some(0), protocol: None };
+    let ask = RouteLookup { src: dst, dst: src, input: None, mark: Some(0), protocol: None };
     let (back, there) = match lookup(&scene.observed.links, &ask)? {
-        Way::Out(devices) if devices.iter().any(|device| device == input) => return None,
-        Way::Out(devices) => (format!("the way back to {src} is {}", devices.join(" or ")), true),
-        Way::Unknown(what) => return Some(Beside::May(format!("the way back to {src}: {what}"))),
-        Way::Nowhere(why) => (why, false),
-        Way::Local | Way::Multicast => (format!("{src} is not an address of a machine"), false),
+        RouteDecision::Out(devices) if devices.iter().any(|device| device == input) => return None,
+        RouteDecision::Out(devices) => (format!("the way back to {src} is {}", devices.join(" or ")), true),
+        RouteDecision::Unknown(what) => {
+            return Some(OtherFilter::May(format!("the way back to {src}: {what}")));
+        }
+        RouteDecision::Nowhere(why) => (why, false),
+        RouteDecision::Local | RouteDecision::Multicast => {
+            (format!("{src} is not an address of a machine"), false)
+        }
     };
     let because = format!("it comes in by {input}, and {back}");
     match filter {
-        Some(1) => Some(Beside::Drops(format!("{because}: rp_filter is 1"))),
-        Some(_) if !there => Some(Beside::Drops(format!("{because}: rp_filter is 2"))),
+        Some(1) => Some(OtherFilter::Drops(format!("{because}: rp_filter is 1"))),
+        Some(_) if !there => Some(OtherFilter::Drops(format!("{because}: rp_filter is 2"))),
         Some(_) => None,
-        None => Some(Beside::May(format!("{because}: the host drops that where rp_filter is 1"))),
+        None => Some(OtherFilter::May(format!("{because}: the host drops that where rp_filter is 1"))),
     }
 }
 
 /// A rule before routing that leaves a packet no time to live.
-fn time_to_live(walk: &PacketTrace) -> Option<Beside> {
+fn time_to_live(walk: &PacketTrace) -> Option<OtherFilter> {
     let before =
         walk.stages.iter().filter(|stage| &*stage.table == "mangle" && &*stage.chain == "PREROUTING");
     let sets = |met: &&MatchedRule| met.target == RuleTarget::Continue && hops_left(&met.step.text).is_some();
@@ -393,10 +418,10 @@ fn time_to_live(walk: &PacketTrace) -> Option<Beside> {
     let place = format!("{}/{} rule {}", step.table, step.chain, step.index.unwrap_or_default());
     match hops_left(&step.text)? {
         Some(0 | 1) if last.answer == Tristate::Yes => {
-            Some(Beside::Drops(format!("{place} `{}` leaves it no hop", step.text)))
+            Some(OtherFilter::Drops(format!("{place} `{}` leaves it no hop", step.text)))
         }
         Some(2..) if last.answer == Tristate::Yes => None,
-        _ => Some(Beside::May(format!("{place} `{}`, and the time to live it comes with", step.text))),
+        _ => Some(OtherFilter::May(format!("{place} `{}`, and the time to live it comes with", step.text))),
     }
 }
 
@@ -412,7 +437,7 @@ fn hops_left(rule: &str) -> Option<Option<u8>> {
 }
 
 /// Why not all frames get from port to port of a bridge, whatever its rules say: the place, and between which ports.
-pub(super) fn between_ports(scene: &Scene<'_>, bridge: &str) -> Option<(String, String)> {
+pub(super) fn between_ports(scene: &ExplainContext<'_>, bridge: &str) -> Option<(String, String)> {
     let link = scene.link(bridge)?;
     if !link.flags.is_empty() && !link.is_up() {
         return Some(("is down".to_owned(), "frame between two ports".to_owned()));

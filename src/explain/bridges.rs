@@ -1,26 +1,26 @@
 //! Every bridge of a host: who hangs on it, whether its frames meet iptables, and who is in the dark.
 
 use super::beside::between_ports;
-use super::scene::{Place, Scene};
+use super::scene::{ExplainContext, RulePlace};
 use super::settings::forwards;
 use crate::netfilter::{NetfilterHook, blocked_between_ports, undecided_between_ports};
 use crate::observe::Link;
-use crate::plan::Source;
+use crate::plan::ValueSource;
 use crate::plan::forecast::{global_knob, own_knob};
 use crate::resource::iptables::{Family, Policy};
 use serde::Serialize;
 
 /// One bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BridgeStory {
+pub struct BridgeReport {
     /// Its name.
     pub name: String,
     /// The host's own addresses on it.
     pub addresses: Vec<String>,
     /// Its ports.
-    pub ports: Vec<PortStory>,
+    pub ports: Vec<PortReport>,
     /// What each family does with its frames.
-    pub families: Vec<FamilyStory>,
+    pub families: Vec<FamilyReport>,
     /// Whether the rules that see frames of this bridge see those with a VLAN tag too.
     pub tagged: bool,
     /// Whether ARP meets arptables; it never meets iptables.
@@ -29,7 +29,7 @@ pub struct BridgeStory {
 
 /// A port of a bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PortStory {
+pub struct PortReport {
     /// Its name.
     pub name: String,
     /// `uplink` (a device of the host), `guest`, or `declared` where it is none yet.
@@ -41,7 +41,7 @@ pub struct PortStory {
 
 /// One family on one bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FamilyStory {
+pub struct FamilyReport {
     /// iptables or ip6tables.
     pub family: Family,
     /// Whether its rules see bridged frames.
@@ -53,50 +53,50 @@ pub struct FamilyStory {
     pub tables: Vec<String>,
     /// What is dropped between its ports, where something is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dark: Option<DarkStory>,
+    pub dark: Option<BlockedReport>,
     /// What may be dropped between its ports, where nothing is for certain.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub doubt: Option<DoubtStory>,
+    pub doubt: Option<UndecidedReport>,
 }
 
 /// Guests in the dark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DarkStory {
+pub struct BlockedReport {
     /// The first kind of frame that is dropped, and between which ports.
     pub sample: String,
     /// All kinds that are dropped.
     pub dropped: Vec<&'static str>,
     /// By what.
-    pub by: Place,
+    pub by: RulePlace,
 }
 
 /// Guests of which it is not certain that all reach each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DoubtStory {
+pub struct UndecidedReport {
     /// The first kind of frame that may be dropped, and between which ports.
     pub sample: String,
     /// All kinds that may be.
     pub kinds: Vec<&'static str>,
     /// By what.
-    pub by: Place,
+    pub by: RulePlace,
     /// What it depends on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }
 
 /// All bridges of a host, or the one of a name.
-pub fn bridges(scene: &Scene<'_>, only: Option<&str>) -> Vec<BridgeStory> {
+pub fn bridges(scene: &ExplainContext<'_>, only: Option<&str>) -> Vec<BridgeReport> {
     let names = scene.bridges().into_iter().filter(|name| only.is_none_or(|only| only == name));
     names.map(|name| story(scene, &name)).collect()
 }
 
-fn story(scene: &Scene<'_>, name: &str) -> BridgeStory {
+fn story(scene: &ExplainContext<'_>, name: &str) -> BridgeReport {
     let link = scene.link(name);
     let addresses = link.into_iter().flat_map(|link| &link.addresses).filter(|a| a.scope != "link");
     let view = scene.bridge(Family::V4, name);
     let switches = scene.switches(name);
     let ports = view.ports.iter().map(|port| port_story(scene, port, name)).collect();
-    BridgeStory {
+    BridgeReport {
         name: name.to_owned(),
         addresses: addresses.filter_map(|a| a.identity().map(|address| address.to_string())).collect(),
         ports,
@@ -106,7 +106,7 @@ fn story(scene: &Scene<'_>, name: &str) -> BridgeStory {
     }
 }
 
-fn port_story(scene: &Scene<'_>, name: &str, bridge: &str) -> PortStory {
+fn port_story(scene: &ExplainContext<'_>, name: &str, bridge: &str) -> PortReport {
     let guest = scene.guests.get(name).cloned();
     let link = scene.link(name);
     let on_it = link.is_some_and(|link| link.master.as_deref() == Some(bridge));
@@ -115,17 +115,17 @@ fn port_story(scene: &Scene<'_>, name: &str, bridge: &str) -> PortStory {
         () if guest.is_some() || link.is_some_and(Link::is_of_guest) => "guest",
         () => "uplink",
     };
-    PortStory { name: name.to_owned(), kind, guest }
+    PortReport { name: name.to_owned(), kind, guest }
 }
 
-fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
+fn family_story(scene: &ExplainContext<'_>, family: Family, name: &str) -> FamilyReport {
     let view = scene.bridge(family, name);
     let (set, around) = (scene.sets.get(&family), scene.around(family));
     let dark = set.and_then(|set| blocked_between_ports(set, around, family, &view));
     let doubt = set
         .filter(|_| dark.is_none())
         .and_then(|set| undecided_between_ports(set, around, family, &view, forwards(scene, family, name)));
-    let doubt = doubt.map(|doubt| DoubtStory {
+    let doubt = doubt.map(|doubt| UndecidedReport {
         by: scene.place(family, &doubt.step),
         sample: doubt.sample,
         kinds: doubt.kinds,
@@ -136,17 +136,17 @@ fn family_story(scene: &Scene<'_>, family: Family, name: &str) -> FamilyStory {
         let (text, sample) = apart?;
         let kinds = vec!["all frames"];
         let table = format!("bridge {name}");
-        let by = Place { table, chain: String::new(), rule: None, text, owner: "others", origin: None };
-        Some(DoubtStory { sample, kinds, by, missing: Vec::new() })
+        let by = RulePlace { table, chain: String::new(), rule: None, text, owner: "others", origin: None };
+        Some(UndecidedReport { sample, kinds, by, missing: Vec::new() })
     });
-    let dark = dark.map(|dark| DarkStory {
+    let dark = dark.map(|dark| BlockedReport {
         by: scene.place(family, &dark.step),
         sample: dark.sample,
         dropped: dark.dropped,
     });
     let because = because(scene, family, name, view.nf_call);
     let tables = tables(scene, family, view.nf_call);
-    FamilyStory { family, filtered: view.nf_call, because, tables, dark, doubt }
+    FamilyReport { family, filtered: view.nf_call, because, tables, dark, doubt }
 }
 
 /// Where frames meet rules on a bridge, in the order of the kernel.
@@ -162,7 +162,7 @@ const WAY: [(&str, &str); 8] = [
 ];
 
 /// What stands on the way of frames and could do something.
-fn tables(scene: &Scene<'_>, family: Family, filtered: bool) -> Vec<String> {
+fn tables(scene: &ExplainContext<'_>, family: Family, filtered: bool) -> Vec<String> {
     let save = scene.saves.get(&family).filter(|_| filtered);
     let acts = |(table, chain): &(&str, &str)| {
         if save.is_some_and(|save| save.incompatible.iter().any(|name| name == table)) {
@@ -181,12 +181,12 @@ fn tables(scene: &Scene<'_>, family: Family, filtered: bool) -> Vec<String> {
 }
 
 /// Which of the two switches decides.
-fn because(scene: &Scene<'_>, family: Family, name: &str, filtered: bool) -> String {
+fn because(scene: &ExplainContext<'_>, family: Family, name: &str, filtered: bool) -> String {
     let knob = global_knob(family).rsplit('/').next().unwrap_or_default();
     let own = own_knob(family);
     let global = scene.host_after().key(global_knob(family)).map(|(value, source)| (value != "0", source));
     match (filtered, global) {
-        (true, Some((true, Source::Returned))) => scene.host_after().switch_words(family, name),
+        (true, Some((true, ValueSource::Returned))) => scene.host_after().switch_words(family, name),
         (true, Some((true, _))) => format!("{knob} is 1"),
         (true, Some((false, _))) => format!("{own} of {name} is 1, which is enough though {knob} is 0"),
         (true, None) => "a rule loads br_netfilter, which starts with every bridge in netfilter".to_owned(),

@@ -1,12 +1,12 @@
 //! The three cures, and what each costs on this host.
 
-use super::scene::Scene;
+use super::scene::ExplainContext;
 use crate::plan::{bypass_evidence, bypass_writers};
 use serde::Serialize;
 
 /// A way to give guests their network back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Cure {
+pub struct GuestRemedy {
     /// The module that does it.
     pub module: &'static str,
     /// What it does.
@@ -22,13 +22,13 @@ pub struct Cure {
 }
 
 /// All three, for a host.
-pub fn cures(scene: &Scene<'_>) -> Vec<Cure> {
+pub fn cures(scene: &ExplainContext<'_>) -> Vec<GuestRemedy> {
     let loaded = scene.observed.facts.br_netfilter;
     let wrong_here: Vec<String> = bypass_evidence(scene.observed).into_iter().collect();
     let filtered = (!wrong_here.is_empty()).then(|| {
         "somebody filters guests here (below): these accepts decide before that, unless `jump: last` stands at FORWARD".to_owned()
     });
-    let mut each = Cure {
+    let mut each = GuestRemedy {
         module: "bridge-accept-each",
         what: "accepts what each bridge forwards between its own ports (-i br -o br -j ACCEPT)",
         isolation: "those with equal addresses on two bridges still meet in connection tracking and in the joining of fragments",
@@ -45,13 +45,13 @@ pub fn cures(scene: &Scene<'_>) -> Vec<Cure> {
     if !loaded {
         traps.push("br_netfilter is not loaded here; the first physdev rule loads it, and puts every bridge into netfilter".to_owned());
     }
-    let physdev = Cure {
+    let physdev = GuestRemedy {
         module: "bridge-accept-physdev",
         what: "accepts every bridged frame (-m physdev --physdev-is-bridged -j ACCEPT)",
         traps,
         ..each.clone()
     };
-    let bypass = Cure {
+    let bypass = GuestRemedy {
         module: "bridge-bypass",
         what: "takes bridges out of iptables (bridge-nf-call-iptables = 0)",
         isolation: "the only one that keeps those with equal addresses apart; but no rule of the host sees what guests send",

@@ -1,6 +1,6 @@
 //! A host as an SVG.
 
-use super::bridges::{BridgeStory, FamilyStory, PortStory};
+use super::bridges::{BridgeReport, FamilyReport, PortReport};
 use super::drawing::{cloud, lines};
 use std::fmt::Write as _;
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
@@ -16,7 +16,7 @@ const FITS: usize = 54;
 
 /// The drawing of a host's bridges: guests and ports on the left, the bridge in the middle, on the right
 /// what its frames pass, and where they die.
-pub fn svg(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
+pub fn svg(host: &str, state: &str, bridges: &[BridgeReport]) -> String {
     let mut body = String::new();
     let mut y = TOP;
     for bridge in bridges {
@@ -38,7 +38,7 @@ pub fn svg(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
 }
 
 /// Draws one bridge from `y` on; returns its height.
-fn draw(bridge: &BridgeStory, y: usize, out: &mut String) -> usize {
+fn draw(bridge: &BridgeReport, y: usize, out: &mut String) -> usize {
     // Names of keys and files stay whole.
     let options = Options::new(FITS)
         .word_separator(WordSeparator::AsciiSpace)
@@ -79,7 +79,7 @@ fn fitting(list: &[String], room: usize) -> Vec<String> {
     shown
 }
 
-fn draw_port(port: &PortStory, y: usize, out: &mut String) {
+fn draw_port(port: &PortReport, y: usize, out: &mut String) {
     let who = match (port.kind, &port.guest) {
         (_, Some(guest)) => guest.as_str(),
         ("guest", None) => "guest",
@@ -99,7 +99,7 @@ fn family_height(lines: &[String]) -> usize {
     26 + LINE * lines.len()
 }
 
-fn draw_family(family: &FamilyStory, lines: &[String], y: usize, out: &mut String) {
+fn draw_family(family: &FamilyReport, lines: &[String], y: usize, out: &mut String) {
     let height = family_height(lines);
     let line = y + height / 2;
     let (class, cut) = match (&family.dark, &family.doubt) {
@@ -172,12 +172,12 @@ mod tests {
 
     #[test]
     fn names_are_text() {
-        let port = |name: &str| PortStory {
+        let port = |name: &str| PortReport {
             name: name.to_owned(),
             kind: "guest",
             guest: Some("<script>&".to_owned()),
         };
-        let bridge = BridgeStory {
+        let bridge = BridgeReport {
             name: "br\"0".to_owned(),
             addresses: Vec::new(),
             ports: vec![port("vnet0")],

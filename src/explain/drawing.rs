@@ -1,11 +1,11 @@
 //! What both drawings say.
 
-use super::bridges::FamilyStory;
-use super::scene::Place;
+use super::bridges::FamilyReport;
+use super::scene::RulePlace;
 use crate::resource::iptables::Family;
 
 /// `IPv4 through the host's rules`, or past them.
-pub(super) fn cloud(family: &FamilyStory) -> String {
+pub(super) fn cloud(family: &FamilyReport) -> String {
     let name = match family.family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",
@@ -19,8 +19,8 @@ pub(super) fn cloud(family: &FamilyStory) -> String {
 
 /// Whether frames pass, or what is or may be dropped, by which rule, and who wrote that; then the tables on their way, and which switch
 /// sends them there.
-pub(super) fn lines(family: &FamilyStory) -> Vec<String> {
-    let by = |place: &Place| {
+pub(super) fn lines(family: &FamilyReport) -> Vec<String> {
+    let by = |place: &RulePlace| {
         let origin = place.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
         format!("by {}{origin}", place.name())
     };

@@ -1,8 +1,8 @@
 //! Kernel log lines, grouped: which rule wrote them, about whose packets, and what becomes of those.
 
 use super::log_line::LogLine;
-use super::path::{Fate, fate};
-use super::scene::{Place, Scene};
+use super::path::{FinalVerdict, fate};
+use super::scene::{ExplainContext, RulePlace};
 use crate::netfilter::{RuleTarget, TraceStep};
 use crate::resource::iptables::save::tokens;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// What a log says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LogStory {
+pub struct LogReport {
     /// Lines of the LOG target.
     pub packets: usize,
     /// Lines about something else.
@@ -26,16 +26,16 @@ pub struct LogGroup {
     pub count: usize,
     /// The rule that wrote them, where the host has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<Place>,
+    pub rule: Option<RulePlace>,
     /// The prefix of the lines, or what stands before `IN=`.
     pub prefix: String,
     /// The bridge that the packets cross.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
     /// Device and bridge port that they come in by.
-    pub from: Side,
+    pub from: LogSide,
     /// The same for where they go.
-    pub to: Side,
+    pub to: LogSide,
     /// `udp`, `tcp`, …
     pub protocol: String,
     /// The port they go to.
@@ -48,15 +48,15 @@ pub struct LogGroup {
     pub example: String,
     /// What becomes of such a packet with the rules that are live.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub live: Option<Fate>,
+    pub live: Option<FinalVerdict>,
     /// What would, with the desired ones.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub desired: Option<Fate>,
+    pub desired: Option<FinalVerdict>,
 }
 
 /// Where packets come in or leave.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Side {
+pub struct LogSide {
     /// The device; `None` is the host itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -69,7 +69,11 @@ pub struct Side {
 }
 
 /// Reads lines and groups them. Without a scene nothing is known of rules and guests.
-pub fn read_log(text: &str, live: Option<&Scene<'_>>, desired: Option<&Scene<'_>>) -> LogStory {
+pub fn read_log(
+    text: &str,
+    live: Option<&ExplainContext<'_>>,
+    desired: Option<&ExplainContext<'_>>,
+) -> LogReport {
     let mut found: BTreeMap<_, BTreeMap<_, (usize, LogLine)>> = BTreeMap::new();
     let (mut packets, mut others) = (0, 0);
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -105,7 +109,7 @@ pub fn read_log(text: &str, live: Option<&Scene<'_>>, desired: Option<&Scene<'_>
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
     let mut groups = folded(groups);
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
-    LogStory { packets, others, groups }
+    LogReport { packets, others, groups }
 }
 
 /// So many groups that differ in their port alone stand for themselves: a scan of ports has thousands.
@@ -140,15 +144,21 @@ fn folded(groups: Vec<LogGroup>) -> Vec<LogGroup> {
     kept
 }
 
-fn group(count: usize, line: &LogLine, live: Option<&Scene<'_>>, desired: Option<&Scene<'_>>) -> LogGroup {
+fn group(
+    count: usize,
+    line: &LogLine,
+    live: Option<&ExplainContext<'_>>,
+    desired: Option<&ExplainContext<'_>>,
+) -> LogGroup {
     let rule = live.and_then(|scene| writer(scene, line));
     let prefix = rule.as_ref().and_then(|place| log_prefix(&place.text));
-    let side = |device: &str, port: &Option<String>| Side {
+    let side = |device: &str, port: &Option<String>| LogSide {
         device: (!device.is_empty()).then(|| device.to_owned()),
         port: port.clone(),
         guest: port.as_ref().and_then(|port| live?.guests.get(port).cloned()),
     };
-    let end = |scene: &Scene<'_>| fate(scene, line.family(), line.base(), &line.packet(), line.bridge());
+    let end =
+        |scene: &ExplainContext<'_>| fate(scene, line.family(), line.base(), &line.packet(), line.bridge());
     LogGroup {
         count,
         prefix: prefix.unwrap_or_else(|| said_prefix(&line.head).to_owned()),
@@ -177,7 +187,7 @@ fn said_prefix(head: &str) -> &str {
 
 /// The rule that wrote a line: a LOG that the packet meets and whose prefix stands there. Of several the
 /// one with the longest prefix.
-fn writer(scene: &Scene<'_>, line: &LogLine) -> Option<Place> {
+fn writer(scene: &ExplainContext<'_>, line: &LogLine) -> Option<RulePlace> {
     let family = line.family();
     let set = scene.sets.get(&family)?;
     let mut best: Option<(usize, TraceStep)> = None;

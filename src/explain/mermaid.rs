@@ -1,11 +1,11 @@
 //! A host as a Mermaid flowchart.
 
-use super::bridges::{BridgeStory, FamilyStory};
+use super::bridges::{BridgeReport, FamilyReport};
 use super::drawing::{cloud, lines};
 use std::fmt::Write as _;
 
 /// The drawing of a host's bridges: ports, guests, what their frames pass, and where they die.
-pub fn mermaid(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
+pub fn mermaid(host: &str, state: &str, bridges: &[BridgeReport]) -> String {
     let mut out = format!("flowchart LR\n  subgraph host[\"{} ({state})\"]\n", quoted(host));
     let mut links = String::new();
     let (mut dark, mut doubt) = (Vec::new(), Vec::new());
@@ -50,7 +50,7 @@ pub fn mermaid(host: &str, state: &str, bridges: &[BridgeStory]) -> String {
     out
 }
 
-fn words(family: &FamilyStory) -> String {
+fn words(family: &FamilyReport) -> String {
     format!("{}<br/>{}", cloud(family), lines(family).join("<br/>"))
 }
 

@@ -1,9 +1,9 @@
 //! The way of one packet through a host: hook by hook, rule by rule, and its end.
 
-use super::beside::{Beside, beside};
-use super::question::{End, Question, Transport};
-use super::routing::{Lookup, Way, lookup};
-use super::scene::{Place, Scene};
+use super::beside::{OtherFilter, beside};
+use super::question::{PacketEndpoint, PacketQuery, PacketTransport};
+use super::routing::{RouteDecision, RouteLookup, lookup};
+use super::scene::{ExplainContext, RulePlace};
 use super::settings::forwards;
 use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketTrace, PacketVerdict, RuleTarget,
@@ -16,12 +16,12 @@ use std::net::IpAddr;
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fate {
+pub struct FinalVerdict {
     /// `passes`, `dropped`, or `unknown`.
     pub verdict: &'static str,
     /// The rule that says so, or the first that cannot be answered; none where no rule sees the packet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<Place>,
+    pub by: Option<RulePlace>,
     /// Why, where no rule says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
@@ -29,7 +29,7 @@ pub struct Fate {
 
 /// How a packet goes through the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Route {
+pub struct PacketRoute {
     /// `bridged`, `routed`, `to the host`, `from the host`.
     pub kind: &'static str,
     /// The bridge that it crosses.
@@ -51,7 +51,7 @@ pub struct Route {
 
 /// One built-in chain on the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Hop {
+pub struct HookReport {
     /// The table.
     pub table: String,
     /// The built-in chain.
@@ -62,15 +62,15 @@ pub struct Hop {
     /// How many rules were asked.
     pub asked: usize,
     /// The rules that match, surely or maybe.
-    pub rules: Vec<Met>,
+    pub rules: Vec<RuleHit>,
 }
 
 /// A rule that a packet meets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Met {
+pub struct RuleHit {
     /// The rule.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: RulePlace,
     /// How deep in user chains.
     pub depth: usize,
     /// It surely matches; otherwise it may.
@@ -84,29 +84,29 @@ pub struct Met {
 
 /// The whole answer about one packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Story {
+pub struct PacketReport {
     /// What was asked, in words.
     pub packet: String,
     /// iptables or ip6tables.
     pub family: Family,
     /// How it goes.
-    pub route: Route,
+    pub route: PacketRoute,
     /// The hooks.
-    pub hops: Vec<Hop>,
+    pub hops: Vec<HookReport>,
     /// The end.
-    pub fate: Fate,
+    pub fate: FinalVerdict,
 }
 
 /// Follows a packet, for each family that the question is about.
 ///
 /// Errors: the question names something that the host does not have.
-pub fn story(scene: &Scene<'_>, question: &Question) -> Result<Vec<Story>, String> {
-    let of = |end: &End| match end {
-        End::Address(address) => Some(family_of(*address)),
+pub fn story(scene: &ExplainContext<'_>, question: &PacketQuery) -> Result<Vec<PacketReport>, String> {
+    let of = |end: &PacketEndpoint| match end {
+        PacketEndpoint::Address(address) => Some(family_of(*address)),
         _ => None,
     };
     let asked = of(&question.to).or_else(|| question.from.as_ref().and_then(of));
-    if let (Some(End::Address(from)), End::Address(to)) = (&question.from, &question.to)
+    if let (Some(PacketEndpoint::Address(from)), PacketEndpoint::Address(to)) = (&question.from, &question.to)
         && from.is_ipv4() != to.is_ipv4()
     {
         return Err(format!("{from} and {to} are of different families"));
@@ -119,33 +119,33 @@ fn family_of(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
-fn one(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Story, String> {
+fn one(scene: &ExplainContext<'_>, question: &PacketQuery, family: Family) -> Result<PacketReport, String> {
     let route = route(scene, question, family)?;
     let fate = fate(scene, family, route.base, &route.packet, route.bridge.as_deref());
     let set = scene.sets.get(&family).filter(|_| seen(scene, family, route.bridge.as_deref()));
     let walked = set.map(|set| simulate(set, scene.around(family), route.base, &route.packet));
     let fate = with_kernel(fate, beside(scene, family, &route, walked.as_ref()));
     let hops = walked.map_or_else(Vec::new, |walked| hops(scene, family, &walked));
-    Ok(Story { packet: words(question), family, route, hops, fate })
+    Ok(PacketReport { packet: words(question), family, route, hops, fate })
 }
 
 /// What the rules say, and what decides beside them.
-fn with_kernel(fate: Fate, beside: Option<Beside>) -> Fate {
+fn with_kernel(fate: FinalVerdict, beside: Option<OtherFilter>) -> FinalVerdict {
     match beside {
-        Some(Beside::Drops(why)) => Fate { verdict: "dropped", by: None, because: Some(why) },
-        Some(Beside::May(what)) if fate.verdict == "passes" => {
-            Fate { verdict: "unknown", by: None, because: Some(format!("it depends on: {what}")) }
+        Some(OtherFilter::Drops(why)) => FinalVerdict { verdict: "dropped", by: None, because: Some(why) },
+        Some(OtherFilter::May(what)) if fate.verdict == "passes" => {
+            FinalVerdict { verdict: "unknown", by: None, because: Some(format!("it depends on: {what}")) }
         }
         _ => fate,
     }
 }
 
 /// `a new tcp connection from vnet0 to 192.168.1.53 port 53`.
-fn words(question: &Question) -> String {
+fn words(question: &PacketQuery) -> String {
     let what = match (question.transport, question.established) {
-        (Transport::Icmp, _) => "a ping".to_owned(),
-        (Transport::Udp, false) => "the first udp packet".to_owned(),
-        (Transport::Tcp, false) => "a new tcp connection".to_owned(),
+        (PacketTransport::Icmp, _) => "a ping".to_owned(),
+        (PacketTransport::Udp, false) => "the first udp packet".to_owned(),
+        (PacketTransport::Tcp, false) => "a new tcp connection".to_owned(),
         (other, true) => format!("a packet of an open {} connection", other.as_str()),
     };
     let from = question.from.as_ref().map_or_else(String::new, |end| format!(" from {}", end.shown()));
@@ -155,12 +155,12 @@ fn words(question: &Question) -> String {
 
 /// What becomes of a packet; one that crosses a bridge may be seen by no rule.
 pub(super) fn fate(
-    scene: &Scene<'_>,
+    scene: &ExplainContext<'_>,
     family: Family,
     base: PacketPath,
     packet: &Packet,
     bridge: Option<&str>,
-) -> Fate {
+) -> FinalVerdict {
     let word = |verdict| match verdict {
         PacketVerdict::Accept => "passes",
         PacketVerdict::Drop => "dropped",
@@ -169,17 +169,21 @@ pub(super) fn fate(
     if !seen(scene, family, bridge) {
         if let Some(other) = scene.around(family).on_bridges() {
             let by = Some(scene.place(family, &other.step()));
-            return Fate { verdict: "unknown", by, because: None };
+            return FinalVerdict { verdict: "unknown", by, because: None };
         }
         let because = format!("bridged frames meet no rule of {family}");
-        return Fate { verdict: "passes", by: None, because: Some(because) };
+        return FinalVerdict { verdict: "passes", by: None, because: Some(because) };
     }
     if base == PacketPath::Forward && bridge.is_none() && !forwards(scene, family, device_of(packet)) {
         let because = "the host does not forward (ip_forward is 0)".to_owned();
-        return Fate { verdict: "dropped", by: None, because: Some(because) };
+        return FinalVerdict { verdict: "dropped", by: None, because: Some(because) };
     }
     let Some(set) = scene.sets.get(&family) else {
-        return Fate { verdict: "unknown", by: None, because: Some(format!("the host has no {family}")) };
+        return FinalVerdict {
+            verdict: "unknown",
+            by: None,
+            because: Some(format!("the host has no {family}")),
+        };
     };
     let found = simulate(set, scene.around(family), base, packet);
     if let (PacketVerdict::Accept, Some(rewriter), false) = (
@@ -190,7 +194,7 @@ pub(super) fn fate(
         // What NAT moves off the bridge, or makes come from the host, has to be forwarded there or back.
         let because = "it rewrites what crosses the bridge, and the host does not forward (ip_forward is 0)";
         let by = Some(scene.place(family, &rewriter.step));
-        return Fate { verdict: "unknown", by, because: Some(because.to_owned()) };
+        return FinalVerdict { verdict: "unknown", by, because: Some(because.to_owned()) };
     }
     let by = found.decided_by.as_ref().map(|step| scene.place(family, step));
     let missing: Vec<String> = found.unanswered_rules().flat_map(|met| met.missing.clone()).collect();
@@ -201,7 +205,7 @@ pub(super) fn fate(
         PacketVerdict::Accept if by.is_none() => Some("there are no rules".to_owned()),
         _ => None,
     };
-    Fate { verdict: word(found.verdict), by, because }
+    FinalVerdict { verdict: word(found.verdict), by, because }
 }
 
 /// The device that a packet comes in by; `all` where that is not known.
@@ -216,7 +220,7 @@ fn unique(mut words: Vec<String>) -> Vec<String> {
 }
 
 /// Whether rules see it: everything but what crosses a bridge that is out of netfilter.
-fn seen(scene: &Scene<'_>, family: Family, bridge: Option<&str>) -> bool {
+fn seen(scene: &ExplainContext<'_>, family: Family, bridge: Option<&str>) -> bool {
     bridge.is_none_or(|bridge| scene.bridge(family, bridge).nf_call)
 }
 
@@ -225,7 +229,7 @@ pub(super) fn met(set: &Ruleset, around: &HostContext, base: PacketPath, packet:
     simulate(set, around, base, packet).matched_rules().map(|met| met.step.clone()).collect()
 }
 
-fn hops(scene: &Scene<'_>, family: Family, found: &PacketTrace) -> Vec<Hop> {
+fn hops(scene: &ExplainContext<'_>, family: Family, found: &PacketTrace) -> Vec<HookReport> {
     let hop = |stage: &crate::netfilter::TraceStage| {
         let skipped = stage.skipped.map(|why| match why {
             SkipReason::NoRules => "no rules".to_owned(),
@@ -235,21 +239,21 @@ fn hops(scene: &Scene<'_>, family: Family, found: &PacketTrace) -> Vec<Hop> {
             let word = if *rewritten { "rewrites" } else { "does not rewrite" };
             format!("if {}/{} `{}` {word} the packet", step.table, step.chain, step.text)
         });
-        let end = stage.decided_by.iter().filter(|step| step.index.is_none()).map(|step| Met {
+        let end = stage.decided_by.iter().filter(|step| step.index.is_none()).map(|step| RuleHit {
             place: scene.place(family, step),
             depth: 0,
             sure: true,
             missing: Vec::new(),
             does: if stage.verdict == PacketVerdict::Drop { "drop" } else { "accept" },
         });
-        let met = stage.matched.iter().map(|met| Met {
+        let met = stage.matched.iter().map(|met| RuleHit {
             place: scene.place(family, &met.step),
             depth: met.depth,
             sure: met.answer == Tristate::Yes,
             missing: met.missing.clone(),
             does: does(&met.target),
         });
-        Hop {
+        HookReport {
             table: stage.table.to_string(),
             chain: stage.chain.to_string(),
             note: assuming.or(skipped),
@@ -278,27 +282,27 @@ fn does(target: &RuleTarget) -> &'static str {
 
 /// A side of the way: the device, and the port where the device is a bridge.
 #[derive(Default)]
-struct Side {
+struct PathSide {
     device: Option<String>,
     port: Option<String>,
 }
 
-fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route, String> {
+fn route(scene: &ExplainContext<'_>, question: &PacketQuery, family: Family) -> Result<PacketRoute, String> {
     let mut notes = Vec::new();
     let from = from_side(scene, question)?;
-    let host = question.from == Some(End::Host);
+    let host = question.from == Some(PacketEndpoint::Host);
     let to = match &question.to {
-        End::Host => None,
-        End::Address(address) if scene.around(family).is_local(*address) == Some(true) => None,
+        PacketEndpoint::Host => None,
+        PacketEndpoint::Address(address) if scene.around(family).is_local(*address) == Some(true) => None,
         // To all of a network of the host, the host among them.
-        End::Address(address)
+        PacketEndpoint::Address(address)
             if !from_bridge(scene, question, &from)
-                && leads_to(scene, question, &from, *address) == Some(Way::Local) =>
+                && leads_to(scene, question, &from, *address) == Some(RouteDecision::Local) =>
         {
             None
         }
-        End::Address(address) => Some(to_address(scene, question, *address, &from, &mut notes)),
-        End::Name(name) => Some(named(scene, name)?),
+        PacketEndpoint::Address(address) => Some(to_address(scene, question, *address, &from, &mut notes)),
+        PacketEndpoint::Name(name) => Some(named(scene, name)?),
     };
     let Some(to) = to else {
         if host {
@@ -311,7 +315,7 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
             "to the host",
             PacketPath::Input,
             from,
-            Side::default(),
+            PathSide::default(),
             notes,
         ));
     };
@@ -322,7 +326,7 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
             family,
             "from the host",
             PacketPath::Output,
-            Side::default(),
+            PathSide::default(),
             to,
             notes,
         ));
@@ -336,62 +340,67 @@ fn route(scene: &Scene<'_>, question: &Question, family: Family) -> Result<Route
 }
 
 /// Whether it comes in by a bridge that may carry it on itself.
-fn from_bridge(scene: &Scene<'_>, question: &Question, from: &Side) -> bool {
+fn from_bridge(scene: &ExplainContext<'_>, question: &PacketQuery, from: &PathSide) -> bool {
     question.device.is_none() && from.device.as_deref().is_some_and(|name| is_bridge(scene, name))
 }
 
 /// Where the routes lead from a side to an address, as far as they are known.
-fn leads_to(scene: &Scene<'_>, question: &Question, from: &Side, dst: IpAddr) -> Option<Way> {
+fn leads_to(
+    scene: &ExplainContext<'_>,
+    question: &PacketQuery,
+    from: &PathSide,
+    dst: IpAddr,
+) -> Option<RouteDecision> {
     let src = match question.from {
-        Some(End::Address(src)) if src.is_ipv4() == dst.is_ipv4() => Some(src),
+        Some(PacketEndpoint::Address(src)) if src.is_ipv4() == dst.is_ipv4() => Some(src),
         _ => None,
     };
-    let host = question.from == Some(End::Host);
+    let host = question.from == Some(PacketEndpoint::Host);
     let input = (!host).then(|| from.device.as_deref().unwrap_or(""));
-    lookup(&scene.observed.links, &Lookup { src, dst, input, mark: Some(0), protocol: None })
+    lookup(&scene.observed.links, &RouteLookup { src, dst, input, mark: Some(0), protocol: None })
 }
 
 /// The one device that routes lead to.
-fn device_of_way(way: Option<Way>) -> Option<String> {
+fn device_of_way(way: Option<RouteDecision>) -> Option<String> {
     match way {
-        Some(Way::Out(mut devices)) if devices.len() == 1 => devices.pop(),
+        Some(RouteDecision::Out(mut devices)) if devices.len() == 1 => devices.pop(),
         _ => None,
     }
 }
 
-fn is_bridge(scene: &Scene<'_>, name: &str) -> bool {
+fn is_bridge(scene: &ExplainContext<'_>, name: &str) -> bool {
     scene.link(name).is_some_and(|link| link.is_bridge())
         || scene.bridges().iter().any(|bridge| bridge == name)
 }
 
 /// Where it comes in.
-fn from_side(scene: &Scene<'_>, question: &Question) -> Result<Side, String> {
+fn from_side(scene: &ExplainContext<'_>, question: &PacketQuery) -> Result<PathSide, String> {
     let mut side = match &question.from {
-        None | Some(End::Host) => Side::default(),
-        Some(End::Name(name)) => named(scene, name)?,
-        Some(End::Address(address)) => {
-            let ask = Lookup { src: None, dst: *address, input: None, mark: Some(0), protocol: None };
+        None | Some(PacketEndpoint::Host) => PathSide::default(),
+        Some(PacketEndpoint::Name(name)) => named(scene, name)?,
+        Some(PacketEndpoint::Address(address)) => {
+            let ask = RouteLookup { src: None, dst: *address, input: None, mark: Some(0), protocol: None };
             let device = match scene.around(family_of(*address)).device_to(*address) {
                 PacketDevice::Named(device) => Some(device.to_string()),
                 _ => device_of_way(lookup(&scene.observed.links, &ask)),
             };
-            Side { device, port: None }
+            PathSide { device, port: None }
         }
     };
     for name in question.device.iter().chain(&question.bridge) {
         let given = named(scene, name)?;
-        side = Side { device: given.device, port: given.port.or(side.port) };
+        side = PathSide { device: given.device, port: given.port.or(side.port) };
     }
     Ok(side)
 }
 
 /// A device by its name, the bridge of a port, or the port of a guest.
-fn named(scene: &Scene<'_>, name: &str) -> Result<Side, String> {
+fn named(scene: &ExplainContext<'_>, name: &str) -> Result<PathSide, String> {
     if let Some(link) = scene.link(name) {
         let bridge = link.master.clone().filter(|master| is_bridge(scene, master));
         return Ok(match bridge {
-            Some(bridge) => Side { device: Some(bridge), port: Some(name.to_owned()) },
-            None => Side { device: Some(name.to_owned()), port: None },
+            Some(bridge) => PathSide { device: Some(bridge), port: Some(name.to_owned()) },
+            None => PathSide { device: Some(name.to_owned()), port: None },
         });
     }
     let of_guest = scene.guests.iter().find(|(_, guest)| *guest == name).map(|(port, _)| port.clone());
@@ -406,20 +415,20 @@ fn named(scene: &Scene<'_>, name: &str) -> Result<Side, String> {
 
 /// Where a packet to an address leaves.
 fn to_address(
-    scene: &Scene<'_>,
-    question: &Question,
+    scene: &ExplainContext<'_>,
+    question: &PacketQuery,
     address: IpAddr,
-    from: &Side,
+    from: &PathSide,
     notes: &mut Vec<String>,
-) -> Side {
+) -> PathSide {
     let device = device_of_way(leads_to(scene, question, from, address));
     let device = device.or_else(|| match scene.around(family_of(address)).device_to(address) {
         PacketDevice::Named(device) => Some(device.to_string()),
         _ => None,
     });
-    let by_route = Side { device, port: None };
+    let by_route = PathSide { device, port: None };
     let Some(bridge) = from.device.as_deref().filter(|name| is_bridge(scene, name)) else { return by_route };
-    let stay = Side { device: Some(bridge.to_owned()), port: None };
+    let stay = PathSide { device: Some(bridge.to_owned()), port: None };
     if question.bridge.is_some() {
         return stay;
     }
@@ -447,26 +456,26 @@ fn to_address(
 
 #[expect(clippy::too_many_arguments, reason = "one way, put together in one place")]
 fn finish(
-    scene: &Scene<'_>,
-    question: &Question,
+    scene: &ExplainContext<'_>,
+    question: &PacketQuery,
     family: Family,
     kind: &'static str,
     base: PacketPath,
-    from: Side,
-    to: Side,
+    from: PathSide,
+    to: PathSide,
     notes: Vec<String>,
-) -> Route {
+) -> PacketRoute {
     let bridged = kind == "bridged";
-    let address = |end: Option<&End>| match end {
-        Some(End::Address(address)) => Some(*address),
+    let address = |end: Option<&PacketEndpoint>| match end {
+        Some(PacketEndpoint::Address(address)) => Some(*address),
         _ => None,
     };
-    let side = |side: &Side, absent: bool| match &side.device {
+    let side = |side: &PathSide, absent: bool| match &side.device {
         Some(device) => PacketDevice::named(device),
         None if absent => PacketDevice::Absent,
         None => PacketDevice::Some,
     };
-    let port = |side: &Side, there: bool| match &side.port {
+    let port = |side: &PathSide, there: bool| match &side.port {
         Some(port) => PacketDevice::named(port),
         None if there => PacketDevice::Some,
         None if side.device.as_deref().is_some_and(|device| is_bridge(scene, device)) => PacketDevice::Some,
@@ -476,7 +485,7 @@ fn finish(
     let physout = if bridged { port(&to, true) } else { PacketDevice::Absent };
     // Which port it came in by is known to the rules where bridged frames meet them.
     let tells_port =
-        |side: &Side| side.device.as_deref().is_none_or(|device| scene.bridge(family, device).nf_call);
+        |side: &PathSide| side.device.as_deref().is_none_or(|device| scene.bridge(family, device).nf_call);
     let physin = if base == PacketPath::Output || !bridged && !tells_port(&from) {
         PacketDevice::Absent
     } else {
@@ -496,17 +505,17 @@ fn finish(
         state,
         ..transport(question, family)
     };
-    let name = |side: Side| side.port.or(side.device);
+    let name = |side: PathSide| side.port.or(side.device);
     let bridge = bridged.then(|| from.device.clone()).flatten();
-    Route { kind, bridge, input: name(from), output: name(to), notes, base, packet }
+    PacketRoute { kind, bridge, input: name(from), output: name(to), notes, base, packet }
 }
 
-fn transport(question: &Question, family: Family) -> Packet {
+fn transport(question: &PacketQuery, family: Family) -> Packet {
     let flags = if question.established { TcpFlags::ACK } else { TcpFlags::SYN };
     let packet = match question.transport {
-        Transport::Tcp => Packet::tcp(family, 0, 0, flags),
-        Transport::Udp => Packet::udp(family, 0, 0),
-        Transport::Icmp => return Packet::icmp(family, if family == Family::V4 { 8 } else { 128 }, 0),
+        PacketTransport::Tcp => Packet::tcp(family, 0, 0, flags),
+        PacketTransport::Udp => Packet::udp(family, 0, 0),
+        PacketTransport::Icmp => return Packet::icmp(family, if family == Family::V4 { 8 } else { 128 }, 0),
     };
     Packet { sport: None, dport: question.port, ..packet }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// One end of a packet's way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum PacketEndpoint {
     /// The host itself.
     Host,
     /// An address.
@@ -15,7 +15,7 @@ pub enum End {
 
 /// The protocol above IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum PacketTransport {
     /// TCP, the first segment of a connection.
     Tcp,
     /// UDP.
@@ -26,15 +26,15 @@ pub enum Transport {
 
 /// A packet that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct PacketQuery {
     /// Where it comes from.
-    pub from: Option<End>,
+    pub from: Option<PacketEndpoint>,
     /// Where it goes to.
-    pub to: End,
+    pub to: PacketEndpoint,
     /// The port it goes to.
     pub port: Option<u16>,
     /// What it is.
-    pub transport: Transport,
+    pub transport: PacketTransport,
     /// The device it comes in by, to be routed.
     pub device: Option<String>,
     /// The bridge that it crosses.
@@ -43,32 +43,34 @@ pub struct Question {
     pub established: bool,
 }
 
-impl Transport {
+impl PacketTransport {
     /// `tcp`, `udp`, `icmp`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Transport::Tcp => "tcp",
-            Transport::Udp => "udp",
-            Transport::Icmp => "icmp",
+            PacketTransport::Tcp => "tcp",
+            PacketTransport::Udp => "udp",
+            PacketTransport::Icmp => "icmp",
         }
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Transport::Tcp, Transport::Udp, Transport::Icmp].into_iter().find(|t| t.as_str() == word)
+        [PacketTransport::Tcp, PacketTransport::Udp, PacketTransport::Icmp]
+            .into_iter()
+            .find(|t| t.as_str() == word)
     }
 }
 
-impl End {
+impl PacketEndpoint {
     /// An end without a port: `vnet0`, `192.0.2.1`, `host`.
     ///
     /// Errors: it has a character that no name has.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "host" {
-            return Ok(End::Host);
+            return Ok(PacketEndpoint::Host);
         }
         let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         if let Ok(address) = inner.parse() {
-            return Ok(End::Address(address));
+            return Ok(PacketEndpoint::Address(address));
         }
         let fits = |c: char| c.is_alphanumeric() || "._-@".contains(c);
         if text.is_empty() || !text.chars().all(fits) {
@@ -77,15 +79,15 @@ impl End {
                 text.escape_debug()
             ));
         }
-        Ok(End::Name(text.to_owned()))
+        Ok(PacketEndpoint::Name(text.to_owned()))
     }
 
     /// As it was written.
     pub fn shown(&self) -> String {
         match self {
-            End::Host => "the host".to_owned(),
-            End::Address(address) => address.to_string(),
-            End::Name(name) => name.clone(),
+            PacketEndpoint::Host => "the host".to_owned(),
+            PacketEndpoint::Address(address) => address.to_string(),
+            PacketEndpoint::Name(name) => name.clone(),
         }
     }
 }
@@ -93,16 +95,16 @@ impl End {
 /// `192.168.1.1:53/udp`, `[fd00::1]:80`, `vnet1/icmp`, `host:22` taken apart: end, port, protocol.
 ///
 /// Errors: what is wrong with it, for the user.
-pub fn destination(text: &str) -> Result<(End, Option<u16>, Transport), String> {
+pub fn destination(text: &str) -> Result<(PacketEndpoint, Option<u16>, PacketTransport), String> {
     let (place, transport) = match text.rsplit_once('/') {
-        Some((place, word)) => match Transport::parse(word) {
+        Some((place, word)) => match PacketTransport::parse(word) {
             Some(transport) => (place, transport),
             None => return Err(format!("`{}`: the protocol is tcp, udp or icmp", word.escape_debug())),
         },
-        None => (text, Transport::Tcp),
+        None => (text, PacketTransport::Tcp),
     };
     if place.parse::<IpAddr>().is_ok() || place.ends_with(']') {
-        return Ok((End::parse(place)?, None, transport));
+        return Ok((PacketEndpoint::parse(place)?, None, transport));
     }
     let (end, port) = match place.rsplit_once(':') {
         Some((end, port)) => {
@@ -111,10 +113,10 @@ pub fn destination(text: &str) -> Result<(End, Option<u16>, Transport), String> 
         }
         None => (place, None),
     };
-    if port.is_some() && transport == Transport::Icmp {
+    if port.is_some() && transport == PacketTransport::Icmp {
         return Err("icmp has no ports".to_owned());
     }
-    Ok((End::parse(end)?, port, transport))
+    Ok((PacketEndpoint::parse(end)?, port, transport))
 }
 
 #[cfg(test)]
@@ -123,16 +125,16 @@ mod tests {
 
     #[test]
     fn destinations_as_people_write_them() {
-        let address = |text: &str| End::Address(text.parse().unwrap());
-        let name = |text: &str| End::Name(text.to_owned());
+        let address = |text: &str| PacketEndpoint::Address(text.parse().unwrap());
+        let name = |text: &str| PacketEndpoint::Name(text.to_owned());
         for (text, end, port, transport) in [
-            ("192.168.1.1:53/udp", address("192.168.1.1"), Some(53), Transport::Udp),
-            ("192.168.1.1", address("192.168.1.1"), None, Transport::Tcp),
-            ("fd00::1", address("fd00::1"), None, Transport::Tcp),
-            ("[fd00::1]:80", address("fd00::1"), Some(80), Transport::Tcp),
-            ("[fd00::1]/icmp", address("fd00::1"), None, Transport::Icmp),
-            ("vnet1:22/tcp", name("vnet1"), Some(22), Transport::Tcp),
-            ("host:22", End::Host, Some(22), Transport::Tcp),
+            ("192.168.1.1:53/udp", address("192.168.1.1"), Some(53), PacketTransport::Udp),
+            ("192.168.1.1", address("192.168.1.1"), None, PacketTransport::Tcp),
+            ("fd00::1", address("fd00::1"), None, PacketTransport::Tcp),
+            ("[fd00::1]:80", address("fd00::1"), Some(80), PacketTransport::Tcp),
+            ("[fd00::1]/icmp", address("fd00::1"), None, PacketTransport::Icmp),
+            ("vnet1:22/tcp", name("vnet1"), Some(22), PacketTransport::Tcp),
+            ("host:22", PacketEndpoint::Host, Some(22), PacketTransport::Tcp),
         ] {
             assert_eq!(destination(text), Ok((end, port, transport)), "{text}");
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// What is asked of the routes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lookup<'a> {
+pub(super) struct RouteLookup<'a> {
     pub src: Option<IpAddr>,
     pub dst: IpAddr,
     /// The device it comes in by; `None` is: the host sends it.
@@ -17,7 +17,7 @@ pub(super) struct Lookup<'a> {
 
 /// What the routes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum RouteDecision {
     /// It is for the host, alone or with others.
     Local,
     /// It is for a group.
@@ -31,14 +31,14 @@ pub(super) enum Way {
 }
 
 /// The answer to a condition.
-enum Fits {
+enum RuleFit {
     Yes,
     No,
     Maybe,
 }
 
 /// Follows the policy rules. `None`: the host's routes are not known.
-pub(super) fn lookup(links: &Links, ask: &Lookup<'_>) -> Option<Way> {
+pub(super) fn lookup(links: &Links, ask: &RouteLookup<'_>) -> Option<RouteDecision> {
     let v6 = ask.dst.is_ipv6();
     let known = |route: &TableRoute| route.dst.addr().is_ipv6() == v6;
     if !links.table.iter().any(known) {
@@ -60,27 +60,27 @@ pub(super) fn lookup(links: &Links, ask: &Lookup<'_>) -> Option<Way> {
             continue;
         }
         let fits = fits(rule, ask);
-        if matches!(fits, Fits::No) {
+        if matches!(fits, RuleFit::No) {
             continue;
         }
         if let Some(to) = after(rule, "goto").and_then(|to| to.parse().ok()) {
             match fits {
-                Fits::Yes => from = to,
+                RuleFit::Yes => from = to,
                 _ => return Some(unknown(rule)),
             }
             continue;
         }
         match (act(links, rule, ask), fits) {
             (None, _) => {}
-            (Some(_), Fits::Maybe) => return Some(unknown(rule)),
+            (Some(_), RuleFit::Maybe) => return Some(unknown(rule)),
             (Some(way), _) => return Some(way),
         }
     }
-    Some(Way::Nowhere(format!("the host has no route to {}", ask.dst)))
+    Some(RouteDecision::Nowhere(format!("the host has no route to {}", ask.dst)))
 }
 
-fn unknown(rule: &PolicyRule) -> Way {
-    Way::Unknown(format!("policy rule {}", shown(rule)))
+fn unknown(rule: &PolicyRule) -> RouteDecision {
+    RouteDecision::Unknown(format!("policy rule {}", shown(rule)))
 }
 
 fn shown(rule: &PolicyRule) -> String {
@@ -93,10 +93,10 @@ fn after<'r>(rule: &'r PolicyRule, word: &str) -> Option<&'r str> {
 }
 
 /// What a rule says to a packet that fits; `None`: the next one is asked.
-fn act(links: &Links, rule: &PolicyRule, ask: &Lookup<'_>) -> Option<Way> {
+fn act(links: &Links, rule: &PolicyRule, ask: &RouteLookup<'_>) -> Option<RouteDecision> {
     for word in ["blackhole", "unreachable", "prohibit"] {
         if rule.words.iter().any(|one| one == word) {
-            return Some(Way::Nowhere(format!("policy rule {} drops it", shown(rule))));
+            return Some(RouteDecision::Nowhere(format!("policy rule {} drops it", shown(rule))));
         }
     }
     if rule.words.iter().any(|word| word == "nop") {
@@ -105,7 +105,7 @@ fn act(links: &Links, rule: &PolicyRule, ask: &Lookup<'_>) -> Option<Way> {
     let Some(table) = after(rule, "lookup") else {
         // `lookup [l3mdev-table]`: the table of the VRF that the device belongs to.
         let vrf = ask.input.and_then(|device| vrf_of(links, device))?;
-        return Some(Way::Unknown(format!("the routes of the VRF {vrf}")));
+        return Some(RouteDecision::Unknown(format!("the routes of the VRF {vrf}")));
     };
     let least = after(rule, "suppress_prefixlength").and_then(|length| length.parse::<u8>().ok());
     search(links, table, ask, least)
@@ -124,11 +124,11 @@ pub(super) fn vrf_of<'l>(links: &'l Links, device: &str) -> Option<&'l str> {
 }
 
 /// The best route of a table.
-fn search(links: &Links, table: &str, ask: &Lookup<'_>, least: Option<u8>) -> Option<Way> {
+fn search(links: &Links, table: &str, ask: &RouteLookup<'_>, least: Option<u8>) -> Option<RouteDecision> {
     let fits = |route: &&TableRoute| route.table == table && route.dst.contains(&ask.dst) && !route.tos;
     let mut routes: Vec<&TableRoute> = links.table.iter().filter(fits).collect();
     if let Some(route) = routes.iter().find(|route| route.src.is_some() && ask.src.is_none()) {
-        return Some(Way::Unknown(format!("route `{}`, which asks for the source", route.text)));
+        return Some(RouteDecision::Unknown(format!("route `{}`, which asks for the source", route.text)));
     }
     routes.retain(|route| route.src.is_none_or(|src| ask.src.is_some_and(|asked| src.contains(&asked))));
     let rank = |route: &TableRoute| {
@@ -142,27 +142,29 @@ fn search(links: &Links, table: &str, ask: &Lookup<'_>, least: Option<u8>) -> Op
         return None;
     }
     Some(match first.kind {
-        RouteKind::Local | RouteKind::Broadcast => Way::Local,
-        RouteKind::Multicast => Way::Multicast,
-        RouteKind::Refused(_) => Way::Nowhere(format!("route `{}` of table {table} drops it", first.text)),
+        RouteKind::Local | RouteKind::Broadcast => RouteDecision::Local,
+        RouteKind::Multicast => RouteDecision::Multicast,
+        RouteKind::Refused(_) => {
+            RouteDecision::Nowhere(format!("route `{}` of table {table} drops it", first.text))
+        }
         RouteKind::Throw => return None,
-        RouteKind::Other => Way::Unknown(format!("route `{}`", first.text)),
+        RouteKind::Other => RouteDecision::Unknown(format!("route `{}`", first.text)),
         RouteKind::Unicast => {
             let mut devices: Vec<String> =
                 same.iter().flat_map(|route| route.devices.iter().cloned()).collect();
             devices.sort();
             devices.dedup();
             if devices.is_empty() {
-                Way::Unknown(format!("route `{}`", first.text))
+                RouteDecision::Unknown(format!("route `{}`", first.text))
             } else {
-                Way::Out(devices)
+                RouteDecision::Out(devices)
             }
         }
     })
 }
 
 /// Whether a rule is for a packet.
-fn fits(rule: &PolicyRule, ask: &Lookup<'_>) -> Fits {
+fn fits(rule: &PolicyRule, ask: &RouteLookup<'_>) -> RuleFit {
     let mut words = rule.words.iter().map(String::as_str).peekable();
     let not = words.next_if_eq(&"not").is_some();
     let (mut maybe, mut all) = (false, true);
@@ -185,62 +187,62 @@ fn fits(rule: &PolicyRule, ask: &Lookup<'_>) -> Fits {
             | "pref"
             | "order" => {
                 words.next();
-                Fits::Yes
+                RuleFit::Yes
             }
-            "unreachable" | "blackhole" | "prohibit" | "nop" | "unresolved" => Fits::Yes,
+            "unreachable" | "blackhole" | "prohibit" | "nop" | "unresolved" => RuleFit::Yes,
             // Beside what is asked here: the device a socket is bound to, ports, users, the type of service.
-            _ => Fits::Maybe,
+            _ => RuleFit::Maybe,
         };
         match one {
-            Fits::Yes => {}
-            Fits::No => all = false,
-            Fits::Maybe => maybe = true,
+            RuleFit::Yes => {}
+            RuleFit::No => all = false,
+            RuleFit::Maybe => maybe = true,
         }
     }
     match (all, maybe, not) {
-        (false, _, false) | (true, false, true) => Fits::No,
-        (true, false, false) | (false, _, true) => Fits::Yes,
-        (true, true, _) => Fits::Maybe,
+        (false, _, false) | (true, false, true) => RuleFit::No,
+        (true, false, false) | (false, _, true) => RuleFit::Yes,
+        (true, true, _) => RuleFit::Maybe,
     }
 }
 
-fn network(text: Option<&str>, address: Option<IpAddr>) -> Fits {
-    let Some(text) = text.filter(|text| *text != "all") else { return Fits::Yes };
+fn network(text: Option<&str>, address: Option<IpAddr>) -> RuleFit {
+    let Some(text) = text.filter(|text| *text != "all") else { return RuleFit::Yes };
     let net: Option<ipnet::IpNet> =
         text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(ipnet::IpNet::from));
     match (net, address) {
-        (Some(net), Some(address)) if net.contains(&address) => Fits::Yes,
-        (Some(_), Some(_)) => Fits::No,
-        _ => Fits::Maybe,
+        (Some(net), Some(address)) if net.contains(&address) => RuleFit::Yes,
+        (Some(_), Some(_)) => RuleFit::No,
+        _ => RuleFit::Maybe,
     }
 }
 
 /// `iif lo` is what the host sends itself.
-fn device(name: Option<&str>, input: Option<&str>) -> Fits {
+fn device(name: Option<&str>, input: Option<&str>) -> RuleFit {
     match (name, input) {
-        (Some("lo"), None) => Fits::Yes,
-        (Some(_), None) => Fits::No,
-        (Some(name), Some(input)) if name == input => Fits::Yes,
-        (Some(_), Some("")) | (None, _) => Fits::Maybe,
-        _ => Fits::No,
+        (Some("lo"), None) => RuleFit::Yes,
+        (Some(_), None) => RuleFit::No,
+        (Some(name), Some(input)) if name == input => RuleFit::Yes,
+        (Some(_), Some("")) | (None, _) => RuleFit::Maybe,
+        _ => RuleFit::No,
     }
 }
 
-fn mark(text: Option<&str>, mark: Option<u32>) -> Fits {
+fn mark(text: Option<&str>, mark: Option<u32>) -> RuleFit {
     let number = |text: &str| match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
     };
-    let Some(text) = text else { return Fits::Maybe };
+    let Some(text) = text else { return RuleFit::Maybe };
     let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
     match (number(value), number(mask), mark) {
-        (Some(value), Some(mask), Some(mark)) if mark & mask == value => Fits::Yes,
-        (Some(_), Some(_), Some(_)) => Fits::No,
-        _ => Fits::Maybe,
+        (Some(value), Some(mask), Some(mark)) if mark & mask == value => RuleFit::Yes,
+        (Some(_), Some(_), Some(_)) => RuleFit::No,
+        _ => RuleFit::Maybe,
     }
 }
 
-fn protocol(name: Option<&str>, protocol: Option<u8>) -> Fits {
+fn protocol(name: Option<&str>, protocol: Option<u8>) -> RuleFit {
     let number = name.and_then(|name| match name {
         "icmp" => Some(1),
         "tcp" => Some(6),
@@ -249,9 +251,9 @@ fn protocol(name: Option<&str>, protocol: Option<u8>) -> Fits {
         number => number.parse().ok(),
     });
     match (number, protocol) {
-        (Some(asked), Some(is)) if asked == is => Fits::Yes,
-        (Some(_), Some(_)) => Fits::No,
-        _ => Fits::Maybe,
+        (Some(asked), Some(is)) if asked == is => RuleFit::Yes,
+        (Some(_), Some(_)) => RuleFit::No,
+        _ => RuleFit::Maybe,
     }
 }
 
@@ -274,10 +276,13 @@ mod tests {
         let links = host();
         let told = |dst: &str, src: Option<&str>, input: Option<&str>, mark: Option<u32>| {
             let src = src.map(|src| src.parse().unwrap());
-            match lookup(&links, &Lookup { src, dst: dst.parse().unwrap(), input, mark, protocol: Some(6) }) {
-                Some(Way::Out(devices)) => devices.join(","),
-                Some(Way::Nowhere(_)) => "nowhere".to_owned(),
-                Some(Way::Unknown(_)) => "unknown".to_owned(),
+            match lookup(
+                &links,
+                &RouteLookup { src, dst: dst.parse().unwrap(), input, mark, protocol: Some(6) },
+            ) {
+                Some(RouteDecision::Out(devices)) => devices.join(","),
+                Some(RouteDecision::Nowhere(_)) => "nowhere".to_owned(),
+                Some(RouteDecision::Unknown(_)) => "unknown".to_owned(),
                 other => format!("{other:?}"),
             }
         };
@@ -303,8 +308,16 @@ mod tests {
             assert_eq!(told(dst, src, input, mark), expected, "{dst} {src:?} {input:?} {mark:?}");
         }
         let none = Links::parse("[]", "10.0.0.0/24 dev eth0\n", "", "").unwrap();
-        let ask =
-            Lookup { src: None, dst: "8.8.8.8".parse().unwrap(), input: None, mark: Some(0), protocol: None };
-        assert_eq!(lookup(&none, &ask), Some(Way::Nowhere("the host has no route to 8.8.8.8".to_owned())));
+        let ask = RouteLookup {
+            src: None,
+            dst: "8.8.8.8".parse().unwrap(),
+            input: None,
+            mark: Some(0),
+            protocol: None,
+        };
+        assert_eq!(
+            lookup(&none, &ask),
+            Some(RouteDecision::Nowhere("the host has no route to 8.8.8.8".to_owned()))
+        );
     }
 }

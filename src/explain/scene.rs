@@ -3,7 +3,7 @@
 use crate::desired::Desired;
 use crate::netfilter::{BridgeSwitches, BridgeView, HostContext, Ruleset, TraceStep};
 use crate::observe::{BootFiles, Link, Observed, Sections};
-use crate::plan::{HostAfter, Record, bystanders, forecast, origins_of, writer};
+use crate::plan::{GenerationManifest, HostAfter, bystanders, forecast, origins_of, writer};
 use crate::protocol;
 use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, PREFIX, Rules};
@@ -12,29 +12,29 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Guests by the name of their bridge port.
-pub type Guests = BTreeMap<String, String>;
+pub type GuestsByPort = BTreeMap<String, String>;
 
 /// What only `explain` asks a host for.
 #[derive(Clone, Debug, Default)]
-pub struct Extra {
+pub struct ExplainProbe {
     /// Which guest is behind which port.
-    pub guests: Guests,
+    pub guests: GuestsByPort,
     /// What the kernel logged.
     pub log: String,
     /// What else sees packets.
-    pub beside: Programs,
+    pub beside: OtherPrograms,
 }
 
 /// What sees packets beside netfilter.
 #[derive(Clone, Debug, Default)]
-pub struct Programs {
+pub struct OtherPrograms {
     /// Devices with a qdisc that filters what comes in or leaves.
     pub tc: BTreeSet<String>,
     /// Source and destination of IPsec policies.
     pub xfrm: Vec<(IpNet, IpNet)>,
 }
 
-impl Programs {
+impl OtherPrograms {
     fn read(text: &str) -> Self {
         let mut programs = Self::default();
         for line in text.lines() {
@@ -52,7 +52,7 @@ impl Programs {
     }
 }
 
-impl Extra {
+impl ExplainProbe {
     /// Reads the sections.
     pub fn read(sections: &Sections<'_>) -> Self {
         let pairs =
@@ -60,13 +60,13 @@ impl Extra {
         Self {
             guests: pairs.map(|(port, name)| (port.to_owned(), name.to_owned())).collect(),
             log: sections.get(protocol::LOG).unwrap_or("").to_owned(),
-            beside: Programs::read(sections.get(protocol::BESIDE).unwrap_or("")),
+            beside: OtherPrograms::read(sections.get(protocol::BESIDE).unwrap_or("")),
         }
     }
 }
 
 /// What is looked at: one host, its rules, and what is known beside them.
-pub struct Scene<'a> {
+pub struct ExplainContext<'a> {
     /// The host's name in the inventory.
     pub host: String,
     /// What was observed.
@@ -74,9 +74,9 @@ pub struct Scene<'a> {
     /// What is desired, where that is looked at instead of what is live.
     pub desired: Option<&'a Desired>,
     /// Which guest is behind which port.
-    pub guests: Guests,
+    pub guests: GuestsByPort,
     /// What else sees packets.
-    pub(super) beside: Programs,
+    pub(super) beside: OtherPrograms,
     pub(super) saves: BTreeMap<Family, Save>,
     pub(super) sets: BTreeMap<Family, Ruleset>,
     host_after: HostAfter<'a>,
@@ -87,7 +87,7 @@ pub struct Scene<'a> {
 
 /// A rule, with whose it is and where it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct RulePlace {
     /// The table.
     pub table: String,
     /// The chain as it is called on the host.
@@ -104,10 +104,15 @@ pub struct Place {
     pub origin: Option<String>,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> ExplainContext<'a> {
     /// The host as it is; with `desired`, as it will be.
-    pub fn new(host: &str, observed: &'a Observed, desired: Option<&'a Desired>, extra: &Extra) -> Self {
-        let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+    pub fn new(
+        host: &str,
+        observed: &'a Observed,
+        desired: Option<&'a Desired>,
+        extra: &ExplainProbe,
+    ) -> Self {
+        let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
         let record = record.unwrap_or_default();
         let host_after = match desired {
             Some(desired) => HostAfter::planned(desired, observed, &record),
@@ -196,8 +201,8 @@ impl<'a> Scene<'a> {
     }
 
     /// Where a step stands, and whose it is.
-    pub(super) fn place(&self, family: Family, step: &TraceStep) -> Place {
-        Place {
+    pub(super) fn place(&self, family: Family, step: &TraceStep) -> RulePlace {
+        RulePlace {
             table: step.table.to_string(),
             chain: step.chain.to_string(),
             rule: step.index,
@@ -230,7 +235,7 @@ fn owner(step: &TraceStep) -> &'static str {
         .unwrap_or("others")
 }
 
-impl Place {
+impl RulePlace {
     /// `filter/FORWARD rule 4`, `the policy of filter/FORWARD`, or `nft table inet filter`.
     pub fn name(&self) -> String {
         match self.rule {

@@ -1,10 +1,10 @@
 //! What the host's settings do to a packet, whatever its rules say.
 
-use super::scene::Scene;
+use super::scene::ExplainContext;
 use crate::resource::iptables::Family;
 
 /// Whether the host forwards what comes in by a device, with the key that decides. Not known: the rules decide.
-pub(super) fn forwards(scene: &Scene<'_>, family: Family, device: &str) -> bool {
+pub(super) fn forwards(scene: &ExplainContext<'_>, family: Family, device: &str) -> bool {
     scene.host_after().forwards(family, device).is_none_or(|(on, _)| on)
 }
 

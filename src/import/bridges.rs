@@ -3,7 +3,7 @@
 use super::{comment, settings};
 use crate::inventory::quoted;
 use crate::observe::{Link, Observed, Route};
-use crate::plan::{Record, bridge_maker};
+use crate::plan::{GenerationManifest, bridge_maker};
 use crate::resource::bridge::check_link_name;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::net::IpAddr;
 pub(super) fn write(observed: &Observed, text: &mut String) {
     let mut body = String::new();
     let mut left = String::new();
-    let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+    let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
     let stated = record.map(|record| record.bridges).unwrap_or_default();
     for link in observed.links.bridges() {
         if stated.contains_key(&link.name) {

@@ -13,14 +13,14 @@ mod sysctl;
 pub use sysctl::keys;
 
 use crate::characters::is_harmless;
-use crate::inventory::{Become, Connection, quoted};
+use crate::inventory::{BecomeMethod, HostConnection, quoted};
 use crate::observe::Observed;
 use std::fmt::Write as _;
 
 /// The inventory of one host as it was observed; `name` is its name there.
 ///
 /// The values of [`keys`] have to be among what was observed.
-pub fn yaml(name: &str, connection: &Connection, observed: &Observed) -> String {
+pub fn yaml(name: &str, connection: &HostConnection, observed: &Observed) -> String {
     let mut text = format!(
         "# What {name} has now, as an inventory. Nothing was changed there.\n\
          # Keep it, for example as inventories/{name}.yaml; `kvmfw plan --adopt` then shows what of it would be taken over.\n"
@@ -40,7 +40,7 @@ pub fn yaml(name: &str, connection: &Connection, observed: &Observed) -> String 
     let _ = writeln!(text, "hosts:\n  {}:", quoted(name));
     let before = text.len();
     reach(name, connection, &mut text);
-    let rules = rules::Found::of(observed);
+    let rules = rules::RuleImport::of(observed);
     rules.unmanaged_chains(&mut text);
     sysctl::write(observed, &mut text);
     bridges::write(observed, &mut text);
@@ -53,13 +53,13 @@ pub fn yaml(name: &str, connection: &Connection, observed: &Observed) -> String 
     text
 }
 
-fn reach(name: &str, connection: &Connection, text: &mut String) {
+fn reach(name: &str, connection: &HostConnection, text: &mut String) {
     if connection.address != name {
         let _ = writeln!(text, "    address: {}", quoted(&connection.address));
     }
     let mut ssh = Vec::new();
     ssh.extend(connection.user.iter().map(|user| format!("user: {}", quoted(user))));
-    if connection.become_root == Become::Sudo {
+    if connection.become_root == BecomeMethod::Sudo {
         ssh.push("become: sudo".to_owned());
     }
     ssh.extend(connection.port.iter().map(|port| format!("port: {port}")));

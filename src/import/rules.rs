@@ -15,20 +15,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// The rules of a host, sorted by whether they can be stated.
-pub(super) struct Found<'a> {
+pub(super) struct RuleImport<'a> {
     observed: &'a Observed,
     /// Names of user chains that are left out, and why.
     left: BTreeMap<&'a str, String>,
 }
 
 /// A rule of a built-in chain.
-enum Rule<'a> {
+enum BuiltinRule<'a> {
     Stated(&'a str),
     /// Why not.
     Left(&'a str, String),
 }
 
-impl<'a> Found<'a> {
+impl<'a> RuleImport<'a> {
     pub(super) fn of(observed: &'a Observed) -> Self {
         let mut found = Self { observed, left: BTreeMap::new() };
         for (family, name, _, chain) in found.chains() {
@@ -75,12 +75,12 @@ impl<'a> Found<'a> {
     }
 
     /// The rules of a built-in chain, less our hooks.
-    fn rules(&self, family: Family, table: &str, chain: &'a SaveChain) -> Vec<Rule<'a>> {
+    fn rules(&self, family: Family, table: &str, chain: &'a SaveChain) -> Vec<BuiltinRule<'a>> {
         let judge = |rule: &'a String| match self.writer(rule) {
-            Some(who) => Rule::Left(rule, format!("of {who}")),
+            Some(who) => BuiltinRule::Left(rule, format!("of {who}")),
             None => match refused(rule, family, table, chain) {
-                Some(why) => Rule::Left(rule, why),
-                None => Rule::Stated(rule),
+                Some(why) => BuiltinRule::Left(rule, why),
+                None => BuiltinRule::Stated(rule),
             },
         };
         chain.rules.iter().filter(|rule| !enters_ours(rule)).map(judge).collect()
@@ -138,8 +138,8 @@ impl<'a> Found<'a> {
             return own_rules(table, chain).into_iter().filter(|_| !left).collect();
         }
         let stated = |rule| match rule {
-            Rule::Stated(rule) => Some(rule),
-            Rule::Left(..) => None,
+            BuiltinRule::Stated(rule) => Some(rule),
+            BuiltinRule::Left(..) => None,
         };
         self.rules(family, table, chain).into_iter().filter_map(stated).collect()
     }
@@ -184,7 +184,7 @@ impl<'a> Found<'a> {
         if builtin {
             let rules = self.rules(family, table, chain);
             for rule in &rules {
-                if let Rule::Left(rule, why) = rule {
+                if let BuiltinRule::Left(rule, why) = rule {
                     left.push(format!("rule of {table}/{name}: `{rule}`: {why}"));
                 }
             }
@@ -251,8 +251,8 @@ fn own_rules<'a>(table: &str, chain: &'a SaveChain) -> Vec<&'a str> {
 }
 
 /// Where the hook has to stand so that the order stays: behind rules of others, if those come first.
-fn place(rules: &[Rule<'_>]) -> &'static str {
-    let stated = |rule: &Rule<'_>| matches!(rule, Rule::Stated(_));
+fn place(rules: &[BuiltinRule<'_>]) -> &'static str {
+    let stated = |rule: &BuiltinRule<'_>| matches!(rule, BuiltinRule::Stated(_));
     let (Some(first), Some(last)) = (rules.iter().position(stated), rules.iter().rposition(stated)) else {
         return "";
     };

@@ -27,7 +27,8 @@ pub(super) fn stated(observed: &Observed) -> impl Iterator<Item = (&String, &Liv
 }
 
 fn is_ours(name: &str, observed: &Observed) -> bool {
-    let record = observed.state.record.as_deref().and_then(|text| crate::plan::Record::parse(text).ok());
+    let record =
+        observed.state.record.as_deref().and_then(|text| crate::plan::GenerationManifest::parse(text).ok());
     record.is_some_and(|record| record.sets.contains_key(name))
 }
 

@@ -19,10 +19,10 @@ pub fn keys(observed: &Observed) -> String {
 }
 
 /// A line of a file: its key, or how a key is written that is none, and the value.
-type Line<'a> = (Result<Key, String>, &'a str);
+type FileSetting<'a> = (Result<Key, String>, &'a str);
 
 /// The foreign files of administrators by path: those below /usr belong to packages.
-fn files(observed: &Observed) -> Vec<(&str, Vec<Line<'_>>)> {
+fn files(observed: &Observed) -> Vec<(&str, Vec<FileSetting<'_>>)> {
     let dirs = &observed.sysctl_dirs;
     let administrators = |path: &str| path.starts_with(FOLDER) || path == "/etc/sysctl.conf";
     let foreign = dirs.files.iter().filter(|(path, file)| administrators(path) && !file.is_ours());
@@ -55,7 +55,7 @@ pub(super) fn write(observed: &Observed, text: &mut String) {
     text.push_str(&body);
 }
 
-fn file(path: &str, lines: &[Line<'_>], observed: &Observed, text: &mut String) {
+fn file(path: &str, lines: &[FileSetting<'_>], observed: &Observed, text: &mut String) {
     if let Some(what) = lines.iter().find_map(|(key, _)| key.as_ref().err()) {
         comment(
             6,

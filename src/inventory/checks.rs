@@ -1,7 +1,7 @@
 //! The checks that must pass before an apply is confirmed.
 
 use super::reader::Reader;
-use super::{Check, CheckFrom, CheckProbe};
+use super::{CheckFrom, CheckProbe, ConfirmCheck};
 use crate::yaml::{Node, Value};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use std::time::Duration;
 pub(super) const KEYS: [&str; 6] = ["ping", "tcp", "command", "from", "timeout", "required"];
 
 /// Reads a list of checks.
-pub fn checks(node: &Node, reader: &mut Reader<'_>) -> Vec<Check> {
+pub fn checks(node: &Node, reader: &mut Reader<'_>) -> Vec<ConfirmCheck> {
     let items = reader.list(node, "a list of checks");
     items.iter().filter_map(|item| check(item, reader)).collect()
 }
 
-fn check(node: &Node, reader: &mut Reader<'_>) -> Option<Check> {
+fn check(node: &Node, reader: &mut Reader<'_>) -> Option<ConfirmCheck> {
     let mut check = None;
     let (mut count, mut open) = (0, false);
     let (mut from, mut timeout, mut required) = (None, Duration::from_secs(5), false);
@@ -57,7 +57,7 @@ fn check(node: &Node, reader: &mut Reader<'_>) -> Option<Check> {
         return None;
     }
     let from = from.map(|(from, _)| from).unwrap_or_default();
-    Some(Check { probe, from, timeout, required, origin: node.place.origin() })
+    Some(ConfirmCheck { probe, from, timeout, required, origin: node.place.origin() })
 }
 
 fn probe(kind: &str, node: &Node, reader: &mut Reader<'_>) -> Option<CheckProbe> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// How to reach one host over SSH. `None` leaves the user's ssh_config in charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
+pub struct HostConnection {
     /// Name or address to connect to; the host's name where `address:` is not given.
     pub address: String,
     /// TCP port.
@@ -15,7 +15,7 @@ pub struct Connection {
     /// Login.
     pub user: Option<String>,
     /// How the login becomes root: `become: sudo` is `sudo -n`.
-    pub become_root: Become,
+    pub become_root: BecomeMethod,
     /// Private key, absolute.
     pub identity_file: Option<PathBuf>,
     /// known_hosts file, absolute.
@@ -30,7 +30,7 @@ pub struct Connection {
 
 /// How the login becomes root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Become {
+pub enum BecomeMethod {
     /// It is root already.
     #[default]
     No,
@@ -40,7 +40,7 @@ pub enum Become {
 
 /// A check that must pass before an apply is confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct ConfirmCheck {
     /// What is done.
     pub probe: CheckProbe,
     /// Who does it.

@@ -10,7 +10,7 @@ use crate::yaml::{Node, Value};
 
 /// What stands under the name of a host or group.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct InventoryEntry {
     /// The name, range or group as it is written.
     pub place: Place,
     /// `address`, only of a host.
@@ -42,7 +42,7 @@ pub struct ParamText {
 
 /// Whose entry it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum EntryOwner {
     /// A host.
     Host,
     /// A range of hosts.
@@ -52,16 +52,16 @@ pub enum Owner {
 }
 
 /// The keys of an entry.
-pub(super) fn keys(owner: Owner) -> Vec<&'static str> {
+pub(super) fn keys(owner: EntryOwner) -> Vec<&'static str> {
     let mut keys = vec!["groups", "ssh", "modules", "params"];
-    keys.push(if owner == Owner::Group { "max_in_flight" } else { "address" });
+    keys.push(if owner == EntryOwner::Group { "max_in_flight" } else { "address" });
     keys.extend(KEYS);
     keys
 }
 
 /// Reads an entry.
-pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) -> Entry {
-    let mut entry = Entry {
+pub fn entry(node: &Node, place: &Place, owner: EntryOwner, reader: &mut Reader<'_>) -> InventoryEntry {
+    let mut entry = InventoryEntry {
         place: place.clone(),
         address: None,
         groups: None,
@@ -78,10 +78,12 @@ pub fn entry(node: &Node, place: &Place, owner: Owner, reader: &mut Reader<'_>) 
     } else {
         node
     };
-    for pair in reader.fields(node, if owner == Owner::Group { "a group" } else { "a host" }, &keys(owner)) {
+    for pair in
+        reader.fields(node, if owner == EntryOwner::Group { "a group" } else { "a host" }, &keys(owner))
+    {
         let value = &pair.value;
         match pair.key.as_str() {
-            "address" if owner == Owner::Range => {
+            "address" if owner == EntryOwner::Range => {
                 let message = "an address on a range would be that of all its hosts";
                 reader.wrong_help(
                     "shared-address",

@@ -9,14 +9,14 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// The folders that files may be read from.
-pub(super) struct Fence {
+pub(super) struct ReadFence {
     /// The project's folder as it was named, and as it is without links.
     root: [PathBuf; 2],
     /// What the user named outside of the project, without links.
     named: Option<PathBuf>,
 }
 
-impl Fence {
+impl ReadFence {
     pub(super) fn new(root: &Path) -> Self {
         let root = absolute(root);
         let real = fs::canonicalize(&root).unwrap_or_else(|_| root.clone());

@@ -1,12 +1,12 @@
 //! The order of groups: parents before children.
 
-use super::project::{Group, Lineage, RANK_ALL, RANK_GROUP};
+use super::project::{HostGroup, Lineage, RANK_ALL, RANK_GROUP};
 use crate::problem::Problem;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// What is wrong with groups that are their own parents, directly or in a round.
-pub fn cycles(groups: &BTreeMap<String, Arc<Group>>) -> Vec<Problem> {
+pub fn cycles(groups: &BTreeMap<String, Arc<HostGroup>>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut done: HashMap<String, bool> = HashMap::new();
     let names: Vec<String> = groups.keys().cloned().collect();
@@ -45,7 +45,7 @@ pub fn cycles(groups: &BTreeMap<String, Arc<Group>>) -> Vec<Problem> {
 }
 
 /// All groups of a host, parents before children, ties in the order in which they are named.
-pub fn lineage(names: &[String], groups: &BTreeMap<String, Arc<Group>>) -> Lineage {
+pub fn lineage(names: &[String], groups: &BTreeMap<String, Arc<HostGroup>>) -> Lineage {
     let parents = |name: &str| -> Vec<String> {
         let entry = groups.get(name).and_then(|group| group.entry.groups.as_ref());
         entry.into_iter().flatten().map(|parent| parent.value.clone()).filter(|p| p != "all").collect()

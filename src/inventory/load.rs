@@ -1,7 +1,7 @@
 //! Finds and reads the files of a project; the only place of the inventory that touches the disk.
 
 use super::ansible;
-use super::fence::{Fence, is_program};
+use super::fence::{ReadFence, is_program};
 use super::module_test::{self, ModuleTest};
 use super::project::{File, Files, Project, assemble};
 use super::reader::Reader;
@@ -13,7 +13,7 @@ use std::{env, fs};
 
 /// Where to look for a project and its inventory.
 #[derive(Clone, Debug, Default)]
-pub struct Locate {
+pub struct ProjectLocation {
     /// `-C`: the project's folder.
     pub dir: Option<PathBuf>,
     /// `-i`: the inventory's name or path.
@@ -25,9 +25,9 @@ pub struct Locate {
 /// Reads the inventory and the modules of a project.
 ///
 /// Errors: everything that is wrong with them without looking at single hosts.
-pub fn load(locate: &Locate) -> Result<Project, Problems> {
+pub fn load(locate: &ProjectLocation) -> Result<Project, Problems> {
     let root = root(locate)?;
-    let mut read = Read::new(&root);
+    let mut read = ProjectLoader::new(&root);
     let path = inventory_path(&root, &read.fence, locate.inventory.as_deref())?;
     read.fence.let_in(&path);
     let folder = path.is_dir();
@@ -59,9 +59,9 @@ pub fn load(locate: &Locate) -> Result<Project, Problems> {
 
 /// Reads the modules of a project, with an inventory whose text is given: YAML, or JSON as a file
 /// may have it.
-pub fn load_text(locate: &Locate, name: &str, text: &str) -> Result<Project, Problems> {
+pub fn load_text(locate: &ProjectLocation, name: &str, text: &str) -> Result<Project, Problems> {
     let root = root(locate)?;
-    let mut read = Read::new(&root);
+    let mut read = ProjectLoader::new(&root);
     let file = File { name: format!("({name})").into(), folder: root.clone(), text: text.into() };
     let files = Files {
         name: name.to_owned(),
@@ -77,7 +77,7 @@ pub fn load_text(locate: &Locate, name: &str, text: &str) -> Result<Project, Pro
 ///
 /// Errors: everything that is wrong with how they are written.
 pub fn module_tests(project: &Project) -> Result<(Vec<ModuleTest>, Sources), Problems> {
-    let mut read = Read::new(&project.root);
+    let mut read = ProjectLoader::new(&project.root);
     let (mut tests, mut sources) = (Vec::new(), Sources::new());
     for folder in entries(&project.root.join("modules")) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -119,7 +119,7 @@ fn finish(files: Files, unread: Vec<Problem>) -> Result<Project, Problems> {
 }
 
 /// The project's folder: the one that is named, else the nearest that looks like one.
-pub fn root(locate: &Locate) -> Result<PathBuf, Problems> {
+pub fn root(locate: &ProjectLocation) -> Result<PathBuf, Problems> {
     if let Some(dir) = &locate.dir {
         if !dir.is_dir() {
             return Err(Problem::new("no-project", format!("`{}` is no folder", dir.display())).into());
@@ -137,7 +137,7 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
 }
 
 /// The inventory's file or folder.
-fn inventory_path(root: &Path, fence: &Fence, wanted: Option<&str>) -> Result<PathBuf, Problem> {
+fn inventory_path(root: &Path, fence: &ReadFence, wanted: Option<&str>) -> Result<PathBuf, Problem> {
     let folder = root.join("inventories");
     if folder.is_symlink() {
         let name = Arc::from("inventories");
@@ -198,15 +198,15 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-struct Read<'a> {
+struct ProjectLoader<'a> {
     root: &'a Path,
-    fence: Fence,
+    fence: ReadFence,
     problems: Vec<Problem>,
 }
 
-impl<'a> Read<'a> {
+impl<'a> ProjectLoader<'a> {
     fn new(root: &'a Path) -> Self {
-        Self { root, fence: Fence::new(root), problems: Vec::new() }
+        Self { root, fence: ReadFence::new(root), problems: Vec::new() }
     }
 
     /// Whether a folder may be read; says so where not.

@@ -24,11 +24,11 @@ mod ssh_arguments;
 mod stanza;
 
 pub use connection::*;
-pub use entry::{Entry, Owner, ParamText};
-pub use load::{Locate, inventories, load, load_text, module_tests, root};
-pub use module::{Module, SHIPPED, Values};
-pub use module_test::{Carries, ModuleTest, PacketText};
-pub use params::{Base, Declared, Type, shown};
+pub use entry::{EntryOwner, InventoryEntry, ParamText};
+pub use load::{ProjectLocation, inventories, load, load_text, module_tests, root};
+pub use module::{Module, ModuleValues, SHIPPED};
+pub use module_test::{ModuleTest, PacketPayload, PacketText};
+pub use params::{BaseType, ParamDeclaration, ParamType, shown};
 pub use project::*;
 pub use reader::Spanned;
 pub use resources::{BridgeText, PortText, Resources, SysctlText};

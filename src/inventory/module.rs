@@ -1,6 +1,6 @@
 //! Modules: resources with params, shipped ones and those of the project.
 
-use super::params::{Declared, declared, substitute};
+use super::params::{ParamDeclaration, declared, substitute};
 use super::reader::Reader;
 use super::resources::{KEYS, Resources};
 use super::sets;
@@ -38,7 +38,7 @@ pub struct Module {
     /// What it is for.
     pub description: Option<String>,
     /// Its params.
-    pub params: Vec<Declared>,
+    pub params: Vec<ParamDeclaration>,
     /// The resources, params not yet put in.
     resources: Vec<Pair>,
     /// The names under its `bridges:`.
@@ -49,7 +49,7 @@ pub struct Module {
 
 /// The values that a module gets on a host.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Values {
+pub struct ModuleValues {
     /// Params by name.
     pub params: BTreeMap<String, Node>,
     /// `$bridges`.
@@ -93,7 +93,7 @@ impl Module {
     }
 
     /// The param of a name.
-    pub fn param(&self, name: &str) -> Option<&Declared> {
+    pub fn param(&self, name: &str) -> Option<&ParamDeclaration> {
         self.params.iter().find(|param| param.name == name)
     }
 
@@ -107,7 +107,7 @@ impl Module {
     /// The resources with values put in; without values, what is wrong with all values.
     ///
     /// Rules keep their params.
-    pub fn resources(&self, values: Option<&Values>, problems: &mut Vec<Problem>) -> Resources {
+    pub fn resources(&self, values: Option<&ModuleValues>, problems: &mut Vec<Problem>) -> Resources {
         let scope = self.scope();
         let mut value_of = |name: &str| -> Result<Option<Node>, Problem> {
             if !scope.contains(&name) {
@@ -136,7 +136,7 @@ impl Module {
         resources
     }
 
-    fn bridge_list(&self, values: &Values) -> Node {
+    fn bridge_list(&self, values: &ModuleValues) -> Node {
         let place = crate::problem::Place { file: self.file.clone(), line: 1, column: 1, length: 1 };
         let item = |name: &String| Node {
             value: Value::Str(name.clone()),

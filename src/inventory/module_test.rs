@@ -1,7 +1,7 @@
 //! Tests of modules, `modules/NAME/tests/*.yaml`: what is given and observed, and what is to come of it.
 
 use super::checks;
-use super::entry::{Entry, Owner, entry};
+use super::entry::{EntryOwner, InventoryEntry, entry};
 use super::project::{Project, unknown_names};
 use super::reader::{Reader, Spanned};
 use super::resources::{self, SysctlText};
@@ -43,7 +43,7 @@ pub struct ModuleTest {
     /// What it says of the module.
     pub name: Spanned<String>,
     /// What the host's entry would say; without modules, this module.
-    pub given: Entry,
+    pub given: InventoryEntry,
     /// The rules that are there already.
     pub saves: BTreeMap<Family, Save>,
     /// Live values of keys.
@@ -78,7 +78,7 @@ pub struct PacketText {
     /// Source and destination.
     pub ends: [Option<IpAddr>; 2],
     /// What it carries.
-    pub carries: Carries,
+    pub carries: PacketPayload,
     /// A name of [`STATES`].
     pub state: String,
     /// A name of [`VERDICTS`].
@@ -89,7 +89,7 @@ pub struct PacketText {
 
 /// What a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carries {
+pub enum PacketPayload {
     /// Nothing that is known.
     Something,
     /// TCP to a port.
@@ -127,7 +127,7 @@ fn test(
     let nothing = Node { value: Value::Null, style: Style::Plain, place: name.place.clone() };
     let mut test = ModuleTest {
         module: module.to_owned(),
-        given: entry(&nothing, &name.place, Owner::Host, reader),
+        given: entry(&nothing, &name.place, EntryOwner::Host, reader),
         name,
         saves: BTreeMap::new(),
         live: vec![],
@@ -146,7 +146,7 @@ fn test(
                 // The reader of entries knows more keys than make sense here.
                 reader.fields(value, "what is given", &given_keys());
                 let before = reader.problems.len();
-                test.given = entry(value, &pair.key_place, Owner::Host, reader);
+                test.given = entry(value, &pair.key_place, EntryOwner::Host, reader);
                 test.wrong = reader.problems.split_off(before);
             }
             "observed" => observed(value, &mut test, reader),
@@ -219,7 +219,7 @@ fn packet(node: &Node, reader: &mut Reader<'_>) -> Option<PacketText> {
         input: None,
         output: None,
         ends: [None, None],
-        carries: Carries::Something,
+        carries: PacketPayload::Something,
         state: "NEW".to_owned(),
         verdict: String::new(),
         by: None,
@@ -250,7 +250,7 @@ fn packet(node: &Node, reader: &mut Reader<'_>) -> Option<PacketText> {
     let mut versions: Vec<i128> = ends.chain(family).collect();
     versions.dedup();
     match versions.as_slice() {
-        [] if matches!(found.carries, Carries::Icmp(..)) => {
+        [] if matches!(found.carries, PacketPayload::Icmp(..)) => {
             let help = "add `ip: 4` or `ip: 6`, or write `icmp: echo`";
             reader.wrong_help("wrong-type", &node.place, "types of ICMP are not those of ICMPv6", help);
         }
@@ -299,18 +299,18 @@ fn address(node: &Node, reader: &mut Reader<'_>) -> Option<IpAddr> {
     address
 }
 
-fn carries(key: &str, node: &Node, reader: &mut Reader<'_>) -> Option<Carries> {
+fn carries(key: &str, node: &Node, reader: &mut Reader<'_>) -> Option<PacketPayload> {
     if key != "icmp" {
         let port = u16::try_from(reader.int(node, "a port", 0, 65535)?).ok()?;
-        return Some(if key == "tcp" { Carries::Tcp(port) } else { Carries::Udp(port) });
+        return Some(if key == "tcp" { PacketPayload::Tcp(port) } else { PacketPayload::Udp(port) });
     }
     let number = |text: &str| text.parse::<u8>().ok();
     let found = match &node.value {
-        Value::Int(kind) => u8::try_from(*kind).ok().map(|kind| Carries::Icmp(kind, 0)),
-        Value::Str(text) if text == "echo" => Some(Carries::Echo),
-        Value::Str(text) => {
-            text.split_once('/').and_then(|(kind, code)| Some(Carries::Icmp(number(kind)?, number(code)?)))
-        }
+        Value::Int(kind) => u8::try_from(*kind).ok().map(|kind| PacketPayload::Icmp(kind, 0)),
+        Value::Str(text) if text == "echo" => Some(PacketPayload::Echo),
+        Value::Str(text) => text
+            .split_once('/')
+            .and_then(|(kind, code)| Some(PacketPayload::Icmp(number(kind)?, number(code)?))),
         _ => None,
     };
     if found.is_none() {

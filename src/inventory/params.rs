@@ -12,13 +12,13 @@ use std::net::IpAddr;
 
 /// A param as a module declares it.
 #[derive(Clone, Debug)]
-pub struct Declared {
+pub struct ParamDeclaration {
     /// Its name.
     pub name: String,
     /// Where it is declared.
     pub place: Place,
     /// What values it takes.
-    pub kind: Type,
+    pub kind: ParamType,
     /// Its value where nobody gives one.
     pub default: Option<Node>,
     /// What it is for.
@@ -27,16 +27,16 @@ pub struct Declared {
 
 /// What values a param takes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Type {
+pub struct ParamType {
     /// Each value.
-    pub base: Base,
+    pub base: BaseType,
     /// `list<…>`.
     pub list: bool,
 }
 
 /// What one value is.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Base {
+pub enum BaseType {
     /// `true` or `false`.
     Bool,
     /// A number between `min` and `max`.
@@ -64,7 +64,7 @@ pub(super) const TYPES: [&str; 9] = ["bool", "int", "string", "cidr", "ip", "mac
 pub(super) const KEYS: [&str; 7] = ["type", "default", "doc", "min", "max", "pattern", "values"];
 
 /// Reads `params:` of a module.
-pub fn declared(node: &Node, reader: &mut Reader<'_>) -> Vec<Declared> {
+pub fn declared(node: &Node, reader: &mut Reader<'_>) -> Vec<ParamDeclaration> {
     let mut params = Vec::new();
     for pair in reader.map(node, "the params of the module by name") {
         let name = &pair.key;
@@ -83,7 +83,7 @@ pub fn declared(node: &Node, reader: &mut Reader<'_>) -> Vec<Declared> {
     params
 }
 
-fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>) -> Option<Declared> {
+fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>) -> Option<ParamDeclaration> {
     let (mut base, mut list, mut default, mut doc) = (None, false, None, None);
     let (mut min, mut max, mut pattern, mut values) = (None, None, None, None);
     for pair in reader.fields(node, "a param", &KEYS) {
@@ -131,16 +131,16 @@ fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>)
         return None;
     };
     let base = match base.as_str() {
-        "bool" => Base::Bool,
-        "int" => Base::Int(min.unwrap_or(i64::MIN.into()), max.unwrap_or(i64::MAX.into())),
-        "string" => Base::String(pattern.take()),
-        "cidr" => Base::Cidr,
-        "ip" => Base::Ip,
-        "mac" => Base::Mac,
-        "iface" => Base::Iface,
-        "port" => Base::Port,
+        "bool" => BaseType::Bool,
+        "int" => BaseType::Int(min.unwrap_or(i64::MIN.into()), max.unwrap_or(i64::MAX.into())),
+        "string" => BaseType::String(pattern.take()),
+        "cidr" => BaseType::Cidr,
+        "ip" => BaseType::Ip,
+        "mac" => BaseType::Mac,
+        "iface" => BaseType::Iface,
+        "port" => BaseType::Port,
         _ => match values.take() {
-            Some(values) => Base::Enum(values),
+            Some(values) => BaseType::Enum(values),
             None => {
                 reader.wrong_help(
                     "missing-key",
@@ -152,18 +152,18 @@ fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>)
             }
         },
     };
-    let is_int = matches!(base, Base::Int(..));
+    let is_int = matches!(base, BaseType::Int(..));
     if !is_int && (min.is_some() || max.is_some()) || pattern.is_some() || values.is_some() {
         reader.wrong("unknown-key", place, format!("param `{name}` has a limit that its type does not have"));
     }
-    let kind = Type { base, list };
+    let kind = ParamType { base, list };
     if let Some(default) = &default {
         kind.check(name, default, reader);
     }
-    Some(Declared { name: name.to_owned(), place: place.clone(), kind, default, doc })
+    Some(ParamDeclaration { name: name.to_owned(), place: place.clone(), kind, default, doc })
 }
 
-impl Type {
+impl ParamType {
     /// Checks a value; what is wrong goes to the reader.
     pub fn check(&self, name: &str, node: &Node, reader: &mut Reader<'_>) {
         if !self.list {
@@ -186,19 +186,19 @@ impl Type {
     }
 }
 
-impl Base {
+impl BaseType {
     fn check(&self, name: &str, node: &Node, reader: &mut Reader<'_>) {
         let what = format!("param `{name}`");
         let problem = match self {
-            Base::Bool => {
+            BaseType::Bool => {
                 reader.bool(node);
                 return;
             }
-            Base::Int(low, high) => {
+            BaseType::Int(low, high) => {
                 reader.int(node, &what, *low, *high);
                 return;
             }
-            Base::Port => {
+            BaseType::Port => {
                 if matches!(node.value, Value::Int(_)) {
                     reader.int(node, &what, 0, 65535);
                     return;
@@ -230,7 +230,7 @@ impl Base {
 
     fn check_text(&self, text: &str) -> Option<(String, Option<String>)> {
         match self {
-            Base::Cidr => {
+            BaseType::Cidr => {
                 let help = text
                     .parse::<IpAddr>()
                     .ok()
@@ -239,17 +239,19 @@ impl Base {
                     .is_err()
                     .then(|| (format!("`{text}` is no network with prefix length"), help))
             }
-            Base::Ip => text.parse::<IpAddr>().is_err().then(|| (format!("`{text}` is no address"), None)),
-            Base::Mac => (!address::is_mac(text)).then(|| (format!("`{text}` is no MAC address"), None)),
-            Base::Iface => {
+            BaseType::Ip => {
+                text.parse::<IpAddr>().is_err().then(|| (format!("`{text}` is no address"), None))
+            }
+            BaseType::Mac => (!address::is_mac(text)).then(|| (format!("`{text}` is no MAC address"), None)),
+            BaseType::Iface => {
                 let plain = text.strip_suffix('+').unwrap_or(text);
                 check_link_name(plain).err().map(|why| (format!("`{text}` {why}"), None))
             }
-            Base::Enum(values) if !values.iter().any(|v| v == text) => Some((
+            BaseType::Enum(values) if !values.iter().any(|v| v == text) => Some((
                 format!("`{text}` is none of its values"),
                 crate::problem::did_you_mean(text, values.iter().map(String::as_str)),
             )),
-            Base::String(Some(pattern)) => {
+            BaseType::String(Some(pattern)) => {
                 let fits =
                     globset::Glob::new(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(text));
                 (!fits).then(|| (format!("`{text}` does not fit `{pattern}`"), None))
@@ -261,7 +263,7 @@ impl Base {
     fn element(&self, node: &Node) -> Element {
         let text = plain(node);
         let family = match self {
-            Base::Cidr | Base::Ip => Some(if text.contains(':') { Family::V6 } else { Family::V4 }),
+            BaseType::Cidr | BaseType::Ip => Some(if text.contains(':') { Family::V6 } else { Family::V4 }),
             _ => None,
         };
         Element { text, family }

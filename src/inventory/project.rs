@@ -1,6 +1,6 @@
 //! An inventory and its modules as a whole: names resolved, nothing put together yet.
 
-use super::entry::{Entry, Owner, entry};
+use super::entry::{EntryOwner, InventoryEntry, entry};
 use super::groups;
 use super::module::{Module, SHIPPED};
 use super::names;
@@ -21,7 +21,7 @@ pub struct Project {
     /// The hosts in the order of the files.
     pub hosts: Vec<Host>,
     /// The groups by name.
-    pub groups: BTreeMap<String, Arc<Group>>,
+    pub groups: BTreeMap<String, Arc<HostGroup>>,
     /// The modules by name; the project's wins over a shipped one.
     pub modules: BTreeMap<String, Arc<Module>>,
     /// What a person should know and no problem is.
@@ -31,7 +31,7 @@ pub struct Project {
 }
 
 /// The groups of a host from the most general on, each with its rank (higher wins).
-pub type Lineage = Vec<(u32, Arc<Group>)>;
+pub type Lineage = Vec<(u32, Arc<HostGroup>)>;
 
 /// A host.
 #[derive(Clone, Debug)]
@@ -39,18 +39,18 @@ pub struct Host {
     /// Its name.
     pub name: String,
     /// What is stated for it: by a range, then by its own entry.
-    pub entries: Vec<(Owner, Arc<Entry>)>,
+    pub entries: Vec<(EntryOwner, Arc<InventoryEntry>)>,
     /// Its groups from the most general on, each with its rank (higher wins).
     pub lineage: Arc<Lineage>,
 }
 
 /// A group.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct HostGroup {
     /// Its name.
     pub name: String,
     /// What is stated for it.
-    pub entry: Entry,
+    pub entry: InventoryEntry,
 }
 
 /// A file that was read but not yet parsed.
@@ -97,7 +97,7 @@ pub(super) const KEYS: [&str; 2] = ["hosts", "groups"];
 ///
 /// Errors: everything that is wrong with them without looking at single hosts.
 pub fn assemble(files: Files) -> Result<Project, Problems> {
-    let mut build = Build::default();
+    let mut build = ProjectBuilder::default();
     let sources = files.modules.iter().map(|(_, file)| file).chain(&files.inventory);
     build.sources = sources.map(|file| (file.name.clone(), file.text.clone())).collect();
     for (name, file) in &files.modules {
@@ -154,19 +154,19 @@ pub fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
 }
 
 #[derive(Default)]
-struct Build {
+struct ProjectBuilder {
     problems: Vec<Problem>,
     sources: Sources,
     notices: Vec<String>,
     modules: BTreeMap<String, Arc<Module>>,
-    groups: BTreeMap<String, Arc<Group>>,
+    groups: BTreeMap<String, Arc<HostGroup>>,
     /// Keys of `hosts:` in order.
-    entries: Vec<(Owner, Vec<String>, Arc<Entry>)>,
+    entries: Vec<(EntryOwner, Vec<String>, Arc<InventoryEntry>)>,
     /// Own entries by name.
-    own: HashMap<String, Arc<Entry>>,
+    own: HashMap<String, Arc<InventoryEntry>>,
 }
 
-impl Build {
+impl ProjectBuilder {
     fn module(&mut self, name: &str, file: &File) {
         match yaml::parse(&file.name, &file.text) {
             Ok(root) => {
@@ -219,7 +219,7 @@ impl Build {
         {
             return reader.wrong("bad-name", place, format!("host `{}` {why}", first.escape_debug()));
         }
-        let owner = if range { Owner::Range } else { Owner::Host };
+        let owner = if range { EntryOwner::Range } else { EntryOwner::Host };
         let entry = Arc::new(entry(&pair.value, place, owner, reader));
         if !range {
             let first = self.own.insert(pair.key.clone(), entry.clone());
@@ -241,14 +241,14 @@ impl Build {
         if pair.key.is_empty() || !reader.is_word(&pair.key, place, "group", "_.-") {
             return;
         }
-        let entry = entry(&pair.value, place, Owner::Group, reader);
+        let entry = entry(&pair.value, place, EntryOwner::Group, reader);
         if pair.key == "all"
             && let Some(parent) = entry.groups.as_ref().and_then(|groups| groups.first())
         {
             let message = "group `all` has no parents: it is the parent of all";
             reader.wrong("group-cycle", &parent.place, message);
         }
-        let group = Group { name: pair.key.clone(), entry };
+        let group = HostGroup { name: pair.key.clone(), entry };
         if let Some(first) = self.groups.get(&pair.key) {
             let help = format!("the first one is at {}", first.entry.place);
             return reader.wrong_help(
@@ -263,9 +263,9 @@ impl Build {
 
     /// Checks that groups, modules and params that are named exist.
     fn references(&mut self) {
-        let groups: Vec<Arc<Group>> = self.groups.values().cloned().collect();
+        let groups: Vec<Arc<HostGroup>> = self.groups.values().cloned().collect();
         let entries = groups.iter().map(|group| &group.entry);
-        let hosts: Vec<Arc<Entry>> = self.entries.iter().map(|(.., entry)| entry.clone()).collect();
+        let hosts: Vec<Arc<InventoryEntry>> = self.entries.iter().map(|(.., entry)| entry.clone()).collect();
         for entry in entries.chain(hosts.iter().map(Arc::as_ref)) {
             for name in entry.groups.iter().flatten() {
                 if !self.groups.contains_key(&name.value) && name.value != "all" {
@@ -292,7 +292,7 @@ impl Build {
         let whole = self.problems.is_empty();
         for (owner, names, entry) in std::mem::take(&mut self.entries) {
             for name in names {
-                if owner == Owner::Range
+                if owner == EntryOwner::Range
                     && let Some(first) = by_range.insert(name.clone(), entry.place.clone())
                 {
                     let message = format!("host `{name}` is in two ranges");
@@ -305,7 +305,7 @@ impl Build {
                     // Own entry first, then the range, or the other way round.
                     let host: &mut Host = &mut hosts[*at];
                     host.entries.push((owner, entry.clone()));
-                    host.entries.sort_by_key(|(owner, _)| *owner == Owner::Host);
+                    host.entries.sort_by_key(|(owner, _)| *owner == EntryOwner::Host);
                     continue;
                 }
                 seen.insert(name.clone(), hosts.len());
@@ -336,7 +336,7 @@ fn missing(code: &'static str, what: &str, name: &Spanned<String>, help: Option<
 }
 
 /// Modules that an entry names and that there are none of, and what is wrong with params.
-pub(super) fn unknown_names(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
+pub(super) fn unknown_names(entry: &InventoryEntry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
     let known = || modules.keys().map(String::as_str);
     let unknown = entry.modules.iter().filter(|name| !modules.contains_key(&name.value));
     let mut problems: Vec<Problem> = unknown
@@ -349,7 +349,7 @@ pub(super) fn unknown_names(entry: &Entry, modules: &BTreeMap<String, Arc<Module
 }
 
 /// What is wrong with the values that an entry gives to params.
-fn params(entry: &Entry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
+fn params(entry: &InventoryEntry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
     let mut reader = Reader::new("", Path::new(""), None);
     for param in &entry.params {
         let Some(module) = modules.get(&param.module.value) else {

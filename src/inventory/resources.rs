@@ -1,6 +1,6 @@
 //! What a group, a host and a module can state alike: sysctl, rules, sets, bridges, checks, foreign chains.
 
-use super::Check;
+use super::ConfirmCheck;
 use super::checks;
 use super::reader::{Reader, Spanned};
 use super::rules::{self, ChainText};
@@ -32,7 +32,7 @@ pub struct Resources {
     /// Bridges.
     pub bridges: Vec<BridgeText>,
     /// Checks.
-    pub checks: Vec<Check>,
+    pub checks: Vec<ConfirmCheck>,
     /// Chains of others to which rules may jump.
     pub unmanaged_chains: Vec<Spanned<String>>,
     /// Lints of these texts.

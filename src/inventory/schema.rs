@@ -7,7 +7,7 @@
 mod module_test;
 mod resources;
 
-use super::entry::{self, Owner};
+use super::entry::{self, EntryOwner};
 use super::{checks, module, params, project, ssh};
 use serde_json::{Map, Value, json};
 
@@ -168,7 +168,7 @@ impl Shapes {
         })
     }
 
-    fn entry(self, owner: Owner) -> Value {
+    fn entry(self, owner: EntryOwner) -> Value {
         object(&entry::keys(owner), "", |key| {
             Some(match key {
                 "address" => doc(
@@ -179,7 +179,7 @@ impl Shapes {
                     self.integer(1, i128::from(u16::MAX)),
                     "At most so many hosts of the group change at once.",
                 ),
-                "groups" if owner == Owner::Group => {
+                "groups" if owner == EntryOwner::Group => {
                     doc(reference("names"), "The group's parents, from the first on.")
                 }
                 "groups" => doc(reference("names"), "The host's groups."),
@@ -197,8 +197,8 @@ impl Shapes {
         if self.in_module {
             add("param-reference", json!({ "type": "string", "pattern": REFERENCE }));
         } else {
-            add("host", self.entry(Owner::Host));
-            add("group", self.entry(Owner::Group));
+            add("host", self.entry(EntryOwner::Host));
+            add("group", self.entry(EntryOwner::Group));
             add("names", self.set(json!({ "type": "string", "pattern": WORD })));
             add("ssh", self.ssh());
             add("ssh-option", json!({ "anyOf": [self.line(), { "type": ["integer", "boolean"] }] }));

@@ -1,6 +1,6 @@
 //! `ssh:` of a group or host. Nothing in it may run a command where kvmfw runs.
 
-use super::Become;
+use super::BecomeMethod;
 use super::reader::{Reader, Spanned};
 use crate::problem::{Problem, did_you_mean};
 use crate::yaml::{Node, Value};
@@ -15,7 +15,7 @@ pub struct SshText {
     /// `user`.
     pub user: Option<Spanned<String>>,
     /// `become`.
-    pub become_root: Option<Spanned<Become>>,
+    pub become_root: Option<Spanned<BecomeMethod>>,
     /// `identity_file`, absolute.
     pub identity_file: Option<Spanned<PathBuf>>,
     /// `known_hosts`, absolute.
@@ -138,8 +138,8 @@ pub fn ssh(node: &Node, reader: &mut Reader<'_>) -> SshText {
                 ssh.user = user.map(|user| Spanned::new(user, place));
             }
             "become" => match (&value.value, reader.line(value, "`sudo` as become")) {
-                (_, Some("sudo")) => ssh.become_root = Some(Spanned::new(Become::Sudo, place)),
-                (_, Some("no")) => ssh.become_root = Some(Spanned::new(Become::No, place)),
+                (_, Some("sudo")) => ssh.become_root = Some(Spanned::new(BecomeMethod::Sudo, place)),
+                (_, Some("no")) => ssh.become_root = Some(Spanned::new(BecomeMethod::No, place)),
                 (Value::Str(other), _) => {
                     let message = format!("`{}` is no way to become root", other.escape_debug());
                     reader.wrong_help("wrong-type", place, message, "write `sudo`, or `'no'`");

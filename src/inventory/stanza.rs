@@ -1,6 +1,6 @@
 //! What a bootstrap put on a host, as the piece of inventory that says the same.
 
-use super::{Base, Module};
+use super::{BaseType, Module};
 use crate::characters::is_harmless;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,8 +100,8 @@ fn typed(module: Option<&Arc<Module>>, name: &str, value: &str) -> String {
     let declared = module.and_then(|m| m.param(name));
     let base = declared.map(|param| &param.kind.base);
     let one = |text: &str| match base {
-        Some(Base::Int(..) | Base::Port) if text.parse::<i128>().is_ok() => text.to_owned(),
-        Some(Base::Bool) if matches!(text, "true" | "false") => text.to_owned(),
+        Some(BaseType::Int(..) | BaseType::Port) if text.parse::<i128>().is_ok() => text.to_owned(),
+        Some(BaseType::Bool) if matches!(text, "true" | "false") => text.to_owned(),
         _ => quoted(text),
     };
     if declared.is_some_and(|param| param.kind.list) {

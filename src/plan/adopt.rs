@@ -11,15 +11,15 @@ mod rules;
 mod tests;
 mod told;
 
-pub use told::Took;
+pub use told::AdoptionDelta;
 
 use super::rules::RulesPlan;
 use super::sysctl::SysctlPlan;
-use super::{Action, Change, Diff, DiffLine, Options, Record, Refusal, Risk};
+use super::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, GenerationManifest, PlanOptions, Refusal};
 use crate::desired::Desired;
 use crate::observe::{BootFiles, Observed};
 use crate::problem::Warning;
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::iptables::save::SaveChain;
 use crate::resource::iptables::{Family, Policy, is_builtin};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ use std::fmt::Write as _;
 
 /// A rule or a chain of others that was taken over.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Adopted {
+pub struct AdoptedRule {
     /// iptables or ip6tables.
     pub family: Family,
     /// The table.
@@ -45,24 +45,24 @@ pub struct Adopted {
 
 /// Where an undo goes back to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Back {
+pub struct RestoreTarget {
     /// The generation; 0 is the state before kvmfw.
     pub generation: u32,
     /// What had been taken over by then.
-    pub adopted: Vec<Adopted>,
+    pub adopted: Vec<AdoptedRule>,
     /// Files of sysctl.d that had been taken over by then.
     pub files: BTreeSet<String>,
 }
 
 /// What a plan does about rules of others.
 #[derive(Default)]
-pub(super) struct Adoption {
+pub(super) struct AdoptionPlan {
     pub changes: Vec<Change>,
     pub warnings: Vec<Warning>,
     /// Foreign text by family, for the host.
     pub texts: BTreeMap<Family, String>,
     /// All that is taken over afterwards.
-    pub adopted: Vec<Adopted>,
+    pub adopted: Vec<AdoptedRule>,
     /// The same of files of sysctl.d, less `.conf`.
     pub files: BTreeSet<String>,
     /// Why it cannot be.
@@ -73,18 +73,18 @@ pub(super) struct Adoption {
 pub(super) fn plan(
     desired: &Desired,
     observed: &Observed,
-    record: &Record,
-    options: &Options,
+    record: &GenerationManifest,
+    options: &PlanOptions,
     rules: &mut [RulesPlan; 2],
     sysctl: &SysctlPlan,
-) -> Adoption {
-    let mut adoption = Adoption { adopted: record.adopted.clone(), ..Adoption::default() };
-    let still = |name: &&String| options.back.as_ref().is_none_or(|back| back.files.contains(*name));
+) -> AdoptionPlan {
+    let mut adoption = AdoptionPlan { adopted: record.adopted.clone(), ..AdoptionPlan::default() };
+    let still = |name: &&String| options.restore.as_ref().is_none_or(|back| back.files.contains(*name));
     let now = sysctl.adopted.iter().map(|name| name.trim_end_matches(".conf").to_owned());
     adoption.files = record.adopted_files.iter().filter(still).cloned().chain(now).collect();
     // A file that is declared no more goes back to what it was.
     adoption.files.retain(|name| desired.sysctl.contains_key(name));
-    if let Some(back) = &options.back {
+    if let Some(back) = &options.restore {
         // What was given back since then is not taken again by going there.
         let given = less(&record.adopted, &back.adopted);
         adoption.adopted = less(&record.adopted, &given);
@@ -120,22 +120,22 @@ pub(super) fn plan(
         planned.predicted = rules::without(&planned.predicted, &taken.list);
         adoption.warnings.extend(boot::warnings(family, &taken.list, &observed.boot_files));
         adoption.texts.insert(family, text(&taken.list, '!'));
-        adoption.changes.extend(changes(family, Action::Remove, &taken.list, &taken.origins));
-        let from = |one: Adopted| Adopted { from: loaded_by(&one, &observed.boot_files), ..one };
+        adoption.changes.extend(changes(family, ChangeAction::Remove, &taken.list, &taken.origins));
+        let from = |one: AdoptedRule| AdoptedRule { from: loaded_by(&one, &observed.boot_files), ..one };
         adoption.adopted.extend(taken.list.into_iter().map(from));
     }
     adoption
 }
 
 /// The first file that loads a rule at boot.
-fn loaded_by(one: &Adopted, files: &BootFiles) -> Option<String> {
+fn loaded_by(one: &AdoptedRule, files: &BootFiles) -> Option<String> {
     let places = files.places(one.family, &one.table, &one.chain, one.rule.as_deref()?);
     places.map(|place| place.path.clone()).next()
 }
 
 /// What is in the first list and not in the second.
-fn less(all: &[Adopted], some: &[Adopted]) -> Vec<Adopted> {
-    let mut rest: Vec<&Adopted> = some.iter().collect();
+fn less(all: &[AdoptedRule], some: &[AdoptedRule]) -> Vec<AdoptedRule> {
+    let mut rest: Vec<&AdoptedRule> = some.iter().collect();
     all.iter()
         .filter(|one| match rest.iter().position(|other| other == one) {
             Some(at) => {
@@ -149,8 +149,8 @@ fn less(all: &[Adopted], some: &[Adopted]) -> Vec<Adopted> {
 }
 
 /// The rules come back where they stood; the host knows where. For what is said of it here they stand first.
-fn bring_back(family: Family, again: &[Adopted], planned: &mut RulesPlan, adoption: &mut Adoption) {
-    adoption.changes.extend(changes(family, Action::Add, again, &BTreeMap::new()));
+fn bring_back(family: Family, again: &[AdoptedRule], planned: &mut RulesPlan, adoption: &mut AdoptionPlan) {
+    adoption.changes.extend(changes(family, ChangeAction::Add, again, &BTreeMap::new()));
     for one in again {
         let table = planned.predicted.tables.entry(one.table.clone()).or_default();
         if table.chain(&one.chain).is_none() {
@@ -167,7 +167,7 @@ fn bring_back(family: Family, again: &[Adopted], planned: &mut RulesPlan, adopti
 }
 
 /// Foreign text, a line for each.
-fn text(list: &[Adopted], sign: char) -> String {
+fn text(list: &[AdoptedRule], sign: char) -> String {
     let mut text = String::new();
     let tables: BTreeSet<&str> = list.iter().map(|one| one.table.as_str()).collect();
     for table in tables {
@@ -186,23 +186,23 @@ fn text(list: &[Adopted], sign: char) -> String {
 /// What the plan shows: a change for each chain of others.
 fn changes(
     family: Family,
-    action: Action,
-    list: &[Adopted],
-    origins: &BTreeMap<Adopted, crate::problem::Origin>,
+    action: ChangeAction,
+    list: &[AdoptedRule],
+    origins: &BTreeMap<AdoptedRule, crate::problem::Origin>,
 ) -> Vec<Change> {
-    let mut by_chain: BTreeMap<(&str, &str), Vec<&Adopted>> = BTreeMap::new();
+    let mut by_chain: BTreeMap<(&str, &str), Vec<&AdoptedRule>> = BTreeMap::new();
     for one in list {
         by_chain.entry((&one.table, &one.chain)).or_default().push(one);
     }
     let kind = match family {
-        Family::V4 => Kind::Iptables,
-        Family::V6 => Kind::Ip6tables,
+        Family::V4 => ResourceKind::Iptables,
+        Family::V6 => ResourceKind::Ip6tables,
     };
-    let sign = if action == Action::Remove { '-' } else { '+' };
+    let sign = if action == ChangeAction::Remove { '-' } else { '+' };
     by_chain
         .into_iter()
         .map(|((table, chain), list)| {
-            let line = |one: &&Adopted| DiffLine {
+            let line = |one: &&AdoptedRule| DiffLine {
                 sign,
                 text: one.rule.clone().unwrap_or_else(|| format!("the chain {chain}")),
                 origin: origins.get(*one).cloned(),
@@ -210,7 +210,7 @@ fn changes(
             let mut origin: Vec<_> = list.iter().filter_map(|one| origins.get(*one).cloned()).collect();
             origin.sort();
             origin.dedup();
-            let risks = if chain == "INPUT" { vec![Risk::ManagementPath] } else { Vec::new() };
+            let risks = if chain == "INPUT" { vec![ChangeRisk::ManagementPath] } else { Vec::new() };
             let diff = Diff::from(list.iter().map(line).collect::<Vec<_>>());
             Change { kind, resource: format!("{table}/{chain} of others"), action, diff, origin, risks }
         })

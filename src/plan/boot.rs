@@ -1,6 +1,6 @@
 //! What has to be on a host so that its generation boots: unit files, links, rules files.
 
-use super::{Action, Change, Diff, DiffLine, HostPlan, Kind};
+use super::{Change, ChangeAction, Diff, DiffLine, HostPlan, ResourceKind};
 use crate::desired::Desired;
 use crate::observe::{LeftOut, Observed, plain_rule};
 use crate::problem::{Origin, Warning};
@@ -58,7 +58,7 @@ fn origin(desired: &Desired, left: &LeftOut) -> Option<Origin> {
 
 /// What is missing or not as it was written; any apply writes it anew.
 pub(super) fn changes(observed: &Observed) -> Vec<Change> {
-    let mut kinds: BTreeMap<Kind, Vec<DiffLine>> = BTreeMap::new();
+    let mut kinds: BTreeMap<ResourceKind, Vec<DiffLine>> = BTreeMap::new();
     for path in &observed.state.boot_missing {
         let line = DiffLine { sign: '+', text: path.clone(), origin: None };
         kinds.entry(kind(path)).or_default().push(line);
@@ -66,7 +66,7 @@ pub(super) fn changes(observed: &Observed) -> Vec<Change> {
     let change = |(kind, lines)| Change {
         kind,
         resource: "boot".to_owned(),
-        action: Action::Change,
+        action: ChangeAction::Change,
         diff: Diff::from(lines),
         origin: Vec::new(),
         risks: Vec::new(),
@@ -85,8 +85,8 @@ pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut Host
             continue;
         }
         let kind = match family {
-            Family::V4 => Kind::Iptables,
-            Family::V6 => Kind::Ip6tables,
+            Family::V4 => ResourceKind::Iptables,
+            Family::V6 => ResourceKind::Ip6tables,
         };
         plan.warnings.push(Warning {
             code: "unrecorded",
@@ -100,19 +100,19 @@ pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut Host
         if desired.rules.contains_key(&family) {
             let text = "/etc/kvmfw/current, the record by which these rules boot".to_owned();
             let diff = Diff::from(vec![DiffLine { sign: '+', text, origin: None }]);
-            let (resource, action) = ("boot".to_owned(), Action::Add);
+            let (resource, action) = ("boot".to_owned(), ChangeAction::Add);
             plan.changes.push(Change { kind, resource, action, diff, origin: Vec::new(), risks: Vec::new() });
         }
     }
 }
 
 /// Which kind of resource boots by a file.
-fn kind(path: &str) -> Kind {
+fn kind(path: &str) -> ResourceKind {
     match path.rsplit('/').next().unwrap_or(path) {
-        "kvmfw-bridges.service" => Kind::Bridge,
-        "rules.v6" => Kind::Ip6tables,
-        "sets" => Kind::Ipset,
-        "kvmfw.service" | "kvmfw-settle.service" | "rules.v4" | "kvmfw.sh" => Kind::Iptables,
-        _ => Kind::Sysctl,
+        "kvmfw-bridges.service" => ResourceKind::Bridge,
+        "rules.v6" => ResourceKind::Ip6tables,
+        "sets" => ResourceKind::Ipset,
+        "kvmfw.service" | "kvmfw-settle.service" | "rules.v4" | "kvmfw.sh" => ResourceKind::Iptables,
+        _ => ResourceKind::Sysctl,
     }
 }

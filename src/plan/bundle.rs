@@ -1,11 +1,11 @@
 //! What a host gets to carry out a plan: the files below its transaction's folder.
 
-use super::adopt::Adoption;
+use super::adopt::AdoptionPlan;
 use super::bridge::BridgePlan;
 use super::rules::RulesPlan;
 use super::sets::SetsPlan;
 use super::sysctl::SysctlPlan;
-use super::{Options, Record};
+use super::{GenerationManifest, PlanOptions};
 use crate::desired::Desired;
 use crate::inventory::{CheckFrom, CheckProbe};
 use crate::observe::Observed;
@@ -17,21 +17,21 @@ use std::sync::Arc;
 
 /// Files by path below the transaction's folder, and what they hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bundle {
+pub struct TransactionFiles {
     /// The files; hosts that get the same share it.
     pub files: Vec<(String, Arc<str>)>,
 }
 
 /// What is planned, kind by kind.
-pub(super) struct Parts<'a> {
+pub(super) struct ResourcePlans<'a> {
     pub sysctl: &'a SysctlPlan,
     pub rules: &'a [RulesPlan; 2],
     pub sets: &'a SetsPlan,
     pub bridges: &'a BridgePlan,
-    pub adoption: &'a Adoption,
+    pub adoption: &'a AdoptionPlan,
 }
 
-impl Bundle {
+impl TransactionFiles {
     /// The hash of what a host gets: the name of its plan, in JSON and in the host's history.
     pub fn hash(&self) -> String {
         use sha2::{Digest, Sha256};
@@ -45,11 +45,11 @@ impl Bundle {
         })
     }
 
-    pub(super) fn of(
+    pub(super) fn new(
         desired: &Desired,
         observed: &Observed,
-        Parts { sysctl, rules, sets, bridges, adoption }: Parts<'_>,
-        options: &Options,
+        ResourcePlans { sysctl, rules, sets, bridges, adoption }: ResourcePlans<'_>,
+        options: &PlanOptions,
     ) -> Self {
         let mut files = Vec::new();
         let mut put = |name: &str, text: String| files.push((format!("new/{name}"), Arc::from(text)));
@@ -89,13 +89,13 @@ impl Bundle {
         if !sysctl.adopted.is_empty() {
             put("adopt.files", lines(sysctl.adopted.iter()));
         }
-        if let Some(back) = &options.back {
+        if let Some(back) = &options.restore {
             put("back", format!("{}\n", back.generation));
         }
-        let record = Record::of(desired, &bridges.owned, adoption, &sets.originals);
+        let record = GenerationManifest::of(desired, &bridges.owned, adoption, &sets.originals);
         let record = serde_json::to_string(&record).unwrap_or_default();
         put("desired.json", record);
-        if options.zero {
+        if options.purge {
             put("zero", String::new());
         }
         files.push(("pre/bridges".to_owned(), lines(bridges.back.iter()).into()));

@@ -25,14 +25,14 @@ pub struct DiffLine {
 }
 
 /// A line that is wanted, with its origin.
-pub type Wanted = (String, Option<Origin>);
+pub type DesiredLine = (String, Option<Origin>);
 
 /// How many unchanged lines stand around a change.
 const CONTEXT: usize = 3;
 
 impl Diff {
     /// Compares line by line.
-    pub fn of(old: &[String], new: &[Wanted]) -> Self {
+    pub fn of(old: &[String], new: &[DesiredLine]) -> Self {
         let new_text: Vec<&str> = new.iter().map(|(t, _)| t.as_str()).collect();
         let old_text: Vec<&str> = old.iter().map(String::as_str).collect();
         let mut all = Vec::new();
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn context_and_gaps() {
         let old: Vec<String> = (0..20).map(|i| i.to_string()).collect();
-        let mut new: Vec<Wanted> = old.iter().map(|l| (l.clone(), None)).collect();
+        let mut new: Vec<DesiredLine> = old.iter().map(|l| (l.clone(), None)).collect();
         new[10].0 = "ten".into();
         let text = Diff::of(&old, &new).text();
         assert_eq!(text, "… 7 unchanged\n  7\n  8\n  9\n- 10\n+ ten\n  11\n  12\n  13\n… 6 unchanged\n");

@@ -4,7 +4,10 @@
 //! What counts is what is ours: chains, hooks, policies, files, their live keys, what was declared of
 //! bridges, and what has to be there so that all of it boots. Rules of others are no drift.
 
-use super::{Action, Change, DiffLine, HostPlan, Kind, Options, Record, Refusal, Risk, Verdict};
+use super::{
+    Change, ChangeAction, ChangeRisk, DiffLine, GenerationManifest, HostPlan, HostVerdict, PlanOptions,
+    Refusal, ResourceKind,
+};
 use super::{bridge, host, lints, refusal, rules, sets, sysctl};
 use crate::desired::Desired;
 use crate::observe::Observed;
@@ -13,14 +16,14 @@ use crate::resource::iptables::Family;
 use std::collections::BTreeMap;
 
 /// What has changed on a host since its last apply. `desired` only tells which host and inventory.
-pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
+pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> HostPlan {
     let mut plan = HostPlan {
         host: desired.host.clone(),
         generation: observed.state.generation,
-        verdict: Verdict::Unchanged,
+        verdict: HostVerdict::Unchanged,
         changes: Vec::new(),
         warnings: host::left_behind(desired, observed).collect(),
-        bundle: super::Bundle::default(),
+        bundle: super::TransactionFiles::default(),
         open: observed.state.open.clone(),
         latent_lockout: None,
         leads: 0,
@@ -28,7 +31,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
     let record = match refusal::record(observed) {
         Ok(Some(record)) => record,
         Err(refusal) => {
-            plan.verdict = Verdict::Refused(refusal);
+            plan.verdict = HostVerdict::Refused(refusal);
             return plan;
         }
         Ok(None) => {
@@ -40,7 +43,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
     if let Some(refusal) =
         refusal::managed_by(desired, observed, options).or_else(|| unknowable(&applied, observed))
     {
-        plan.verdict = Verdict::Refused(refusal);
+        plan.verdict = HostVerdict::Refused(refusal);
         return plan;
     }
     let sysctl = sysctl::plan(&applied, observed, &record, false);
@@ -57,7 +60,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &Options) -> HostP
     plan.warnings.sort();
     plan.warnings.dedup();
     if !plan.changes.is_empty() {
-        plan.verdict = Verdict::Changes;
+        plan.verdict = HostVerdict::Changes;
     }
     plan
 }
@@ -68,11 +71,11 @@ fn without_record(desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
     let nothing = Desired { rules: BTreeMap::new(), ..desired.clone() };
     super::boot::unrecorded(&nothing, observed, plan);
     for family in Family::ALL {
-        plan.changes.extend(rules::plan(family, &nothing, observed, &Record::default()).changes);
+        plan.changes.extend(rules::plan(family, &nothing, observed, &GenerationManifest::default()).changes);
     }
     plan.changes.iter_mut().for_each(turn);
     if plan.warnings.iter().any(|warning| warning.code == "unrecorded") {
-        plan.verdict = Verdict::Changes;
+        plan.verdict = HostVerdict::Changes;
         return;
     }
     plan.warnings.push(Warning {
@@ -91,7 +94,7 @@ fn unknowable(applied: &Desired, observed: &Observed) -> Option<Refusal> {
 }
 
 /// One bridge after the other, so that what is wrong with one hides nothing of another.
-fn bridges(applied: &Desired, observed: &Observed, record: &Record, plan: &mut HostPlan) {
+fn bridges(applied: &Desired, observed: &Observed, record: &GenerationManifest, plan: &mut HostPlan) {
     for (name, bridge) in &applied.bridges {
         let one = Desired { bridges: BTreeMap::from([(name.clone(), bridge.clone())]), ..applied.clone() };
         let mut of_one = record.clone();
@@ -100,9 +103,9 @@ fn bridges(applied: &Desired, observed: &Observed, record: &Record, plan: &mut H
         plan.changes.extend(found.changes);
         if let Some((_, message)) = found.refusal {
             plan.changes.push(Change {
-                kind: Kind::Bridge,
+                kind: ResourceKind::Bridge,
                 resource: name.clone(),
-                action: Action::Change,
+                action: ChangeAction::Change,
                 diff: vec![line('-', message)].into(),
                 origin: vec![bridge.origin.clone()],
                 risks: Vec::new(),
@@ -112,15 +115,15 @@ fn bridges(applied: &Desired, observed: &Observed, record: &Record, plan: &mut H
 }
 
 /// A file of ours in whose place somebody else's is.
-fn replaced(path: &str, record: &Record) -> Option<Change> {
+fn replaced(path: &str, record: &GenerationManifest) -> Option<Change> {
     let file = record.sysctl.values().find(|file| file.path() == path)?;
     let mut lines: Vec<DiffLine> =
         file.entries.iter().map(|entry| line('+', format!("{} = {}", entry.key, entry.value))).collect();
     lines.push(line('-', format!("{path} is not the file that was applied")));
     Some(Change {
-        kind: Kind::Sysctl,
+        kind: ResourceKind::Sysctl,
         resource: file.name.clone(),
-        action: Action::Change,
+        action: ChangeAction::Change,
         diff: lines.into(),
         origin: vec![file.origin.clone()],
         risks: Vec::new(),
@@ -134,11 +137,11 @@ fn line(sign: char, text: String) -> DiffLine {
 /// A change that would put things right, as the one that put them wrong.
 fn turn(change: &mut Change) {
     change.action = match change.action {
-        Action::Add => Action::Remove,
-        Action::Remove => Action::Add,
-        Action::Change => Action::Change,
+        ChangeAction::Add => ChangeAction::Remove,
+        ChangeAction::Remove => ChangeAction::Add,
+        ChangeAction::Change => ChangeAction::Change,
     };
-    change.risks.retain(|risk| *risk == Risk::ManagementPath);
+    change.risks.retain(|risk| *risk == ChangeRisk::ManagementPath);
     let (mut turned, mut gone, mut new) = (Vec::new(), Vec::new(), Vec::new());
     for line in change.diff.lines.iter().cloned() {
         match line.sign {
@@ -166,15 +169,15 @@ mod tests {
             text.lines().map(|l| line(l.chars().next().unwrap(), l[2..].to_owned())).collect::<Vec<_>>()
         };
         let mut change = Change {
-            kind: Kind::Iptables,
+            kind: ResourceKind::Iptables,
             resource: "filter/INPUT".to_owned(),
-            action: Action::Add,
+            action: ChangeAction::Add,
             diff: signs("- a\n- b\n+ c\n  same\n+ d\n- e").into(),
             origin: Vec::new(),
-            risks: vec![Risk::Lockout, Risk::ManagementPath],
+            risks: vec![ChangeRisk::Lockout, ChangeRisk::ManagementPath],
         };
         turn(&mut change);
         assert_eq!(change.diff.text(), "- c\n+ a\n+ b\n  same\n- d\n+ e\n");
-        assert_eq!((change.action, change.risks), (Action::Remove, vec![Risk::ManagementPath]));
+        assert_eq!((change.action, change.risks), (ChangeAction::Remove, vec![ChangeRisk::ManagementPath]));
     }
 }

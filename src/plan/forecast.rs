@@ -1,6 +1,6 @@
 //! How a host is and will be as far as packets are concerned, for the lints and for `explain`.
 
-use super::{Record, rules};
+use super::{GenerationManifest, rules};
 use crate::desired::Desired;
 use crate::netfilter::{HostContext, IptablesBackend};
 use crate::observe::{Observed, Predicted};
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 /// All rules of a family as they will be once the desired ones are in place.
 pub fn rules_after(family: Family, desired: &Desired, observed: &Observed) -> Save {
-    let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+    let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
     rules::plan(family, desired, observed, &record.unwrap_or_default()).predicted
 }
 

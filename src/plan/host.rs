@@ -1,8 +1,11 @@
 //! The plan of one host.
 
-use super::bundle::Parts;
+use super::bundle::ResourcePlans;
 use super::refusal::{Refusal, record, refusal, risky};
-use super::{Back, Bundle, Change, Record, Risk, adopt, bridge, key_effects, lints, rules, sets, sysctl};
+use super::{
+    Change, ChangeRisk, GenerationManifest, RestoreTarget, TransactionFiles, adopt, bridge, key_effects,
+    lints, rules, sets, sysctl,
+};
 use crate::desired::{Desired, Way};
 use crate::observe::Observed;
 use crate::problem::Warning;
@@ -11,24 +14,24 @@ use std::collections::BTreeSet;
 
 /// What a user allowed beforehand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct PlanOptions {
     /// Take a host over from another inventory.
     pub reassign: bool,
     /// Risks that do not refuse.
-    pub accept: BTreeSet<Acceptable>,
+    pub accept: BTreeSet<AcceptableRisk>,
     /// Take over rules and files of others that say what ours say.
     pub adopt: bool,
     /// Go back to the state before kvmfw.
-    pub zero: bool,
+    pub purge: bool,
     /// Go back to an earlier generation.
-    pub back: Option<Back>,
+    pub restore: Option<RestoreTarget>,
     /// Only look what has changed since the last apply.
     pub drift: bool,
 }
 
 /// A predicted risk that refuses a host until the user accepts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Acceptable {
+pub enum AcceptableRisk {
     /// The host's SSH will be cut.
     Lockout,
     /// Something on the host needs bridged frames in netfilter, and they are taken out of it.
@@ -37,16 +40,17 @@ pub enum Acceptable {
     RemovesAll,
 }
 
-impl Acceptable {
+impl AcceptableRisk {
     /// All of them, the gravest first.
-    pub const ALL: [Acceptable; 3] = [Acceptable::Lockout, Acceptable::BypassWrong, Acceptable::RemovesAll];
+    pub const ALL: [AcceptableRisk; 3] =
+        [AcceptableRisk::Lockout, AcceptableRisk::BypassWrong, AcceptableRisk::RemovesAll];
 
     /// The word for `--accept-risk`, and the reason of the refusal.
     pub fn as_str(self) -> &'static str {
         match self {
-            Acceptable::Lockout => "lockout",
-            Acceptable::BypassWrong => "bypass-wrong",
-            Acceptable::RemovesAll => "removes-all",
+            AcceptableRisk::Lockout => "lockout",
+            AcceptableRisk::BypassWrong => "bypass-wrong",
+            AcceptableRisk::RemovesAll => "removes-all",
         }
     }
 }
@@ -59,13 +63,13 @@ pub struct HostPlan {
     /// The generation that it was made against; `None` on a host that was never managed.
     pub generation: Option<u32>,
     /// Whether there is something to do, and whether it may be done.
-    pub verdict: Verdict,
+    pub verdict: HostVerdict,
     /// What changes, in the order in which it is shown.
     pub changes: Vec<Change>,
     /// What a user should know.
     pub warnings: Vec<Warning>,
     /// What the host gets, if this is applied.
-    pub bundle: Bundle,
+    pub bundle: TransactionFiles,
     /// A transaction that was open when this was planned: what is there may be put back.
     pub open: Option<String>,
     /// A certain lockout that shows only when a cache, a lease or a conntrack entry expires, so that a
@@ -78,7 +82,7 @@ pub struct HostPlan {
 
 /// Whether there is something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HostVerdict {
     /// The host is as desired.
     Unchanged,
     /// There are changes.
@@ -123,14 +127,14 @@ pub fn check(desired: &Desired) -> Vec<Warning> {
 }
 
 /// Plans one host.
-pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
+pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> HostPlan {
     let mut plan = HostPlan {
         host: desired.host.clone(),
         generation: observed.state.generation,
-        verdict: Verdict::Unchanged,
+        verdict: HostVerdict::Unchanged,
         changes: Vec::new(),
         warnings: desired.warnings.clone(),
-        bundle: Bundle::default(),
+        bundle: TransactionFiles::default(),
         open: observed.state.open.clone(),
         latent_lockout: None,
         leads: if guest_leads(desired, observed) { usize::MAX } else { 0 },
@@ -138,7 +142,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     let record = match record(observed) {
         Ok(record) => record.unwrap_or_default(),
         Err(refusal) => {
-            plan.verdict = Verdict::Refused(refusal);
+            plan.verdict = HostVerdict::Refused(refusal);
             return plan;
         }
     };
@@ -159,11 +163,11 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     let bridges = bridge::plan(desired, observed, &record);
     plan.changes.extend(bridges.changes.iter().cloned());
     plan.warnings.extend(bridges.warnings.iter().cloned());
-    if !options.zero {
+    if !options.purge {
         plan.changes.extend(super::boot::changes(observed));
         super::boot::unrecorded(desired, observed, &mut plan);
     }
-    if options.zero && plan.changes.is_empty() {
+    if options.purge && plan.changes.is_empty() {
         match (observed.state.generation, observed.state.traces) {
             (Some(_), _) => plan.changes.push(leave("/etc/kvmfw and its boot units")),
             (None, true) => plan.changes.push(leave("/var/lib/kvmfw, the record of an attempt")),
@@ -182,14 +186,15 @@ pub fn host(desired: &Desired, observed: &Observed, options: &Options) -> HostPl
     lints::judge(desired, observed, &record, &rules, &mut plan);
     let refusal = refusal.or_else(|| risky(&plan, options));
     plan.verdict = match refusal {
-        Some(refusal) => Verdict::Refused(refusal),
-        None if plan.changes.is_empty() => Verdict::Unchanged,
-        None => Verdict::Changes,
+        Some(refusal) => HostVerdict::Refused(refusal),
+        None if plan.changes.is_empty() => HostVerdict::Unchanged,
+        None => HostVerdict::Changes,
     };
     plan.warnings.sort();
     plan.warnings.dedup();
-    let parts = Parts { sysctl: &sysctl, rules: &rules, sets: &sets, bridges: &bridges, adoption: &adoption };
-    plan.bundle = Bundle::of(desired, observed, parts, options);
+    let parts =
+        ResourcePlans { sysctl: &sysctl, rules: &rules, sets: &sets, bridges: &bridges, adoption: &adoption };
+    plan.bundle = TransactionFiles::new(desired, observed, parts, options);
     plan
 }
 
@@ -266,9 +271,9 @@ fn guest_leads(desired: &Desired, observed: &Observed) -> bool {
 /// Going back to the original of a host that has nothing of ours but the record of it.
 fn leave(what: &str) -> Change {
     Change {
-        kind: crate::resource::Kind::Sysctl,
+        kind: crate::resource::ResourceKind::Sysctl,
         resource: "kvmfw".to_owned(),
-        action: super::Action::Remove,
+        action: super::ChangeAction::Remove,
         diff: vec![super::DiffLine { sign: '-', text: what.to_owned(), origin: None }].into(),
         origin: Vec::new(),
         risks: Vec::new(),
@@ -276,20 +281,20 @@ fn leave(what: &str) -> Change {
 }
 
 /// A plan that takes away every resource of a kind is more often a slip than a wish.
-fn removes_all(record: &Record, desired: &Desired, changes: &mut [Change]) {
-    use crate::resource::Kind;
+fn removes_all(record: &GenerationManifest, desired: &Desired, changes: &mut [Change]) {
+    use crate::resource::ResourceKind;
     let had_rules = |f| record.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
     let has_rules = |f| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
     let gone = [
-        (Kind::Sysctl, !record.sysctl.is_empty() && desired.sysctl.is_empty()),
-        (Kind::Iptables, had_rules(Family::V4) && !has_rules(Family::V4)),
-        (Kind::Ip6tables, had_rules(Family::V6) && !has_rules(Family::V6)),
-        (Kind::Ipset, !record.sets.is_empty() && desired.sets.is_empty()),
-        (Kind::Bridge, !record.bridges.is_empty() && desired.bridges.is_empty()),
+        (ResourceKind::Sysctl, !record.sysctl.is_empty() && desired.sysctl.is_empty()),
+        (ResourceKind::Iptables, had_rules(Family::V4) && !has_rules(Family::V4)),
+        (ResourceKind::Ip6tables, had_rules(Family::V6) && !has_rules(Family::V6)),
+        (ResourceKind::Ipset, !record.sets.is_empty() && desired.sets.is_empty()),
+        (ResourceKind::Bridge, !record.bridges.is_empty() && desired.bridges.is_empty()),
     ];
     for (kind, _) in gone.iter().filter(|(_, gone)| *gone) {
         for change in changes.iter_mut().filter(|c| c.kind == *kind) {
-            change.risks.push(Risk::RemovesAll);
+            change.risks.push(ChangeRisk::RemovesAll);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! attribute that the inventory no longer states is as much a part of a plan as one that it states.
 
 use super::forecast::{TAGGED, global_knob, loads_br_netfilter, own_knob};
-use super::{Owned, Record, sets, sysctl};
+use super::{BridgeOwnership, GenerationManifest, sets, sysctl};
 use crate::desired::Desired;
 use crate::netfilter::{BridgeFrame, BridgeSwitches, BridgeView, FramePayload, KnownSets};
 use crate::observe::{Live, Observed};
@@ -19,15 +19,15 @@ pub struct HostAfter<'a> {
     observed: Option<&'a Observed>,
     desired: Option<&'a Desired>,
     /// Keys that the plan gives back, by path.
-    returned: BTreeMap<String, Returned>,
+    returned: BTreeMap<String, ReturnedValue>,
     /// What kvmfw has set of bridges so far.
-    owned: BTreeMap<String, Owned>,
+    owned: BTreeMap<String, BridgeOwnership>,
     boot: bool,
 }
 
 /// The value of a key that the inventory no longer states; `None` is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Returned {
+struct ReturnedValue {
     /// As soon as the plan is applied; `None` leaves the live value.
     now: Option<String>,
     /// After the next boot.
@@ -36,7 +36,7 @@ struct Returned {
 
 /// Where the value of a key comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// The inventory states it.
     Declared,
     /// The inventory no longer states it.
@@ -69,10 +69,10 @@ impl<'a> HostAfter<'a> {
     }
 
     /// The host once the plan is applied. `record` is what the generation that boots wants.
-    pub fn planned(desired: &'a Desired, observed: &'a Observed, record: &Record) -> Self {
+    pub fn planned(desired: &'a Desired, observed: &'a Observed, record: &GenerationManifest) -> Self {
         let returned = sysctl::returned(desired, observed, record).into_iter().map(|(key, value)| {
             let boot = sysctl::stated_by_others(&key, observed, record).or_else(|| kernel_default(&key));
-            (key.path().to_owned(), Returned { now: value, boot })
+            (key.path().to_owned(), ReturnedValue { now: value, boot })
         });
         Self {
             observed: Some(observed),
@@ -89,19 +89,19 @@ impl<'a> HostAfter<'a> {
     }
 
     /// The value of a sysctl key, and where it comes from. `None`: it does not exist or cannot be read.
-    pub fn key(&self, path: &str) -> Option<(String, Source)> {
+    pub fn key(&self, path: &str) -> Option<(String, ValueSource)> {
         let mut entries =
             self.desired.into_iter().flat_map(|d| d.sysctl.values()).flat_map(|file| &file.entries);
         if let Some(entry) = entries.find(|entry| entry.key.path() == path) {
-            return Some((entry.value.trim().to_owned(), Source::Declared));
+            return Some((entry.value.trim().to_owned(), ValueSource::Declared));
         }
         if let Some(returned) = self.returned.get(path) {
             let value = if self.boot { &returned.boot } else { &returned.now };
             if let Some(value) = value.clone().or_else(|| self.live_key(path)) {
-                return Some((value, Source::Returned));
+                return Some((value, ValueSource::Returned));
             }
         }
-        self.live_key(path).map(|value| (value, Source::Live))
+        self.live_key(path).map(|value| (value, ValueSource::Live))
     }
 
     /// The sets whose members are known: those whose entries the inventory states, and that no rule of the host changes.
@@ -113,7 +113,7 @@ impl<'a> HostAfter<'a> {
         let Some(observed) = self.observed.filter(|observed| !observed.sets.live.is_empty()) else {
             return KnownSets::default();
         };
-        let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+        let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
         let ours = record.unwrap_or_default().sets;
         let is_ours = |name: &str| ours.get(name).is_some_and(|set| set.entries.is_some());
         let live = observed.sets.live.iter().filter(|(name, _)| is_ours(name) && !changed.contains(*name));
@@ -152,7 +152,7 @@ impl<'a> HostAfter<'a> {
         let declared = self.desired.and_then(|d| d.bridges.get(name));
         let stated = |port: &String| declared.is_some_and(|bridge| bridge.ports.contains(port));
         let leaves = |port: &String| {
-            let added = |owned: &Owned| owned.ports.contains(port);
+            let added = |owned: &BridgeOwnership| owned.ports.contains(port);
             self.owned.get(name).is_some_and(added) && !stated(port)
         };
         let live = self.observed.into_iter().flat_map(|o| o.links.ports(name)).map(|port| port.name.clone());
@@ -244,7 +244,7 @@ impl<'a> HostAfter<'a> {
         let path = global_knob(family);
         let short = path.rsplit('/').next().unwrap_or(path);
         match self.key(path) {
-            Some((value, Source::Returned)) if value != "0" => match self.boot {
+            Some((value, ValueSource::Returned)) if value != "0" => match self.boot {
                 true => format!(
                     "{short} is {value} again once br_netfilter is loaded at a boot (no file on the host will set it)"
                 ),
@@ -265,15 +265,16 @@ impl<'a> HostAfter<'a> {
         let all = forwarding_keys(family);
         let own = format!("net/ipv4/conf/{device}/forwarding");
         if family == Family::V4
-            && let Some((value, source @ (Source::Declared | Source::Returned))) = self.key(&own)
-            && !(self.boot && source == Source::Returned)
+            && let Some((value, source @ (ValueSource::Declared | ValueSource::Returned))) = self.key(&own)
+            && !(self.boot && source == ValueSource::Returned)
         {
             return Some((value != "0", own));
         }
         let known = all.iter().filter_map(|path| Some((self.key(path)?, *path)));
         let ((value, source), path) = known.min_by_key(|((_, source), _)| *source as u8)?;
         // A key for all links that is written sets that of each link.
-        let written = source != Source::Live && (self.boot || self.live_key(path) != Some(value.clone()));
+        let written =
+            source != ValueSource::Live && (self.boot || self.live_key(path) != Some(value.clone()));
         match self.live_key(&own) {
             Some(own_value) if family == Family::V4 && !written => Some((own_value != "0", own)),
             _ => Some((value != "0", path.to_owned())),

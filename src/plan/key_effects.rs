@@ -2,16 +2,16 @@
 
 use super::lints::answers_by_advertisement;
 use super::sysctl::SysctlPlan;
-use super::{HostAfter, HostPlan, Record, Refusal, Risk};
+use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, Refusal};
 use crate::desired::Desired;
 use crate::observe::{Link, Observed};
 use crate::problem::{Origin, Warning};
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::sysctl::Key;
 
 /// What writing a key does beside changing its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
+enum WriteEffect {
     /// The kernel takes only higher values until the next boot.
     Rises,
     /// The kernel takes only lower values until the next boot; below zero is no limit.
@@ -29,12 +29,12 @@ enum Effect {
     /// Links get it when they are made, and keep it.
     Inherited,
     /// Below what is in use the host can start no process, or not what a dry run needs.
-    Limits(Use),
+    Limits(LimitUse),
 }
 
 /// What is in use of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
+enum LimitUse {
     /// Processes and threads.
     Threads,
     /// Files.
@@ -54,50 +54,50 @@ enum Use {
 }
 
 /// Keys, where `*` is one part, with what they do.
-const TABLE: [(&str, Effect); 36] = [
-    ("kernel/unprivileged_bpf_disabled", Effect::Sticks(1)),
-    ("kernel/kexec_load_disabled", Effect::Rises),
-    ("kernel/modules_disabled", Effect::Rises),
-    ("kernel/yama/ptrace_scope", Effect::Sticks(3)),
-    ("kernel/kexec_load_limit_panic", Effect::Falls),
-    ("kernel/kexec_load_limit_reboot", Effect::Falls),
-    ("kernel/loadpin/enforce", Effect::Rises),
-    ("net/ipv6/conf/*/disable_ipv6", Effect::StopsIpv6),
-    ("net/ipv6/conf/*/forwarding", Effect::Forwards),
-    ("net/ipv6/conf/*/accept_ra", Effect::Advertised),
-    ("net/ipv6/conf/*/accept_ra_defrtr", Effect::Advertised),
-    ("net/ipv6/conf/*/autoconf", Effect::Advertised),
-    ("net/ipv4/conf/*/arp_ignore", Effect::HidesAddresses),
-    ("net/ipv6/conf/default/*", Effect::Inherited),
+const TABLE: [(&str, WriteEffect); 36] = [
+    ("kernel/unprivileged_bpf_disabled", WriteEffect::Sticks(1)),
+    ("kernel/kexec_load_disabled", WriteEffect::Rises),
+    ("kernel/modules_disabled", WriteEffect::Rises),
+    ("kernel/yama/ptrace_scope", WriteEffect::Sticks(3)),
+    ("kernel/kexec_load_limit_panic", WriteEffect::Falls),
+    ("kernel/kexec_load_limit_reboot", WriteEffect::Falls),
+    ("kernel/loadpin/enforce", WriteEffect::Rises),
+    ("net/ipv6/conf/*/disable_ipv6", WriteEffect::StopsIpv6),
+    ("net/ipv6/conf/*/forwarding", WriteEffect::Forwards),
+    ("net/ipv6/conf/*/accept_ra", WriteEffect::Advertised),
+    ("net/ipv6/conf/*/accept_ra_defrtr", WriteEffect::Advertised),
+    ("net/ipv6/conf/*/autoconf", WriteEffect::Advertised),
+    ("net/ipv4/conf/*/arp_ignore", WriteEffect::HidesAddresses),
+    ("net/ipv6/conf/default/*", WriteEffect::Inherited),
     // The kernel notes on the link that the key was set, and gives it no later value of `default`.
-    ("net/ipv4/conf/default/*", Effect::Inherited),
-    ("net/ipv6/neigh/default/*", Effect::Inherited),
-    ("net/ipv4/neigh/default/*", Effect::Inherited),
+    ("net/ipv4/conf/default/*", WriteEffect::Inherited),
+    ("net/ipv6/neigh/default/*", WriteEffect::Inherited),
+    ("net/ipv4/neigh/default/*", WriteEffect::Inherited),
     // With fewer neighbours than a rack has, the entry of the gateway finds no place.
-    ("net/ipv4/neigh/default/gc_thresh3", Effect::Limits(Use::AtLeast(128))),
-    ("net/ipv6/neigh/default/gc_thresh3", Effect::Limits(Use::AtLeast(128))),
-    ("net/netfilter/nf_conntrack_max", Effect::Limits(Use::Connections)),
-    ("net/nf_conntrack_max", Effect::Limits(Use::Connections)),
-    ("kernel/pty/max", Effect::Limits(Use::Terminals)),
-    ("kernel/threads-max", Effect::Limits(Use::Threads)),
-    ("kernel/pid_max", Effect::Limits(Use::Threads)),
-    ("fs/file-max", Effect::Limits(Use::Files)),
+    ("net/ipv4/neigh/default/gc_thresh3", WriteEffect::Limits(LimitUse::AtLeast(128))),
+    ("net/ipv6/neigh/default/gc_thresh3", WriteEffect::Limits(LimitUse::AtLeast(128))),
+    ("net/netfilter/nf_conntrack_max", WriteEffect::Limits(LimitUse::Connections)),
+    ("net/nf_conntrack_max", WriteEffect::Limits(LimitUse::Connections)),
+    ("kernel/pty/max", WriteEffect::Limits(LimitUse::Terminals)),
+    ("kernel/threads-max", WriteEffect::Limits(LimitUse::Threads)),
+    ("kernel/pid_max", WriteEffect::Limits(LimitUse::Threads)),
+    ("fs/file-max", WriteEffect::Limits(LimitUse::Files)),
     // systemd gives its services up to this many.
-    ("fs/nr_open", Effect::Limits(Use::AtLeast(524_288))),
-    ("fs/mount-max", Effect::Limits(Use::AtLeast(4096))),
-    ("user/max_net_namespaces", Effect::Limits(Use::AtLeast(64))),
-    ("user/max_mnt_namespaces", Effect::Limits(Use::AtLeast(64))),
-    ("user/max_pid_namespaces", Effect::Limits(Use::AtLeast(64))),
+    ("fs/nr_open", WriteEffect::Limits(LimitUse::AtLeast(524_288))),
+    ("fs/mount-max", WriteEffect::Limits(LimitUse::AtLeast(4096))),
+    ("user/max_net_namespaces", WriteEffect::Limits(LimitUse::AtLeast(64))),
+    ("user/max_mnt_namespaces", WriteEffect::Limits(LimitUse::AtLeast(64))),
+    ("user/max_pid_namespaces", WriteEffect::Limits(LimitUse::AtLeast(64))),
     // Shared libraries alone are some dozens in each process.
-    ("vm/max_map_count", Effect::Limits(Use::AtLeast(4096))),
-    ("vm/min_free_kbytes", Effect::Limits(Use::FreeMemory)),
-    ("vm/nr_hugepages", Effect::Limits(Use::HugePages)),
-    ("vm/nr_hugepages_mempolicy", Effect::Limits(Use::HugePages)),
-    ("vm/overcommit_memory", Effect::Limits(Use::Memory)),
-    ("vm/overcommit_*", Effect::Limits(Use::Memory)),
+    ("vm/max_map_count", WriteEffect::Limits(LimitUse::AtLeast(4096))),
+    ("vm/min_free_kbytes", WriteEffect::Limits(LimitUse::FreeMemory)),
+    ("vm/nr_hugepages", WriteEffect::Limits(LimitUse::HugePages)),
+    ("vm/nr_hugepages_mempolicy", WriteEffect::Limits(LimitUse::HugePages)),
+    ("vm/overcommit_memory", WriteEffect::Limits(LimitUse::Memory)),
+    ("vm/overcommit_*", WriteEffect::Limits(LimitUse::Memory)),
 ];
 
-fn effects(path: &str) -> impl Iterator<Item = Effect> {
+fn effects(path: &str) -> impl Iterator<Item = WriteEffect> {
     TABLE.iter().filter(move |(pattern, _)| fits(pattern, path)).map(|(_, effect)| *effect)
 }
 
@@ -120,9 +120,9 @@ pub(super) fn stays(key: &Key, from: &str, to: &str) -> bool {
     let limit = |value: i64| if value < 0 { i64::MAX } else { value };
     from != to
         && effects(key.path()).any(|effect| match effect {
-            Effect::Rises => to < from,
-            Effect::Falls => limit(to) > limit(from),
-            Effect::Sticks(value) => from == value,
+            WriteEffect::Rises => to < from,
+            WriteEffect::Falls => limit(to) > limit(from),
+            WriteEffect::Sticks(value) => from == value,
             _ => false,
         })
 }
@@ -133,7 +133,7 @@ fn is_of_all_links(path: &str) -> bool {
 }
 
 /// A key that the plan writes.
-struct Write<'a> {
+struct KeyWrite<'a> {
     key: Key,
     value: &'a str,
     live: Option<String>,
@@ -143,9 +143,9 @@ struct Write<'a> {
 /// Keys that have to be asked for so that the plan can judge one.
 pub(super) fn asks(path: &str) -> Option<&'static str> {
     effects(path).find_map(|effect| match effect {
-        Effect::Limits(Use::Files) => Some("fs/file-nr"),
-        Effect::Limits(Use::Connections) => Some("net/netfilter/nf_conntrack_count"),
-        Effect::Limits(Use::Terminals) => Some("kernel/pty/nr"),
+        WriteEffect::Limits(LimitUse::Files) => Some("fs/file-nr"),
+        WriteEffect::Limits(LimitUse::Connections) => Some("net/netfilter/nf_conntrack_count"),
+        WriteEffect::Limits(LimitUse::Terminals) => Some("kernel/pty/nr"),
         _ => None,
     })
 }
@@ -154,7 +154,7 @@ pub(super) fn asks(path: &str) -> Option<&'static str> {
 pub(super) fn judge(
     desired: &Desired,
     observed: &Observed,
-    record: &Record,
+    record: &GenerationManifest,
     sysctl: &SysctlPlan,
     plan: &mut HostPlan,
 ) -> Option<Refusal> {
@@ -165,9 +165,9 @@ pub(super) fn judge(
         let Ok(key) = Key::parse(path) else { continue };
         let origin = entries().find(|entry| entry.key == key).map(|entry| entry.origin.clone());
         let live = will_be.live_key(path);
-        let write = Write { key, value, live, origin };
+        let write = KeyWrite { key, value, live, origin };
         for effect in effects(path) {
-            if let Effect::Limits(what) = effect {
+            if let WriteEffect::Limits(what) = effect {
                 refusal = refusal.or_else(|| write.exhausts(what, observed, &will_be));
             } else {
                 write.says(effect, observed, &will_be, plan);
@@ -177,50 +177,52 @@ pub(super) fn judge(
     refusal
 }
 
-impl Write<'_> {
+impl KeyWrite<'_> {
     /// The part of the key that names the link: `all`, `default` or a link.
     fn link(&self) -> &str {
         self.key.path().split('/').nth(3).unwrap_or_default()
     }
 
-    fn says(&self, effect: Effect, observed: &Observed, will_be: &HostAfter<'_>, plan: &mut HostPlan) {
+    fn says(&self, effect: WriteEffect, observed: &Observed, will_be: &HostAfter<'_>, plan: &mut HostPlan) {
         let (key, value) = (&self.key, self.value);
         let back = self.live.as_deref().unwrap_or_default();
         match effect {
-            Effect::Rises | Effect::Falls | Effect::Sticks(_) if stays(key, value, back) => {
+            WriteEffect::Rises | WriteEffect::Falls | WriteEffect::Sticks(_) if stays(key, value, back) => {
                 let text = format!(
                     "{key} = {value} cannot be taken back before the next boot, neither by a rollback nor by an undo"
                 );
-                self.warn("one-way-key", plan, text, Some(Risk::OneWay));
+                self.warn("one-way-key", plan, text, Some(ChangeRisk::OneWay));
             }
             // Stated no more: it goes back to what it was.
-            Effect::Inherited if self.origin.is_none() && !is_of_all_links(key.path()) => {
+            WriteEffect::Inherited if self.origin.is_none() && !is_of_all_links(key.path()) => {
                 let text = format!(
                     "{key} goes back to {value}, but links that were made while it was {back} keep what they inherited, because \
                      nobody knows whether it was meant for them; set it for each of them where it was not"
                 );
-                self.warn("inherited-key", plan, text, Some(Risk::OneWay));
+                self.warn("inherited-key", plan, text, Some(ChangeRisk::OneWay));
             }
-            Effect::Inherited if !is_of_all_links(key.path()) => {
+            WriteEffect::Inherited if !is_of_all_links(key.path()) => {
                 let text = format!(
                     "{key} = {value} is inherited by links that are made from now on; they keep it after a rollback or an \
                      undo, because nobody knows whether it was meant for them"
                 );
-                self.warn("inherited-key", plan, text, Some(Risk::OneWay));
+                self.warn("inherited-key", plan, text, Some(ChangeRisk::OneWay));
             }
-            Effect::StopsIpv6 if value != "0" && self.link() != "default" => self.stops_ipv6(observed, plan),
-            Effect::Forwards if value != "0" => {
+            WriteEffect::StopsIpv6 if value != "0" && self.link() != "default" => {
+                self.stops_ipv6(observed, plan)
+            }
+            WriteEffect::Forwards if value != "0" => {
                 let gone = self.by_advertisement(observed, will_be);
                 self.lockout(
                     plan,
                     gone.map(|link| format!("the IPv6 default route by {link}, which SSH takes")),
                 );
             }
-            Effect::Advertised if value == "0" => {
+            WriteEffect::Advertised if value == "0" => {
                 let gone = self.not_renewed(observed, will_be);
                 self.lockout(plan, gone);
             }
-            Effect::HidesAddresses if value == "8" => {
+            WriteEffect::HidesAddresses if value == "8" => {
                 let ssh = observed.facts.ssh.as_ref().filter(|ssh| ssh.server.is_ipv4());
                 let link = ssh.and_then(|ssh| holder(observed, &ssh.server.to_string()));
                 let link = link.filter(|link| self.link() == "all" || self.link() == link.name);
@@ -244,7 +246,7 @@ impl Write<'_> {
                 self.value,
                 names.join(", ")
             );
-            self.warn("ipv6-stops", plan, text, Some(Risk::OneWay));
+            self.warn("ipv6-stops", plan, text, Some(ChangeRisk::OneWay));
         }
         let server = observed.facts.ssh.as_ref().map(|ssh| ssh.server.to_string());
         let ends = server
@@ -282,14 +284,14 @@ impl Write<'_> {
     fn lockout(&self, plan: &mut HostPlan, what: Option<String>) {
         let Some(what) = what else { return };
         let text = format!("LOCKOUT: {} = {} takes away {what}", self.key, self.value);
-        self.warn("lockout", plan, text, Some(Risk::Lockout));
+        self.warn("lockout", plan, text, Some(ChangeRisk::Lockout));
     }
 
     /// Warns, and marks the change that has the key.
-    fn warn(&self, code: &'static str, plan: &mut HostPlan, message: String, risk: Option<Risk>) {
+    fn warn(&self, code: &'static str, plan: &mut HostPlan, message: String, risk: Option<ChangeRisk>) {
         plan.warnings.push(Warning { code, message, origin: self.origin.clone() });
         let name = format!("{} = ", self.key);
-        let changes = plan.changes.iter_mut().filter(|change| change.kind == Kind::Sysctl);
+        let changes = plan.changes.iter_mut().filter(|change| change.kind == ResourceKind::Sysctl);
         for change in
             changes.filter(|change| change.diff.lines.iter().any(|line| line.text.starts_with(&name)))
         {
@@ -298,7 +300,7 @@ impl Write<'_> {
     }
 
     /// Why the host could not go on with a limit.
-    fn exhausts(&self, what: Use, observed: &Observed, will_be: &HostAfter<'_>) -> Option<Refusal> {
+    fn exhausts(&self, what: LimitUse, observed: &Observed, will_be: &HostAfter<'_>) -> Option<Refusal> {
         let (key, value) = (&self.key, self.value);
         let number: u64 = value.parse().ok()?;
         let refused = |why: String| {
@@ -307,22 +309,22 @@ impl Write<'_> {
         };
         let in_use = |path: &str| will_be.live_key(path)?.split_whitespace().next()?.parse().ok();
         let (used, spare, of) = match what {
-            Use::AtLeast(least) if number < least => {
+            LimitUse::AtLeast(least) if number < least => {
                 return refused(format!(
                     "the host needs {least} at least, also to try rules out and to roll back"
                 ));
             }
-            Use::AtLeast(_) => return None,
-            Use::Threads => (observed.facts.threads?, 1024, "threads run"),
-            Use::Files => (in_use("fs/file-nr")?, 4096, "files are open"),
-            Use::Memory => return memory_short(will_be).and_then(refused),
-            Use::FreeMemory => return reserve_short(will_be, number).and_then(refused),
-            Use::HugePages => {
+            LimitUse::AtLeast(_) => return None,
+            LimitUse::Threads => (observed.facts.threads?, 1024, "threads run"),
+            LimitUse::Files => (in_use("fs/file-nr")?, 4096, "files are open"),
+            LimitUse::Memory => return memory_short(will_be).and_then(refused),
+            LimitUse::FreeMemory => return reserve_short(will_be, number).and_then(refused),
+            LimitUse::HugePages => {
                 let more = number.saturating_sub(memory(will_be, "HugePages_Total")?);
                 let pages = more.saturating_mul(memory(will_be, "Hugepagesize")?);
                 return reserve_short(will_be, pages).filter(|_| more > 0).and_then(refused);
             }
-            Use::Connections => {
+            LimitUse::Connections => {
                 let used: u64 = in_use("net/netfilter/nf_conntrack_count")?;
                 if number >= used + used / 10 + 128 {
                     return None;
@@ -331,7 +333,7 @@ impl Write<'_> {
                     "{used} connections are tracked; with so few, new ones are dropped, SSH among them"
                 ));
             }
-            Use::Terminals => {
+            LimitUse::Terminals => {
                 let used: u64 = in_use("kernel/pty/nr")?;
                 if number >= used + 16 {
                     return None;
@@ -416,7 +418,10 @@ mod tests {
         assert!(!fits("kernel/pid_max", "kernel/pid_max/x"));
         assert!(is_of_all_links("net/ipv6/neigh/default/gc_thresh1"));
         assert!(!is_of_all_links("net/ipv6/neigh/default/gc_stale_time"));
-        assert!(effects("net/ipv4/neigh/default/gc_thresh3").any(|e| e == Effect::Limits(Use::AtLeast(128))));
+        assert!(
+            effects("net/ipv4/neigh/default/gc_thresh3")
+                .any(|e| e == WriteEffect::Limits(LimitUse::AtLeast(128)))
+        );
         let stays = |path: &str, from: &str, to: &str| stays(&Key::parse(path).unwrap(), from, to);
         assert!(
             stays("kernel/kexec_load_disabled", "1", "0") && !stays("kernel/kexec_load_disabled", "0", "1")

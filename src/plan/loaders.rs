@@ -1,7 +1,7 @@
 //! What else loads rules when the host boots: programs that wipe ours, files that have copies of ours, and rules of ours
 //! that wait for others.
 
-use super::Options;
+use super::PlanOptions;
 use super::rules::{RulesPlan, origins};
 use crate::desired::Desired;
 use crate::observe::Observed;
@@ -24,7 +24,7 @@ const SERVICES: [(&str, &str, bool); 4] = [
 pub(super) fn warnings(
     desired: &Desired,
     observed: &Observed,
-    options: &Options,
+    options: &PlanOptions,
     rules: &[RulesPlan; 2],
 ) -> Vec<Warning> {
     let mut all = saved(observed, options);
@@ -73,7 +73,7 @@ fn loaders(observed: &Observed) -> Vec<Warning> {
 }
 
 /// Files of others that have rules of ours in them.
-fn saved(observed: &Observed, options: &Options) -> Vec<Warning> {
+fn saved(observed: &Observed, options: &PlanOptions) -> Vec<Warning> {
     let warn = |place: &crate::observe::BootLine| {
         let (path, line) = (&place.path, place.line);
         let clean = match path.as_str() {
@@ -84,7 +84,7 @@ fn saved(observed: &Observed, options: &Options) -> Vec<Warning> {
             "/etc/sysconfig/ip6tables" => "run `service ip6tables save` there after an undo, or ".to_owned(),
             _ => String::new(),
         };
-        let what = match options.zero {
+        let what = match options.purge {
             true => "the next boot, or whoever loads that file, brings them back after this undo",
             false => {
                 "whoever loads that file brings back old rules, also after an undo; at boot those of the generation take their \

@@ -26,22 +26,24 @@ mod sysctl;
 pub mod ways;
 mod written;
 
-pub use crate::resource::Kind;
-pub use adopt::{Adopted, Back, Took};
-pub use bridge::{OTHER_PORT_SWITCHES, Owned, maker as bridge_maker};
-pub use bundle::Bundle;
+pub use crate::resource::ResourceKind;
+pub use adopt::{AdoptedRule, AdoptionDelta, RestoreTarget};
+pub use bridge::{BridgeOwnership, OTHER_PORT_SWITCHES, maker as bridge_maker};
+pub use bundle::TransactionFiles;
 pub use bystanders::bystanders;
 pub use diff::{Diff, DiffLine};
 pub use drift::drift;
 pub use fingerprint::digest;
-pub use host::{Acceptable, HostPlan, Options, Verdict, asks_sets, asks_vlans, check, host, question};
-pub use host_after::{HostAfter, Source, forwarding_keys};
+pub use host::{
+    AcceptableRisk, HostPlan, HostVerdict, PlanOptions, asks_sets, asks_vlans, check, host, question,
+};
+pub use host_after::{HostAfter, ValueSource, forwarding_keys};
 pub use lints::{bypass_evidence, bypass_writers, writer};
 pub use module_test::module_test;
-pub use record::Record;
+pub use record::GenerationManifest;
 pub use refusal::Refusal;
 pub use rules::origins as origins_of;
-pub use shared::Shared;
+pub use shared::DiffInterner;
 
 use crate::desired::Desired;
 use crate::observe::Observed;
@@ -50,7 +52,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is to be done on a host, or what has drifted there.
-pub fn of(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan {
+pub fn of(desired: &Desired, observed: &Observed, options: &PlanOptions) -> HostPlan {
     if options.drift { drift(desired, observed, options) } else { host(desired, observed, options) }
 }
 
@@ -58,23 +60,23 @@ pub fn of(desired: &Desired, observed: &Observed, options: &Options) -> HostPlan
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Change {
     /// What kind of resource.
-    pub kind: Kind,
+    pub kind: ResourceKind,
     /// Its name: `filter/FORWARD`, `60-arp`, `br123`.
     pub resource: String,
     /// What happens to it.
-    pub action: Action,
+    pub action: ChangeAction,
     /// The lines.
     pub diff: Diff,
     /// Where what is wanted was declared.
     pub origin: Vec<Origin>,
     /// What is dangerous about it.
-    pub risks: Vec<Risk>,
+    pub risks: Vec<ChangeRisk>,
 }
 
 /// What happens to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Action {
+pub enum ChangeAction {
     /// It was not there.
     Add,
     /// It was there, but otherwise.
@@ -86,7 +88,7 @@ pub enum Action {
 /// What is dangerous about a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Risk {
+pub enum ChangeRisk {
     /// It touches what the SSH connection passes.
     ManagementPath,
     /// The walk over the rules says that SSH will be cut.
@@ -101,16 +103,16 @@ pub enum Risk {
     BypassWrong,
 }
 
-impl Risk {
+impl ChangeRisk {
     /// The JSON value.
     pub fn as_str(self) -> &'static str {
         match self {
-            Risk::ManagementPath => "management-path",
-            Risk::Lockout => "lockout",
-            Risk::GuestsUnreachable => "guests-unreachable",
-            Risk::OneWay => "one-way",
-            Risk::RemovesAll => "removes-all",
-            Risk::BypassWrong => "bypass-wrong",
+            ChangeRisk::ManagementPath => "management-path",
+            ChangeRisk::Lockout => "lockout",
+            ChangeRisk::GuestsUnreachable => "guests-unreachable",
+            ChangeRisk::OneWay => "one-way",
+            ChangeRisk::RemovesAll => "removes-all",
+            ChangeRisk::BypassWrong => "bypass-wrong",
         }
     }
 }

@@ -5,7 +5,8 @@ use super::Diff;
 use super::written::in_order;
 use crate::desired::{Desired, compile};
 use crate::inventory::{
-    Carries, ChainText, Host, ModuleTest, Owner, PacketText, Project, RuleText, Spanned, SysctlText,
+    ChainText, EntryOwner, Host, ModuleTest, PacketPayload, PacketText, Project, RuleText, Spanned,
+    SysctlText,
 };
 use crate::netfilter::{
     ConntrackStates, HostContext, KnownSets, Packet, PacketDevice, PacketPath, PacketTrace, PacketVerdict,
@@ -23,7 +24,7 @@ const HOST: &str = "host";
 pub fn module_test(project: &Project, test: &ModuleTest) -> Vec<Problem> {
     let host = Host {
         name: HOST.to_owned(),
-        entries: vec![(Owner::Host, Arc::new(test.given.clone()))],
+        entries: vec![(EntryOwner::Host, Arc::new(test.given.clone()))],
         lineage: Arc::default(),
     };
     let project = Project { hosts: vec![host], groups: Default::default(), ..project.clone() };
@@ -39,7 +40,9 @@ pub fn module_test(project: &Project, test: &ModuleTest) -> Vec<Problem> {
         (Ok(_), Some(wanted)) => {
             vec![failed(&wanted.place, format!("expected the error `{}`, and all is well", wanted.value))]
         }
-        (Ok(desired), None) => desired.iter().flat_map(|desired| Run { test, desired }.all()).collect(),
+        (Ok(desired), None) => {
+            desired.iter().flat_map(|desired| ModuleTestRun { test, desired }.all()).collect()
+        }
     };
     let named = |mut problem: Problem| {
         // There is one host, and nobody gave it its name.
@@ -54,12 +57,12 @@ fn failed(place: &Place, message: String) -> Problem {
     Problem::new("module-test", message).at_place(place)
 }
 
-struct Run<'a> {
+struct ModuleTestRun<'a> {
     test: &'a ModuleTest,
     desired: &'a Desired,
 }
 
-impl Run<'_> {
+impl ModuleTestRun<'_> {
     fn all(&self) -> Vec<Problem> {
         let chains = self.test.chains.iter().filter_map(|chain| self.chain(chain));
         let files = self.test.sysctl.iter().filter_map(|file| self.file(file));
@@ -194,13 +197,13 @@ fn differs(name: &Spanned<String>, what: &str, expected: &[String], found: &[Str
 fn sent(wanted: &PacketText, family: Family, rules: &Ruleset) -> PacketTrace {
     let new = wanted.state == "NEW";
     let bare = match wanted.carries {
-        Carries::Something => Packet::new(family),
-        Carries::Tcp(port) => {
+        PacketPayload::Something => Packet::new(family),
+        PacketPayload::Tcp(port) => {
             Packet::tcp(family, 40_000, port, if new { TcpFlags::SYN } else { TcpFlags::ACK })
         }
-        Carries::Udp(port) => Packet::udp(family, 40_000, port),
-        Carries::Echo => Packet::icmp(family, if family == Family::V4 { 8 } else { 128 }, 0),
-        Carries::Icmp(kind, code) => Packet::icmp(family, kind, code),
+        PacketPayload::Udp(port) => Packet::udp(family, 40_000, port),
+        PacketPayload::Echo => Packet::icmp(family, if family == Family::V4 { 8 } else { 128 }, 0),
+        PacketPayload::Icmp(kind, code) => Packet::icmp(family, kind, code),
     };
     let device =
         |name: &Option<String>, default: &str| PacketDevice::named(name.as_deref().unwrap_or(default));

@@ -1,7 +1,7 @@
 //! What a generation wants, as it is kept on the host: enough to see what is wanted no more, and to
 //! go back to it.
 
-use super::adopt::Adoption;
+use super::adopt::AdoptionPlan;
 use crate::desired::Desired;
 use crate::inventory::Stanza;
 use crate::resource::iptables::{Family, Rules, module_of};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// The resources of one generation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct GenerationManifest {
     /// The shape of this record.
     pub version: u32,
     /// The inventory that it came from.
@@ -31,10 +31,10 @@ pub struct Record {
     pub bridges: BTreeMap<String, Bridge>,
     /// What we added to bridges.
     #[serde(default)]
-    pub owned: BTreeMap<String, super::Owned>,
+    pub owned: BTreeMap<String, super::BridgeOwnership>,
     /// What was taken over of others, up to this generation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub adopted: Vec<super::Adopted>,
+    pub adopted: Vec<super::AdoptedRule>,
     /// The same of files of sysctl.d, less `.conf`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub adopted_files: BTreeSet<String>,
@@ -43,15 +43,15 @@ pub struct Record {
     pub stanza: Option<Stanza>,
 }
 
-impl Record {
+impl GenerationManifest {
     /// The version this kvmfw writes.
     pub const VERSION: u32 = 1;
 
     /// The record of a desired state.
     pub(super) fn of(
         desired: &Desired,
-        owned: &BTreeMap<String, super::Owned>,
-        adoption: &Adoption,
+        owned: &BTreeMap<String, super::BridgeOwnership>,
+        adoption: &AdoptionPlan,
         original_sets: &BTreeMap<String, ipset::Set>,
     ) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Why a host is left alone.
 
-use super::{Acceptable, Change, HostPlan, Options, Record, Risk, sysctl};
+use super::{AcceptableRisk, Change, ChangeRisk, GenerationManifest, HostPlan, PlanOptions, sysctl};
 use crate::desired::Desired;
 use crate::inventory::BOOTSTRAP;
 use crate::observe::{Observed, Predicted};
@@ -51,19 +51,19 @@ impl Refusal {
 }
 
 /// The gravest of the risks that the plan has and the user did not accept.
-pub(super) fn risky(plan: &HostPlan, options: &Options) -> Option<Refusal> {
+pub(super) fn risky(plan: &HostPlan, options: &PlanOptions) -> Option<Refusal> {
     if plan.changes.is_empty() {
         return None;
     }
     let found = |risk| match risk {
-        Acceptable::Lockout => warning(plan, "lockout"),
-        Acceptable::BypassWrong => {
-            let changes = plan.changes.iter().any(|c| c.risks.contains(&Risk::BypassWrong));
+        AcceptableRisk::Lockout => warning(plan, "lockout"),
+        AcceptableRisk::BypassWrong => {
+            let changes = plan.changes.iter().any(|c| c.risks.contains(&ChangeRisk::BypassWrong));
             warning(plan, "bypass-wrong").filter(|_| changes)
         }
-        Acceptable::RemovesAll => removed_kinds(&plan.changes),
+        AcceptableRisk::RemovesAll => removed_kinds(&plan.changes),
     };
-    Acceptable::ALL
+    AcceptableRisk::ALL
         .into_iter()
         .filter(|risk| !options.accept.contains(risk))
         .find_map(|risk| Some(Refusal::new(risk.as_str(), found(risk)?)))
@@ -79,11 +79,11 @@ fn warning(plan: &HostPlan, code: &str) -> Option<String> {
 /// Says which kinds of resources the plan takes away altogether. Where sysctl files go and rules come,
 /// one cure takes the place of another, and that is no slip.
 fn removed_kinds(changes: &[Change]) -> Option<String> {
-    use crate::resource::Kind;
-    let rules = |c: &Change| matches!(c.kind, Kind::Iptables | Kind::Ip6tables);
-    let replaced = changes.iter().any(|c| rules(c) && c.action != super::Action::Remove);
-    let gone = changes.iter().filter(|c| c.risks.contains(&Risk::RemovesAll));
-    let gone = gone.filter(|c| c.kind != Kind::Sysctl || !replaced);
+    use crate::resource::ResourceKind;
+    let rules = |c: &Change| matches!(c.kind, ResourceKind::Iptables | ResourceKind::Ip6tables);
+    let replaced = changes.iter().any(|c| rules(c) && c.action != super::ChangeAction::Remove);
+    let gone = changes.iter().filter(|c| c.risks.contains(&ChangeRisk::RemovesAll));
+    let gone = gone.filter(|c| c.kind != ResourceKind::Sysctl || !replaced);
     let kinds: BTreeSet<&str> = gone.map(|c| c.kind.as_str()).collect();
     let list: Vec<&str> = kinds.into_iter().collect();
     (!list.is_empty())
@@ -92,15 +92,16 @@ fn removed_kinds(changes: &[Change]) -> Option<String> {
 
 /// What the host's generation wants; `None` on a host without one. A generation whose record is gone is not that:
 /// whoever took it for that would forget what is ours there.
-pub(super) fn record(observed: &Observed) -> Result<Option<Record>, Refusal> {
-    let error = match (observed.state.record.as_deref().map(Record::parse), observed.state.generation) {
-        (Some(Ok(record)), _) => return Ok(Some(record)),
-        (None, None) => return Ok(None),
-        (Some(Err(error)), _) => error,
-        (None, Some(generation)) => {
-            format!("/etc/kvmfw/generations/{generation}/desired.json is missing or empty")
-        }
-    };
+pub(super) fn record(observed: &Observed) -> Result<Option<GenerationManifest>, Refusal> {
+    let error =
+        match (observed.state.record.as_deref().map(GenerationManifest::parse), observed.state.generation) {
+            (Some(Ok(record)), _) => return Ok(Some(record)),
+            (None, None) => return Ok(None),
+            (Some(Err(error)), _) => error,
+            (None, Some(generation)) => {
+                format!("/etc/kvmfw/generations/{generation}/desired.json is missing or empty")
+            }
+        };
     Err(Refusal::new(
         "unreadable-record",
         format!(
@@ -111,7 +112,7 @@ pub(super) fn record(observed: &Observed) -> Result<Option<Record>, Refusal> {
 }
 
 /// Whether another inventory has the host.
-pub(super) fn managed_by(desired: &Desired, observed: &Observed, options: &Options) -> Option<Refusal> {
+pub(super) fn managed_by(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Option<Refusal> {
     let manager = observed.state.inventory.as_ref()?;
     // A bootstrap holds a host only until an inventory has it.
     if *manager == desired.inventory || manager == BOOTSTRAP || options.reassign {
@@ -130,7 +131,7 @@ pub(super) fn managed_by(desired: &Desired, observed: &Observed, options: &Optio
 pub(super) fn refusal(
     desired: &Desired,
     observed: &Observed,
-    options: &Options,
+    options: &PlanOptions,
     sysctl: &sysctl::SysctlPlan,
 ) -> Option<Refusal> {
     let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());

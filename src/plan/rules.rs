@@ -1,11 +1,11 @@
 //! iptables: our chains, their hooks and the declared policies, live against predicted.
 
-use super::diff::Wanted;
-use super::{Action, Change, Diff, Record, Risk};
+use super::diff::DesiredLine;
+use super::{Change, ChangeAction, ChangeRisk, Diff, GenerationManifest};
 use crate::desired::Desired;
 use crate::observe::{Observed, Predicted};
 use crate::problem::{Origin, Warning};
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::iptables::save::{Save, SaveChain, jump, tokens};
 use crate::resource::iptables::{
     Chain, Family, HOOK_COMMENT, Hook, PREFIX, Policy, Rules, is_administrators, maker_of_administrators,
@@ -29,7 +29,12 @@ pub(super) struct RulesPlan {
     pub modules: BTreeSet<&'static str>,
 }
 
-pub(super) fn plan(family: Family, desired: &Desired, observed: &Observed, record: &Record) -> RulesPlan {
+pub(super) fn plan(
+    family: Family,
+    desired: &Desired,
+    observed: &Observed,
+    record: &GenerationManifest,
+) -> RulesPlan {
     let mut plan = RulesPlan::default();
     let Some(rules) = observed.rules.get(&family) else { return plan };
     let nothing = Rules::default();
@@ -55,11 +60,11 @@ pub(super) fn plan(family: Family, desired: &Desired, observed: &Observed, recor
             continue;
         }
         let action = if old.is_empty() {
-            Action::Add
+            ChangeAction::Add
         } else if new.is_empty() {
-            Action::Remove
+            ChangeAction::Remove
         } else {
-            Action::Change
+            ChangeAction::Change
         };
         plan.changes.push(change(family, &table, &chain, action, diff, declared, &reach));
     }
@@ -70,7 +75,7 @@ fn change(
     family: Family,
     table: &str,
     chain: &str,
-    action: Action,
+    action: ChangeAction,
     diff: Diff,
     declared: Option<&Chain>,
     reach: &BTreeSet<String>,
@@ -83,13 +88,13 @@ fn change(
     origin.sort();
     origin.dedup();
     let risks = if table == "filter" && reach.contains(&full_name(table, chain)) || chain == "INPUT" {
-        vec![Risk::ManagementPath]
+        vec![ChangeRisk::ManagementPath]
     } else {
         Vec::new()
     };
     let kind = match family {
-        Family::V4 => Kind::Iptables,
-        Family::V6 => Kind::Ip6tables,
+        Family::V4 => ResourceKind::Iptables,
+        Family::V6 => ResourceKind::Ip6tables,
     };
     Change { kind, resource: format!("{table}/{chain}"), action, diff, origin, risks }
 }
@@ -123,7 +128,7 @@ fn lines(
     declared: Option<&Chain>,
     wanted: &Rules,
     plan: &RulesPlan,
-) -> Vec<Wanted> {
+) -> Vec<DesiredLine> {
     let mut lines = Vec::new();
     let managed = wanted.tables.get(table).and_then(|t| t.policies.get(chain));
     let goes_back = plan.policies_back.iter().any(|(t, c, _)| t == table && c == chain);
@@ -175,7 +180,13 @@ fn expansion(rule: &str) -> usize {
 }
 
 /// Policies of the generation that boots which are declared no more.
-fn policies_back(family: Family, wanted: &Rules, observed: &Observed, record: &Record, plan: &mut RulesPlan) {
+fn policies_back(
+    family: Family,
+    wanted: &Rules,
+    observed: &Observed,
+    record: &GenerationManifest,
+    plan: &mut RulesPlan,
+) {
     for (table, rules) in record.rules.get(&family).map(|r| &r.tables).into_iter().flatten() {
         for chain in rules.policies.keys() {
             if wanted.tables.get(table).is_some_and(|t| t.policies.contains_key(chain)) {

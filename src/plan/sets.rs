@@ -1,10 +1,10 @@
 //! Sets of ipset: those that are declared, live against wanted.
 
-use super::{Action, Change, Diff, DiffLine, Options, Record, Refusal, Risk};
+use super::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, GenerationManifest, PlanOptions, Refusal};
 use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::ipset::{Live, Set, plain_member};
 use crate::resource::iptables::PREFIX;
 use crate::resource::iptables::save::{Save, tokens};
@@ -33,7 +33,12 @@ pub(super) struct SetsPlan {
     taken: BTreeMap<String, Set>,
 }
 
-pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, options: &Options) -> SetsPlan {
+pub(super) fn plan(
+    desired: &Desired,
+    observed: &Observed,
+    record: &GenerationManifest,
+    options: &PlanOptions,
+) -> SetsPlan {
     let (originals, taken) = (record.original_sets.clone(), record.original_sets.clone());
     let mut plan = SetsPlan { originals, taken, ..SetsPlan::default() };
     plan.originals.retain(|name, _| desired.sets.contains_key(name));
@@ -46,13 +51,14 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, opti
             taken_over(set, live, recorded, options, &mut plan);
         }
         let (action, diff) = match live {
-            None => (Action::Add, Some(added(set))),
-            Some(live) => (Action::Change, live_or_recorded(set, live, recorded, options, &mut plan)),
+            None => (ChangeAction::Add, Some(added(set))),
+            Some(live) => (ChangeAction::Change, live_or_recorded(set, live, recorded, options, &mut plan)),
         };
         if let Some(diff) = diff {
-            let risks = if management.contains(&set.name) { vec![Risk::ManagementPath] } else { Vec::new() };
+            let risks =
+                if management.contains(&set.name) { vec![ChangeRisk::ManagementPath] } else { Vec::new() };
             let (origin, resource) = (vec![set.origin.clone()], set.name.clone());
-            plan.changes.push(Change { kind: Kind::Ipset, resource, action, diff, origin, risks });
+            plan.changes.push(Change { kind: ResourceKind::Ipset, resource, action, diff, origin, risks });
         }
     }
     plan.wanted = render(desired.sets.values(), Set::render);
@@ -87,7 +93,7 @@ fn unusable(desired: &Desired, observed: &Observed) -> Option<Refusal> {
 }
 
 /// Decides about a set that is there: whether it can be ours, and what is recorded of it.
-fn taken_over(set: &Set, live: &Live, recorded: Option<&Set>, options: &Options, plan: &mut SetsPlan) {
+fn taken_over(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOptions, plan: &mut SetsPlan) {
     let name = &set.name;
     if !set.is_same_type(live) {
         let is = live.options.split(" hashsize").next().unwrap_or(&live.options);
@@ -139,10 +145,10 @@ fn has_members_of_others(set: &Set, live: &Live, recorded: Option<&Set>, plan: &
 }
 
 /// Takes over a set with the members of others, where that is allowed: they are recorded, so that they can come back.
-fn adopted(set: &Set, live: &Live, recorded: Option<&Set>, options: &Options, plan: &mut SetsPlan) {
+fn adopted(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOptions, plan: &mut SetsPlan) {
     let name = &set.name;
     // Whoever goes back to a generation says by that whose members the set is to have.
-    if !options.adopt && options.back.is_none() {
+    if !options.adopt && options.restore.is_none() {
         let whose = match recorded {
             None => "is there and is not of kvmfw; give the declared one another name,",
             Some(_) => {
@@ -223,7 +229,7 @@ fn live_or_recorded(
     set: &Set,
     live: &Live,
     recorded: Option<&Set>,
-    options: &Options,
+    options: &PlanOptions,
     plan: &mut SetsPlan,
 ) -> Option<Diff> {
     let origin = Some(&set.origin);
@@ -258,7 +264,7 @@ fn live_or_recorded(
 }
 
 /// Whether a set whose members are those of others was made anew with another type or other options.
-fn remade(set: &Set, live: &Live, options: &Options, plan: &SetsPlan) -> bool {
+fn remade(set: &Set, live: &Live, options: &PlanOptions, plan: &SetsPlan) -> bool {
     // What it may have beyond what is stated is known only of a set that kvmfw made.
     let exactly = options.drift && !plan.originals.contains_key(&set.name);
     !set.is_same_type(live) || !set.differing(live).is_empty() || exactly && !set.has_options_of(live)
@@ -269,12 +275,12 @@ fn given_back(
     set: &Set,
     live: &Live,
     recorded: Option<&Set>,
-    options: &Options,
+    options: &PlanOptions,
     plan: &mut SetsPlan,
 ) -> Vec<DiffLine> {
     let taken = recorded.is_some_and(|recorded| recorded.entries.is_some());
     let Some(original) = plan.taken.get(&set.name) else { return Vec::new() };
-    if options.back.is_none() || set.entries.is_some() || !taken || !original.is_same_type(live) {
+    if options.restore.is_none() || set.entries.is_some() || !taken || !original.is_same_type(live) {
         return Vec::new();
     }
     let Some(diff) = changed(original, live) else { return Vec::new() };
@@ -337,25 +343,25 @@ fn changed(set: &Set, live: &Live) -> Option<Diff> {
 fn removed(
     set: &Set,
     observed: &Observed,
-    record: &Record,
+    record: &GenerationManifest,
     management: &BTreeSet<String>,
     plan: &mut SetsPlan,
 ) {
-    let risks = if management.contains(&set.name) { vec![Risk::ManagementPath] } else { Vec::new() };
+    let risks = if management.contains(&set.name) { vec![ChangeRisk::ManagementPath] } else { Vec::new() };
     let mut change = |action, diff: Diff| {
-        let (kind, resource, origin) = (Kind::Ipset, set.name.clone(), Vec::new());
+        let (kind, resource, origin) = (ResourceKind::Ipset, set.name.clone(), Vec::new());
         plan.changes.push(Change { kind, resource, action, diff, origin, risks: risks.clone() });
     };
     let stays = |why: &str| Diff::from(vec![line('-', set.options(), None), line('…', why.to_owned(), None)]);
     let Some(live) = observed.sets.live.get(&set.name) else {
-        change(Action::Remove, stays("it is not there, and no boot makes it any more"));
+        change(ChangeAction::Remove, stays("it is not there, and no boot makes it any more"));
         return;
     };
     if let Some(original) = record.original_sets.get(&set.name) {
         let back = original.entries.is_some() && original.is_same_type(live);
         match changed(original, live).filter(|_| back) {
-            Some(diff) => change(Action::Change, diff),
-            None => change(Action::Remove, stays("stays as it is, as a set that is not of kvmfw")),
+            Some(diff) => change(ChangeAction::Change, diff),
+            None => change(ChangeAction::Remove, stays("stays as it is, as a set that is not of kvmfw")),
         }
         if back {
             plan.once.push_str(&original.render());
@@ -363,7 +369,7 @@ fn removed(
         return;
     }
     if let Some(rule) = named_by_others(&set.name, observed) {
-        change(Action::Remove, stays("stays, because a rule that is not of kvmfw asks it"));
+        change(ChangeAction::Remove, stays("stays, because a rule that is not of kvmfw asks it"));
         plan.warnings.push(Warning {
             code: "set-in-use",
             message: format!(
@@ -375,7 +381,7 @@ fn removed(
         });
         return;
     }
-    change(Action::Remove, whole('-', set, None));
+    change(ChangeAction::Remove, whole('-', set, None));
     let _ = writeln!(plan.once, "gone {}", set.name);
 }
 

@@ -1,40 +1,40 @@
 //! What one generation changed, from its record and the one before.
 
-use super::{Action, Change, Diff, Kind, Record};
+use super::{Change, ChangeAction, Diff, GenerationManifest, ResourceKind};
 use crate::resource::bridge::Bridge;
 use crate::resource::iptables::{Family, PREFIX, Rules, own};
 use std::collections::{BTreeMap, BTreeSet};
 
-type Texts = BTreeMap<(Kind, String), Vec<String>>;
+type ResourceTexts = BTreeMap<(ResourceKind, String), Vec<String>>;
 
-impl Record {
+impl GenerationManifest {
     /// The changes from an older record to this one, in canonical text.
-    pub fn changes_since(&self, before: &Record) -> Vec<Change> {
+    pub fn changes_since(&self, before: &GenerationManifest) -> Vec<Change> {
         let (old, new) = (before.texts(), self.texts());
-        let names: BTreeSet<&(Kind, String)> = old.keys().chain(new.keys()).collect();
+        let names: BTreeSet<&(ResourceKind, String)> = old.keys().chain(new.keys()).collect();
         let none = Vec::new();
         let own = names.into_iter().filter_map(|name| {
             let (was, is) = (old.get(name), new.get(name));
             let wanted: Vec<_> = is.unwrap_or(&none).iter().map(|l| (l.clone(), None)).collect();
             let diff = Diff::of(was.unwrap_or(&none), &wanted);
             let action = match (was, is) {
-                (None, _) => Action::Add,
-                (_, None) => Action::Remove,
-                _ => Action::Change,
+                (None, _) => ChangeAction::Add,
+                (_, None) => ChangeAction::Remove,
+                _ => ChangeAction::Change,
             };
             let (kind, resource) = name.clone();
             let change = Change { kind, resource, action, diff, origin: Vec::new(), risks: Vec::new() };
-            (!change.diff.is_empty() || action != Action::Change).then_some(change)
+            (!change.diff.is_empty() || action != ChangeAction::Change).then_some(change)
         });
         own.chain(self.adoption_since(before)).collect()
     }
 
     /// The lines of every resource.
-    fn texts(&self) -> Texts {
-        let mut texts = Texts::new();
+    fn texts(&self) -> ResourceTexts {
+        let mut texts = ResourceTexts::new();
         for file in self.sysctl.values() {
             let lines = file.entries.iter().map(|e| format!("{} = {}", e.key, e.value)).collect();
-            texts.insert((Kind::Sysctl, file.name.clone()), lines);
+            texts.insert((ResourceKind::Sysctl, file.name.clone()), lines);
         }
         for (family, rules) in &self.rules {
             chains(*family, rules, &mut texts);
@@ -42,22 +42,22 @@ impl Record {
         for set in self.sets.values() {
             let members = set.entries.iter().flat_map(|entries| entries.iter().cloned());
             texts.insert(
-                (Kind::Ipset, set.name.clone()),
+                (ResourceKind::Ipset, set.name.clone()),
                 std::iter::once(set.options()).chain(members).collect(),
             );
         }
         for bridge in self.bridges.values() {
-            texts.insert((Kind::Bridge, bridge.name.clone()), attributes(bridge));
+            texts.insert((ResourceKind::Bridge, bridge.name.clone()), attributes(bridge));
         }
         texts
     }
 }
 
 /// The own text of a family, taken apart by chain; policies and hooks stand with their chain.
-fn chains(family: Family, rules: &Rules, texts: &mut Texts) {
+fn chains(family: Family, rules: &Rules, texts: &mut ResourceTexts) {
     let kind = match family {
-        Family::V4 => Kind::Iptables,
-        Family::V6 => Kind::Ip6tables,
+        Family::V4 => ResourceKind::Iptables,
+        Family::V6 => ResourceKind::Ip6tables,
     };
     let mut table = String::new();
     for line in own::render(rules).lines() {

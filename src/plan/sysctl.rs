@@ -1,11 +1,11 @@
 //! sysctl.d files and live values.
 
-use super::diff::Wanted;
-use super::{Action, Change, Diff, Record, key_effects};
+use super::diff::DesiredLine;
+use super::{Change, ChangeAction, Diff, GenerationManifest, key_effects};
 use crate::desired::Desired;
 use crate::observe::{ForeignFile, Live, Observed, Tool};
 use crate::problem::Warning;
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::iptables::{Family, Rules};
 use crate::resource::sysctl::{File, Key, normal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ pub(super) struct SysctlPlan {
     /// Why a key cannot be what is wanted.
     pub stuck: Vec<String>,
     /// Files of those names that are not ours.
-    pub foreign: Vec<Foreign>,
+    pub foreign: Vec<ClashingFile>,
     /// Names of files of others that become ours.
     pub adopted: Vec<String>,
     /// `path=value` to write before rules change: what opens.
@@ -30,13 +30,13 @@ pub(super) struct SysctlPlan {
 }
 
 /// A file of others with the name of one of ours.
-pub(super) struct Foreign {
+pub(super) struct ClashingFile {
     pub path: String,
     /// Why it cannot be taken over.
     why_not: Option<String>,
 }
 
-impl Foreign {
+impl ClashingFile {
     /// The sentence for the user.
     pub(super) fn refusal(&self, adopt: bool) -> String {
         let path = &self.path;
@@ -49,7 +49,12 @@ impl Foreign {
     }
 }
 
-pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, adopt: bool) -> SysctlPlan {
+pub(super) fn plan(
+    desired: &Desired,
+    observed: &Observed,
+    record: &GenerationManifest,
+    adopt: bool,
+) -> SysctlPlan {
     let mut plan = SysctlPlan::default();
     let wanted: BTreeSet<&str> =
         desired.sysctl.values().flat_map(|f| f.entries.iter().map(|e| e.key.path())).collect();
@@ -57,7 +62,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, adop
         if let Some(there) = observed.sysctl_dirs.files.get(&file.path()).filter(|f| !f.is_ours()) {
             let why_not = why_not_adopted(there, &wanted);
             if !adopt || why_not.is_some() {
-                plan.foreign.push(Foreign { path: file.path(), why_not });
+                plan.foreign.push(ClashingFile { path: file.path(), why_not });
                 continue;
             }
             plan.adopted.push(format!("{}.conf", file.name));
@@ -76,7 +81,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record, adop
 fn accounting(
     desired: &Desired,
     observed: &Observed,
-    record: &Record,
+    record: &GenerationManifest,
     wanted: &BTreeSet<&str>,
     plan: &mut SysctlPlan,
 ) {
@@ -124,7 +129,7 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
         })
         .collect();
     let mut old = Vec::new();
-    let mut new: Vec<Wanted> = Vec::new();
+    let mut new: Vec<DesiredLine> = Vec::new();
     let mut notes = BTreeMap::new();
     for entry in &file.entries {
         let key = &entry.key;
@@ -228,12 +233,12 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
     if diff.is_empty() && !misplaced {
         return;
     }
-    let action = if there.is_none() && before.is_none() { Action::Add } else { Action::Change };
+    let action = if there.is_none() && before.is_none() { ChangeAction::Add } else { ChangeAction::Change };
     if there.is_none() && diff.is_empty() {
         diff.push(super::DiffLine { sign: '+', text: file.path(), origin: Some(file.origin.clone()) });
     }
     plan.changes.push(Change {
-        kind: Kind::Sysctl,
+        kind: ResourceKind::Sysctl,
         resource: file.name.clone(),
         action,
         diff,
@@ -289,7 +294,7 @@ fn removed(
     plan: &mut SysctlPlan,
 ) {
     let mut old = Vec::new();
-    let mut new: Vec<Wanted> = Vec::new();
+    let mut new: Vec<DesiredLine> = Vec::new();
     for entry in &before.entries {
         let key = &entry.key;
         if wanted.contains(key.path()) {
@@ -318,9 +323,9 @@ fn removed(
         return;
     }
     plan.changes.push(Change {
-        kind: Kind::Sysctl,
+        kind: ResourceKind::Sysctl,
         resource: before.name.clone(),
-        action: Action::Remove,
+        action: ChangeAction::Remove,
         diff: Diff::of(&old, &new),
         origin: vec![before.origin.clone()],
         risks: Vec::new(),
@@ -338,7 +343,7 @@ fn given_back(key: &Key, before: &File, observed: &Observed) -> Option<String> {
 pub(super) fn returned(
     desired: &Desired,
     observed: &Observed,
-    record: &Record,
+    record: &GenerationManifest,
 ) -> BTreeMap<Key, Option<String>> {
     let wanted: BTreeSet<&Key> =
         desired.sysctl.values().flat_map(|f| f.entries.iter().map(|e| &e.key)).collect();
@@ -350,7 +355,11 @@ pub(super) fn returned(
 }
 
 /// What a file of others sets a key to, were those of the generation that boots not there.
-pub(super) fn stated_by_others(key: &Key, observed: &Observed, record: &Record) -> Option<String> {
+pub(super) fn stated_by_others(
+    key: &Key,
+    observed: &Observed,
+    record: &GenerationManifest,
+) -> Option<String> {
     let ours = record.sysctl.values().find(|file| file.entries.iter().any(|entry| entry.key == *key));
     let path = ours.map(File::path);
     observed.sysctl_dirs.winner(key, Tool::Systemd, path.as_deref()).map(|winner| winner.value)

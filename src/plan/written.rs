@@ -26,12 +26,12 @@ const PORTS: [(&str, &str); 8] = [
 ];
 
 /// One option with what belongs to it.
-struct Part {
+struct WrittenOption {
     negated: bool,
     words: Vec<String>,
 }
 
-impl Part {
+impl WrittenOption {
     fn option(&self) -> &str {
         self.words.first().map_or("", String::as_str)
     }
@@ -57,8 +57,8 @@ pub(super) fn in_order(rule: &str) -> Vec<String> {
     {
         parts.extend(target.split_off(behind));
     }
-    let mut heads: Vec<Part> = Vec::new();
-    let mut rest: Vec<Part> = Vec::new();
+    let mut heads: Vec<WrittenOption> = Vec::new();
+    let mut rest: Vec<WrittenOption> = Vec::new();
     for mut part in parts {
         match head(part.option()) {
             Some(at) => {
@@ -73,7 +73,7 @@ pub(super) fn in_order(rule: &str) -> Vec<String> {
     let protocol =
         heads.iter().find(|part| part.option() == "-p").and_then(|part| part.words.get(1)).cloned();
     let rest = with_matches(rest, protocol.as_deref());
-    let tail = rest.iter().chain(&target).map(Part::text).collect::<Vec<_>>().join(" ");
+    let tail = rest.iter().chain(&target).map(WrittenOption::text).collect::<Vec<_>>().join(" ");
     let mut all = vec![String::new()];
     for part in &heads {
         let values = match part.option() {
@@ -83,7 +83,8 @@ pub(super) fn in_order(rule: &str) -> Vec<String> {
             _ => vec![part.words.get(1).cloned().unwrap_or_default()],
         };
         let one = |value: &String| {
-            Part { negated: part.negated, words: vec![part.option().to_owned(), value.clone()] }.text()
+            WrittenOption { negated: part.negated, words: vec![part.option().to_owned(), value.clone()] }
+                .text()
         };
         all = all
             .iter()
@@ -98,8 +99,8 @@ fn head(option: &str) -> Option<usize> {
 }
 
 /// Cuts words into options with their values and the `!` before them.
-fn parts(words: Vec<Cow<'_, str>>) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
+fn parts(words: Vec<Cow<'_, str>>) -> Vec<WrittenOption> {
+    let mut parts: Vec<WrittenOption> = Vec::new();
     let mut negated = false;
     for word in words {
         match &*word {
@@ -111,11 +112,14 @@ fn parts(words: Vec<Cow<'_, str>>) -> Vec<Part> {
                     "--match" => "-m",
                     other => other,
                 };
-                parts.push(Part { negated: std::mem::take(&mut negated), words: vec![short.to_owned()] });
+                parts.push(WrittenOption {
+                    negated: std::mem::take(&mut negated),
+                    words: vec![short.to_owned()],
+                });
             }
             _ => match parts.last_mut() {
                 Some(part) => part.words.push(word.into_owned()),
-                None => parts.push(Part { negated: false, words: vec![word.into_owned()] }),
+                None => parts.push(WrittenOption { negated: false, words: vec![word.into_owned()] }),
             },
         }
     }
@@ -123,14 +127,14 @@ fn parts(words: Vec<Cow<'_, str>>) -> Vec<Part> {
 }
 
 /// Puts `-m PROTOCOL` before what needs it, and the printed spelling of what is known.
-fn with_matches(rest: Vec<Part>, protocol: Option<&str>) -> Vec<Part> {
+fn with_matches(rest: Vec<WrittenOption>, protocol: Option<&str>) -> Vec<WrittenOption> {
     let module = match protocol {
         Some("icmp" | "1") => "icmp",
         Some("icmpv6" | "ipv6-icmp" | "58") => "icmp6",
         Some(other) => other,
         None => "",
     };
-    let mut all: Vec<Part> = Vec::new();
+    let mut all: Vec<WrittenOption> = Vec::new();
     let mut inside = String::new();
     for mut part in rest {
         if part.option() == "-m" {
@@ -148,7 +152,7 @@ fn with_matches(rest: Vec<Part>, protocol: Option<&str>) -> Vec<Part> {
             }
             if inside != module && inside != "multiport" {
                 inside = module.to_owned();
-                all.push(Part { negated: false, words: vec!["-m".to_owned(), module.to_owned()] });
+                all.push(WrittenOption { negated: false, words: vec!["-m".to_owned(), module.to_owned()] });
             }
         }
         all.push(part);

@@ -1,7 +1,7 @@
 //! The one model of everything that is shown: JSON prints it, text renders it, a run keeps it.
 
 use crate::engine::{HostOutcome, Planned, Status};
-use crate::plan::{Action, Change, Diff, DiffLine, HostPlan, Kind, Risk, Verdict};
+use crate::plan::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, HostPlan, HostVerdict, ResourceKind};
 use crate::problem::Origin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,18 +64,18 @@ pub struct HostEntry {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeEntry {
     /// The kind of resource.
-    pub kind: Kind,
+    pub kind: ResourceKind,
     /// Its name: `filter/INPUT`, `60-arp`, `br123`; `filter/INPUT of others` is what `--adopt` takes over of that
     /// chain (`remove`) or an undo gives back (`add`).
     pub resource: String,
     /// What happens to it.
-    pub action: Action,
+    pub action: ChangeAction,
     /// The lines, each with a sign and a space before it.
     pub diff: Arc<str>,
     /// `file:line` of what is wanted; for rules of others, of those of ours that say the same.
     pub origin: Arc<[String]>,
     /// What is dangerous about it.
-    pub risks: Vec<Risk>,
+    pub risks: Vec<ChangeRisk>,
     /// The lines with their origins; only while this kvmfw runs.
     #[serde(skip)]
     pub lines: Arc<Vec<DiffLine>>,
@@ -243,9 +243,9 @@ impl HostEntry {
 
     fn of_host_plan<'a>(plan: &'a HostPlan, texts: &mut Texts<'a>) -> Self {
         let (status, reason, message, hint) = match &plan.verdict {
-            Verdict::Unchanged => (Status::Unchanged, None, None, None),
-            Verdict::Changes => (Status::Changed, None, None, None),
-            Verdict::Refused(refusal) => {
+            HostVerdict::Unchanged => (Status::Unchanged, None, None, None),
+            HostVerdict::Changes => (Status::Changed, None, None, None),
+            HostVerdict::Refused(refusal) => {
                 let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
                 let hint = refusal.hint().map(str::to_owned);
                 (status, Some(refusal.reason.clone()), Some(refusal.message.clone()), hint)

@@ -2,13 +2,14 @@
 
 use super::{Style, printable};
 use crate::explain::{
-    BridgeStory, Cure, Explanation, FamilyStory, Fate, Hop, LogGroup, LogStory, Place, Side, Story,
+    BridgeReport, FamilyReport, FinalVerdict, GuestRemedy, HookReport, HostExplanation, LogGroup, LogReport,
+    LogSide, PacketReport, RulePlace,
 };
 use crate::resource::iptables::Family;
 use std::fmt::Write as _;
 
 /// What was found out about one host.
-pub fn explanation_text(found: &Explanation, style: Style) -> String {
+pub fn explanation_text(found: &HostExplanation, style: Style) -> String {
     let mut out = String::new();
     let state = if found.state == "live" { "as it is" } else { "as the inventory wants it" };
     if !found.name.is_empty() {
@@ -45,7 +46,7 @@ fn protocol(family: Family) -> &'static str {
     }
 }
 
-fn place(place: &Place) -> String {
+fn place(place: &RulePlace) -> String {
     let mut text = match place.chain.is_empty() {
         // What is not read is no rule: `nft table inet filter, which may drop it`.
         true => format!("{}, which {}", place.name(), place.text),
@@ -63,7 +64,7 @@ fn place(place: &Place) -> String {
     printable(&text)
 }
 
-fn bridge_text(bridge: &BridgeStory, style: Style, out: &mut String) {
+fn bridge_text(bridge: &BridgeReport, style: Style, out: &mut String) {
     let ports: Vec<String> = bridge
         .ports
         .iter()
@@ -88,7 +89,7 @@ fn bridge_text(bridge: &BridgeStory, style: Style, out: &mut String) {
     }
 }
 
-fn family_text(story: &FamilyStory, style: Style, out: &mut String) {
+fn family_text(story: &FamilyReport, style: Style, out: &mut String) {
     let name = protocol(story.family);
     let word = match (&story.dark, &story.doubt) {
         (Some(_), _) => style.alarm("DARK"),
@@ -121,7 +122,7 @@ fn family_text(story: &FamilyStory, style: Style, out: &mut String) {
     }
 }
 
-fn packet_text(story: &Story, style: Style, out: &mut String) {
+fn packet_text(story: &PacketReport, style: Style, out: &mut String) {
     let route = &story.route;
     let _ = writeln!(out, "\n  {} over {}", style.strong(&printable(&story.packet)), protocol(story.family));
     let end = |name: &Option<String>, none: &str| name.clone().unwrap_or_else(|| none.to_owned());
@@ -147,7 +148,7 @@ fn packet_text(story: &Story, style: Style, out: &mut String) {
     let _ = writeln!(out, "{}", style.prose(&format!("  {}", fate_text(&story.fate, style))));
 }
 
-fn hop_text(hop: &Hop, style: Style, out: &mut String) {
+fn hop_text(hop: &HookReport, style: Style, out: &mut String) {
     let title = format!("{}/{}", hop.table, hop.chain);
     let note = match &hop.note {
         Some(note) => note.clone(),
@@ -172,7 +173,7 @@ fn hop_text(hop: &Hop, style: Style, out: &mut String) {
     }
 }
 
-fn fate_text(fate: &Fate, style: Style) -> String {
+fn fate_text(fate: &FinalVerdict, style: Style) -> String {
     let word = match fate.verdict {
         "dropped" => style.alarm("DROPPED"),
         "passes" => style.added("PASSES"),
@@ -183,12 +184,12 @@ fn fate_text(fate: &Fate, style: Style) -> String {
     format!("{word}{}{}", by, printable(&because))
 }
 
-fn log_text(log: &LogStory, style: Style, out: &mut String) {
+fn log_text(log: &LogReport, style: Style, out: &mut String) {
     let _ = writeln!(out, "  {} packets logged, {} other lines", log.packets, log.others);
     log.groups.iter().for_each(|group| group_text(group, style, out));
 }
 
-fn side_text(side: &Side) -> String {
+fn side_text(side: &LogSide) -> String {
     let device = side.device.clone().unwrap_or_else(|| "the host".to_owned());
     match (&side.port, &side.guest) {
         (Some(port), Some(guest)) => format!("{port} ({guest})"),
@@ -231,7 +232,7 @@ fn group_text(group: &LogGroup, style: Style, out: &mut String) {
 }
 
 /// What is as in the cure before is not said twice.
-fn cure_text(cure: &Cure, before: Option<&Cure>, style: Style, out: &mut String) {
+fn cure_text(cure: &GuestRemedy, before: Option<&GuestRemedy>, style: Style, out: &mut String) {
     let mut say = |line: String| {
         let _ = writeln!(out, "{}", style.prose(&line));
     };

@@ -5,7 +5,7 @@ use super::document::{ChangeEntry, Document, HostEntry};
 use super::group::Said;
 use super::{Renderer, Style, fold_names, group, printable};
 use crate::engine::{LATE, Status};
-use crate::plan::{Action, Risk};
+use crate::plan::{ChangeAction, ChangeRisk};
 use std::fmt::Write as _;
 
 /// Text for people.
@@ -66,7 +66,7 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
     let of_changing =
         || document.hosts.iter().filter(|h| h.status == Status::Changed).flat_map(|h| &h.changes);
     let count = |action| of_changing().filter(|c| c.action == action).count();
-    let risky = of_changing().filter(|c| c.risks.contains(&Risk::ManagementPath)).count();
+    let risky = of_changing().filter(|c| c.risks.contains(&ChangeRisk::ManagementPath)).count();
     let refused = document.count(Status::Refused);
     let stuck = document.hosts.iter().filter(|h| h.status == Status::Failed).count();
     if changing == 0 && stuck == 0 && refused == 0 {
@@ -82,9 +82,9 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
     } else if changing > 0 {
         let line = format!(
             "Plan: {} to add, {} to change, {} to remove on {changing} of {}.",
-            count(Action::Add),
-            count(Action::Change),
-            count(Action::Remove),
+            count(ChangeAction::Add),
+            count(ChangeAction::Change),
+            count(ChangeAction::Remove),
             hosts(document.hosts.len()),
         );
         let _ = write!(out, "{}", style.strong(&line));
@@ -185,9 +185,9 @@ fn blocks(document: &Document, style: Style, out: &mut String) {
 
 fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
     let sign = match change.action {
-        Action::Add => style.added("+"),
-        Action::Change => style.warn("~"),
-        Action::Remove => style.removed("-"),
+        ChangeAction::Add => style.added("+"),
+        ChangeAction::Change => style.warn("~"),
+        ChangeAction::Remove => style.removed("-"),
     };
     let title = format!("{} {}", change.kind.as_str(), printable(&change.resource));
     let mut who = printable(&fold_names(names));
@@ -208,7 +208,8 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
         } else {
             "   "
         };
-        let grave = matches!(risk, Risk::Lockout | Risk::GuestsUnreachable | Risk::BypassWrong);
+        let grave =
+            matches!(risk, ChangeRisk::Lockout | ChangeRisk::GuestsUnreachable | ChangeRisk::BypassWrong);
         let _ = write!(out, "{gap}{}", if grave { style.alarm(text) } else { style.warn(text) });
     }
     out.push('\n');
@@ -233,14 +234,14 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
 }
 
 /// What a risk is called beside a change.
-pub(super) fn risk_words(risk: Risk) -> &'static str {
+pub(super) fn risk_words(risk: ChangeRisk) -> &'static str {
     match risk {
-        Risk::ManagementPath => "! SSH passes here",
-        Risk::Lockout => "! LOCKOUT",
-        Risk::GuestsUnreachable => "! guests become unreachable",
-        Risk::OneWay => "! cannot be rolled back in full",
-        Risk::RemovesAll => "! removes all of its kind",
-        Risk::BypassWrong => "! the bypass is wrong here",
+        ChangeRisk::ManagementPath => "! SSH passes here",
+        ChangeRisk::Lockout => "! LOCKOUT",
+        ChangeRisk::GuestsUnreachable => "! guests become unreachable",
+        ChangeRisk::OneWay => "! cannot be rolled back in full",
+        ChangeRisk::RemovesAll => "! removes all of its kind",
+        ChangeRisk::BypassWrong => "! the bypass is wrong here",
     }
 }
 

@@ -9,7 +9,7 @@ use super::group::Said;
 use super::human::{hosts, risk_words, summary};
 use super::{Renderer, Style, fold_names, group, printable, problems_text};
 use crate::engine::Status;
-use crate::plan::Action;
+use crate::plan::ChangeAction;
 use crate::problem::Problem;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -131,9 +131,9 @@ fn named(names: &[&str]) -> String {
 
 fn block(change: &ChangeEntry, names: &[&str]) -> String {
     let sign = match change.action {
-        Action::Add => "add",
-        Action::Change => "change",
-        Action::Remove => "remove",
+        ChangeAction::Add => "add",
+        ChangeAction::Change => "change",
+        ChangeAction::Remove => "remove",
     };
     let mut title = format!(
         "{sign} <b>{}</b> on {}",
@@ -207,18 +207,18 @@ fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Kind, Risk};
+    use crate::plan::{ChangeRisk, ResourceKind};
     use crate::report::HostEntry;
     use proptest::prelude::*;
 
     fn change(resource: &str, diff: &str) -> ChangeEntry {
         ChangeEntry {
-            kind: Kind::Iptables,
+            kind: ResourceKind::Iptables,
             resource: resource.to_owned(),
-            action: Action::Change,
+            action: ChangeAction::Change,
             diff: diff.into(),
             origin: ["modules/m/module.yaml:4".to_owned()].into(),
-            risks: vec![Risk::ManagementPath],
+            risks: vec![ChangeRisk::ManagementPath],
             lines: Arc::default(),
         }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// What kind of thing a change is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ResourceKind {
     /// A file in sysctl.d and the live values of its keys.
     Sysctl,
     /// IPv4 rules.
@@ -24,15 +24,15 @@ pub enum Kind {
     Bridge,
 }
 
-impl Kind {
+impl ResourceKind {
     /// The YAML key and JSON value of this kind.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Sysctl => "sysctl",
-            Kind::Iptables => "iptables",
-            Kind::Ip6tables => "ip6tables",
-            Kind::Ipset => "ipset",
-            Kind::Bridge => "bridge",
+            ResourceKind::Sysctl => "sysctl",
+            ResourceKind::Iptables => "iptables",
+            ResourceKind::Ip6tables => "ip6tables",
+            ResourceKind::Ipset => "ipset",
+            ResourceKind::Bridge => "bridge",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::TransportError;
 use super::private::PrivateFile;
-use crate::inventory::Connection;
+use crate::inventory::HostConnection;
 use std::fmt::Write as _;
 
 /// What the user's and the machine's own configuration add. ssh takes the first value it meets.
@@ -13,7 +13,7 @@ const READ_ONLY: &str = "UpdateHostKeys no\nCheckHostIP no\n";
 
 /// The options of an inventory, before the user's own configuration. A jump host gets the same file,
 /// and with it the word that nobody is to be asked; ssh does not pass that on by itself.
-pub(super) fn options(connection: &Connection) -> Result<PrivateFile, TransportError> {
+pub(super) fn options(connection: &HostConnection) -> Result<PrivateFile, TransportError> {
     let mut text = "BatchMode yes\n".to_owned();
     if connection.known_hosts.is_some() {
         text.push_str(READ_ONLY);
@@ -26,7 +26,7 @@ pub(super) fn options(connection: &Connection) -> Result<PrivateFile, TransportE
 }
 
 /// How a jump host is reached. It must never ask anybody: whoever could answer sees something else.
-pub(super) fn jump(connection: &Connection) -> Result<PrivateFile, TransportError> {
+pub(super) fn jump(connection: &HostConnection) -> Result<PrivateFile, TransportError> {
     let mut text = format!("Host {}\nBatchMode yes\nControlPath none\n", connection.address);
     let mut set = |name: &str, value: Option<String>| {
         if let Some(value) = value {

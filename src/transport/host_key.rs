@@ -6,7 +6,7 @@ use super::config;
 use super::private::{self, PrivateFile};
 use super::{TransportError, words};
 use crate::files::{self, Readers};
-use crate::inventory::Connection;
+use crate::inventory::HostConnection;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -36,7 +36,7 @@ pub fn is_unknown(message: &str) -> bool {
 /// Asks a host for its key. Nothing is offered for a login.
 ///
 /// Errors: no connection came up, or ssh showed no key.
-pub async fn fetch(connection: &Connection) -> Result<HostKey, TransportError> {
+pub async fn fetch(connection: &HostConnection) -> Result<HostKey, TransportError> {
     ask(connection, Command::new("ssh")).await
 }
 
@@ -44,15 +44,15 @@ pub async fn fetch(connection: &Connection) -> Result<HostKey, TransportError> {
 /// to end, so that nobody on the way can answer in its place.
 ///
 /// Errors: the third machine cannot be logged in to, or it gets no connection to the host.
-pub async fn fetch_from(third: &Connection, host: &Connection) -> Result<HostKey, TransportError> {
+pub async fn fetch_from(third: &HostConnection, host: &HostConnection) -> Result<HostKey, TransportError> {
     let config = config::jump(third)?;
     let mut ssh = Command::new("ssh");
     ssh.arg("-F").arg(config.path());
-    let host = Connection { jump: Some(third.address.clone()), ..host.clone() };
+    let host = HostConnection { jump: Some(third.address.clone()), ..host.clone() };
     ask(&host, ssh).await
 }
 
-async fn ask(connection: &Connection, mut ssh: Command) -> Result<HostKey, TransportError> {
+async fn ask(connection: &HostConnection, mut ssh: Command) -> Result<HostKey, TransportError> {
     let file = PrivateFile::new("")?;
     for option in [
         "BatchMode=yes",
@@ -92,7 +92,7 @@ async fn ask(connection: &Connection, mut ssh: Command) -> Result<HostKey, Trans
 /// Writes a key down where ssh looks for it, and says where that is.
 ///
 /// Errors: the file cannot be written.
-pub async fn remember(connection: &Connection, key: &HostKey) -> Result<PathBuf, TransportError> {
+pub async fn remember(connection: &HostConnection, key: &HostKey) -> Result<PathBuf, TransportError> {
     let file = match &connection.known_hosts {
         Some(file) => Some(file.clone()),
         None => Settings::of(connection).await?.known_hosts(connection).into_iter().next(),
@@ -121,7 +121,7 @@ pub enum Known {
 }
 
 /// Looks a host's keys up where ssh would; no connection is opened.
-pub async fn known(connection: &Connection) -> Known {
+pub async fn known(connection: &HostConnection) -> Known {
     let Ok(settings) = Settings::of(connection).await else { return Known::Unclear };
     let program = settings.get("knownhostscommand").is_some_and(|command| command != "none");
     let files = settings.known_hosts(connection);
@@ -148,7 +148,7 @@ pub async fn known(connection: &Connection) -> Known {
 struct Settings(String);
 
 impl Settings {
-    async fn of(connection: &Connection) -> Result<Self, TransportError> {
+    async fn of(connection: &HostConnection) -> Result<Self, TransportError> {
         let mut ssh = Command::new("ssh");
         ssh.arg("-G");
         to(&mut ssh, connection);
@@ -161,7 +161,7 @@ impl Settings {
     }
 
     /// The name by which the host's keys are kept.
-    fn name(&self, connection: &Connection) -> String {
+    fn name(&self, connection: &HostConnection) -> String {
         if let Some(alias) = self.get("hostkeyalias") {
             return alias.to_lowercase();
         }
@@ -173,7 +173,7 @@ impl Settings {
     }
 
     /// The files in which ssh looks for them. The first one is written to.
-    fn known_hosts(&self, connection: &Connection) -> Vec<PathBuf> {
+    fn known_hosts(&self, connection: &HostConnection) -> Vec<PathBuf> {
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         let listed = |key| self.get(key).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
         let path = |file: &str| match file.strip_prefix("~/") {
@@ -193,7 +193,7 @@ impl Settings {
 }
 
 /// Who, where and how, as words for ssh.
-fn to<'a>(ssh: &'a mut Command, connection: &Connection) -> &'a mut Command {
+fn to<'a>(ssh: &'a mut Command, connection: &HostConnection) -> &'a mut Command {
     if let Some(user) = &connection.user {
         ssh.args(["-l", user]);
     }

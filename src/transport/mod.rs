@@ -9,7 +9,7 @@ mod private;
 mod ssh;
 mod words;
 
-use crate::inventory::Connection;
+use crate::inventory::HostConnection;
 use crate::remote;
 use std::time::Duration;
 use thiserror::Error;
@@ -93,7 +93,7 @@ impl Script {
 }
 
 /// What one would type to get the same connection, for people.
-pub fn command(via: Via, connection: &Connection) -> String {
+pub fn command(via: Via, connection: &HostConnection) -> String {
     if via == Via::Local {
         return "sh (this machine)".to_owned();
     }
@@ -120,7 +120,7 @@ pub fn command(via: Via, connection: &Connection) -> String {
 }
 
 /// Opens a new connection. Never a shared one: that a new one comes up is what a confirm proves.
-pub async fn connect(via: Via, connection: &Connection) -> Result<Session, TransportError> {
+pub async fn connect(via: Via, connection: &HostConnection) -> Result<Session, TransportError> {
     match via {
         Via::Ssh => ssh::SshSession::connect(connection).await.map(Session::Ssh),
         Via::Local => Ok(Session::Local(local::LocalSession::new())),

@@ -4,7 +4,7 @@ use super::answer::{Answer, exchange};
 use super::config;
 use super::private::{self, PrivateFile};
 use super::{Script, TransportError, words};
-use crate::inventory::{Become, Connection};
+use crate::inventory::{BecomeMethod, HostConnection};
 use openssh::{ControlPersist, KnownHosts, SessionBuilder, Stdio};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 /// A TCP connection of its own, kept by one ssh process; commands are multiplexed over it.
 pub struct SshSession {
     session: openssh::Session,
-    become_root: Become,
+    become_root: BecomeMethod,
     /// When the other end was last heard of.
     heard: Mutex<Instant>,
     /// For `ssh -F`; goes with the session.
@@ -31,7 +31,7 @@ fn is_refused(error: &openssh::Error) -> bool {
 }
 
 impl SshSession {
-    pub(super) async fn connect(connection: &Connection) -> Result<Self, TransportError> {
+    pub(super) async fn connect(connection: &HostConnection) -> Result<Self, TransportError> {
         let folder = private::folder()?;
         let mut builder = SessionBuilder::default();
         builder
@@ -84,8 +84,8 @@ impl SshSession {
         let clean =
             format!("/usr/bin/env -i \"SSH_CONNECTION=$SSH_CONNECTION\" {} /bin/sh -s", super::ENVIRONMENT);
         let command = match self.become_root {
-            Become::No => format!("exec {clean}"),
-            Become::Sudo => format!("exec sudo -n {clean}"),
+            BecomeMethod::No => format!("exec {clean}"),
+            BecomeMethod::Sudo => format!("exec sudo -n {clean}"),
         };
         let mut child = self.spawn(&command).await?;
         let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
@@ -102,7 +102,10 @@ impl SshSession {
         if let (Ok(_), Ok(mut heard)) = (&ended, self.heard.lock()) {
             *heard = Instant::now();
         }
-        if answer.stdout.is_empty() && self.become_root == Become::Sudo && answer.stderr.contains("sudo") {
+        if answer.stdout.is_empty()
+            && self.become_root == BecomeMethod::Sudo
+            && answer.stderr.contains("sudo")
+        {
             return Err(TransportError::Privilege(answer.stderr));
         }
         match ended {
@@ -172,7 +175,7 @@ pub(super) async fn leave() {
     let _ = tokio::time::timeout(Duration::from_secs(1), tasks.join_all()).await;
 }
 
-fn known_hosts_check(connection: &Connection) -> KnownHosts {
+fn known_hosts_check(connection: &HostConnection) -> KnownHosts {
     let asked = connection.options.iter().find(|(k, _)| k.eq_ignore_ascii_case("StrictHostKeyChecking"));
     match asked.map(|(_, v)| v.as_str()) {
         Some("accept-new") => KnownHosts::Add,
@@ -182,7 +185,7 @@ fn known_hosts_check(connection: &Connection) -> KnownHosts {
 }
 
 /// The command that removes the old key of a host.
-fn forget_key(connection: &Connection) -> String {
+fn forget_key(connection: &HostConnection) -> String {
     let name = match connection.port {
         Some(port) if port != 22 => format!("'[{}]:{port}'", connection.address),
         _ => connection.address.clone(),
@@ -191,7 +194,7 @@ fn forget_key(connection: &Connection) -> String {
     format!("ssh-keygen -R {name}{file}")
 }
 
-fn connect_error(error: &openssh::Error, connection: &Connection) -> TransportError {
+fn connect_error(error: &openssh::Error, connection: &HostConnection) -> TransportError {
     match error {
         openssh::Error::Connect(io) => {
             let text = io.to_string();

@@ -6,7 +6,7 @@
 mod common;
 mod pages;
 
-use kvmfw::inventory::{Locate, load_text, module_tests};
+use kvmfw::inventory::{ProjectLocation, load_text, module_tests};
 use kvmfw::yaml::{self, Node, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -307,7 +307,8 @@ fn schemas_and_readers_take_every_key() {
     fs::create_dir_all(&module).unwrap();
     // Values of bridges are checked when they are put in: `9` is no MTU.
     fs::write(module.join("module.yaml"), MODULE.replace("mtu: $number, ", "")).unwrap();
-    let locate = Locate { dir: Some(folder.path().into()), home: Some("/home/ops".into()), inventory: None };
+    let locate =
+        ProjectLocation { dir: Some(folder.path().into()), home: Some("/home/ops".into()), inventory: None };
     fs::create_dir_all(module.join("tests")).unwrap();
     fs::write(module.join("tests/all.yaml"), TEST).unwrap();
     let project =

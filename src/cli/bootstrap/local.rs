@@ -3,7 +3,7 @@
 
 use crate::cli::{Code, Common, exit, setup};
 use crate::engine::{Kept, Proof};
-use crate::inventory::{BOOTSTRAP, Connection, Reach};
+use crate::inventory::{BOOTSTRAP, HostConnection, Reach};
 use crate::observe::SshEnds;
 use crate::report::outlet;
 use crate::transport::host_key::{self, HostKey};
@@ -36,7 +36,7 @@ pub(super) fn needs_terminal() -> Code {
 }
 
 /// How others reach this host: as the operator came, else by the address that a third machine sees.
-pub(super) fn refine(reach: &mut Reach, operator: Option<&SshEnds>, third: Option<&Connection>) {
+pub(super) fn refine(reach: &mut Reach, operator: Option<&SshEnds>, third: Option<&HostConnection>) {
     if let Some(ends) = operator {
         reach.address = ends.server.to_string();
         reach.port = Some(ends.server_port).filter(|port| *port != 22);
@@ -53,7 +53,7 @@ pub(super) fn by_operator(ends: Option<&SshEnds>) -> Proof {
 
 /// A third machine gets a new connection to this host, and the one who answers has this host's key.
 /// Tried before anything is touched: what fails now would fail then too.
-pub(super) fn by_third(common: &Common, third: Connection, host: &Connection) -> Result<Proof, u8> {
+pub(super) fn by_third(common: &Common, third: HostConnection, host: &HostConnection) -> Result<Proof, u8> {
     let (third, host) = (Arc::new(third), Arc::new(host.clone()));
     let settings = setup::settings(common, BOOTSTRAP);
     let (right, _) = setup::engine(common, settings, None, |_| async {
@@ -82,8 +82,8 @@ pub(super) fn by_third(common: &Common, third: Connection, host: &Connection) ->
 }
 
 async fn reached(
-    third: Arc<Connection>,
-    host: Arc<Connection>,
+    third: Arc<HostConnection>,
+    host: Arc<HostConnection>,
     right: HostKey,
     left: Duration,
 ) -> Result<Kept, String> {

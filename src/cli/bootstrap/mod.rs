@@ -10,7 +10,7 @@ use crate::desired::{self, Desired};
 use crate::engine::{Budget, Settings};
 use crate::inventory::{self, BOOTSTRAP, Project, Reach, Stanza};
 use crate::observe::Observed;
-use crate::plan::{Options, Record};
+use crate::plan::{GenerationManifest, PlanOptions};
 use crate::problem::did_you_mean;
 use crate::report::Document;
 use crate::transport::Via;
@@ -118,7 +118,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
         (true, None) => Some(local::by_operator(observed.facts.ssh.as_ref())),
         (true, Some(third)) => Some(local::by_third(common, third, &desired.connection)?),
     };
-    let options = Options { accept: args.rollout.accept.set(), ..Options::default() };
+    let options = PlanOptions { accept: args.rollout.accept.set(), ..PlanOptions::default() };
     let hosts = vec![(desired, options)];
     let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, "bootstrap", todo)?;
@@ -185,6 +185,6 @@ fn compile(common: &Common, project: &Project) -> Result<Desired, u8> {
 
 /// What earlier bootstraps asked for, as the host remembers it.
 fn kept(observed: &Observed) -> Stanza {
-    let record = observed.state.record.as_deref().and_then(|text| Record::parse(text).ok());
+    let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
     record.and_then(|record| record.stanza).unwrap_or_default()
 }

@@ -1,13 +1,13 @@
 //! Boot files that would bring back what is taken over, and those that are missing when it is given back.
 
-use super::Adopted;
+use super::AdoptedRule;
 use crate::observe::BootFiles;
 use crate::problem::Warning;
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names each file with its lines, and what to do about it.
-pub(super) fn warnings(family: Family, list: &[Adopted], files: &BootFiles) -> Vec<Warning> {
+pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) -> Vec<Warning> {
     let mut lines: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
     for one in list {
         let Some(rule) = &one.rule else { continue };
@@ -44,7 +44,7 @@ pub(super) fn warnings(family: Family, list: &[Adopted], files: &BootFiles) -> V
 }
 
 /// Rules that come back, which a file loaded at boot when they were taken over, and that no file loads now.
-pub(super) fn missing(family: Family, again: &[Adopted], files: &BootFiles) -> Vec<Warning> {
+pub(super) fn missing(family: Family, again: &[AdoptedRule], files: &BootFiles) -> Vec<Warning> {
     let mut lost: BTreeMap<&str, usize> = BTreeMap::new();
     for one in again {
         let (Some(rule), Some(from)) = (&one.rule, &one.from) else { continue };

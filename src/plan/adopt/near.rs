@@ -1,6 +1,6 @@
 //! Rules of others that say almost what one of ours says: they stay, and the nearest is named.
 
-use super::Adopted;
+use super::AdoptedRule;
 use super::rules::{enters_ours, own};
 use crate::netfilter::covers;
 use crate::problem::Warning;
@@ -8,7 +8,7 @@ use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, is_entered};
 
 /// A rule of a built-in chain that is not taken, and the rule of ours that decides about its packets as it does.
-pub(super) struct Near {
+pub(super) struct NearMatch {
     table: String,
     chain: String,
     theirs: String,
@@ -16,7 +16,7 @@ pub(super) struct Near {
 }
 
 /// Finds them among the predicted rules; ours that are taken over already are nobody else's.
-pub(super) fn near(predicted: &Save, taken: &[Adopted]) -> Vec<Near> {
+pub(super) fn near(predicted: &Save, taken: &[AdoptedRule]) -> Vec<NearMatch> {
     let mut found = Vec::new();
     for (name, table) in &predicted.tables {
         for chain in table.chains().iter().filter(|chain| is_entered(name, &chain.name)) {
@@ -32,7 +32,7 @@ pub(super) fn near(predicted: &Save, taken: &[Adopted]) -> Vec<Near> {
                 if let Some(at) = gone.iter().position(|one| one == rule) {
                     gone.remove(at);
                 } else if let Some(nearest) = free.iter().find(|own| covers(own, rule)) {
-                    found.push(Near {
+                    found.push(NearMatch {
                         table: name.clone(),
                         chain: chain.name.clone(),
                         theirs: rule.clone(),
@@ -45,7 +45,7 @@ pub(super) fn near(predicted: &Save, taken: &[Adopted]) -> Vec<Near> {
     found
 }
 
-impl Near {
+impl NearMatch {
     pub fn is_in(&self, table: &str, chain: &str) -> bool {
         self.table == table && self.chain == chain
     }
@@ -64,7 +64,7 @@ impl Near {
 }
 
 /// The live rules with each of ours right before the rule that it is near to.
-pub(super) fn added(live: &Save, near: &[Near]) -> Save {
+pub(super) fn added(live: &Save, near: &[NearMatch]) -> Save {
     let mut save = live.clone();
     for one in near {
         // What is live already is met where it stands.

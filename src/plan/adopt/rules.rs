@@ -1,7 +1,7 @@
 //! Which rules of others say what ours say.
 
-use super::Adopted;
-use super::near::{Near, near};
+use super::AdoptedRule;
+use super::near::{NearMatch, near};
 use crate::netfilter::{Ruleset, VerdictDifference, prove_equivalent};
 use crate::plan::origins_of;
 use crate::problem::{Origin, Warning};
@@ -12,18 +12,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What is taken of one family, with where ours was declared.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(super) struct FamilyAdoption {
     /// Rules in their order, and chains behind their rules.
-    pub list: Vec<Adopted>,
-    pub origins: BTreeMap<Adopted, Origin>,
+    pub list: Vec<AdoptedRule>,
+    pub origins: BTreeMap<AdoptedRule, Origin>,
     pub warnings: Vec<Warning>,
     /// Rules that stay, of which ours say the same in other words.
-    pub near: Vec<Near>,
+    pub near: Vec<NearMatch>,
 }
 
 /// Finds them among the predicted rules: there, ours are as the kernel prints them.
-pub(super) fn taken(family: Family, predicted: &Save, wanted: &Rules) -> Taken {
-    let mut taken = Taken::default();
+pub(super) fn taken(family: Family, predicted: &Save, wanted: &Rules) -> FamilyAdoption {
+    let mut taken = FamilyAdoption::default();
     for (name, table) in &predicted.tables {
         let Some(declared) = wanted.tables.get(name) else { continue };
         let like = like_ours(name, table);
@@ -67,8 +67,8 @@ pub(super) fn own(chain: &str) -> String {
     format!("{PREFIX}{chain}")
 }
 
-fn adopted(family: Family, table: &str, chain: &str, rule: Option<&String>) -> Adopted {
-    Adopted { family, table: table.to_owned(), chain: chain.to_owned(), rule: rule.cloned(), from: None }
+fn adopted(family: Family, table: &str, chain: &str, rule: Option<&String>) -> AdoptedRule {
+    AdoptedRule { family, table: table.to_owned(), chain: chain.to_owned(), rule: rule.cloned(), from: None }
 }
 
 pub(super) fn enters_ours(rule: &str) -> bool {
@@ -184,7 +184,7 @@ fn differing(family: Family, name: &str, table: &Table, like: &BTreeSet<&str>) -
 }
 
 /// The rules less those that are taken.
-pub(super) fn without(save: &Save, list: &[Adopted]) -> Save {
+pub(super) fn without(save: &Save, list: &[AdoptedRule]) -> Save {
     let mut save = save.clone();
     for one in list {
         let Some(table) = save.tables.get_mut(&one.table) else { continue };
@@ -208,7 +208,7 @@ pub(super) fn proof(
     family: Family,
     live: &Save,
     predicted: &Save,
-    taken: &Taken,
+    taken: &FamilyAdoption,
 ) -> Result<(), VerdictDifference> {
     let before = super::near::added(live, &taken.near);
     let (before, after) = (Ruleset::new(&before), Ruleset::new(&alone(live, predicted, taken)));
@@ -224,7 +224,7 @@ pub(super) fn proof(
 
 /// The live rules after the adoption and nothing else of the plan: of ours only what was live before, and what is
 /// taken over or stays in other words.
-fn alone(live: &Save, predicted: &Save, taken: &Taken) -> Save {
+fn alone(live: &Save, predicted: &Save, taken: &FamilyAdoption) -> Save {
     let list = &taken.list;
     let mut save = without(predicted, list);
     for (name, table) in &mut save.tables {

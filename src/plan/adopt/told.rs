@@ -1,6 +1,6 @@
 //! What a generation took over of others, as its history tells it.
 
-use super::super::{Action, Change, Record};
+use super::super::{Change, ChangeAction, GenerationManifest};
 use super::{changes, less};
 use crate::resource::iptables::Family;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What was taken over of others, or given back to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Took {
+pub struct AdoptionDelta {
     /// How many rules, those of the chains among them.
     pub rules: usize,
     /// How many chains.
@@ -19,11 +19,11 @@ pub struct Took {
     pub from: BTreeSet<String>,
 }
 
-impl Record {
+impl GenerationManifest {
     /// What this generation has taken over of others that an older one had not.
-    pub fn took_since(&self, before: &Record) -> Option<Took> {
+    pub fn took_since(&self, before: &GenerationManifest) -> Option<AdoptionDelta> {
         let list = less(&self.adopted, &before.adopted);
-        let took = Took {
+        let took = AdoptionDelta {
             rules: list.iter().filter(|one| one.rule.is_some()).count(),
             chains: list.iter().filter(|one| one.rule.is_none()).count(),
             files: self.adopted_files.difference(&before.adopted_files).cloned().collect(),
@@ -33,9 +33,9 @@ impl Record {
     }
 
     /// The same as changes, by chain: what was taken, and what was given back.
-    pub(in crate::plan) fn adoption_since(&self, before: &Record) -> Vec<Change> {
-        let ways = [(Action::Remove, self, before), (Action::Add, before, self)];
-        let of = |(action, more, less_of): (Action, &Record, &Record)| {
+    pub(in crate::plan) fn adoption_since(&self, before: &GenerationManifest) -> Vec<Change> {
+        let ways = [(ChangeAction::Remove, self, before), (ChangeAction::Add, before, self)];
+        let of = |(action, more, less_of): (ChangeAction, &GenerationManifest, &GenerationManifest)| {
             let list = less(&more.adopted, &less_of.adopted);
             Family::ALL.into_iter().flat_map(move |family| {
                 let here: Vec<_> = list.iter().filter(|one| one.family == family).cloned().collect();

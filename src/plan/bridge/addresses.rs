@@ -1,13 +1,13 @@
 //! Addresses of a bridge: declared ones, and those taken over from its ports. One that moves stays what it was: its label,
 //! metric, lifetimes, flags and place among the others are those that it had on the port.
 
-use super::Taken;
-use super::declared::Work;
+use super::MovedAddress;
+use super::declared::BridgePlanner;
 use crate::observe::{Address, Link};
 use crate::resource::bridge::LinkAddress;
 use std::collections::BTreeSet;
 
-impl Work<'_> {
+impl BridgePlanner<'_> {
     pub(super) fn addresses(&mut self, there: Option<&Link>) {
         let name = self.bridge.name.clone();
         let live: BTreeSet<LinkAddress> = there.into_iter().flat_map(addresses).collect();
@@ -62,7 +62,7 @@ impl Work<'_> {
         }
     }
 
-    fn taken(&self, carried: &Address, port: &str, place: usize) -> Taken {
+    fn taken(&self, carried: &Address, port: &str, place: usize) -> MovedAddress {
         let bridge = &self.bridge.name;
         // A label begins with the name of its link, and has 15 characters at most.
         let label = carried.own_label(port).map(|label| match label.strip_prefix(port) {
@@ -75,7 +75,11 @@ impl Work<'_> {
             route.of_address && route.by(port) && route.dst.contains(':') == (carried.family == "inet6")
         });
         let carried_here = Address { noprefixroute: carried.noprefixroute && !of_address, ..carried.clone() };
-        Taken { place, here: carried_here.attributes(label.as_deref()), there: attributes(carried, port) }
+        MovedAddress {
+            place,
+            here: carried_here.attributes(label.as_deref()),
+            there: attributes(carried, port),
+        }
     }
 
     /// How the plan shows the label of an address that had another one on its port.
@@ -97,7 +101,7 @@ impl Work<'_> {
     /// What we added and is wanted no more goes, or goes back to its port, as it was there.
     fn give_back(&mut self, gone: &[LinkAddress], there: Option<&Link>, live: &BTreeSet<LinkAddress>) {
         let name = self.bridge.name.clone();
-        let mut gone: Vec<(LinkAddress, Option<String>, Option<Taken>)> = gone
+        let mut gone: Vec<(LinkAddress, Option<String>, Option<MovedAddress>)> = gone
             .iter()
             .map(|address| {
                 let from = self.owned.addresses.remove(address).flatten();

@@ -1,8 +1,8 @@
 //! Spanning tree, timers, filtering, MTU and MAC: each only where it is declared, and back to what it
 //! was when it is declared no more.
 
-use super::Refused;
-use super::declared::Work;
+use super::RefusalCause;
+use super::declared::BridgePlanner;
 use crate::observe::Link;
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, DEFAULT_PVID};
 
@@ -13,7 +13,7 @@ pub(super) fn ages_fast(link: &Link) -> bool {
     number("topology_change") == 1 && number("ageing_time") == 2 * number("forward_delay")
 }
 
-fn unsettled(link: &Link) -> Refused {
+fn unsettled(link: &Link) -> RefusalCause {
     let seconds = |attribute| link.number(attribute).unwrap_or(0) / 100;
     (
         "topology-change",
@@ -26,8 +26,8 @@ fn unsettled(link: &Link) -> Refused {
     )
 }
 
-impl Work<'_> {
-    pub(super) fn attributes(&mut self, there: Option<&Link>) -> Result<(), Refused> {
+impl BridgePlanner<'_> {
+    pub(super) fn attributes(&mut self, there: Option<&Link>) -> Result<(), RefusalCause> {
         let bridge = self.bridge;
         let flag = |value: Option<bool>| value.map(|v| i64::from(v).to_string());
         let number = |attribute: &str| there.and_then(|l| l.number(attribute));
@@ -114,7 +114,7 @@ impl Work<'_> {
 
     /// Below 1280 the kernel ends IPv6 on a link: addresses, routes and settings are gone, and nothing brings all of them
     /// back.
-    pub(super) fn check_mtu(&self, there: Option<&Link>) -> Result<(), Refused> {
+    pub(super) fn check_mtu(&self, there: Option<&Link>) -> Result<(), RefusalCause> {
         let Some(mtu) = self.bridge.mtu.filter(|mtu| *mtu < 1280) else { return Ok(()) };
         let ports = self.bridge.ports.iter().filter_map(|port| self.links.by_name.get(port));
         for link in there.into_iter().chain(ports).filter(|link| link.mtu >= 1280) {

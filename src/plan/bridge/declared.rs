@@ -1,29 +1,29 @@
 //! A bridge that is declared: from what is there to what is stated, and the way back.
 
-use super::boot::{self, AddressAtBoot, AtBoot};
-use super::homes::Homes;
-use super::{BridgePlan, Owned, Refused, foreign};
+use super::boot::{self, AddressAtBoot, BootContext};
+use super::homes::PortMoves;
+use super::{BridgeOwnership, BridgePlan, RefusalCause, foreign};
 use crate::observe::{Link, Links, Observed};
-use crate::plan::diff::Wanted;
+use crate::plan::diff::DesiredLine;
 use crate::plan::fingerprint::digest;
-use crate::plan::{Action, Change, Diff, DiffLine, Risk};
+use crate::plan::{Change, ChangeAction, ChangeRisk, Diff, DiffLine};
 use crate::problem::Origin;
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::bridge::Bridge;
 
 /// The work on one bridge while it is being planned.
-pub(super) struct Work<'a> {
+pub(super) struct BridgePlanner<'a> {
     pub bridge: &'a Bridge,
     /// The host's name in the inventory.
     pub host: &'a str,
     pub links: &'a Links,
     pub observed: &'a Observed,
-    pub homes: &'a Homes<'a>,
+    pub homes: &'a PortMoves<'a>,
     pub plan: &'a mut BridgePlan,
-    pub owned: Owned,
+    pub owned: BridgeOwnership,
     /// What the diff shows as it is, and as it will be.
     pub old: Vec<String>,
-    pub new: Vec<Wanted>,
+    pub new: Vec<DesiredLine>,
     /// The way back, if there is a way forward.
     pub back: Vec<String>,
 }
@@ -31,17 +31,17 @@ pub(super) struct Work<'a> {
 pub(super) fn plan(
     bridge: &Bridge,
     host: &str,
-    owned: Owned,
+    owned: BridgeOwnership,
     observed: &Observed,
-    homes: &Homes<'_>,
+    homes: &PortMoves<'_>,
     plan: &mut BridgePlan,
-) -> Result<(), Refused> {
+) -> Result<(), RefusalCause> {
     let (old, new, back) = Default::default();
-    Work { bridge, host, links: &observed.links, observed, homes, plan, owned, old, new, back }.all()
+    BridgePlanner { bridge, host, links: &observed.links, observed, homes, plan, owned, old, new, back }.all()
 }
 
-impl Work<'_> {
-    fn all(mut self) -> Result<(), Refused> {
+impl BridgePlanner<'_> {
+    fn all(mut self) -> Result<(), RefusalCause> {
         let name = &self.bridge.name;
         let there = self.links.by_name.get(name);
         if there.is_some_and(|l| !l.is_bridge()) {
@@ -83,7 +83,7 @@ impl Work<'_> {
     }
 
     /// The files that make it so at boot; whether they are others than before.
-    fn files(&mut self, there: Option<&Link>) -> Result<bool, Refused> {
+    fn files(&mut self, there: Option<&Link>) -> Result<bool, RefusalCause> {
         let (bridge, created) = (self.bridge, self.owned.created);
         let before = std::mem::take(&mut self.owned.files);
         let port = bridge.ports.first().and_then(|p| self.links.by_name.get(p));
@@ -91,7 +91,7 @@ impl Work<'_> {
         let wanted = self.wanted_addresses(there);
         let gateways = self.gateways_at_boot(&wanted);
         let moved_from = wanted.iter().filter_map(|(_, from)| from.clone()).collect();
-        let at_boot = AtBoot {
+        let at_boot = BootContext {
             bridge,
             created,
             mac,
@@ -142,19 +142,19 @@ impl Work<'_> {
         }
         let mut risks = Vec::new();
         if self.carries_ssh() {
-            risks.push(Risk::ManagementPath);
+            risks.push(ChangeRisk::ManagementPath);
         }
         if there.is_some() && (bridge.mac.is_some() || bridge.mtu.is_some()) {
             // A pinned MAC and a set MTU stay set: the bridge follows its ports no more.
-            risks.push(Risk::OneWay);
+            risks.push(ChangeRisk::OneWay);
         }
         self.plan.back.extend(self.back);
         self.plan.devices.insert(bridge.name.clone());
         self.plan.devices.extend(bridge.ports.iter().cloned());
         self.plan.changes.push(Change {
-            kind: Kind::Bridge,
+            kind: ResourceKind::Bridge,
             resource: bridge.name.clone(),
-            action: if there.is_none() { Action::Add } else { Action::Change },
+            action: if there.is_none() { ChangeAction::Add } else { ChangeAction::Change },
             diff,
             origin: vec![bridge.origin.clone()],
             risks,

@@ -1,34 +1,34 @@
 //! Bridges that other programs make and manage: they change them when they please, so that what we set
 //! would not last, and they break when somebody else does. A name that fits counts only where its program is on the host.
 
-use super::Refused;
+use super::RefusalCause;
 use crate::observe::Observed;
 use crate::resource::iptables::save::tokens;
 use crate::resource::iptables::targets::owner_of_chain;
 
 /// Whose bridges have such names: the beginning of the name, what follows it, who, and where it is changed.
-const MAKERS: [(&str, Rest, &str, &str); 17] = [
-    ("virbr", Rest::Number, "libvirt", "virsh net-edit"),
-    ("docker", Rest::Number, "Docker", "/etc/docker/daemon.json"),
-    ("docker_gwbridge", Rest::Nothing, "Docker", "docker network"),
-    ("br-", Rest::Hex, "Docker", "docker network"),
-    ("podman", Rest::Number, "Podman", "podman network"),
-    ("cni-podman", Rest::Number, "Podman", "podman network"),
-    ("vmbr", Rest::Anything, "Proxmox VE", "its web interface or /etc/network/interfaces"),
-    ("fwbr", Rest::Anything, "the firewall of Proxmox VE", "pve-firewall"),
-    ("qbr", Rest::Hex, "OpenStack Neutron", "neutron"),
-    ("brq", Rest::Hex, "OpenStack Neutron", "neutron"),
-    ("cni", Rest::Number, "Kubernetes", "its network plugin"),
-    ("cbr", Rest::Number, "Kubernetes", "kubelet"),
-    ("kube-bridge", Rest::Nothing, "kube-router", "kube-router"),
-    ("lxcbr", Rest::Number, "LXC", "/etc/default/lxc-net"),
-    ("lxdbr", Rest::Number, "LXD", "lxc network edit"),
-    ("incusbr", Rest::Number, "Incus", "incus network edit"),
-    ("mpqemubr", Rest::Number, "Multipass", "multipass"),
+const MAKERS: [(&str, NameRest, &str, &str); 17] = [
+    ("virbr", NameRest::Number, "libvirt", "virsh net-edit"),
+    ("docker", NameRest::Number, "Docker", "/etc/docker/daemon.json"),
+    ("docker_gwbridge", NameRest::Nothing, "Docker", "docker network"),
+    ("br-", NameRest::Hex, "Docker", "docker network"),
+    ("podman", NameRest::Number, "Podman", "podman network"),
+    ("cni-podman", NameRest::Number, "Podman", "podman network"),
+    ("vmbr", NameRest::Anything, "Proxmox VE", "its web interface or /etc/network/interfaces"),
+    ("fwbr", NameRest::Anything, "the firewall of Proxmox VE", "pve-firewall"),
+    ("qbr", NameRest::Hex, "OpenStack Neutron", "neutron"),
+    ("brq", NameRest::Hex, "OpenStack Neutron", "neutron"),
+    ("cni", NameRest::Number, "Kubernetes", "its network plugin"),
+    ("cbr", NameRest::Number, "Kubernetes", "kubelet"),
+    ("kube-bridge", NameRest::Nothing, "kube-router", "kube-router"),
+    ("lxcbr", NameRest::Number, "LXC", "/etc/default/lxc-net"),
+    ("lxdbr", NameRest::Number, "LXD", "lxc network edit"),
+    ("incusbr", NameRest::Number, "Incus", "incus network edit"),
+    ("mpqemubr", NameRest::Number, "Multipass", "multipass"),
 ];
 
 /// What follows the beginning of a name.
-enum Rest {
+enum NameRest {
     Nothing,
     Number,
     /// Ten digits or more: the beginning of an id.
@@ -36,15 +36,15 @@ enum Rest {
     Anything,
 }
 
-impl Rest {
+impl NameRest {
     fn fits(&self, rest: &str) -> bool {
         let all = |digit: fn(&char) -> bool| rest.chars().all(|c| digit(&c));
         match self {
-            Rest::Nothing => rest.is_empty(),
-            Rest::Number => !rest.is_empty() && all(char::is_ascii_digit),
+            NameRest::Nothing => rest.is_empty(),
+            NameRest::Number => !rest.is_empty() && all(char::is_ascii_digit),
             // Neutron cuts its ids, and they have dashes.
-            Rest::Hex => rest.len() >= 10 && all(|c| c.is_ascii_hexdigit() || *c == '-'),
-            Rest::Anything => !rest.is_empty(),
+            NameRest::Hex => rest.len() >= 10 && all(|c| c.is_ascii_hexdigit() || *c == '-'),
+            NameRest::Anything => !rest.is_empty(),
         }
     }
 }
@@ -135,7 +135,7 @@ fn presence(who: &str, observed: &Observed) -> Option<String> {
 }
 
 /// Refuses a bridge that another program makes.
-pub(super) fn check(bridge: &str, observed: &Observed) -> Result<(), Refused> {
+pub(super) fn check(bridge: &str, observed: &Observed) -> Result<(), RefusalCause> {
     let Some((who, evidence, how)) = evidence(bridge, observed) else { return Ok(()) };
     Err((
         "unmanaged-owner",
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn names_of_others() {
         let maker = |bridge: &str| {
-            let fits = |(start, rest, ..): &&(&str, Rest, &str, &str)| {
+            let fits = |(start, rest, ..): &&(&str, NameRest, &str, &str)| {
                 bridge.strip_prefix(start).is_some_and(|name| rest.fits(name))
             };
             MAKERS.iter().find(fits).map(|(_, _, who, _)| *who)

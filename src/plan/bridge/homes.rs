@@ -1,14 +1,14 @@
 //! Where a port belongs that leaves one of our bridges.
 
-use super::Owned;
+use super::BridgeOwnership;
 use super::vlans::{fresh, lines};
 use crate::desired::Desired;
 use crate::observe::{Links, Observed};
-use crate::plan::Record;
+use crate::plan::GenerationManifest;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the bridges of a host have to know of each other.
-pub(super) struct Homes<'a> {
+pub(super) struct PortMoves<'a> {
     /// The bridge that a port is declared on.
     declared: BTreeMap<&'a str, &'a str>,
     /// Bridges that we made.
@@ -16,8 +16,8 @@ pub(super) struct Homes<'a> {
     links: &'a Links,
 }
 
-impl<'a> Homes<'a> {
-    pub(super) fn of(desired: &'a Desired, observed: &'a Observed, record: &'a Record) -> Self {
+impl<'a> PortMoves<'a> {
+    pub(super) fn of(desired: &'a Desired, observed: &'a Observed, record: &'a GenerationManifest) -> Self {
         let managed = desired.bridges.values().filter(|bridge| bridge.manage);
         let ports = |bridge: &'a crate::resource::bridge::Bridge| {
             bridge.ports.iter().map(move |port| (port.as_str(), bridge.name.as_str()))
@@ -37,7 +37,7 @@ impl<'a> Homes<'a> {
 
     /// The lines by which a port leaves: to the bridge of others that it was taken from, if that is still there and
     /// nobody declares the port. There it has its VLANs again.
-    pub(super) fn leave(&self, port: &str, owned: &Owned) -> Vec<String> {
+    pub(super) fn leave(&self, port: &str, owned: &BridgeOwnership) -> Vec<String> {
         let from = owned.masters.get(port);
         let mut way = vec![format!("link set dev {port} nomaster")];
         let there = |bridge: &&String| {

@@ -17,8 +17,8 @@ mod vlans;
 pub use foreign::maker;
 pub use port_attributes::OTHER_PORT_SWITCHES;
 
-use self::homes::Homes;
-use super::{Change, Record};
+use self::homes::PortMoves;
+use super::{Change, GenerationManifest};
 use crate::desired::Desired;
 use crate::observe::{Observed, Vlans};
 use crate::problem::Warning;
@@ -29,7 +29,7 @@ use std::net::IpAddr;
 
 /// What kvmfw added to a bridge, and what stood there before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owned {
+pub struct BridgeOwnership {
     /// We made the bridge.
     pub created: bool,
     /// Ports we enslaved.
@@ -47,7 +47,7 @@ pub struct Owned {
     pub addresses: BTreeMap<LinkAddress, Option<String>>,
     /// What those that were taken had there and have here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub taken: BTreeMap<LinkAddress, Taken>,
+    pub taken: BTreeMap<LinkAddress, MovedAddress>,
     /// Gateways we added.
     pub gateways: BTreeSet<IpAddr>,
     /// Routes that we moved from a port to the bridge, as lines for `ip -batch`, in an order in which
@@ -75,7 +75,7 @@ pub struct Owned {
 
 /// An address that was taken from a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
+pub struct MovedAddress {
     /// Its place among all that were taken with it.
     pub place: usize,
     /// Its attributes on the bridge, as `ip` takes them.
@@ -99,18 +99,18 @@ pub(super) struct BridgePlan {
     /// Files by path that make it so at boot, and those below `/run` that say so until then.
     pub files: BTreeMap<String, String>,
     pub window: BTreeMap<String, String>,
-    pub owned: BTreeMap<String, Owned>,
+    pub owned: BTreeMap<String, BridgeOwnership>,
     /// Links that are touched.
     pub devices: BTreeSet<String>,
     /// Why it cannot be done: reason and sentence.
-    pub refusal: Option<Refused>,
+    pub refusal: Option<RefusalCause>,
 }
 
-type Refused = (&'static str, String);
+type RefusalCause = (&'static str, String);
 
-pub(super) fn plan(desired: &Desired, observed: &Observed, record: &Record) -> BridgePlan {
+pub(super) fn plan(desired: &Desired, observed: &Observed, record: &GenerationManifest) -> BridgePlan {
     let mut plan = BridgePlan::default();
-    let homes = Homes::of(desired, observed, record);
+    let homes = PortMoves::of(desired, observed, record);
     for bridge in desired.bridges.values().filter(|b| b.manage) {
         let owned = record.owned.get(&bridge.name).cloned().unwrap_or_default();
         if let Err(refusal) = declared::plan(bridge, &desired.host, owned, observed, &homes, &mut plan) {

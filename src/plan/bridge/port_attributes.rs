@@ -1,7 +1,7 @@
 //! Attributes of ports: each only where it is stated. A port that leaves its bridge loses them, and one that becomes a
 //! port has those of a new port.
 
-use super::declared::Work;
+use super::declared::BridgePlanner;
 use crate::observe::Link;
 use crate::resource::bridge::{Attribute, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ pub(super) fn lines(port: &Link) -> Vec<String> {
     PORT_ATTRIBUTES.iter().filter_map(set).chain(others).collect()
 }
 
-impl Work<'_> {
+impl BridgePlanner<'_> {
     /// After the ports have joined: only a port has them.
     pub(super) fn port_attributes(&mut self) {
         let (bridge, links) = (self.bridge, self.links);

@@ -1,14 +1,14 @@
 //! Which links become ports, and which must not.
 
 use super::addresses::addresses;
-use super::declared::Work;
+use super::declared::BridgePlanner;
 use super::vlans::{fresh, lines, live_or_fresh};
-use super::{Refused, foreign, port_attributes};
+use super::{RefusalCause, foreign, port_attributes};
 use crate::observe::{Link, PolicyRule};
 use crate::problem::Warning;
 
-impl Work<'_> {
-    pub(super) fn check_ports(&self) -> Result<(), Refused> {
+impl BridgePlanner<'_> {
+    pub(super) fn check_ports(&self) -> Result<(), RefusalCause> {
         let name = &self.bridge.name;
         for port in &self.bridge.ports {
             let Some(link) = self.links.by_name.get(port) else {

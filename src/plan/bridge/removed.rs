@@ -3,14 +3,14 @@
 
 use super::addresses::{addresses, lines as address_lines, restore_address, tail};
 use super::attributes::ages_fast;
-use super::homes::Homes;
+use super::homes::PortMoves;
 use super::routes::displaced_by;
 use super::vlans::{fresh, is_port, lines, live_or_fresh};
-use super::{BridgePlan, Owned, port_attributes};
+use super::{BridgeOwnership, BridgePlan, port_attributes};
 use crate::observe::{Link, Links, Observed, Route};
-use crate::plan::{Action, Change, Diff};
+use crate::plan::{Change, ChangeAction, Diff};
 use crate::problem::Warning;
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::bridge::{Attribute, LinkAddress};
 use std::collections::BTreeSet;
 
@@ -33,16 +33,22 @@ const ATTRIBUTES: [&str; 14] = [
 ];
 
 /// The lines of one bridge's removal.
-struct Removal<'a> {
+struct BridgeRemoval<'a> {
     name: &'a str,
     link: &'a Link,
-    owned: &'a Owned,
+    owned: &'a BridgeOwnership,
     plan: &'a mut BridgePlan,
     old: Vec<String>,
     back: Vec<String>,
 }
 
-pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, homes: &Homes<'_>, plan: &mut BridgePlan) {
+pub(super) fn plan(
+    name: &str,
+    owned: &BridgeOwnership,
+    observed: &Observed,
+    homes: &PortMoves<'_>,
+    plan: &mut BridgePlan,
+) {
     // Also where the bridge is gone already: what boots has to change.
     let gone = Link { name: name.to_owned(), ..Link::default() };
     let there = observed.links.by_name.get(name);
@@ -52,14 +58,14 @@ pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, homes: &Homes
     if there.is_none() && old.is_empty() {
         return;
     }
-    let mut removal = Removal { name, link, owned, plan, old, back };
+    let mut removal = BridgeRemoval { name, link, owned, plan, old, back };
     if there.is_some() {
         removal.addresses_and_ports(observed, homes);
         removal.attributes(&observed.links);
         removal.vlans(&observed.links);
         removal.bridge(observed);
     }
-    let Removal { old, back, plan, .. } = removal;
+    let BridgeRemoval { old, back, plan, .. } = removal;
     if old.is_empty() {
         return;
     }
@@ -67,17 +73,17 @@ pub(super) fn plan(name: &str, owned: &Owned, observed: &Observed, homes: &Homes
     plan.devices.insert(name.to_owned());
     plan.devices.extend(owned.ports.iter().cloned());
     plan.changes.push(Change {
-        kind: Kind::Bridge,
+        kind: ResourceKind::Bridge,
         resource: name.to_owned(),
-        action: Action::Remove,
+        action: ChangeAction::Remove,
         diff: Diff::of(&old, &[]),
         origin: Vec::new(),
         risks: Vec::new(),
     });
 }
 
-impl Removal<'_> {
-    fn addresses_and_ports(&mut self, observed: &Observed, homes: &Homes<'_>) {
+impl BridgeRemoval<'_> {
+    fn addresses_and_ports(&mut self, observed: &Observed, homes: &PortMoves<'_>) {
         let (name, owned, links) = (self.name, self.owned, &observed.links);
         let routes: Vec<&Route> = links.routes.iter().filter(|r| r.by(name)).collect();
         // Before the kernel forgets them with the last address.

@@ -2,12 +2,12 @@
 
 use super::addresses::addresses;
 use super::boot::GatewayAtBoot;
-use super::declared::Work;
+use super::declared::BridgePlanner;
 use crate::observe::{Link, Manager};
 use crate::resource::bridge::LinkAddress;
 use std::net::IpAddr;
 
-impl Work<'_> {
+impl BridgePlanner<'_> {
     /// Routes of IPv6 that NetworkManager made for the addresses of a port: they would outlive those, and
     /// beat the bridge's. (Those of IPv4 go with their address.)
     pub(super) fn routes_left_behind(&mut self, wanted: &[(LinkAddress, Option<String>)]) {

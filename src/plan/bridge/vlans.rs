@@ -1,8 +1,8 @@
 //! VLANs of ports, and of the bridge itself, which is where the host's own frames pass. Who is named in
 //! `vlans` has exactly those; all others, taps of guests among them, keep what they have.
 
-use super::Refused;
-use super::declared::Work;
+use super::RefusalCause;
+use super::declared::BridgePlanner;
 use crate::observe::{Link, Links, VlanFlags, Vlans, vlan_range};
 use crate::problem::Warning;
 use crate::resource::bridge::{Bridge, DEFAULT_PVID};
@@ -20,8 +20,8 @@ impl Bridge {
     }
 }
 
-impl Work<'_> {
-    pub(super) fn vlans(&mut self, there: Option<&Link>) -> Result<(), Refused> {
+impl BridgePlanner<'_> {
+    pub(super) fn vlans(&mut self, there: Option<&Link>) -> Result<(), RefusalCause> {
         let bridge = self.bridge;
         if !bridge.vlans.is_empty()
             || bridge.vlan_filtering == Some(true)
@@ -69,7 +69,7 @@ impl Work<'_> {
     }
 
     /// A kernel that does not filter VLANs shows no default VLAN of any bridge.
-    fn kernel_filters(&self, there: Option<&Link>) -> Result<(), Refused> {
+    fn kernel_filters(&self, there: Option<&Link>) -> Result<(), RefusalCause> {
         let one = there.or_else(|| self.links.bridges().next());
         if one.is_none_or(|bridge| bridge.number("vlan_default_pvid").is_some()) {
             return Ok(());

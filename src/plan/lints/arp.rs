@@ -4,13 +4,13 @@ use super::warn;
 use crate::desired::Desired;
 use crate::netfilter::PacketDevice;
 use crate::observe::{Live, Observed};
-use crate::plan::{HostPlan, Risk, forecast};
+use crate::plan::{ChangeRisk, HostPlan, forecast};
 use crate::problem::Origin;
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use std::net::IpAddr;
 
 /// A declared value.
-struct Declared {
+struct DeclaredValue {
     value: u8,
     origin: Option<Origin>,
 }
@@ -48,7 +48,9 @@ pub(super) fn unanswered(desired: &Desired, observed: &Observed, plan: &mut Host
         plan.warnings.push(warn("lockout", format!("LOCKOUT: {why}"), declared.origin));
     }
     plan.latent_lockout.get_or_insert(why);
-    super::mark(plan, Risk::Lockout, |c| c.kind == Kind::Sysctl && c.diff.text().contains("arp_ignore"));
+    super::mark(plan, ChangeRisk::Lockout, |c| {
+        c.kind == ResourceKind::Sysctl && c.diff.text().contains("arp_ignore")
+    });
 }
 
 /// Why a request for the address that comes in by a link gets no answer (`arp_ignore` of the kernel).
@@ -88,10 +90,10 @@ fn refusal(
     }
 }
 
-fn stated(desired: &Desired, path: &str) -> Option<Declared> {
+fn stated(desired: &Desired, path: &str) -> Option<DeclaredValue> {
     let mut entries = desired.sysctl.values().flat_map(|file| &file.entries);
     let entry = entries.find(|entry| entry.key.path() == path)?;
-    Some(Declared { value: entry.value.trim().parse().ok()?, origin: Some(entry.origin.clone()) })
+    Some(DeclaredValue { value: entry.value.trim().parse().ok()?, origin: Some(entry.origin.clone()) })
 }
 
 fn value(observed: &Observed, path: &str) -> Option<u8> {

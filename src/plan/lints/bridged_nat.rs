@@ -1,6 +1,6 @@
 //! NAT that also meets what a bridge carries between its ports.
 
-use super::{View, say, warn};
+use super::{FamilyView, say, warn};
 use crate::netfilter::{
     MatchTest, MatchedRule, NatRewrite, Packet, PacketPath, RewriteAddress, RewritePart, RuleMatch,
     RuleTarget, Tristate, packets_between_ports, simulate,
@@ -12,7 +12,7 @@ use crate::resource::iptables::Family;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Rules of NAT that rewrite frames between guests of one bridge, or may.
     pub(super) fn bridged_nat(&self, warnings: &mut Vec<Warning>) {
         for bridge in self.will_be.bridges() {

@@ -1,13 +1,13 @@
 //! Taking bridges out of netfilter: where that is wrong, and where it will not last.
 
-use super::{View, mark, warn};
+use super::{FamilyView, mark, warn};
 use crate::desired::Desired;
 use crate::netfilter::{DevicePattern, MatchTest, ParsedRule, RuleTarget, Ruleset};
 use crate::observe::Observed;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
-use crate::plan::{HostPlan, Risk};
+use crate::plan::{ChangeRisk, HostPlan};
 use crate::problem::{Origin, Warning};
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::Save;
 use std::collections::BTreeSet;
@@ -41,8 +41,8 @@ pub(super) fn wrong(desired: &Desired, observed: &Observed, predicted: [&Save; 2
         evidence.into_iter().collect::<Vec<_>>().join("; ")
     );
     plan.warnings.push(warn("bypass-wrong", message, Some(origin)));
-    mark(plan, Risk::BypassWrong, |change| {
-        change.kind == Kind::Sysctl && change.diff.text().contains("net.bridge.bridge-nf-call-")
+    mark(plan, ChangeRisk::BypassWrong, |change| {
+        change.kind == ResourceKind::Sysctl && change.diff.text().contains("net.bridge.bridge-nf-call-")
     });
 }
 
@@ -83,7 +83,7 @@ pub fn writers(observed: &Observed) -> Vec<String> {
     found
 }
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// A bridge whose own switch is on stays in netfilter, whatever the one for all says.
     pub(super) fn bypass_overridden(&self, warnings: &mut Vec<Warning>) {
         let Some(observed) = self.observed else { return };

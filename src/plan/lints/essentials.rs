@@ -1,6 +1,6 @@
 //! What every host needs whatever it serves: its loopback, and neighbour discovery for IPv6.
 
-use super::{View, plain, say, warn};
+use super::{FamilyView, plain, say, warn};
 use crate::netfilter::{
     ConntrackStates, MatchTest, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep,
     simulate,
@@ -15,7 +15,7 @@ const SAMPLE_PORT: u16 = 40_000;
 /// Neighbour solicitation and advertisement.
 const DISCOVERY: [(u8, &str); 2] = [(135, "solicitations"), (136, "advertisements")];
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Neighbour discovery that rules of ours drop. It is told for the host, whatever SSH comes by.
     pub(super) fn neighbour_discovery(&self, warnings: &mut Vec<Warning>) {
         if self.family == Family::V4 || !self.uses_ipv6() || self.closes_ipv6() {

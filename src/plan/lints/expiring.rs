@@ -1,11 +1,11 @@
 //! What the host's addresses and routes rest on and what expires: router advertisements and leases.
 
-use super::{View, kind, mark, say, warn};
+use super::{FamilyView, kind, mark, say, warn};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TraceStep, simulate,
 };
 use crate::observe::{Link, Observed, Route};
-use crate::plan::{HostPlan, Risk};
+use crate::plan::{ChangeRisk, HostPlan};
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -24,7 +24,7 @@ fn autoconfigured(link: &Link) -> impl Iterator<Item = &str> {
     slaac.filter(|a| a.scope == "global").map(|a| a.local.as_str())
 }
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Packets that renew what expires, where the new rules drop them.
     pub(super) fn expiring(&self, plan: &mut HostPlan) {
         let Some(observed) = self.observed else { return };
@@ -138,7 +138,9 @@ impl View<'_> {
     pub(super) fn latent(&self, why: &str, step: &TraceStep, plan: &mut HostPlan) {
         plan.warnings.push(warn("lockout", format!("LOCKOUT: {why}"), self.origin_of(step)));
         plan.latent_lockout.get_or_insert_with(|| why.to_owned());
-        mark(plan, Risk::Lockout, |c| c.kind == kind(self.family) && c.risks.contains(&Risk::ManagementPath));
+        mark(plan, ChangeRisk::Lockout, |c| {
+            c.kind == kind(self.family) && c.risks.contains(&ChangeRisk::ManagementPath)
+        });
     }
 
     /// A packet that comes or goes by a link, as it will be.

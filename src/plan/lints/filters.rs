@@ -1,7 +1,7 @@
 //! Guests that others filter, and accepts of ours that come first.
 
 use super::bypass::is_bridged;
-use super::{View, warn, writer};
+use super::{FamilyView, warn, writer};
 use crate::netfilter::{
     MatchedRule, Packet, PacketPath, PacketVerdict, RuleTarget, Ruleset, TraceStep, packets_between_ports,
     simulate,
@@ -11,7 +11,7 @@ use crate::problem::Warning;
 use crate::resource::iptables::PREFIX;
 use crate::resource::iptables::save::{Save, SaveChain, jump};
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Bridges whose frames ours accept before rules of others that are there to filter them: security groups, the rules
     /// of nwfilter. A cure for guests in the dark is none where it opens them to everybody.
     pub(super) fn unfiltered(&self, warnings: &mut Vec<Warning>) {

@@ -1,11 +1,11 @@
 //! Connections that are open when the first rules come that ask conntrack.
 
-use super::{View, warn};
+use super::{FamilyView, warn};
 use crate::problem::Warning;
 use crate::resource::iptables::Policy;
 use crate::resource::iptables::save::Save;
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// What the host cannot save: it lets its own open TCP connections pass wherever the rules let
     /// ESTABLISHED pass, and nothing else.
     pub(super) fn first_conntrack(&self, warnings: &mut Vec<Warning>) {

@@ -1,13 +1,13 @@
 //! Guests that go dark.
 
-use super::{View, kind, mark, plain, say, warn};
+use super::{FamilyView, kind, mark, plain, say, warn};
 use crate::netfilter::{BridgeBlocked, blocked_between_ports};
-use crate::plan::{HostAfter, HostPlan, Risk};
+use crate::plan::{ChangeRisk, HostAfter, HostPlan};
 use crate::problem::Warning;
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Bridges whose guests no longer reach each other.
     pub(super) fn guests(&self, plan: &mut HostPlan) {
         if self.observed.is_none() {
@@ -35,9 +35,9 @@ impl View<'_> {
             plan.warnings.push(warn("guests-unreachable", message, self.origin_of(&dark.step)));
             if !was {
                 let chain = format!("{}/{}", dark.step.table, plain(&dark.step.chain));
-                mark(plan, Risk::GuestsUnreachable, |c| match c.kind {
-                    Kind::Sysctl => true,
-                    Kind::Bridge => c.resource == name,
+                mark(plan, ChangeRisk::GuestsUnreachable, |c| match c.kind {
+                    ResourceKind::Sysctl => true,
+                    ResourceKind::Bridge => c.resource == name,
                     other => {
                         other == kind(self.family) && (c.resource == chain || c.resource == "filter/FORWARD")
                     }

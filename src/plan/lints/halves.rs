@@ -1,13 +1,13 @@
 //! Rulesets of which a half is missing: answers, or SSH.
 
-use super::{View, say, warn};
+use super::{FamilyView, say, warn};
 use crate::netfilter::{ConntrackStates, Packet, PacketPath, TcpFlags, TraceStep};
 use crate::problem::Warning;
 
 /// A port that no ruleset opens by its number, and one that a client has.
 const CLIENT_PORT: u16 = 40_000;
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Answers to what the host itself asks: without an accept for ESTABLISHED there are none.
     pub(super) fn established(&self, warnings: &mut Vec<Warning>) {
         let answer = |packet| Packet { state: ConntrackStates::ESTABLISHED, ..packet };

@@ -1,11 +1,11 @@
 //! The connection that reads the plan, and the next one.
 
-use super::{View, flows, kind, mark, say, warn};
+use super::{FamilyView, flows, kind, mark, say, warn};
 use crate::netfilter::{
     PacketVerdict, SshArrival, SshCase, SshPath, SshSummary, SshVerdict, TraceStep, ssh_arrival, ssh_lockout,
 };
 use crate::observe::{Link, Observed, SshEnds};
-use crate::plan::{HostPlan, Kind, Risk};
+use crate::plan::{ChangeRisk, HostPlan, ResourceKind};
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ fn near<'a>(observed: &'a Observed, ends: &SshEnds) -> Option<&'a Link> {
     })
 }
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// The connection that reads this plan, and the next one.
     pub(super) fn lockout(&self, plan: &mut HostPlan) {
         let Some((ends, path)) = self.ssh_path() else { return };
@@ -44,8 +44,10 @@ impl View<'_> {
         let message = message(code, which, step.as_ref(), &ends);
         plan.warnings.push(warn(code, message, step.as_ref().and_then(|s| self.origin_of(s))));
         if code == "lockout" {
-            let kinds = [kind(self.family), Kind::Ipset];
-            mark(plan, Risk::Lockout, |c| kinds.contains(&c.kind) && c.risks.contains(&Risk::ManagementPath));
+            let kinds = [kind(self.family), ResourceKind::Ipset];
+            mark(plan, ChangeRisk::Lockout, |c| {
+                kinds.contains(&c.kind) && c.risks.contains(&ChangeRisk::ManagementPath)
+            });
         }
     }
 

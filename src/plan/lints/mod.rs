@@ -24,14 +24,14 @@ pub(super) use expiring::answers_by_advertisement;
 pub use order::writer;
 
 use super::rules::{RulesPlan, as_written, origins};
-use super::{HostAfter, HostPlan, Record, Risk, forecast};
+use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, forecast};
 use crate::desired::Desired;
 use crate::netfilter::{
     HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TraceStep, simulate,
 };
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::iptables::save::Save;
 use crate::resource::iptables::{Family, PREFIX};
 
@@ -39,15 +39,20 @@ use crate::resource::iptables::{Family, PREFIX};
 pub(super) fn judge(
     desired: &Desired,
     observed: &Observed,
-    record: &Record,
+    record: &GenerationManifest,
     rules: &[RulesPlan; 2],
     plan: &mut HostPlan,
 ) {
     let (is, will_be) = (HostAfter::live(observed), HostAfter::planned(desired, observed, record));
     for (family, planned) in Family::ALL.into_iter().zip(rules) {
         let Some(there) = observed.rules.get(&family) else { continue };
-        let view =
-            View::new(family, desired, Some(observed), [&there.live, &planned.predicted], [&is, &will_be]);
+        let view = FamilyView::new(
+            family,
+            desired,
+            Some(observed),
+            [&there.live, &planned.predicted],
+            [&is, &will_be],
+        );
         view.guests(plan);
         view.routed_guests(plan);
         view.bridged_nat(&mut plan.warnings);
@@ -82,7 +87,7 @@ pub(super) fn judge(
 pub(super) fn judge_drift(
     applied: &Desired,
     observed: &Observed,
-    record: &Record,
+    record: &GenerationManifest,
     rules: &[RulesPlan; 2],
     plan: &mut HostPlan,
 ) {
@@ -90,7 +95,10 @@ pub(super) fn judge_drift(
     for (family, planned) in Family::ALL.into_iter().zip(rules) {
         let Some(there) = observed.rules.get(&family) else { continue };
         let saves = [&planned.predicted, &there.live];
-        let view = View { drift: true, ..View::new(family, applied, Some(observed), saves, [&was, &is]) };
+        let view = FamilyView {
+            drift: true,
+            ..FamilyView::new(family, applied, Some(observed), saves, [&was, &is])
+        };
         view.guests(plan);
         view.routed_guests(plan);
     }
@@ -103,7 +111,7 @@ pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
     for (family, rules) in &desired.rules {
         let written = as_written(&nothing, rules);
         let after = HostAfter::offline(desired);
-        let view = View::new(*family, desired, None, [&nothing, &written], [&after, &after]);
+        let view = FamilyView::new(*family, desired, None, [&nothing, &written], [&after, &after]);
         view.guests_where_filtered(&mut warnings);
         view.bridged_nat(&mut warnings);
         view.dead(&mut warnings);
@@ -118,7 +126,7 @@ pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
 }
 
 /// One family of one host, as it is and as it will be.
-struct View<'a> {
+struct FamilyView<'a> {
     family: Family,
     desired: &'a Desired,
     /// `None` where only the inventory is looked at.
@@ -137,7 +145,7 @@ struct View<'a> {
     drift: bool,
 }
 
-impl<'a> View<'a> {
+impl<'a> FamilyView<'a> {
     fn new(
         family: Family,
         desired: &'a Desired,
@@ -231,14 +239,14 @@ fn warn(code: &'static str, message: String, origin: Option<Origin>) -> Warning 
     Warning { code, message, origin }
 }
 
-fn kind(family: Family) -> Kind {
+fn kind(family: Family) -> ResourceKind {
     match family {
-        Family::V4 => Kind::Iptables,
-        Family::V6 => Kind::Ip6tables,
+        Family::V4 => ResourceKind::Iptables,
+        Family::V6 => ResourceKind::Ip6tables,
     }
 }
 
-fn mark(plan: &mut HostPlan, risk: Risk, which: impl Fn(&super::Change) -> bool) {
+fn mark(plan: &mut HostPlan, risk: ChangeRisk, which: impl Fn(&super::Change) -> bool) {
     for change in plan.changes.iter_mut().filter(|c| which(c)) {
         if !change.risks.contains(&risk) {
             change.risks.push(risk);

@@ -1,12 +1,12 @@
 //! Rules that never match, and rules that decide before others.
 
-use super::{View, plain};
+use super::{FamilyView, plain};
 use crate::netfilter::shadowed_rules;
 use crate::problem::Warning;
 use crate::resource::iptables::targets::owner_of_chain;
 use crate::resource::iptables::{HOOK_COMMENT, Hook};
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Rules of ours that no packet reaches.
     pub(super) fn dead(&self, warnings: &mut Vec<Warning>) {
         for (table, chain) in self.predicted.own_chains() {
@@ -92,7 +92,7 @@ impl View<'_> {
     }
 }
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Where the inventory wants the hook of a chain of ours.
     fn wanted_hook(&self, table: &str, chain: &str) -> Option<Hook> {
         let table = self.desired.rules.get(&self.family)?.tables.get(table)?;

@@ -1,6 +1,6 @@
 //! Rules that name the port of a bridge: packets come in by the bridge, never by its port.
 
-use super::{View, plain, warn};
+use super::{FamilyView, plain, warn};
 use crate::netfilter::{DevicePattern, MatchTest, ParsedRule};
 use crate::problem::Warning;
 use std::collections::BTreeMap;
@@ -10,14 +10,14 @@ const NAMED: usize = 3;
 
 /// Since when a link is a port.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Port {
+enum PortSince {
     /// It is one.
     Now,
     /// The change makes it one.
     Soon,
 }
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Rules with `-i` or `-o` of what is, or will be, a port of a bridge: ours, and those of others that the move makes
     /// dead.
     pub(super) fn ports(&self, warnings: &mut Vec<Warning>) {
@@ -26,8 +26,8 @@ impl View<'_> {
             for (index, rule) in rules.iter().enumerate() {
                 let Some((option, port, bridge, since)) = self.dead_port(rule) else { continue };
                 let (can, is) = match since {
-                    Port::Now => ("can", "is"),
-                    Port::Soon => ("will", "becomes"),
+                    PortSince::Now => ("can", "is"),
+                    PortSince::Soon => ("will", "becomes"),
                 };
                 let message = format!(
                     "{} {table}/{} rule {}: `{}` {can} never match, because {port} {is} a port of {bridge}: packets come and go by \
@@ -49,7 +49,7 @@ impl View<'_> {
         for (table, chains) in &self.predicted.tables {
             for chain in chains.chains().iter().filter(|chain| !chain.is_own()) {
                 for rule in self.after.rules(table, &chain.name).unwrap_or_default() {
-                    if let Some((_, port, bridge, Port::Soon)) = self.dead_port(rule) {
+                    if let Some((_, port, bridge, PortSince::Soon)) = self.dead_port(rule) {
                         dead.entry((port, bridge))
                             .or_default()
                             .push(format!("{table}/{} `{}`", chain.name, rule.text));
@@ -74,7 +74,7 @@ impl View<'_> {
     }
 
     /// What makes a rule dead: the option, the port it names, the bridge, and since when.
-    fn dead_port<'r>(&self, rule: &'r ParsedRule) -> Option<(&'static str, &'r str, String, Port)> {
+    fn dead_port<'r>(&self, rule: &'r ParsedRule) -> Option<(&'static str, &'r str, String, PortSince)> {
         named_ports(rule).find_map(|(option, port)| {
             let (bridge, since) = self.enslaved(port)?;
             Some((option, port, bridge, since))
@@ -82,16 +82,16 @@ impl View<'_> {
     }
 
     /// The bridge that a link is a port of, and since when.
-    fn enslaved(&self, link: &str) -> Option<(String, Port)> {
+    fn enslaved(&self, link: &str) -> Option<(String, PortSince)> {
         let now = self.observed.and_then(|o| o.links.by_name.get(link)?.master.clone());
         let is_bridge = |name: &String| {
             self.desired.bridges.contains_key(name)
                 || self.observed.and_then(|o| o.links.by_name.get(name)).is_some_and(|l| l.is_bridge())
         };
         if let Some(bridge) = now.filter(is_bridge) {
-            return Some((bridge, Port::Now));
+            return Some((bridge, PortSince::Now));
         }
-        self.bridge_of(link).map(|bridge| (bridge.to_owned(), Port::Soon))
+        self.bridge_of(link).map(|bridge| (bridge.to_owned(), PortSince::Soon))
     }
 }
 

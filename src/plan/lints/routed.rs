@@ -1,16 +1,16 @@
 //! Guests of a network that the host routes, and forwarding that ends.
 
-use super::{View, mark, warn};
+use super::{FamilyView, mark, warn};
 use crate::observe::Link;
-use crate::plan::{HostAfter, HostPlan, Risk, Source};
+use crate::plan::{ChangeRisk, HostAfter, HostPlan, ValueSource};
 use crate::problem::Origin;
-use crate::resource::Kind;
+use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 use crate::resource::sysctl::Key;
 use std::collections::BTreeSet;
 
 /// A network that the host routes for its guests.
-struct Network<'a> {
+struct RoutedNetwork<'a> {
     link: &'a Link,
     /// The host's addresses on it.
     addresses: Vec<String>,
@@ -19,19 +19,19 @@ struct Network<'a> {
 }
 
 /// Where the way of guests ends.
-struct Cut {
+struct ForwardingCut {
     /// The device whose packets the host no longer forwards.
     device: String,
     /// The key that decides, as a path.
     key: String,
 }
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Networks of guests to and from which the host no longer forwards.
     pub(super) fn routed_guests(&self, plan: &mut HostPlan) {
         let Some(observed) = self.observed else { return };
         let v6 = self.family == Family::V6;
-        let networks: Vec<Network<'_>> =
+        let networks: Vec<RoutedNetwork<'_>> =
             observed.links.by_name.values().filter_map(|link| self.network(link)).collect();
         let default =
             observed.links.routes.iter().filter(|route| route.is_default() && (route.dst == "::/0") == v6);
@@ -61,8 +61,8 @@ impl View<'_> {
     fn tell_cut(
         &self,
         plan: &mut HostPlan,
-        network: &Network<'_>,
-        cut: &Cut,
+        network: &RoutedNetwork<'_>,
+        cut: &ForwardingCut,
         host: &HostAfter<'_>,
         when: &str,
     ) {
@@ -71,10 +71,10 @@ impl View<'_> {
         let source = host.key(&cut.key).map(|(_, source)| source);
         let why = match (self.drift, source, when) {
             (true, ..) => format!("{key} is 0, and was 1 as applied"),
-            (_, Some(Source::Returned), "") => {
+            (_, Some(ValueSource::Returned), "") => {
                 format!("{key} goes back from 1 to 0 (the inventory no longer states it)")
             }
-            (_, Some(Source::Returned), _) => {
+            (_, Some(ValueSource::Returned), _) => {
                 format!("the inventory no longer states {key}, and no file on the host sets it to 1")
             }
             _ => format!("{key} goes from 1 to 0"),
@@ -91,8 +91,8 @@ impl View<'_> {
         );
         plan.warnings.push(warn("guests-unreachable", message, self.key_origin(&cut.key)));
         if network.alone {
-            mark(plan, Risk::GuestsUnreachable, |change| {
-                change.kind == Kind::Sysctl && change.diff.text().contains(&key)
+            mark(plan, ChangeRisk::GuestsUnreachable, |change| {
+                change.kind == ResourceKind::Sysctl && change.diff.text().contains(&key)
             });
         }
     }
@@ -103,7 +103,7 @@ impl View<'_> {
     }
 
     /// A link on which guests may have the host as their gateway.
-    fn network<'l>(&self, link: &'l Link) -> Option<Network<'l>> {
+    fn network<'l>(&self, link: &'l Link) -> Option<RoutedNetwork<'l>> {
         let routed_tap = link.linkinfo.kind.as_deref() == Some("tun") && link.master.is_none();
         let addresses = own_addresses(link, self.family);
         if !link.is_bridge() && !routed_tap || addresses.is_empty() {
@@ -111,15 +111,15 @@ impl View<'_> {
         }
         let links = self.observed.map(|observed| &observed.links)?;
         let alone = links.ports(&link.name).all(Link::is_of_guest);
-        Some(Network { link, addresses, alone })
+        Some(RoutedNetwork { link, addresses, alone })
     }
 
     /// Whether packets of a network, or the answers to them, are no longer forwarded.
-    fn cut(&self, host: &HostAfter<'_>, network: &str, ways: &[&str]) -> Option<Cut> {
+    fn cut(&self, host: &HostAfter<'_>, network: &str, ways: &[&str]) -> Option<ForwardingCut> {
         let ends = |device: &str| {
             let (before, _) = self.was.forwards(self.family, device)?;
             let (after, key) = host.forwards(self.family, device)?;
-            (before && !after).then(|| Cut { device: device.to_owned(), key })
+            (before && !after).then(|| ForwardingCut { device: device.to_owned(), key })
         };
         let was = |device: &str| self.was.forwards(self.family, device).is_none_or(|(on, _)| on);
         // Where packets of one direction were not forwarded before, nothing ends.

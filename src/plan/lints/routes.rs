@@ -3,7 +3,7 @@
 use super::warn;
 use crate::desired::Desired;
 use crate::observe::{Observed, Route};
-use crate::plan::{HostAfter, Source};
+use crate::plan::{HostAfter, ValueSource};
 use crate::problem::Warning;
 use crate::resource::sysctl::Key;
 
@@ -27,7 +27,7 @@ pub(super) fn lost(
         let starts = |path: &str| {
             let (value, source) = host.key(path)?;
             let forwarded = host.live_key(path).is_some_and(|live| live != "0");
-            (value != "0" && source != Source::Live && !forwarded).then(|| (path.to_owned(), value))
+            (value != "0" && source != ValueSource::Live && !forwarded).then(|| (path.to_owned(), value))
         };
         let Some((path, value)) = ["net/ipv6/conf/all/forwarding", &own].into_iter().find_map(starts) else {
             continue;

@@ -1,6 +1,6 @@
 //! The host's own connections: which of them the new rules would cut.
 
-use super::{View, say, services, warn};
+use super::{FamilyView, say, services, warn};
 use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TcpFlags,
     TraceStep, simulate,
@@ -22,7 +22,7 @@ const CLIENT_PORTS: u16 = 32_768;
 
 /// Connections to one service of one peer, or from one peer to one service of ours.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Flow {
+struct ServiceFlow {
     local: IpAddr,
     peer: IpAddr,
     /// The port that names the service.
@@ -33,9 +33,9 @@ struct Flow {
 }
 
 /// What is cut, by the step that cuts it.
-type Cut = BTreeMap<String, (TraceStep, BTreeSet<String>)>;
+type CutFlows = BTreeMap<String, (TraceStep, BTreeSet<String>)>;
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Connections that are open and would be cut, and listeners that nobody would reach any more.
     pub(super) fn sockets(&self, plan: &mut HostPlan) {
         let Some(observed) = self.observed else { return };
@@ -45,9 +45,9 @@ impl View<'_> {
         let mut budget = (WORK / (self.before.len() + self.after.len() + 1)).clamp(16, 512);
         let listening: BTreeSet<(u16, bool)> =
             observed.sockets.iter().filter(|s| s.peer.is_none()).map(|s| (s.port, s.tcp)).collect();
-        let mut open = Cut::new();
-        let mut closed = Cut::new();
-        let mut flows: Vec<Flow> =
+        let mut open = CutFlows::new();
+        let mut closed = CutFlows::new();
+        let mut flows: Vec<ServiceFlow> =
             observed.sockets.iter().filter_map(|s| self.flow(s, observed, &listening)).collect();
         // What is known by name first, should there be too many.
         flows.sort_by_key(|flow| (services::name(flow.service).is_none(), *flow));
@@ -97,7 +97,12 @@ impl View<'_> {
     }
 
     /// A connection of this family with somebody else, other than the one that asks.
-    fn flow(&self, socket: &Socket, observed: &Observed, listening: &BTreeSet<(u16, bool)>) -> Option<Flow> {
+    fn flow(
+        &self,
+        socket: &Socket,
+        observed: &Observed,
+        listening: &BTreeSet<(u16, bool)>,
+    ) -> Option<ServiceFlow> {
         let (peer, peer_port) = socket.peer?;
         let v4 = self.family == Family::V4;
         // Between addresses of its own the host talks by the loopback.
@@ -110,7 +115,7 @@ impl View<'_> {
         }
         let serves = listening.contains(&(socket.port, socket.tcp));
         let service = if serves { socket.port } else { peer_port };
-        Some(Flow { local: socket.local, peer, service, tcp: socket.tcp, serves })
+        Some(ServiceFlow { local: socket.local, peer, service, tcp: socket.tcp, serves })
     }
 
     /// Ports that something listens on for others, SSH's left out: that is said elsewhere.
@@ -134,7 +139,7 @@ impl View<'_> {
     }
 }
 
-impl Flow {
+impl ServiceFlow {
     fn shown(&self) -> String {
         let service = services::shown(self.service, self.tcp);
         if self.serves {
@@ -147,7 +152,7 @@ impl Flow {
 
 /// What drops packets of an open connection, either way. Conntrack knows it: an apply sees to that
 /// before the first rule that asks.
-fn cut_open(set: &Ruleset, around: &HostContext, family: Family, flow: &Flow) -> Option<TraceStep> {
+fn cut_open(set: &Ruleset, around: &HostContext, family: Family, flow: &ServiceFlow) -> Option<TraceStep> {
     let (ours, theirs) = if flow.serves { (Some(flow.service), None) } else { (None, Some(flow.service)) };
     let packet = |src, dst, sport, dport| {
         let segment = if flow.tcp {
@@ -206,7 +211,7 @@ fn dropped(set: &Ruleset, around: &HostContext, base: PacketPath, packet: &Packe
     found.decided_by.filter(|_| found.verdict == PacketVerdict::Drop)
 }
 
-fn add(cut: &mut Cut, step: TraceStep, what: String) {
+fn add(cut: &mut CutFlows, step: TraceStep, what: String) {
     cut.entry(step.to_string()).or_insert_with(|| (step, BTreeSet::new())).1.insert(what);
 }
 

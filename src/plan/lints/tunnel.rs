@@ -1,7 +1,7 @@
 //! SSH inside a tunnel that ends on the host. Conntrack carries the tunnel's outer packets past rules that let no new ones
 //! in, until its entry expires: so those packets are judged as new ones.
 
-use super::{View, say, warn};
+use super::{FamilyView, say, warn};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep, simulate,
 };
@@ -17,13 +17,13 @@ const DEPTH: usize = 8;
 const CLIENT_PORTS: u16 = 32_768;
 
 /// The ends of a tunnel's outer packets, as far as the link has them.
-struct Ends {
+struct TunnelEndpoints {
     local: Option<IpAddr>,
     remote: Option<IpAddr>,
     device: Option<String>,
 }
 
-impl View<'_> {
+impl FamilyView<'_> {
     /// Outer packets of the tunnel that the client comes by, where the new rules drop them.
     pub(super) fn tunnel(&self, plan: &mut HostPlan) {
         let Some(observed) = self.observed else { return };
@@ -78,7 +78,7 @@ impl View<'_> {
     fn userspace(&self, sockets: &[Socket]) -> (PacketVerdict, Option<TraceStep>) {
         let v4 = self.family == Family::V4;
         if sockets.is_empty() {
-            let ends = Ends { local: None, remote: None, device: None };
+            let ends = TunnelEndpoints { local: None, remote: None, device: None };
             let found = self.verdict(&self.inward(&ends, Packet::new(self.family)));
             return found;
         }
@@ -102,7 +102,7 @@ impl View<'_> {
     /// The packet that begins the traffic of a socket: a peer's to a port that the host serves, else the host's own.
     fn of_socket(&self, socket: &Socket) -> (PacketPath, Packet) {
         let local = Some(socket.local).filter(|local| !local.is_unspecified());
-        let ends = Ends { local, remote: socket.peer.map(|(peer, _)| peer), device: None };
+        let ends = TunnelEndpoints { local, remote: socket.peer.map(|(peer, _)| peer), device: None };
         let packet = |dport| match socket.tcp {
             true => Packet { sport: None, ..Packet::tcp(self.family, 0, dport, TcpFlags::SYN) },
             false => Packet { sport: None, ..Packet::udp(self.family, 0, dport) },
@@ -118,7 +118,7 @@ impl View<'_> {
         (found.verdict, found.decided_by)
     }
 
-    fn inward(&self, ends: &Ends, packet: Packet) -> (PacketPath, Packet) {
+    fn inward(&self, ends: &TunnelEndpoints, packet: Packet) -> (PacketPath, Packet) {
         let packet = Packet {
             src: ends.remote,
             dst: ends.local,
@@ -132,7 +132,7 @@ impl View<'_> {
         (PacketPath::Input, packet)
     }
 
-    fn outward(&self, ends: &Ends, packet: Packet) -> (PacketPath, Packet) {
+    fn outward(&self, ends: &TunnelEndpoints, packet: Packet) -> (PacketPath, Packet) {
         let packet = Packet {
             src: ends.local,
             src_local: Some(true),
@@ -149,7 +149,7 @@ impl View<'_> {
     }
 
     /// The device of the outer packets, as it will be.
-    fn device(&self, ends: &Ends) -> PacketDevice {
+    fn device(&self, ends: &TunnelEndpoints) -> PacketDevice {
         let named = |name: &str| PacketDevice::named(self.bridge_of(name).unwrap_or(name));
         if let Some(device) = &ends.device {
             return named(device);
@@ -260,14 +260,14 @@ fn agreed(
 }
 
 /// Addresses stand in `local`, `remote` and, for VXLAN over IPv6, `local6` and `remote6`; a group is not a peer.
-fn ends_of(link: &Link) -> Ends {
+fn ends_of(link: &Link) -> TunnelEndpoints {
     let address = |names: [&str; 2]| {
         let value =
             names.iter().find_map(|name| link.linkinfo.data.get(*name)?.as_str()?.parse::<IpAddr>().ok());
         value.filter(|address| !address.is_unspecified() && !address.is_multicast())
     };
     let device = link.linkinfo.data.get("link").and_then(|device| device.as_str()).map(str::to_owned);
-    Ends { local: address(["local", "local6"]), remote: address(["remote", "remote6"]), device }
+    TunnelEndpoints { local: address(["local", "local6"]), remote: address(["remote", "remote6"]), device }
 }
 
 /// The family of the outer packets, where the link tells.

@@ -1,9 +1,9 @@
 //! What a file of the host's own says about a port, where ours takes its place at boot: each of its settings goes to our
 //! file of the port or of the bridge, or the host is refused with the line. None of them is lost without a word.
 
-use super::AtBoot;
+use super::BootContext;
 use crate::observe::{FileLine, Link, Owner, Setting};
-use crate::plan::bridge::Refused;
+use crate::plan::bridge::RefusalCause;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ const MARK: &str = "\n# Settings of ";
 
 /// Where a setting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Home {
+pub(super) enum SettingDestination {
     /// It is about the link itself.
     Port,
     /// It is about addresses and routes, which the bridge has from now on.
@@ -27,8 +27,8 @@ pub(super) enum Home {
 }
 
 /// One port while its settings are sorted.
-pub(super) struct Port<'a> {
-    pub at_boot: &'a AtBoot<'a>,
+pub(super) struct CarriedPort<'a> {
+    pub at_boot: &'a BootContext<'a>,
     pub name: &'a str,
     /// The bridge gets its addresses.
     pub moves: bool,
@@ -39,7 +39,7 @@ pub(super) struct Port<'a> {
 
 /// The texts that go on in our files, and the lines that do not.
 #[derive(Default)]
-pub(super) struct Carried {
+pub(super) struct CarriedSettings {
     /// By port.
     pub ports: BTreeMap<String, String>,
     pub bridge: String,
@@ -48,14 +48,14 @@ pub(super) struct Carried {
     pub said: Vec<String>,
 }
 
-impl Carried {
+impl CarriedSettings {
     /// Sorts the settings of all ports by `home`; `path` is that of our file for a link.
     pub fn of(
-        at_boot: &AtBoot<'_>,
+        at_boot: &BootContext<'_>,
         owners: &[(&Link, Owner)],
         path: impl Fn(&str) -> String,
-        home: impl Fn(&Port<'_>, &Setting) -> Home,
-    ) -> Result<Self, Refused> {
+        home: impl Fn(&CarriedPort<'_>, &Setting) -> SettingDestination,
+    ) -> Result<Self, RefusalCause> {
         let mut carried = Self::default();
         let mut lost = Vec::new();
         for (link, owner) in owners {
@@ -67,7 +67,7 @@ impl Carried {
                 }
                 continue;
             };
-            let port = Port {
+            let port = CarriedPort {
                 at_boot,
                 name: &link.name,
                 moves: at_boot.moved_from.contains(&link.name),
@@ -86,23 +86,23 @@ impl Carried {
 
     fn sort<'a>(
         &mut self,
-        port: &Port<'a>,
+        port: &CarriedPort<'a>,
         file: &str,
-        home: &impl Fn(&Port<'_>, &Setting) -> Home,
+        home: &impl Fn(&CarriedPort<'_>, &Setting) -> SettingDestination,
         lost: &mut Vec<(&'a FileLine, &'static str)>,
     ) {
-        let (mut own, mut bridge) = (Text::of(file), Text::of(file));
+        let (mut own, mut bridge) = (SectionText::of(file), SectionText::of(file));
         for setting in port.settings {
             match home(port, setting) {
-                Home::Port => own.add(setting),
-                Home::Bridge => bridge.add(setting),
-                Home::Both => {
+                SettingDestination::Port => own.add(setting),
+                SettingDestination::Bridge => bridge.add(setting),
+                SettingDestination::Both => {
                     own.add(setting);
                     bridge.add(setting);
                 }
-                Home::Replaced => {}
-                Home::Dropped => self.dropped.push(setting.place.clone()),
-                Home::Lost(why) => lost.push((&setting.place, why)),
+                SettingDestination::Replaced => {}
+                SettingDestination::Dropped => self.dropped.push(setting.place.clone()),
+                SettingDestination::Lost(why) => lost.push((&setting.place, why)),
             }
             if bridge.has(setting) && says(port, setting) {
                 let net = setting.value.parse::<ipnet::IpNet>().map(|net| net.to_string());
@@ -119,7 +119,7 @@ impl Carried {
 }
 
 /// Whether a setting that the bridge gets states one of its addresses, or where its default route goes.
-fn says(port: &Port<'_>, setting: &Setting) -> bool {
+fn says(port: &CarriedPort<'_>, setting: &Setting) -> bool {
     match setting.key.as_str() {
         "Address" => true,
         "Gateway" => {
@@ -136,13 +136,13 @@ pub(super) fn is_any(to: &str) -> bool {
 }
 
 /// Sections as they are written anew.
-struct Text<'a> {
+struct SectionText<'a> {
     file: &'a str,
     text: String,
     block: Option<usize>,
 }
 
-impl<'a> Text<'a> {
+impl<'a> SectionText<'a> {
     fn of(file: &'a str) -> Self {
         Self { file, text: String::new(), block: None }
     }
@@ -164,7 +164,7 @@ impl<'a> Text<'a> {
     }
 }
 
-impl AtBoot<'_> {
+impl BootContext<'_> {
     /// What a file of ours carried so far.
     fn before(&self, path: &str) -> Option<&str> {
         let text = self.files_before.get(path)?;
@@ -172,7 +172,7 @@ impl AtBoot<'_> {
     }
 }
 
-fn refused(bridge: &str, lost: &[(&FileLine, &'static str)]) -> Refused {
+fn refused(bridge: &str, lost: &[(&FileLine, &'static str)]) -> RefusalCause {
     let lines: Vec<String> = lost.iter().take(4).map(|(line, why)| format!("{line} ({why})")).collect();
     let more = lost.len().saturating_sub(lines.len());
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };

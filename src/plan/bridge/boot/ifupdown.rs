@@ -2,7 +2,7 @@
 //! cannot take anything away: a port that has an address in a file of the host's own is moved by our
 //! unit, after ifupdown, for as long as those lines are there.
 
-use super::{AddressAtBoot, AtBoot, HEADER, Kept};
+use super::{AddressAtBoot, BootConfig, BootContext, HEADER};
 use crate::observe::{Link, Observed, Owner, Vlans};
 use crate::plan::bridge::{port_attributes, vlans};
 use crate::problem::Warning;
@@ -10,8 +10,8 @@ use crate::resource::bridge::{BRIDGE_ATTRIBUTES, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)], observed: &Observed) -> Kept {
-    let mut kept = Kept::default();
+pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)], observed: &Observed) -> BootConfig {
+    let mut kept = BootConfig::default();
     if !observed.network.ifupdown_bridges {
         return kept;
     }
@@ -37,7 +37,7 @@ pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)], observed: &O
     kept
 }
 
-pub(super) fn text(at_boot: &AtBoot<'_>) -> String {
+pub(super) fn text(at_boot: &BootContext<'_>) -> String {
     let (bridge, name) = (at_boot.bridge, at_boot.name());
     let mut first4 = at_boot.addresses(false).filter(|a| a.is_plain());
     let mut text = format!("{HEADER}auto {name}\n");
@@ -111,7 +111,7 @@ pub(super) fn text(at_boot: &AtBoot<'_>) -> String {
 
 /// What ifupdown has no words for: addresses with a peer or a label, and the gateway where all are of that kind. (One that it
 /// makes itself is always on the link.)
-fn by_hand(text: &mut String, at_boot: &AtBoot<'_>, v6: bool) {
+fn by_hand(text: &mut String, at_boot: &BootContext<'_>, v6: bool) {
     let name = at_boot.name();
     let mut plain = false;
     for one in at_boot.addresses(v6) {
@@ -129,7 +129,7 @@ fn by_hand(text: &mut String, at_boot: &AtBoot<'_>, v6: bool) {
 }
 
 /// The first stanza of a family; it has the gateway.
-fn stanza(text: &mut String, at_boot: &AtBoot<'_>, family: &str, address: Option<&AddressAtBoot>) {
+fn stanza(text: &mut String, at_boot: &BootContext<'_>, family: &str, address: Option<&AddressAtBoot>) {
     let name = at_boot.name();
     let Some(address) = address else {
         let _ = writeln!(text, "iface {name} {family} manual");

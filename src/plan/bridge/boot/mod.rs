@@ -10,8 +10,8 @@ mod networkd;
 mod networkd_settings;
 mod profile_settings;
 
-use super::Refused;
-use super::Taken;
+use super::MovedAddress;
+use super::RefusalCause;
 use crate::observe::{Link, Manager, Observed, Owner, Vlans};
 use crate::problem::Warning;
 use crate::resource::bridge::{Bridge, DEFAULT_PVID, LinkAddress};
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// A bridge as it is to be after a boot.
-pub(super) struct AtBoot<'a> {
+pub(super) struct BootContext<'a> {
     pub bridge: &'a Bridge,
     /// We make it; else it is there without us, and we only add to it.
     pub created: bool,
@@ -54,7 +54,7 @@ pub(super) struct GatewayAtBoot {
 }
 
 impl AddressAtBoot {
-    pub(super) fn of(address: LinkAddress, taken: Option<&Taken>) -> Self {
+    pub(super) fn of(address: LinkAddress, taken: Option<&MovedAddress>) -> Self {
         let broadcast = match address.network() {
             IpNet::V4(net) => format!(" brd {}", net.broadcast()),
             IpNet::V6(_) => String::new(),
@@ -85,7 +85,7 @@ impl AddressAtBoot {
 
 /// What keeps a bridge over a boot.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct BootConfig {
     /// Files by path.
     pub files: BTreeMap<String, String>,
     /// Files below `/run` that tell a running daemon the same while the change is not decided yet.
@@ -96,7 +96,7 @@ pub(super) struct Kept {
 /// The first line of our files.
 const HEADER: &str = "# Managed by kvmfw: do not edit, it is written anew.\n";
 
-pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Refused> {
+pub(super) fn keep(at_boot: &BootContext<'_>, observed: &Observed) -> Result<BootConfig, RefusalCause> {
     let links = &observed.links.by_name;
     let bridge = at_boot.bridge;
     let ports: Vec<&Link> = at_boot.ports.iter().filter_map(|p| links.get(*p)).collect();
@@ -107,11 +107,11 @@ pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Re
             Some(owner) if owner.manager == Manager::Networkd => {
                 networkd::add(at_boot, &owner, &ports, observed)
             }
-            _ => Ok(Kept::default()),
+            _ => Ok(BootConfig::default()),
         };
     }
     let owners: Vec<(&Link, Owner)> = ports.iter().filter_map(|link| Some((*link, owner(link)?))).collect();
-    let Some((_, first)) = owners.first() else { return Ok(Kept::default()) };
+    let Some((_, first)) = owners.first() else { return Ok(BootConfig::default()) };
     if let Some((link, other)) = owners.iter().find(|(_, o)| o.manager != first.manager) {
         return Err((
             "unmanaged-owner",
@@ -141,7 +141,7 @@ pub(super) fn keep(at_boot: &AtBoot<'_>, observed: &Observed) -> Result<Kept, Re
             if !ports.iter().all(|link| is_ethernet(link))
                 || !at_boot.addresses.iter().all(AddressAtBoot::is_plain) =>
         {
-            Ok(Kept::default())
+            Ok(BootConfig::default())
         }
         Manager::NetworkManager => network_manager::make(at_boot, &owners),
     }
@@ -151,7 +151,7 @@ fn is_ethernet(link: &Link) -> bool {
     link.linkinfo.kind.as_deref().is_none_or(|kind| kind == "veth")
 }
 
-impl AtBoot<'_> {
+impl BootContext<'_> {
     fn name(&self) -> &str {
         &self.bridge.name
     }

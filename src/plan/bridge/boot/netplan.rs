@@ -3,13 +3,13 @@
 //! writes for and never touches. So it is with bridges that filter VLANs, and with addresses that have a peer or a label, for which
 //! netplan has no words.
 
-use super::{AddressAtBoot, AtBoot, HEADER, is_ethernet};
+use super::{AddressAtBoot, BootContext, HEADER, is_ethernet};
 use crate::observe::{Link, Owner};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Whether netplan has these ports, and nothing that is in the way.
-pub(super) fn can_say(owners: &[(&Link, Owner)], at_boot: &AtBoot<'_>) -> bool {
+pub(super) fn can_say(owners: &[(&Link, Owner)], at_boot: &BootContext<'_>) -> bool {
     let bridge = at_boot.bridge;
     // After a boot the line that makes it our port is there too.
     let ours = format!("Bridge={}", bridge.name);
@@ -24,7 +24,7 @@ pub(super) fn can_say(owners: &[(&Link, Owner)], at_boot: &AtBoot<'_>) -> bool {
         })
 }
 
-pub(super) fn make(at_boot: &AtBoot<'_>) -> BTreeMap<String, String> {
+pub(super) fn make(at_boot: &BootContext<'_>) -> BTreeMap<String, String> {
     let (bridge, name) = (at_boot.bridge, at_boot.name());
     let mut text = format!("{HEADER}network:\n  version: 2\n  ethernets:\n");
     for port in &bridge.ports {

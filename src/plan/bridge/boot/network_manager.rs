@@ -1,25 +1,25 @@
 //! Profiles of NetworkManager. Of all profiles that fit a device it takes the one of the highest
 //! priority at boot: ours take the place of the port's own, which stays as it is.
 
-use super::carried::Carried;
-use super::{AtBoot, HEADER, Kept, profile_settings};
+use super::carried::CarriedSettings;
+use super::{BootConfig, BootContext, HEADER, profile_settings};
 use crate::observe::{Link, Owner};
-use crate::plan::bridge::Refused;
+use crate::plan::bridge::RefusalCause;
 use crate::plan::fingerprint::digest;
 use crate::resource::bridge::DEFAULT_PVID;
 use std::fmt::Write as _;
 
 const FOLDER: &str = "/etc/NetworkManager/system-connections";
 
-pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Result<Kept, Refused> {
-    let mut kept = Kept::default();
+pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)]) -> Result<BootConfig, RefusalCause> {
+    let mut kept = BootConfig::default();
     let name = at_boot.name();
     let path = |link: &str| {
         let own = if link == name { String::new() } else { format!("-{link}") };
         format!("{FOLDER}/kvmfw-{name}{own}.nmconnection")
     };
     not_unread(at_boot, owners, path)?;
-    let carried = Carried::of(at_boot, owners, path, profile_settings::home)?;
+    let carried = CarriedSettings::of(at_boot, owners, path, profile_settings::home)?;
     kept.files.insert(path(name), bridge(at_boot, &carried.bridge));
     for port in &at_boot.ports {
         let mut text = connection(&id_of(name, port), "ethernet", port);
@@ -48,10 +48,10 @@ fn id_of(bridge: &str, port: &str) -> String {
 
 /// Refuses a port whose profile in effect is in none of the files that were read: nobody knows what it carries.
 fn not_unread(
-    at_boot: &AtBoot<'_>,
+    at_boot: &BootContext<'_>,
     owners: &[(&Link, Owner)],
     path: impl Fn(&str) -> String,
-) -> Result<(), Refused> {
+) -> Result<(), RefusalCause> {
     for (link, owner) in owners {
         let Some(profile) = &owner.unread else { continue };
         let ours = at_boot.files_before.contains_key(&path(&link.name));
@@ -85,20 +85,20 @@ fn uuid(id: &str) -> String {
     format!("{}-{}-8{}-8{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
 }
 
-fn mtu(text: &mut String, at_boot: &AtBoot<'_>) {
+fn mtu(text: &mut String, at_boot: &BootContext<'_>) {
     if let Some(mtu) = at_boot.bridge.mtu {
         let _ = writeln!(text, "mtu={mtu}");
     }
 }
 
 /// The VLANs of a port, or of the bridge itself: `10 pvid untagged, 20-29`.
-fn vlans(text: &mut String, at_boot: &AtBoot<'_>, device: &str) {
+fn vlans(text: &mut String, at_boot: &BootContext<'_>, device: &str) {
     if let Some(vlans) = at_boot.vlans.get(device).filter(|vlans| !vlans.0.is_empty()) {
         let _ = writeln!(text, "vlans={vlans}");
     }
 }
 
-fn bridge(at_boot: &AtBoot<'_>, carried: &str) -> String {
+fn bridge(at_boot: &BootContext<'_>, carried: &str) -> String {
     let bridge = at_boot.bridge;
     let mut text = connection(&format!("kvmfw-{}", bridge.name), "bridge", &bridge.name);
     text.push_str("\n[ethernet]\n");

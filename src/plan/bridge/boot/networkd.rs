@@ -1,10 +1,10 @@
 //! Files of systemd-networkd. The first file by name that matches a link configures it, so that ours,
 //! `00-kvmfw-…`, take the place of those that the port had.
 
-use super::carried::Carried;
-use super::{AddressAtBoot, AtBoot, HEADER, Kept, networkd_settings};
+use super::carried::CarriedSettings;
+use super::{AddressAtBoot, BootConfig, BootContext, HEADER, networkd_settings};
 use crate::observe::{Link, Observed, Owner, vlan_range};
-use crate::plan::bridge::Refused;
+use crate::plan::bridge::RefusalCause;
 use crate::problem::Warning;
 use crate::resource::bridge::{Bridge, DEFAULT_PVID};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ fn path(link: &str, kind: &str) -> String {
 }
 
 /// A bridge that we make, with its ports.
-pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Result<Kept, Refused> {
+pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)]) -> Result<BootConfig, RefusalCause> {
     let carried = carried(at_boot, owners)?;
     let mut files = BTreeMap::new();
     files.insert(path(at_boot.name(), "netdev"), netdev(at_boot));
@@ -28,15 +28,15 @@ pub(super) fn make(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Result<Ke
     }
     let window =
         files.iter().map(|(path, text)| (path.replacen("/etc/", "/run/", 1), text.clone())).collect();
-    Ok(Kept { files, window, warning: dropped(at_boot, &carried) })
+    Ok(BootConfig { files, window, warning: dropped(at_boot, &carried) })
 }
 
-fn carried(at_boot: &AtBoot<'_>, owners: &[(&Link, Owner)]) -> Result<Carried, Refused> {
-    Carried::of(at_boot, owners, |link| path(link, "network"), networkd_settings::home)
+fn carried(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)]) -> Result<CarriedSettings, RefusalCause> {
+    CarriedSettings::of(at_boot, owners, |link| path(link, "network"), networkd_settings::home)
 }
 
 /// A client that asks for addresses has no place on a port.
-fn dropped(at_boot: &AtBoot<'_>, carried: &Carried) -> Option<Warning> {
+fn dropped(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> Option<Warning> {
     let first = carried.dropped.first()?;
     Some(Warning {
         code: "port-asks-no-more",
@@ -51,12 +51,12 @@ fn dropped(at_boot: &AtBoot<'_>, carried: &Carried) -> Option<Warning> {
 
 /// What we add to a bridge that networkd makes: a drop-in of its file, and the files of further ports.
 pub(super) fn add(
-    at_boot: &AtBoot<'_>,
+    at_boot: &BootContext<'_>,
     owner: &Owner,
     ports: &[&Link],
     observed: &Observed,
-) -> Result<Kept, Refused> {
-    let mut kept = Kept::default();
+) -> Result<BootConfig, RefusalCause> {
+    let mut kept = BootConfig::default();
     let Some(file) = &owner.file else { return Ok(kept) };
     // Ports that it makes ports itself need nothing of ours.
     let bridge = at_boot.bridge;
@@ -85,18 +85,18 @@ pub(super) fn add(
 }
 
 /// Whether a carried section states this with all that belongs to it.
-fn said(carried: &Carried, value: &dyn std::fmt::Display) -> bool {
+fn said(carried: &CarriedSettings, value: &dyn std::fmt::Display) -> bool {
     carried.said.contains(&value.to_string())
 }
 
-fn said_address(carried: &Carried, one: &AddressAtBoot) -> bool {
+fn said_address(carried: &CarriedSettings, one: &AddressAtBoot) -> bool {
     // Its peer stands in a line of its own there.
     let own = ipnet::IpNet::from(one.address.local());
     said(carried, &one.address) || one.address.peer().is_some() && said(carried, &own)
 }
 
 /// Addresses and gateways of the bridge that need no section of their own, but those that a carried section states.
-fn above(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
+fn above(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> String {
     let mut text = String::new();
     for one in at_boot.addresses.iter().filter(|a| a.is_plain() && !said_address(carried, a)) {
         let _ = writeln!(text, "Address={}", one.address);
@@ -108,7 +108,7 @@ fn above(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
 }
 
 /// Refuses ports whose file networkd would read before ours.
-pub(super) fn not_before_ours(bridge: &Bridge, owners: &[(&Link, Owner)]) -> Result<(), Refused> {
+pub(super) fn not_before_ours(bridge: &Bridge, owners: &[(&Link, Owner)]) -> Result<(), RefusalCause> {
     for (link, owner) in owners {
         if let Some(file) = owner.unread.as_ref().filter(|file| !file.contains("/00-kvmfw-")) {
             return Err((
@@ -137,7 +137,7 @@ pub(super) fn not_before_ours(bridge: &Bridge, owners: &[(&Link, Owner)]) -> Res
     Ok(())
 }
 
-fn netdev(at_boot: &AtBoot<'_>) -> String {
+fn netdev(at_boot: &BootContext<'_>) -> String {
     let bridge = at_boot.bridge;
     let mut text = format!("{HEADER}[NetDev]\nName={}\nKind=bridge\n", bridge.name);
     let mut line = |key: &str, value: Option<String>| {
@@ -169,7 +169,7 @@ fn netdev(at_boot: &AtBoot<'_>) -> String {
     text
 }
 
-fn network_of(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
+fn network_of(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> String {
     // What others add to the bridge stays when networkd looks at it again.
     let mut text = format!(
         "{HEADER}[Match]\nName={}\n\n[Network]\nConfigureWithoutCarrier=yes\nKeepConfiguration=yes\n{}",
@@ -183,7 +183,7 @@ fn network_of(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
 }
 
 /// The sections of the others.
-fn sections(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
+fn sections(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> String {
     let mut text = String::new();
     for one in at_boot.addresses.iter().filter(|a| !a.is_plain() && !said_address(carried, a)) {
         let address = &one.address;
@@ -222,7 +222,7 @@ fn sections(at_boot: &AtBoot<'_>, carried: &Carried) -> String {
 }
 
 /// The VLANs of a port, or of the bridge itself.
-fn vlans(text: &mut String, at_boot: &AtBoot<'_>, device: &str) {
+fn vlans(text: &mut String, at_boot: &BootContext<'_>, device: &str) {
     let Some(vlans) = at_boot.vlans.get(device) else { return };
     for (first, last, flags) in vlans.ranges() {
         let range = vlan_range(first, last);
@@ -236,7 +236,7 @@ fn vlans(text: &mut String, at_boot: &AtBoot<'_>, device: &str) {
     }
 }
 
-fn port_of(at_boot: &AtBoot<'_>, port: &str, carried: &str) -> String {
+fn port_of(at_boot: &BootContext<'_>, port: &str, carried: &str) -> String {
     let bridge = at_boot.bridge;
     let mtu = bridge.mtu.map_or_else(String::new, |mtu| format!("[Link]\nMTUBytes={mtu}\n\n"));
     let mut text = format!(

@@ -1,6 +1,6 @@
 //! Which settings of systemd.network(5) are about a link itself, and which about the addresses and routes on it.
 
-use super::carried::{Home, Port, is_any};
+use super::carried::{CarriedPort, SettingDestination, is_any};
 use crate::observe::Setting;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -131,76 +131,76 @@ const TAKEN: &str = "a link that is a port of a bridge cannot have this";
 const UNMOVED: &str = "it needs an address on the port, and the bridge takes none from there";
 const UNKNOWN: &str = "this program does not know it";
 
-pub(super) fn home(port: &Port<'_>, setting: &Setting) -> Home {
+pub(super) fn home(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
     let key = setting.key.as_str();
     match setting.section.as_str() {
-        "Match" => Home::Replaced,
-        section if section.starts_with("X-") => Home::Replaced,
+        "Match" => SettingDestination::Replaced,
+        section if section.starts_with("X-") => SettingDestination::Replaced,
         "Link" => of_link(port, key, &setting.value),
         "Network" => of_network(port, key, &setting.value),
-        "BridgeVLAN" if port.at_boot.vlans.contains_key(port.name) => Home::Replaced,
-        section if LINK_SECTIONS.contains(&section) || CLASSES.contains(&section) => Home::Port,
+        "BridgeVLAN" if port.at_boot.vlans.contains_key(port.name) => SettingDestination::Replaced,
+        section if LINK_SECTIONS.contains(&section) || CLASSES.contains(&section) => SettingDestination::Port,
         "Address" => of_address(port, setting),
         "Route" => of_route(port, setting),
         section if CLIENTS.contains(&section) => {
             if port.moves {
-                Home::Bridge
+                SettingDestination::Bridge
             } else {
-                Home::Replaced
+                SettingDestination::Replaced
             }
         }
         section if SERVED.contains(&section) => {
             if port.moves {
-                Home::Bridge
+                SettingDestination::Bridge
             } else {
-                Home::Lost(UNMOVED)
+                SettingDestination::Lost(UNMOVED)
             }
         }
-        _ => Home::Lost(UNKNOWN),
+        _ => SettingDestination::Lost(UNKNOWN),
     }
 }
 
-fn of_link(port: &Port<'_>, key: &str, value: &str) -> Home {
+fn of_link(port: &CarriedPort<'_>, key: &str, value: &str) -> SettingDestination {
     match key {
-        "MTUBytes" if port.at_boot.bridge.mtu.is_some() => Home::Replaced,
-        "RequiredForOnline" | "RequiredFamilyForOnline" if is_no(value) => Home::Both,
+        "MTUBytes" if port.at_boot.bridge.mtu.is_some() => SettingDestination::Replaced,
+        "RequiredForOnline" | "RequiredFamilyForOnline" if is_no(value) => SettingDestination::Both,
         // A port has no address, so that who waits for one on it would wait in vain.
-        "RequiredForOnline" | "RequiredFamilyForOnline" if port.moves => Home::Bridge,
-        "RequiredForOnline" | "RequiredFamilyForOnline" => Home::Replaced,
-        _ => Home::Port,
+        "RequiredForOnline" | "RequiredFamilyForOnline" if port.moves => SettingDestination::Bridge,
+        "RequiredForOnline" | "RequiredFamilyForOnline" => SettingDestination::Replaced,
+        _ => SettingDestination::Port,
     }
 }
 
-fn of_network(port: &Port<'_>, key: &str, value: &str) -> Home {
+fn of_network(port: &CarriedPort<'_>, key: &str, value: &str) -> SettingDestination {
     let moves = port.moves;
     match key {
-        _ if OURS.contains(&key) => Home::Replaced,
-        _ if OF_LINK.contains(&key) => Home::Port,
-        _ if TAKERS.contains(&key) => Home::Lost(TAKEN),
+        _ if OURS.contains(&key) => SettingDestination::Replaced,
+        _ if OF_LINK.contains(&key) => SettingDestination::Port,
+        _ if TAKERS.contains(&key) => SettingDestination::Lost(TAKEN),
         _ if TUNNELS.contains(&key) && moves => {
-            Home::Lost("the tunnel is bound to the port, whose addresses the bridge gets")
+            SettingDestination::Lost("the tunnel is bound to the port, whose addresses the bridge gets")
         }
-        _ if TUNNELS.contains(&key) => Home::Port,
+        _ if TUNNELS.contains(&key) => SettingDestination::Port,
         "Address" => kept_address(port, value),
         "Gateway" => kept_gateway(port, value),
-        "DHCP" if is_no(value) => Home::Replaced,
+        "DHCP" if is_no(value) => SettingDestination::Replaced,
         // One with a lease is refused before; a client beside static addresses goes with these.
         "DHCP" => {
             if moves {
-                Home::Bridge
+                SettingDestination::Bridge
             } else {
-                Home::Dropped
+                SettingDestination::Dropped
             }
         }
         "LinkLocalAddressing" | "IPv6AcceptRA" | "IPv6Token" => {
             if moves {
-                Home::Bridge
+                SettingDestination::Bridge
             } else {
-                Home::Replaced
+                SettingDestination::Replaced
             }
         }
-        _ if ABOVE.contains(&key) => Home::Bridge,
-        _ => Home::Lost(UNKNOWN),
+        _ if ABOVE.contains(&key) => SettingDestination::Bridge,
+        _ => SettingDestination::Lost(UNKNOWN),
     }
 }
 
@@ -214,48 +214,48 @@ fn net(value: &str) -> Option<IpNet> {
 }
 
 /// The bridge's own list has it; what nothing has yet must not get lost.
-fn kept_address(port: &Port<'_>, value: &str) -> Home {
+fn kept_address(port: &CarriedPort<'_>, value: &str) -> SettingDestination {
     let known = value.is_empty() || net(value).is_some_and(|net| port.at_boot.has(net));
     if known || !port.first {
-        Home::Replaced
+        SettingDestination::Replaced
     } else {
-        Home::Lost("the link does not have this address now, so the bridge does not get it")
+        SettingDestination::Lost("the link does not have this address now, so the bridge does not get it")
     }
 }
 
-fn kept_gateway(port: &Port<'_>, value: &str) -> Home {
-    let Ok(gateway) = value.parse::<IpAddr>() else { return Home::Replaced };
+fn kept_gateway(port: &CarriedPort<'_>, value: &str) -> SettingDestination {
+    let Ok(gateway) = value.parse::<IpAddr>() else { return SettingDestination::Replaced };
     let known = port.at_boot.gateway(gateway.is_ipv6()).is_some();
     if known || !port.first {
-        Home::Replaced
+        SettingDestination::Replaced
     } else {
-        Home::Lost("the link does not have this route now, so the bridge does not get it")
+        SettingDestination::Lost("the link does not have this route now, so the bridge does not get it")
     }
 }
 
 /// What the section of a setting sets `key` to.
-fn beside<'a>(port: &Port<'a>, setting: &Setting, key: &str) -> Option<&'a str> {
+fn beside<'a>(port: &CarriedPort<'a>, setting: &Setting, key: &str) -> Option<&'a str> {
     let mut same = port.settings.iter().filter(|other| other.block == setting.block && other.key == key);
     same.next().map(|other| other.value.as_str())
 }
 
-fn of_address(port: &Port<'_>, setting: &Setting) -> Home {
-    let Some(value) = beside(port, setting, "Address") else { return Home::Replaced };
+fn of_address(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
+    let Some(value) = beside(port, setting, "Address") else { return SettingDestination::Replaced };
     match kept_address(port, value) {
-        Home::Replaced if net(value).is_some_and(|net| port.at_boot.has(net)) => {
+        SettingDestination::Replaced if net(value).is_some_and(|net| port.at_boot.has(net)) => {
             match setting.key.as_str() {
                 // The label of an address begins with the name of its link.
-                "Label" => Home::Lost("a label names the port, and the bridge has the address"),
-                _ => Home::Bridge,
+                "Label" => SettingDestination::Lost("a label names the port, and the bridge has the address"),
+                _ => SettingDestination::Bridge,
             }
         }
         other => other,
     }
 }
 
-fn of_route(port: &Port<'_>, setting: &Setting) -> Home {
+fn of_route(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
     if !port.moves {
-        return Home::Lost(UNMOVED);
+        return SettingDestination::Lost(UNMOVED);
     }
     let gateway = beside(port, setting, "Gateway").and_then(|value| value.parse::<IpAddr>().ok());
     let to = beside(port, setting, "Destination");
@@ -265,5 +265,5 @@ fn of_route(port: &Port<'_>, setting: &Setting) -> Home {
         default && declared.any(|other| other.is_ipv6() == gateway.is_ipv6() && other != gateway)
     });
     // A gateway that is declared takes its place.
-    if declared.is_some() { Home::Replaced } else { Home::Bridge }
+    if declared.is_some() { SettingDestination::Replaced } else { SettingDestination::Bridge }
 }

@@ -1,6 +1,6 @@
 //! Which settings of a NetworkManager profile are about a link itself, and which about the addresses and routes on it.
 
-use super::carried::{Home, Port};
+use super::carried::{CarriedPort, SettingDestination};
 use crate::observe::{NEEDS_PROFILE, Setting};
 
 /// Keys of `[connection]` that our profiles have of their own, or that say when and for whom the port's was in effect.
@@ -41,53 +41,55 @@ const ABOVE: [&str; 9] = [
 /// Keys of `[connection]` that are about the link.
 const OF_LINK: [&str; 3] = ["lldp", "wait-device-timeout", "wait-activation-delay"];
 
-pub(super) fn home(port: &Port<'_>, setting: &Setting) -> Home {
+pub(super) fn home(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
     let key = setting.key.as_str();
     match setting.section.as_str() {
-        "connection" if OURS.contains(&key) => Home::Replaced,
-        "connection" if ABOVE.contains(&key) => Home::Bridge,
-        "connection" if OF_LINK.contains(&key) => Home::Port,
-        "connection" if key == "permissions" && setting.value.is_empty() => Home::Replaced,
+        "connection" if OURS.contains(&key) => SettingDestination::Replaced,
+        "connection" if ABOVE.contains(&key) => SettingDestination::Bridge,
+        "connection" if OF_LINK.contains(&key) => SettingDestination::Port,
+        "connection" if key == "permissions" && setting.value.is_empty() => SettingDestination::Replaced,
         // What the profile was chosen by: ours is chosen by the name of the link.
-        "match" | ".nmmeta" | "user" => Home::Replaced,
-        "ethernet" | "802-3-ethernet" if key == "mtu" && port.at_boot.bridge.mtu.is_some() => Home::Replaced,
-        "ethernet" | "802-3-ethernet" | "ethtool" | "link" | "bridge-port" => Home::Port,
+        "match" | ".nmmeta" | "user" => SettingDestination::Replaced,
+        "ethernet" | "802-3-ethernet" if key == "mtu" && port.at_boot.bridge.mtu.is_some() => {
+            SettingDestination::Replaced
+        }
+        "ethernet" | "802-3-ethernet" | "ethtool" | "link" | "bridge-port" => SettingDestination::Port,
         "ipv4" => of_family(port, setting, false),
         "ipv6" => of_family(port, setting, true),
-        NEEDS_PROFILE => {
-            Home::Lost("it needs the port's own profile, by its UUID; the name of the link would do as well")
-        }
-        _ => Home::Lost("this program does not know it, or it may hold a secret"),
+        NEEDS_PROFILE => SettingDestination::Lost(
+            "it needs the port's own profile, by its UUID; the name of the link would do as well",
+        ),
+        _ => SettingDestination::Lost("this program does not know it, or it may hold a secret"),
     }
 }
 
-fn of_family(port: &Port<'_>, setting: &Setting, v6: bool) -> Home {
+fn of_family(port: &CarriedPort<'_>, setting: &Setting, v6: bool) -> SettingDestination {
     let key = setting.key.as_str();
     let has = port.at_boot.addresses(v6).next().is_some();
     let numbered =
         |word: &str| key.strip_prefix(word).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
     match key {
-        "address" | "addresses" | "gateway" => Home::Replaced,
+        "address" | "addresses" | "gateway" => SettingDestination::Replaced,
         _ if numbered("address") => kept_address(port, setting),
         // As networks that a router announces: they come to the bridge as they came to the port.
-        "method" if setting.value == "auto" && port.moves => Home::Bridge,
-        "method" if setting.value == "auto" && !v6 => Home::Dropped,
-        "method" => Home::Replaced,
-        _ if port.moves && has => Home::Bridge,
+        "method" if setting.value == "auto" && port.moves => SettingDestination::Bridge,
+        "method" if setting.value == "auto" && !v6 => SettingDestination::Dropped,
+        "method" => SettingDestination::Replaced,
+        _ if port.moves && has => SettingDestination::Bridge,
         _ if key.starts_with("route") || key.starts_with("routing-rule") => {
-            Home::Lost("it needs an address on the port, and the bridge takes none from there")
+            SettingDestination::Lost("it needs an address on the port, and the bridge takes none from there")
         }
-        _ => Home::Replaced,
+        _ => SettingDestination::Replaced,
     }
 }
 
 /// `ADDRESS/PREFIX[,GATEWAY]`: the bridge's own list has it, or nobody does.
-fn kept_address(port: &Port<'_>, setting: &Setting) -> Home {
+fn kept_address(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
     let address = setting.value.split(',').next().unwrap_or_default();
     let known = address.parse().is_ok_and(|net| port.at_boot.has(net));
     if known || !port.first {
-        Home::Replaced
+        SettingDestination::Replaced
     } else {
-        Home::Lost("the link does not have this address now, so the bridge does not get it")
+        SettingDestination::Lost("the link does not have this address now, so the bridge does not get it")
     }
 }

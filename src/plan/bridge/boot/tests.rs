@@ -55,8 +55,8 @@ fn simple_bridge() -> Bridge {
 }
 
 /// A bridge that kvmfw makes, and to which the address and the default route of eth0 move.
-fn moved<'a>(bridge: &'a Bridge, before: &'a BTreeMap<String, String>) -> AtBoot<'a> {
-    AtBoot {
+fn moved<'a>(bridge: &'a Bridge, before: &'a BTreeMap<String, String>) -> BootContext<'a> {
+    BootContext {
         bridge,
         created: true,
         ports: bridge.ports.iter().collect(),
@@ -88,7 +88,7 @@ fn gateways_on_the_link_peers_and_labels() {
     let bridge = simple_bridge();
     let before = BTreeMap::new();
     let gateway = |text: &str| GatewayAtBoot { address: text.parse().unwrap(), onlink: true };
-    let at_boot = |addresses| AtBoot {
+    let at_boot = |addresses| BootContext {
         addresses,
         gateways: vec![gateway("203.0.113.193"), gateway("2001:db8::1")],
         moved_from: BTreeSet::new(),
@@ -115,7 +115,7 @@ fn gateways_on_the_link_peers_and_labels() {
     let said = ifupdown::text(&plain);
     assert!(said.contains("address 203.0.113.250/32\n    gateway 203.0.113.193\n"), "{said}");
 
-    let taken = |here: &str| Taken { here: here.to_owned(), ..Taken::default() };
+    let taken = |here: &str| MovedAddress { here: here.to_owned(), ..MovedAddress::default() };
     let odd = at_boot(vec![
         AddressAtBoot::of("203.0.113.250 peer 203.0.113.193/32".parse().unwrap(), None),
         AddressAtBoot::of(
@@ -146,7 +146,7 @@ fn gateways_on_the_link_peers_and_labels() {
 fn each_in_its_own_format() {
     let bridge = bridge();
     let before = BTreeMap::new();
-    let at_boot = AtBoot {
+    let at_boot = BootContext {
         mac: Some("02:00:00:00:00:10".to_owned()),
         addresses: ["10.0.0.2/24", "fd00::2/64"].map(plain).into(),
         ..moved(&bridge, &before)
@@ -170,7 +170,7 @@ fn each_in_its_own_format() {
 }
 
 /// What `bridge` makes of a file of systemd-networkd for its port eth0, which has 10.0.0.2/24 and a default route.
-fn networkd_with(settings: &str, moves: bool, drop_in: &str) -> Result<String, Refused> {
+fn networkd_with(settings: &str, moves: bool, drop_in: &str) -> Result<String, RefusalCause> {
     let bridge = simple_bridge();
     let before = BTreeMap::new();
     let mut at_boot = moved(&bridge, &before);
@@ -327,7 +327,7 @@ fn attributes_in_the_files() {
         ..simple_bridge()
     };
     let before = BTreeMap::new();
-    let at_boot = AtBoot { moved_from: BTreeSet::new(), ..moved(&bridge, &before) };
+    let at_boot = BootContext { moved_from: BTreeSet::new(), ..moved(&bridge, &before) };
     let (link, networkd) = owner(
         ">/etc/systemd/network/10-x.network\n>/run/systemd/netif/links/2\n2:ADMIN_STATE=configured\n\
          3:NETWORK_FILE=/etc/systemd/network/10-x.network\n",
