@@ -94,7 +94,7 @@ impl BridgePlanner<'_> {
 
     /// The kernel gives all ports of a bridge the new default, taps of guests among them, and no undo could tell which of
     /// them had the old one on purpose.
-    fn moves_ports(&self, live: &str, wanted: &str) -> Refused {
+    fn moves_ports(&self, live: &str, wanted: &str) -> RefusalCause {
         let name = &self.bridge.name;
         (
             "unsupported",
