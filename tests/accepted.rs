@@ -8,7 +8,7 @@ use kvmfw::resource::iptables::text::{Line, split};
 use kvmfw::resource::iptables::{Family, is_builtin};
 
 #[test]
-fn what_iptables_accepts_is_accepted() {
+fn rules_that_iptables_accepts_are_accepted() {
     let mut refused = String::new();
     for line in include_str!("cases/rules/accepted.txt").lines() {
         let mut fields = line.splitn(4, '\t');

@@ -129,7 +129,7 @@ fn warned(host: &serde_json::Value, code: &str) -> String {
 
 /// What is not the same to the letter of the kernel stays, and is told.
 #[test]
-fn what_differs_is_not_taken() {
+fn rules_that_differ_are_not_adopted() {
     if !common::require_root() {
         return;
     }
@@ -168,7 +168,7 @@ fn what_differs_is_not_taken() {
 
 /// Ours come first, and one rule of others that is not stated would be starved: that is no adoption.
 #[test]
-fn what_would_change_a_verdict_is_refused_with_a_packet() {
+fn an_adoption_that_changes_a_verdict_is_refused_with_a_packet() {
     if !common::require_root() {
         return;
     }
@@ -203,7 +203,7 @@ fn what_would_change_a_verdict_is_refused_with_a_packet() {
 
 /// Forward again to the generation that had taken them: they stand beside ours, and nobody says that they are taken.
 #[test]
-fn going_forward_takes_nothing_again() {
+fn an_undo_to_an_adopting_generation_adopts_nothing() {
     if !common::require_root() {
         return;
     }
@@ -311,11 +311,11 @@ fn strangers(shell: Shell, backend: Backend) {
 }
 
 #[test]
-fn strangers_keep_their_rules_nft() {
+fn unmanaged_rules_stay_nft() {
     strangers(Shell::Dash, Backend::Nft);
 }
 
 #[test]
-fn strangers_keep_their_rules_legacy_busybox() {
+fn unmanaged_rules_stay_legacy_busybox() {
     strangers(Shell::Busybox, Backend::Legacy);
 }

@@ -16,7 +16,7 @@ const BRIDGE: &str = "bridges: { br123: { ageing: 77 } }\n";
 
 /// Whoever asks such a host is told that it did not answer, and never that all is well there.
 #[test]
-fn no_command_takes_rubbish_for_an_answer() {
+fn every_command_refuses_a_garbage_answer() {
     if !common::require_root() {
         return;
     }
@@ -48,7 +48,7 @@ fn no_command_takes_rubbish_for_an_answer() {
 
 /// Why a login is not let in stands in what the host prints in place of an answer, and every command shows it.
 #[test]
-fn a_host_that_gives_no_answer_has_its_own_words_shown() {
+fn the_words_of_a_host_that_does_not_answer_are_shown() {
     if !common::require_root() {
         return;
     }
@@ -203,7 +203,7 @@ fn a_link_with_an_odd_name_hides_no_other() {
 
 /// Not a host without links: those cannot be read, and so nothing is planned.
 #[test]
-fn links_that_cannot_be_read_are_no_host_without_links() {
+fn unreadable_links_are_not_taken_for_none() {
     if !common::require_root() {
         return;
     }
@@ -262,7 +262,7 @@ sys.stdin.read()
 ";
 
 #[test]
-fn a_login_that_never_comes_about_ends() {
+fn a_login_that_never_completes_times_out() {
     if !common::require_root() || !common::require_tools(&["python3"]) {
         return;
     }

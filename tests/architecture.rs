@@ -141,7 +141,7 @@ fn wrong(list: Vec<String>) {
 }
 
 #[test]
-fn rooms_know_only_those_before_them() {
+fn rooms_name_only_rooms_before_them() {
     let mut bad = Vec::new();
     for (path, code) in sources() {
         let Some((name, allowed)) = DOORS.iter().find(|(name, _)| *name == room(&path)) else {
@@ -341,7 +341,7 @@ fn no_panic_is_planned() {
 }
 
 #[test]
-fn the_lab_and_the_program_do_not_know_each_other() {
+fn the_lab_and_the_program_do_not_name_each_other() {
     for path in files(Path::new("tests/lab"), "") {
         let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).to_lowercase();
         assert!(!text.contains("kvmfw"), "{} names the program that it is there to test", path.display());
@@ -385,7 +385,7 @@ const LOOKS_AT_OTHERS: [&str; 4] = ["others.sh", "explain.sh", "read.sh", "probe
 /// A program that fails, or is killed, must not pass for an empty answer: whatever a script takes from one is asked for
 /// its status or for its end, and files of ours are read by `read_text`.
 #[test]
-fn every_answer_of_a_program_on_a_host_is_asked_for() {
+fn every_answer_of_a_program_on_a_host_is_checked() {
     let mut bad = Vec::new();
     let mut used = BTreeSet::new();
     for path in files(Path::new("src/remote"), "sh") {
@@ -525,7 +525,7 @@ fn waits_for_ever(words: &[&str], at: usize) -> bool {
 
 /// A rollback must not wait for what the change may have cut off.
 #[test]
-fn whatever_may_hang_on_a_host_has_a_limit() {
+fn every_program_that_can_hang_on_a_host_has_a_limit() {
     let mut unused: BTreeSet<_> = UNLIMITED.into_iter().collect();
     let mut checked = 0;
     let scripts = host_scripts();

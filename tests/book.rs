@@ -141,6 +141,45 @@ fn paths_of_contributors_exist() {
     assert!(count > 80, "only {count}");
 }
 
+/// What the forge runs is what everybody can run.
+#[test]
+fn workflows_call_the_scripts() {
+    for (file, script) in [("ci", ".ci/run"), ("nightly", ".ci/nightly")] {
+        let text = fs::read_to_string(format!(".github/workflows/{file}.yml")).unwrap();
+        assert!(text.lines().any(|line| line.ends_with(script)), "{file}.yml does not call {script}");
+        assert!(Path::new(script).exists(), "{script}");
+    }
+}
+
+/// In tables of places, what the last column calls by a name of Rust or sh stands in the files of that row.
+#[test]
+fn names_in_tables_of_places_exist() {
+    let mut count = 0;
+    for (path, text) in contributors().into_iter().filter(|(path, _)| path.starts_with("docs/adding")) {
+        for row in text.lines().filter(|line| line.starts_with("| ")) {
+            let columns: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+            let [number, places, what] = columns[..] else { continue };
+            if number.trim().parse::<u32>().is_err() {
+                continue;
+            }
+            let files = places
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|file| file.ends_with(".rs") || file.ends_with(".sh"));
+            let source: String = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+            for name in what.split('`').skip(1).step_by(2).filter(|_| !source.is_empty()) {
+                if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':') {
+                    let found = name.split("::").all(|part| source.contains(part));
+                    assert!(found, "{path}: no {name} in {places}");
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 25, "only {count}");
+}
+
 #[test]
 fn commands_and_flags_exist() {
     let help = fs::read_to_string("tests/data/help.txt").unwrap();

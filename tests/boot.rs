@@ -41,7 +41,7 @@ fn settled(lab: &Lab, project: &Project) {
 
 /// Every way to load rules at boot that the host may have. Each wipes ours; they are back, beside the others', and told.
 #[test]
-fn what_others_wipe_at_boot_comes_back() {
+fn rules_that_a_loader_wipes_at_boot_are_restored() {
     if !common::require_root() {
         return;
     }
@@ -320,7 +320,7 @@ fn live_rules_without_a_record_are_a_change() {
 /// Another program saved the rules while ours were live. It is told as long as they are in its file, and above all by
 /// the undo, after which the next boot brings them back.
 #[test]
-fn rules_of_ours_in_files_of_others_are_told() {
+fn managed_rules_in_unmanaged_files_are_reported() {
     if !common::require_root() {
         return;
     }

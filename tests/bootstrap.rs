@@ -124,7 +124,7 @@ fn a_host_from_nothing() {
 }
 
 #[test]
-fn what_is_wrong_is_said_before_anybody_is_asked() {
+fn bad_input_is_reported_before_any_prompt() {
     if !common::require_root() {
         return;
     }
@@ -158,7 +158,7 @@ fn a_missing_tool_is_named_with_its_package() {
 }
 
 #[test]
-fn a_host_that_is_not_there() {
+fn an_absent_host() {
     if !common::require_root() {
         return;
     }
@@ -171,7 +171,7 @@ fn a_host_that_is_not_there() {
 
 /// Question by question, as a person sees it; and a login that is not root.
 #[test]
-fn a_person_is_asked_for_key_bridges_and_plan() {
+fn the_operator_is_asked_for_key_bridges_and_plan() {
     if !common::require_root() {
         return;
     }

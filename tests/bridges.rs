@@ -126,7 +126,7 @@ fn a_link_with_a_lease_is_made_no_port() {
 
 /// Bridges that other programs make are left to them, whether they are there or not.
 #[test]
-fn bridges_of_others_are_refused() {
+fn unmanaged_bridges_are_refused() {
     if !common::require_root() {
         return;
     }
@@ -182,7 +182,7 @@ fn bridges_of_others_are_refused() {
 
 /// Ports of such bridges are theirs too, and what can be no port at all is refused before its addresses move.
 #[test]
-fn ports_of_others_and_what_can_be_no_port_are_refused() {
+fn unmanaged_ports_and_links_that_cannot_be_ports_are_refused() {
     if !common::require_root() {
         return;
     }
@@ -217,7 +217,7 @@ fn ports_of_others_and_what_can_be_no_port_are_refused() {
 
 /// A boot that cannot make a bridge what it should be says so, then and afterwards, until it is mended.
 #[test]
-fn what_fails_at_boot_is_told() {
+fn failures_at_boot_are_reported() {
     if !common::require_root() {
         return;
     }
@@ -383,7 +383,7 @@ fn a_guest_that_loses_its_bridge_to_a_rollback_is_named() {
 
 /// A rule of policy routing that asks for a link that becomes a port asks in vain.
 #[test]
-fn policy_rules_by_a_port_are_told() {
+fn policy_rules_by_port_are_reported() {
     if !common::require_root() {
         return;
     }

@@ -50,7 +50,7 @@ fn a_bridge_that_somebody_else_made_meanwhile_stays() {
 
 /// Which line it was that failed, and why.
 #[test]
-fn what_the_kernel_refuses_of_a_bridge_is_told() {
+fn a_bridge_setting_that_the_kernel_refuses_is_reported() {
     if !common::require_root() {
         return;
     }

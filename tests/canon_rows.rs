@@ -69,7 +69,7 @@ fn every_row_has_the_target_that_it_shows() {
 
 /// The rules that the walk cannot answer are those that nobody could from the text alone.
 #[test]
-fn what_is_not_modelled() {
+fn matches_that_are_not_modelled() {
     let mut unknown: Vec<String> = Vec::new();
     for row in rows() {
         for line in row.lines.iter().filter(|line| !line.starts_with(':')) {

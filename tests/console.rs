@@ -10,7 +10,7 @@ use common::transaction::until;
 const SCRIPT: &str = "/var/lib/kvmfw/kvmfw.sh";
 
 #[test]
-fn undo_goes_back_by_itself() {
+fn undo_without_a_number_loads_the_generation_before() {
     if !common::require_root() {
         return;
     }
@@ -112,7 +112,7 @@ fn an_undo_needs_no_disk() {
 
 /// A power cut while the last of us went: what is left over of it goes at the next boot, or with the next apply.
 #[test]
-fn what_an_undo_to_the_original_left_over_goes() {
+fn leftovers_of_an_undo_to_the_baseline_are_removed() {
     if !common::require_root() {
         return;
     }

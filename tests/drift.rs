@@ -124,7 +124,7 @@ fn what_counts_on_legacy() {
 
 /// A rules file that was written over boots other rules, though what is live is right.
 #[test]
-fn what_boots_counts() {
+fn a_changed_boot_file_is_drift() {
     if !common::require_root() {
         return;
     }

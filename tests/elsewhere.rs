@@ -49,7 +49,7 @@ fn program(path: &Path, script: &str) -> String {
 }
 
 #[test]
-fn what_ansible_inventory_prints_is_an_inventory() {
+fn the_output_of_ansible_inventory_is_read() {
     if !common::require_root() {
         return;
     }

@@ -151,7 +151,7 @@ fn unreachable_is_5() {
 
 /// A plan that no host answered is not one without changes, in any format.
 #[test]
-fn no_answer_is_not_no_change() {
+fn hosts_without_an_answer_are_not_reported_as_unchanged() {
     if !common::require_root() {
         return;
     }

@@ -304,12 +304,12 @@ fn asked_by_login_and_address(user: &str, shell: Shell, backend: Backend) {
 }
 
 #[test]
-fn asked_of_a_host_that_no_inventory_knows() {
+fn explain_of_a_host_without_an_inventory() {
     asked_by_login_and_address("root", Shell::Busybox, Backend::Legacy);
 }
 
 #[test]
-fn asked_of_a_host_that_no_inventory_knows_with_sudo() {
+fn explain_of_a_host_without_an_inventory_with_sudo() {
     asked_by_login_and_address("admin", Shell::Dash, Backend::Nft);
 }
 

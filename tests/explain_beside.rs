@@ -79,7 +79,7 @@ fn case<'a>(
 }
 
 #[test]
-fn what_the_routes_and_keys_decide() {
+fn explain_follows_routes_and_sysctl_keys() {
     if !common::require_root() {
         return;
     }
@@ -162,7 +162,7 @@ fn what_the_routes_and_keys_decide() {
 }
 
 #[test]
-fn what_nat_leads_to_is_routed_too() {
+fn the_target_of_nat_is_routed() {
     if !common::require_root() {
         return;
     }
@@ -199,7 +199,7 @@ fn what_nat_leads_to_is_routed_too() {
 }
 
 #[test]
-fn what_a_bridge_decides() {
+fn explain_follows_a_bridged_frame() {
     if !common::require_root() {
         return;
     }
@@ -253,7 +253,7 @@ fn what_a_bridge_decides() {
 
 /// `--in` is routed as its help says, and a port is known to rules only where bridged frames meet them.
 #[test]
-fn what_comes_in_by_a_bridge() {
+fn packets_that_enter_by_a_bridge() {
     if !common::require_root() {
         return;
     }
@@ -277,7 +277,7 @@ fn what_comes_in_by_a_bridge() {
 
 /// What cannot be decided is named.
 #[test]
-fn what_is_unknown_is_named() {
+fn unknown_facts_are_named() {
     if !common::require_root() {
         return;
     }

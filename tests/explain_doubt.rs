@@ -84,7 +84,7 @@ fn open_is_never_said_of_guests_that_may_be_dark() {
 /// What others do to a packet before our tables see it, and a policy of the other backend that no rule goes with:
 /// measured with a guest's ping, which dies, and one command later lives.
 #[test]
-fn others_change_what_our_rules_ask_for() {
+fn another_program_changes_packets_before_the_rules() {
     if !common::require_root() {
         return;
     }

@@ -131,7 +131,7 @@ fn warned(lab: &Lab, project: &Project) -> Vec<String> {
 
 /// What is not saved is announced, once.
 #[test]
-fn what_does_not_survive_is_announced() {
+fn connections_that_will_die_are_announced() {
     if !common::require_root() {
         return;
     }
@@ -205,7 +205,7 @@ fn t27_open_connections_survive_a_rollback_of_the_first_conntrack_rule() {
 
 /// The measure: the very rules without care do cut what only hears and what is idle.
 #[test]
-fn t27_without_care_they_die() {
+fn t27_without_the_warm_up_they_die() {
     if !common::require_root() {
         return;
     }

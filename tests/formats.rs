@@ -149,7 +149,7 @@ fn show_says_what_the_run_said() {
 }
 
 #[test]
-fn what_a_command_cannot_write_is_bad_input() {
+fn a_format_that_a_command_does_not_have_is_bad_input() {
     let lab = std::env::temp_dir();
     let kvmfw = |args: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvmfw"));

@@ -168,7 +168,7 @@ sysctl:
 
 /// The kernel sorts this one: put back, and told how to write it.
 #[test]
-fn a_value_that_the_kernel_writes_otherwise() {
+fn a_value_that_the_kernel_prints_differently() {
     if !common::require_root() {
         return;
     }
@@ -221,7 +221,7 @@ fn the_lock_of_iptables_is_held() {
 
 /// Each answers in another way that no host should; each is told of by itself, and the good one is changed.
 #[test]
-fn hosts_that_answer_rubbish() {
+fn hosts_that_answer_garbage() {
     if !common::require_root() {
         return;
     }
@@ -372,7 +372,7 @@ fn a_controller_in_a_guest_is_recognised() {
 
 /// A guest by which another host is reached, though nothing comes from it and the host has forgotten it.
 #[test]
-fn a_guest_that_leads_to_another_host_is_recognised() {
+fn a_guest_that_is_a_jump_host_is_recognised() {
     if !common::require_root() {
         return;
     }

@@ -197,7 +197,7 @@ fn a_link_within_the_project_is_followed_and_what_the_user_names_is_read() {
 }
 
 #[test]
-fn what_is_not_a_regular_file_is_not_opened() {
+fn only_regular_files_are_opened() {
     let scene = Scene::new();
     nix::unistd::mkfifo(&scene.at("project/inventories/pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     is_refused(&scene.kvmfw(&["check", "-i", "pipe"]), "is not a regular file");

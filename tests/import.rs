@@ -168,7 +168,7 @@ fn from_a_login_with_sudo_to_a_managed_host() {
 }
 
 #[test]
-fn what_import_cannot_do_is_said() {
+fn import_names_what_it_leaves_out() {
     if !common::require_root() {
         return;
     }

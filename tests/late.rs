@@ -50,7 +50,7 @@ fn all_but_one(lab: &Lab, project: &Project) {
 }
 
 #[test]
-fn who_answers_late_is_changed_late() {
+fn a_straggler_is_changed_after_the_others() {
     if !common::require_root() {
         return;
     }
@@ -88,7 +88,7 @@ fn who_answers_late_is_changed_late() {
 
 /// Equal plans are one block, also of those that come late.
 #[test]
-fn who_answers_together_is_shown_together() {
+fn hosts_that_answer_together_are_shown_together() {
     if !common::require_root() {
         return;
     }
@@ -106,7 +106,7 @@ fn who_answers_together_is_shown_together() {
 
 /// A host whose state is not that of a saved plan is left alone, also when that shows late.
 #[test]
-fn a_saved_plan_holds_for_who_answers_late() {
+fn a_saved_plan_is_applied_to_stragglers() {
     if !common::require_root() {
         return;
     }
@@ -128,7 +128,7 @@ fn a_saved_plan_holds_for_who_answers_late() {
 
 /// What speaks against its change is shown of it as of any other.
 #[test]
-fn who_answers_late_may_be_refused() {
+fn a_straggler_can_be_refused() {
     if !common::require_root() {
         return;
     }
@@ -151,7 +151,7 @@ fn who_answers_late_may_be_refused() {
 
 /// Nothing was touched there, so nothing has to be decided.
 #[test]
-fn an_interrupt_does_not_wait_for_who_is_late() {
+fn an_interrupt_does_not_wait_for_stragglers() {
     if !common::require_root() {
         return;
     }
@@ -169,7 +169,7 @@ fn an_interrupt_does_not_wait_for_who_is_late() {
 
 /// That one of two is the way to the other shows when both have answered, and then it is changed alone and last.
 #[test]
-fn who_is_late_and_leads_to_others_comes_after_them() {
+fn a_late_jump_host_changes_after_the_hosts_behind_it() {
     if !common::require_root() {
         return;
     }
@@ -218,7 +218,7 @@ fn who_is_late_and_leads_to_others_comes_after_them() {
 
 /// One plan of all hosts waits for the last of them, and not for as long as that may take if it were alone.
 #[test]
-fn a_plan_waits_for_the_last_one_for_a_while() {
+fn a_plan_waits_briefly_for_the_last_host() {
     if !common::require_root() {
         return;
     }
@@ -233,7 +233,7 @@ fn a_plan_waits_for_the_last_one_for_a_while() {
 
 /// Who has to get out of a state is not held up by one host that says nothing.
 #[test]
-fn an_undo_waits_for_the_last_one_for_a_while() {
+fn an_undo_waits_briefly_for_the_last_host() {
     if !common::require_root() {
         return;
     }
@@ -249,7 +249,7 @@ fn an_undo_waits_for_the_last_one_for_a_while() {
 
 /// An ssh would stay for as long as its host does not answer, and any other for two minutes.
 #[test]
-fn who_is_interrupted_takes_its_connections_along() {
+fn an_interrupt_closes_all_connections() {
     if !common::require_root() {
         return;
     }

@@ -163,8 +163,8 @@ fn in_problems() {
 }
 
 #[test]
-fn what_is_quadratic_is_seen() {
-    let ratio = doubling("what_is_quadratic_is_seen", 400, |size| {
+fn quadratic_cost_is_detected() {
+    let ratio = doubling("quadratic_cost_is_detected", 400, |size| {
         let numbers: Vec<usize> = (0..size).collect();
         assert!(numbers.iter().all(|n| numbers.contains(n)));
     });

@@ -107,7 +107,7 @@ fn lints() {
 
 /// Who connects to a host from one of its guests is kvmfw, or the jump host before it.
 #[test]
-fn a_guest_that_is_the_way_to_its_host() {
+fn a_guest_is_the_jump_host_of_its_own_host() {
     let told = |ssh: &str| {
         let text = format!("hosts: {{ kvm1: {{ {ssh} }} }}\n");
         let locate = ProjectLocation { home: Some("/home/ops".into()), ..ProjectLocation::default() };
@@ -133,7 +133,7 @@ fn a_guest_that_is_the_way_to_its_host() {
 
 /// Who leads to other hosts may be a guest of one of them.
 #[test]
-fn a_guest_that_is_the_way_to_others() {
+fn a_guest_is_the_jump_host_of_other_hosts() {
     let text = "hosts: { kvm1: {}, kvm2: { ssh: { jump: 'ops@bastion:2222' } }, kvm3: { ssh: { jump: bastion } }, \
                 kvm4: { ssh: { jump: 10.0.0.9 } } }\n";
     let locate = ProjectLocation { home: Some("/home/ops".into()), ..ProjectLocation::default() };

@@ -151,7 +151,7 @@ fn at_the_console() {
 
 /// An open session proves nothing about the next one.
 #[test]
-fn over_ssh_a_new_login_is_the_proof() {
+fn over_ssh_a_new_login_proves_that_the_host_is_reachable() {
     if !common::require_root() {
         return;
     }
@@ -237,7 +237,7 @@ fn another_machine_confirms() {
 }
 
 #[test]
-fn nobody_there_to_confirm() {
+fn a_local_apply_without_a_terminal_is_refused() {
     if !common::require_root() {
         return;
     }

@@ -31,7 +31,7 @@ fn whole(text: &str) -> String {
 
 /// A lease of networkd may go between the moment it is noted and the moment it is read: the rest is still told.
 #[test]
-fn a_file_that_goes_takes_nothing_with_it() {
+fn a_file_that_vanishes_hides_no_other() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("a.conf"), "# first\n\n; no\nnet.a = 1\n").unwrap();
     fs::write(folder.path().join("b.conf"), "x = 2").unwrap();
@@ -111,7 +111,7 @@ fn rules_are_the_same_only_if_all_is() {
 
 /// A shell may have no room for a text, and awk may end midway: what is told then is whole, or nothing is told.
 #[test]
-fn half_an_answer_is_none() {
+fn half_an_answer_is_refused() {
     let folder = TempDir::new().unwrap();
     let current = folder.path().join("etc/current");
     fs::create_dir_all(&current).unwrap();

@@ -103,7 +103,7 @@ const OTHERWISE: [(&str, &[&str]); 8] = [
 ];
 
 #[test]
-fn what_is_otherwise_is_shown_with_its_line() {
+fn drift_is_shown_with_its_line() {
     for (expected, wanted) in OTHERWISE {
         let folder = project(
             MODULE,

@@ -144,7 +144,7 @@ fn everything_is_back_after_a_rollback_and_after_an_undo() {
 
 /// What others do while a change is open stays theirs: nothing of it is undone, and it is no failure of the rollback.
 #[test]
-fn what_others_change_meanwhile_stays() {
+fn unmanaged_changes_made_meanwhile_stay() {
     if !common::require_root() {
         return;
     }

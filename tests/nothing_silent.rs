@@ -123,7 +123,7 @@ fn the_bypass_goes_busybox_legacy() {
 
 /// Where a file of the host says otherwise, that is what comes back; and what only the next boot brings is told too.
 #[test]
-fn what_comes_back_is_what_files_and_the_next_boot_say() {
+fn removed_keys_return_to_the_values_of_files_and_the_next_boot() {
     if !common::require_root() {
         return;
     }

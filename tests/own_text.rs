@@ -48,7 +48,7 @@ fn from_nothing_and_to_nothing() {
 
 /// Rules of others that only speak of ours are not ours.
 #[test]
-fn what_stands_in_quotes_is_text() {
+fn quoted_words_are_text() {
     let live = table(&[
         "-A INPUT -j LOG --log-prefix \"a -j KVMFW-INPUT \"",
         "-A INPUT -m comment --comment \"it\\'s \\\" -j KVMFW-OLD\" -j ACCEPT",
@@ -120,7 +120,7 @@ fn policies() {
 /// Rules of others that are taken go by their own text, chains once they are empty; what somebody put there
 /// meanwhile is not touched, and keeps a chain.
 #[test]
-fn what_is_taken_goes_and_comes_back_where_it_stood() {
+fn adopted_rules_return_to_their_place() {
     let old = "-A INPUT -s 10.0.0.1/32 -j DROP\n-A INPUT -j OLD\n-A INPUT -s 10.0.0.2/32 -j DROP";
     let live = table(&[":OLD -", old, "-A OLD -i lo -j ACCEPT", "-A OLD -i lo -j ACCEPT"]);
     let ours = ":KVMFW-INPUT -\n^INPUT any KVMFW-INPUT\n-A KVMFW-INPUT -j DROP\nCOMMIT";

@@ -29,7 +29,7 @@ const RANGE: &str = "net/ipv4/ip_local_port_range";
 const PANIC: &str = "kernel/panic_on_oops";
 
 #[test]
-fn only_what_differs_is_told() {
+fn only_keys_that_differ_are_listed() {
     let (range, panic) = (now(RANGE), now(PANIC));
     let other = if panic == "0" { "1" } else { "0" };
     assert!(range.contains('\t'), "{range:?}");
@@ -85,7 +85,7 @@ fn neighbours_that_cannot_be_read_are_a_failure() {
 
 /// Where grep cannot be run, nobody knows what differs, and that is not "nothing".
 #[test]
-fn no_look_is_no_answer() {
+fn a_grep_that_cannot_run_is_not_an_answer() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{PANIC}=7\n#end 23\n")).unwrap();
     let file = file.path().display();
@@ -240,7 +240,7 @@ fn brought(var: &Path) -> String {
 }
 
 #[test]
-fn a_run_comes_to_its_host_once() {
+fn a_transaction_is_uploaded_to_a_host_once() {
     let folder = tempfile::TempDir::new().unwrap();
     let var = folder.path().join("var");
     let anew = format!("rm -rf {}\n{}", var.display(), brought(&var));
@@ -261,7 +261,7 @@ fn a_run_comes_to_its_host_once() {
 
 /// bash keeps so long a document in a file.
 #[test]
-fn a_run_for_which_there_is_no_room_is_refused() {
+fn an_upload_without_room_is_refused() {
     if !common::require_root() {
         return;
     }
@@ -285,7 +285,7 @@ fn a_run_for_which_there_is_no_room_is_refused() {
 
 /// What puts rules of others back that are taken over is whole, or there is no snapshot.
 #[test]
-fn a_way_back_that_is_cut_off_is_no_snapshot() {
+fn a_snapshot_that_is_cut_off_is_refused() {
     if !common::require_root() {
         return;
     }

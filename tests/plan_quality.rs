@@ -250,7 +250,7 @@ fn the_management_link_moves_into_a_bridge() {
 }
 
 #[test]
-fn foreign_inserts_are_no_change() {
+fn unmanaged_inserts_are_not_a_change() {
     if !common::require_root() {
         return;
     }
@@ -354,7 +354,7 @@ fn every_rule_has_its_place_and_the_path_of_ssh_is_marked() {
 }
 
 #[test]
-fn an_unreachable_host_stops_nobody() {
+fn an_unreachable_host_does_not_stop_the_others() {
     if !common::require_root() {
         return;
     }

@@ -74,7 +74,7 @@ fn two_nodes_of_one_group_do_not_change_together() {
 /// Ten hosts, each of which fails in another way; all others are changed while the one that takes longest to fail
 /// is still at it.
 #[test]
-fn ten_that_misbehave_hold_nobody_up() {
+fn ten_misbehaving_hosts_do_not_delay_the_others() {
     if !common::require_root() {
         return;
     }
@@ -168,7 +168,7 @@ fn order(run: &Run) -> Vec<&str> {
 
 /// kvm1 is the way to kvm2, and both are to kvm3: what cuts one of them off, cuts off who is behind it.
 #[test]
-fn who_leads_to_others_changes_after_them() {
+fn a_jump_host_changes_after_the_hosts_behind_it() {
     if !common::require_root() {
         return;
     }
@@ -287,7 +287,7 @@ fn an_interrupt_fails_no_check() {
 
 /// An sshd with too many logins under way drops some, by chance: that is no host that cannot be reached.
 #[test]
-fn a_login_that_is_dropped_is_begun_anew() {
+fn a_dropped_login_is_retried() {
     if !common::require_root() {
         return;
     }
@@ -316,7 +316,7 @@ fn a_login_that_is_dropped_is_begun_anew() {
 
 /// What a run that was killed has left is as desired, until its guard puts it back: that is no host with nothing to do.
 #[test]
-fn what_is_not_decided_is_not_unchanged() {
+fn an_undecided_transaction_is_not_reported_as_unchanged() {
     if !common::require_root() {
         return;
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 const OPEN: &str = "modules: [host-firewall, bridge-accept-each]\nbridges: { br123: { manage: false } }\n";
 
 #[test]
-fn what_is_said_meanwhile_stays_above_the_board() {
+fn notes_stay_above_the_progress_board() {
     if !common::require_root() {
         return;
     }
@@ -36,7 +36,7 @@ fn what_is_said_meanwhile_stays_above_the_board() {
 
 /// Ctrl-S, or a pager that does not read: what shows the run waits, the hosts do not.
 #[test]
-fn a_stopped_terminal_rolls_nobody_back() {
+fn a_stopped_terminal_causes_no_rollback() {
     if !common::require_root() {
         return;
     }
@@ -57,7 +57,7 @@ fn a_stopped_terminal_rolls_nobody_back() {
 }
 
 #[test]
-fn where_nothing_can_be_drawn_there_are_lines() {
+fn without_a_terminal_progress_is_printed_as_lines() {
     if !common::require_root() {
         return;
     }
@@ -134,7 +134,7 @@ Run 20261126T110337Z-5aeb
 }
 
 #[test]
-fn many_names_break_between_them() {
+fn long_lists_of_names_wrap_between_names() {
     let style = Style { width: Some(80), height: Some(24), ..Style::default() };
     let mut document = fleet(true, |n| entry(n, Status::Changed, None));
     for host in &mut document.hosts[99..101] {

@@ -198,7 +198,7 @@ fn a_rollback_restores_sets_exactly() {
 
 /// A set that is there already is not ours: it is left alone, or taken over and given back.
 #[test]
-fn a_set_of_others_is_left_alone_unless_it_is_taken_over() {
+fn an_unmanaged_set_is_left_alone_unless_adopted() {
     if !common::require_root() || !common::require_tools(&["ipset"]) {
         return;
     }
@@ -252,7 +252,7 @@ fn a_set_of_others_is_left_alone_unless_it_is_taken_over() {
 /// What a generation says is what every boot makes. So where it is to say something else there is a change, also where
 /// the sets on the host are so already.
 #[test]
-fn what_the_generation_says_otherwise_is_a_change() {
+fn a_difference_from_the_generation_is_a_change() {
     if !common::require_root() || !common::require_tools(&["ipset"]) {
         return;
     }
@@ -332,7 +332,7 @@ fn what_the_generation_says_otherwise_is_a_change() {
 
 /// A set of many members that is not ours costs nothing while the boot is watched.
 #[test]
-fn sets_of_others_are_not_read_again_and_again() {
+fn unmanaged_sets_are_not_read_repeatedly() {
     if !common::require_root() || !common::require_tools(&["ipset"]) {
         return;
     }
@@ -495,7 +495,7 @@ fn alone(script: &str, input: &str) -> Result<String, String> {
 /// What passes `check` the kernel takes, and prints it as kvmfw writes it: else every apply of it would fail, because the
 /// sets are never those that were wanted.
 #[test]
-fn what_check_accepts_is_what_ipset_prints() {
+fn members_that_check_accepts_are_what_ipset_prints() {
     if !common::require_root() || !common::require_tools(&["ipset", "unshare"]) {
         return;
     }

@@ -327,7 +327,7 @@ fn through_a_jump_host() {
 
 /// What needs an answer fails at once, though there is a terminal that could give one.
 #[test]
-fn nothing_is_ever_asked() {
+fn ssh_never_prompts() {
     if !common::require_root() {
         return;
     }

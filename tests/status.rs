@@ -36,7 +36,7 @@ fn marked(lab: &Lab, mark: &str, nth: usize) -> bool {
 }
 
 #[test]
-fn a_killed_run_is_told_of_by_the_host_alone() {
+fn the_host_alone_reports_a_killed_run() {
     if !common::require_root() {
         return;
     }
@@ -97,7 +97,7 @@ fn a_commit_whose_reply_was_lost_is_committed() {
 
 /// What others changed since is not called live.
 #[test]
-fn live_that_is_something_else_is_named() {
+fn a_live_state_that_differs_is_named() {
     if !common::require_root() {
         return;
     }
@@ -118,7 +118,7 @@ fn live_that_is_something_else_is_named() {
 
 /// What is live and would not be there after a reboot is told, and mended by the next apply.
 #[test]
-fn what_does_not_boot_is_named() {
+fn missing_boot_files_are_named() {
     if !common::require_root() {
         return;
     }
@@ -211,7 +211,7 @@ fn a_fault_of_this_machine_is_1() {
 
 /// Whatever other users put where kvmfw keeps its sockets, and whatever XDG_RUNTIME_DIR says.
 #[test]
-fn nobody_can_take_the_place_of_the_sockets() {
+fn control_sockets_cannot_be_replaced() {
     if !common::require_root() {
         return;
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 const FLOWS: u16 = 30;
 
 #[test]
-fn rules_that_others_write() {
+fn rules_of_other_programs() {
     if !common::require_root() {
         return;
     }

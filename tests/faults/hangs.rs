@@ -6,7 +6,7 @@ use crate::common::{self, Backend, Lab, Shell, same};
 use crate::{HOST, LONG, hold_lock, on_host};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// After a deadline a guard that moves is through within five seconds; one that has to be replaced, within five more
@@ -119,6 +119,60 @@ fn locked_out(project: &Project) {
     project.all(&opened(81).replace("22, ", ""));
 }
 
+/// A change that lets no new connection in: applied, not decided yet, and never confirmed.
+struct Lockout {
+    /// The rules and keys before it.
+    live: String,
+    /// All state of the host before it.
+    dump: String,
+    folder: PathBuf,
+    kvmfw: Child,
+}
+
+impl Lockout {
+    #[track_caller]
+    fn applied(lab: &Lab, project: &Project, confirm_timeout: &str) -> Self {
+        let (live, dump) = (live(lab), lab.dump(HOST));
+        let last = newest(lab, HOST);
+        locked_out(project);
+        let limits = ["--apply-timeout", "10s", "--confirm-timeout", confirm_timeout];
+        let kvmfw = project.spawn(lab, &[&["apply", "-y"], &limits[..], &LOCKOUT].concat());
+        let folder = marked(lab, HOST, "applied", last.as_ref());
+        Self { live, dump, folder, kvmfw }
+    }
+
+    fn id(&self) -> String {
+        id_of(&self.folder)
+    }
+
+    /// Waits until connections come in and the state is the one before.
+    #[track_caller]
+    fn is_undone(&self, lab: &Lab, limit: Duration) {
+        back(lab, &self.live, limit);
+    }
+
+    /// Waits for the end, and compares the first words of the outcome.
+    #[track_caller]
+    fn ends_as(&self, outcome: &str) {
+        let done = ended(&self.folder);
+        assert!(done.starts_with(outcome), "{done}");
+    }
+
+    /// Waits for the end, which is a rollback at the deadline, and compares everything. kvmfw ends with one of `codes`.
+    #[track_caller]
+    fn ends_rolled_back(self, lab: &Lab, codes: &[i32]) {
+        self.ends_as("rolled-back: nobody confirmed");
+        let run = end(self.kvmfw);
+        assert!(codes.contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
+        same(&self.dump, &lab.dump(HOST), "after the rollback");
+    }
+
+    fn kill_controller(&mut self) {
+        self.kvmfw.kill().unwrap();
+        self.kvmfw.wait().unwrap();
+    }
+}
+
 /// Waits until the host lets connections in, and is as `before`.
 #[track_caller]
 fn back(lab: &Lab, before: &str, limit: Duration) {
@@ -128,53 +182,39 @@ fn back(lab: &Lab, before: &str, limit: Duration) {
 }
 
 #[test]
-fn a_disk_that_hangs_when_applied() {
+fn a_disk_hangs_when_applied() {
     let Some((lab, project)) = host(true, false) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let kvmfw = start(&lab, &project, &LOCKOUT);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let lockout = Lockout::applied(&lab, &project, "5s");
     let frozen = Frozen::now(&lab);
     assert!(!reachable(&lab), "it is locked out");
-    back(&lab, &before.0, Duration::from_secs(5 + 5));
+    lockout.is_undone(&lab, Duration::from_secs(5 + 5));
     let status = || lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "status"]).stdout;
     wait("the disk is told of", LONG, || status().contains("rolled-back").then_some(()));
     let outcome = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "outcome"]).stdout;
     assert!(outcome.contains("not on record yet: the disk does not answer"), "{outcome}");
-    assert_eq!(read(&folder, "done"), "", "it is on record");
+    assert_eq!(read(&lockout.folder, "done"), "", "it is on record");
     drop(frozen);
-    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
-    let run = end(kvmfw);
-    assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    lockout.ends_rolled_back(&lab, &[4, 6]);
 }
 
 #[test]
-fn a_disk_that_takes_what_is_written_and_does_not_keep_it() {
+fn a_disk_that_never_syncs() {
     if !Path::new(&Stalled::file("write")).exists() {
         eprintln!("SKIPPED: needs the throttle of the blkio controller");
         return;
     }
     let Some((lab, project)) = host(true, false) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let kvmfw = start(&lab, &project, &LOCKOUT);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let lockout = Lockout::applied(&lab, &project, "5s");
     let stalled = Stalled::now(&lab);
     assert!(!reachable(&lab), "it is locked out");
-    back(&lab, &before.0, Duration::from_secs(5 + 5));
+    lockout.is_undone(&lab, Duration::from_secs(5 + 5));
     drop(stalled);
-    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
-    let run = end(kvmfw);
-    assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    lockout.ends_rolled_back(&lab, &[4, 6]);
 }
 
 /// What a rollback needs does not fit into memory: then nothing is armed.
 #[test]
-fn a_run_without_room_is_refused() {
+fn a_host_without_room_in_memory_is_refused() {
     let Some((lab, project)) = host(false, false) else { return };
     let before = lab.dump(HOST);
     on_host(&lab, "mkdir -p /run/kvmfw; mount -t tmpfs -o size=64k none /run/kvmfw");
@@ -190,7 +230,7 @@ fn a_run_without_room_is_refused() {
 
 /// The apply itself waits for the disk, and does not even die.
 #[test]
-fn a_disk_that_hangs_while_the_change_is_made() {
+fn a_disk_hangs_while_the_change_is_made() {
     let Some((lab, project)) = host(true, false) else { return };
     let before = (live(&lab), lab.dump(HOST));
     let last = newest(&lab, HOST);
@@ -235,19 +275,13 @@ fn a_confirm_needs_a_disk_that_answers() {
 
 fn stopped_guard(services: bool, shell: Shell) {
     let Some((lab, project)) = host_with(false, services, shell) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let kvmfw = start(&lab, &project, &LOCKOUT);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
-    let (first, _) = guards(&lab, &id_of(&folder));
+    let lockout = Lockout::applied(&lab, &project, "5s");
+    let (first, _) = guards(&lab, &lockout.id());
     on_host(&lab, &format!("kill -STOP {first}"));
     let status = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "status"]).stdout;
     assert!(status.contains(&format!("guard=stopped (process {first})")), "{status}");
-    back(&lab, &before.0, Duration::from_secs(5) + REPLACED);
-    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
-    end(kvmfw).expect(4);
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    lockout.is_undone(&lab, Duration::from_secs(5) + REPLACED);
+    lockout.ends_rolled_back(&lab, &[4]);
     // The one that was killed counts as failed: it is started again, finds that all is over, and is left at that.
     let again = || on_host(&lab, "pgrep -f '[O]N_FAILURE' || true");
     wait("no service is started again and again", LONG, || again().is_empty().then_some(()));
@@ -282,49 +316,43 @@ fn an_unlock_while_the_guard_is_arming() {
 }
 
 #[test]
-fn a_guard_that_is_stopped() {
+fn a_guard_is_stopped() {
     stopped_guard(false, Shell::Dash);
 }
 
 #[test]
-fn a_guard_that_is_stopped_with_services() {
+fn a_guard_is_stopped_with_services() {
     stopped_guard(true, Shell::Dash);
 }
 
 #[test]
-fn a_guard_that_is_stopped_where_sh_is_bash() {
+fn a_guard_is_stopped_where_sh_is_bash() {
     stopped_guard(false, Shell::Bash);
 }
 
 #[test]
-fn a_guard_that_is_stopped_where_sh_is_busybox() {
+fn a_guard_is_stopped_where_sh_is_busybox() {
     stopped_guard(true, Shell::Busybox);
 }
 
 /// Both guards are stopped: whoever sits at the console acts in their place, and does not wait for them.
 fn stopped_guards(command: &str, image: bool, shell: Shell) {
     let Some((lab, project)) = host_with(image, false, shell) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let mut kvmfw =
-        project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--accept-risk", "lockout"]);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
-    let (first, second) = guards(&lab, &id_of(&folder));
+    let mut lockout = Lockout::applied(&lab, &project, "600s");
+    let (first, second) = guards(&lab, &lockout.id());
     on_host(&lab, &format!("kill -STOP {first} {second}"));
     let frozen = image.then(|| Frozen::now(&lab));
     let said = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", command]);
     assert!(said.stdout.contains("state=rolled-back"), "{said:?}");
-    assert_eq!(live(&lab), before.0);
+    assert_eq!(live(&lab), lockout.live);
     assert!(reachable(&lab), "it is not reachable");
     drop(frozen);
     on_host(&lab, &format!("kill -CONT {first} {second} 2>/dev/null; true"));
-    assert!(ended(&folder).starts_with("rolled-back: asked for by "), "{}", read(&folder, "done"));
-    kvmfw.kill().unwrap();
-    kvmfw.wait().unwrap();
+    lockout.ends_as("rolled-back: asked for by ");
+    lockout.kill_controller();
     project.all(&opened(80));
     wait("the lock is free", LONG, || project.kvmfw(&lab, &["apply", "-y"]).code.eq(&0).then_some(()));
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    same(&lockout.dump, &lab.dump(HOST), "after the rollback");
 }
 
 #[test]
@@ -344,7 +372,7 @@ fn both_guards_are_stopped_and_the_disk_hangs() {
 
 /// A program that does not return keeps nobody from the rest, and is tried again.
 #[test]
-fn a_program_that_hangs_in_the_rollback() {
+fn a_program_hangs_in_the_rollback() {
     let Some((lab, project)) = host(false, false) else { return };
     let before = (live(&lab), lab.dump(HOST));
     let ttl = "sysctl: { 60-t: { net.ipv4.ip_default_ttl: 99 } }\n";
@@ -369,49 +397,40 @@ fn a_program_that_hangs_in_the_rollback() {
 #[test]
 fn a_guard_dies_while_the_disk_hangs() {
     let Some((lab, project)) = host(true, false) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let kvmfw = start(&lab, &project, &LOCKOUT);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let lockout = Lockout::applied(&lab, &project, "5s");
     let frozen = Frozen::now(&lab);
-    let (first, _) = guards(&lab, &id_of(&folder));
+    let (first, _) = guards(&lab, &lockout.id());
     on_host(&lab, &format!("kill -KILL {first}"));
-    back(&lab, &before.0, Duration::from_secs(5 + 5));
+    lockout.is_undone(&lab, Duration::from_secs(5 + 5));
     drop(frozen);
-    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
-    end(kvmfw);
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    lockout.ends_as("rolled-back: nobody confirmed");
+    end(lockout.kvmfw);
+    same(&lockout.dump, &lab.dump(HOST), "after the rollback");
 }
 
 /// Both guards are killed and the disk hangs: the console still puts the host back.
 #[test]
 fn both_guards_are_gone_and_the_disk_hangs() {
     let Some((lab, project)) = host(true, false) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let mut kvmfw = start(&lab, &project, &LOCKOUT);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
-    let id = id_of(&folder);
+    let mut lockout = Lockout::applied(&lab, &project, "5s");
+    let id = lockout.id();
     let frozen = Frozen::now(&lab);
     let (first, second) = guards(&lab, &id);
     on_host(&lab, &format!("kill -KILL {first} {second}"));
     let said = lab.host(HOST, &["sh", &format!("/run/kvmfw/{id}/kvmfw.sh"), "rollback"]);
     assert!(said.stdout.contains("state=rolled-back"), "{said:?}");
-    assert_eq!(live(&lab), before.0);
+    assert_eq!(live(&lab), lockout.live);
     assert!(reachable(&lab), "it is not reachable");
     drop(frozen);
-    kvmfw.kill().unwrap();
-    kvmfw.wait().unwrap();
+    lockout.kill_controller();
     lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]);
-    assert!(ended(&folder).starts_with("rolled-back: asked for by "), "{}", read(&folder, "done"));
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    lockout.ends_as("rolled-back: asked for by ");
+    same(&lockout.dump, &lab.dump(HOST), "after the rollback");
 }
 
 /// The second guard is stopped: the first one needs it for nothing.
 #[test]
-fn a_second_guard_that_is_stopped() {
+fn the_second_guard_is_stopped() {
     let Some((lab, project)) = host(false, false) else { return };
     let before = (live(&lab), lab.dump(HOST));
     let stop = |locks_out: bool| {
@@ -496,48 +515,36 @@ fn guards_outside(lab: &Lab, folder: &Path) -> (u32, u32) {
 #[test]
 fn a_guard_in_a_frozen_control_group() {
     let Some((lab, project)) = host(false, true) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let mut kvmfw = start(&lab, &project, &LOCKOUT);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
-    let (first, _) = guards_outside(&lab, &folder);
+    let mut lockout = Lockout::applied(&lab, &project, "5s");
+    let (first, _) = guards_outside(&lab, &lockout.folder);
     let Some(frozen) = Freezer::with(&[first]) else {
-        kvmfw.kill().unwrap();
-        kvmfw.wait().unwrap();
+        lockout.kill_controller();
         return;
     };
-    back(&lab, &before.0, Duration::from_secs(5) + REPLACED);
-    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
+    lockout.is_undone(&lab, Duration::from_secs(5) + REPLACED);
+    lockout.ends_as("rolled-back: nobody confirmed");
     drop(frozen);
-    end(kvmfw).expect(4);
-    same(&before.1, &lab.dump(HOST), "after the rollback");
-    let left = format!("pgrep -f 'kvmfw.sh [g]uard {}' || true", id_of(&folder));
+    let left = format!("pgrep -f 'kvmfw.sh [g]uard {}' || true", lockout.id());
+    end(lockout.kvmfw).expect(4);
+    same(&lockout.dump, &lab.dump(HOST), "after the rollback");
     wait("no guard is left", LONG, || on_host(&lab, &left).is_empty().then_some(()));
 }
 
 #[test]
 fn both_guards_in_a_frozen_control_group() {
     let Some((lab, project)) = host(false, false) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let mut kvmfw =
-        project.spawn(&lab, &["apply", "-y", "--confirm-timeout", "600s", "--accept-risk", "lockout"]);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
-    let (first, second) = guards_outside(&lab, &folder);
+    let mut lockout = Lockout::applied(&lab, &project, "600s");
+    let (first, second) = guards_outside(&lab, &lockout.folder);
     let Some(frozen) = Freezer::with(&[first, second]) else {
-        kvmfw.kill().unwrap();
-        kvmfw.wait().unwrap();
+        lockout.kill_controller();
         return;
     };
     let said = lab.host(HOST, &["sh", "/var/lib/kvmfw/kvmfw.sh", "unlock"]);
     assert!(said.stdout.contains("state=rolled-back"), "{said:?}");
     assert!(reachable(&lab), "it is not reachable");
     drop(frozen);
-    kvmfw.kill().unwrap();
-    kvmfw.wait().unwrap();
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    lockout.kill_controller();
+    same(&lockout.dump, &lab.dump(HOST), "after the rollback");
 }
 
 /// Nothing is armed yet when the guards stop.
@@ -568,21 +575,17 @@ fn both_guards_are_stopped_before_anything_is_armed() {
 
 /// Memory has no room any more when it counts.
 #[test]
-fn a_run_that_fills_up_after_arming() {
+fn memory_fills_up_after_arming() {
     let Some((lab, project)) = host(false, false) else { return };
     on_host(&lab, "mkdir -p /run/kvmfw; mount -t tmpfs -o size=4m none /run/kvmfw");
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let kvmfw = start(&lab, &project, &LOCKOUT);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let lockout = Lockout::applied(&lab, &project, "5s");
     on_host(&lab, "cat /dev/zero >/run/kvmfw/filler 2>/dev/null; true");
-    back(&lab, &before.0, Duration::from_secs(5 + 5));
-    assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
-    let run = end(kvmfw);
+    lockout.is_undone(&lab, Duration::from_secs(5 + 5));
+    lockout.ends_as("rolled-back: nobody confirmed");
+    let run = end(lockout.kvmfw);
     assert!([4, 6].contains(&run.code), "{}: {}{}", run.code, run.stdout, run.stderr);
     on_host(&lab, "umount /run/kvmfw");
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    same(&lockout.dump, &lab.dump(HOST), "after the rollback");
 }
 
 /// Puts a program that never ends, and ignores TERM, over one of the host.
@@ -593,15 +596,12 @@ fn hang(lab: &Lab, program: &str) {
 
 /// What writes the rollback down never returns.
 #[test]
-fn a_sync_that_hangs() {
+fn sync_hangs() {
     let Some((lab, project)) = host(false, false) else { return };
-    let before = (live(&lab), lab.dump(HOST));
-    let last = newest(&lab, HOST);
-    locked_out(&project);
-    let kvmfw = start(&lab, &project, &LOCKOUT);
-    let folder = marked(&lab, HOST, "applied", last.as_ref());
+    let lockout = Lockout::applied(&lab, &project, "5s");
     hang(&lab, "/usr/bin/sync");
-    back(&lab, &before.0, Duration::from_secs(5 + 5));
+    lockout.is_undone(&lab, Duration::from_secs(5 + 5));
+    let Lockout { dump, folder, kvmfw, .. } = lockout;
     end(kvmfw).expect(4);
     on_host(&lab, "umount -l /usr/bin/sync");
     assert!(ended(&folder).starts_with("rolled-back: nobody confirmed"), "{}", read(&folder, "done"));
@@ -609,12 +609,12 @@ fn a_sync_that_hangs() {
     wait("the transaction is closed", Duration::from_secs(90), || {
         on_host(&lab, open).is_empty().then_some(())
     });
-    same(&before.1, &lab.dump(HOST), "after the rollback");
+    same(&dump, &lab.dump(HOST), "after the rollback");
 }
 
 /// systemd does not answer, on a host that was never managed: its boot units go with the attempt.
 #[test]
-fn a_systemctl_that_hangs() {
+fn systemctl_hangs() {
     if !common::require_root() {
         return;
     }

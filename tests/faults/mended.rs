@@ -31,7 +31,7 @@ fn an_empty_generation_file_costs_no_generation() {
 
 /// A save that fails is not an empty host.
 #[test]
-fn a_failing_iptables_save_is_no_empty_host() {
+fn a_failing_iptables_save_is_not_an_empty_host() {
     let Some((lab, project)) = managed(Backend::Nft) else { return };
     let rules = on_host(&lab, "iptables-nft-save | grep -v '^[#:]'");
     wrap(&lab, HOST, "iptables-save", "#!/bin/sh\necho broken >&2\nexit 1\n");
@@ -75,7 +75,7 @@ fn routes_that_moved_boot_from_the_second_generation_too() {
 
 /// The guard that says that the lock is held and dies of it at once is heard.
 #[test]
-fn a_guard_that_ends_at_once_is_heard() {
+fn the_word_of_a_guard_that_ends_at_once_is_read() {
     let Some((lab, project)) = managed(Backend::Nft) else { return };
     project.all(&opened(81));
     on_host(&lab, "echo 'somebody (x, since then)' >/var/lib/kvmfw/lock");

@@ -6,7 +6,7 @@ use crate::{HOST, kill_where, managed, on_host};
 
 /// It is ended before the question is asked: the host is as it was, whatever the answer.
 #[test]
-fn t19_what_an_apply_ends_before_its_question_is_as_it_was() {
+fn t19_a_transaction_that_an_apply_ends_leaves_the_old_state() {
     let Some((lab, project)) = managed(Backend::Nft) else { return };
     let before = lab.dump(HOST);
     let last = newest(&lab, HOST);
@@ -27,7 +27,7 @@ fn t19_what_an_apply_ends_before_its_question_is_as_it_was() {
 
 /// Both guards die between the last word and putting things away: the word stands, and nothing is open.
 #[test]
-fn t19_what_is_over_is_put_away_by_whoever_comes_next() {
+fn t19_the_next_run_puts_away_a_transaction_that_is_over() {
     let Some((lab, project)) = managed(Backend::Nft) else { return };
     let last = newest(&lab, HOST).unwrap();
     let before = lab.dump(HOST);

@@ -29,7 +29,7 @@ fn kill_on_host(lab: &Lab, pids: &[u32]) {
 }
 
 #[test]
-fn one_guard_dies_and_its_twin_commits() {
+fn one_guard_dies_and_the_second_commits() {
     if !common::require_root() {
         return;
     }
@@ -45,7 +45,7 @@ fn one_guard_dies_and_its_twin_commits() {
 }
 
 #[test]
-fn one_guard_dies_and_its_twin_rolls_back() {
+fn one_guard_dies_and_the_second_rolls_back() {
     if !common::require_root() {
         return;
     }
@@ -88,7 +88,7 @@ fn both_guards_die_before_anything_is_armed() {
 /// The guard dies, and the host's lock is not free at once: another one was in line for it. The twin waits
 /// for the lock, and ends the transaction; it does not call it busy, and leave it open for ever.
 #[test]
-fn one_guard_dies_and_its_twin_does_not_get_the_lock_at_once() {
+fn one_guard_dies_and_the_second_does_not_get_the_lock_at_once() {
     if !common::require_root() {
         return;
     }
@@ -143,7 +143,7 @@ fn orphaned(recover: impl Fn(&Lab, &Project, &str)) {
 }
 
 #[test]
-fn both_guards_die_and_unlock_puts_it_back() {
+fn both_guards_die_and_unlock_restores_the_host() {
     orphaned(|lab, project, before| {
         let unlock = project.kvmfw(lab, &["unlock", HOST, "-y"]).expect(0);
         assert!(unlock.stdout.contains("rolled back"), "{}", unlock.stdout);

@@ -46,12 +46,12 @@ fn the_link_is_cut_when_applied() {
 }
 
 #[test]
-fn what_the_host_says_is_lost_when_armed() {
+fn packets_from_the_host_are_lost_when_armed() {
     cut_at("armed", Cut::From);
 }
 
 #[test]
-fn what_the_host_hears_is_lost_when_the_change_begins() {
+fn packets_to_the_host_are_lost_when_the_change_begins() {
     cut_at("claim", Cut::To);
 }
 
@@ -89,12 +89,12 @@ fn the_link_is_cut_when_staged() {
 }
 
 #[test]
-fn what_the_host_says_is_lost_when_applied() {
+fn packets_from_the_host_are_lost_when_applied() {
     cut_at("applied", Cut::From);
 }
 
 #[test]
-fn what_the_host_hears_is_lost_when_applied() {
+fn packets_to_the_host_are_lost_when_applied() {
     cut_at("applied", Cut::To);
 }
 
@@ -166,7 +166,7 @@ fn nothing_of_ours_runs_on() {
 
 /// An apply that hangs is killed before the restore begins, and does not come back to it.
 #[test]
-fn an_apply_that_hangs() {
+fn an_apply_hangs() {
     if !common::require_root() {
         return;
     }

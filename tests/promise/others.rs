@@ -99,12 +99,12 @@ fn others_stay(backend: Backend) {
 }
 
 #[test]
-fn rules_of_others_stay_as_they_are() {
+fn unmanaged_rules_stay_as_they_are() {
     others_stay(Backend::Nft);
 }
 
 #[test]
-fn rules_of_others_stay_as_they_are_on_legacy() {
+fn unmanaged_rules_stay_as_they_are_on_legacy() {
     others_stay(Backend::Legacy);
 }
 

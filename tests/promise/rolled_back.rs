@@ -38,7 +38,7 @@ fn everything_dropped_by_a_rule() {
 }
 
 #[test]
-fn an_address_with_a_wrong_prefix_takes_the_way_back() {
+fn an_address_with_a_wrong_prefix_is_rolled_back() {
     // 10.99.0.0/17 by br123 is nearer than 10.99.0.0/16 by eth0: answers leave by the wrong link.
     Case::silent()
         .says("nobody confirmed")

@@ -65,7 +65,7 @@ const DOCKER: &str = "iptables -P FORWARD DROP && iptables -N DOCKER-USER && ipt
 /// Those who start after us stand before us, and no plan fights that: it says so, calls it no change, and
 /// what it promised is so.
 #[test]
-fn others_come_later_and_stand_before_us() {
+fn another_program_inserts_rules_before_the_jump_rule() {
     if !require_machines() {
         return;
     }

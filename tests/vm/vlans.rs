@@ -205,7 +205,7 @@ fn rules_see_frames_without_tags_alone() {
 
 /// Whoever owns the ports has them in files of its own format, and ours is there at boot all the same.
 #[test]
-fn whoever_owns_the_ports_keeps_their_vlans() {
+fn the_owner_of_a_port_keeps_its_vlans() {
     if !require_night() {
         return;
     }
