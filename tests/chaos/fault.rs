@@ -112,7 +112,7 @@ impl Fault {
     pub fn prepare(self, host: &Host) {
         match self {
             Fault::DiskFull => {
-                host.sh("mkdir -p /var/lib/kvmfw && mkdir /run/small && mount -t tmpfs -o size=8m,mode=700 small /run/small && cp -a /var/lib/kvmfw/. /run/small && mount --move /run/small /var/lib/kvmfw").ok();
+                host.sh("mkdir -p /var/lib/kvmfw && mkdir /run/small && mount -t tmpfs -o size=32m,mode=700 small /run/small && cp -a /var/lib/kvmfw/. /run/small && mount --move /run/small /var/lib/kvmfw").ok();
             }
             Fault::ReadOnly => {
                 host.sh("mount --bind /etc /etc").ok();
