@@ -8,19 +8,33 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room and the rooms it may name. `cli` may name all of them.
-const DOORS: [(&str, &[&str]); 19] = [
+const DOORS: [(&str, &[&str]); 20] = [
     ("characters", &[]),
     ("files", &[]),
-    ("kept", &[]),
+    ("interner", &[]),
     ("problem", &["characters"]),
     ("protocol", &[]),
     ("yaml", &["problem", "characters"]),
     ("resource", &["problem", "characters"]),
     ("inventory", &["resource", "yaml", "problem", "characters"]),
-    ("desired", &["inventory", "resource", "yaml", "kept", "problem", "characters"]),
+    ("desired", &["inventory", "jump_hosts", "resource", "yaml", "interner", "problem", "characters"]),
     ("observe", &["protocol", "resource", "problem", "characters"]),
+    ("jump_hosts", &["observe", "problem"]),
     ("netfilter", &["resource", "problem", "characters"]),
-    ("plan", &["desired", "inventory", "observe", "netfilter", "resource", "kept", "problem", "characters"]),
+    (
+        "plan",
+        &[
+            "desired",
+            "inventory",
+            "jump_hosts",
+            "observe",
+            "netfilter",
+            "resource",
+            "interner",
+            "problem",
+            "characters",
+        ],
+    ),
     (
         "explain",
         &["plan", "desired", "observe", "netfilter", "protocol", "resource", "problem", "characters"],
@@ -34,6 +48,7 @@ const DOORS: [(&str, &[&str]); 19] = [
             "plan",
             "desired",
             "inventory",
+            "jump_hosts",
             "observe",
             "protocol",
             "resource",
@@ -50,8 +65,18 @@ const DOORS: [(&str, &[&str]); 19] = [
 
 /// Where no file, process, socket, clock of the runtime or variable of the environment is touched.
 fn is_pure(path: &str) -> bool {
-    let rooms =
-        ["resource", "inventory", "desired", "observe", "plan", "netfilter", "explain", "import", "report"];
+    let rooms = [
+        "resource",
+        "inventory",
+        "jump_hosts",
+        "desired",
+        "observe",
+        "plan",
+        "netfilter",
+        "explain",
+        "import",
+        "report",
+    ];
     let files = [
         "engine/rollout.rs",
         "engine/outcome.rs",
@@ -59,8 +84,7 @@ fn is_pure(path: &str) -> bool {
         "yaml.rs",
         "remote.rs",
         "problem.rs",
-        "protocol.rs",
-        "kept.rs",
+        "interner.rs",
     ];
     let edge = ["inventory/load.rs", "inventory/fence.rs", "report/progress.rs"];
     !edge.contains(&path)
@@ -158,7 +182,7 @@ fn rooms_name_only_rooms_before_them() {
 }
 
 /// Helpers that a page about the rooms need not name.
-const HELPERS: [&str; 4] = ["characters", "files", "kept", "problem"];
+const HELPERS: [&str; 4] = ["characters", "files", "interner", "problem"];
 
 #[test]
 fn the_page_names_every_room() {

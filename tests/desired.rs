@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::desired::{Desired, Turn, compile, explain_host};
+use kvmfw::desired::{Desired, SchedulingConstraints, compile, explain_host};
 use kvmfw::inventory::{Project, ProjectLocation, load, select};
 use kvmfw::resource::iptables::Hook;
 use std::fmt::Write;
@@ -52,10 +52,14 @@ fn show(desired: &Desired) -> String {
         writeln!(out, "    key={:?} known={:?} jump={:?}", c.identity_file, c.known_hosts, c.jump).unwrap();
         writeln!(out, "    {:?} {:?}", c.options, c.connect_timeout).unwrap();
     }
-    if desired.turn != Turn::default() {
-        let limits: Vec<String> =
-            desired.turn.max_in_flight.iter().map(|(group, limit)| format!("{limit} of {group}")).collect();
-        let last = if desired.turn.leads > 0 { " alone and last" } else { "" };
+    if desired.scheduling != SchedulingConstraints::default() {
+        let limits: Vec<String> = desired
+            .scheduling
+            .max_in_flight
+            .iter()
+            .map(|(group, limit)| format!("{limit} of {group}"))
+            .collect();
+        let last = if desired.scheduling.jump_depth > 0 { " alone and last" } else { "" };
         writeln!(out, "turn: {}{last}", limits.join(", ")).unwrap();
     }
     for file in desired.sysctl.values() {

@@ -304,7 +304,7 @@ fn a_changed_host_key_is_refused() {
     assert!(host_of(&json, "kvm1")["message"].as_str().unwrap().contains("not known here"), "{json:#}");
 }
 
-/// Who is the way to others is named, and only who is.
+/// Every jump host is named, and only jump hosts are.
 #[test]
 fn a_jump_host_is_recognised() {
     if !common::require_root() {
@@ -324,7 +324,7 @@ fn a_jump_host_is_recognised() {
         let all = host_of(&json, name)["warnings"].as_array().unwrap().clone();
         all.into_iter().find(|w| w["code"] == "jump-host").map(|w| w["message"].as_str().unwrap().to_owned())
     };
-    assert!(says("kvm1").unwrap().contains("the way to kvm2 "), "{json:#}");
+    assert!(says("kvm1").unwrap().contains("the jump host of kvm2 "), "{json:#}");
     assert_eq!(says("kvm3"), None, "{json:#}");
 }
 
@@ -387,7 +387,8 @@ fn a_guest_that_is_a_jump_host_is_recognised() {
     assert!(text.contains("address: '10.99.0.12'"), "{text}");
     std::fs::write(&file, text.replace("address: '10.99.0.12'", &behind)).unwrap();
     let plan = project.kvmfw(&lab, &["plan", "--format", "json"]).stdout;
-    let told = format!("{address}, the way to kvm2, is a guest of this host, behind port vnet0 of br123");
+    let told =
+        format!("{address}, the jump host of kvm2, is a guest of this host, behind port vnet0 of br123");
     assert!(plan.contains(&told), "{plan}");
     // Many that are away: a plan that waited for each in turn would take longer than a host may.
     let away: String = (100..180)

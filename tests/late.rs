@@ -167,7 +167,7 @@ fn an_interrupt_does_not_wait_for_stragglers() {
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
 }
 
-/// That one of two is the way to the other shows when both have answered, and then it is changed alone and last.
+/// If one of two stragglers turns out to be the jump host of the other, it is changed alone and last.
 #[test]
 fn a_late_jump_host_changes_after_the_hosts_behind_it() {
     if !common::require_root() {
@@ -203,7 +203,7 @@ fn a_late_jump_host_changes_after_the_hosts_behind_it() {
     });
     lab.host("kvm3", &["touch", "/run/go"]).ok();
     let run = end(kvmfw).expect(0);
-    let said = "! jump-host kvm1: this host is the way to kvm2 (they were asked from its address)";
+    let said = "! jump-host kvm1: this host is the jump host of kvm2 (they were probed from its address)";
     assert!(run.stderr.contains(said), "{}", run.stderr);
     let path = project.path().join("runs").join(run.run()).join("events.jsonl");
     let events = std::fs::read_to_string(path).unwrap();

@@ -131,7 +131,7 @@ fn a_guest_is_the_jump_host_of_its_own_host() {
     assert!(guest.len() == 1 && guest[0].starts_with(said), "{guest:?}");
 }
 
-/// Who leads to other hosts may be a guest of one of them.
+/// A jump host may be a guest of one of the hosts.
 #[test]
 fn a_guest_is_the_jump_host_of_other_hosts() {
     let text = "hosts: { kvm1: {}, kvm2: { ssh: { jump: 'ops@bastion:2222' } }, kvm3: { ssh: { jump: bastion } }, \
@@ -140,7 +140,7 @@ fn a_guest_is_the_jump_host_of_other_hosts() {
     let project = load_text(&locate, "case", text).unwrap_or_else(|e| panic!("{:#?}", e.list));
     let names: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
     let all = compile(&project, &names).unwrap();
-    let hops: Vec<&str> = all[0].ways.iter().map(|way| way.hop.as_str()).collect();
+    let hops: Vec<&str> = all[0].jump_hosts.iter().map(|jump_host| jump_host.address.as_str()).collect();
     assert_eq!(hops, ["10.0.0.9", "bastion"]);
     let planned = |host: usize, client: &str| {
         let answer = format!("{HOST}\n@n client\n{client}\n");
@@ -148,13 +148,13 @@ fn a_guest_is_the_jump_host_of_other_hosts() {
         let plan = plan::host(&all[host], &observed, &PlanOptions::default());
         (
             plan.warnings.iter().map(|w| format!("{}: {}", w.code, w.message)).collect::<Vec<_>>(),
-            plan.leads == usize::MAX,
+            plan.jump_depth == usize::MAX,
         )
     };
     let (told, alone) = planned(0, "way=1 vnet3 of br0");
-    let said = "jump-host-is-guest: bastion, the way to kvm2 and 1 more, is a guest of this host, behind port vnet3 of br0:";
+    let said = "jump-host-is-guest: bastion, the jump host of kvm2 and 1 more, is a guest of this host, behind port vnet3 of br0:";
     assert!(told.len() == 1 && told[0].starts_with(said) && alone, "{told:?}");
-    // Where it is the way to that host as well, it is told of once.
+    // If it is the jump host of that host as well, one warning names it.
     let (told, alone) = planned(1, "guest=vnet3 of br0\nway=1 vnet3 of br0");
     assert!(
         told.len() == 1 && told[0].contains("the jump host ops@bastion:2222 is a guest") && alone,

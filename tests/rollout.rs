@@ -166,7 +166,7 @@ fn order(run: &Run) -> Vec<&str> {
     run.stderr.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix("  changed")).collect()
 }
 
-/// kvm1 is the way to kvm2, and both are to kvm3: what cuts one of them off, cuts off who is behind it.
+/// kvm1 is the jump host of kvm2, and both are jump hosts of kvm3: what cuts one off cuts off every host behind it.
 #[test]
 fn a_jump_host_changes_after_the_hosts_behind_it() {
     if !common::require_root() {
@@ -207,7 +207,7 @@ fn a_jump_host_changes_after_the_hosts_behind_it() {
     config("Host 10.99.0.12\nProxyJump 10.99.0.11\nHost 10.99.0.13\nProxyJump 10.99.0.12\n");
     let run = kvmfw(&apply);
     assert_eq!(&order(&run)[2..], ["kvm2", "kvm1"], "{}", run.stderr);
-    let said = "! jump-host kvm1: this host is the way to kvm2 (they were asked from its address)";
+    let said = "! jump-host kvm1: this host is the jump host of kvm2 (they were probed from its address)";
     assert!(run.stderr.contains(said), "{}", run.stderr);
 
     // The inventory does.

@@ -1,12 +1,12 @@
 //! Puts together what is stated for a host.
 
 use super::merge::{CompileReport, EffectiveValue, MergeSlot};
-use super::{Desired, Turn, bridges, connection, rules, sets, sysctl, turn};
+use super::{Desired, SchedulingConstraints, bridges, connection, rules, scheduling, sets, sysctl};
+use crate::interner::Interner;
 use crate::inventory::{
     EntryOwner, Host, InventoryEntry, Module, ModuleValues, Project, RANK_HOST, RANK_MODULE, RANK_RANGE,
     Resources, RuleText, Spanned, shown, sorted,
 };
-use crate::kept::Interner;
 use crate::problem::{Problem, Warning};
 use crate::resource::iptables::Rule;
 use crate::resource::iptables::expand::{Element, Param, Scope};
@@ -38,7 +38,7 @@ pub fn compile(project: &Project, hosts: &[String]) -> Result<Vec<Desired>, Vec<
         if !twice.is_empty() {
             return Err(sorted(twice));
         }
-        turn::jump_hosts(&mut all);
+        scheduling::mark_jump_hosts(&mut all);
         return Ok(all);
     }
     Err(collected(hosts.iter().zip(done.into_iter().map(|(_, problems)| problems))))
@@ -179,7 +179,7 @@ impl<'a> HostCompiler<'a> {
         sets::link(&rules, &sets, out);
         let tables = rules.values_mut().flat_map(|family| family.tables.values_mut());
         for chain in tables.flat_map(|table| table.chains.values_mut()) {
-            self.rules.keep(&mut chain.rules);
+            self.rules.intern(&mut chain.rules);
         }
         let checks = connection::checks(resources.iter().map(|(_, r)| *r), out);
         let mut seen: HashSet<&Warning> = HashSet::new();
@@ -194,8 +194,8 @@ impl<'a> HostCompiler<'a> {
             bridges,
             checks,
             stanza: None,
-            turn: Turn::of(&host.lineage),
-            ways: Arc::default(),
+            scheduling: SchedulingConstraints::new(&host.lineage),
+            jump_hosts: Arc::default(),
             warnings,
         }
     }

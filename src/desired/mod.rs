@@ -6,11 +6,11 @@ mod connection;
 mod merge;
 mod model;
 mod rules;
+mod scheduling;
 mod sets;
 mod sysctl;
-mod turn;
 
 pub use compile::{compile, explain_host};
 pub use merge::EffectiveValue;
 pub use model::*;
-pub use turn::{Turn, Way, first_and_more, jumps, warning as jump_warning};
+pub use scheduling::SchedulingConstraints;

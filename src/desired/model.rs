@@ -1,7 +1,8 @@
 //! The desired state of one host, complete: nothing downstream looks at YAML again.
 
-use super::{Turn, Way};
+use super::SchedulingConstraints;
 use crate::inventory::{ConfirmCheck, HostConnection, Stanza};
+use crate::jump_hosts::JumpHost;
 use crate::problem::Warning;
 use crate::resource::iptables::{Family, Rules};
 use crate::resource::{bridge::Bridge, ipset, sysctl};
@@ -29,10 +30,10 @@ pub struct Desired {
     pub checks: Vec<ConfirmCheck>,
     /// What the bootstraps of this host asked for, where this is one.
     pub stanza: Option<Stanza>,
-    /// With whom it may change, and when.
-    pub turn: Turn,
-    /// All jump hosts of the inventory: a host may have one of them among its guests.
-    pub ways: Arc<[Way]>,
+    /// Which hosts may change at the same time, and in which order.
+    pub scheduling: SchedulingConstraints,
+    /// All jump hosts of the inventory. One of them may be a guest of this host.
+    pub jump_hosts: Arc<[JumpHost]>,
     /// Lints about this host's input.
     pub warnings: Vec<Warning>,
 }

@@ -13,7 +13,7 @@ use super::{Event, Events};
 use crate::desired::Desired;
 use crate::inventory::HostConnection;
 use crate::observe::{ObserveError, Observed, Sections};
-use crate::plan::ways::Seen;
+use crate::jump_hosts::ObservedRoutes;
 use crate::plan::{self, HostPlan, PlanOptions};
 use crate::remote::Nonce;
 use crate::transport::Session;
@@ -40,8 +40,8 @@ pub struct Engine {
     pub(super) sessions: BTreeMap<String, Session>,
     /// Looks that were not over when the plans had to be.
     pub(super) late: BTreeMap<String, Look>,
-    /// Where the hosts are that have answered, and who asked them.
-    pub(super) seen: Seen,
+    /// Routes of the hosts that have answered.
+    pub(super) routes: ObservedRoutes,
 }
 
 impl Engine {
@@ -58,7 +58,7 @@ impl Engine {
             check: None,
             sessions: BTreeMap::new(),
             late: BTreeMap::new(),
-            seen: Seen::default(),
+            routes: ObservedRoutes::default(),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::look::internal;
 use super::outcome::{HostOutcome, Status};
+use crate::jump_hosts::HostEndpoints;
 use crate::plan::HostPlan;
-use crate::plan::ways::Ends;
 use crate::transport::Session;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -30,8 +30,8 @@ pub const LATE: &str = "straggler";
 pub(super) struct Looked {
     /// Its plan, or the outcome that stands in its place.
     pub result: Result<Box<HostPlan>, HostOutcome>,
-    /// Who asked it, and where it is.
-    pub ends: Option<Ends>,
+    /// Both ends of the connection that probed it.
+    pub ends: Option<HostEndpoints>,
     /// The connection, where it is wanted for more.
     pub session: Option<Session>,
 }

@@ -51,7 +51,7 @@ impl Engine {
             limit = A_MOMENT;
             let Some(job) = &mut course.jobs[turn] else { continue };
             if let Some(ends) = ends {
-                self.seen.add(job.index, &job.desired.host, job.desired.turn.leads, ends);
+                self.routes.insert(job.index, &job.desired.host, job.desired.scheduling.jump_depth, ends);
             }
             if let Some(session) = session {
                 self.sessions.insert(job.desired.host.clone(), session);
@@ -64,7 +64,7 @@ impl Engine {
                 Err(outcome) => course.settle(turn, &self.events, |_| outcome),
             }
         }
-        course.mark_ways(&self.seen);
+        course.mark_jump_hosts(&self.routes);
         let plan = |turn: &usize| match &course.jobs[*turn] {
             Some(Job { work: Work::Plan(plan), .. }) => Some(&**plan),
             _ => None,

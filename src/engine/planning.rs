@@ -7,7 +7,7 @@ use super::look::observe_host;
 use super::outcome::{HostOutcome, Status};
 use super::ways::Ways;
 use crate::desired::Desired;
-use crate::plan::ways::Ends;
+use crate::jump_hosts::HostEndpoints;
 use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Engine {
         let total = hosts.len();
         self.events.emit(Event::Observing(total));
         let ways = match hosts.first() {
-            Some((desired, _)) => Ways::look_up(&desired.ways),
+            Some((desired, _)) => Ways::look_up(&desired.jump_hosts),
             None => Arc::default(),
         };
         let mut tasks = JoinSet::new();
@@ -145,14 +145,16 @@ impl Engine {
                 self.sessions.insert(host.clone(), session);
             }
             if let Some(ends) = ends.filter(|_| !options.drift) {
-                self.seen.add(index, &host, desired.turn.leads, ends);
+                self.routes.insert(index, &host, desired.scheduling.jump_depth, ends);
             }
             done.push(Planned { desired, options, result });
         }
         tasks.detach_all();
-        let plans = done.iter_mut().enumerate();
-        self.seen
-            .mark(plans.filter_map(|(place, planned)| Some((place, &mut **planned.result.as_mut().ok()?))));
+        for (position, role) in self.routes.roles() {
+            if let Some(Planned { result: Ok(plan), .. }) = done.get_mut(position) {
+                plan.mark_jump_host(&role);
+            }
+        }
         done
     }
 
@@ -174,7 +176,7 @@ impl Engine {
             // A plan changes nothing; an apply first ends what was left open and nobody watches.
             let (observed, session) = observe_host(&dialer, &events, &desired, &options, &ways, keep).await;
             // Planned here and now: what was observed of a host is a lot, and not needed afterwards.
-            let ends = observed.as_ref().ok().map(|(observed, _)| Ends::of(observed));
+            let ends = observed.as_ref().ok().map(|(observed, _)| HostEndpoints::from(&**observed));
             let result = observed.and_then(|(observed, _room)| {
                 let mut plan = plan::of(&desired, &observed, &options);
                 match check.and_then(|check| check(&plan)) {

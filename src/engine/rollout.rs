@@ -1,7 +1,7 @@
 //! In what order hosts change, how many at once, and when to stop. Pure.
 
 use super::outcome::Status;
-use crate::desired::Turn;
+use crate::desired::SchedulingConstraints;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::str::FromStr;
 
@@ -83,7 +83,7 @@ impl Rollout {
     /// each a batch of its own, and after those that are reached through them. More unreachable hosts than
     /// `may_be_away` stop it.
     pub fn new(
-        hosts: &[Turn],
+        hosts: &[SchedulingConstraints],
         batches: &[Budget],
         max_fail: Budget,
         may_be_away: usize,
@@ -102,13 +102,13 @@ impl Rollout {
             groups.push(of_host.collect());
         }
         let (late, others): (BTreeSet<usize>, BTreeSet<usize>) =
-            (0..hosts.len()).partition(|host| hosts[*host].late);
+            (0..hosts.len()).partition(|host| hosts[*host].straggler);
         let mut rollout = Self {
             batches: VecDeque::new(),
             sizes: batches.iter().map(|size| size.of(hosts.len()).max(1)).collect(),
             late,
             ways: BTreeSet::new(),
-            leads: hosts.iter().map(|host| host.leads).collect(),
+            leads: hosts.iter().map(|host| host.jump_depth).collect(),
             waiting: BTreeMap::new(),
             groups,
             room,

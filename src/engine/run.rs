@@ -7,8 +7,8 @@ use super::planning::Planned;
 use super::rollout::Rollout;
 use super::transaction::apply_host;
 use super::{Event, Events};
-use crate::desired::{Desired, Turn};
-use crate::plan::ways::Seen;
+use crate::desired::{Desired, SchedulingConstraints};
+use crate::jump_hosts::ObservedRoutes;
 use crate::plan::{HostPlan, HostVerdict, PlanOptions};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,11 +25,13 @@ pub(super) struct Job {
 
 impl Job {
     /// How its turn is found, by what is known now.
-    fn turn(&self) -> Turn {
-        let turn = self.desired.turn.clone();
+    fn turn(&self) -> SchedulingConstraints {
+        let turn = self.desired.scheduling.clone();
         match &self.work {
-            Work::Plan(plan) => Turn { leads: turn.leads.max(plan.leads), ..turn },
-            Work::Look(_) => Turn { late: true, ..turn },
+            Work::Plan(plan) => {
+                SchedulingConstraints { jump_depth: turn.jump_depth.max(plan.jump_depth), ..turn }
+            }
+            Work::Look(_) => SchedulingConstraints { straggler: true, ..turn },
         }
     }
 }
@@ -72,15 +74,17 @@ impl Course {
         self.outcomes.insert(index, outcome);
     }
 
-    /// Lets hosts know who was reached through them.
-    pub(super) fn mark_ways(&mut self, seen: &Seen) {
-        seen.mark(self.jobs.iter_mut().flatten().filter_map(|job| match &mut job.work {
-            Work::Plan(plan) => Some((job.index, &mut **plan)),
-            Work::Look(_) => None,
-        }));
+    /// Marks the jump hosts among the plans by the routes that probes observed.
+    pub(super) fn mark_jump_hosts(&mut self, routes: &ObservedRoutes) {
+        let roles = routes.roles();
+        for job in self.jobs.iter_mut().flatten() {
+            if let (Work::Plan(plan), Some(role)) = (&mut job.work, roles.get(&job.index)) {
+                plan.mark_jump_host(role);
+            }
+        }
         for (turn, job) in self.jobs.iter().enumerate() {
             if let Some(job) = job {
-                self.rollout.leads(turn, job.turn().leads);
+                self.rollout.leads(turn, job.turn().jump_depth);
             }
         }
     }
@@ -110,7 +114,7 @@ impl Engine {
                 "{unreachable} of {total} hosts cannot be reached, more than --max-unreachable allows: nothing is changed"
             )));
         }
-        let turns: Vec<Turn> = jobs.iter().map(Job::turn).collect();
+        let turns: Vec<SchedulingConstraints> = jobs.iter().map(Job::turn).collect();
         let settings = self.settings.clone();
         let may_be_away = may_be.saturating_sub(unreachable);
         let rollout =

@@ -1,6 +1,6 @@
 //! Where the jump hosts of an inventory are, for hosts to say whether one of them is a guest of theirs.
 
-use crate::desired::Way;
+use crate::jump_hosts::JumpHost;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,13 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// The jump hosts of an inventory; their names are looked up once, while connections come up.
 #[derive(Default)]
 pub(super) struct Ways {
-    all: Arc<[Way]>,
+    all: Arc<[JumpHost]>,
     resolved: OnceCell<String>,
 }
 
 impl Ways {
     /// Begins to look them up.
-    pub(super) fn look_up(all: &Arc<[Way]>) -> Arc<Self> {
+    pub(super) fn look_up(all: &Arc<[JumpHost]>) -> Arc<Self> {
         let ways = Arc::new(Self { all: all.clone(), ..Self::default() });
         let begun = ways.clone();
         if !all.is_empty() {
@@ -40,12 +40,12 @@ impl Ways {
     }
 }
 
-async fn resolved(ways: &Arc<[Way]>) -> String {
+async fn resolved(ways: &Arc<[JumpHost]>) -> String {
     let mut tasks = JoinSet::new();
     for number in 0..ways.len() {
         let ways = ways.clone();
         tasks.spawn(async move {
-            let hop = ways.get(number).map_or("", |way| way.hop.as_str());
+            let hop = ways.get(number).map_or("", |way| way.address.as_str());
             let found = timeout(LIMIT, lookup_host((hop, 0))).await;
             let found = found.into_iter().flatten().flatten();
             found.take(ADDRESSES).map(|address| (number, address.ip())).collect::<Vec<_>>()
@@ -68,8 +68,9 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_by_number_and_nothing_for_who_is_not_found() {
-        let way = |hop: &str| Way { hop: hop.to_owned(), leads_to: "kvm1".to_owned() };
-        let ways: Arc<[Way]> = ["192.0.2.7", "no such name", "2001:db8::7"].into_iter().map(way).collect();
+        let way = |hop: &str| JumpHost { address: hop.to_owned(), behind: "kvm1".to_owned() };
+        let ways: Arc<[JumpHost]> =
+            ["192.0.2.7", "no such name", "2001:db8::7"].into_iter().map(way).collect();
         let ways = Ways::look_up(&ways);
         assert_eq!(ways.addresses().await, "0=192.0.2.7 2=2001:db8::7");
         assert_eq!(ways.addresses().await, "0=192.0.2.7 2=2001:db8::7");

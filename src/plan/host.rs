@@ -6,7 +6,8 @@ use super::{
     Change, ChangeRisk, GenerationManifest, RestoreTarget, TransactionFiles, adopt, bridge, key_effects,
     lints, rules, sets, sysctl,
 };
-use crate::desired::{Desired, Way};
+use crate::desired::Desired;
+use crate::jump_hosts::{JumpHost, JumpRole};
 use crate::observe::Observed;
 use crate::problem::Warning;
 use crate::resource::iptables::{Family, own};
@@ -75,9 +76,21 @@ pub struct HostPlan {
     /// A certain lockout that shows only when a cache, a lease or a conntrack entry expires, so that a
     /// successful confirm does not disprove it.
     pub latent_lockout: Option<String>,
-    /// How many jumps lead on from it, as in [`Turn`](crate::desired::Turn), by what was seen of the hosts. A host
-    /// with a guest that is the way to others, or to itself, is last of all.
-    pub leads: usize,
+    /// Jump depth as in [`SchedulingConstraints`](crate::desired::SchedulingConstraints), by what probes observed.
+    /// A host with a guest through which hosts are reached is changed last of all.
+    pub jump_depth: usize,
+}
+
+impl HostPlan {
+    /// Takes over a role that probes observed.
+    pub fn mark_jump_host(&mut self, role: &JumpRole) {
+        // The warning of the inventory is kept: it may name more hosts.
+        if self.warnings.iter().all(|known| known.code != role.warning.code) {
+            self.warnings.push(role.warning.clone());
+            self.warnings.sort();
+        }
+        self.jump_depth = self.jump_depth.max(role.depth);
+    }
 }
 
 /// Whether there is something to do.
@@ -137,7 +150,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
         bundle: TransactionFiles::default(),
         open: observed.state.open.clone(),
         latent_lockout: None,
-        leads: if guest_leads(desired, observed) { usize::MAX } else { 0 },
+        jump_depth: if is_reached_through_guest(desired, observed) { usize::MAX } else { 0 },
     };
     let record = match record(observed) {
         Ok(record) => record.unwrap_or_default(),
@@ -242,30 +255,33 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
             origin: None,
         },
     });
-    let ways = ways(desired, observed).map(|(way, port)| Warning {
+    let jump_guests = guest_jump_hosts(desired, observed).map(|(jump_host, port)| Warning {
         code: "jump-host-is-guest",
         message: format!(
-            "{}, the way to {}, is a guest of this host, behind port {port}: what cuts off that guest cuts off the \
+            "{}, the jump host of {}, is a guest of this host, behind port {port}: what cuts off that guest cuts off the \
              hosts behind it; this host is changed alone, and last",
-            way.hop, way.leads_to
+            jump_host.address, jump_host.behind
         ),
         origin: None,
     });
     let boot = boot.into_iter().chain(super::boot::warnings(desired, observed));
-    open.into_iter().chain(boot).chain(guest).chain(ways.collect::<Vec<_>>())
+    open.into_iter().chain(boot).chain(guest).chain(jump_guests.collect::<Vec<_>>())
 }
 
-/// Jump hosts among the guests, but for the one by which this host itself is reached.
-fn ways<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Way, &'a String)> {
+/// Jump hosts that are guests of this host, with their bridge port; without the one through which it was reached itself.
+fn guest_jump_hosts<'a>(
+    desired: &'a Desired,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a JumpHost, &'a String)> {
     let own = observed.facts.guest.as_ref().filter(|_| desired.connection.jump.is_some());
     let found = observed.facts.ways.iter().filter(move |(_, port)| own != Some(port));
-    found.filter_map(|(number, port)| Some((desired.ways.get(*number)?, port)))
+    found.filter_map(|(number, port)| Some((desired.jump_hosts.get(*number)?, port)))
 }
 
 /// Whether hosts are reached through a guest of this one.
-fn guest_leads(desired: &Desired, observed: &Observed) -> bool {
+fn is_reached_through_guest(desired: &Desired, observed: &Observed) -> bool {
     let own = observed.facts.guest.is_some() && desired.connection.jump.is_some();
-    own || ways(desired, observed).next().is_some()
+    own || guest_jump_hosts(desired, observed).next().is_some()
 }
 
 /// Going back to the original of a host that has nothing of ours but the record of it.

@@ -23,7 +23,6 @@ mod sets;
 mod shared;
 mod since;
 mod sysctl;
-pub mod ways;
 mod written;
 
 pub use crate::resource::ResourceKind;

@@ -96,8 +96,8 @@ impl GenerationManifest {
             bridges: self.bridges,
             checks: now.checks.clone(),
             stanza: self.stanza,
-            turn: now.turn.clone(),
-            ways: now.ways.clone(),
+            scheduling: now.scheduling.clone(),
+            jump_hosts: now.jump_hosts.clone(),
             warnings: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
-//! What is equal in the plans of many hosts is kept once.
+//! Shares equal lines and files of many plans.
 
 use super::{DiffLine, HostPlan};
-use crate::kept::Interner;
+use crate::interner::Interner;
 
 /// Lines and files of the plans so far.
 #[derive(Debug, Default)]
@@ -11,13 +11,13 @@ pub struct DiffInterner {
 }
 
 impl DiffInterner {
-    /// Lets a plan use what an equal plan before it has; it says the same afterwards.
+    /// Replaces lines and files by equal ones of earlier plans. The content of the plan stays the same.
     pub fn share(&self, plan: &mut HostPlan) {
         for change in &mut plan.changes {
-            self.lines.keep(&mut change.diff.lines);
+            self.lines.intern(&mut change.diff.lines);
         }
         for (_, text) in &mut plan.bundle.files {
-            self.files.keep(text);
+            self.files.intern(text);
         }
     }
 }

@@ -4,12 +4,12 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-fn plain(hosts: usize) -> Vec<Turn> {
-    vec![Turn::default(); hosts]
+fn plain(hosts: usize) -> Vec<SchedulingConstraints> {
+    vec![SchedulingConstraints::default(); hosts]
 }
 
 /// The sizes of the batches when nothing fails.
-fn sizes(hosts: &[Turn], batches: &str) -> Vec<usize> {
+fn sizes(hosts: &[SchedulingConstraints], batches: &str) -> Vec<usize> {
     let mut rollout = Rollout::new(hosts, &parse_batches(batches).unwrap(), Budget::Hosts(1), 0, hosts.len());
     let mut sizes = Vec::new();
     loop {
@@ -34,8 +34,8 @@ fn canary_then_tenth_then_all() {
 #[test]
 fn jump_hosts_change_alone_and_last() {
     let mut hosts = plain(5);
-    hosts[0].leads = 2;
-    hosts[3].leads = 1;
+    hosts[0].jump_depth = 2;
+    hosts[3].jump_depth = 1;
     assert_eq!(sizes(&hosts, "100%"), [3, 1, 1]);
     let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(1), 0, 8);
     let first: BTreeSet<usize> = std::iter::from_fn(|| rollout.start()).collect();
@@ -49,8 +49,11 @@ fn jump_hosts_change_alone_and_last() {
 
 #[test]
 fn two_nodes_of_one_cluster_never_change_together() {
-    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], ..Turn::default() };
-    let hosts = [node("ceph"), node("ceph"), node("gluster"), Turn::default()];
+    let node = |group: &str| SchedulingConstraints {
+        max_in_flight: vec![(group.into(), 1)],
+        ..SchedulingConstraints::default()
+    };
+    let hosts = [node("ceph"), node("ceph"), node("gluster"), SchedulingConstraints::default()];
     let mut rollout = Rollout::new(&hosts, &[Budget::Percent(100)], Budget::Hosts(2), 0, 8);
     let started: Vec<usize> = std::iter::from_fn(|| rollout.start()).collect();
     assert_eq!(started, [0, 2, 3], "the second node of ceph waits, and nobody waits for it");
@@ -63,9 +66,17 @@ fn two_nodes_of_one_cluster_never_change_together() {
 /// Its guard may put it back at any moment, or its change may still be there.
 #[test]
 fn a_node_that_is_unknown_holds_its_sisters_and_nobody_else() {
-    let node = |group: &str| Turn { max_in_flight: vec![(group.into(), 1)], ..Turn::default() };
-    let hosts =
-        [node("ceph"), node("ceph"), node("gluster"), node("ceph"), Turn { leads: 1, ..node("ceph") }];
+    let node = |group: &str| SchedulingConstraints {
+        max_in_flight: vec![(group.into(), 1)],
+        ..SchedulingConstraints::default()
+    };
+    let hosts = [
+        node("ceph"),
+        node("ceph"),
+        node("gluster"),
+        node("ceph"),
+        SchedulingConstraints { jump_depth: 1, ..node("ceph") },
+    ];
     let mut rollout = Rollout::new(&hosts, &parse_batches("2").unwrap(), Budget::Hosts(9), 0, 8);
     assert_eq!((rollout.start(), rollout.start()), (Some(0), None));
     rollout.ended(0, Status::Unknown);
@@ -89,10 +100,10 @@ fn hosts_that_fall_away_meanwhile_stop_it_too() {
 #[test]
 fn who_is_late_holds_up_jump_hosts_only() {
     let mut hosts = plain(9);
-    hosts[0].late = true;
-    hosts[5].late = true;
-    hosts[8].late = true;
-    hosts[3].leads = 2;
+    hosts[0].straggler = true;
+    hosts[5].straggler = true;
+    hosts[8].straggler = true;
+    hosts[3].jump_depth = 2;
     let mut rollout = Rollout::new(&hosts, &parse_batches("1,3,100%").unwrap(), Budget::Hosts(2), 0, 9);
     let go_on = |rollout: &mut Rollout| {
         let started: Vec<usize> = std::iter::from_fn(|| rollout.start()).collect();
@@ -123,7 +134,7 @@ fn who_is_late_holds_up_jump_hosts_only() {
 fn who_is_late_comes_in_batches_too() {
     let sizes = |before: usize, late: usize, batches: &str| {
         let mut hosts = plain(before + late);
-        hosts[before..].iter_mut().for_each(|host| host.late = true);
+        hosts[before..].iter_mut().for_each(|host| host.straggler = true);
         let mut rollout =
             Rollout::new(&hosts, &parse_batches(batches).unwrap(), Budget::Hosts(1), 0, hosts.len());
         let mut sizes = Vec::new();
@@ -173,10 +184,10 @@ proptest! {
         order in any::<u64>(),
     ) {
         let limit = |group: u8| usize::from(group) + 1;
-        let hosts: Vec<Turn> = fleet.iter().map(|(leads, groups, late, _)| Turn {
+        let hosts: Vec<SchedulingConstraints> = fleet.iter().map(|(leads, groups, late, _)| SchedulingConstraints {
             max_in_flight: groups.iter().map(|g| (g.to_string(), limit(*g))).collect(),
-            leads: *leads,
-            late: *late,
+            jump_depth: *leads,
+            straggler: *late,
         }).collect();
         let allowed = max_fail.of(hosts.len()).max(1);
         let mut rollout = Rollout::new(&hosts, &batches, max_fail, may_be_away, parallel);

@@ -1,10 +1,10 @@
-//! What is equal on many hosts is kept once.
+//! Shares equal values of many hosts.
 
 use foldhash::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 
-/// The values of a sort so far.
+/// The distinct values of one type so far.
 #[derive(Debug)]
 pub(crate) struct Interner<T: ?Sized>(Mutex<HashSet<Arc<T>>>);
 
@@ -15,9 +15,9 @@ impl<T: ?Sized> Default for Interner<T> {
 }
 
 impl<T: ?Sized + Hash + Eq> Interner<T> {
-    /// Puts the value that was equal before in the place of this one, or keeps this one for those to come.
-    pub(crate) fn keep(&self, value: &mut Arc<T>) {
-        // A poisoned lock only means that another thread died while it held a whole set.
+    /// Replaces `value` by an equal one from before, or remembers it for later ones.
+    pub(crate) fn intern(&self, value: &mut Arc<T>) {
+        // A poisoned lock only means that another thread panicked. The set is whole between two insertions.
         let mut known = self.0.lock().unwrap_or_else(|e| e.into_inner());
         match known.get(value) {
             Some(same) => *value = same.clone(),
