@@ -150,7 +150,7 @@ fn controller_killed_at(step: &str, backend: Backend) {
     if step == "generation" {
         // Nothing is armed, so nobody ends it until its time is over, or somebody comes by.
         let run = bench.project.kvmfw(&bench.lab, &["unlock", HOST, "-y"]).expect(0);
-        assert!(run.stdout.contains("released; nothing had been touched"), "{}", run.stdout);
+        assert!(run.stdout.contains("released before the change started"), "{}", run.stdout);
     }
     let done = ended(&folder);
     lost_nothing(floods);
@@ -225,7 +225,7 @@ fn both_guards_and_the_controller_killed(backend: Backend) {
     bench.kill_guards(&folder, true);
     bench.is_new_so_far();
     let run = bench.project.kvmfw(&bench.lab, &["apply", "--adopt"]).expect(7);
-    assert!(run.stderr.contains("nobody watched it; it was ended first"), "{}", run.stderr);
+    assert!(run.stderr.contains("ended an abandoned transaction first"), "{}", run.stderr);
     assert!(ended(&folder).starts_with("rolled-back"));
     lost_nothing(floods);
     bench.is_old();

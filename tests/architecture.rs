@@ -78,9 +78,11 @@ fn is_pure(path: &str) -> bool {
         "report",
     ];
     let files = [
-        "engine/rollout.rs",
+        "engine/budget.rs",
+        "engine/events.rs",
         "engine/outcome.rs",
-        "engine/event.rs",
+        "engine/schedule/batches.rs",
+        "engine/transaction/verdict.rs",
         "yaml.rs",
         "remote.rs",
         "problem.rs",
@@ -219,9 +221,8 @@ fn pure_rooms_do_no_input_or_output() {
 }
 
 /// Names that more than one public type still has. A type that gets a name of its own leaves this list.
-const SHARED_TYPE_NAMES: [&str; 12] = [
-    "File", "Files", "Line", "Live", "Part", "Refusal", "Rules", "Seen", "Shape", "Style", "Trouble", "Work",
-];
+const SHARED_TYPE_NAMES: [&str; 10] =
+    ["File", "Files", "Line", "Live", "Part", "Refusal", "Rules", "Shape", "Style", "Trouble"];
 
 /// Public types of the crate by name, each with the files that declare it.
 fn public_types() -> BTreeMap<String, Vec<String>> {

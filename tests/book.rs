@@ -294,7 +294,10 @@ fn every_reason_is_explained() {
     let mut reasons = quoted_after(&module("src/plan/host"), &["Refusal::new("]);
     reasons.extend(quoted_after(&module("src/plan/bridge"), &["Err(("]));
     let engine = module("src/engine");
-    reasons.extend(quoted_after(&engine, &[".reason(", "refused(host,", "_ => (", "away(", "LATE: &str ="]));
+    reasons.extend(quoted_after(
+        &engine,
+        &[".reason(", "refused(host,", "_ => (", "away(", "STRAGGLER: &str ="],
+    ));
     for entry in fs::read_dir("src/remote").unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "sh") {

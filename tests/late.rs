@@ -1,4 +1,4 @@
-//! A host that is silent after its login: the others are changed without it, and when it answers its turn comes.
+//! Stragglers: hosts that do not answer after the login. Others are changed without them, and they follow when they answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const HOSTS: [&str; 3] = ["kvm1", "kvm2", "kvm3"];
 
-/// From here on a host says nothing before `/root/go` is there.
+/// Keeps a host from answering until `/root/go` exists.
 fn silence(lab: &Lab, host: &str) {
     let keys = lab.disk(host, "/root/.ssh/authorized_keys");
     let key = std::fs::read_to_string(&keys).unwrap();
@@ -25,7 +25,7 @@ fn answer(lab: &Lab, host: &str) {
     std::fs::write(lab.disk(host, "/root/go"), "").unwrap();
 }
 
-/// What kvmfw has told so far in the run that is under way.
+/// Events so far of the run that is in progress.
 fn events(project: &Project) -> Vec<Value> {
     let runs = std::fs::read_dir(project.path().join("runs")).into_iter().flatten().flatten();
     let under_way = runs.map(|run| run.path()).find(|run| !run.join("result.json").exists());
@@ -34,13 +34,13 @@ fn events(project: &Project) -> Vec<Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Waits until the other two are changed, and the turn of the silent one has come.
+/// Waits until the other two are changed, and the run waits for the straggler.
 fn all_but_one(lab: &Lab, project: &Project) {
     wait("the others are changed", Duration::from_secs(30), || {
         let done = |host: &str| newest(lab, host).is_some_and(|folder| read(&folder, "done") == "committed");
         (done("kvm2") && done("kvm3")).then_some(())
     });
-    wait("its turn comes", Duration::from_secs(10), || {
+    wait("the run waits for it", Duration::from_secs(10), || {
         let events = events(project);
         let applying = events.iter().position(|event| event["event"] == "applying")?;
         let turn =
@@ -69,7 +69,7 @@ fn a_straggler_is_changed_after_the_others() {
         }
     };
     order(&[
-        "kvm1: no answer yet: the others begin",
+        "kvm1: no answer yet: the rollout starts",
         "kvm1 STRAGGLER: no answer yet",
         "on 2 of 3 hosts",
         "1 host not answered yet.",
@@ -80,13 +80,13 @@ fn a_straggler_is_changed_after_the_others() {
     ]);
     assert!(run.stdout.contains("changed         3 "), "{}", run.stdout);
 
-    // What was shown of it then is shown again.
+    // `show` prints its plan too.
     let shown = project.kvmfw(&lab, &["show", &run.run()]).expect(0);
     assert!(shown.stdout.contains("kvm[1-3]"), "{}", shown.stdout);
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
 }
 
-/// Equal plans are one block, also of those that come late.
+/// Equal plans are one block, also those of stragglers.
 #[test]
 fn hosts_that_answer_together_are_shown_together() {
     if !common::require_root() {
@@ -104,7 +104,7 @@ fn hosts_that_answer_together_are_shown_together() {
     assert_eq!(later.matches("--dport 4242").count(), 2, "one of each family: {later}");
 }
 
-/// A host whose state is not that of a saved plan is left alone, also when that shows late.
+/// A straggler whose state differs from a saved plan is not changed.
 #[test]
 fn a_saved_plan_is_applied_to_stragglers() {
     if !common::require_root() {
@@ -126,7 +126,7 @@ fn a_saved_plan_is_applied_to_stragglers() {
     assert_eq!(newest(&lab, "kvm1"), earlier);
 }
 
-/// What speaks against its change is shown of it as of any other.
+/// Risks of a straggler are shown as for any other host.
 #[test]
 fn a_straggler_can_be_refused() {
     if !common::require_root() {
@@ -149,7 +149,7 @@ fn a_straggler_can_be_refused() {
     assert!(newest(&lab, "kvm1").is_none());
 }
 
-/// Nothing was touched there, so nothing has to be decided.
+/// No transaction is open there, so there is nothing to wait for.
 #[test]
 fn an_interrupt_does_not_wait_for_stragglers() {
     if !common::require_root() {
@@ -193,7 +193,7 @@ fn a_late_jump_host_changes_after_the_hosts_behind_it() {
     wait("the third is in flight", Duration::from_secs(30), || newest(&lab, "kvm3"));
     answer(&lab, "kvm1");
     answer(&lab, "kvm2");
-    // Each is heard alone where the one comes long before the other.
+    // A straggler that answers long before the other is planned without it.
     wait("both have answered", Duration::from_secs(30), || {
         let events = events(&project);
         let notes = events.iter().filter_map(|event| event["message"].as_str());
@@ -216,7 +216,7 @@ fn a_late_jump_host_changes_after_the_hosts_behind_it() {
     assert!(changed < staged, "{events}");
 }
 
-/// One plan of all hosts waits for the last of them, and not for as long as that may take if it were alone.
+/// The last host of a plan has less time to answer than a host alone.
 #[test]
 fn a_plan_waits_briefly_for_the_last_host() {
     if !common::require_root() {
@@ -227,11 +227,11 @@ fn a_plan_waits_briefly_for_the_last_host() {
     silence(&lab, "kvm1");
     let json = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(5).json();
     let message = host_of(&json, "kvm1")["message"].as_str().unwrap();
-    assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
+    assert!(message.starts_with("timed out: none of the remaining hosts answered for 20s"), "{json:#}");
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
 }
 
-/// Who has to get out of a state is not held up by one host that says nothing.
+/// One host that does not answer does not delay an undo for long.
 #[test]
 fn an_undo_waits_briefly_for_the_last_host() {
     if !common::require_root() {
@@ -243,11 +243,11 @@ fn an_undo_waits_briefly_for_the_last_host() {
     silence(&lab, "kvm1");
     let json = project.kvmfw(&lab, &["undo", &run, "-y", "--format", "json"]).expect(5).json();
     let message = host_of(&json, "kvm1")["message"].as_str().unwrap();
-    assert!(message.starts_with("no answer, and for 20s"), "{json:#}");
+    assert!(message.starts_with("timed out: none of the remaining hosts answered for 20s"), "{json:#}");
     assert_eq!(host_of(&json, "kvm2")["status"], "changed", "{json:#}");
 }
 
-/// An ssh would stay for as long as its host does not answer, and any other for two minutes.
+/// Otherwise an ssh process stays until its host answers, and any other for two minutes.
 #[test]
 fn an_interrupt_closes_all_connections() {
     if !common::require_root() {

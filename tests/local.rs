@@ -199,7 +199,7 @@ fn over_ssh_a_new_login_proves_that_the_host_is_reachable() {
     terminal.type_line("");
     let (code, screen) = terminal.end();
     assert_eq!(code, 0, "{screen}");
-    assert!(screen.contains("CHANGED: kept unproven: no new connection came in"), "{screen}");
+    assert!(screen.contains("CHANGED: committed without proof: no new login succeeded"), "{screen}");
 }
 
 #[test]

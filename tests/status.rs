@@ -172,9 +172,9 @@ fn unlock_before_anything_was_installed() {
     let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
     assert!(text.contains("locked by ") && text.contains("  staged  "), "{text}");
     let run = project.kvmfw(&lab, &["unlock", "kvm1", "-y"]).expect(0);
-    assert_eq!(run.stdout, "kvm1: released; nothing had been touched\n");
+    assert_eq!(run.stdout, "kvm1: released before the change started\n");
     let run = project.kvmfw(&lab, &["unlock", "kvm1", "-y"]).expect(0);
-    assert_eq!(run.stdout, "kvm1: nothing is open\n");
+    assert_eq!(run.stdout, "kvm1: no transaction is open\n");
 }
 
 /// kvmfw as it is run, after a script in a mount namespace of its own.

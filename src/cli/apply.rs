@@ -4,7 +4,7 @@ use super::output::{Output, Stream};
 use super::saved::SavedPlan;
 use super::{Code, Common, Format, exit, retry, runs, setup};
 use crate::desired::Desired;
-use crate::engine::{Budget, Engine, HostOutcome, Proof, Purpose, Settings, Status, parse_batches};
+use crate::engine::{Budget, Engine, HostOutcome, LoginProof, PlanMode, Settings, Status, parse_batches};
 use crate::plan::{AcceptableRisk, PlanOptions};
 use crate::report::{Document, Human, Part, Renderer};
 use crate::transport::Via;
@@ -152,7 +152,7 @@ pub(super) struct Work {
     /// Where the user did not say it.
     pub max_fail: Budget,
     /// This machine is the host; what proves that one still gets in.
-    pub local: Option<Proof>,
+    pub local: Option<LoginProof>,
 }
 
 /// Plans, shows, asks, applies, and shows what came of it.
@@ -205,13 +205,13 @@ async fn work(
 ) -> Result<Vec<HostOutcome>, u8> {
     let asks = saved.is_none() && !common.yes;
     if let Some(saved) = saved {
-        engine.only_if(Arc::new(move |plan| saved.hold(plan)));
+        engine.set_plan_check(Arc::new(move |plan| saved.hold(plan)));
     }
-    let planned = engine.plan(hosts, if asks { Purpose::Ask } else { Purpose::Go }).await;
+    let planned = engine.plan(hosts, if asks { PlanMode::Interactive } else { PlanMode::Unattended }).await;
     let mut document = Document::of_plan(&planned);
     stream.planned(&document);
     if document.count(Status::Changed) > 0 {
-        engine.drained().await;
+        engine.drain_events().await;
         if common.format == Format::Human {
             let style = setup::style(common, std::io::stderr().is_terminal());
             setup::complain(&Human { style, part: Part::Plan }.render(&document));

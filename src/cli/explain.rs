@@ -279,13 +279,9 @@ pub(super) fn ask_about(
         Some(observed.map(|observed| Box::new((observed, ExplainProbe::read(sections)))))
     };
     let settings = setup::settings(common, run);
-    let (mut answers, _) =
-        setup::engine(
-            common,
-            settings,
-            None,
-            |engine| async move { engine.ask(hosts, document, read).await },
-        )?;
+    let (mut answers, _) = setup::engine(common, settings, None, |engine| async move {
+        engine.request(hosts, document, read).await
+    })?;
     let Some((host, answer)) = answers.pop() else { return Err(exit::INTERNAL) };
     let (code, message) = match answer {
         Ok(Ok(answer)) => return Ok(Ok(answer)),

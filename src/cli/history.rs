@@ -60,7 +60,7 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
     let hosts = setup::named(common, &args.host)?;
     let (answers, _) =
         setup::engine(common, setup::settings(common, "history"), None, |engine| async move {
-            engine.ask(hosts, remote::history, |s| s.get(protocol::END).map(|_| read(s))).await
+            engine.request(hosts, remote::history, |s| s.get(protocol::END).map(|_| read(s))).await
         })?;
     let mut code = exit::DONE;
     let hosts: Vec<HostHistory> = answers

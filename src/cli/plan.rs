@@ -4,7 +4,7 @@ use super::apply::AcceptArgs;
 use super::output::Output;
 use super::saved::SavedPlan;
 use super::{Code, Common, exit, setup};
-use crate::engine::Purpose;
+use crate::engine::PlanMode;
 use crate::files::{self, Readers};
 use crate::plan::PlanOptions;
 use crate::report::{Document, Part};
@@ -43,7 +43,7 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     let output = Output::begin(common, if args.drift { "drift" } else { "plan" }, None)?;
     let settings = setup::settings(common, "plan");
     let (planned, _) = setup::engine(common, settings, Some(output.stream()), |mut engine| async move {
-        engine.plan(hosts, Purpose::Show).await
+        engine.plan(hosts, PlanMode::DryRun).await
     })?;
     let document = if args.drift { Document::of_drift(&planned) } else { Document::of_plan(&planned) };
     if let Some(path) = &args.out {

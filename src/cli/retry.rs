@@ -67,7 +67,7 @@ fn ask(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, u8> {
     let name = run.to_owned();
     let (answers, _) = setup::engine(common, setup::settings(common, "retry"), None, |engine| async move {
         let document = move |nonce: &remote::Nonce| remote::target(nonce, &name, "");
-        engine.ask(hosts, document, read).await
+        engine.request(hosts, document, read).await
     })?;
     if !answers.iter().any(|(_, answer)| matches!(answer, Ok(Knows::Committed | Knows::Tried))) {
         // A slip in the name must not become an apply to everything.

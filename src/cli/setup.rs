@@ -236,7 +236,7 @@ where
     // Connections that died hold tasks that would only wait for their timeouts.
     runtime.shutdown_timeout(Duration::from_millis(200));
     transport::clean();
-    Ok((result, interrupt.asked()))
+    Ok((result, interrupt.is_requested()))
 }
 
 /// Ctrl-C, or the end of a CI job: before anything is changed it ends at once, later it lets the
@@ -258,10 +258,10 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
         tokio::select! {
             _ = int.recv() => {},
             _ = term.recv() => {},
-            _ = hung_up() => if interrupt.asked() { continue },
+            _ = hung_up() => if interrupt.is_requested() { continue },
         }
-        let changing = interrupt.applying();
-        if interrupt.ask() {
+        let changing = interrupt.is_changing_hosts();
+        if interrupt.request() {
             // Nobody waits for it: a terminal that was stopped must not hold up the hosts in flight.
             tokio::task::spawn_blocking(|| {
                 complain(

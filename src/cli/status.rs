@@ -58,7 +58,7 @@ pub(super) fn run(common: &Common) -> Code {
     let hosts = desired.into_iter().map(|d| (d.connection, d.host)).collect();
     let (answers, _) = setup::engine(common, setup::settings(common, "status"), None, |engine| async move {
         engine
-            .ask(
+            .request(
                 hosts,
                 |nonce| remote::console(nonce, "status", ""),
                 |s| s.get(protocol::END).map(|_| read(s)),

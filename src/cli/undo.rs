@@ -46,7 +46,7 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
     let run = name.clone();
     let (asked, _) = setup::engine(common, settings, None, |engine| async move {
         let document = move |nonce: &remote::Nonce| remote::target(nonce, &run, &to);
-        engine.ask(hosts, document, read).await
+        engine.request(hosts, document, read).await
     })?;
     // Whoever goes back knows that what came later goes away.
     let mut accept = args.rollout.accept.set();

@@ -21,7 +21,7 @@ pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
     let (answers, _) = setup::engine(common, setup::settings(common, "unlock"), None, |engine| async move {
         let document = |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
         engine
-            .ask(hosts, document, |s| {
+            .request(hosts, document, |s| {
                 s.get(protocol::END).map(|_| TransactionState::read(s).unwrap_or(TransactionState::None))
             })
             .await

@@ -12,8 +12,6 @@ pub struct SchedulingConstraints {
     /// Length of the longest chain of hosts that are reached through this one. A jump host that is cut off cuts off
     /// every host behind it, so it is changed alone, after all of them. [`usize::MAX`] is last of all.
     pub jump_depth: usize,
-    /// The host had not answered when the rollout started.
-    pub straggler: bool,
 }
 
 impl SchedulingConstraints {
@@ -23,7 +21,7 @@ impl SchedulingConstraints {
         let limits = groups.filter_map(|group| {
             group.entry.max_in_flight.as_ref().map(|limit| (group.name.clone(), limit.value))
         });
-        Self { max_in_flight: limits.collect(), ..Self::default() }
+        Self { max_in_flight: limits.collect(), jump_depth: 0 }
     }
 }
 

@@ -1,46 +1,46 @@
-//! Ctrl-C, as the engine knows it.
+//! Interruption of a run, for Ctrl-C and other signals.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// How far an interrupt may go: shared with whoever hears the signals.
+/// State of an interruption, shared with the handler of the signals.
 #[derive(Debug, Default)]
 pub struct Interrupt {
-    applying: AtomicBool,
-    stop: AtomicBool,
-    heard: Notify,
+    changing_hosts: AtomicBool,
+    requested: AtomicBool,
+    notify: Notify,
 }
 
 impl Interrupt {
-    /// Asks to end. `true`: hosts in flight are decided first; `false`: end now, either because
-    /// nothing is being changed or because this is the second time.
-    pub fn ask(&self) -> bool {
-        let first = !self.stop.swap(true, Ordering::SeqCst);
-        self.heard.notify_waiters();
-        first && self.applying.load(Ordering::SeqCst)
+    /// Requests the end of the run. `true`: transactions in flight are decided first. `false`: the process has to end
+    /// now, because no host is being changed or because this is the second request.
+    pub fn request(&self) -> bool {
+        let first = !self.requested.swap(true, Ordering::SeqCst);
+        self.notify.notify_waiters();
+        first && self.changing_hosts.load(Ordering::SeqCst)
     }
 
-    /// Comes when somebody asks, or at once where somebody has.
-    pub(super) async fn heard(&self) {
-        // From here on none is missed.
-        let heard = self.heard.notified();
-        if !self.asked() {
-            heard.await;
+    /// Returns as soon as the end is requested.
+    pub(super) async fn requested(&self) {
+        // `notify_waiters` wakes only futures that exist: this one has to be made before the check.
+        let notified = self.notify.notified();
+        if !self.is_requested() {
+            notified.await;
         }
     }
 
-    /// Whether somebody asked to end.
-    pub fn asked(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
+    /// Whether the end is requested.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
     }
 
-    /// From now on hosts are being changed.
-    pub(super) fn change(&self) {
-        self.applying.store(true, Ordering::SeqCst);
+    /// Marks the point from which hosts are changed.
+    pub(super) fn start_changing(&self) {
+        self.changing_hosts.store(true, Ordering::SeqCst);
     }
 
     /// Whether hosts are being changed.
-    pub fn applying(&self) -> bool {
-        self.applying.load(Ordering::SeqCst)
+    pub fn is_changing_hosts(&self) -> bool {
+        self.changing_hosts.load(Ordering::SeqCst)
     }
 }

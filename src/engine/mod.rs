@@ -1,29 +1,27 @@
-//! DO and UNDO: plans carried out inside the guarded transaction of each host, in batches.
+//! DO and UNDO: probes hosts, plans them, and carries the plans out in guarded transactions, batch by batch.
 
-mod checks;
-mod dial;
-mod event;
+mod budget;
+mod client;
+mod context;
+mod dialer;
+mod events;
 mod facade;
+mod failures;
 mod interrupt;
-mod late;
-mod latecomers;
-mod look;
 mod outcome;
-mod own_words;
-mod planning;
+mod probe;
 mod proof;
-mod rollout;
-mod run;
+mod schedule;
 mod settings;
 mod transaction;
-mod ways;
+mod unparsed;
 
-pub use event::{Event, Events};
-pub use facade::{Check, Engine};
+pub use budget::{Budget, parse_batches};
+pub use context::PlanCheck;
+pub use events::{Event, Events};
+pub use facade::Engine;
 pub use interrupt::Interrupt;
-pub use late::LATE;
 pub use outcome::{HostOutcome, Status, TransactionState};
-pub use planning::{Planned, Purpose};
-pub use proof::{Kept, Proof};
-pub use rollout::{Budget, Rollout, parse_batches};
+pub use probe::{PlanMode, Planned, STRAGGLER};
+pub use proof::{Confirmation, LoginProof};
 pub use settings::Settings;

@@ -1,4 +1,4 @@
-//! What came of a host: read from the host's own words, never guessed.
+//! Outcomes of hosts. They are read from what the host reports, never guessed.
 
 use crate::characters::shortened;
 use crate::observe::Sections;
@@ -7,30 +7,30 @@ use crate::protocol;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How it ended for a host.
+/// Status of a host after a run or a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// As desired already.
+    /// It was already as desired.
     Unchanged,
     /// Changed and confirmed (in a plan: there are changes).
     Changed,
-    /// Changed, and put back.
+    /// Changed, then rolled back.
     RolledBack,
-    /// It failed before anything was touched, or the failure was put right.
+    /// It failed before the change started, or the failure was repaired.
     Failed,
-    /// It could not be reached before anything was touched.
+    /// It could not be reached before the change started.
     Unreachable,
-    /// Nobody knows: the host has not told.
+    /// The host has not reported a decision.
     Unknown,
-    /// The run stopped before its turn.
+    /// The run stopped before this host was started.
     Skipped,
-    /// Left alone on purpose.
+    /// Not changed on purpose.
     Refused,
 }
 
 impl Status {
-    /// All, in the order of the summary.
+    /// All statuses, in the order of the summary.
     pub const ALL: [Status; 8] = [
         Status::Unchanged,
         Status::Changed,
@@ -56,7 +56,7 @@ impl Status {
         }
     }
 
-    /// What a person reads.
+    /// Text for people.
     pub fn words(self) -> &'static str {
         match self {
             Status::RolledBack => "rolled back",
@@ -70,27 +70,27 @@ impl Status {
     }
 }
 
-/// What came of one host.
+/// Outcome of one host.
 #[derive(Clone, Debug)]
 pub struct HostOutcome {
     /// The host.
     pub host: String,
-    /// How it ended.
+    /// Its status.
     pub status: Status,
-    /// A stable word for why, where the status alone does not say it.
+    /// Stable code of the reason, unless the status says it all.
     pub reason: Option<String>,
-    /// The sentence for the user.
+    /// Message for the user.
     pub message: Option<String>,
-    /// What to do next.
+    /// Next step for the user.
     pub hint: Option<String>,
-    /// What was planned for it.
+    /// Its plan, if there is one.
     pub plan: Option<Box<HostPlan>>,
-    /// A rollback was tried and did not succeed yet.
+    /// A rollback has been tried and has not succeeded yet.
     pub rollback_failed: bool,
 }
 
 impl HostOutcome {
-    /// An outcome with nothing more to say.
+    /// An outcome with a status only.
     pub fn new(host: impl Into<String>, status: Status) -> Self {
         Self {
             host: host.into(),
@@ -103,21 +103,21 @@ impl HostOutcome {
         }
     }
 
-    /// The same with a sentence.
+    /// Sets the message.
     #[must_use]
     pub fn message(mut self, message: impl Into<String>) -> Self {
         self.message = Some(shortened(message.into()));
         self
     }
 
-    /// The same with a reason.
+    /// Sets the reason.
     #[must_use]
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(shortened(reason.into()));
         self
     }
 
-    /// The same with the next step.
+    /// Sets the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -125,26 +125,26 @@ impl HostOutcome {
     }
 }
 
-/// What a host says about a transaction.
+/// State of a transaction, as its host reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransactionState {
-    /// It knows no such transaction.
+    /// The host has no such transaction.
     None,
-    /// Prepared, nothing touched.
+    /// Staged, not started.
     Staged,
-    /// The change is under way; its step.
+    /// The change is being applied; the current step.
     Applying(String),
-    /// Changed, waiting for the decision.
+    /// Applied, waiting for the decision.
     Applied,
-    /// Decided, being carried out.
+    /// Decided; the decision is being carried out.
     Deciding,
-    /// It lasts.
+    /// The change stays.
     Committed,
-    /// It was put back; why.
+    /// Rolled back; the reason.
     RolledBack(String),
-    /// Putting it back has not succeeded so far; the last error.
+    /// The rollback has not succeeded so far; the last error.
     RollbackFailed(String),
-    /// Ended without touching anything; why.
+    /// Ended before the change started; the reason.
     Released(String),
 }
 
@@ -154,7 +154,7 @@ impl TransactionState {
         let state = sections.value(protocol::OUTCOME, "state")?;
         let reason = || {
             let mut reason = sections.value(protocol::OUTCOME, "reason").unwrap_or("").to_owned();
-            // What the tool said is worth more than that it failed.
+            // A reason that ends with a colon lacks the error message of the tool.
             if reason.trim_end().ends_with(':')
                 && let Some(error) = sections.values(protocol::OUTCOME, "error").last()
             {
@@ -175,27 +175,27 @@ impl TransactionState {
         })
     }
 
-    /// What a person reads.
+    /// Text for people.
     pub fn words(&self) -> String {
         let with =
             |what: &str, why: &str| if why.is_empty() { what.to_owned() } else { format!("{what} ({why})") };
         match self {
-            Self::None => "nothing is open".to_owned(),
-            Self::Staged => "prepared, nothing touched yet; it ends by itself".to_owned(),
-            Self::Applying(step) => with("the change is still under way", step),
-            Self::Applied => "changed, and waiting for the decision; its guard rolls back".to_owned(),
-            Self::Deciding => "decided, and being carried out; look again with kvmfw status".to_owned(),
-            Self::Committed => "was decided already, and lasts".to_owned(),
+            Self::None => "no transaction is open".to_owned(),
+            Self::Staged => "staged, not started; it ends by itself".to_owned(),
+            Self::Applying(step) => with("the change is still being applied", step),
+            Self::Applied => "applied, and waiting for the decision; the guard rolls back".to_owned(),
+            Self::Deciding => "decided, and being carried out; run `kvmfw status` again".to_owned(),
+            Self::Committed => "committed already; the change stays".to_owned(),
             Self::RolledBack(reason) => with("rolled back", reason),
             Self::RollbackFailed(error) => with(
-                "the rollback has not succeeded, the host keeps trying; look at its console: /var/lib/kvmfw/kvmfw.sh status",
+                "the rollback has not succeeded so far, the host keeps trying; run `/var/lib/kvmfw/kvmfw.sh status` at its console",
                 error,
             ),
-            Self::Released(_) => "released; nothing had been touched".to_owned(),
+            Self::Released(_) => "released before the change started".to_owned(),
         }
     }
 
-    /// Whether nothing more will happen.
+    /// Whether the transaction has ended.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Committed | Self::RolledBack(_) | Self::Released(_) | Self::None)
     }

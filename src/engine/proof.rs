@@ -1,5 +1,5 @@
-//! What has to be proven before a commit where the controller's own new connection proves nothing:
-//! on a host that kvmfw itself runs on.
+//! Proof that the operator can still log in, where a new connection of the controller proves nothing: on a host that
+//! kvmfw itself runs on.
 
 use std::fmt;
 use std::future::Future;
@@ -7,39 +7,38 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-type Asked = Pin<Box<dyn Future<Output = Result<Kept, String>> + Send>>;
+type ConfirmationFuture = Pin<Box<dyn Future<Output = Result<Confirmation, String>> + Send>>;
 
-/// How a change came to be kept.
+/// Reason why a change was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// Somebody got in, or who sits in front of the host said so.
+pub enum Confirmation {
+    /// A new login succeeded, or the operator at the console confirmed.
     Proven,
-    /// Somebody wanted it kept, and nobody was seen to get in.
+    /// The operator confirmed, but no new login succeeded.
     Unproven,
 }
 
-/// Asks for the proof that whoever looks after the host still gets in.
+/// Asks for the proof that the operator can still log in.
 #[derive(Clone)]
-pub struct Proof(Arc<dyn Fn(Duration) -> Asked + Send + Sync>);
+pub struct LoginProof(Arc<dyn Fn(Duration) -> ConfirmationFuture + Send + Sync>);
 
-impl Proof {
-    /// `ask` gets the time until the guard rolls back by itself. What it gives back as an error is
-    /// why the change is to be rolled back at once.
-    pub fn new<F>(ask: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
+impl LoginProof {
+    /// `obtain` takes the time until the guard rolls back by itself. Its error is the reason to roll back at once.
+    pub fn new<F>(obtain: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<Kept, String>> + Send + 'static,
+        F: Future<Output = Result<Confirmation, String>> + Send + 'static,
     {
-        Self(Arc::new(move |left| Box::pin(ask(left))))
+        Self(Arc::new(move |left| Box::pin(obtain(left))))
     }
 
     /// Asks, for as long as there is time.
-    pub(super) async fn ask(&self, left: Duration) -> Result<Kept, String> {
+    pub(super) async fn obtain(&self, left: Duration) -> Result<Confirmation, String> {
         (self.0)(left).await
     }
 }
 
-impl fmt::Debug for Proof {
+impl fmt::Debug for LoginProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Proof")
+        f.write_str("LoginProof")
     }
 }

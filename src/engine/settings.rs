@@ -1,6 +1,7 @@
-//! What a user decides about a run.
+//! Settings of a run.
 
-use super::{Budget, Proof};
+use super::budget::Budget;
+use super::proof::LoginProof;
 use crate::transport::Via;
 use std::time::Duration;
 
@@ -9,24 +10,24 @@ use std::time::Duration;
 pub struct Settings {
     /// How hosts are reached.
     pub via: Via,
-    /// How many at once.
+    /// Number of hosts that are probed or changed at the same time.
     pub parallel: usize,
-    /// Sizes of batches.
+    /// Sizes of batches; the last one repeats.
     pub batches: Vec<Budget>,
-    /// So many failures stop the run.
+    /// Number of failures that stops the run.
     pub max_fail: Budget,
-    /// So many unreachable hosts stop it before it starts.
+    /// Number of unreachable hosts that may not be exceeded.
     pub max_unreachable: Budget,
-    /// Armed → applied.
+    /// From armed to applied.
     pub apply_timeout: Duration,
-    /// Applied → decision.
+    /// From applied to the decision.
     pub confirm_timeout: Duration,
-    /// How long after the first confirm a second one follows; zero for none.
+    /// Time between the first and the second confirm; zero if there is only one.
     pub soak: Duration,
-    /// What else has to be proven before a commit.
-    pub proof: Option<Proof>,
-    /// Who does this: `user@controller`.
+    /// Further proof that is needed before a commit.
+    pub proof: Option<LoginProof>,
+    /// `user@controller`.
     pub owner: String,
-    /// The run's name, the transaction's name on every host.
+    /// Identity of the run, and of its transaction on every host.
     pub run: String,
 }

@@ -4,7 +4,7 @@
 use super::document::{ChangeEntry, Document, HostEntry};
 use super::group::Said;
 use super::{Renderer, Style, fold_names, group, printable};
-use crate::engine::{LATE, Status};
+use crate::engine::{STRAGGLER, Status};
 use crate::plan::{ChangeAction, ChangeRisk};
 use std::fmt::Write as _;
 
@@ -98,11 +98,12 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
         let text = style.alarm(&format!("{} {what}.", hosts(stuck)));
         let _ = write!(out, "{}{text}", gap(&out));
     }
-    let late = document.hosts.iter().filter(|host| is_late(host)).count();
-    if late > 0 {
-        let _ = write!(out, "{}{}", gap(&out), style.warn(&format!("{} not answered yet.", hosts(late))));
+    let stragglers = document.hosts.iter().filter(|host| is_straggler(host)).count();
+    if stragglers > 0 {
+        let _ =
+            write!(out, "{}{}", gap(&out), style.warn(&format!("{} not answered yet.", hosts(stragglers))));
     }
-    let unreachable = document.count(Status::Unreachable) - late;
+    let unreachable = document.count(Status::Unreachable) - stragglers;
     if unreachable > 0 {
         let text = style.alarm(&format!("{} unreachable.", hosts(unreachable)));
         let _ = write!(out, "{}{text}", gap(&out));
@@ -126,8 +127,8 @@ fn nothing(document: &Document) -> String {
 }
 
 /// Whether it had not answered when the others began: that says nothing yet.
-fn is_late(host: &HostEntry) -> bool {
-    host.reason.as_deref() == Some(LATE)
+fn is_straggler(host: &HostEntry) -> bool {
+    host.reason.as_deref() == Some(STRAGGLER)
 }
 
 /// What stands between two sentences.
@@ -270,9 +271,9 @@ fn hosts_by_message(document: &Document, style: Style, out: &mut String) {
     let groups = group::messages(document);
     let any = !groups.is_empty();
     for Said { host, message, names } in groups {
-        let word = if is_late(host) { LATE } else { host.status.words() };
+        let word = if is_straggler(host) { STRAGGLER } else { host.status.words() };
         let words = format!("{} {}", printable(&fold_names(&names)), word.to_uppercase());
-        let words = if is_late(host) { style.warn(&words) } else { style.alarm(&words) };
+        let words = if is_straggler(host) { style.warn(&words) } else { style.alarm(&words) };
         let _ = writeln!(out, "{}", style.prose(&format!("{words}: {}", printable(&message))));
         if let Some(hint) = &host.hint {
             let _ = writeln!(out, "{}", style.prose(&format!("    → {}", printable(hint))));

@@ -3,7 +3,7 @@
 
 use super::document::{ChangeEntry, WarningEntry};
 use super::{Document, HostEntry, Renderer};
-use crate::engine::{Event, LATE, Status};
+use crate::engine::{Event, STRAGGLER, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -266,7 +266,7 @@ pub fn with_late(plan: &Document, events: &str) -> Document {
         }
     }
     let entry = |host: &HostEntry| match later.remove(&host.name) {
-        Some(later) if host.reason.as_deref() == Some(LATE) => later,
+        Some(outcome) if host.reason.as_deref() == Some(STRAGGLER) => outcome,
         _ => host.clone(),
     };
     let mut document = Document::new(plan.run.clone(), plan.hosts.iter().map(entry).collect());
@@ -281,7 +281,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
     for event in entries(events) {
         match event {
             EventEntry::Done { told } => drop(done.insert(told.host.clone(), told)),
-            // To look at a host touches nothing, and one that is late is looked at when others are changed.
+            // A probe changes nothing, and a straggler is still probed while other hosts are changed.
             EventEntry::Step { host, step, .. } if step != "looking" => drop(begun.insert(host)),
             _ => {}
         }
@@ -304,7 +304,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
                 hint: None,
                 ..interrupted
             },
-            None if host.reason.as_deref() == Some(LATE) => {
+            None if host.reason.as_deref() == Some(STRAGGLER) => {
                 Told { message: said("kvmfw ended before it had answered"), ..Told::of(host) }
             }
             None => Told::of(host),
@@ -330,7 +330,7 @@ pub fn document_of(events: &str) -> Result<Document, String> {
     let mut known = BTreeSet::new();
     for event in &lines {
         match event.clone() {
-            // The second one of a host that was late is found below.
+            // The second entry of a straggler is found below.
             EventEntry::Planned { told, plan, changes, warnings } if known.insert(told.host.clone()) => {
                 hosts.push(HostEntry { plan, changes, warnings, ..told.entry() });
             }
@@ -414,7 +414,7 @@ mod tests {
             "r1",
             &[
                 HostOutcome::new("kvm1", Status::Changed),
-                HostOutcome::new("kvm2", Status::Unreachable).reason(LATE).message("no answer yet"),
+                HostOutcome::new("kvm2", Status::Unreachable).reason(STRAGGLER).message("no answer yet"),
             ],
         );
         let changed = Document::of_run("r1", &[HostOutcome::new("kvm2", Status::Changed)]);

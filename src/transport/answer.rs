@@ -42,13 +42,6 @@ pub struct Answer {
     pub(super) held_open: bool,
 }
 
-#[cfg(test)]
-impl Answer {
-    pub(crate) fn of(stdout: &str, stderr: &str) -> Self {
-        Self { stdout: stdout.into(), stderr: stderr.to_owned(), room: Room::default(), held_open: false }
-    }
-}
-
 /// Standard output: all of it is needed.
 struct Output<R> {
     from: R,

@@ -27,10 +27,10 @@ no_fence() {
 # The connection that applied confirms, and neither side minds.
 old_connection() {
     space 'foreign writer,controller killed' 'armed,applied' 'well,lockout'
-    plant src/engine/transaction.rs 1 \
-        '            told => self.confirm(&before, started, matches!(told, Ok(TransactionState::Applied))).await,' \
-        '            _ => match self.settle(&session, &before, &mut None).await {
-                Ok((state, _)) => self.outcome_of(&state, None),
+    plant src/engine/transaction/apply.rs 1 \
+        '            state => self.confirm(&before, started, matches!(state, Ok(TransactionState::Applied))).await,' \
+        '            _ => match self.verify_and_commit(&client, &before, &mut None).await {
+                Ok(verified) => self.outcome_of(&verified.state, None),
                 Err(_) => self.confirm(&before, started, true).await,
             },'
     plant src/remote/main.sh 1 'old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$line" ]; }' \

@@ -20,7 +20,7 @@ fn t19_a_transaction_that_an_apply_ends_leaves_the_old_state() {
     assert!(on_host(&lab, "iptables-save").contains("--dport 81 "), "it is still applied");
     // No terminal to ask on: nothing more is done.
     let run = project.kvmfw(&lab, &["apply"]).expect(7);
-    assert!(run.stderr.contains("nobody watched it; it was ended first"), "{}", run.stderr);
+    assert!(run.stderr.contains("ended an abandoned transaction first"), "{}", run.stderr);
     assert!(ended(&folder).starts_with("rolled-back"), "{}", ended(&folder));
     same(&before, &lab.dump(HOST), "after an apply that did nothing else");
 }

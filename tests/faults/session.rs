@@ -67,7 +67,7 @@ fn t12_every_line_names_its_host() {
         assert!(lines.iter().any(|line| line.starts_with(told)), "`{told}` is not told in\n{all}");
         assert!(lines.iter().all(|line| line.contains("kvm")), "{lines:#?}");
     }
-    let hint = "\n    → try it by hand: -v shows the ssh command\n";
+    let hint = "\n    → run the ssh command that -v shows\n";
     assert!(run.stdout.contains(hint), "{}", run.stdout);
     let (_, recap) = run.stdout.split_once("\nRun ").unwrap();
     let recap: Vec<Vec<&str>> = recap.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();

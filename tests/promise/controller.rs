@@ -94,7 +94,12 @@ fn killed_before_it_is_armed() {
     kill(&mut kvmfw);
     assert!(!folder.join("armed").exists(), "armed before its checks");
     let unlock = project.kvmfw(&lab, &["unlock", HOST, "-y"]).expect(0);
-    assert!(unlock.stdout.contains("nothing had been touched"), "{}{}", unlock.stdout, unlock.stderr);
+    assert!(
+        unlock.stdout.contains("released before the change started"),
+        "{}{}",
+        unlock.stdout,
+        unlock.stderr
+    );
     assert!(read(&folder, "done").starts_with("released"), "{}", read(&folder, "done"));
     project.all(&opened(80));
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2);

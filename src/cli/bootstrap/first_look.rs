@@ -31,7 +31,7 @@ pub(super) async fn look(
         Known::Unclear => right.is_none(),
     };
     if may_be_right {
-        let observed = engine.look(&desired).await;
+        let observed = engine.observe(&desired).await;
         if !observed.as_ref().err().is_some_and(unknown_key) {
             return Ok(observed);
         }
@@ -40,13 +40,13 @@ pub(super) async fn look(
     match right {
         Some(right) => same(args, &key, right)?,
         None => {
-            engine.drained().await;
+            engine.drain_events().await;
             tokio::task::block_in_place(|| trust(common, args, &key))?
         }
     };
     if !may_be_right && known != Known::Nothing {
         // Known by a key of another kind, perhaps.
-        let observed = engine.look(&desired).await;
+        let observed = engine.observe(&desired).await;
         if !observed.as_ref().err().is_some_and(unknown_key) {
             return Ok(observed);
         }
@@ -55,7 +55,7 @@ pub(super) async fn look(
     if !common.quiet {
         setup::complain(&format!("The key of {} is in {} now.", args.shown(), file.display()));
     }
-    Ok(engine.look(&desired).await)
+    Ok(engine.observe(&desired).await)
 }
 
 fn same(args: &BootstrapArgs, key: &HostKey, right: &str) -> Code {

@@ -2,7 +2,7 @@
 //! kvmfw comes from inside and proves nothing; a person at the terminal or a third machine does.
 
 use crate::cli::{Code, Common, exit, setup};
-use crate::engine::{Kept, Proof};
+use crate::engine::{Confirmation, LoginProof};
 use crate::inventory::{BOOTSTRAP, HostConnection, Reach};
 use crate::observe::SshEnds;
 use crate::report::outlet;
@@ -46,14 +46,18 @@ pub(super) fn refine(reach: &mut Reach, operator: Option<&SshEnds>, third: Optio
 }
 
 /// A person at this terminal says so.
-pub(super) fn by_operator(ends: Option<&SshEnds>) -> Proof {
+pub(super) fn by_operator(ends: Option<&SshEnds>) -> LoginProof {
     let (over_ssh, port) = (ends.is_some(), ends.map_or(22, |ends| ends.server_port));
-    Proof::new(move |left| async move { Prompt::new(over_ssh, port, left).answer().await })
+    LoginProof::new(move |left| async move { Prompt::new(over_ssh, port, left).answer().await })
 }
 
 /// A third machine gets a new connection to this host, and the one who answers has this host's key.
 /// Tried before anything is touched: what fails now would fail then too.
-pub(super) fn by_third(common: &Common, third: HostConnection, host: &HostConnection) -> Result<Proof, u8> {
+pub(super) fn by_third(
+    common: &Common,
+    third: HostConnection,
+    host: &HostConnection,
+) -> Result<LoginProof, u8> {
     let (third, host) = (Arc::new(third), Arc::new(host.clone()));
     let settings = setup::settings(common, BOOTSTRAP);
     let (right, _) = setup::engine(common, settings, None, |_| async {
@@ -78,7 +82,7 @@ pub(super) fn by_third(common: &Common, third: HostConnection, host: &HostConnec
         ));
         exit::LEFT_ALONE
     })?;
-    Ok(Proof::new(move |left| reached(third.clone(), host.clone(), right.clone(), left)))
+    Ok(LoginProof::new(move |left| reached(third.clone(), host.clone(), right.clone(), left)))
 }
 
 async fn reached(
@@ -86,12 +90,12 @@ async fn reached(
     host: Arc<HostConnection>,
     right: HostKey,
     left: Duration,
-) -> Result<Kept, String> {
+) -> Result<Confirmation, String> {
     let deadline = Instant::now() + left;
     let mut trouble = "it did not come up in time".to_owned();
     while let Ok(answer) = tokio::time::timeout_at(deadline, host_key::fetch_from(&third, &host)).await {
         match answer {
-            Ok(key) if key == right => return Ok(Kept::Proven),
+            Ok(key) if key == right => return Ok(Confirmation::Proven),
             Ok(_) => trouble = "another machine answers".to_owned(),
             Err(error) => trouble = error.to_string(),
         }
@@ -127,7 +131,7 @@ impl Prompt {
         }
     }
 
-    async fn answer(mut self) -> Result<Kept, String> {
+    async fn answer(mut self) -> Result<Confirmation, String> {
         let gone = || "the operator's terminal is gone".to_owned();
         let (Ok(mut hangup), Ok(mut interrupt)) =
             (signal(SignalKind::hangup()), signal(SignalKind::interrupt()))
@@ -148,7 +152,7 @@ impl Prompt {
                         // The question may have been asked once more below the line that answered it.
                         say(&format!("\r{:60}\r", ""));
                         let unproven = self.over_ssh && !self.came;
-                        return Ok(if unproven { Kept::Unproven } else { Kept::Proven });
+                        return Ok(if unproven { Confirmation::Unproven } else { Confirmation::Proven });
                     }
                     Some("") => {}
                     Some("n" | "N" | "no") => return Err("the operator said no".to_owned()),

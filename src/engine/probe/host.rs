@@ -1,0 +1,89 @@
+//! Probes one host.
+
+use super::jump_addresses::JumpAddresses;
+use crate::desired::Desired;
+use crate::engine::client::{HostClient, PROBE_TIMEOUT};
+use crate::engine::dialer::Dialer;
+use crate::engine::events::{Event, Events};
+use crate::engine::failures::{observed_or_failed, transport_failed};
+use crate::engine::outcome::HostOutcome;
+use crate::observe::Observed;
+use crate::plan::{self, PlanOptions};
+use crate::protocol;
+use crate::remote::{self, Nonce, Question};
+use crate::transport::Room;
+
+/// What was observed, with the memory budget that it uses until it is planned.
+type Observation = Result<(Box<Observed>, Room), HostOutcome>;
+
+/// Probes a host, and returns its connection. With `recover`, an abandoned transaction is ended first, so that the plan
+/// is made against the state that it leaves.
+pub(in crate::engine) async fn probe_host(
+    dialer: &Dialer,
+    events: &Events,
+    desired: &Desired,
+    options: &PlanOptions,
+    jump_addresses: &JumpAddresses,
+    recover: bool,
+) -> (Observation, Option<HostClient>) {
+    let host = &desired.host;
+    events.emit(Event::Step(host.clone(), "looking", None));
+    let client = match dialer.connect(host, &desired.connection).await {
+        Ok(session) => HostClient::new(session),
+        Err(error) => return (Err(transport_failed(host, &error)), None),
+    };
+    let result = observe_over(&client, events, desired, options, jump_addresses).await;
+    let is_open = result.as_ref().is_ok_and(|(observed, _)| observed.state.open.is_some());
+    if recover && is_open && end_abandoned(&client, events, host).await {
+        events.emit(Event::Note(format!("{host}: ended an abandoned transaction first")));
+        // The second answer needs the memory budget of the first one.
+        drop(result);
+        return (observe_over(&client, events, desired, options, jump_addresses).await, Some(client));
+    }
+    (result, Some(client))
+}
+
+/// Ends a transaction without a living guard. Returns whether there was one.
+async fn end_abandoned(client: &HostClient, events: &Events, host: &str) -> bool {
+    let document = |nonce: &Nonce| remote::console(nonce, "recover", "");
+    let Ok(response) = client.timed_request(host, events, document, PROBE_TIMEOUT).await else {
+        return false;
+    };
+    response.sections().value(protocol::RECOVERED, "ended") == Some("yes")
+}
+
+async fn observe_over(
+    client: &HostClient,
+    events: &Events,
+    desired: &Desired,
+    options: &PlanOptions,
+    jump_addresses: &JumpAddresses,
+) -> Observation {
+    let host = &desired.host;
+    let addresses = if options.drift { "" } else { jump_addresses.get().await };
+    let document = |nonce: &Nonce| probe_document(nonce, desired, options, addresses);
+    let response = client
+        .timed_request(host, events, document, PROBE_TIMEOUT)
+        .await
+        .map_err(|error| transport_failed(host, &error))?;
+    let observed = observed_or_failed(host, response.observed())?;
+    Ok((Box::new(observed), response.into_room()))
+}
+
+fn probe_document(nonce: &Nonce, desired: &Desired, options: &PlanOptions, jump_addresses: &str) -> String {
+    if options.drift {
+        return remote::probe_applied(nonce);
+    }
+    let (want, keys) = plan::question(desired);
+    let sets = plan::asks_sets(desired);
+    let question = Question {
+        want: [&want[0], &want[1]],
+        keys: &keys,
+        sets: &sets,
+        vlans: plan::asks_vlans(desired),
+        ways: jump_addresses,
+        // Boot files may load adopted rules again, or may lack rules that a rollback gives back.
+        boot_files: options.adopt || options.restore.is_some(),
+    };
+    remote::probe(nonce, &question)
+}
