@@ -601,7 +601,7 @@ const ON_THE_WAY_BACK: [&str; 26] = [
 
 /// None of it reads or writes the disk, which the change may have cut off.
 #[test]
-fn the_way_back_needs_no_disk() {
+fn a_rollback_needs_no_disk() {
     let scripts = host_scripts();
     let all: String = scripts
         .iter()

@@ -136,7 +136,7 @@ fn leftovers_of_an_undo_to_the_baseline_are_removed() {
 /// An undo to the original is over once its folder has moved away; the apply that comes then has a new one at the
 /// same place, which the guard of the undo leaves alone.
 #[test]
-fn an_apply_right_behind_an_undo_to_the_original() {
+fn an_apply_right_after_an_undo_to_the_baseline() {
     if !common::require_root() {
         return;
     }

@@ -146,7 +146,7 @@ fn shipped_modules_compose_in_any_order() {
 }
 
 #[test]
-fn every_value_has_a_place() {
+fn every_value_has_an_origin() {
     let project = project(Path::new("tests/cases/desired/contract"));
     let facts = explain_host(&project, "kvm07.dc1.example.net");
     let lines: String =
@@ -161,7 +161,7 @@ fn every_value_has_a_place() {
 
 /// A set shows its members, each where it stands, and counts those that are of its family.
 #[test]
-fn members_of_sets_have_places() {
+fn members_of_sets_have_origins() {
     let project = project(Path::new("tests/cases/desired/ipset"));
     let shown = |host: &str| {
         let facts = explain_host(&project, host).into_iter();

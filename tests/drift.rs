@@ -109,12 +109,12 @@ fn what_counts(backend: Backend) {
 }
 
 #[test]
-fn what_counts_on_nft() {
+fn drift_counts_managed_state_on_nft() {
     what_counts(Backend::Nft);
 }
 
 #[test]
-fn what_counts_on_legacy() {
+fn drift_counts_managed_state_on_legacy() {
     if std::env::var_os("KVMFW_LONG").is_some() {
         what_counts(Backend::Legacy);
     } else {

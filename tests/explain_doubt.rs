@@ -10,7 +10,7 @@ const HOST: &str = "kvm1";
 
 /// *Open* is said only of bridges where nothing may drop: each of these is measured with a guest's ping, which dies.
 #[test]
-fn open_is_never_said_of_guests_that_may_be_dark() {
+fn guests_that_may_be_unreachable_are_never_reported_as_open() {
     if !common::require_root() {
         return;
     }

@@ -56,7 +56,7 @@ fn half_a_run(lab: &Lab, project: &Project, format: &str) -> Run {
 }
 
 #[test]
-fn every_form_says_the_same() {
+fn every_format_reports_the_same() {
     if !common::require_root() {
         return;
     }

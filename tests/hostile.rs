@@ -413,7 +413,7 @@ fn a_guest_that_is_a_jump_host_is_recognised() {
 
 /// The token lets a confirm through: it stands in no argument, no log, no file that others may read.
 #[test]
-fn nothing_secret_is_for_all_to_see() {
+fn secrets_are_not_world_readable() {
     if !common::require_root() {
         return;
     }

@@ -110,12 +110,12 @@ fn imports(backend: Backend) {
 }
 
 #[test]
-fn import_says_what_is_there_and_loads_nft() {
+fn the_output_of_import_loads_nft() {
     imports(Backend::Nft);
 }
 
 #[test]
-fn import_says_what_is_there_and_loads_legacy() {
+fn the_output_of_import_loads_legacy() {
     imports(Backend::Legacy);
 }
 

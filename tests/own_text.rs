@@ -27,7 +27,7 @@ fn wanted(lines: &[&str]) -> String {
 }
 
 #[test]
-fn nothing_to_do_is_nothing() {
+fn an_unchanged_table_loads_nothing() {
     let live = table(&[":KVMFW-INPUT -", &format!("-A INPUT {HOOK} KVMFW-INPUT"), "-A KVMFW-INPUT -j DROP"]);
     let want = wanted(&[":KVMFW-INPUT -", "^INPUT any KVMFW-INPUT", "-A KVMFW-INPUT -j DROP"]);
     assert_eq!(change(&live, &want), "");
@@ -58,7 +58,7 @@ fn quoted_words_are_text() {
 
 /// A hook twice, as a boot file loaded twice leaves it, goes back to being there twice.
 #[test]
-fn a_snapshot_with_a_double_hook_is_in_place() {
+fn a_snapshot_with_a_double_jump_rule_is_in_place() {
     let hook = format!("-A INPUT {HOOK} KVMFW-INPUT");
     let live = table(&[":KVMFW-INPUT -", &hook, &hook]);
     let snapshot = wanted(&[
@@ -74,7 +74,7 @@ fn a_snapshot_with_a_double_hook_is_in_place() {
 
 /// A jump with conditions is no hook, and comes back with them.
 #[test]
-fn a_hook_with_conditions() {
+fn a_jump_rule_with_conditions() {
     let live = table(&[":KVMFW-INPUT -", "-A INPUT -i eth9 -j KVMFW-INPUT"]);
     let want = wanted(&[":KVMFW-INPUT -", "^INPUT any KVMFW-INPUT"]);
     assert_eq!(
@@ -91,7 +91,7 @@ fn a_hook_with_conditions() {
 
 /// What a transaction moved goes back to its number; what others moved stays.
 #[test]
-fn a_moved_hook_goes_back() {
+fn a_moved_jump_rule_goes_back() {
     let hook = format!("-A INPUT {HOOK} KVMFW-INPUT");
     let live = table(&[":KVMFW-INPUT -", &hook, "-A INPUT -s 10.0.0.1/32 -j DROP"]);
     let strict = wanted(&[":KVMFW-INPUT -", &format!("^INPUT =2 KVMFW-INPUT {HOOK} KVMFW-INPUT")]);

@@ -128,7 +128,7 @@ fn all_keys_are_recorded() {
 
 /// What was there before us is written anew only where there is more of it.
 #[test]
-fn an_original_is_written_once() {
+fn a_baseline_is_written_once() {
     let folder = tempfile::TempDir::new().unwrap();
     let told = |script: &str| {
         in_all_shells(&format!(

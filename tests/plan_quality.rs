@@ -136,7 +136,7 @@ fn the_second_plan_is_empty_for_every_rule_on_legacy() {
 }
 
 #[test]
-fn rules_that_kvmfw_does_not_take() {
+fn rules_that_kvmfw_does_not_accept() {
     if !common::require_root() {
         return;
     }
@@ -310,7 +310,7 @@ fn equal_changes_are_one_block() {
 }
 
 #[test]
-fn every_rule_has_its_place_and_the_path_of_ssh_is_marked() {
+fn every_rule_has_its_origin_and_the_path_of_ssh_is_marked() {
     if !common::require_root() {
         return;
     }

@@ -48,7 +48,7 @@ fn statuses(json: &Value) -> BTreeMap<String, String> {
 /// The first node fails. Its sister has not begun by then, because of the group's limit; without the
 /// limit both are in flight at once.
 #[test]
-fn two_nodes_of_one_group_do_not_change_together() {
+fn two_hosts_of_one_group_do_not_change_together() {
     if !common::require_root() {
         return;
     }

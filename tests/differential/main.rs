@@ -56,7 +56,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn the_walk_says_what_the_kernel_does() {
+fn the_simulator_agrees_with_the_kernel() {
     if !common::require_root() {
         return;
     }

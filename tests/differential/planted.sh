@@ -77,7 +77,7 @@ for defect in "${list[@]}"; do
     # shellcheck disable=SC2164
     cd "$tree"
     cargo test --locked --quiet --test differential --no-run 2>"$log" || { cat "$log"; exit 2; }
-    if cargo test --locked --quiet --test differential -- --nocapture the_walk_says_what_the_kernel_does pieces_without >"$log" 2>&1; then
+    if cargo test --locked --quiet --test differential -- --nocapture the_simulator_agrees_with_the_kernel pieces_without >"$log" 2>&1; then
         [[ $defect == none ]] && { echo 'planted: without a defect nothing is wrong'; continue; }
         echo "planted: NOT CAUGHT in $DIFF_PACKETS packets: $defect"
         bad=1

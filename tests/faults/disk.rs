@@ -161,7 +161,7 @@ fn t40_an_etc_that_is_read_only_for_a_while() {
 
 /// 300 MB of dirty pages lie about; nothing that an apply does asks for them to be written.
 #[test]
-fn no_global_sync() {
+fn no_script_syncs_all_filesystems() {
     if !common::require_root() || !common::require_tools(&["strace"]) {
         return;
     }

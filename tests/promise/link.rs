@@ -141,7 +141,7 @@ fn the_link_stays_cut() {
 
 /// What is over leaves no process behind: no timer, no guard, no shell.
 #[test]
-fn nothing_of_ours_runs_on() {
+fn no_process_of_kvmfw_is_left_running() {
     if !common::require_root() {
         return;
     }

@@ -78,7 +78,7 @@ fn a_rule_that_the_kernel_refuses_in_the_second_table() {
 
 /// Here the dry run is happy and the live load is not: the first table is in when the second fails.
 #[test]
-fn a_second_table_that_fails_only_when_it_counts() {
+fn a_second_table_fails_in_the_apply() {
     let change = "iptables:\n  raw:\n    PREROUTING:\n      rules: |\n        -p tcp --dport 99 -j DROP\n  mangle:\n    FORWARD:\n      rules: |\n        -p tcp --dport 98 -j DROP\n";
     Case::at_once("result")
         .says("could not be applied")

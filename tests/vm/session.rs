@@ -34,7 +34,7 @@ fn the_guard_outlives_the_login_session() {
 
 /// A timer of systemd would start anew; the guard is a service with a deadline of its own.
 #[test]
-fn daemon_reload_and_reexec_move_no_deadline() {
+fn daemon_reload_and_reexec_do_not_move_a_deadline() {
     if !require_machines() {
         return;
     }
