@@ -112,7 +112,7 @@ fn rules_that_a_loader_wipes_at_boot_are_restored() {
         assert!(lab.guest_ping(HOST, "g0", "192.168.1.2"), "{name}: guests are cut off");
         let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
         assert!(
-            status.contains("is live and boots") && status.contains("REPAIRED iptables"),
+            status.contains("active, used at boot") && status.contains("REPAIRED iptables"),
             "{name}: {status}"
         );
         let plan = project.kvmfw(&lab, &["plan"]).expect(0);
@@ -190,7 +190,7 @@ fn a_rule_that_cannot_load_yet_keeps_no_other_out() {
         assert_eq!(on_host(&lab, "iptables-save | grep -v '^[#:]'"), before, "{backend:?}");
         settled(&lab, &project);
         let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-        assert!(status.contains("is live and boots") && !status.contains("NOT LOADED"), "{status}");
+        assert!(status.contains("active, used at boot") && !status.contains("NOT LOADED"), "{status}");
     }
 }
 
@@ -306,7 +306,7 @@ fn live_rules_without_a_record_are_a_change() {
     let drift = project.kvmfw(&lab, &["plan", "--drift", "--detailed-exitcode"]).expect(2).stdout;
     assert!(drift.contains("unrecorded") && !drift.contains("nothing was ever applied"), "{drift}");
     let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-    assert!(status.contains("NO RECORD, but iptables, ip6tables has rules of kvmfw live"), "{status}");
+    assert!(status.contains("NO RECORD, but iptables, ip6tables has live rules of kvmfw"), "{status}");
     project.apply(&lab, &[]).expect(0);
     settled(&lab, &project);
     lab.power_cut(HOST);

@@ -141,7 +141,7 @@ fn bad_input_is_reported_before_any_prompt() {
     let fingerprint = bench.fingerprint();
     let no_bridge = ["-m", "bridge-accept-each", "--bridge", "br9", "--host-key-fingerprint", &fingerprint];
     let run = bench.bootstrap(&no_bridge).expect(3);
-    assert!(run.stderr.contains("the host has no bridge `br9`; it has: br123"), "{}", run.stderr);
+    assert!(run.stderr.contains("the host has no bridge `br9`; its bridges: br123"), "{}", run.stderr);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn the_operator_is_asked_for_key_bridges_and_plan() {
         Terminal::start(bench.project.command(&bench.lab, &words))
     };
     let mut terminal = start();
-    terminal.sees(&format!("its host key is not known yet: ED25519 {fingerprint}"));
+    terminal.sees(&format!("unknown host key ED25519 {fingerprint}"));
     terminal.type_line("n");
     assert_eq!(terminal.end().0, 7);
     assert!(!std::path::Path::new(&bench.known_hosts()).exists(), "a key was kept that was declined");
@@ -192,7 +192,7 @@ fn the_operator_is_asked_for_key_bridges_and_plan() {
     let may = std::fs::read_to_string(&sudoers).unwrap();
     std::fs::write(&sudoers, may.replace("NOPASSWD: ", "")).unwrap();
     let mut terminal = start();
-    terminal.sees("Is that the right one? [y/N]");
+    terminal.sees("Is this the key of the host? [y/N]");
     terminal.type_line("y");
     let (code, screen) = terminal.end();
     assert!(code == 7 && screen.contains("sudo: a password is required"), "{code} {screen}");
@@ -242,7 +242,7 @@ fn the_host_key_is_asked_for_once() {
     let wrong = ["-m", "firewall-log", "--host-key-fingerprint", "SHA256:AAAA"];
     let run = bench.bootstrap(&wrong).expect(7);
     assert!(
-        run.stderr.contains(&format!("{fingerprint}, not SHA256:AAAA; nothing was done")),
+        run.stderr.contains(&format!("{fingerprint}, not SHA256:AAAA; nothing was changed")),
         "{}",
         run.stderr
     );

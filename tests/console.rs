@@ -189,7 +189,7 @@ fn a_rollback_that_fails_is_announced() {
     lab.host("kvm1", &["umount", restore.trim()]).ok();
     until("back", || {
         let text = project.kvmfw(&lab, &["status"]).stdout;
-        text.contains("is live and boots") && text.contains("rolled-back")
+        text.contains("active, used at boot") && text.contains("rolled-back")
     });
     let output = child.wait_with_output().unwrap();
     assert!([4, 6].contains(&output.status.code().unwrap()), "{}", String::from_utf8_lossy(&output.stdout));

@@ -406,7 +406,7 @@ fn interrupted_while_it_connects() {
     let done = std::process::Command::new("kill").args(["-TERM", &kvmfw.id().to_string()]).status().unwrap();
     assert!(done.success());
     let run = end(kvmfw).expect(130);
-    assert!(run.stderr.contains("Interrupted; nothing was changed."), "{}", run.stderr);
+    assert!(run.stderr.contains("Interrupted: nothing was changed."), "{}", run.stderr);
     assert_eq!(files(), Vec::<std::path::PathBuf>::new());
     lab.mend(HOST);
     // Nor does a run that comes to its end.
@@ -451,7 +451,7 @@ fn interrupted_is_130() {
     interrupt(&kvmfw);
     let run = end(kvmfw).expect(130);
     assert!(run.took < Duration::from_secs(2), "it stayed for {:?}", run.took);
-    assert!(run.stderr.contains("Left: hosts in flight that are not confirmed roll back"), "{}", run.stderr);
+    assert!(run.stderr.contains("Stopped waiting: unconfirmed hosts roll back"), "{}", run.stderr);
     until("rolled back", || folders().any(|f| !old.contains(&f) && f.join("done").exists()));
     let status = project.kvmfw(&lab, &["status"]).expect(0);
     assert!(status.stdout.contains("rolled-back: nobody confirmed"), "{}", status.stdout);

@@ -298,7 +298,7 @@ fn asked_by_login_and_address(user: &str, shell: Shell, backend: Backend) {
     // The journal of the host is read over the same connection; what is desired nobody has said.
     ask(&["--log"], 0);
     let run = ask(&["--desired"], 3);
-    assert!(run.stderr.contains("--desired needs an inventory"), "{}", run.stderr);
+    assert!(run.stderr.contains("--desired needs a host of the inventory"), "{}", run.stderr);
     common::same(&before, &lab.dump(HOST), "explain changes nothing");
     assert!(!lab.disk(HOST, "/var/lib/kvmfw").exists(), "explain left something");
 }

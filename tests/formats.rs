@@ -192,7 +192,11 @@ fn a_retry_needs_no_memory() {
 
     // A slip in the name is no apply to everything.
     let slip = project.apply(&lab, &["--retry", "20260101T000000Z-0000"]).expect(3);
-    assert!(slip.stderr.contains("no host that answered knows it"), "{}", slip.stderr);
+    assert!(
+        slip.stderr.contains("no record of such a run here or on a host that answered"),
+        "{}",
+        slip.stderr
+    );
     let near = format!("did you mean `{first}`?");
     let slip = project.apply(&lab, &["--retry", &mistyped(&first)]).expect(3);
     assert!(slip.stderr.contains(&near), "{}", slip.stderr);
@@ -263,7 +267,7 @@ fn a_retry_of_a_run_that_was_killed() {
     // Of another inventory, or with a slip in --limit, nothing to do would pass for done.
     project.write("inventories/other.yaml", "hosts: { kvm9: { } }\n");
     let other = project.apply(&lab, &["-i", "other", "--retry", &name]).expect(3);
-    assert!(other.stderr.contains("that run left kvm[1-2] too, which are not selected"), "{}", other.stderr);
+    assert!(other.stderr.contains("that run also left kvm[1-2], which are not selected"), "{}", other.stderr);
     fs::remove_file(project.path().join("inventories/other.yaml")).unwrap();
     project.all(&transaction::opened(81));
     let json = project.apply(&lab, &["--retry", &name, "--format", "json"]).expect(0).json();

@@ -73,9 +73,12 @@ fn generations_with_who_when_plan_and_diff() {
     assert!(all[2].get("changes").is_none(), "what was rolled back changed nothing: {all:#?}");
 
     let text = project.kvmfw(&lab, &["history", "kvm1"]).expect(0).stdout;
-    for words in
-        ["kvm1: generation 2 boots\n", "\ngeneration 1  20", "rolled back  20", "+ -p tcp --dport 4242"]
-    {
+    for words in [
+        "kvm1: generation 2 is used at boot\n",
+        "\ngeneration 1  20",
+        "rolled back  20",
+        "+ -p tcp --dport 4242",
+    ] {
         assert!(text.contains(words), "{words:?}: {text}");
     }
 }
@@ -177,7 +180,7 @@ fn adoption_is_on_record(shell: Shell, backend: Backend) {
     assert_eq!(text.matches(words).count(), 1, "{text}");
     assert_eq!(status()["adopted"], serde_json::json!([{ "generation": 2, "rules": 7 }]));
     let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-    assert!(text.contains("\n  7 rules of others taken over by generation 2\n"), "{text}");
+    assert!(text.contains("\n  7 rules adopted by generation 2\n"), "{text}");
     let console = lab.host("kvm1", &["sh", "/var/lib/kvmfw/kvmfw.sh", "status"]).ok();
     assert!(console.contains("\nadopted=2 7\n"), "{console}");
 

@@ -163,7 +163,7 @@ sysctl:
     assert_eq!(sh(&lab, "kvm1", "cat /proc/sys/net/ipv4/conf/eth0.7/arp_ignore").trim(), "1");
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
     let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-    assert!(text.contains("is live and boots"), "{text}");
+    assert!(text.contains("active, used at boot"), "{text}");
 }
 
 /// The kernel sorts this one: put back, and told how to write it.

@@ -182,12 +182,12 @@ fn import_names_what_it_leaves_out() {
         (
             &[HOST, key_flag, key][..],
             3,
-            "--identity-file goes with USER@HOST; for `kvm1` the inventory says it",
+            "--identity-file is only for USER@HOST; set it for `kvm1` in the inventory",
         ),
         (&[HOST, known_flag, known], 3, "--known-hosts goes with USER@HOST"),
         (&[HOST, "--name", "other"], 3, "--name goes with USER@HOST"),
         (&["kvm9"], 3, "kvm9"),
-        (&["root@10.99.0.11:ssh"], 3, "that is no port"),
+        (&["root@10.99.0.11:ssh"], 3, "not a valid port"),
         (&[&target, key_flag, key, known_flag, &empty], 5, "the host key is not known"),
         (&[&target, key_flag, &empty, known_flag, known], 5, "--identity-file"),
     ] {

@@ -80,8 +80,10 @@ fn batch(lab: &Lab, more: &[&str]) -> Run {
 /// Plans, from the controller and over SSH, what a bootstrap said to keep.
 fn plan_of_what_was_printed(lab: &Lab, screen: &str) -> Run {
     let project = Project::new(lab, &[HOST], "modules: []");
-    let printed =
-        screen.split("its plan is empty:\n\n").nth(1).unwrap_or_else(|| panic!("no inventory in {screen}"));
+    let printed = screen
+        .split("(the next plan will show no changes):\n\n")
+        .nth(1)
+        .unwrap_or_else(|| panic!("no inventory in {screen}"));
     let dir = lab.dir().display();
     let files = format!("    ssh: {{ identity_file: {dir}/id_ed25519, known_hosts: {dir}/known_hosts, ");
     project.write("inventories/prod.yaml", &printed.replace("    ssh: { ", &files));
@@ -110,7 +112,7 @@ fn at_the_console() {
     assert!(is_open(&lab, 22), "it is live while it asks");
     let (code, screen) = terminal.end();
     assert_eq!(code, 4, "{screen}");
-    assert!(screen.contains("nobody confirmed it in time"), "{screen}");
+    assert!(screen.contains("not confirmed in time"), "{screen}");
     common::same(&before, &lab.dump(HOST), "nobody answered");
 
     // The operator says no, and does not have to wait.
@@ -119,7 +121,7 @@ fn at_the_console() {
     terminal.type_line("n");
     let (code, screen) = terminal.end();
     assert_eq!(code, 4, "{screen}");
-    assert!(screen.contains("the operator said no"), "{screen}");
+    assert!(screen.contains("declined by the operator"), "{screen}");
 
     // Killed hard: only the guard is left.
     let terminal = console(&lab, &["-y", "--confirm-timeout", "4s"]);

@@ -171,7 +171,7 @@ fn plan_merge_apply_drift() {
     assert!(ci.out("apply.md").contains("2 changed of 2 hosts"), "{}", ci.out("apply.md"));
     // It has had its turn.
     let (code, said) = ci.job("apply");
-    assert!(code == 7 && said.contains("kvm[1-2] REFUSED: the plan was applied already"), "{code}: {said}");
+    assert!(code == 7 && said.contains("kvm[1-2] REFUSED: this plan was already applied"), "{code}: {said}");
     assert!(ci.out("apply.md").contains("2 hosts refused"), "{}", ci.out("apply.md"));
     assert!(ci.out("apply.xml").contains("type=\"stale\""), "{}", ci.out("apply.xml"));
 

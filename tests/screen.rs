@@ -28,7 +28,7 @@ fn notes_stay_above_the_progress_board() {
     terminal.interrupt();
     let (code, screen) = terminal.end();
     assert_eq!(code, 130, "{screen}");
-    let said = "Interrupted: no new hosts; those in flight are being decided. Once more leaves them to their guards.\n";
+    let said = "Interrupted: no more hosts are started; waiting for those in progress. Press Ctrl-C again to stop waiting (unconfirmed hosts roll back by themselves).\n";
     let after = screen.split(said).nth(1).expect(&screen);
     assert!(after.starts_with("  applying "), "the board is not below it:\n{screen}");
     assert_eq!(screen.matches("  kvm1  changed\n").count(), 1, "{screen}");

@@ -51,7 +51,7 @@ fn the_host_alone_reports_a_killed_run() {
     child.kill().unwrap();
     child.wait().unwrap();
     let text = elsewhere(&lab, &project, &["status"]).expect(0).stdout;
-    assert!(text.contains("generation 1 of inventory lab boots; a transaction is open"), "{text}");
+    assert!(text.contains("generation 1 (inventory lab): used at boot; a transaction is open"), "{text}");
     assert!(text.contains(": applied\n"), "{text}");
     let json = elsewhere(&lab, &project, &["status", "--format", "json"]).expect(0).json();
     let host = &json["hosts"][0];
@@ -66,7 +66,7 @@ fn the_host_alone_reports_a_killed_run() {
     let run = elsewhere(&lab, &project, &["unlock", "kvm1", "-y"]).expect(0);
     assert!(run.stdout.starts_with("kvm1: rolled back ("), "{}", run.stdout);
     let text = elsewhere(&lab, &project, &["status"]).expect(0).stdout;
-    assert!(text.contains("kvm1: generation 1 of inventory lab is live and boots\n"), "{text}");
+    assert!(text.contains("kvm1: generation 1 (inventory lab): active, used at boot\n"), "{text}");
     assert!(text.contains("rolled-back: ") && !text.contains("OPEN"), "{text}");
 }
 
@@ -89,7 +89,7 @@ fn a_commit_whose_reply_was_lost_is_committed() {
     assert!(text.contains("kvm1: NO ANSWER "), "{text}");
     lab.mend("kvm1");
     let text = elsewhere(&lab, &project, &["status"]).expect(0).stdout;
-    assert!(text.contains("generation 2 of inventory lab is live and boots"), "{text}");
+    assert!(text.contains("generation 2 (inventory lab): active, used at boot"), "{text}");
     // The host boots what status said.
     lab.reboot("kvm1");
     assert_eq!(lab.host("kvm1", &["sysctl", "-n", "net.ipv4.conf.all.arp_ignore"]).ok().trim(), "2");
@@ -105,11 +105,14 @@ fn a_live_state_that_differs_is_named() {
     let project = Project::new(&lab, &["kvm1"], &format!("modules: [host-firewall]\n{ONE}"));
     project.apply(&lab, &[]).expect(0);
     let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-    assert!(text.contains("is live and boots"), "{text}");
+    assert!(text.contains("active, used at boot"), "{text}");
     lab.host("kvm1", &["sysctl", "-w", "net.ipv4.conf.all.arp_ignore=0"]).ok();
     lab.host("kvm1", &["ip6tables", "-F", "KVMFW-RH-Firewall-1-INPUT"]).ok();
     let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-    assert!(text.contains("boots; live is something else in ip6tables, sysctl: see kvmfw plan"), "{text}");
+    assert!(
+        text.contains("used at boot; the live state of ip6tables, sysctl differs; run kvmfw plan"),
+        "{text}"
+    );
     // Done at the console, so in no transaction's folder: from the history.
     lab.host("kvm1", &["sh", "/var/lib/kvmfw/kvmfw.sh", "undo", "1"]).ok();
     let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
@@ -133,7 +136,7 @@ fn missing_boot_files_are_named() {
     ] {
         lab.host("kvm1", &["sh", "-c", &format!("rm -r $(realpath {path})")]).ok();
         let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-        assert!(text.contains("is live, but does NOT BOOT whole"), "{path}: {text}");
+        assert!(text.contains("is live, but NOT COMPLETE AT BOOT"), "{path}: {text}");
         assert!(text.contains(&format!("  NOT THERE {told}: see kvmfw plan")), "{text}");
         let json = project.kvmfw(&lab, &["status", "--format", "json"]).expect(0).stdout;
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -146,7 +149,7 @@ fn missing_boot_files_are_named() {
         }
         project.apply(&lab, &[]).expect(0);
         let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-        assert!(text.contains("is live and boots"), "{path}: {text}");
+        assert!(text.contains("active, used at boot"), "{path}: {text}");
         project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
     }
 }
@@ -338,7 +341,7 @@ fn an_undo_while_a_transaction_is_open_is_refused() {
     // The command that it names puts the host back; then there is nothing to undo.
     project.kvmfw(&lab, &["unlock", "kvm1", "-y"]).expect(0);
     let undo = project.kvmfw(&lab, &["undo", &run, "-y"]).expect(0);
-    assert!(undo.stdout.contains("that run did not stay there"), "{}", undo.stdout);
+    assert!(undo.stdout.contains("the run was not committed on this host"), "{}", undo.stdout);
     let _ = child.kill();
     child.wait().unwrap();
 }

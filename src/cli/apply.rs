@@ -18,18 +18,17 @@ use std::time::Duration;
 /// Flags of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {
-    /// A saved plan: applied exactly, without asking
+    /// Saved plan, which is applied exactly and without a prompt
     file: Option<PathBuf>,
     #[command(flatten)]
     rollout: RolloutArgs,
-    /// Take hosts over from another inventory
+    /// Reassign hosts that another inventory manages to this one
     #[arg(long)]
     reassign: bool,
-    /// Also take over rules and files that others made and that say what ours say: theirs go, an undo
-    /// brings them back
+    /// Adopt existing unmanaged rules and files that are equivalent; undo restores them
     #[arg(long)]
     adopt: bool,
-    /// Only the hosts that an earlier run left failed, rolled back, unreachable, unknown or skipped
+    /// Only hosts that failed, rolled back, were skipped, or were left unreachable or unknown in an earlier run
     #[arg(long, value_name = "RUN", conflicts_with = "file")]
     retry: Option<String>,
 }
@@ -37,7 +36,7 @@ pub(super) struct ApplyArgs {
 /// Risks that are predicted and do not refuse a host.
 #[derive(Clone, Debug, Args)]
 pub(super) struct AcceptArgs {
-    /// Go on although this is predicted: lockout, bypass-wrong, removes-all
+    /// Proceed despite this predicted risk: lockout, bypass-wrong, removes-all
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_risk)]
     accept_risk: Vec<AcceptableRisk>,
 }
@@ -52,28 +51,28 @@ fn parse_risk(text: &str) -> Result<AcceptableRisk, String> {
     AcceptableRisk::ALL
         .into_iter()
         .find(|risk| risk.as_str().replace('_', "-") == text.replace('_', "-"))
-        .ok_or_else(|| "there is no such risk; it is lockout, bypass-wrong or removes-all".to_owned())
+        .ok_or_else(|| "unknown risk; valid risks: lockout, bypass-wrong, removes-all".to_owned())
 }
 
 /// How a run goes over the hosts.
 #[derive(Clone, Debug, Args)]
 pub(super) struct RolloutArgs {
-    /// Sizes of batches; the last one repeats
+    /// Batch sizes; the last one repeats
     #[arg(long, value_name = "N|P%,…", default_value = "1,10%,100%")]
     batch: String,
-    /// Stop new hosts when so many have failed [default: 1; an undo goes on]
+    /// Start no further hosts after this many failures [default: 1; an undo continues]
     #[arg(long, value_name = "N|P%")]
     max_fail: Option<Budget>,
-    /// Change nothing when more hosts than this cannot be reached
+    /// Change nothing when more hosts than this are unreachable
     #[arg(long, value_name = "N|P%", default_value = "10%")]
     max_unreachable: Budget,
-    /// From armed to applied, else roll back
+    /// Time limit for applying the change; then the host rolls back
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     apply_timeout: Duration,
-    /// From applied to confirmed over a new connection, else roll back
+    /// Time limit for the confirm over a new connection; then the host rolls back
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     confirm_timeout: Duration,
-    /// Confirm a second time, that long after the first
+    /// Confirm again after this delay before the host commits
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_time)]
     soak: Duration,
     #[command(flatten)]
@@ -84,7 +83,8 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text).map_err(|_| format!("`{text}` is no time; write 60s or 2m"))
+    humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is not a valid duration; write it like `60s` or `2m`"))
 }
 
 impl RolloutArgs {
@@ -94,7 +94,7 @@ impl RolloutArgs {
             exit::BAD_INPUT
         })?;
         if self.apply_timeout.is_zero() || self.confirm_timeout.is_zero() {
-            setup::complain("--apply-timeout and --confirm-timeout must be longer than nothing");
+            setup::complain("--apply-timeout and --confirm-timeout must be longer than 0s");
             return Err(exit::BAD_INPUT);
         }
         Ok(Settings {
@@ -117,7 +117,7 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
                 || common.inventory.is_some() && std::env::var_os("KVMFW_INVENTORY").is_none()
             {
                 setup::complain(
-                    "apply FILE takes no --limit, --shard or --inventory: the plan says which hosts",
+                    "apply FILE takes no --limit, --shard or --inventory: the hosts are in the plan",
                 );
                 return Err(exit::BAD_INPUT);
             }
@@ -167,7 +167,7 @@ pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'stati
     let output = Output::begin(common, command, Some(&run))?;
     let stream = output.stream();
     let (outcomes, interrupted) = setup::engine(common, settings, Some(output.stream()), |engine| {
-        work(common, &run, engine, &stream, hosts, saved)
+        work(common, (command, &run), engine, &stream, hosts, saved)
     })?;
     let mut outcomes = match outcomes {
         Ok(outcomes) => outcomes,
@@ -197,7 +197,7 @@ pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'stati
 
 async fn work(
     common: &Common,
-    run: &str,
+    (command, run): (&str, &str),
     mut engine: Engine,
     stream: &Stream,
     hosts: Vec<(Desired, PlanOptions)>,
@@ -219,7 +219,7 @@ async fn work(
         if asks {
             let (some, all) = (document.count(Status::Changed), planned.len());
             let question = format!("Apply to {some} of {all} {}?", if all == 1 { "host" } else { "hosts" });
-            if let Err(code) = tokio::task::block_in_place(|| setup::ask(common, &question)) {
+            if let Err(code) = tokio::task::block_in_place(|| setup::ask(common, command, &question)) {
                 engine.close().await;
                 return Err(code);
             }

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 pub(super) fn run(common: &Common) -> Code {
     if let Some(program) = &common.inventory_program {
         setup::complain(&format!(
-            "--inventory-program {}: check runs nothing. Write what the program prints to a file and give that with -i",
+            "--inventory-program {}: check runs no programs; save the output of the program to a file and \
+            pass it with -i",
             program.display()
         ));
         return Err(exit::BAD_INPUT);

@@ -17,31 +17,31 @@ use std::io::{IsTerminal, Read};
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// The host: a selection as with --limit, or USER@HOST of one that no inventory knows
+    /// Host: a selection as with --limit, or USER@HOST for a host outside the inventory
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// Where a packet comes from: a port (vnet0), a guest, a device, an address, or host
+    /// Source of the packet: a port (vnet0), a guest, a device, an address, or host
     #[arg(long, value_name = "WHERE", requires = "to")]
     from: Option<String>,
-    /// Where it goes to: 192.168.1.1:53/udp, [fd00::1]:80, vnet1, host:22
+    /// Destination of the packet: 192.168.1.1:53/udp, [fd00::1]:80, vnet1, host:22
     #[arg(long, value_name = "WHERE")]
     to: Option<String>,
-    /// The device it comes in by, to be routed
+    /// Device on which a routed packet arrives
     #[arg(long = "in", value_name = "DEVICE", requires = "to")]
     device: Option<String>,
-    /// Only this bridge; with --to, the one that the packet crosses
+    /// Only this bridge; with --to, the bridge that the packet crosses
     #[arg(long, value_name = "NAME")]
     bridge: Option<String>,
-    /// The packet belongs to a connection that is open
+    /// The packet belongs to an established connection
     #[arg(long, requires = "to")]
     established: bool,
-    /// The host as it is [default]
+    /// The live state of the host [default]
     #[arg(long, conflicts_with = "desired")]
     live: bool,
-    /// The host as the inventory wants it
+    /// The state that the inventory describes
     #[arg(long)]
     desired: bool,
-    /// Group kernel log lines: of a file, of stdin (-), or of the host's own journal
+    /// Group kernel log lines from a file, from stdin (-), or from the host's journal
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "", conflicts_with = "to")]
     log: Option<String>,
     #[command(flatten)]
@@ -53,7 +53,7 @@ type Answer = Result<Box<(Observed, ExplainProbe)>, ObserveError>;
 
 pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
     if matches!(common.format, Format::Svg | Format::Mermaid) && (args.to.is_some() || args.log.is_some()) {
-        setup::complain("svg and mermaid draw a host: they go with neither --to nor --log");
+        setup::complain("--format svg and mermaid draw a host; remove --to and --log");
         return Err(exit::BAD_INPUT);
     }
     let question = args.question()?;
@@ -61,7 +61,7 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
     let Some(host) = args.host.as_deref().or(common.limit.as_deref()) else {
         let Some(text) = log else {
             setup::complain(
-                "say which host: --host NAME, or --host USER@HOST; only a log file can do without",
+                "no host given: add --host NAME or --host USER@HOST; only --log FILE works without a host",
             );
             return Err(exit::BAD_INPUT);
         };
@@ -75,7 +75,7 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
     };
     let (hosts, known) = hosts(common, host, &args.files, None)?;
     if args.desired && !known {
-        setup::complain("--desired needs an inventory that has the host");
+        setup::complain("--desired needs a host of the inventory");
         return Err(exit::BAD_INPUT);
     }
     let journal = args.log.as_deref() == Some("");
@@ -165,7 +165,7 @@ impl ExplainArgs {
         let (to, port, transport) = destination(to).map_err(bad)?;
         let from = self.from.as_deref().map(PacketEndpoint::parse).transpose().map_err(bad)?;
         if from.is_none() && self.device.is_none() && self.bridge.is_none() {
-            return Err(bad("say where the packet comes from: --from, --in or --bridge".to_owned()));
+            return Err(bad("no source given: add --from, --in or --bridge".to_owned()));
         }
         if let Some(Ok(PacketEndpoint::Address(_) | PacketEndpoint::Host) | Err(_)) =
             self.device.as_deref().map(PacketEndpoint::parse)
@@ -215,7 +215,7 @@ pub(super) fn hosts(
     }
     if let Some(flag) = files.flag().or(name.map(|_| "--name")) {
         setup::complain(&format!(
-            "{flag} goes with USER@HOST; for `{}` the inventory says it",
+            "{flag} is only for USER@HOST; set it for `{}` in the inventory",
             host.escape_debug()
         ));
         return Err(exit::BAD_INPUT);

@@ -20,20 +20,20 @@ pub(super) struct GenerateArgs {
 enum What {
     /// Write a JSON Schema (draft-07), for editors and checks
     Schema {
-        /// Which one
+        /// Schema to write
         #[arg(value_enum, required_unless_present = "out")]
         name: Option<Schema>,
-        /// Write into this folder; without a name, all of them
+        /// Write into this folder; all schemas if no NAME is given
         #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         out: Option<PathBuf>,
     },
-    /// Write the completions of a shell; they know hosts, groups, modules and runs
+    /// Write shell completions, including hosts, groups, modules and runs
     Completions {
-        /// Which shell
+        /// Shell
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write the manual pages: kvmfw.1 to stdout, or one for each command into a folder
+    /// Write the manual pages: kvmfw.1 to stdout, or one per command into a folder
     Man {
         /// Write into this folder
         #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -49,9 +49,9 @@ enum Schema {
     Module,
     /// Tests of a module, modules/NAME/tests/*.yaml
     ModuleTest,
-    /// What `--format json` writes: version 2 of plan, apply, undo and show
+    /// Output of `--format json` of plan, apply, undo and show: version 2
     Output,
-    /// One line of what `--format jsonl` writes
+    /// One line of the output of `--format jsonl`
     Events,
 }
 
@@ -174,12 +174,9 @@ fn sections() -> String {
     let files = [
         ("inventories/NAME.yaml, inventories/NAME/*.yaml", "Hosts and groups."),
         ("modules/NAME/module.yaml", "A module of the project."),
-        ("$XDG_STATE_HOME/kvmfw/runs", "What came of each run, on the machine that ran it."),
-        ("/etc/kvmfw, /var/lib/kvmfw", "On a host: what boots, and its transactions."),
-        (
-            "/var/lib/kvmfw/kvmfw.sh",
-            "On a host: status, confirm, rollback, undo, unlock without this program.",
-        ),
+        ("$XDG_STATE_HOME/kvmfw/runs", "Records of runs, on the machine that ran kvmfw."),
+        ("/etc/kvmfw, /var/lib/kvmfw", "On a host: generations, boot state and transactions."),
+        ("/var/lib/kvmfw/kvmfw.sh", "On a host: status, confirm, rollback, undo and unlock at the console."),
     ];
     let files = files.map(|(name, text)| (name.to_owned(), text));
     list("EXIT STATUS", &codes) + &list("FILES", &files)

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 /// Arguments of `history`.
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
-    /// The host; a selection as with --limit
+    /// Host; a selection as with --limit
     host: String,
 }
 
@@ -134,7 +134,7 @@ fn entry(line: &str) -> Option<Entry> {
 fn text(host: &HostHistory) -> String {
     let mut text = match (&host.error, host.generation) {
         (Some(error), _) => format!("{}: NO ANSWER {}\n", host.name, printable(error)),
-        (None, Some(generation)) => format!("{}: generation {generation} boots\n", host.name),
+        (None, Some(generation)) => format!("{}: generation {generation} is used at boot\n", host.name),
         (None, None) => format!("{}: not managed\n", host.name),
     };
     for entry in &host.history {
@@ -170,11 +170,11 @@ fn text(host: &HostHistory) -> String {
         }
         // A record that is kept and has no changes is that of an apply to a host that had drifted.
         if entry.changes.as_ref().is_some_and(Vec::is_empty) {
-            text.push_str("  as before; what had drifted was put right\n");
+            text.push_str("  as before; drift was repaired\n");
         }
         let decided = matches!(entry.outcome.as_str(), "committed" | "undo");
         if decided && entry.changes.is_none() {
-            text.push_str("  (what it changed is not kept any more)\n");
+            text.push_str("  (the record of its changes is gone)\n");
         }
     }
     text

@@ -11,10 +11,10 @@ use clap::Args;
 /// Arguments of `import`.
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// The host: a name of the inventory, or USER@HOST of one that no inventory knows
+    /// Host: a name in the inventory, or USER@HOST for a host outside the inventory
     #[arg(value_name = "HOST")]
     host: String,
-    /// The name of USER@HOST in what is printed [default: HOST]
+    /// Name of USER@HOST in the printed inventory [default: HOST]
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -59,7 +59,7 @@ fn loads(common: &Common, yaml: &str) -> Code {
         Ok(_) => Ok(exit::DONE),
         Err(_) => {
             setup::complain(
-                "what was read from the host cannot be said as an inventory, see above; please report it",
+                "internal error: the printed inventory is not valid, see above; please report it",
             );
             setup::complain(yaml);
             Err(exit::INTERNAL)

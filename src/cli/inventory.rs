@@ -17,7 +17,7 @@ pub(super) struct InventoryArgs {
 enum What {
     /// List the selected hosts with their groups
     List,
-    /// Show every value that a host ends up with, and where it comes from
+    /// Show every resolved value of a host with its source
     Show {
         /// The host
         host: String,

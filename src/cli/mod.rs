@@ -23,14 +23,14 @@ mod show;
 mod status;
 mod undo;
 mod unlock;
+mod usage;
 
 use crate::report::{GITHUB_LIMIT, LEAST_LIMIT, ProgressMode, outlet};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Plan and apply sysctl, iptables and bridges on KVM hosts over SSH. A host that can no longer be
-/// reached puts itself back.
+/// Plan and apply sysctl, iptables and bridges on KVM hosts over SSH. A host that becomes unreachable rolls itself back.
 #[derive(Debug, Parser)]
 #[command(name = "kvmfw", version = env!("KVMFW_VERSION"), max_term_width = 100)]
 struct Cli {
@@ -42,31 +42,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check inventory and modules without any connection
+    /// Check the inventory and the modules offline
     Check,
-    /// Show what apply would change; changes nothing
+    /// Show the changes that apply would make
     Plan(plan::PlanArgs),
-    /// Change hosts; each rolls back if it cannot be reached afterwards
+    /// Change hosts; a host that becomes unreachable rolls itself back
     Apply(apply::ApplyArgs),
-    /// Show a saved plan or a past run again
+    /// Show a saved plan or a past run
     Show(show::ShowArgs),
-    /// Show each host's transactions: who won, what is live, what boots
+    /// Show the active and the next-boot generation, and recent transactions
     Status,
-    /// Show what came of each transaction of a host, and what each generation changed
+    /// Show the change history of a host
     History(history::HistoryArgs),
-    /// Go back to the state before a run, or to a generation (0 is the original)
+    /// Return to the state before a run, or to a generation (0 is the baseline)
     Undo(undo::UndoArgs),
-    /// End a transaction that was left open on a host
+    /// Roll back a transaction that was left open on a host
     Unlock(unlock::UnlockArgs),
-    /// Say why a host's guests cannot be reached, or what becomes of one packet
+    /// Explain why guests are unreachable, or trace one packet
     Explain(explain::ExplainArgs),
-    /// Print what a host has now as an inventory: its rules, sysctl files and bridges
+    /// Print an inventory of the present rules, sysctl files and bridges of a host
     Import(import::ImportArgs),
-    /// Set up one host without an inventory, and print the one to keep
+    /// Configure one host without an inventory, and print the inventory for it
     Bootstrap(bootstrap::BootstrapArgs),
-    /// Look at the inventory
+    /// Inspect the resolved inventory
     Inventory(inventory::InventoryArgs),
-    /// Write what editors, shells and `man` read: schemas, completions, manual pages
+    /// Generate JSON Schemas, shell completions and manual pages
     Generate(generate::GenerateArgs),
 }
 
@@ -74,71 +74,71 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Common options")]
 struct Common {
-    /// Project folder, with inventories/ and modules/ [default: here or the nearest parent]
+    /// Project folder, with inventories/ and modules/ [default: the current folder or the nearest parent]
     #[arg(short = 'C', value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
     dir: Option<PathBuf>,
     /// Inventory: a name below inventories/, or a path
     #[arg(short, long, value_name = "NAME", env = "KVMFW_INVENTORY", global = true)]
     inventory: Option<String>,
-    /// Run FILE with the word --list and read the inventory that it prints; instead of -i
+    /// Run `FILE --list` and read the inventory that it prints; replaces -i
     #[arg(long, value_name = "FILE", value_hint = ValueHint::ExecutablePath, global = true)]
     inventory_program: Option<PathBuf>,
-    /// Only these hosts: names, globs, @group, kvm[01-09], &and, !not, separated by commas
+    /// Select hosts: names, globs, @group, kvm[01-09], &and, !not, separated by commas
     #[arg(short, long, value_name = "HOSTS", global = true)]
     limit: Option<String>,
-    /// Only part I of N of these hosts, by name; job engines' own variables count too
+    /// Process shard I of N of the hosts, by name [default: the CI's variables, such as CI_NODE_INDEX]
     #[arg(long, value_name = "I/N", value_parser = shard::parse, global = true)]
     shard: Option<shard::Shard>,
-    /// How results are written
+    /// Output format
     #[arg(long, value_enum, default_value_t, global = true)]
     format: Format,
-    /// Also write what came of each host as JUnit XML
+    /// Also write per-host results as JUnit XML
     #[arg(long, value_name = "FILE", global = true)]
     junit: Option<PathBuf>,
-    /// The most bytes that markdown may have; what does not fit is left out and counted
+    /// Maximum size of Markdown in bytes; larger output is truncated with a note
     #[arg(long, value_name = "BYTES", default_value_t = GITHUB_LIMIT, value_parser = markdown_limit, global = true)]
     markdown_limit: usize,
-    /// When to colour
+    /// When to use colours
     #[arg(long, value_enum, default_value_t, global = true)]
     color: When,
-    /// How progress is shown
+    /// Progress display
     #[arg(long, value_enum, default_value_t, global = true)]
     progress: ProgressWhen,
-    /// Say more: each connection to a host, and how long it took
+    /// Verbose: show each connection to a host and its duration
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
-    /// Say less: no progress
+    /// Quiet: no progress
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(short, long, global = true)]
     yes: bool,
-    /// How many hosts at once
+    /// Maximum number of hosts at once
     #[arg(short, long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..), global = true)]
     parallel: u16,
-    /// Exit with 2 when there are changes
+    /// Exit with code 2 when changes are pending
     #[arg(long, global = true)]
     detailed_exitcode: bool,
-    /// Where runs are kept [default: $XDG_STATE_HOME/kvmfw/runs]
+    /// Folder for the records of runs [default: $XDG_STATE_HOME/kvmfw/runs]
     #[arg(long, value_name = "DIR", env = "KVMFW_RUN_DIR", value_hint = ValueHint::DirPath, global = true)]
     run_dir: Option<PathBuf>,
 }
 
-/// How results are written.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people.
+    /// Human-readable text.
     #[default]
     Human,
-    /// One document.
+    /// A single JSON document.
     Json,
-    /// Events, one JSON object for each line, while they happen.
+    /// Events as they happen, one JSON object per line.
     Jsonl,
-    /// A comment for a merge request.
+    /// Markdown for merge-request comments.
     Markdown,
-    /// A drawing of the host, from explain.
+    /// Drawing of a host (explain only).
     Svg,
-    /// The same as a Mermaid flowchart.
+    /// Mermaid flowchart of a host (explain only).
     Mermaid,
 }
 
@@ -158,14 +158,14 @@ impl Format {
 fn markdown_limit(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(limit) if limit >= LEAST_LIMIT => Ok(limit),
-        _ => Err(format!("`{text}` is no number of bytes from {LEAST_LIMIT} up")),
+        _ => Err(format!("`{text}` is not a number of bytes of at least {LEAST_LIMIT}")),
     }
 }
 
-/// When to colour.
+/// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum When {
-    /// On a terminal, unless NO_COLOR or TERM=dumb says no.
+    /// On a terminal, unless NO_COLOR or TERM=dumb is set.
     #[default]
     Auto,
     /// Always.
@@ -174,17 +174,17 @@ enum When {
     Never,
 }
 
-/// How progress is shown.
+/// Progress display.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum ProgressWhen {
-    /// Bars on a terminal, else lines.
+    /// Bars on a terminal, lines elsewhere.
     #[default]
     Auto,
     /// Bars.
     Bar,
     /// Lines.
     Plain,
-    /// Nothing.
+    /// No progress.
     None,
 }
 
@@ -205,10 +205,11 @@ pub fn run() -> ExitCode {
     complete::answer(Cli::command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            usage::with_tip(&mut error);
             // clap's own code for bad usage is 2, which here means that changes are pending.
             let code = if error.use_stderr() { exit::BAD_INPUT } else { exit::DONE };
-            usage(&error);
+            explain_usage(&error);
             return ExitCode::from(code);
         }
     };
@@ -246,7 +247,7 @@ pub fn run() -> ExitCode {
 }
 
 /// Shows the help that was asked for, or what is wrong with the arguments.
-fn usage(error: &clap::Error) {
+fn explain_usage(error: &clap::Error) {
     let text = error.render();
     if error.use_stderr() {
         // It quotes arguments, which may come from anywhere.

@@ -40,7 +40,7 @@ pub(super) fn supported(common: &Common, command: &Command) -> Result<(), u8> {
     if !formats.contains(&common.format) {
         let list: Vec<String> = formats.iter().map(|f| f.as_str().to_owned()).collect();
         setup::complain(&format!(
-            "--format {}: {name} has no such format; it has {}",
+            "--format {}: not available for {name}; available formats: {}",
             common.format.as_str(),
             list.join(", ")
         ));
@@ -48,7 +48,7 @@ pub(super) fn supported(common: &Common, command: &Command) -> Result<(), u8> {
     }
     if common.junit.is_some() && !junit {
         setup::complain(&format!(
-            "--junit: {name} has no results of hosts for it; plan, apply, undo, bootstrap and show do"
+            "--junit: {name} has no per-host results; use it with plan, apply, undo, bootstrap or show"
         ));
         return Err(exit::BAD_INPUT);
     }
@@ -261,7 +261,7 @@ impl Kept {
             Self::Text(before) => before.push_str(text),
             Self::File(file) => {
                 if let Err(error) = file.write_all(text.as_bytes()) {
-                    setup::complain(&format!("cannot keep the run's events: {error}"));
+                    setup::complain(&format!("cannot record the events of the run: {error}"));
                     *self = Self::Nowhere;
                 }
             }

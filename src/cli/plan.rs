@@ -14,16 +14,16 @@ use std::path::PathBuf;
 /// Flags of `plan`.
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
-    /// Save the plan, to be applied exactly
+    /// Save the plan for `kvmfw apply FILE`
     #[arg(short, long = "out", value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Plan hosts that another inventory manages
+    /// Also plan hosts that another inventory manages
     #[arg(long)]
     reassign: bool,
-    /// Show what has changed on hosts since the last apply, and propose nothing; exit with 2 if any has
+    /// Show differences from the last apply instead of planned changes; exit with code 2 if there are any
     #[arg(long, conflicts_with_all = ["out", "reassign", "accept_risk", "adopt"])]
     drift: bool,
-    /// Also take over rules and files that others made and that say what ours say
+    /// Adopt existing unmanaged rules and files that are equivalent
     #[arg(long)]
     adopt: bool,
     #[command(flatten)]

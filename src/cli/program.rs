@@ -33,8 +33,9 @@ pub(super) fn run(path: &Path) -> Result<String, u8> {
     };
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        let last =
+            said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it printed no error message");
         return Err(fail(format!("failed ({}): {}", output.status, crate::report::printable(last))));
     }
-    String::from_utf8(output.stdout).map_err(|_| fail("prints no UTF-8 text".to_owned()))
+    String::from_utf8(output.stdout).map_err(|_| fail("its output is not UTF-8 text".to_owned()))
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 /// Files of ssh, for a host that no inventory says how to reach.
 #[derive(Debug, Args)]
 pub(super) struct Files {
-    /// The private key to log in with
+    /// Private key for the login
     #[arg(long, value_name = "FILE")]
     identity_file: Option<PathBuf>,
-    /// The file of host keys
+    /// File of known host keys
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
 }
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) ->
         },
     };
     let Ok(port) = port.map(str::parse::<u16>).transpose() else {
-        setup::complain(&format!("`{}`: that is no port", text.escape_debug()));
+        setup::complain(&format!("`{}`: not a valid port", text.escape_debug()));
         return Err(exit::BAD_INPUT);
     };
     let files = files.map(Files::keys).unwrap_or_default();
@@ -65,7 +65,7 @@ pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) ->
 pub(super) fn here(name: Option<&String>) -> Result<Reach, u8> {
     let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
     let Some(name) = name.cloned().or(host) else {
-        setup::complain("this host has no name; give it one with --name");
+        setup::complain("this host has no name; pass one with --name");
         return Err(exit::BAD_INPUT);
     };
     Ok(Reach { address: name.clone(), name, user: setup::user(), port: None, files: Vec::new() })

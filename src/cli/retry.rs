@@ -31,7 +31,7 @@ pub(super) fn hosts(common: &Common, run: &str, selected: Vec<Desired>) -> Resul
         let away: Vec<&str> = names.difference(&there).filter(|_| !sharded).copied().collect();
         if !away.is_empty() {
             setup::complain(&format!(
-                "--retry {run}: that run left {} too, which {} not selected here, or not in this inventory",
+                "--retry {run}: that run also left {}, which {} not selected here or not in this inventory",
                 fold_names(&away),
                 if away.len() == 1 { "is" } else { "are" },
             ));
@@ -76,9 +76,9 @@ fn ask(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, u8> {
             _ => None,
         });
         let next = runs::near(common, run, others.flatten())
-            .unwrap_or_else(|| "if it never got to a host, a plain apply is the retry".to_owned());
+            .unwrap_or_else(|| "if that run reached no host, run kvmfw apply without --retry".to_owned());
         setup::complain(&format!(
-            "--retry {run}: there are no files of such a run here, and no host that answered knows it; {next}"
+            "--retry {run}: no record of such a run here or on a host that answered; {next}"
         ));
         return Err(exit::BAD_INPUT);
     }

@@ -74,7 +74,7 @@ pub(super) fn keep(common: &Common, run: &str, document: &Document) {
 
 fn complain(folder: &Path, result: std::io::Result<()>) {
     if let Err(error) = result {
-        setup::complain(&format!("cannot keep the run in {}: {error}", folder.display()));
+        setup::complain(&format!("{}: cannot record the run: {error}", folder.display()));
     }
 }
 
@@ -136,10 +136,15 @@ pub(super) fn name(word: &str) -> Result<String, u8> {
         return Ok(word.to_owned());
     }
     setup::complain(&format!(
-        "`{}` is no name of a run; they are shown by kvmfw status",
+        "`{}` is not the name of a run; list runs with `kvmfw status` or `kvmfw history HOST`",
         word.escape_debug()
     ));
     Err(exit::BAD_INPUT)
+}
+
+/// Whether a word looks like the name of a host and not like that of a file.
+pub(super) fn looks_like_host(word: &str) -> bool {
+    !word.is_empty() && !word.contains(['/', '\\']) && !word.ends_with(".json")
 }
 
 /// Opens a file that only its owner may read, to be written at its end.
@@ -147,7 +152,7 @@ pub(super) fn append(path: &Path) -> Option<File> {
     match files::append(path, Readers::Owner) {
         Ok(file) => Some(file),
         Err(error) => {
-            setup::complain(&format!("cannot keep the run's events in {}: {error}", path.display()));
+            setup::complain(&format!("{}: cannot record the events of the run: {error}", path.display()));
             None
         }
     }

@@ -1,6 +1,6 @@
 //! Saved plans: what was planned, from which files, and how each host was. Applied exactly, or not at all.
 
-use super::{Common, exit, setup};
+use super::{Common, exit, runs, setup};
 use crate::desired::{self, Desired};
 use crate::engine::{HostOutcome, Planned, Status};
 use crate::inventory::Project;
@@ -95,26 +95,39 @@ impl SavedPlan {
     /// Reads a plan that is to be applied.
     pub(super) fn load(path: &Path) -> Result<Self, u8> {
         let fail = |error: String| {
-            setup::complain(&format!("{} cannot be applied: {error}", path.display()));
+            setup::complain(&format!("{}: cannot be applied: {error}", path.display()));
             exit::BAD_INPUT
         };
-        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-        let value: serde_json::Value =
-            serde_json::from_str(&text).map_err(|e| fail(format!("it is no saved plan: {e}")))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let hint = match (error.kind(), path.to_str()) {
+                (std::io::ErrorKind::NotFound, Some(name)) if runs::looks_like_host(name) => {
+                    format!("; to limit the run to hosts, use `kvmfw apply -l {name}`")
+                }
+                _ => String::new(),
+            };
+            fail(format!("{error}{hint}"))
+        })?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+            let inventory = path.extension().is_some_and(|extension| extension == "yaml");
+            fail(match inventory {
+                true => "an inventory is not a saved plan; use `kvmfw apply -i INVENTORY`".to_owned(),
+                false => format!("not a saved plan: {error}"),
+            })
+        })?;
         match value["version"].as_u64() {
             Some(version) if version != u64::from(Self::VERSION) => {
                 return Err(fail(format!(
-                    "its version is {version}, this kvmfw applies {}; plan again",
+                    "version {version} is not supported, this kvmfw applies version {}; run kvmfw plan again",
                     Self::VERSION
                 )));
             }
             _ => {}
         }
         let saved: Self =
-            serde_json::from_value(value).map_err(|e| fail(format!("it is no saved plan: {e}")))?;
+            serde_json::from_value(value).map_err(|e| fail(format!("not a saved plan: {e}")))?;
         if saved.kvmfw != env!("CARGO_PKG_VERSION") {
             return Err(fail(format!(
-                "kvmfw {} made it, and this is {}; plan again",
+                "made by kvmfw {}, and this is {}; run kvmfw plan again",
                 saved.kvmfw,
                 env!("CARGO_PKG_VERSION")
             )));
@@ -138,8 +151,9 @@ impl SavedPlan {
         let other = differences(&self.sources, &digests(&project));
         if !other.is_empty() {
             setup::complain(&format!(
-                "The plan was made from other files than those in {}; nothing was touched:\n  {}\nPlan again, or apply it where \
-                 they are as they were (-C DIR; it was made in {}).",
+                "The plan was made from different files than those in {}; nothing was touched:\n  {}\nRun \
+                kvmfw plan again, or apply the plan in a folder with the original files (-C DIR; the plan was \
+                made in {}).",
                 dir.display(),
                 other.join("\n  "),
                 self.dir.display()
@@ -159,8 +173,8 @@ impl SavedPlan {
     fn same_program(&self, common: &Common) -> Result<(), u8> {
         let wrong = match (&self.program, &common.inventory_program) {
             (Some(program), None) => format!(
-                "The plan's inventory was printed by a program, which is run only where the command line names it: \
-                 add --inventory-program {program}"
+                "The plan's inventory was printed by a program, and kvmfw runs a program only if the command \
+                line names it: add --inventory-program {program}"
             ),
             (None, Some(_)) => {
                 "--inventory-program: the plan's inventory was not printed by a program".to_owned()
@@ -182,7 +196,7 @@ impl SavedPlan {
     pub(super) fn hold(&self, plan: &HostPlan) -> Option<HostOutcome> {
         let message = self.stale(plan)?;
         let outcome = HostOutcome::new(&plan.host, Status::Refused).reason("stale").message(message);
-        Some(outcome.hint("nothing was touched; plan again"))
+        Some(outcome.hint("nothing was touched; run kvmfw plan again"))
     }
 
     /// Why the plan is not for the host as it is now.
@@ -191,27 +205,30 @@ impl SavedPlan {
             // Nothing to do is right if there was nothing to do; a host that refuses says why itself.
             let applied = now.verdict == HostVerdict::Unchanged && self.hosts.contains_key(&now.host);
             return applied
-                .then(|| "the plan was applied already, or its change was made otherwise".to_owned());
+                .then(|| "this plan was already applied, or the host already matches it".to_owned());
         }
         let Some(seen) = self.hosts.get(&now.host) else {
             let then = self.plan.hosts.iter().find(|h| h.name == now.host);
             return Some(match then.map(|h| h.status) {
                 Some(Status::Unchanged) => {
-                    "there was nothing to do when the plan was made, and now there is".to_owned()
+                    "the host had no changes when the plan was made, and now it has".to_owned()
                 }
-                Some(status) => format!("the plan has nothing for it, it was {} then", status.words()),
-                None => "the plan does not know it".to_owned(),
+                Some(status) => {
+                    format!("the plan has no changes for this host, whose status was {}", status.words())
+                }
+                None => "the host is not in the plan".to_owned(),
             });
         };
         if seen.fingerprint == now.fingerprint() {
             return None;
         }
         Some(if seen.generation == now.generation {
-            "what the plan touches has changed on the host since the plan was made".to_owned()
+            "resources of the plan have changed on the host since the plan was made".to_owned()
         } else {
             let number = |n: Option<u32>| n.map_or_else(|| "none".to_owned(), |n| n.to_string());
             format!(
-                "the host has had another apply since the plan was made, or that of this plan (generation {} then, {} now)",
+                "this plan or another change was applied to the host since the plan was made (generation {} \
+                then, {} now)",
                 number(seen.generation),
                 number(now.generation)
             )
@@ -276,15 +293,15 @@ pub(super) fn document(path: &Path) -> Result<Document, String> {
         return document_of(&text);
     }
     let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| format!("neither a saved plan nor a result: {e}"))?;
+        serde_json::from_str(&text).map_err(|e| format!("not a saved plan or a result: {e}"))?;
     let document = match value.get("plan").is_some_and(serde_json::Value::is_object) {
         true => serde_json::from_value::<Shown>(value).map(|shown| shown.plan),
         false => serde_json::from_value(value),
     };
-    let document = document.map_err(|e| format!("neither a saved plan nor a result: {e}"))?;
+    let document = document.map_err(|e| format!("not a saved plan or a result: {e}"))?;
     if document.version > Document::VERSION {
         return Err(format!(
-            "its version is {}, this kvmfw reads {} and older",
+            "version {} is not supported, this kvmfw reads version {} and older",
             document.version,
             Document::VERSION
         ));

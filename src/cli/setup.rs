@@ -265,16 +265,17 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
             // Nobody waits for it: a terminal that was stopped must not hold up the hosts in flight.
             tokio::task::spawn_blocking(|| {
                 complain(
-                    "\nInterrupted: no new hosts; those in flight are being decided. Once more leaves them to their guards.",
+                    "\nInterrupted: no more hosts are started; waiting for those in progress. Press Ctrl-C \
+                    again to stop waiting (unconfirmed hosts roll back by themselves).",
                 )
             });
             continue;
         }
         let said = tokio::task::spawn_blocking(move || {
             last_word(if changing {
-                "\nLeft: hosts in flight that are not confirmed roll back by themselves. See kvmfw status."
+                "\nStopped waiting: unconfirmed hosts roll back by themselves. Run kvmfw status."
             } else {
-                "\nInterrupted; nothing was changed."
+                "\nInterrupted: nothing was changed."
             });
         });
         let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
@@ -311,13 +312,15 @@ pub fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// Asks before hosts are changed. Without a terminal nobody can answer.
-pub fn ask(common: &Common, question: &str) -> Code {
+/// Prompts before hosts are changed; `action` is a verb, for where there is no terminal.
+pub fn ask(common: &Common, action: &str, question: &str) -> Code {
     if common.yes {
         return Ok(exit::DONE);
     }
     if !can_ask() {
-        complain("There is no terminal to ask on; nothing was changed. Pass --yes to apply without asking.");
+        complain(&format!(
+            "There is no terminal for the confirmation; nothing was changed. Pass --yes to {action} without it."
+        ));
         return Err(exit::LEFT_ALONE);
     }
     outlet::err(&format!("{question} [y/N] "));
@@ -326,6 +329,6 @@ pub fn ask(common: &Common, question: &str) -> Code {
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(exit::DONE);
     }
-    complain("Declined; nothing was changed.");
+    complain("Declined: nothing was changed.");
     Err(exit::LEFT_ALONE)
 }

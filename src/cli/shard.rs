@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str) -> Result<Shard, String> {
     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     match parts {
         Some((index, count)) if (1..=count).contains(&index) => Ok(Shard { index, count }),
-        _ => Err(format!("`{}` is no shard; write 1/4 to 4/4", text.escape_debug())),
+        _ => Err(format!("`{}` is not a valid shard; write 1/4 to 4/4", text.escape_debug())),
     }
 }
 
@@ -34,11 +34,18 @@ pub(super) fn chosen(common: &Common) -> Result<Option<Shard>, String> {
     for (index, count, first) in ENGINES {
         let Ok(at) = std::env::var(index) else { continue };
         let of = std::env::var(count).map_err(|_| {
-            format!("{index} is set and {count} is not: set it to the number of jobs, or pass --shard 1/1")
+            format!(
+                "{index} is set but {count} is not: set {count} to the number of jobs, or pass --shard 1/1"
+            )
         })?;
         let number = at.parse::<u64>().ok().and_then(|at| at.checked_add(1)?.checked_sub(first));
         let shard = number.and_then(|at| parse(&format!("{at}/{of}")).ok());
-        return shard.map(Some).ok_or_else(|| format!("{index} and {count} name no shard; pass --shard I/N"));
+        return shard.map(Some).ok_or_else(|| {
+            format!(
+                "{index} and {count} are not a valid shard; pass --shard \
+            I/N"
+            )
+        });
     }
     Ok(None)
 }

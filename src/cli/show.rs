@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
-    /// Saved plans, results that were kept with --format json or jsonl, or names of runs; several are put together
+    /// Saved plans, saved output of --format json or jsonl, or names of runs; several are combined
     #[arg(required = true, value_name = "FILE|RUN")]
     what: Vec<String>,
 }
@@ -29,7 +29,10 @@ pub(super) fn run(common: &Common, args: &ShowArgs) -> Code {
     };
     let mut seen = BTreeSet::new();
     for host in document.hosts.iter().filter(|h| !seen.insert(&h.name)) {
-        setup::complain(&format!("{} is in more than one of these, and is counted for each", host.name));
+        setup::complain(&format!(
+            "{} is in more than one of these files and is counted once for each",
+            host.name
+        ));
     }
     let code = exit::of(
         &document,
@@ -68,10 +71,11 @@ fn load(common: &Common, what: &str) -> Result<Document, String> {
     }
     let folder = runs::folder(common, what);
     if !folder.exists() {
-        let next = runs::near(common, what, std::iter::empty())
-            .unwrap_or_else(|| "the hosts know too: kvmfw status, kvmfw history".to_owned());
+        let next = runs::near(common, what, std::iter::empty()).unwrap_or_else(|| {
+            "the hosts have records too: run kvmfw status or kvmfw history HOST".to_owned()
+        });
         let base = folder.parent().unwrap_or(&folder);
-        return Err(format!("neither a file nor a run kept in {}; {next}", base.display()));
+        return Err(format!("not a file and not a run recorded in {}; {next}", base.display()));
     }
     runs::load(&folder)
 }

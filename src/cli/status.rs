@@ -173,41 +173,41 @@ fn show(host: &HostStatus) {
         text.push_str(&format!("NO ANSWER {}", printable(error)));
     } else if let Some(generation) = &host.generation {
         let which = format!(
-            "generation {} of inventory {}",
+            "generation {} (inventory {})",
             printable(generation),
             printable(host.managed_by.as_deref().unwrap_or("?"))
         );
         if host.open.is_some() {
-            text.push_str(&format!("{which} boots; a transaction is open"));
+            text.push_str(&format!("{which}: used at boot; a transaction is open"));
         } else {
             let boots = host.boot_missing.is_empty();
             text.push_str(&match (host.differs.is_empty(), boots) {
-                (true, true) => format!("{which} is live and boots"),
-                (true, false) => format!("{which} is live, but does NOT BOOT whole"),
+                (true, true) => format!("{which}: active, used at boot"),
+                (true, false) => format!("{which}: active, but NOT COMPLETE AT BOOT"),
                 (false, boots) => format!(
-                    "{which} {}; live is something else in {}: see kvmfw plan",
-                    if boots { "boots" } else { "does NOT BOOT whole" },
+                    "{which}: {}; the live state of {} differs; run kvmfw plan",
+                    if boots { "used at boot" } else { "NOT COMPLETE AT BOOT" },
                     printable(&host.differs.join(", "))
                 ),
             });
         }
     } else if host.open.is_some() {
-        text.push_str("not managed so far, and boots like that; a transaction is open");
+        text.push_str("not managed, and boots unmanaged; a transaction is open");
     } else if host.unrecorded.is_empty() {
         text.push_str("not managed");
     } else {
         text.push_str(&format!(
-            "NO RECORD, but {} has rules of kvmfw live: see kvmfw plan",
+            "NO RECORD, but {} has live rules of kvmfw; run kvmfw plan",
             printable(&host.unrecorded.join(", "))
         ));
     }
     text.push('\n');
     for path in &host.boot_missing {
-        text.push_str(&format!("  NOT THERE {}: see kvmfw plan\n", printable(path)));
+        text.push_str(&format!("  MISSING {}; run kvmfw plan\n", printable(path)));
     }
     for Adopted { generation, rules } in &host.adopted {
         let rules = counted(*rules, "rule");
-        text.push_str(&format!("  {rules} of others taken over by generation {generation}\n"));
+        text.push_str(&format!("  {rules} adopted by generation {generation}\n"));
     }
     if let Some(open) = &host.open {
         let state = host.transactions.iter().find(|t| t.id == *open).map_or("?", |t| &t.state);

@@ -11,10 +11,10 @@ use clap::Args;
 /// Arguments of `undo`.
 #[derive(Debug, Args)]
 pub(super) struct UndoArgs {
-    /// The run to go back to before
+    /// The run to undo
     #[arg(required_unless_present = "to", conflicts_with = "to")]
     run: Option<String>,
-    /// The generation to go to; 0 is the state before kvmfw, and leaves no trace
+    /// The generation to return to; 0 is the baseline and removes all traces of kvmfw
     #[arg(long, value_name = "N")]
     to: Option<u32>,
     #[command(flatten)]
@@ -72,15 +72,18 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
             Ok(Target::Open) => left.push(
                 HostOutcome::new(&host, Status::Refused)
                     .reason("locked")
-                    .message("that run is not decided there: its guard keeps it or puts the host back")
-                    .hint(format!("kvmfw unlock {host} puts it back at once; kvmfw status shows it")),
+                    .message("the run is not decided on this host: its guard commits or rolls back")
+                    .hint(format!(
+                        "to roll back at once, run kvmfw unlock {host}; to see its state, run kvmfw \
+                        status"
+                    )),
             ),
             Ok(Target::Strange { tried: true, .. }) => {
-                let message = "that run did not stay there; nothing to undo";
+                let message = "the run was not committed on this host; nothing to undo";
                 left.push(HostOutcome::new(host, Status::Unchanged).message(message));
             }
             Ok(Target::Strange { .. }) if somebody => {
-                let message = "it has no record of that run; nothing to undo";
+                let message = "no record of the run on this host; nothing to undo";
                 left.push(HostOutcome::new(host, Status::Unchanged).message(message));
             }
             Ok(Target::Strange { .. }) => {
@@ -102,7 +105,7 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
 fn refused(host: String, what: &str) -> HostOutcome {
     HostOutcome::new(host, Status::Refused)
         .reason("nothing-to-undo")
-        .message(format!("the host knows no such {what}; nothing to undo there"))
+        .message(format!("the host has no such {what}; nothing to undo"))
 }
 
 /// What the hosts said.

@@ -17,7 +17,7 @@ pub(super) struct UnlockArgs {
 pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
     let hosts = setup::named(common, &args.host)?;
     let names: Vec<&str> = hosts.iter().map(|(_, host)| host.as_str()).collect();
-    setup::ask(common, &format!("Roll back whatever is open on {}?", names.join(", ")))?;
+    setup::ask(common, "unlock", &format!("Roll back the open transaction on {}?", names.join(", ")))?;
     let (answers, _) = setup::engine(common, setup::settings(common, "unlock"), None, |engine| async move {
         let document = |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
         engine

@@ -324,7 +324,10 @@ pub fn document_of(events: &str) -> Result<Document, String> {
         return Err("it is no stream of events".to_owned());
     };
     if *version > Line::VERSION {
-        return Err(format!("its version is {version}, this kvmfw reads {} and older", Line::VERSION));
+        return Err(format!(
+            "version {version} is not supported, this kvmfw reads version {} and older",
+            Line::VERSION
+        ));
     }
     let (mut hosts, mut changing, mut ended) = (Vec::new(), false, Vec::new());
     let mut known = BTreeSet::new();

@@ -12,14 +12,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How progress is shown.
+/// Progress display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressMode {
     /// Bars.
     Bar,
     /// A line for each host at its end, and a sign of life now and then.
     Plain,
-    /// Nothing.
+    /// No progress.
     None,
 }
 

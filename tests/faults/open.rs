@@ -25,7 +25,7 @@ fn t19_a_transaction_that_an_apply_ends_leaves_the_old_state() {
     same(&before, &lab.dump(HOST), "after an apply that did nothing else");
 }
 
-/// Both guards die between the last word and putting things away: the word stands, and nothing is open.
+/// Both guards die between the last word and putting things away: the word stands, and no open transaction.
 #[test]
 fn t19_the_next_run_puts_away_a_transaction_that_is_over() {
     let Some((lab, project)) = managed(Backend::Nft) else { return };

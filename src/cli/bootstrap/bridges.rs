@@ -21,7 +21,7 @@ pub(super) fn propose(
     if let Some(none) = args.bridge.iter().find(|name| !all.iter().any(|link| link.name == **name)) {
         let names: Vec<&str> = all.iter().map(|link| link.name.as_str()).collect();
         setup::complain(&format!(
-            "the host has no bridge `{}`; it has: {}",
+            "the host has no bridge `{}`; its bridges: {}",
             none.escape_debug(),
             if names.is_empty() { "none".to_owned() } else { printable(&names.join(", ")) }
         ));
@@ -38,7 +38,7 @@ pub(super) fn propose(
     if found.is_empty() {
         if before.is_empty() {
             setup::complain(
-                "no bridge was found for $bridges; name one with --bridge, or leave that module out",
+                "the host has no bridge for $bridges; name one with --bridge, or remove that module",
             );
             return Err(exit::BAD_INPUT);
         }
@@ -51,7 +51,10 @@ pub(super) fn propose(
             printable(&format!("{} ({})", link.name, ports.join(" ")))
         })
         .collect();
-    setup::complain(&format!("Bridges on the host: {}", shown.join(", ")));
-    setup::ask(common, "Use them for $bridges?")?;
+    setup::complain(&format!(
+        "The modules have rules for each of $bridges. Bridges on the host: {}",
+        shown.join(", ")
+    ));
+    setup::ask(common, "use them for $bridges", "Use them for $bridges?")?;
     Ok(found.into_iter().map(|link| link.name.clone()).collect())
 }

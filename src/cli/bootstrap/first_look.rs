@@ -53,7 +53,7 @@ pub(super) async fn look(
     }
     let file = host_key::remember(&desired.connection, &key).await.map_err(fail)?;
     if !common.quiet {
-        setup::complain(&format!("The key of {} is in {} now.", args.shown(), file.display()));
+        setup::complain(&format!("Added the host key of {} to {}.", args.shown(), file.display()));
     }
     Ok(engine.observe(&desired).await)
 }
@@ -63,7 +63,7 @@ fn same(args: &BootstrapArgs, key: &HostKey, right: &str) -> Code {
         return Ok(exit::DONE);
     }
     setup::complain(&format!(
-        "{}: the host key is {} {}, not {right}; nothing was done",
+        "{}: the host key is {} {}, not {right}; nothing was changed",
         args.shown(),
         key.kind,
         key.fingerprint
@@ -77,14 +77,14 @@ fn unknown_key(outcome: &HostOutcome) -> bool {
 
 /// Only a person, or a fingerprint from one, can say that a key is right; `--yes` cannot.
 fn trust(common: &Common, args: &BootstrapArgs, key: &HostKey) -> Code {
-    let what = format!("{}: its host key is not known yet: {} {}", args.shown(), key.kind, key.fingerprint);
+    let what = format!("{}: unknown host key {} {}", args.shown(), key.kind, key.fingerprint);
     if common.yes || !setup::can_ask() {
         setup::complain(&format!(
-            "{what}\nIf that is the right one, say so: --host-key-fingerprint {}",
+            "{what}\nVerify it on the host; then pass --host-key-fingerprint {}",
             key.fingerprint
         ));
         return Err(exit::LEFT_ALONE);
     }
     setup::complain(&what);
-    setup::ask(common, "Is that the right one?")
+    setup::ask(common, "accept it", "Is this the key of the host?")
 }

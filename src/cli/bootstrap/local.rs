@@ -29,8 +29,8 @@ pub(super) fn needs_terminal() -> Code {
         return Ok(exit::DONE);
     }
     setup::complain(
-        "There is no terminal, so nobody here can confirm the change; nothing was changed. Run it on a terminal, \
-         or name a machine that shall try to reach this host: --confirm-from USER@HOST",
+        "There is no terminal to confirm the change on; nothing was changed. Run the command on a terminal, \
+        or let another machine confirm: --confirm-from USER@HOST",
     );
     Err(exit::LEFT_ALONE)
 }
@@ -61,12 +61,13 @@ pub(super) fn by_third(
     let (third, host) = (Arc::new(third), Arc::new(host.clone()));
     let settings = setup::settings(common, BOOTSTRAP);
     let (right, _) = setup::engine(common, settings, None, |_| async {
-        let own =
-            host_key::fetch(&host).await.map_err(|e| format!("no sshd answers at {}: {e}", host.address))?;
+        let own = host_key::fetch(&host)
+            .await
+            .map_err(|e| format!("{}: sshd does not answer: {e}", host.address))?;
         match host_key::fetch_from(&third, &host).await {
             Ok(seen) if seen == own => Ok(own),
             Ok(seen) => Err(format!(
-                "another machine answers there at {}: its host key is {}, and that of this host {}",
+                "{}: another machine answers: its host key is {}, the key of this host is {}",
                 host.address, seen.fingerprint, own.fingerprint
             )),
             Err(error) => Err(error.to_string()),
@@ -76,8 +77,9 @@ pub(super) fn by_third(
         let user = third.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
         let name = format!("{user}{}", third.address);
         setup::complain(&format!(
-            "{} cannot confirm: {why}. Nothing was changed. `ssh {name}` must work here without a question, and sshd there \
-             must allow TCP forwarding; how this host is reached from there can be said: kvmfw bootstrap --local USER@HOST",
+            "{} cannot confirm: {why}. Nothing was changed. `ssh {name}` must work here without a prompt, and \
+            sshd there must allow TCP forwarding. If that machine reaches this host at another address, name \
+            it: kvmfw bootstrap --local USER@HOST",
             third.address
         ));
         exit::LEFT_ALONE
@@ -92,7 +94,7 @@ async fn reached(
     left: Duration,
 ) -> Result<Confirmation, String> {
     let deadline = Instant::now() + left;
-    let mut trouble = "it did not come up in time".to_owned();
+    let mut trouble = "the host did not answer in time".to_owned();
     while let Ok(answer) = tokio::time::timeout_at(deadline, host_key::fetch_from(&third, &host)).await {
         match answer {
             Ok(key) if key == right => return Ok(Confirmation::Proven),
@@ -136,7 +138,7 @@ impl Prompt {
         let (Ok(mut hangup), Ok(mut interrupt)) =
             (signal(SignalKind::hangup()), signal(SignalKind::interrupt()))
         else {
-            return Err("signals cannot be heard".to_owned());
+            return Err("signals cannot be received".to_owned());
         };
         let mut lines = typed();
         self.introduce();
@@ -155,8 +157,8 @@ impl Prompt {
                         return Ok(if unproven { Confirmation::Unproven } else { Confirmation::Proven });
                     }
                     Some("") => {}
-                    Some("n" | "N" | "no") => return Err("the operator said no".to_owned()),
-                    Some(_) => say("\nEnter keeps it, n undoes it.\n"),
+                    Some("n" | "N" | "no") => return Err("declined by the operator".to_owned()),
+                    Some(_) => say("\nEnter keeps the change, n undoes it.\n"),
                 },
                 _ = hangup.recv() => return Err(gone()),
                 _ = interrupt.recv() => return Err("interrupted by the operator".to_owned()),
@@ -165,7 +167,7 @@ impl Prompt {
                     let left = self.deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         say("\n");
-                        return Err("nobody confirmed it in time".to_owned());
+                        return Err("not confirmed in time".to_owned());
                     }
                     self.look();
                     say(&format!("\rKeep it? Enter keeps it, n undoes it at once [{} s] ", left.as_secs() + 1));
@@ -176,12 +178,14 @@ impl Prompt {
 
     fn introduce(&self) {
         say(&format!(
-            "\nThe change is live. Unless you keep it, it is undone in {} s, also if this terminal is gone by then.\n{}\n",
+            "\nThe change is live. If you do not keep it, the host rolls back in {} s, even if this terminal \
+            is gone.\n{}\n",
             self.seconds,
             if self.over_ssh {
-                "You are here over SSH, and an open session proves nothing: log in anew in a second window, stay there until it is seen here, then answer."
+                "You are connected over SSH, and an open session proves nothing: open a new login in a second \
+                window, stay there until it is shown here, then answer."
             } else {
-                "This terminal does not depend on the network: if others are to get in, try that from elsewhere now."
+                "This terminal does not depend on the network: test a login from another machine now."
             }
         ));
     }
@@ -202,7 +206,8 @@ impl Prompt {
         if self.over_ssh && !self.came && !self.warned {
             self.warned = true;
             say(
-                "\nNo new connection has come in since the change. Log in anew to see that it works; Enter again keeps it unproven.\n",
+                "\nNo new connection has come in since the change. Open a new login to test it; Enter again \
+                keeps the change unproven.\n",
             );
             return false;
         }

@@ -19,29 +19,28 @@ use clap::Args;
 /// Arguments of `bootstrap`.
 #[derive(Debug, Args)]
 pub(super) struct BootstrapArgs {
-    /// Whom to log in as and where: root@kvm1, admin@192.0.2.1:2222, root@[2001:db8::1]; with --local,
-    /// how others reach this host
+    /// Login: root@kvm1, admin@192.0.2.1:2222, root@[2001:db8::1]; with --local, the address at which other machines reach this host
     #[arg(value_name = "USER@HOST", required_unless_present = "local")]
     target: Option<String>,
-    /// Set up the host that this runs on, without SSH
+    /// Configure the host on which this command runs, without SSH
     #[arg(long, conflicts_with = "host_key_fingerprint")]
     local: bool,
-    /// With --local: keep the change if this machine gets a new connection to here, and ask nobody
+    /// With --local: commit if this machine can open a new connection to this host; no prompt
     #[arg(long, value_name = "USER@HOST", requires = "local")]
     confirm_from: Option<String>,
-    /// A module the host is to have; again for more
+    /// Module for the host (repeatable)
     #[arg(short, long, value_name = "NAME", required = true)]
     module: Vec<String>,
-    /// A value for a param: host-firewall.allow_tcp=22,16514
+    /// Value of a param, such as host-firewall.allow_tcp=22,16514 (repeatable)
     #[arg(long, value_name = "MODULE.PARAM=VALUE")]
     param: Vec<String>,
-    /// A bridge of the host for $bridges; again for more [default: asks about those it finds]
+    /// Bridge of the host for $bridges (repeatable) [default: a prompt offers those on the host]
     #[arg(long, value_name = "NAME")]
     bridge: Vec<String>,
     /// The host's name in the inventory [default: HOST]
     #[arg(long)]
     name: Option<String>,
-    /// The host key that is right: SHA256:…
+    /// Fingerprint of the expected host key: SHA256:…
     #[arg(long, value_name = "SHA256:…")]
     host_key_fingerprint: Option<String>,
     #[command(flatten)]
@@ -123,7 +122,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, "bootstrap", todo)?;
     if code == exit::DONE {
-        setup::complain("\nKeep this, for example as inventories/prod.yaml; its plan is empty:\n");
+        setup::complain("\nSave this as inventories/prod.yaml (the next plan will show no changes):\n");
         let text = format!("{MODELINE}{yaml}");
         match common.format {
             Format::Human => setup::print(&text),
@@ -148,7 +147,7 @@ fn wanted(args: &BootstrapArgs) -> Result<Stanza, u8> {
         let split = param.split_once('=').and_then(|(path, value)| Some((path.split_once('.')?, value)));
         let Some(((module, name), value)) = split else {
             setup::complain(&format!(
-                "--param `{}`: write it as MODULE.PARAM=VALUE, host-firewall.allow_tcp=22,16514",
+                "--param `{}`: write MODULE.PARAM=VALUE, for example host-firewall.allow_tcp=22,16514",
                 param.escape_debug()
             ));
             return Err(exit::BAD_INPUT);
