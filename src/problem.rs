@@ -167,7 +167,7 @@ pub fn did_you_mean<'a>(
     let all: Vec<&str> = candidates.into_iter().collect();
     match all.len() {
         0 => None,
-        1..=16 => Some(format!("there is {}", all.join(", "))),
+        1..=16 => Some(format!("available: {}", all.join(", "))),
         _ => None,
     }
 }

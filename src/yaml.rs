@@ -132,9 +132,9 @@ fn characters(file: &Arc<str>, text: &str) -> Vec<Problem> {
             let Some(name) = forbidden(c) else { continue };
             let code = c as u32;
             problems.push(
-                Problem::new("bad-character", format!("has the character {name} U+{code:04X}"))
+                Problem::new("bad-character", format!("contains the character {name} U+{code:04X}"))
                     .at(file, at as u32 + 1, column as u32 + 1, 1)
-                    .help("remove it; it cannot be seen in most editors"),
+                    .help("remove it; most editors do not show it"),
             );
         }
         if problems.len() >= 5 {
@@ -186,7 +186,10 @@ fn zip(shape: Shape, raw: Raw, problems: &mut Vec<Problem>) -> Node {
             for ((key_shape, shape), (_, raw)) in shapes.into_iter().zip(raws) {
                 let value = zip(shape, raw, problems);
                 let Shape::Scalar { text: key, place: key_place, style } = key_shape else {
-                    problems.push(Problem::new("wrong-type", "a key has to be text").at_place(&value.place));
+                    let problem = Problem::new("wrong-type", "a key has to be text").at_place(&value.place);
+                    problems.push(problem.help(
+                        "quote a value with braces; there are no templates: use groups and params for values that differ",
+                    ));
                     continue;
                 };
                 if key == "<<" && style == Style::Plain {
@@ -201,7 +204,7 @@ fn zip(shape: Shape, raw: Raw, problems: &mut Vec<Problem>) -> Node {
             problems.push(
                 Problem::new("yaml-ambiguous", "can be read in two ways")
                     .at_place(&place)
-                    .help("put the value in quotes or in a block"),
+                    .help("put the value into quotes or into a block"),
             );
             node(Value::Null, Style::Plain, place)
         }
@@ -216,9 +219,9 @@ fn duplicates(pairs: &[Pair], problems: &mut Vec<Problem>) {
                 seen.insert(&pair.key, pair);
             }
             Some(first) => problems.push(
-                Problem::new("duplicate-key", format!("`{}` is there twice", pair.key))
+                Problem::new("duplicate-key", format!("`{}` is defined twice", pair.key))
                     .at_place(&pair.key_place)
-                    .help(format!("the first one is in line {}", first.key_place.line)),
+                    .help(format!("the first definition is in line {}", first.key_place.line)),
             ),
         }
     }

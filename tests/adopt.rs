@@ -40,9 +40,9 @@ fn moved_over(backend: Backend) {
         .map(|c| (c["resource"].as_str().unwrap(), c["action"].as_str().unwrap()))
         .collect();
     for change in [
-        ("filter/INPUT of others", "remove"),
-        ("filter/FORWARD of others", "remove"),
-        ("filter/RH-Firewall-1-INPUT of others", "remove"),
+        ("filter/INPUT (unmanaged)", "remove"),
+        ("filter/FORWARD (unmanaged)", "remove"),
+        ("filter/RH-Firewall-1-INPUT (unmanaged)", "remove"),
         ("filter/RH-Firewall-1-INPUT", "add"),
         ("60-arp", "change"),
     ] {
@@ -51,7 +51,7 @@ fn moved_over(backend: Backend) {
     assert!(host["changes"].as_array().unwrap().iter().all(|c| c["kind"] != "bridge"), "{host:#}");
     let warnings = host["warnings"].to_string();
     assert!(
-        warnings.contains("/etc/iptables/rules.v4 loads what is taken over")
+        warnings.contains("/etc/iptables/rules.v4 loads the adopted rules again")
             && warnings.contains("line 6-12"),
         "{warnings}"
     );
@@ -90,7 +90,7 @@ fn moved_over(backend: Backend) {
     let host = host_of(&project.kvmfw(&lab, &json).expect(0));
     let why = warned(&host, "not-at-boot");
     assert!(
-        why.contains("7 rules of others that are given back had been loaded at boot by /etc/iptables/rules.v4, which is gone: put it back"),
+        why.contains("7 unmanaged rules that the undo restores do not load at boot. Cause: /etc/iptables/rules.v4, which loaded them, no longer exists"),
         "{host:#}"
     );
     moved(boot[1], boot[0]);
@@ -145,7 +145,7 @@ fn rules_that_differ_are_not_adopted() {
     let host = host_of(&project.kvmfw(&lab, &["plan", "--adopt", "--format", "json"]).expect(0));
     let why = warned(&host, "not-adopted");
     assert!(
-        why.contains("`-p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT`, and ours says"),
+        why.contains("`-p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT`, the inventory has"),
         "{why}"
     );
     assert!(why.contains("`-m recent` by its own text"), "{why}");
@@ -226,11 +226,14 @@ fn an_undo_to_an_adopting_generation_adopts_nothing() {
     project.kvmfw(&lab, &["undo", "--to", "1", "-y"]).expect(0);
     assert_eq!((theirs(), taken()), (1, 0));
     let forward = project.kvmfw(&lab, &["undo", "--to", "2", "-y"]).expect(0);
-    assert!(!forward.stdout.contains("of others") && !forward.stderr.contains("of others"), "{forward:?}");
+    assert!(
+        !forward.stdout.contains("(unmanaged)") && !forward.stderr.contains("(unmanaged)"),
+        "{forward:?}"
+    );
     assert_eq!((theirs(), taken()), (1, 0));
     let history = project.kvmfw(&lab, &["history", HOST]).expect(0).stdout;
     assert_eq!(
-        (history.matches("took over").count(), history.matches("gave back").count()),
+        (history.matches("  adopted ").count(), history.matches("  returned ").count()),
         (1, 1),
         "{history}"
     );

@@ -113,7 +113,7 @@ impl Bench {
         keep(&self.project, &self.yaml);
         if !adopted {
             let pending = self.project.kvmfw(&self.lab, &["plan", "--adopt", "--detailed-exitcode"]);
-            assert!(pending.expect(2).stdout.contains("of others"));
+            assert!(pending.expect(2).stdout.contains("(unmanaged)"));
             self.project.apply(&self.lab, &["--adopt"]).expect(0);
         }
         self.is_new();

@@ -148,7 +148,7 @@ fn a_rule_that_cannot_load_yet_keeps_no_other_out() {
         on_host(&lab, "iptables -w -F INPUT");
         let first = project.apply(&lab, &[]).expect(0).stderr;
         for what in ["the chain OTHERS", "the set badguys"] {
-            assert!(first.contains(&format!("cannot be loaded at boot before {what} is there")), "{first}");
+            assert!(first.contains(&format!("cannot load at boot before {what} exists")), "{first}");
         }
         let before = on_host(&lab, "iptables-save | grep -v '^[#:]'");
         lab.power_cut(HOST);
@@ -302,7 +302,7 @@ fn live_rules_without_a_record_are_a_change() {
     let rules = on_host(&lab, "iptables-save | grep -v '^[#:]'");
     on_host(&lab, "rm -rf /etc/kvmfw");
     let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2).stdout;
-    assert!(plan.contains("/etc/kvmfw/current, the record") && plan.contains("unrecorded"), "{plan}");
+    assert!(plan.contains("/etc/kvmfw/current, the boot state") && plan.contains("unrecorded"), "{plan}");
     let drift = project.kvmfw(&lab, &["plan", "--drift", "--detailed-exitcode"]).expect(2).stdout;
     assert!(drift.contains("unrecorded") && !drift.contains("nothing was ever applied"), "{drift}");
     let status = project.kvmfw(&lab, &["status"]).expect(0).stdout;
@@ -330,7 +330,7 @@ fn managed_rules_in_unmanaged_files_are_reported() {
     let first = project.apply(&lab, &[]).expect(0).stderr;
     assert!(
         first.contains(
-            "boot-loader kvm1: netfilter-persistent.service replaces whole tables by /etc/iptables/rules.v4"
+            "[boot-loader] kvm1: netfilter-persistent.service replaces whole tables from /etc/iptables/rules.v4"
         ),
         "{first}"
     );
@@ -340,7 +340,7 @@ fn managed_rules_in_unmanaged_files_are_reported() {
     assert!(plan.contains("saved-rules kvm1: /etc/iptables/rules.v4:"), "{plan}");
     let undo = project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
     assert!(
-        undo.stderr.contains("the next boot, or whoever loads that file, brings them back after this undo"),
+        undo.stderr.contains("the next boot, or another load of that file, brings them back after this undo"),
         "{}",
         undo.stderr
     );
@@ -348,7 +348,10 @@ fn managed_rules_in_unmanaged_files_are_reported() {
     lab.boot(HOST);
     assert!(on_host(&lab, "iptables-save").contains("KVMFW-INPUT"), "they did not come back");
     let status = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2).stdout;
-    assert!(status.contains("unrecorded") && status.contains("/etc/kvmfw/current, the record"), "{status}");
+    assert!(
+        status.contains("unrecorded") && status.contains("/etc/kvmfw/current, the boot state"),
+        "{status}"
+    );
     // The way to clean it that is named.
     on_host(&lab, "sed -i /KVMFW-/d /etc/iptables/rules.v4");
     lab.power_cut(HOST);
@@ -483,7 +486,10 @@ fn rules_of_docker_user_wait_for_the_chain() {
         // A rule of ours that jumps there has to wait for the chain before it is planned, and says how else.
         project.all("unmanaged_chains: [DOCKER-USER]\niptables:\n  filter:\n    FORWARD:\n      rules: |\n        -i eth1 -j DOCKER-USER\n");
         let refused = project.kvmfw(&lab, &["plan"]).stdout;
-        assert!(refused.contains("start that first, or state your rules under `DOCKER-USER`"), "{refused}");
+        assert!(
+            refused.contains("start that program first, or write the rules under `DOCKER-USER`"),
+            "{refused}"
+        );
         project.all(rules);
         on_host(&lab, docker);
         let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(2).stdout;

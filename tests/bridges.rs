@@ -197,7 +197,7 @@ fn unmanaged_ports_and_links_that_cannot_be_ports_are_refused() {
     );
     let before = lab.dump(HOST);
     for (port, reason, said) in [
-        ("vnet9", "unmanaged-owner", "vnet9 is a port of virbr0, which is one of libvirt"),
+        ("vnet9", "unmanaged-owner", "vnet9 is a port of virbr0, which libvirt manages"),
         ("br123", "unsupported", "br123 cannot be a port of a bridge"),
         ("lo", "unsupported", "lo cannot be a port of a bridge"),
     ] {
@@ -493,7 +493,7 @@ fn a_bridge_keeps_its_mac_when_it_gets_its_first_port() {
     let now = on_host(&lab, "cat /sys/class/net/br9/address; ls /sys/class/net/br9/brif");
     assert_eq!(now, format!("{mac}\np0\n"));
     let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
-    assert!(!plan.stdout.contains("also at boot"), "{}", plan.stdout);
+    assert!(!plan.stdout.contains("and at boot"), "{}", plan.stdout);
     on_host(&lab, "ip link del br9; sh /var/lib/kvmfw/kvmfw.sh boot-bridges");
     let now = on_host(&lab, "cat /sys/class/net/br9/address; ls /sys/class/net/br9/brif");
     assert_eq!(now, format!("{mac}\np0\n"), "at boot");

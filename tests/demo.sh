@@ -227,7 +227,7 @@ check 'an apply leaves such hosts alone' coded 7
 
 heading 'Do it nevertheless'
 tell 'The session that applies goes on, for it is ESTABLISHED. But a change counts only once a new' \
-    'connection has confirmed it, and nobody gets a new one. After 5 s the host puts itself back.'
+    'connection has confirmed it, and nobody gets a new one. After 5 s the host rolls itself back.'
 kvmfw apply -y --confirm-timeout 5s --accept-risk lockout
 check 'the first host rolled itself back, the other two were spared' coded 4
 at controller 'ssh kvm1 uname -n' lab ssh kvm1 -- uname -n

@@ -104,7 +104,7 @@ fn what_counts(backend: Backend) {
         "rm /etc/sysctl.d/60-log.conf; echo 'vm.swappiness=10' >/etc/sysctl.d/60-log.conf; ip link set eth1 nomaster",
     );
     let found = changes(&drift(&lab, &project).expect(2));
-    assert!(found[0].1.contains("60-log.conf is not the file that was applied"), "{found:#?}");
+    assert!(found[0].1.contains("60-log.conf differs from the applied file"), "{found:#?}");
     assert_eq!(found[1], ("bridge br123 change".to_owned(), "- port eth1".to_owned()), "{found:#?}");
 }
 

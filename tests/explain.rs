@@ -123,7 +123,7 @@ fn the_question(shell: Shell, backend: Backend) {
     let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
     for words in [
         "vnet0 (web1)",
-        "IPv4  DARK",
+        "IPv4  UNREACHABLE",
         "by filter/RH-Firewall-1-INPUT rule 5 `-j REJECT --reject-with icmp-host-prohibited` (/etc/iptables/rules.v4:13)",
         "IPv6  open",
         "frames with a VLAN tag meet no rule: bridge-nf-filter-vlan-tagged is 0",
@@ -250,7 +250,7 @@ fn the_question(shell: Shell, backend: Backend) {
     lab.host(HOST, &["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0"]).ok();
     let text = project.kvmfw(&lab, &["explain", "--host", HOST]).expect(0).stdout;
     assert!(text.contains("IPv4  open  no rule of the host sees bridged frames"), "{text}");
-    assert!(!text.contains("Ways out"), "{text}");
+    assert!(!text.contains("Possible fixes"), "{text}");
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn asked_by_login_and_address(user: &str, shell: Shell, backend: Backend) {
     };
     let text = ask(&[], 0).stdout;
     for words in [
-        "IPv4  DARK",
+        "IPv4  UNREACHABLE",
         "by filter/RH-Firewall-1-INPUT rule 5 `-j REJECT --reject-with icmp-host-prohibited` (/etc/iptables/rules.v4:13)",
         "bridge-accept-each",
         "bridge-accept-physdev",

@@ -185,7 +185,7 @@ fn a_retry_needs_no_memory() {
     let next = format!("kvmfw apply --retry {first}");
     assert_eq!(json["next"], next.as_str());
     let shown = project.kvmfw(&lab, &["show", &first]).expect(4).stdout;
-    assert!(shown.ends_with(&format!("For the rest: {next}\n")), "{shown}");
+    assert!(shown.ends_with(&format!("Retry the remaining hosts: {next}\n")), "{shown}");
     project.all(&ALL.replace("kvm3", "nobody"));
     let runs = project.path().join("runs");
     fs::rename(&runs, project.path().join("forgotten")).unwrap();
@@ -263,7 +263,7 @@ fn a_retry_of_a_run_that_was_killed() {
     let shown = project.kvmfw(&lab, &["show", &name]).expect(6).stdout;
     assert!(shown.contains("--dport 81 ") && !shown.contains("No changes"), "{shown}");
     assert_eq!(shown.matches("SKIPPED").count(), 1, "{shown}");
-    assert!(shown.ends_with(&format!("For the rest: kvmfw apply --retry {name}\n")), "{shown}");
+    assert!(shown.ends_with(&format!("Retry the remaining hosts: kvmfw apply --retry {name}\n")), "{shown}");
     // Of another inventory, or with a slip in --limit, nothing to do would pass for done.
     project.write("inventories/other.yaml", "hosts: { kvm9: { } }\n");
     let other = project.apply(&lab, &["-i", "other", "--retry", &name]).expect(3);

@@ -174,9 +174,9 @@ fn adoption_is_on_record(shell: Shell, backend: Backend) {
         let changes = entry["changes"].as_array().unwrap().iter();
         changes.clone().find(|c| c["resource"] == resource).map(|c| c["diff"].as_str().unwrap().to_owned())
     };
-    assert_eq!(change(&all[1], "filter/INPUT of others").unwrap(), "- -j RH-Firewall-1-INPUT\n");
+    assert_eq!(change(&all[1], "filter/INPUT (unmanaged)").unwrap(), "- -j RH-Firewall-1-INPUT\n");
     let text = project.kvmfw(&lab, &["history", "kvm1"]).expect(0).stdout;
-    let words = "\n  took over 7 rules and 1 chain of others, loaded at boot by /etc/iptables/rules.v4; the file 60-arp of sysctl.d\n";
+    let words = "\n  adopted 7 rules and 1 chain, loaded at boot by /etc/iptables/rules.v4; the file 60-arp of sysctl.d\n";
     assert_eq!(text.matches(words).count(), 1, "{text}");
     assert_eq!(status()["adopted"], serde_json::json!([{ "generation": 2, "rules": 7 }]));
     let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
@@ -197,9 +197,9 @@ fn adoption_is_on_record(shell: Shell, backend: Backend) {
     let all = entries(&lab, &project, "kvm1");
     let last = all.last().unwrap();
     assert_eq!((&last["given_back"], last.get("adopted")), (&took, None), "{all:#?}");
-    assert_eq!(change(last, "filter/INPUT of others").unwrap(), "+ -j RH-Firewall-1-INPUT\n");
+    assert_eq!(change(last, "filter/INPUT (unmanaged)").unwrap(), "+ -j RH-Firewall-1-INPUT\n");
     let text = project.kvmfw(&lab, &["history", "kvm1"]).expect(0).stdout;
-    assert!(text.contains("\n  gave back 7 rules and 1 chain of others"), "{text}");
+    assert!(text.contains("\n  returned 7 rules and 1 chain"), "{text}");
     assert_eq!(status()["adopted"], serde_json::json!([]));
     assert_eq!(by_hand::save(&lab).matches("-A INPUT -j RH-Firewall-1-INPUT").count(), 1);
 }

@@ -91,7 +91,7 @@ fn a_program_runs_only_by_its_flag_and_never_in_check() {
             is_refused(&output, "--inventory-program");
         }
         assert!(!scene.ran(), "{path} was run");
-        is_refused(&scene.kvmfw(&["check", "--inventory-program", path]), "check runs nothing");
+        is_refused(&scene.kvmfw(&["check", "--inventory-program", path]), "check runs no programs");
         assert!(!scene.ran(), "{path} was run by check");
     }
     let output = scene.kvmfw(&["inventory", "list", "--inventory-program", "../outside/prod"]);

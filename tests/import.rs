@@ -71,7 +71,7 @@ fn imports(backend: Backend) {
         r"            -s fe80::/10 -j ACCEPT",
         "        net.ipv4.ip_forward: 1",
         "        net.ipv4.conf.all.arp_ignore: 2",
-        "        # net.ipv4.conf.all.arp_ignore = 1: /etc/sysctl.d/60-b.conf is read later and sets it too",
+        "        # net.ipv4.conf.all.arp_ignore = 1: /etc/sysctl.d/60-b.conf is read later and also sets the key",
         "        net.ipv4.tcp_rmem: \"4096 131072 6291456\"",
     ] {
         assert!(yaml.lines().any(|l| l == line), "{line}\n{yaml}");
@@ -82,8 +82,8 @@ fn imports(backend: Backend) {
         "`-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE`: of Docker: it names its bridge docker0",
         "rule of filter/FORWARD: `-i virbr0 -j ACCEPT`: of libvirt",
         "chain filter/no (2 rules): ``: a rule that only counts",
-        "70-glob.conf: `net.ipv4.conf.*.rp_filter` is no single key",
-        "jump: last   # rules of others come first",
+        "70-glob.conf: `net.ipv4.conf.*.rp_filter` is a pattern",
+        "jump: last   # unmanaged rules come first",
     ] {
         assert!(yaml.contains(words), "{words}\n{yaml}");
     }
@@ -184,11 +184,11 @@ fn import_names_what_it_leaves_out() {
             3,
             "--identity-file is only for USER@HOST; set it for `kvm1` in the inventory",
         ),
-        (&[HOST, known_flag, known], 3, "--known-hosts goes with USER@HOST"),
-        (&[HOST, "--name", "other"], 3, "--name goes with USER@HOST"),
+        (&[HOST, known_flag, known], 3, "--known-hosts is only for USER@HOST"),
+        (&[HOST, "--name", "other"], 3, "--name is only for USER@HOST"),
         (&["kvm9"], 3, "kvm9"),
         (&["root@10.99.0.11:ssh"], 3, "not a valid port"),
-        (&[&target, key_flag, key, known_flag, &empty], 5, "the host key is not known"),
+        (&[&target, key_flag, key, known_flag, &empty], 5, "unknown host key"),
         (&[&target, key_flag, &empty, known_flag, known], 5, "--identity-file"),
     ] {
         let run = project.kvmfw(&lab, &[&["import"][..], args].concat()).expect(code);
@@ -225,7 +225,7 @@ fn options_with_several_values() {
     };
     let project = Project::new(&lab, &[HOST], &text(&rules));
     let first = project.apply(&lab, &[]).expect(0).stderr;
-    assert_eq!(first.matches("before the set both is there").count(), 3, "{first}");
+    assert_eq!(first.matches("before the set both exists").count(), 3, "{first}");
     project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
     let live = save(&lab);
     for rule in rules {

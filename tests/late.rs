@@ -144,7 +144,7 @@ fn a_straggler_can_be_refused() {
     answer(&lab, "kvm1");
     let run = end(kvmfw).expect(7);
     let later = run.stderr.split("kvm1 has answered.").nth(1).unwrap_or_else(|| panic!("{}", run.stderr));
-    assert!(later.contains("! LOCKOUT") && later.contains("! lockout kvm1: "), "{later}");
+    assert!(later.contains("! LOCKOUT") && later.contains("error[lockout] kvm1: "), "{later}");
     assert!(later.contains("  kvm1  REFUSED  "), "{later}");
     assert!(newest(&lab, "kvm1").is_none());
 }

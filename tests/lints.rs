@@ -195,7 +195,7 @@ fn sources(folder: &str) -> Vec<String> {
 /// The codes of the book's tables: the lints, and the warnings about a host and its records.
 fn tables() -> [BTreeSet<String>; 2] {
     let page = fs::read_to_string("book/src/lints.md").unwrap();
-    ["| code | said by |", "| code | what to do |"].map(|head| {
+    ["| code | reported by |", "| code | meaning and fix |"].map(|head| {
         let table = page.split(head).nth(1).unwrap().split("\n\n").next().unwrap();
         let rows = table.lines().filter(|line| line.starts_with("| `"));
         let codes = rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2));

@@ -98,7 +98,7 @@ fn walk(page: &str, libvirt: bool) {
     let first =
         blocks.iter().flat_map(|(_, body)| body.lines()).find(|line| line.starts_with("$ kvmfw plan"));
     let told = if first.is_some_and(|line| line.ends_with(" --adopt")) {
-        "filter/INPUT of others"
+        "filter/INPUT (unmanaged)"
     } else {
         "shadows-unmanaged"
     };

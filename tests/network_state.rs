@@ -191,7 +191,7 @@ fn an_mtu_that_ends_ipv6_is_refused() {
     let host = &run.json()["hosts"][0];
     assert_eq!(host["reason"], "unsupported", "{host:#}");
     assert!(
-        host["message"].as_str().unwrap().contains("would take fd00:1::fe and all of IPv6 away from br123"),
+        host["message"].as_str().unwrap().contains("would remove fd00:1::fe and all of IPv6 from br123"),
         "{host:#}"
     );
     common::same(&before, &lab.dump(HOST), "nothing was to be done");
@@ -216,7 +216,7 @@ fn the_mac_of_a_bridge_without_ports_stays() {
     project.apply(&lab, &[]).expect(0);
     let mac = || on_host(&lab, "cat /sys/class/net/br9/address").trim().to_owned();
     let own = mac();
-    assert!(own.starts_with("02:") && plan.contains(&format!("mac {own}   (of its own")), "{own}: {plan}");
+    assert!(own.starts_with("02:") && plan.contains(&format!("mac {own}   (fixed")), "{own}: {plan}");
     on_host(
         &lab,
         "ip link add tap9 address 00:00:00:00:00:02 type veth peer name tap9p; ip link set tap9 master br9 up; ip link set tap9p up",
@@ -352,7 +352,7 @@ fn attributes_of_bridges_and_ports() {
     for words in [
         "ports: { eth1: { hairpin: true, priority: 7 } }",
         "hello_time: 4, max_age: 30, group_fwd_mask: 8, multicast_querier: true }",
-        "left out, as no inventory states it; it stays as it is: eth1 guard on, eth1 learning off",
+        "left out, because an inventory cannot have it; it stays as it is: eth1 guard on, eth1 learning off",
     ] {
         assert!(import.contains(words), "{import}");
     }

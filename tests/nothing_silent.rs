@@ -140,7 +140,7 @@ fn removed_keys_return_to_the_values_of_files_and_the_next_boot() {
     project.all(WALL);
     let message = v4(&plan()).unwrap();
     assert!(
-        message.contains("after a boot, be unreachable")
+        message.contains("after the next boot, be unreachable")
             && message.contains("no file on the host will set it"),
         "{message}"
     );
@@ -278,7 +278,7 @@ fn nat_meets_bridged_frames() {
     project.apply(&lab, &[]).expect(0);
     assert!(!ping(), "as was said");
     lab.host(HOST, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]).ok();
-    assert!(plan()[0].contains("answers go by way of the host"));
+    assert!(plan()[0].contains("answers go through the host"));
     lab.host(HOST, &["sysctl", "-qw", "net.ipv4.ip_forward=0"]).ok();
     for cure in [
         nat("-m physdev ! --physdev-is-bridged -j MASQUERADE"),
@@ -311,7 +311,7 @@ fn links_keep_what_they_inherit() {
         &project.kvmfw(&lab, &["undo", "--to", "0", "-y", "--format", "json"]).expect(0),
         "inherited-key",
     );
-    let back = "net.ipv4.conf.default.arp_ignore goes back to 0, but links that were made while it was 2 keep what they inherited";
+    let back = "net.ipv4.conf.default.arp_ignore goes back to 0, but links created while it was 2 keep the inherited value";
     assert!(undo.len() == 2 && undo[0].starts_with(back), "{undo:#?}");
     let keys = "sysctl -n net.ipv4.conf.new0.arp_ignore net.ipv6.conf.new0.accept_ra net.ipv4.conf.default.arp_ignore";
     assert_eq!(lab.host(HOST, &["sh", "-c", keys]).ok(), "2\n0\n0\n");

@@ -38,7 +38,7 @@ const REFUSED: [(u32, &str); 7] = [
     (89, "longer than 29 characters"),
     (106, "longer than 255 characters"),
     (241, "LEFT DOUBLE QUOTATION MARK"),
-    (253, "`-4` is no part of a rule"),
+    (253, "`-4` is not part of a rule"),
 ];
 
 fn rows() -> Vec<Row> {
@@ -246,7 +246,7 @@ fn the_management_link_moves_into_a_bridge() {
         "bridges: { brmgmt: { ports: [eth0], take_addresses: true, stp: false } }\n",
     );
     let run = settles(&lab, &project);
-    assert!(run.stderr.contains("! SSH passes here"), "{}", run.stderr);
+    assert!(run.stderr.contains("! on SSH path"), "{}", run.stderr);
 }
 
 #[test]
@@ -335,8 +335,8 @@ fn every_rule_has_its_origin_and_the_path_of_ssh_is_marked() {
     );
     assert!(line("-i eth7 -j DROP").ends_with("# modules/mine/module.yaml:7"), "{}", plan.stdout);
     assert!(line("net.ipv4.conf.all.arp_ignore = 1").contains("inventories/lab.yaml:15"), "{}", plan.stdout);
-    assert!(line("filter/INPUT").contains("SSH passes here"), "{}", plan.stdout);
-    assert!(!line("filter/FORWARD").contains("SSH passes here"), "{}", plan.stdout);
+    assert!(line("filter/INPUT").contains("on SSH path"), "{}", plan.stdout);
+    assert!(!line("filter/FORWARD").contains("on SSH path"), "{}", plan.stdout);
 
     let json = project.kvmfw(&lab, &["plan", "--format", "json"]).expect(0).json();
     for change in json["hosts"][0]["changes"].as_array().unwrap() {

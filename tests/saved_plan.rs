@@ -121,7 +121,7 @@ fn a_plan_is_for_the_files_it_was_made_from() {
         saved[key] = right;
     }
     fs::write(&file, &text[..text.len() / 2]).unwrap();
-    refused("is no saved plan");
+    refused("not a saved plan");
     project.kvmfw(&lab, &["show", &file]).expect(3);
     for flags in [["--limit", "kvm1"], ["--shard", "1/2"], ["-i", "lab"]] {
         fs::write(&file, &text).unwrap();

@@ -151,7 +151,7 @@ fn ssh_config_with_host_include_and_match() {
     // One that this ssh does not know is named, and not the file that it was written into.
     operator.inventory("become: sudo, options: { KexAlgorithms: of-tomorrow }");
     let run = operator.run(operator.command(&["plan"])).expect(5);
-    let named = "ssh here does not take an option: Bad SSH2 KexAlgorithms 'of-tomorrow'";
+    let named = "ssh on this machine rejects an option: Bad SSH2 KexAlgorithms 'of-tomorrow'";
     assert!(run.stdout.contains(named) && !run.stdout.contains("/kvmfw-"), "{}", run.stdout);
 }
 
@@ -221,7 +221,7 @@ fn hashed_known_hosts() {
     let operator = Operator::new(&lab, "user: root");
     operator.key("id_ed25519");
     operator.write("config", "Host kvm1\n    HostName 10.99.0.11\n");
-    operator.stays_out("the host key is not known here");
+    operator.stays_out("unknown host key");
     operator.known_hosts();
     keygen(&["-H", "-f", operator.file("known_hosts").to_str().unwrap()]);
     assert!(fs::read_to_string(operator.file("known_hosts")).unwrap().starts_with("|1|"), "it is not hashed");
@@ -298,7 +298,7 @@ fn certificates_of_users_and_hosts() {
     ]);
     fs::write(lab.disk(HOST, "/etc/ssh/ca.pub"), &ca).unwrap();
     sshd(&lab, &format!("TrustedUserCAKeys /etc/ssh/ca.pub\nHostCertificate {host_cert}\n"));
-    operator.stays_out("the host key is not known here");
+    operator.stays_out("unknown host key");
     operator.write("known_hosts", &format!("@cert-authority 10.99.0.* {ca}"));
     operator.stays_out("Permission denied");
     keygen(&["-s", &path("ca"), "-I", "operator", "-n", "root", &path("id_ed25519.pub")]);
@@ -359,7 +359,7 @@ fn ssh_never_prompts() {
     operator.inventory("user: root, jump: kvm2, connect_timeout: 5s");
     operator.write("config", "Host kvm1\n    HostName 10.99.0.11\nHost kvm2\n    HostName 10.99.0.12\n");
     let screen = asked(&operator);
-    assert!(screen.contains("the way through kvm2 ended"), "{screen}");
+    assert!(screen.contains("the connection through kvm2 ended"), "{screen}");
     // It may have dropped us by chance; but it may also count who fails to log in.
     let console = lab.console("kvm2");
     let logins = console.matches("Connection closed by authenticating user").count();
@@ -406,7 +406,7 @@ fn a_connection_that_is_lost() {
         (HANGS, "sshd", LOST),
         (HALF, "ssh", CUT),
         (HALF, "sshd", CUT),
-        (KILLED, "", ("lost", "the shell there was killed")),
+        (KILLED, "", ("lost", "the shell on the host was killed")),
         (NO_SH, "", NOT_RUN),
     ];
     for (answer, dies, told) in cases {

@@ -136,15 +136,15 @@ fn missing_boot_files_are_named() {
     ] {
         lab.host("kvm1", &["sh", "-c", &format!("rm -r $(realpath {path})")]).ok();
         let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-        assert!(text.contains("is live, but NOT COMPLETE AT BOOT"), "{path}: {text}");
-        assert!(text.contains(&format!("  NOT THERE {told}: see kvmfw plan")), "{text}");
+        assert!(text.contains("active, but NOT COMPLETE AT BOOT"), "{path}: {text}");
+        assert!(text.contains(&format!("  MISSING {told}; run kvmfw plan")), "{text}");
         let json = project.kvmfw(&lab, &["status", "--format", "json"]).expect(0).stdout;
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let missing = json["hosts"][0]["boot_missing"].as_array().unwrap();
         assert!(missing.contains(&told.into()), "{json}");
         let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(code).stdout;
         if code == 7 {
-            assert!(plan.contains("`/var/lib/kvmfw/kvmfw.sh undo` goes back"), "{plan}");
+            assert!(plan.contains("run `/var/lib/kvmfw/kvmfw.sh undo`"), "{plan}");
             lab.host("kvm1", &["sh", "/var/lib/kvmfw/kvmfw.sh", "undo"]).ok();
         }
         project.apply(&lab, &[]).expect(0);
@@ -207,7 +207,7 @@ fn a_fault_of_this_machine_is_1() {
     {
         let (code, text) = after(&lab, &project, read_only, args);
         assert_eq!(code, 1, "{args:?}: {text}");
-        let way_out = "name a folder of your own, XDG_RUNTIME_DIR=FOLDER";
+        let way_out = "set XDG_RUNTIME_DIR to a folder";
         assert!(text.contains("/tmp: Read-only file system") && text.contains(way_out), "{args:?}: {text}");
     }
 }
@@ -334,8 +334,8 @@ fn an_undo_while_a_transaction_is_open_is_refused() {
     let undo = project.kvmfw(&lab, &["undo", &run, "-y", "--format", "json"]).expect(7).json();
     let told = common::project::host_of(&undo, "kvm1");
     assert_eq!(told["reason"], "locked", "{told:#}");
-    assert!(told["message"].as_str().unwrap().contains("is not decided there"), "{told:#}");
-    assert!(told["hint"].as_str().unwrap().starts_with("kvmfw unlock kvm1 "), "{told:#}");
+    assert!(told["message"].as_str().unwrap().contains("is not decided on this host"), "{told:#}");
+    assert!(told["hint"].as_str().unwrap().contains("kvmfw unlock kvm1;"), "{told:#}");
     project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(7);
     assert!(project.kvmfw(&lab, &["status"]).expect(0).stdout.contains("a transaction is open"));
     // The command that it names puts the host back; then there is nothing to undo.

@@ -5,6 +5,7 @@ use crate::inventory::{self, Project};
 use crate::plan::module_test;
 use crate::{desired, plan, report};
 use rayon::prelude::*;
+use std::io::IsTerminal;
 
 pub(super) fn run(common: &Common) -> Code {
     if let Some(program) = &common.inventory_program {
@@ -37,13 +38,11 @@ pub(super) fn run(common: &Common) -> Code {
             setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
         _ => {
-            for warning in &warnings {
-                let origin = warning.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
-                setup::print(&format!("! {}: {}{origin}\n", warning.code, warning.message));
-            }
+            let style = setup::style(common, std::io::stdout().is_terminal());
+            setup::print(&report::warnings_text(&warnings, style));
             setup::print(&format!("{}: {}, no errors.\n", project.name, report::hosts(desired.len())));
             if tests > 0 {
-                setup::print(&format!("{tests} tests of modules passed.\n"));
+                setup::print(&format!("{tests} module tests passed.\n"));
             }
         }
     }

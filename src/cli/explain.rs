@@ -170,7 +170,7 @@ impl ExplainArgs {
         if let Some(Ok(PacketEndpoint::Address(_) | PacketEndpoint::Host) | Err(_)) =
             self.device.as_deref().map(PacketEndpoint::parse)
         {
-            return Err(bad("--in is the name of a device".to_owned()));
+            return Err(bad("--in takes the name of a device".to_owned()));
         }
         let (device, bridge) = (self.device.clone(), self.bridge.clone());
         Ok(Some(PacketQuery { from, to, port, transport, device, bridge, established: self.established }))

@@ -157,7 +157,7 @@ fn text(host: &HostHistory) -> String {
         if let Some(reason) = &entry.reason {
             let _ = writeln!(text, "  {}", printable(reason));
         }
-        for (verb, took) in [("took over", &entry.adopted), ("gave back", &entry.given_back)] {
+        for (verb, took) in [("adopted", &entry.adopted), ("returned", &entry.given_back)] {
             if let Some(took) = took {
                 let _ = writeln!(text, "  {verb} {}", printable(&words(took)));
             }
@@ -185,12 +185,9 @@ fn words(took: &AdoptionDelta) -> String {
     let count = |n: usize, one: &str| (n > 0).then(|| counted(n, one));
     let rules = [count(took.rules, "rule"), count(took.chains, "chain")].into_iter().flatten();
     let mut rules = rules.collect::<Vec<_>>().join(" and ");
-    if !rules.is_empty() {
-        rules.push_str(" of others");
-        if !took.from.is_empty() {
-            let from: Vec<&str> = took.from.iter().map(String::as_str).collect();
-            let _ = write!(rules, ", loaded at boot by {}", from.join(", "));
-        }
+    if !rules.is_empty() && !took.from.is_empty() {
+        let from: Vec<&str> = took.from.iter().map(String::as_str).collect();
+        let _ = write!(rules, ", loaded at boot by {}", from.join(", "));
     }
     let files = (!took.files.is_empty()).then(|| {
         let noun = if took.files.len() == 1 { "the file" } else { "the files" };

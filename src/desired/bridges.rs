@@ -108,7 +108,7 @@ fn finish(name: &str, merge: BridgeMerge, out: &mut CompileReport) -> Option<Bri
         out.problems.push(
             Problem::new(
                 "unmanaged-bridge",
-                format!("bridge `{name}` is not managed, so `{key}` has no effect"),
+                format!("`{key}` has no effect: bridge `{name}` is not managed"),
             )
             .at_place(place)
             .help(format!("`manage: false` is at {unmanaged}")),
@@ -116,24 +116,22 @@ fn finish(name: &str, merge: BridgeMerge, out: &mut CompileReport) -> Option<Bri
     }
     let delay = numbers.get("forward_delay").copied();
     if flags.get("stp") == Some(&true) && delay.is_some_and(|delay| delay < 2) {
-        let problem = Problem::new(
-            "out-of-range",
-            format!("bridge `{name}` has stp, which needs a forward_delay of 2 to 30"),
-        );
+        let problem =
+            Problem::new("out-of-range", format!("bridge `{name}`: stp needs a forward_delay of 2 to 30"));
         out.problems.push(problem.at_place(&place));
     }
     if addresses.iter().any(LinkAddress::is_ipv6) && numbers.get("mtu").is_some_and(|mtu| *mtu < 1280) {
         let problem = Problem::new(
             "out-of-range",
-            format!("bridge `{name}` has an IPv6 address, which needs an mtu of 1280"),
+            format!("bridge `{name}`: an IPv6 address needs an mtu of at least 1280"),
         );
         out.problems.push(problem.at_place(&place));
     }
     for vlan in &vlans {
         if vlan.port != name && !ports.contains(&vlan.port) {
-            let message = format!("`{}` has VLANs but is no port of bridge `{name}`", vlan.port);
+            let message = format!("`{}` has VLANs but is not a port of bridge `{name}`", vlan.port);
             let problem = Problem::new("unknown-port", message)
-                .help("name it in `ports`; the bridge's own VLANs stand under its own name");
+                .help("add it to `ports`; for the VLANs of the bridge itself, use the name of the bridge");
             out.problems.push(problem.at_place(&place));
             break;
         }
@@ -179,7 +177,7 @@ fn shared_ports(bridges: &BTreeMap<String, Bridge>, out: &mut CompileReport) {
                     format!("`{port}` is a port of two bridges, `{}` and `{}`", first.name, bridge.name);
                 let problem =
                     Problem::new("shared-port", message).at(&bridge.origin.file, bridge.origin.line, 1, 1);
-                out.problems.push(problem.help(format!("the other one is at {}", first.origin)));
+                out.problems.push(problem.help(format!("the other definition is at {}", first.origin)));
             }
         }
     }

@@ -29,7 +29,7 @@ pub fn compile(project: &Project, hosts: &[String]) -> Result<Vec<Desired>, Vec<
                 let desired = compiler.host(host, &mut out);
                 (Some(desired), out.problems)
             }
-            None => (None, vec![Problem::new("unknown-host", format!("there is no host `{name}`"))]),
+            None => (None, vec![Problem::new("unknown-host", format!("unknown host `{name}`"))]),
         })
         .collect();
     if done.iter().all(|(_, problems)| problems.is_empty()) {
@@ -63,14 +63,19 @@ fn twice(all: &[Desired], by_name: &HashMap<&str, &Host>) -> Vec<Problem> {
         let Some(first) = first.insert((&to.address, to.port, &to.jump, &to.options), &desired.host) else {
             continue;
         };
-        let message = format!("`{first}` and `{}` are one host: both are at {}", desired.host, to.address);
+        let message = format!(
+            "`{first}` and `{}` are the same host: both have the address {}",
+            desired.host, to.address
+        );
         let mut problem = Problem::new("duplicate-address", message);
         if let Some(place) = place(&desired.host) {
             problem = problem.at_place(place);
         }
         if let Some(place) = place(first) {
-            problem =
-                problem.help(format!("the other one is at {place}; keep one name, with what both state"));
+            problem = problem.help(format!(
+                "the other definition is at {place}; keep one name with the settings of \
+                    both"
+            ));
         }
         problems.push(problem);
     }

@@ -44,9 +44,9 @@ impl<T: PartialEq> MergeSlot<T> {
         let (_, value, place) = self.best?;
         if let Some(rival) = self.rival {
             out.problems.push(
-                Problem::new("disagreement", format!("{} has two values of equal rank", what()))
+                Problem::new("disagreement", format!("{} has two different values of equal rank", what()))
                     .at_place(&rival)
-                    .help(format!("the other one is at {place}; state it once where it outranks both")),
+                    .help(format!("the other definition is at {place}; set the value once at a higher rank")),
             );
         }
         Some((value, place))

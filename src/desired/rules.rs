@@ -181,8 +181,10 @@ pub fn expand(
         }
     };
     if let Some(list) = expansion.empty {
-        let message =
-            format!("`${list}` is empty, so there is no such rule in {} {}", chain.family, chain.name.value);
+        let message = format!(
+            "`${list}` is empty: this rule expands to nothing in {} {}",
+            chain.family, chain.name.value
+        );
         warnings.push(Warning { code: "empty-list", message, origin: Some(template.place.origin()) });
     }
     expansion.rules.iter().filter_map(|words| rule::check(words, chain.context(), problems)).collect()
@@ -214,9 +216,9 @@ fn target<'a>(
     let known = own.iter().copied().chain(foreign.keys().copied()).chain(TARGETS);
     let near = did_you_mean(name, known);
     let help = near.unwrap_or_else(|| {
-        format!("declare it, or name it in `unmanaged_chains: [{name}]` if others make it")
+        format!("declare it, or add `unmanaged_chains: [{name}]` if another program creates it")
     });
-    let message = format!("there is no target or chain `{name}` in table {table}");
+    let message = format!("unknown target or chain `{name}` in table {table}");
     Err(Problem::new("unknown-chain", message).at_place(place).help(help))
 }
 
@@ -226,10 +228,8 @@ fn entered_help(problem: Problem, rule: &Checked, declared: &BTreeSet<&str>) -> 
     if !declared.contains(name) {
         return problem;
     }
-    let message = format!(
-        "chain `{name}` belongs to another program: the rules declared for it are entered from there, and no rule of the \
-         inventory jumps to it yet"
-    );
+    let message =
+        format!("chain `{name}` belongs to another program, and no rule of the inventory jumps to it");
     let help = format!("to jump to it from a rule as well, add `unmanaged_chains: [{name}]`");
     Problem { message, ..problem }.help(help)
 }
@@ -253,7 +253,7 @@ fn loops(
                 continue;
             }
             if path.contains(&name) {
-                let message = format!("chains of {family} {table} go round: {} → {name}", path.join(" → "));
+                let message = format!("cycle of chains in {family} {table}: {} → {name}", path.join(" → "));
                 let mut problem = Problem::new("chain-loop", message);
                 if let Some(chain) = done.chains.get(&format!("{PREFIX}{name}")) {
                     problem = problem.at(&chain.origin.file, chain.origin.line, 1, 1);

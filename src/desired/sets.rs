@@ -284,8 +284,10 @@ fn members(
                 continue;
             }
             if let Some(first) = seen.insert(element, place) {
-                let problem = Problem::new("duplicate", format!("entry `{text}` is twice in set `{name}`"));
-                out.problems.push(problem.at_place(place).help(format!("the first one is at {first}")));
+                let problem =
+                    Problem::new("duplicate", format!("entry `{text}` is listed twice in set `{name}`"));
+                out.problems
+                    .push(problem.at_place(place).help(format!("the first definition is at {first}")));
                 break;
             }
             all.push(member);
@@ -315,7 +317,7 @@ fn of_family(text: &str, shape: &Shape) -> bool {
 fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone, place: &Place) -> Problem {
     let help =
         did_you_mean(name, names).unwrap_or_else(|| format!("declare it under `ipset:`, `{name}: {{ … }}`"));
-    Problem::new("unknown-set", format!("there is no set `{name}`")).at_place(place).help(help)
+    Problem::new("unknown-set", format!("unknown set `{name}`")).at_place(place).help(help)
 }
 
 /// The kernel takes no list in a list.
@@ -325,7 +327,7 @@ fn lists(sets: &BTreeMap<String, Set>, out: &mut CompileReport) {
         for member in set.entries.iter().flat_map(|entries| entries.iter()) {
             let name = member.split(' ').next().unwrap_or(member);
             if sets.get(name).is_some_and(is_list) {
-                let message = format!("set `{}` has set `{name}` in it, and both are lists", set.name);
+                let message = format!("set `{}` contains set `{name}`, and both are lists", set.name);
                 let problem = Problem::new("bad-set-entry", message);
                 out.problems.push(problem.at(&set.origin.file, set.origin.line, 1, 1));
             }

@@ -37,11 +37,12 @@ pub fn files(sources: &[(u32, &Resources)], out: &mut CompileReport) -> BTreeMap
                 out.problems.push(
                     Problem::new(
                         "duplicate-sysctl",
-                        format!("`{key}` is in two of our files, `{other}` and `{name}`"),
+                        format!("`{key}` is in two declared files, `{other}` and `{name}`"),
                     )
                     .at_place(&place)
                     .help(format!(
-                        "the other one is at {first}; which file wins depends on the tool that reads them"
+                        "the other definition is at {first}; which file wins depends on the tool that reads \
+                         them"
                     )),
                 );
             }

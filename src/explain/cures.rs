@@ -26,24 +26,31 @@ pub fn cures(scene: &ExplainContext<'_>) -> Vec<GuestRemedy> {
     let loaded = scene.observed.facts.br_netfilter;
     let wrong_here: Vec<String> = bypass_evidence(scene.observed).into_iter().collect();
     let filtered = (!wrong_here.is_empty()).then(|| {
-        "somebody filters guests here (below): these accepts decide before that, unless `jump: last` stands at FORWARD".to_owned()
+        "another program filters guests on this host (see below): these accepts decide first, unless FORWARD \
+         has `jump: last`"
+            .to_owned()
     });
     let mut each = GuestRemedy {
         module: "bridge-accept-each",
-        what: "accepts what each bridge forwards between its own ports (-i br -o br -j ACCEPT)",
-        isolation: "those with equal addresses on two bridges still meet in connection tracking and in the joining of fragments",
-        throughput: "about 1.25 times the CPU time of a bypass for each packet, where the accept comes first",
+        what: "accepts frames between the ports of each bridge (-i br -o br -j ACCEPT)",
+        isolation: "no isolation of tenants with overlapping addresses on two bridges: they share connection \
+            tracking and fragment reassembly",
+        throughput: "about 1.25 times the CPU time of a bypass per packet, if the accept is the first rule",
         traps: vec![
-            "a new bridge needs a new rule; every bridge has to stand under `bridges:`".to_owned(),
-            "it has to come before the rule that drops: behind a REJECT it is dead".to_owned(),
+            "a new bridge needs a new rule; list every bridge under `bridges:`".to_owned(),
+            "the accept must come before the rule that drops: after a REJECT it is never reached".to_owned(),
         ],
         wrong_here: Vec::new(),
     };
     each.traps.extend(filtered.clone());
-    let mut traps = vec!["it covers every bridge, also those to come".to_owned()];
+    let mut traps = vec!["covers every bridge, including future ones".to_owned()];
     traps.extend(filtered);
     if !loaded {
-        traps.push("br_netfilter is not loaded here; the first physdev rule loads it, and puts every bridge into netfilter".to_owned());
+        traps.push(
+            "br_netfilter is not loaded on this host; the first physdev rule loads it, and puts every \
+            bridge into netfilter"
+                .to_owned(),
+        );
     }
     let physdev = GuestRemedy {
         module: "bridge-accept-physdev",
@@ -54,9 +61,10 @@ pub fn cures(scene: &ExplainContext<'_>) -> Vec<GuestRemedy> {
     let bypass = GuestRemedy {
         module: "bridge-bypass",
         what: "takes bridges out of iptables (bridge-nf-call-iptables = 0)",
-        isolation: "the only one that keeps those with equal addresses apart; but no rule of the host sees what guests send",
-        throughput: "the cheapest: rules cost bridged packets nothing, however many there are; in netfilter, 1000 rules before the accept cost 4.8 \
-                     times as much (nft; legacy 2.3 times). Large TCP segments see little of either",
+        isolation: "the only fix that isolates tenants with overlapping addresses; but no rule of the host \
+            sees packets between guests",
+        throughput: "the cheapest: the number of rules does not matter; in netfilter, 1000 rules before the \
+            accept cost 4.8 times as much (nft; legacy 2.3 times). Large TCP segments differ little",
         traps: bypass_writers(scene.observed),
         wrong_here,
     };

@@ -11,9 +11,9 @@ pub(super) fn cloud(family: &FamilyReport) -> String {
         Family::V6 => "IPv6",
     };
     if family.filtered {
-        format!("{name} through the host's rules")
+        format!("{name} through the rules of the host")
     } else {
-        format!("{name} past all rules")
+        format!("{name} bypasses all rules")
     }
 }
 

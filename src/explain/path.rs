@@ -134,7 +134,7 @@ fn with_kernel(fate: FinalVerdict, beside: Option<OtherFilter>) -> FinalVerdict 
     match beside {
         Some(OtherFilter::Drops(why)) => FinalVerdict { verdict: "dropped", by: None, because: Some(why) },
         Some(OtherFilter::May(what)) if fate.verdict == "passes" => {
-            FinalVerdict { verdict: "unknown", by: None, because: Some(format!("it depends on: {what}")) }
+            FinalVerdict { verdict: "unknown", by: None, because: Some(format!("depends on {what}")) }
         }
         _ => fate,
     }
@@ -200,7 +200,7 @@ pub(super) fn fate(
     let missing: Vec<String> = found.unanswered_rules().flat_map(|met| met.missing.clone()).collect();
     let because = match found.verdict {
         PacketVerdict::Unknown if !missing.is_empty() => {
-            Some(format!("it depends on: {}", unique(missing).join(", ")))
+            Some(format!("depends on {}", unique(missing).join(", ")))
         }
         PacketVerdict::Accept if by.is_none() => Some("there are no rules".to_owned()),
         _ => None,
@@ -233,7 +233,7 @@ fn hops(scene: &ExplainContext<'_>, family: Family, found: &PacketTrace) -> Vec<
     let hop = |stage: &crate::netfilter::TraceStage| {
         let skipped = stage.skipped.map(|why| match why {
             SkipReason::NoRules => "no rules".to_owned(),
-            SkipReason::LaterPacket => "asked for the first packet of a connection only".to_owned(),
+            SkipReason::LaterPacket => "NAT applies only to the first packet of a connection".to_owned(),
         });
         let assuming = stage.assuming.as_ref().map(|(step, rewritten)| {
             let word = if *rewritten { "rewrites" } else { "does not rewrite" };
@@ -443,12 +443,13 @@ fn to_address(
     let near = own.clone().any(|(_, net)| net.contains(&address));
     let mut ports = scene.observed.links.ports(bridge).peekable();
     if !near && own.clone().next().is_some() && ports.peek().is_some() && ports.all(Link::is_of_guest) {
-        notes.push(format!("taken to be routed: {bridge} has no other router than the host"));
+        notes.push(format!("assumed to be routed: {bridge} has no router except the host"));
         return by_route;
     }
     if !near && own.next().is_some() {
         notes.push(format!(
-            "taken to stay on {bridge}, by a router there; where the host itself is the guest's gateway, ask with --in {bridge}"
+            "assumed to stay on {bridge}, through a router there; if the host is the gateway of the guest, \
+             add --in {bridge}"
         ));
     }
     stay

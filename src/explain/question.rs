@@ -75,7 +75,7 @@ impl PacketEndpoint {
         let fits = |c: char| c.is_alphanumeric() || "._-@".contains(c);
         if text.is_empty() || !text.chars().all(fits) {
             return Err(format!(
-                "`{}` is neither an address nor the name of a device, a port or a guest",
+                "`{}` is not an address or the name of a device, a port or a guest",
                 text.escape_debug()
             ));
         }
@@ -108,7 +108,8 @@ pub fn destination(text: &str) -> Result<(PacketEndpoint, Option<u16>, PacketTra
     }
     let (end, port) = match place.rsplit_once(':') {
         Some((end, port)) => {
-            let number = port.parse().map_err(|_| format!("`{}` is no port", port.escape_debug()))?;
+            let number =
+                port.parse().map_err(|_| format!("`{}` is not a valid port", port.escape_debug()))?;
             (end, Some(number))
         }
         None => (place, None),

@@ -16,7 +16,7 @@ pub(super) fn write(observed: &Observed, text: &mut String) {
     let stated = record.map(|record| record.bridges).unwrap_or_default();
     for link in observed.links.bridges() {
         if stated.contains_key(&link.name) {
-            comment(4, &format!("Left out: bridge {}: an inventory states it already", link.name), &mut left);
+            comment(4, &format!("Left out: bridge {}: an inventory has it already", link.name), &mut left);
         } else if let Some(who) = bridge_maker(&link.name, observed) {
             comment(4, &format!("Left out: bridge {}: {who} makes it", link.name), &mut left);
         } else if let Err(why) = check_link_name(&link.name) {
@@ -38,7 +38,7 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
             let file = owner.file.map_or_else(String::new, |file| format!(", {file}"));
             comment(6, &format!("made by {}{file}", owner.manager.as_str()), text);
         }
-        None => comment(6, "of no network manager that kvmfw knows", text),
+        None => comment(6, "by no network manager that kvmfw knows", text),
     }
     let list = |items: Vec<String>| items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", ");
     let mut fields = Vec::new();
@@ -74,7 +74,11 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
     let left = settings::left_out(link, &of_ports);
     if !left.is_empty() {
         let what = left.join(", ");
-        comment(6, &format!("left out, as no inventory states it; it stays as it is: {what}"), text);
+        comment(
+            6,
+            &format!("left out, because an inventory cannot have it; it stays as it is: {what}"),
+            text,
+        );
     }
     let _ = match fields.is_empty() {
         true => writeln!(text, "      {}: {{ manage: false }}", quoted(&link.name)),

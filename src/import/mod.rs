@@ -22,19 +22,23 @@ use std::fmt::Write as _;
 /// The values of [`keys`] have to be among what was observed.
 pub fn yaml(name: &str, connection: &HostConnection, observed: &Observed) -> String {
     let mut text = format!(
-        "# What {name} has now, as an inventory. Nothing was changed there.\n\
-         # Keep it, for example as inventories/{name}.yaml; `kvmfw plan --adopt` then shows what of it would be taken over.\n"
+        "# The present state of {name} as an inventory. Nothing was changed on the host.\n\
+         # Save this, for example as inventories/{name}.yaml; `kvmfw plan --adopt` then shows what kvmfw would adopt.\n"
     );
     if let Some(inventory) = &observed.state.inventory {
         let generation = observed.state.generation.unwrap_or_default();
         let line = format!(
-            "The inventory `{inventory}` manages this host (generation {generation}): what kvmfw wrote is not repeated here."
+            "The inventory `{inventory}` manages this host (generation {generation}): managed resources are \
+             omitted here."
         );
         comment(0, &line, &mut text);
     }
     for manager in &observed.others.managers {
         let name = manager.split(' ').next().unwrap_or_default();
-        let line = format!("{name} loads rules of its own there; kvmfw plans rules only once it does not.");
+        let line = format!(
+            "{name} loads its own rules on this host; kvmfw plans rules only after it is \
+            disabled."
+        );
         comment(0, &line, &mut text);
     }
     let _ = writeln!(text, "hosts:\n  {}:", quoted(name));

@@ -125,7 +125,8 @@ impl<'a> RuleImport<'a> {
         if !names.is_empty() {
             let list: Vec<String> = names.into_iter().map(quoted).collect();
             text.push_str(
-                "    # Other programs make these, after the rules load at boot: a rule that jumps to one is left out until then.\n",
+                "    # Other programs create these after the rules load at boot: a rule that jumps to one is \
+                 left out until then.\n",
             );
             let _ = writeln!(text, "    unmanaged_chains: [{}]", list.join(", "));
         }
@@ -198,7 +199,8 @@ impl<'a> RuleImport<'a> {
             if let Some(set) = needed_set(rule).filter(|set| !stated(set)) {
                 let _ = writeln!(
                     body,
-                    "            # Needs the set {set}, which another program makes: left out at boot until it is there."
+                    "            # Needs the set {set}, which another program creates: left out at boot until \
+                     the set exists."
                 );
             }
             let _ = writeln!(body, "            {}", rule.replace('$', "$$"));
@@ -225,7 +227,7 @@ impl<'a> RuleImport<'a> {
             loaded += usize::from(places.peek().is_some());
             paths.extend(places.map(|place| place.path.as_str()));
         }
-        let who = "by hand, or of a program that kvmfw does not know";
+        let who = "created by hand, or by a program that kvmfw does not know";
         let paths: Vec<&str> = paths.into_iter().collect();
         match (loaded, rules.len()) {
             (0, _) => format!("{who}; no boot file known to kvmfw loads them"),
@@ -260,9 +262,10 @@ fn place(rules: &[BuiltinRule<'_>]) -> &'static str {
     match (first > 0, between || last + 1 < rules.len()) {
         (false, false) => "",
         (false, true) if !between => "",
-        (true, false) => "          jump: last   # rules of others come first, and stay first\n",
+        (true, false) => "          jump: last   # unmanaged rules come first, and stay first\n",
         _ => {
-            "          # Rules of others stand between these: together they come behind them, which may decide otherwise.\n          jump: last\n"
+            "          # Unmanaged rules are between these: together these come after them, which may change \
+             verdicts.\n          jump: last\n"
         }
     }
 }
@@ -281,7 +284,7 @@ fn refused(rule: &str, family: Family, table: &str, chain: &SaveChain) -> Option
         return Some("a rule that only counts".to_owned());
     }
     if !rule.chars().all(is_harmless) {
-        return Some("has characters that cannot be seen".to_owned());
+        return Some("has invisible characters".to_owned());
     }
     let builtin = is_builtin(table, &chain.name);
     let text = rule.replace('$', "$$");

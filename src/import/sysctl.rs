@@ -59,7 +59,7 @@ fn file(path: &str, lines: &[FileSetting<'_>], observed: &Observed, text: &mut S
     if let Some(what) = lines.iter().find_map(|(key, _)| key.as_ref().err()) {
         comment(
             6,
-            &format!("Left out: {path}: `{what}` is no single key, and inventories name each key"),
+            &format!("Left out: {path}: `{what}` is a pattern, and an inventory names each key"),
             text,
         );
         return;
@@ -68,13 +68,13 @@ fn file(path: &str, lines: &[FileSetting<'_>], observed: &Observed, text: &mut S
     let mut name = stem.to_owned();
     let word = |c: char| c.is_ascii_alphanumeric() || "_.-+".contains(c);
     if !stem.chars().all(word) || stem.starts_with('.') || stem.is_empty() {
-        comment(6, &format!("Left out: {path}: no file of an inventory can have that name"), text);
+        comment(6, &format!("Left out: {path}: an inventory cannot have a file of that name"), text);
         return;
     }
     if !path.starts_with(FOLDER) {
         // Read last by procps and not at all by systemd; what is said twice alike does no harm.
         name = "99-sysctl-conf".to_owned();
-        comment(6, &format!("{path} stays; once this file says the same, its lines may go"), text);
+        comment(6, &format!("{path} stays; remove its lines once this file has the same keys"), text);
     } else {
         comment(6, path, text);
     }
@@ -100,7 +100,7 @@ fn entry(path: &str, key: &Key, value: &str, observed: &Observed) -> String {
         .map(|winner| winner.path)
         .find(|winner| files(observed).iter().any(|(path, _)| path == winner));
     if let Some(winner) = winner.filter(|winner| winner != path) {
-        comment(8, &format!("{key} = {value}: {winner} is read later and sets it too"), &mut text);
+        comment(8, &format!("{key} = {value}: {winner} is read later and also sets the key"), &mut text);
         return text;
     }
     let said = normal(value);
@@ -110,11 +110,11 @@ fn entry(path: &str, key: &Key, value: &str, observed: &Observed) -> String {
     };
     let usable = |value: &str| !value.is_empty() && value.chars().all(|c| (' '..='~').contains(&c));
     if !usable(&live) {
-        comment(8, &format!("{key} = {value}: not a value that an inventory can state"), &mut text);
+        comment(8, &format!("{key} = {value}: an inventory cannot have such a value"), &mut text);
         return text;
     }
     if live != said {
-        comment(8, &format!("live; the file says {said}"), &mut text);
+        comment(8, &format!("live value; the file has {said}"), &mut text);
     }
     let shown = if live.parse::<u32>().is_ok_and(|n| n.to_string() == live) { live } else { quoted(&live) };
     let _ = writeln!(text, "        {}: {shown}", key_text(key));

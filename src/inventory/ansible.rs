@@ -16,7 +16,7 @@ const OURS: &str = "kvmfw";
 pub fn translate(text: &str) -> Result<Option<String>, String> {
     if is_theirs(text) {
         let message =
-            "this is in Ansible's own form, and kvmfw reads what `ansible-inventory -i FILE --list` prints";
+            "this is an Ansible inventory; kvmfw reads the output of `ansible-inventory -i FILE --list`";
         return Err(message.to_owned());
     }
     if !text.trim_start().starts_with('{') {
@@ -116,7 +116,7 @@ fn host_entry(
     }
     if let Some(port) = text(&["ansible_port", "ansible_ssh_port"]) {
         let port: u16 =
-            port.parse().map_err(|_| format!("host `{host}`: ansible_port `{port}` is no port"))?;
+            port.parse().map_err(|_| format!("host `{host}`: ansible_port `{port}` is not a valid port"))?;
         ssh.insert("port".to_owned(), port.into());
     }
     if let Some(file) = text(&["ansible_ssh_private_key_file", "ansible_private_key_file"]) {
@@ -139,7 +139,7 @@ fn host_entry(
     }
     for args in ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"] {
         if let Some(args) = text(&[args]) {
-            ssh_arguments::read(&args, &mut ssh).map_err(|why| format!("host `{host}`, {why}"))?;
+            ssh_arguments::read(&args, &mut ssh).map_err(|why| format!("host `{host}`: {why}"))?;
         }
     }
     if text(&["ansible_ssh_host_key_checking", "ansible_host_key_checking"]).is_some_and(|on| !is_true(&on)) {
@@ -162,13 +162,13 @@ fn host_entry(
             for (key, value) in ours {
                 if entry.contains_key(key) {
                     return Err(format!(
-                        "host `{host}`: `{key}` stands under `{OURS}` and in Ansible's variables"
+                        "host `{host}`: `{key}` is set under `{OURS}` and in Ansible's variables"
                     ));
                 }
                 entry.insert(key.clone(), value.clone());
             }
         }
-        Some(_) => return Err(format!("host `{host}`: the variable `{OURS}` is no map")),
+        Some(_) => return Err(format!("host `{host}`: the variable `{OURS}` is not a map")),
     }
     Ok(entry)
 }
@@ -282,10 +282,10 @@ hosts:
         assert!(host(r#"{"ansible_connection": "local"}"#).contains("by ssh only"));
         assert!(host(r#"{"ansible_host": "{{ ip }}"}"#).contains("template"));
         assert!(host(r#"{"ansible_become": "yes", "ansible_become_method": "su"}"#).contains("sudo only"));
-        assert!(host(r#"{"ansible_ssh_common_args": "-F x"}"#).contains("no place"));
+        assert!(host(r#"{"ansible_ssh_common_args": "-F x"}"#).contains("not supported here"));
         assert!(host(r#"{"ansible_become": true, "ansible_become_user": "deploy"}"#).contains("become root"));
-        assert!(host(r#"{"kvmfw": 1}"#).contains("no map"));
-        assert!(host(r#"{"ansible_port": "ssh"}"#).contains("no port"));
+        assert!(host(r#"{"kvmfw": 1}"#).contains("not a map"));
+        assert!(host(r#"{"ansible_port": "ssh"}"#).contains("not a valid port"));
     }
 
     #[test]

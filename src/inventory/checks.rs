@@ -31,7 +31,7 @@ fn check(node: &Node, reader: &mut Reader<'_>) -> Option<ConfirmCheck> {
                 Some("host") => from = Some((CheckFrom::Host, &value.place)),
                 Some("controller") => from = Some((CheckFrom::Controller, &value.place)),
                 Some(other) => {
-                    let message = format!("`{other}` does no checks");
+                    let message = format!("`{other}` cannot run checks");
                     reader.wrong_help("wrong-type", &value.place, message, "write `host` or `controller`");
                 }
                 None => {}
@@ -42,17 +42,17 @@ fn check(node: &Node, reader: &mut Reader<'_>) -> Option<ConfirmCheck> {
         }
     }
     if count != 1 && matches!(node.value, Value::Map(_) | Value::Null) {
-        let what = if count == 0 { "does nothing" } else { "does more than one thing" };
+        let what = if count == 0 { "does nothing" } else { "has more than one kind of check" };
         reader.wrong_help(
             "wrong-type",
             &node.place,
             format!("a check {what}"),
-            "write one of `ping`, `tcp`, `command`",
+            "write exactly one of `ping`, `tcp` and `command`",
         );
     }
     let probe = check.filter(|_| !open)?;
     if let (CheckProbe::Command(_), Some((CheckFrom::Controller, place))) = (&probe, from) {
-        let message = "a command from the controller is refused: an inventory runs nothing where kvmfw runs";
+        let message = "a command from the controller is refused: an inventory runs nothing on the controller";
         reader.wrong_help("injection", place, message, "use `ping` or `tcp`, or run it on the host");
         return None;
     }
@@ -77,13 +77,13 @@ fn probe(kind: &str, node: &Node, reader: &mut Reader<'_>) -> Option<CheckProbe>
                 reader.wrong_help(
                     "wrong-type",
                     &node.place,
-                    format!("`{text}` is no address and port"),
+                    format!("`{text}` is not a valid address and port"),
                     help,
                 );
                 return None;
             };
             if name.contains(':') && name.parse::<Ipv6Addr>().is_err() {
-                reader.wrong("wrong-type", &node.place, format!("`{name}` is no address"));
+                reader.wrong("wrong-type", &node.place, format!("`{name}` is not a valid address"));
                 return None;
             }
             host(name, node, reader).then(|| CheckProbe::Tcp(name.to_owned(), port))
@@ -101,7 +101,7 @@ pub fn host(text: &str, node: &Node, reader: &mut Reader<'_>) -> bool {
     }
     let digits = text.chars().all(|c| c.is_ascii_digit() || c == '.');
     let why = match super::names::check_host(text) {
-        Ok(()) if digits => "is no address".to_owned(),
+        Ok(()) if digits => "is not a valid address".to_owned(),
         Ok(()) => return true,
         Err(why) => why,
     };

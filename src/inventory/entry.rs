@@ -84,12 +84,12 @@ pub fn entry(node: &Node, place: &Place, owner: EntryOwner, reader: &mut Reader<
         let value = &pair.value;
         match pair.key.as_str() {
             "address" if owner == EntryOwner::Range => {
-                let message = "an address on a range would be that of all its hosts";
+                let message = "an address on a range would apply to all its hosts";
                 reader.wrong_help(
                     "shared-address",
                     &value.place,
                     message,
-                    "give each host an entry of its own",
+                    "write a separate entry for each host",
                 );
             }
             "address" => {
@@ -137,7 +137,7 @@ fn params(node: &Node, reader: &mut Reader<'_>) -> Vec<ParamText> {
 /// Params exist only inside their module: elsewhere `$name` as a whole value is a mistake.
 fn without_references(node: &Node, problems: &mut Vec<Problem>) -> Node {
     let mut none = |name: &str| {
-        let message = format!("there is no param `${name}` here: params exist only inside their module");
+        let message = format!("unknown param `${name}`: params exist only inside their module");
         Err(Problem::new("unknown-param", message).help("write `$$` for a dollar"))
     };
     substitute(node, &mut none, problems)

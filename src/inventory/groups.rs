@@ -35,7 +35,7 @@ pub fn cycles(groups: &BTreeMap<String, Arc<HostGroup>>) -> Vec<Problem> {
                     let start = path.iter().position(|p| *p == parent.value).unwrap_or_default();
                     let mut round: Vec<&str> = path[start..].iter().map(String::as_str).collect();
                     round.push(&parent.value);
-                    let message = format!("groups go round: {}", round.join(" → "));
+                    let message = format!("cycle of groups: {}", round.join(" → "));
                     problems.push(Problem::new("group-cycle", message).at_place(&parent.place));
                 }
             }

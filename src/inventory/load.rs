@@ -41,15 +41,15 @@ pub fn load(locate: &ProjectLocation) -> Result<Project, Problems> {
     if folder {
         files.inventory = read.folder(&path);
     } else if is_program(&path) {
-        let message = "is a program, and -i only reads files";
-        let help = format!("if you trust it, have it run: --inventory-program {}", path.display());
+        let message = "is a program, and -i reads only files";
+        let help = format!("if you trust it, run it with --inventory-program {}", path.display());
         let name = read.shown(&path);
         read.problems.push(Problem::new("program", message).at(&name, 1, 1, 1).help(help));
     } else {
         files.inventory.extend(read.file(&path).and_then(|file| read.translated(file)));
     }
     if let Err(why) = super::names::check_host(&files.name) {
-        let help = "its name is recorded on the hosts; name the file or folder like `prod`";
+        let help = "its name is recorded on the hosts; rename the file or folder, for example to `prod`";
         read.problems
             .push(Problem::new("bad-name", format!("inventory name `{}` {why}", files.name)).help(help));
     }
@@ -122,7 +122,7 @@ fn finish(files: Files, unread: Vec<Problem>) -> Result<Project, Problems> {
 pub fn root(locate: &ProjectLocation) -> Result<PathBuf, Problems> {
     if let Some(dir) = &locate.dir {
         if !dir.is_dir() {
-            return Err(Problem::new("no-project", format!("`{}` is no folder", dir.display())).into());
+            return Err(Problem::new("no-project", format!("`{}` is not a folder", dir.display())).into());
         }
         return Ok(absolute(dir));
     }
@@ -148,9 +148,9 @@ fn inventory_path(root: &Path, fence: &ReadFence, wanted: Option<&str>) -> Resul
     let Some(wanted) = wanted else {
         return match names.as_slice() {
             [(_, path)] => Ok(path.clone()),
-            [] => Err(Problem::new("no-inventory", format!("there is no inventory in {}", folder.display()))
-                .help("make inventories/NAME/hosts.yaml, or give one with -i")),
-            _ => Err(Problem::new("no-inventory", "there is more than one inventory")
+            [] => Err(Problem::new("no-inventory", format!("no inventory in {}", folder.display()))
+                .help("create inventories/NAME/hosts.yaml, or pass an inventory with -i")),
+            _ => Err(Problem::new("no-inventory", "the project has more than one inventory")
                 .help(format!("choose one with -i: {}", known().collect::<Vec<_>>().join(", ")))),
         };
     };
@@ -160,15 +160,15 @@ fn inventory_path(root: &Path, fence: &ReadFence, wanted: Option<&str>) -> Resul
         [one] => return Ok((*one).clone()),
         [] => {}
         _ => {
-            let message = format!("inventory `{wanted}` is a file and a folder");
-            return Err(Problem::new("no-inventory", message).help("remove one, or give its path with -i"));
+            let message = format!("inventory `{wanted}` exists as a file and as a folder");
+            return Err(Problem::new("no-inventory", message).help("remove one, or pass its path with -i"));
         }
     }
     let path = Path::new(wanted);
     if !wanted.is_empty() && path.exists() {
         return Ok(absolute(path));
     }
-    let mut problem = Problem::new("no-inventory", format!("there is no inventory `{wanted}`"));
+    let mut problem = Problem::new("no-inventory", format!("unknown inventory `{wanted}`"));
     problem.help = did_you_mean(wanted, known().collect::<Vec<_>>());
     Err(problem)
 }
@@ -264,14 +264,14 @@ impl<'a> ProjectLoader<'a> {
                 Some("yaml") if !path.is_dir() => files.extend(self.file(&path)),
                 Some("yml") => {
                     let name = self.shown(&path);
-                    let problem = Problem::new("unreadable", "ends with .yml and would not be read");
+                    let problem = Problem::new("unreadable", "ends with .yml and is not read");
                     self.problems.push(problem.at(&name, 1, 1, 1).help("rename it to .yaml"));
                 }
                 _ => {}
             }
         }
         if files.is_empty() && self.problems.is_empty() {
-            let message = format!("there is no *.yaml in {}", self.shown(folder));
+            let message = format!("no *.yaml file in {}", self.shown(folder));
             self.problems.push(Problem::new("no-inventory", message));
         }
         files

@@ -111,7 +111,7 @@ impl Module {
         let scope = self.scope();
         let mut value_of = |name: &str| -> Result<Option<Node>, Problem> {
             if !scope.contains(&name) {
-                let mut problem = Problem::new("unknown-param", format!("there is no param `${name}`"));
+                let mut problem = Problem::new("unknown-param", format!("unknown param `${name}`"));
                 problem.help = did_you_mean(name, scope.iter().copied())
                     .or_else(|| Some("write `$$` for a dollar".into()));
                 return Err(problem);

@@ -172,7 +172,7 @@ fn test(
         reader.problems.append(&mut test.wrong);
     }
     if !expects {
-        let help = "say what is to come of it: iptables, ip6tables, sysctl, packets or error";
+        let help = "add an expectation: iptables, ip6tables, sysctl, packets or error";
         reader.wrong_help("missing-key", &test.name.place, "this test expects nothing", help);
     }
     test
@@ -204,7 +204,7 @@ fn observed(node: &Node, test: &mut ModuleTest, reader: &mut Reader<'_>) {
         match Save::parse(text) {
             Ok(save) => drop(test.saves.insert(family, save)),
             Err(error) => {
-                reader.wrong("rule", &value.place, format!("is no output of iptables-save: {error}"))
+                reader.wrong("rule", &value.place, format!("is not output of iptables-save: {error}"))
             }
         }
     }
@@ -269,12 +269,12 @@ fn packet(node: &Node, reader: &mut Reader<'_>) -> Option<PacketText> {
         (None, _) => {
             let help =
                 "add `chain: INPUT`, `FORWARD` or `OUTPUT`, or `bridge: NAME` for a frame that it forwards";
-            reader.wrong_help("missing-key", &node.place, "this packet goes nowhere", help);
+            reader.wrong_help("missing-key", &node.place, "this packet has no chain", help);
         }
     }
     if found.verdict.is_empty() {
         let help = format!("add `verdict:`, one of {}", VERDICTS.join(", "));
-        reader.wrong_help("missing-key", &node.place, "nothing is to become of this packet", help);
+        reader.wrong_help("missing-key", &node.place, "this packet has no expected verdict", help);
     }
     (reader.problems.len() == before).then_some(found)
 }
@@ -284,7 +284,7 @@ fn one_of(node: &Node, what: &str, words: &[&str], reader: &mut Reader<'_>) -> O
     if words.contains(&text) {
         return Some(text.to_owned());
     }
-    let mut problem = Problem::new("wrong-type", format!("`{}` is no {what}", text.escape_debug()));
+    let mut problem = Problem::new("wrong-type", format!("`{}` is not a valid {what}", text.escape_debug()));
     problem.help = did_you_mean(text, words.iter().copied());
     reader.problems.push(problem.at_place(&node.place));
     None
@@ -294,7 +294,7 @@ fn address(node: &Node, reader: &mut Reader<'_>) -> Option<IpAddr> {
     let text = reader.line(node, "an address")?;
     let address = text.parse().ok();
     if address.is_none() && checks::host(text, node, reader) {
-        reader.wrong("bad-address", &node.place, format!("`{text}` is a name: write its address"));
+        reader.wrong("bad-address", &node.place, format!("`{text}` is a host name: write its address"));
     }
     address
 }
@@ -314,7 +314,7 @@ fn carries(key: &str, node: &Node, reader: &mut Reader<'_>) -> Option<PacketPayl
         _ => None,
     };
     if found.is_none() {
-        reader.expected(node, "a type of ICMP like `8` or `3/4`, or `echo`");
+        reader.expected(node, "an ICMP type such as `8` or `3/4`, or `echo`");
     }
     found
 }

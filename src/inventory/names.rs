@@ -42,7 +42,7 @@ fn choices(text: &str) -> Result<Vec<String>, String> {
             right.then(|| text.parse::<usize>().ok()).flatten()
         };
         let (Some(from), Some(to)) = (number(low), number(high)) else {
-            return Err(format!("has `[{text}]`, which is no range like `[01-40]`"));
+            return Err(format!("has `[{text}]`, which is not a range such as `[01-40]`"));
         };
         if from > to {
             return Err(format!("has the range `{part}`, which ends before it starts"));
@@ -56,10 +56,13 @@ fn choices(text: &str) -> Result<Vec<String>, String> {
     Ok(choices)
 }
 
-/// Why a text is no host name.
+/// Why a text is not a valid host name.
 pub fn check_host(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > 253 {
-        return Err("is no host name".into());
+        return Err("is not a valid host name".into());
+    }
+    if name.starts_with("{{") {
+        return Err("is a template, and an inventory has none: write the value".into());
     }
     if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Err("does not start with a letter or digit".into());

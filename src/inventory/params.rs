@@ -71,8 +71,11 @@ pub fn declared(node: &Node, reader: &mut Reader<'_>) -> Vec<ParamDeclaration> {
         let right = name.starts_with(|c: char| c.is_ascii_alphabetic())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !right || name == "bridges" {
-            let why =
-                if right { "stands for the bridges of the host" } else { "is no name like `allow_tcp`" };
+            let why = if right {
+                "stands for the bridges of the host"
+            } else {
+                "is not a valid name, such as `allow_tcp`"
+            };
             reader.wrong("bad-name", &pair.key_place, format!("param `{name}` {why}"));
             continue;
         }
@@ -97,8 +100,8 @@ fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>)
                 if TYPES.contains(&inner) {
                     base = Some((inner.to_owned(), value.place.clone()));
                 } else {
-                    let mut problem = Problem::new("wrong-type", format!("there is no type `{text}`"))
-                        .at_place(&value.place);
+                    let mut problem =
+                        Problem::new("wrong-type", format!("unknown type `{text}`")).at_place(&value.place);
                     problem.help = crate::problem::did_you_mean(inner, TYPES);
                     reader.problems.push(problem);
                     return None;
@@ -111,7 +114,7 @@ fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>)
             "pattern" => {
                 let text = reader.line(value, "the pattern")?;
                 if globset::Glob::new(text).is_err() {
-                    reader.wrong("wrong-type", &value.place, format!("pattern `{text}` is no glob"));
+                    reader.wrong("wrong-type", &value.place, format!("pattern `{text}` is not a valid glob"));
                 }
                 pattern = Some(text.to_owned());
             }
@@ -209,7 +212,7 @@ impl BaseType {
                     None if numeric => return,
                     Some((message, help)) => (message, help),
                     None => (
-                        format!("`{text}` is no port"),
+                        format!("`{text}` is not a valid port"),
                         Some("write its number, or a range `a:b`".to_owned()),
                     ),
                 }
@@ -237,24 +240,26 @@ impl BaseType {
                     .map(|ip| format!("write `{ip}/{}`", if ip.is_ipv4() { 32 } else { 128 }));
                 text.parse::<IpNet>()
                     .is_err()
-                    .then(|| (format!("`{text}` is no network with prefix length"), help))
+                    .then(|| (format!("`{text}` is not a valid network with prefix length"), help))
             }
             BaseType::Ip => {
-                text.parse::<IpAddr>().is_err().then(|| (format!("`{text}` is no address"), None))
+                text.parse::<IpAddr>().is_err().then(|| (format!("`{text}` is not a valid address"), None))
             }
-            BaseType::Mac => (!address::is_mac(text)).then(|| (format!("`{text}` is no MAC address"), None)),
+            BaseType::Mac => {
+                (!address::is_mac(text)).then(|| (format!("`{text}` is not a valid MAC address"), None))
+            }
             BaseType::Iface => {
                 let plain = text.strip_suffix('+').unwrap_or(text);
                 check_link_name(plain).err().map(|why| (format!("`{text}` {why}"), None))
             }
             BaseType::Enum(values) if !values.iter().any(|v| v == text) => Some((
-                format!("`{text}` is none of its values"),
+                format!("`{text}` is not one of its values"),
                 crate::problem::did_you_mean(text, values.iter().map(String::as_str)),
             )),
             BaseType::String(Some(pattern)) => {
                 let fits =
                     globset::Glob::new(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(text));
-                (!fits).then(|| (format!("`{text}` does not fit `{pattern}`"), None))
+                (!fits).then(|| (format!("`{text}` does not match the pattern `{pattern}`"), None))
             }
             _ => None,
         }

@@ -224,12 +224,12 @@ impl ProjectBuilder {
         if !range {
             let first = self.own.insert(pair.key.clone(), entry.clone());
             if let Some(first) = first {
-                let message = format!("host `{}` is there twice", pair.key);
+                let message = format!("host `{}` is defined twice", pair.key);
                 return reader.wrong_help(
                     "duplicate-key",
                     place,
                     message,
-                    format!("the first one is at {}", first.place),
+                    format!("the first definition is at {}", first.place),
                 );
             }
         }
@@ -250,11 +250,11 @@ impl ProjectBuilder {
         }
         let group = HostGroup { name: pair.key.clone(), entry };
         if let Some(first) = self.groups.get(&pair.key) {
-            let help = format!("the first one is at {}", first.entry.place);
+            let help = format!("the first definition is at {}", first.entry.place);
             return reader.wrong_help(
                 "duplicate-key",
                 place,
-                format!("group `{}` is there twice", pair.key),
+                format!("group `{}` is defined twice", pair.key),
                 help,
             );
         }
@@ -296,7 +296,7 @@ impl ProjectBuilder {
                     && let Some(first) = by_range.insert(name.clone(), entry.place.clone())
                 {
                     let message = format!("host `{name}` is in two ranges");
-                    let help = format!("the other one is at {first}");
+                    let help = format!("the other definition is at {first}");
                     self.problems
                         .push(Problem::new("duplicate-key", message).at_place(&entry.place).help(help));
                     break;
@@ -329,8 +329,7 @@ impl ProjectBuilder {
 }
 
 fn missing(code: &'static str, what: &str, name: &Spanned<String>, help: Option<String>) -> Problem {
-    let mut problem =
-        Problem::new(code, format!("there is no {what} `{}`", name.value)).at_place(&name.place);
+    let mut problem = Problem::new(code, format!("unknown {what} `{}`", name.value)).at_place(&name.place);
     problem.help = help;
     problem
 }

@@ -97,6 +97,35 @@ impl<'a> Reader<'a> {
         match &node.value {
             Value::Map(pairs) => pairs,
             Value::Null => &[],
+            Value::Seq(items) => {
+                let message = format!("expected {what}, found a list");
+                let names: Vec<_> = items
+                    .iter()
+                    .map_while(|item| match &item.value {
+                        Value::Str(name) if !name.contains(['\n', ' ', ':']) => {
+                            Some(format!("{name}: {{ … }}"))
+                        }
+                        _ => None,
+                    })
+                    .collect();
+                match names.first() {
+                    Some(first) if names.len() == items.len() => {
+                        self.wrong_help(
+                            "wrong-type",
+                            &node.place,
+                            message,
+                            format!("write a map: `{first}`"),
+                        );
+                    }
+                    _ => self.wrong("wrong-type", &node.place, message),
+                }
+                &[]
+            }
+            Value::Str(text) if node.style == Style::Plain && text.contains(':') => {
+                let message = format!("expected {what}, found {}", describe(node));
+                self.wrong_help("wrong-type", &node.place, message, "put a space after `:`");
+                &[]
+            }
             _ => {
                 self.expected(node, what);
                 &[]
@@ -167,6 +196,11 @@ impl<'a> Reader<'a> {
             }
             Value::Seq(items) => items,
             Value::Null => &[],
+            Value::Int(one) => {
+                let message = format!("expected {what}, found {}", describe(node));
+                self.wrong_help("wrong-type", &node.place, message, format!("write `[{one}]`"));
+                &[]
+            }
             Value::Str(one) if node.style == Style::Plain => {
                 let message = format!("expected {what}, found `{one}`");
                 self.wrong_help("wrong-type", &node.place, message, format!("write `[{one}]`"));
@@ -200,7 +234,7 @@ impl<'a> Reader<'a> {
         }
         let odd = text.chars().find(|c| c.is_control() || characters::lookalike(*c).is_some());
         if let Some(odd) = odd {
-            let message = format!("{what} has the character {}", characters::describe(odd));
+            let message = format!("{what} contains the character {}", characters::describe(odd));
             let mut problem = Problem::new("typography", message).at_place(place);
             if characters::lookalike(odd).is_some() {
                 problem.help = Some(format!("write `{}`", characters::plain(text).trim()));
@@ -312,8 +346,8 @@ impl<'a> Reader<'a> {
                 None
             }
             Err(_) => {
-                let message = format!("`{text}` is no duration");
-                self.wrong_help("wrong-type", &node.place, message, "write it like `5s` or `1m`");
+                let message = format!("`{text}` is not a valid duration");
+                self.wrong_help("wrong-type", &node.place, message, "write it as `5s` or `1m`");
                 None
             }
         }

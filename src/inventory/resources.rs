@@ -140,8 +140,8 @@ pub(super) fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlTe
                 }
             };
             if let Some((first, value)) = entries.iter().find(|(k, _)| *k == key) {
-                let message = format!("`{first}` is there twice in one file");
-                let help = format!("the first one is in line {}", value.place.line);
+                let message = format!("`{first}` is defined twice in one file");
+                let help = format!("the first definition is in line {}", value.place.line);
                 reader.wrong_help("duplicate-key", &entry.key_place, message, help);
                 continue;
             }
@@ -189,7 +189,7 @@ fn sysctl_value(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
             reader.wrong_help(
                 "wrong-type",
                 &node.place,
-                format!("`{value}` is no value of a sysctl key"),
+                format!("`{value}` is not a valid value of a sysctl key"),
                 help,
             );
             None
@@ -204,7 +204,7 @@ fn sysctl_value(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
                 reader.wrong(
                     "bad-sysctl-value",
                     &node.place,
-                    "the value has other characters than ASCII, or too many",
+                    "a value has only ASCII characters, and not too many",
                 );
                 return None;
             }
@@ -391,7 +391,7 @@ fn add_port(ports: &mut Vec<PortText>, port: PortText, bridge: &str, place: &Pla
     if port.name == bridge {
         reader.wrong("bad-name", place, format!("bridge `{bridge}` cannot be its own port"));
     } else if ports.iter().any(|other| other.name == port.name) {
-        reader.wrong("duplicate", place, format!("port `{}` is there twice", port.name));
+        reader.wrong("duplicate", place, format!("port `{}` is defined twice", port.name));
     } else {
         ports.push(port);
     }
@@ -430,12 +430,7 @@ fn addresses(node: &Node, reader: &mut Reader<'_>) -> Vec<LinkAddress> {
             Ok(address) => address,
             Err(why) => {
                 match text.parse::<IpAddr>() {
-                    Ok(_) => reader.wrong_help(
-                        "bad-address",
-                        &item.place,
-                        why,
-                        format!("write it like `{text}/24`"),
-                    ),
+                    Ok(_) => reader.wrong_help("bad-address", &item.place, why, format!("write `{text}/24`")),
                     Err(_) => reader.wrong("bad-address", &item.place, why),
                 }
                 continue;
@@ -455,7 +450,7 @@ fn addresses(node: &Node, reader: &mut Reader<'_>) -> Vec<LinkAddress> {
                 format!("`{text}` is not an address of a host in its network"),
             );
         } else if addresses.iter().any(|a| a.local() == address.local()) {
-            reader.wrong("duplicate", &item.place, format!("address `{}` is there twice", address.local()));
+            reader.wrong("duplicate", &item.place, format!("address `{}` is defined twice", address.local()));
         } else {
             addresses.push(address);
         }
@@ -472,7 +467,7 @@ fn has_zone(text: &str, what: &str, item: &Node, reader: &mut Reader<'_>) -> boo
         "bad-address",
         &item.place,
         format!("{what} `{text}` has a zone, and there are no zones in addresses here"),
-        format!("write it like `{address}{prefix}`; the bridge is its link"),
+        format!("write `{address}{prefix}`; the bridge is its link"),
     );
     true
 }
@@ -487,7 +482,7 @@ fn gateways(node: &Node, reader: &mut Reader<'_>) -> Vec<IpAddr> {
         match text.parse::<IpAddr>() {
             Err(_) => reader.wrong("bad-address", &item.place, format!("gateway `{text}` is not an address")),
             Ok(ip) if gateways.iter().any(|g| g.is_ipv4() == ip.is_ipv4()) => {
-                let message = format!("gateway `{text}` is the second one of its family");
+                let message = format!("`{text}` is a second gateway of the same family");
                 reader.wrong("bad-address", &item.place, message);
             }
             Ok(ip) => gateways.push(ip),
@@ -500,7 +495,7 @@ fn mac(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
     let text = reader.line(node, "a MAC address")?.to_ascii_lowercase();
     let first = text.get(..2).and_then(|byte| u8::from_str_radix(byte, 16).ok());
     if !is_mac(&text) || text == "00:00:00:00:00:00" {
-        reader.wrong("bad-address", &node.place, format!("`{text}` is no MAC address"));
+        reader.wrong("bad-address", &node.place, format!("`{text}` is not a valid MAC address"));
         return None;
     }
     if first.is_some_and(|byte| byte & 1 == 1) {
@@ -546,7 +541,7 @@ fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
             }
             let twice = vids.clone().find(|vid| !seen.insert(*vid));
             if let Some(vid) = twice.or_else(|| (pvid && has_pvid).then_some(*vids.start())) {
-                let message = format!("VLAN `{vid}` or a pvid is there twice on `{}`", pair.key);
+                let message = format!("VLAN `{vid}` or a pvid is listed twice on `{}`", pair.key);
                 reader.wrong("duplicate", &item.place, message);
                 continue;
             }
@@ -572,7 +567,7 @@ fn vid_or_range(node: &Node, reader: &mut Reader<'_>) -> Option<RangeInclusive<u
         (Some(first), Some(last)) if first < last => Some(first..=last),
         _ => {
             let message = format!(
-                "VLANs `{}` are no range between 1 and {LAST_VLAN}",
+                "VLANs `{}` are not a range between 1 and {LAST_VLAN}",
                 format!("{first}-{last}").escape_debug()
             );
             reader.wrong("out-of-range", &node.place, message);

@@ -92,7 +92,7 @@ pub fn chains(node: &Node, family: Family, params: &[&str], reader: &mut Reader<
     for table in reader.map(node, "tables by name, or a block of iptables-save text") {
         let Some(builtin) = builtin_chains(&table.key) else {
             let tables = TABLES.map(|(name, _)| name);
-            let problem = Problem::new("unknown-table", format!("there is no table `{}`", table.key))
+            let problem = Problem::new("unknown-table", format!("unknown table `{}`", table.key))
                 .at_place(&table.key_place);
             reader.problems.push(
                 match TABLES.iter().any(|(_, chains)| chains.contains(&table.key.as_str())) {
@@ -145,9 +145,9 @@ pub fn check_chain(table: &str, name: &str) -> Result<(), Problem> {
     }
     if let Some(owner) = owner_of_chain(name) {
         return bad(
-            format!("chain `{name}` belongs to {owner}, and kvmfw writes no foreign chains"),
+            format!("chain `{name}` belongs to {owner}, and kvmfw writes no unmanaged chains"),
             Some(format!(
-                "put the rules into a chain of your own; to jump to `{name}`, name it in `unmanaged_chains`"
+                "put the rules into a separate chain; to jump to `{name}`, add it to `unmanaged_chains`"
             )),
         );
     }
@@ -157,8 +157,8 @@ pub fn check_chain(table: &str, name: &str) -> Result<(), Problem> {
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
         return bad(
-            format!("`{}` is no chain name", name.escape_debug()),
-            Some("letters, digits, `_`, `.` and `-`, a letter or digit first".into()),
+            format!("`{}` is not a valid chain name", name.escape_debug()),
+            Some("use letters, digits, `_`, `.` and `-`, starting with a letter or digit".into()),
         );
     }
     if name.len() > MAX_CHAIN {
@@ -215,7 +215,8 @@ fn policy(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Sp
         "ACCEPT" => Some(Spanned::new(Policy::Accept, place)),
         "DROP" => Some(Spanned::new(Policy::Drop, place)),
         _ => {
-            let mut problem = Problem::new("bad-policy", format!("`{text}` is no policy")).at_place(place);
+            let mut problem =
+                Problem::new("bad-policy", format!("`{text}` is not a valid policy")).at_place(place);
             problem.help = did_you_mean(text, ["ACCEPT", "DROP"]);
             reader.problems.push(problem);
             None

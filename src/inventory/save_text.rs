@@ -68,8 +68,8 @@ impl Save {
     fn line(&mut self, text: &str, line: &Line<'_>, reader: &mut Reader<'_>) {
         if let Some(table) = text.strip_prefix('*') {
             if builtin_chains(table).is_none() {
-                let mut problem = Problem::new("unknown-table", format!("there is no table `{table}`"))
-                    .at_place(&line.place);
+                let mut problem =
+                    Problem::new("unknown-table", format!("unknown table `{table}`")).at_place(&line.place);
                 problem.help = did_you_mean(table, TABLES.map(|(name, _)| name));
                 reader.problems.push(problem);
             }
@@ -114,7 +114,14 @@ impl Save {
             Some("-") if !is_builtin(table, name) => {}
             other => {
                 let other = other.unwrap_or_default();
-                reader.wrong("bad-policy", &line.place, format!("`{other}` is no policy of chain `{name}`"));
+                reader.wrong(
+                    "bad-policy",
+                    &line.place,
+                    format!(
+                        "`{other}` is not a valid policy of chain \
+                    `{name}`"
+                    ),
+                );
             }
         }
     }
@@ -129,7 +136,7 @@ impl Save {
         }
         let appends = words.first().is_some_and(|w| w.value == "-A" || w.value == "--append");
         let (true, Some(name)) = (appends, words.get(1)) else {
-            let message = format!("`{}` is no line of iptables-save", line.text.trim());
+            let message = format!("`{}` is not a line of iptables-save", line.text.trim());
             reader.wrong_help("bad-rule", &line.place, message, "a rule starts with `-A CHAIN`");
             return;
         };

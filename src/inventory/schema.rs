@@ -177,7 +177,7 @@ impl Shapes {
                 ),
                 "max_in_flight" => doc(
                     self.integer(1, i128::from(u16::MAX)),
-                    "At most so many hosts of the group change at once.",
+                    "Maximum number of hosts of the group that change at once.",
                 ),
                 "groups" if owner == EntryOwner::Group => {
                     doc(reference("names"), "The group's parents, from the first on.")
@@ -291,7 +291,7 @@ fn param() -> Value {
     let mut param = object(&params::KEYS, "", |key| {
         Some(match key {
             "type" => json!({ "type": "string", "pattern": format!("^(list< *({types}) *>|{types})$") }),
-            "default" => doc(json!({}), "Its value where nobody gives one."),
+            "default" => doc(json!({}), "Default value."),
             "doc" => doc(shapes.line(), "What it is for."),
             "min" | "max" => json!({ "type": "integer" }),
             "pattern" => doc(json!({ "type": "string", "minLength": 1 }), "A glob that the text fits."),

@@ -88,7 +88,7 @@ fn matching(project: &Project, term: &str) -> Result<HashSet<usize>, Problem> {
             // `all` may have an entry of its own, or none.
             let named = project.groups.keys().map(String::as_str).filter(|name| *name != "all");
             let help = did_you_mean(group, named.chain(["all"]));
-            return Err(bad(format!("there is no group `{}`", group.escape_debug()), help));
+            return Err(bad(format!("unknown group `{}`", group.escape_debug()), help));
         }
         let members = hits(&|host| group == "all" || host.lineage.iter().any(|(_, g)| g.name == group));
         if members.is_empty() {
@@ -101,9 +101,9 @@ fn matching(project: &Project, term: &str) -> Result<HashSet<usize>, Problem> {
         let mut set = globset::GlobSetBuilder::new();
         for pattern in &patterns {
             let glob = globset::Glob::new(&pattern.replace('{', "\\{"));
-            set.add(glob.map_err(|_| bad(format!("`{shown}` is no glob"), None))?);
+            set.add(glob.map_err(|_| bad(format!("`{shown}` is not a valid glob"), None))?);
         }
-        let set = set.build().map_err(|_| bad(format!("`{shown}` is no glob"), None))?;
+        let set = set.build().map_err(|_| bad(format!("`{shown}` is not a valid glob"), None))?;
         hits(&|host| set.is_match(&host.name))
     } else {
         let names: HashSet<&str> = patterns.iter().map(String::as_str).collect();

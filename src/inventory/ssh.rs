@@ -81,11 +81,11 @@ pub(super) const OPTIONS: [&str; 41] = [
 fn refused(option: &str) -> Option<&'static str> {
     Some(match option.to_ascii_lowercase().as_str() {
         "proxycommand" | "localcommand" | "permitlocalcommand" | "knownhostscommand" => {
-            "it runs a command where kvmfw runs"
+            "it runs a command on the controller"
         }
-        "match" | "include" | "host" => "it could bring in options that run commands where kvmfw runs",
+        "match" | "include" | "host" => "it could add options that run commands on the controller",
         "pkcs11provider" | "securitykeyprovider" | "xauthlocation" | "proxyusefdpass" => {
-            "it loads or runs a program where kvmfw runs"
+            "it loads or runs a program on the controller"
         }
         "controlmaster"
         | "controlpath"
@@ -112,20 +112,35 @@ fn refused(option: &str) -> Option<&'static str> {
         | "setenv"
         | "clearallforwardings"
         | "exitonforwardfailure"
-        | "gssapidelegatecredentials" => "it opens a way between the host and where kvmfw runs",
+        | "gssapidelegatecredentials" => "it opens a connection between the host and the controller",
         // Not even a key that is right: which file or agent of the user takes it is not for an inventory to say.
-        "updatehostkeys" | "addkeystoagent" => "it writes to a file or an agent where kvmfw runs",
+        "updatehostkeys" | "addkeystoagent" => "it writes to a file or an agent on the controller",
         "user" | "port" | "hostname" | "proxyjump" | "identityfile" | "userknownhostsfile" => {
-            "it has a key of its own: user, port, address, jump, identity_file, known_hosts"
+            "kvmfw has separate keys for it: user, port, address, jump, identity_file, known_hosts"
         }
         _ => return None,
     })
 }
 
+/// Words of ssh, Ansible and Terraform for the keys of `ssh:`.
+const WORDS: [(&str, &str); 11] = [
+    ("key", "identity_file"),
+    ("key_file", "identity_file"),
+    ("private_key", "identity_file"),
+    ("identityfile", "identity_file"),
+    ("proxyjump", "jump"),
+    ("proxy_jump", "jump"),
+    ("bastion", "jump"),
+    ("sudo", "become: sudo"),
+    ("timeout", "connect_timeout"),
+    ("connecttimeout", "connect_timeout"),
+    ("userknownhostsfile", "known_hosts"),
+];
+
 /// Reads `ssh:`.
 pub fn ssh(node: &Node, reader: &mut Reader<'_>) -> SshText {
     let mut ssh = SshText::default();
-    for pair in reader.fields(node, "ssh", &KEYS) {
+    for pair in reader.fields_in_words(node, "ssh", &KEYS, &WORDS) {
         let value = &pair.value;
         let place = &value.place;
         match pair.key.as_str() {
@@ -137,11 +152,15 @@ pub fn ssh(node: &Node, reader: &mut Reader<'_>) -> SshText {
                 let user = reader.word(value, "user", "_.@+-").map(str::to_owned);
                 ssh.user = user.map(|user| Spanned::new(user, place));
             }
+            "become" if matches!(value.value, Value::Bool(_)) => {
+                let help = if value.value == Value::Bool(true) { "write `sudo`" } else { "write `'no'`" };
+                reader.wrong_help("wrong-type", place, "`become` is not a boolean", help);
+            }
             "become" => match (&value.value, reader.line(value, "`sudo` as become")) {
                 (_, Some("sudo")) => ssh.become_root = Some(Spanned::new(BecomeMethod::Sudo, place)),
                 (_, Some("no")) => ssh.become_root = Some(Spanned::new(BecomeMethod::No, place)),
                 (Value::Str(other), _) => {
-                    let message = format!("`{}` is no way to become root", other.escape_debug());
+                    let message = format!("`{}` is not a supported way to become root", other.escape_debug());
                     reader.wrong_help("wrong-type", place, message, "write `sudo`, or `'no'`");
                 }
                 _ => {}
@@ -181,16 +200,23 @@ fn options(node: &Node, reader: &mut Reader<'_>) -> Vec<(String, Spanned<String>
     let mut options: Vec<(String, Spanned<String>)> = Vec::new();
     for pair in reader.map(node, "options of ssh_config by name") {
         if let Some(why) = refused(&pair.key) {
-            reader.wrong(
-                "ssh-option",
-                &pair.key_place,
-                format!("ssh option `{}` is refused: {why}", pair.key),
-            );
+            let message = format!("ssh option `{}` is refused: {why}", pair.key);
+            match pair.key.to_ascii_lowercase().as_str() {
+                "proxycommand" => reader.wrong_help(
+                    "ssh-option",
+                    &pair.key_place,
+                    message,
+                    "to reach the host through another one, use `jump: bastion` beside `options`",
+                ),
+                _ => reader.wrong("ssh-option", &pair.key_place, message),
+            }
             continue;
         }
         let Some(name) = OPTIONS.iter().find(|name| name.eq_ignore_ascii_case(&pair.key)) else {
-            let message =
-                format!("there is no ssh option `{}` that an inventory may set", pair.key.escape_debug());
+            let message = format!(
+                "ssh option `{}` is unknown or cannot be set by an inventory",
+                pair.key.escape_debug()
+            );
             let mut problem = Problem::new("ssh-option", message).at_place(&pair.key_place);
             problem.help = did_you_mean(&pair.key, OPTIONS);
             reader.problems.push(problem);

@@ -33,7 +33,7 @@ pub(super) fn read(args: &str, ssh: &mut Map<String, Value>) -> Result<(), Strin
 }
 
 fn lost(what: &str) -> String {
-    format!("ssh argument `{what}` has no place here; put it into ssh_config")
+    format!("ssh argument `{what}` is not supported here; put it into ssh_config")
 }
 
 fn option(name: &str, value: &str, ssh: &mut Map<String, Value>) -> Result<(), String> {

@@ -112,7 +112,7 @@ pub fn prove_equivalent(before: &Ruleset, after: &Ruleset, family: Family) -> Re
             };
             let (Some(old), Some(new)) = (laid_out(before, table, chain), laid_out(after, table, chain))
             else {
-                return Err(differs("it has more rules than can be compared".to_owned(), None));
+                return Err(differs("too many rules to compare".to_owned(), None));
             };
             if let Err(UnprovenPair { first, second }) = alike(&old, &new) {
                 let packet = second.map(|second| packet(family, chain, first, second));

@@ -112,7 +112,7 @@ pub(super) fn plan(
             adoption.refusal.get_or_insert(Refusal::new(
                 "adoption-differs",
                 format!(
-                    "taking over the rules of {family} could change verdicts in {}/{}: {}{evidence}",
+                    "adopting the rules of {family} could change verdicts in {}/{}: {}{evidence}",
                     difference.table, difference.chain, difference.what
                 ),
             ));
@@ -212,7 +212,7 @@ fn changes(
             origin.dedup();
             let risks = if chain == "INPUT" { vec![ChangeRisk::ManagementPath] } else { Vec::new() };
             let diff = Diff::from(list.iter().map(line).collect::<Vec<_>>());
-            Change { kind, resource: format!("{table}/{chain} of others"), action, diff, origin, risks }
+            Change { kind, resource: format!("{table}/{chain} (unmanaged)"), action, diff, origin, risks }
         })
         .collect()
 }

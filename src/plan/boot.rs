@@ -12,8 +12,7 @@ pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
     let left = observed.state.boot_left.iter().map(|left| Warning {
         code: "left-out",
         message: format!(
-            "{} {}/{}: `{}` could not be loaded since the last boot and is left out until it can be; all other rules are \
-             loaded: {}",
+            "{} {}/{}: `{}` is not loaded since the last boot; all other rules are loaded. Cause: {}",
             left.family,
             left.table,
             left.chain.trim_start_matches(PREFIX),
@@ -35,8 +34,9 @@ pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
     let repaired = programs.into_iter().map(|(program, times)| Warning {
         code: "boot-repaired",
         message: format!(
-            "since the last boot another program took {} of kvmfw away or changed them ({}, the last time at {}); \
-             kvmfw-settle.service put them back, and until then they did not filter: take them out of that program's hands",
+            "since the last boot another program removed or changed {} of kvmfw ({}, the last time at {}); \
+             kvmfw-settle.service restored them, and until then they did not filter. Fix: stop that program \
+             from changing them",
             words(program),
             match times.len() {
                 1 => "once".to_owned(),
@@ -91,14 +91,15 @@ pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut Host
         plan.warnings.push(Warning {
             code: "unrecorded",
             message: format!(
-                "{family} rules of kvmfw are live, but the host has no record of them: /etc/kvmfw was removed, or another program \
-                 loaded rules that it had saved. kvmfw does not load them at boot; an apply records what is declared, an undo with \
-                 --to 0 after it removes all"
+                "{family} rules of kvmfw are live without a record on the host, and the next boot does not \
+                 load them. Cause: /etc/kvmfw was removed, or another program loaded rules that it had saved. \
+                 Fix: apply, to record the declared state; then `kvmfw undo --to 0` removes everything if \
+                 that is the goal"
             ),
             origin: None,
         });
         if desired.rules.contains_key(&family) {
-            let text = "/etc/kvmfw/current, the record by which these rules boot".to_owned();
+            let text = "/etc/kvmfw/current, the boot state of these rules".to_owned();
             let diff = Diff::from(vec![DiffLine { sign: '+', text, origin: None }]);
             let (resource, action) = ("boot".to_owned(), ChangeAction::Add);
             plan.changes.push(Change { kind, resource, action, diff, origin: Vec::new(), risks: Vec::new() });

@@ -144,8 +144,7 @@ fn udev_rules(desired: &Desired, observed: &Observed) -> String {
     if modules.is_empty() {
         return text;
     }
-    let _ =
-        writeln!(text, "{}: values of keys whose module is loaded late.", crate::resource::sysctl::HEADER);
+    let _ = writeln!(text, "{}: values of keys whose module may load late.", crate::resource::sysctl::HEADER);
     for (module, prefix) in modules {
         let run = match &observed.facts.systemd_sysctl {
             Some(path) => format!("{path} --prefix=/{prefix}"),

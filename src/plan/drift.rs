@@ -80,7 +80,7 @@ fn without_record(desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
     }
     plan.warnings.push(Warning {
         code: "not-managed",
-        message: "nothing was ever applied to this host, so nothing can have drifted".to_owned(),
+        message: "nothing was ever applied to this host, so there is no drift".to_owned(),
         origin: None,
     });
 }
@@ -119,7 +119,7 @@ fn replaced(path: &str, record: &GenerationManifest) -> Option<Change> {
     let file = record.sysctl.values().find(|file| file.path() == path)?;
     let mut lines: Vec<DiffLine> =
         file.entries.iter().map(|entry| line('+', format!("{} = {}", entry.key, entry.value))).collect();
-    lines.push(line('-', format!("{path} is not the file that was applied")));
+    lines.push(line('-', format!("{path} differs from the applied file")));
     Some(Change {
         kind: ResourceKind::Sysctl,
         resource: file.name.clone(),

@@ -217,19 +217,26 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
     let open = state.open.as_ref().map(|id| Warning {
         code: "open-transaction",
         message: format!(
-            "transaction {id} is not decided: an apply is refused while its guard lives, and ends it first where nobody watches it any more; see kvmfw status and kvmfw unlock"
+            "transaction {id} is undecided: an apply is refused while its guard runs, and otherwise rolls it \
+             back first. Fix: run kvmfw status; to roll back now, run kvmfw unlock"
         ),
         origin: None,
     });
     let boot = state.boot_failed.as_ref().map(|why| Warning {
         code: "boot-failed",
         message: match why.strip_prefix("bridges: ") {
-            Some(line) => format!("at the last boot the bridges did not become what they should be: {line}"),
+            Some(line) => format!("at the last boot the bridges were not set up as recorded. Cause: {line}"),
             None if why.starts_with("ipset: ") => {
-                format!("since the last boot the sets are not what they should be, and rules that ask them may be left out: {why}")
+                format!(
+                    "since the last boot the sets differ from the generation, and rules that use them may \
+                    be missing. Cause: {why}"
+                )
             }
             None => {
-                format!("since the last boot rules are not loaded as a whole, so the host may be open: {why}")
+                format!(
+                    "since the last boot the rules are not loaded as a whole, so the host may be open. \
+                    Cause: {why}"
+                )
             }
         },
         origin: None,
@@ -240,17 +247,18 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
         None => Warning {
             code: "controller-is-guest",
             message: format!(
-                "kvmfw runs in a guest of this host, behind port {port}: what cuts off that guest cuts off kvmfw, and the host puts \
-                 itself back; apply from elsewhere where guests are touched"
+                "kvmfw runs in a guest of this host, behind port {port}: a change that cuts off that guest \
+                 cuts off kvmfw, and the host rolls itself back. Fix: apply changes of guests from another \
+                 machine"
             ),
             origin: None,
         },
         Some(hop) => Warning {
             code: "jump-host-is-guest",
             message: format!(
-                "the jump host {hop} is a guest of this host, behind port {port}: what cuts off that guest cuts off all hosts that \
-                 are reached through it, and this host puts itself back; reach it another way where guests are touched; it is \
-                 changed alone, and last"
+                "the jump host {hop} is a guest of this host, behind port {port}: a change that cuts off that \
+                 guest cuts off all hosts behind it, and this host rolls itself back; it is changed alone, \
+                 and last. Fix: for changes of guests, reach these hosts without that jump host"
             ),
             origin: None,
         },

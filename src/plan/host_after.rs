@@ -249,7 +249,7 @@ impl<'a> HostAfter<'a> {
                     "{short} is {value} again once br_netfilter is loaded at a boot (no file on the host will set it)"
                 ),
                 false => {
-                    format!("{short} goes back to {value} (the inventory no longer states it)")
+                    format!("{short} goes back to {value}, as it is no longer in the inventory")
                 }
             },
             Some((value, _)) if value != "0" => format!("{short} is {value}"),

@@ -189,22 +189,23 @@ impl KeyWrite<'_> {
         match effect {
             WriteEffect::Rises | WriteEffect::Falls | WriteEffect::Sticks(_) if stays(key, value, back) => {
                 let text = format!(
-                    "{key} = {value} cannot be taken back before the next boot, neither by a rollback nor by an undo"
+                    "{key} = {value} is one-way: neither a rollback nor an undo can revert it before the next \
+                     boot"
                 );
                 self.warn("one-way-key", plan, text, Some(ChangeRisk::OneWay));
             }
             // Stated no more: it goes back to what it was.
             WriteEffect::Inherited if self.origin.is_none() && !is_of_all_links(key.path()) => {
                 let text = format!(
-                    "{key} goes back to {value}, but links that were made while it was {back} keep what they inherited, because \
-                     nobody knows whether it was meant for them; set it for each of them where it was not"
+                    "{key} goes back to {value}, but links created while it was {back} keep the inherited \
+                     value. Fix: set the key for each of these links that should not have it"
                 );
                 self.warn("inherited-key", plan, text, Some(ChangeRisk::OneWay));
             }
             WriteEffect::Inherited if !is_of_all_links(key.path()) => {
                 let text = format!(
-                    "{key} = {value} is inherited by links that are made from now on; they keep it after a rollback or an \
-                     undo, because nobody knows whether it was meant for them"
+                    "{key} = {value} is inherited by links created from now on, which keep it after a \
+                     rollback or an undo"
                 );
                 self.warn("inherited-key", plan, text, Some(ChangeRisk::OneWay));
             }
@@ -215,7 +216,7 @@ impl KeyWrite<'_> {
                 let gone = self.by_advertisement(observed, will_be);
                 self.lockout(
                     plan,
-                    gone.map(|link| format!("the IPv6 default route by {link}, which SSH takes")),
+                    gone.map(|link| format!("the IPv6 default route on {link}, which SSH uses")),
                 );
             }
             WriteEffect::Advertised if value == "0" => {
@@ -240,8 +241,8 @@ impl KeyWrite<'_> {
         let names: Vec<&str> = links.iter().filter(global).map(|link| link.name.as_str()).collect();
         if !names.is_empty() {
             let text = format!(
-                "{} = {} takes all IPv6 addresses and routes of {} away; a rollback puts them back, an undo leaves \
-                 that to whoever configures the links, or to a boot",
+                "{} = {} removes all IPv6 addresses and routes of {}; a rollback restores them, an undo \
+                 leaves that to the network configuration of the host or to a boot",
                 self.key,
                 self.value,
                 names.join(", ")
@@ -251,7 +252,7 @@ impl KeyWrite<'_> {
         let server = observed.facts.ssh.as_ref().map(|ssh| ssh.server.to_string());
         let ends = server
             .filter(|server| holder(observed, server).is_some_and(|link| of(&link) && server.contains(':')));
-        self.lockout(plan, ends.map(|server| format!("{server}, the address that SSH comes to")));
+        self.lockout(plan, ends.map(|server| format!("{server}, the address of SSH")));
     }
 
     /// The link by which SSH answers on a route that forwarding takes away.
@@ -274,16 +275,18 @@ impl KeyWrite<'_> {
         }
         let address = link.addresses.iter().any(|a| a.local == server && a.dynamic);
         if address && !self.key.path().ends_with("_defrtr") {
-            return Some(format!("{server}, the address that SSH comes to, when its time is over"));
+            return Some(format!("{server}, the address of SSH, at the end of its lifetime"));
         }
         let route = advertised_route(observed)
             .filter(|route| *route == link.name && !self.key.path().ends_with("autoconf"));
-        route.map(|link| format!("the IPv6 default route by {link}, which SSH takes, when its time is over"))
+        route.map(|link| {
+            format!("the IPv6 default route on {link}, which SSH uses, at the end of its lifetime")
+        })
     }
 
     fn lockout(&self, plan: &mut HostPlan, what: Option<String>) {
         let Some(what) = what else { return };
-        let text = format!("LOCKOUT: {} = {} takes away {what}", self.key, self.value);
+        let text = format!("LOCKOUT: {} = {} removes {what}", self.key, self.value);
         self.warn("lockout", plan, text, Some(ChangeRisk::Lockout));
     }
 
@@ -311,7 +314,7 @@ impl KeyWrite<'_> {
         let (used, spare, of) = match what {
             LimitUse::AtLeast(least) if number < least => {
                 return refused(format!(
-                    "the host needs {least} at least, also to try rules out and to roll back"
+                    "the host needs at least {least}, also for the dry run and the rollback"
                 ));
             }
             LimitUse::AtLeast(_) => return None,
@@ -330,7 +333,7 @@ impl KeyWrite<'_> {
                     return None;
                 }
                 return refused(format!(
-                    "{used} connections are tracked; with so few, new ones are dropped, SSH among them"
+                    "{used} connections are tracked; with this limit new ones are dropped, including SSH"
                 ));
             }
             LimitUse::Terminals => {
@@ -338,7 +341,7 @@ impl KeyWrite<'_> {
                 if number >= used + 16 {
                     return None;
                 }
-                return refused(format!("{used} terminals are open; with so few nobody could log in to one"));
+                return refused(format!("{used} terminals are open; with this limit no login gets one"));
             }
         };
         let least = used + used / 10 + spare;
@@ -346,7 +349,7 @@ impl KeyWrite<'_> {
             return None;
         }
         refused(format!(
-            "{used} {of}; with less than {least} the host could start nothing, not even what rolls back"
+            "{used} {of}; with less than {least} the host cannot start a process, not even the rollback"
         ))
     }
 }
@@ -364,7 +367,7 @@ fn reserve_short(will_be: &HostAfter<'_>, taken: u64) -> Option<String> {
     let free = memory(will_be, "MemAvailable")?;
     (taken.saturating_add(SPARE_MEMORY) > free).then(|| {
         format!(
-            "that takes {} MiB away from programs, and {} MiB are available: the kernel would kill processes to get them",
+            "this takes {} MiB from programs and {} MiB are available: the kernel would kill processes",
             taken / 1024,
             free / 1024
         )
@@ -387,8 +390,8 @@ fn memory_short(will_be: &HostAfter<'_>) -> Option<String> {
     let (limit, used) = (of_ram + swap, memory("Committed_AS")?);
     (limit < used + SPARE_MEMORY).then(|| {
         format!(
-            "{} MiB are promised already, and with overcommit_memory 2 no more than {} MiB could be: no process could be \
-             started; raise vm.overcommit_ratio first",
+            "{} MiB are committed already, and with overcommit_memory 2 the limit is {} MiB: no process could \
+             start; raise vm.overcommit_ratio first",
             used / 1024,
             limit / 1024
         )

@@ -49,13 +49,14 @@ fn loaders(observed: &Observed) -> Vec<Warning> {
         }
         all.push(warn(match before {
             true => format!(
-                "{service} replaces whole tables by {path}: at boot before the rules of kvmfw are loaded, which then stand; when it is \
-                 started again they are gone until kvmfw-settle.service puts them back, a second or two later"
+                "{service} replaces whole tables from {path}: harmless at boot, before the rules of kvmfw \
+                 load. When it is restarted, the rules of kvmfw are missing for a second or two, until \
+                 kvmfw-settle.service restores them"
             ),
             false => format!(
-                "{service} replaces whole tables by {path}, at boot and when it is started again: the rules of kvmfw are gone then \
-                 until kvmfw-settle.service puts them back, a second or two later; systemctl disable {service}, and state in the \
-                 inventory what that file has"
+                "{service} replaces whole tables from {path}, at boot and at a restart: the rules of kvmfw \
+                 are then missing for a second or two, until kvmfw-settle.service restores them. Fix: run \
+                 systemctl disable {service}, and move the rules of that file to the inventory"
             ),
         }));
     }
@@ -63,9 +64,9 @@ fn loaders(observed: &Observed) -> Vec<Warning> {
         let place = &loader.place;
         let by = files.named_by(&place.path).map_or_else(String::new, |by| format!(", which {by} names"));
         all.push(warn(format!(
-            "{}:{}{by}: `{}` takes all rules away at boot, or replaces them: those of kvmfw are gone then until \
-             kvmfw-settle.service puts them back, a second or two later; take the line out, or load with --noflush, and state in \
-             the inventory what it loads",
+            "{}:{}{by}: `{}` removes or replaces all rules at boot: those of kvmfw are then missing for a \
+             second or two, until kvmfw-settle.service restores them. Fix: remove the line or load with \
+             --noflush, and move the rules that it loads to the inventory",
             place.path, place.line, loader.command
         )));
     }
@@ -85,17 +86,17 @@ fn saved(observed: &Observed, options: &PlanOptions) -> Vec<Warning> {
             _ => String::new(),
         };
         let what = match options.purge {
-            true => "the next boot, or whoever loads that file, brings them back after this undo",
+            true => "the next boot, or another load of that file, brings them back after this undo",
             false => {
-                "whoever loads that file brings back old rules, also after an undo; at boot those of the generation take their \
-                 place"
+                "a load of that file brings back old rules, even after an undo; at boot the rules of the \
+                 generation replace them"
             }
         };
         Warning {
             code: "saved-rules",
             message: format!(
-                "{path}:{line} has rules of kvmfw (`{PREFIX}`) in it, which another program saved: {what}; {clean}`sed -i /{PREFIX}/d \
-                 {path}` takes them out"
+                "{path}:{line} contains rules of kvmfw (`{PREFIX}`), which another program saved: {what}. \
+                 Fix: {clean}run `sed -i /{PREFIX}/d {path}`"
             ),
             origin: None,
         }
@@ -116,8 +117,8 @@ fn waiting(family: Family, desired: &Desired, observed: &Observed, planned: &Rul
     let warn = |((place, origin), what)| Warning {
         code: "not-at-boot",
         message: format!(
-            "{place} cannot be loaded at boot before {what} is there, which another program makes: it is left out until then, and \
-             what it decides goes on to the rules after it; all other rules load, and this one within seconds after that"
+            "{place} cannot load at boot before {what} exists, which another program creates. Until then \
+             packets go on to the rules after it; all other rules load, and this one follows within seconds"
         ),
         origin,
     };

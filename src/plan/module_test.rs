@@ -38,7 +38,10 @@ pub fn module_test(project: &Project, test: &ModuleTest) -> Vec<Problem> {
         }
         (Err(problems), _) => problems,
         (Ok(_), Some(wanted)) => {
-            vec![failed(&wanted.place, format!("expected the error `{}`, and all is well", wanted.value))]
+            vec![failed(
+                &wanted.place,
+                format!("expected the error `{}`, but there is no error", wanted.value),
+            )]
         }
         (Ok(desired), None) => {
             desired.iter().flat_map(|desired| ModuleTestRun { test, desired }.all()).collect()
@@ -190,8 +193,8 @@ fn differs(name: &Spanned<String>, what: &str, expected: &[String], found: &[Str
         lines.iter().map(|line| (line.clone(), None)).collect()
     };
     let diff = Diff::of(expected, &lines(found)).text();
-    let help = format!("`-` is expected, `+` is what comes of it\n{}", diff.trim_end());
-    Some(failed(&name.place, format!("{what} is otherwise")).help(help))
+    let help = format!("`-` is expected, `+` is the result\n{}", diff.trim_end());
+    Some(failed(&name.place, format!("{what} differs")).help(help))
 }
 
 fn sent(wanted: &PacketText, family: Family, rules: &Ruleset) -> PacketTrace {

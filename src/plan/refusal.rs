@@ -27,19 +27,19 @@ impl Refusal {
     /// What to do next, where the sentence does not say it.
     pub fn hint(&self) -> Option<&'static str> {
         match self.reason.as_str() {
-            _ if self.is_failure() => Some("nothing was touched; correct the rule and plan again"),
+            _ if self.is_failure() => Some("nothing was changed; correct the rule and run kvmfw plan again"),
             "lockout" => Some(
-                "nothing was touched; correct the rule. With --accept-risk lockout it is applied all the same, and the host \
-                 puts itself back when no new connection confirms",
+                "nothing was changed; correct the rule, or apply it with --accept-risk lockout: the host then \
+                 rolls itself back if no new connection confirms",
             ),
             "bypass-wrong" => Some(
-                "nothing was touched; use bridge-accept-each or bridge-accept-physdev there, with `jump: last` for FORWARD where rules of \
-                 others filter guests, or --accept-risk bypass-wrong",
+                "nothing was changed; use bridge-accept-each or bridge-accept-physdev, with `jump: last` for \
+                 FORWARD if unmanaged rules filter guests, or pass --accept-risk bypass-wrong",
             ),
-            "removes-all" => Some("nothing was touched; if that is meant, --accept-risk removes-all"),
+            "removes-all" => Some("nothing was changed; if that is intended, pass --accept-risk removes-all"),
             "adoption-differs" => Some(
-                "nothing was touched; write in the inventory what the host has, exactly as it has it, or set `jump: last` where rules \
-                 of others come first",
+                "nothing was changed; write the rules exactly as on the host, or set `jump: last` if \
+                 unmanaged rules come first",
             ),
             _ => None,
         }
@@ -87,7 +87,7 @@ fn removed_kinds(changes: &[Change]) -> Option<String> {
     let kinds: BTreeSet<&str> = gone.map(|c| c.kind.as_str()).collect();
     let list: Vec<&str> = kinds.into_iter().collect();
     (!list.is_empty())
-        .then(|| format!("this removes everything that kvmfw put there of kind {}", list.join(", ")))
+        .then(|| format!("this removes all managed resources of kind {} on the host", list.join(", ")))
 }
 
 /// What the host's generation wants; `None` on a host without one. A generation whose record is gone is not that:
@@ -105,8 +105,8 @@ pub(super) fn record(observed: &Observed) -> Result<Option<GenerationManifest>, 
     Err(Refusal::new(
         "unreadable-record",
         format!(
-            "cannot read what the host's generation wants: {error}; at its console, `/var/lib/kvmfw/kvmfw.sh undo` goes back \
-             to the one before"
+            "cannot read the record of the host's generation: {error}; to return to the generation before, \
+             run `/var/lib/kvmfw/kvmfw.sh undo` at its console"
         ),
     ))
 }
@@ -121,7 +121,8 @@ pub(super) fn managed_by(desired: &Desired, observed: &Observed, options: &PlanO
     Some(Refusal::new(
         "managed-by",
         format!(
-            "the inventory `{manager}` manages this host, this one is `{}`; take it over with --reassign",
+            "the host is managed by inventory `{manager}`, and this is `{}`; to move it to this inventory, \
+             pass --reassign",
             desired.inventory
         ),
     ))
@@ -160,16 +161,16 @@ pub(super) fn refusal(
             "missing-tool",
             match super::packages::install(&list, &observed.facts.os) {
                 Some(command) => {
-                    format!("the host has no {}; install it there: {command}", list.join(", no "))
+                    format!("the host has no {}; install it: {command}", list.join(", no "))
                 }
-                None => format!("the host has no {}; install it there", list.join(", no ")),
+                None => format!("the host has no {}; install it", list.join(", no ")),
             },
         ));
     }
     if !observed.facts.units {
         return Some(Refusal::new(
             "no-boot",
-            "there is no /etc/systemd/system, so nothing could be made to last over a reboot",
+            "the host has no /etc/systemd/system, so a change could not survive a reboot",
         ));
     }
     if let Some(message) = sysctl.stuck.first() {
@@ -197,17 +198,18 @@ fn other_firewall(manager: &str) -> String {
     let (name, file) = manager.split_once(' ').unwrap_or((manager, ""));
     match name {
         "firewalld" => {
-            "firewalld is active or enabled there and loads rules of its own, in an order nobody controls; \
-                        leave the rules to it, or systemctl disable --now firewalld"
+            "firewalld is active or enabled on the host and loads its rules in an undefined order; run \
+             systemctl disable --now firewalld, or remove the rules from the inventory"
                 .to_owned()
         }
         "ufw" => {
-            "ufw is enabled there and loads rules of its own at boot; leave the rules to it, or ufw disable"
+            "ufw is enabled on the host and loads its rules at boot; run ufw disable, or remove the rules \
+             from the inventory"
                 .to_owned()
         }
         _ => format!(
-            "{name}.service is enabled there and {file} begins with `flush ruleset`, which wipes all rules, ours too; \
-             take that line out, or systemctl disable {name}"
+            "{name}.service is enabled on the host and {file} begins with `flush ruleset`, which removes all \
+             rules; delete that line, or run systemctl disable {name}"
         ),
     }
 }
@@ -220,7 +222,10 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
     if rules.backend == "old" {
         return Some(Refusal::new(
             "missing-tool",
-            format!("{family} there is too old to tell its backend ({})", rules.version),
+            format!(
+                "{family} on the host is too old: its version does not give the backend ({})",
+                rules.version
+            ),
         ));
     }
     if let Some(manager) = observed.others.managers.first() {
@@ -230,7 +235,8 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         return Some(Refusal::new(
             "native-nft",
             format!(
-                "the nft table `{}` of {family} has native nft rules or chains, which iptables cannot show; move them to a table of their own",
+                "the nft table `{}` of {family} has native nft rules or chains, which iptables cannot show; \
+                 move them to a separate table",
                 rules.live.incompatible.join("`, `")
             ),
         ));
@@ -242,8 +248,8 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         return Some(Refusal::new(
             "mixed-backends",
             format!(
-                "{family} is the {} one there, but {count} {what} loaded in the {other} one, and both decide; \
-                 move them over, or take them away there with {family}-{other} -F and -P CHAIN ACCEPT",
+                "{family} on the host uses {}, but {count} {what} loaded in {other}, and both decide; move \
+                 the rules, or remove them with {family}-{other} -F and -P CHAIN ACCEPT",
                 rules.backend
             ),
         ));
@@ -252,7 +258,8 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         return Some(Refusal::new(
             "native-nft",
             format!(
-                "a native nft rule with a set stands in a table of iptables, which iptables-save shows wrong: {native}"
+                "a native nft rule with a set is in a table of iptables, and iptables-save prints it wrong: \
+                 {native}"
             ),
         ));
     }
@@ -260,13 +267,14 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         Predicted::Refused(words) => {
             let place = blamed(family, desired, words).map_or_else(String::new, |o| format!(" ({o})"));
             let absent = absent_chain(family, desired, words);
-            let message = format!("{family} on the host does not take the rules: {words}{place}{absent}");
+            let message = format!("{family} on the host rejected the rules: {words}{place}{absent}");
             Some(Refusal::new("rejected-rule", message))
         }
         Predicted::CannotClone(words) => Some(Refusal::new(
             "dry-run-failed",
             format!(
-                "the live rules of {family} cannot be loaded in a dry run, so nothing can be proven: {words}"
+                "the live rules of {family} cannot be loaded in a dry run, so the new rules cannot be proven: \
+                 {words}"
             ),
         )),
         _ => None,
@@ -289,8 +297,8 @@ fn absent_chain(family: Family, desired: &Desired, words: &str) -> String {
         return String::new();
     }
     let own = match ADMINISTRATORS.contains(&chain) {
-        true => format!(", or state your rules under `{chain}`, where they wait for it"),
+        true => format!(", or write the rules under `{chain}`, where they wait for it"),
         false => String::new(),
     };
-    format!("; another program makes the chain {chain}: start that first{own}")
+    format!("; another program creates the chain {chain}: start that program first{own}")
 }

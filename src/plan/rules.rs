@@ -263,8 +263,8 @@ fn unproven(family: Family, wanted: &Rules, observed: &Observed, plan: &mut Rule
                 plan.warnings.push(Warning {
                     code: "unproven",
                     message: format!(
-                        "{family} {table}/{}: `{}` is unproven on this host: apply will load {}, and loading it makes \
-                         bridged frames pass the host's FORWARD chain",
+                        "{family} {table}/{}: `{}` is unproven on this host: apply will load {}, which makes \
+                         bridged frames pass the FORWARD chain of the host",
                         name.trim_start_matches(PREFIX),
                         rule.text,
                         rule.module.unwrap_or_default()
@@ -287,8 +287,9 @@ fn waiting(family: Family, live: &Save, wanted: &Rules, plan: &mut RulesPlan) {
                 plan.warnings.push(Warning {
                     code: "waits-for-chain",
                     message: format!(
-                        "{family} {table}/{chain}: there is no such chain on the host until {maker} makes it; the rules are loaded, and \
-                         kvmfw-settle.service adds the rule that jumps to them as soon as the chain is there"
+                        "{family} {table}/{chain}: the chain does not exist until {maker} creates it; the \
+                         rules are loaded, and kvmfw-settle.service adds the jump rule as soon as the chain \
+                         exists"
                     ),
                     origin: Some(declared.origin.clone()),
                 });

@@ -89,7 +89,7 @@ pub(super) fn headers(desired: &Desired) -> String {
 /// Why no set at all can be made there.
 fn unusable(desired: &Desired, observed: &Observed) -> Option<Refusal> {
     let words = observed.sets.refused.as_ref().filter(|_| !desired.sets.is_empty())?;
-    Some(Refusal::new("rejected-set", format!("ipset on the host does not take the sets: {words}")))
+    Some(Refusal::new("rejected-set", format!("ipset on the host rejected the sets: {words}")))
 }
 
 /// Decides about a set that is there: whether it can be ours, and what is recorded of it.
@@ -97,10 +97,10 @@ fn taken_over(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOpti
     let name = &set.name;
     if !set.is_same_type(live) {
         let is = live.options.split(" hashsize").next().unwrap_or(&live.options);
-        let whose = if recorded.is_some() { "" } else { ", which is not of kvmfw" };
+        let whose = if recorded.is_some() { "" } else { ", which is unmanaged" };
         let message = format!(
-            "the set `{name}` is there as {is}{whose}, and is declared as {}: the members of one type cannot take the place of \
-             those of another; declare it under another name ({})",
+            "the set `{name}` exists as {is}{whose}, and is declared as {}: the type of a set cannot change; \
+             declare it under another name ({})",
             set.options().split(" hashsize").next().unwrap_or_default(),
             set.origin
         );
@@ -111,8 +111,8 @@ fn taken_over(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOpti
         let differing = set.differing(live);
         if !differing.is_empty() {
             let message = format!(
-                "the set `{name}` is there without `{}`, and an option cannot change while its members are those of others; state \
-                 what it has, or destroy it there and apply again ({})",
+                "the set `{name}` exists without `{}`, and an option cannot change while other programs own \
+                 the members; declare the options that it has, or destroy the set and apply again ({})",
                 differing.join("`, `"),
                 set.origin
             );
@@ -150,14 +150,15 @@ fn adopted(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOptions
     // Whoever goes back to a generation says by that whose members the set is to have.
     if !options.adopt && options.restore.is_none() {
         let whose = match recorded {
-            None => "is there and is not of kvmfw; give the declared one another name,",
+            None => "exists and is unmanaged; declare another name,",
             Some(_) => {
-                "has members that other programs added while its entries were unmanaged; state those that are to stay,"
+                "has members that other programs added while its entries were unmanaged; declare those that \
+                 must stay,"
             }
         };
         let message = format!(
-            "the set `{name}` {whose} write `entries: unmanaged` where another program adds its members, or take it over with \
-             --adopt, which removes what is not stated ({})",
+            "the set `{name}` {whose} write `entries: unmanaged` if another program adds its members, or \
+             adopt it with --adopt, which removes undeclared members ({})",
             set.origin
         );
         plan.refusal.get_or_insert(Refusal::new("unmanaged-owner", message));
@@ -167,8 +168,8 @@ fn adopted(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOptions
         Some(original) => drop(plan.originals.insert(name.clone(), original)),
         None => {
             let message = format!(
-                "the set `{name}` cannot be taken over: some of its members go after a time, or it has options that kvmfw does not \
-                 know; write `entries: unmanaged` ({})",
+                "the set `{name}` cannot be adopted: it has members with a timeout, or options that kvmfw \
+                 does not know; write `entries: unmanaged` ({})",
                 set.origin
             );
             plan.refusal.get_or_insert(Refusal::new("unmanaged-owner", message));
@@ -247,7 +248,7 @@ fn live_or_recorded(
                 None => line('-', unmanaged(), None),
             });
         } else {
-            lines.push(line('…', "the set is there already".to_owned(), None));
+            lines.push(line('…', "the set exists already".to_owned(), None));
         }
         lines.push(match &set.entries {
             Some(entries) => line('+', format!("entries declared, {}", entries.len()), origin),
@@ -290,11 +291,8 @@ fn given_back(
 
 /// A generation says something else, though the set is as declared already.
 fn recorded_otherwise(set: &Set, recorded: &Set) -> Vec<DiffLine> {
-    let mut lines = vec![line(
-        '…',
-        "the host shows no difference now; the generation that boots has one".to_owned(),
-        None,
-    )];
+    let mut lines =
+        vec![line('…', "the live host has no difference; the boot state has one".to_owned(), None)];
     if recorded.options() != set.options() {
         lines.push(line('-', recorded.options(), None));
         lines.push(line('+', set.options(), Some(&set.origin)));
@@ -354,14 +352,14 @@ fn removed(
     };
     let stays = |why: &str| Diff::from(vec![line('-', set.options(), None), line('…', why.to_owned(), None)]);
     let Some(live) = observed.sets.live.get(&set.name) else {
-        change(ChangeAction::Remove, stays("it is not there, and no boot makes it any more"));
+        change(ChangeAction::Remove, stays("it does not exist, and no boot creates it any more"));
         return;
     };
     if let Some(original) = record.original_sets.get(&set.name) {
         let back = original.entries.is_some() && original.is_same_type(live);
         match changed(original, live).filter(|_| back) {
             Some(diff) => change(ChangeAction::Change, diff),
-            None => change(ChangeAction::Remove, stays("stays as it is, as a set that is not of kvmfw")),
+            None => change(ChangeAction::Remove, stays("stays, as an unmanaged set")),
         }
         if back {
             plan.once.push_str(&original.render());
@@ -369,12 +367,12 @@ fn removed(
         return;
     }
     if let Some(rule) = named_by_others(&set.name, observed) {
-        change(ChangeAction::Remove, stays("stays, because a rule that is not of kvmfw asks it"));
+        change(ChangeAction::Remove, stays("stays, because an unmanaged rule uses it"));
         plan.warnings.push(Warning {
             code: "set-in-use",
             message: format!(
-                "the set `{}` stays on the host, though it is declared no more: {rule}, which is not of kvmfw, asks it; \
-                 `ipset destroy {}` there once that is gone",
+                "the set `{}` stays on the host although it is no longer declared. Cause: {rule}, which is \
+                 unmanaged, uses it. Fix: remove that rule, then run `ipset destroy {}` on the host",
                 set.name, set.name
             ),
             origin: None,

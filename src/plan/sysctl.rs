@@ -4,11 +4,38 @@ use super::diff::DesiredLine;
 use super::{Change, ChangeAction, Diff, GenerationManifest, key_effects};
 use crate::desired::Desired;
 use crate::observe::{ForeignFile, Live, Observed, Tool};
-use crate::problem::Warning;
+use crate::problem::{Warning, closest};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::{Family, Rules};
 use crate::resource::sysctl::{File, Key, normal};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Keys that KVM hosts set, as suggestions for a misspelt one. Keys of one host are not known as a whole, because a probe
+/// reads only the keys that the inventory names.
+const COMMON_KEYS: [&str; 22] = [
+    "net.ipv4.ip_forward",
+    "net.ipv4.ip_nonlocal_bind",
+    "net.ipv4.conf.all.arp_ignore",
+    "net.ipv4.conf.all.arp_announce",
+    "net.ipv4.conf.all.forwarding",
+    "net.ipv4.conf.all.proxy_arp",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.conf.all.accept_redirects",
+    "net.ipv4.conf.all.send_redirects",
+    "net.ipv4.conf.default.rp_filter",
+    "net.ipv6.conf.all.accept_ra",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.all.forwarding",
+    "net.ipv6.conf.default.disable_ipv6",
+    "net.core.somaxconn",
+    "kernel.panic",
+    "kernel.sysrq",
+    "vm.overcommit_memory",
+    "vm.swappiness",
+    "vm.max_map_count",
+    "fs.inotify.max_user_instances",
+    "fs.inotify.max_user_watches",
+];
 
 /// What a plan does about sysctl.
 #[derive(Default)]
@@ -41,9 +68,10 @@ impl ClashingFile {
     pub(super) fn refusal(&self, adopt: bool) -> String {
         let path = &self.path;
         match &self.why_not {
-            Some(why) if adopt => format!("{path} is not ours and cannot be taken over: {why}"),
+            Some(why) if adopt => format!("{path} is unmanaged and cannot be adopted: {why}"),
             _ => format!(
-                "{path} exists and is not ours; give our file another name, move that one away, or take it over with --adopt"
+                "{path} exists and is unmanaged; declare another file name, move that file away, or adopt it \
+                 with --adopt"
             ),
         }
     }
@@ -107,12 +135,12 @@ fn accounting(
 /// A file is taken over when all that it sets is declared, here or in another file of ours: nothing is lost.
 fn why_not_adopted(there: &ForeignFile, wanted: &BTreeSet<&str>) -> Option<String> {
     if let Some(to) = &there.link {
-        return Some(format!("it is a link to {to}"));
+        return Some(format!("it is a symbolic link to {to}"));
     }
     let lost = |(number, line): &(u32, String)| {
         let name = line.split('=').next().unwrap_or_default().trim().trim_start_matches('-');
         let declared = Key::parse(name).is_ok_and(|key| wanted.contains(key.path()));
-        (!declared).then(|| format!("line {number} sets `{name}`, which the inventory does not state"))
+        (!declared).then(|| format!("line {number} sets `{name}`, which the inventory does not declare"))
     };
     there.lines.iter().find_map(lost)
 }
@@ -146,9 +174,7 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
         if let Some(live) = &stays {
             plan.warnings.push(Warning {
                 code: "one-way-key",
-                message: format!(
-                    "{key} is {live} and stays so until the next boot; {wanted} is in effect after that"
-                ),
+                message: format!("{key} stays {live} until the next boot, and is {wanted} after it"),
                 origin: Some(entry.origin.clone()),
             });
         }
@@ -172,8 +198,9 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
                 plan.warnings.push(Warning {
                     code: "write-only-key",
                     message: format!(
-                        "{key} can be written but not read, so it is an action and no setting; it is only written to {}, \
-                         and happens at every boot",
+                        "{key} can be written but not read, so it is an action and not a setting; it is only \
+                         written to {}, and runs at every boot. Fix: remove the key, or run the action once \
+                         by hand",
                         file.path()
                     ),
                     origin: Some(entry.origin.clone()),
@@ -181,12 +208,17 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
             } else if key.module().is_none() {
                 let message = match absent_link(key, observed) {
                     Some(link) => format!(
-                        "{key} does not exist yet, because there is no link {link}; it is only written to {}, which is read \
-                         at boot, and nothing sets it when the link comes later",
+                        "{key} does not exist yet, because the host has no link {link}; it is only written to \
+                         {}, which is read at boot, and is not set when the link appears later",
                         file.path()
                     ),
                     None => {
-                        format!("{key} does not exist on this kernel; it is only written to {}", file.path())
+                        let near = closest(&key.to_string(), COMMON_KEYS);
+                        let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                        format!(
+                            "{key} does not exist on this kernel; it is only written to {}{near}",
+                            file.path()
+                        )
                     }
                 };
                 plan.warnings.push(Warning {
@@ -202,7 +234,8 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
             && observed.read_only.contains(key.path())
         {
             plan.stuck.push(format!(
-                "{key} can only be read on this host, and is `{value}`, not `{wanted}`; take it out of the inventory ({})",
+                "{key} is read-only on this host and is `{value}`, not `{wanted}`; remove it from the \
+                 inventory ({})",
                 entry.origin
             ));
         } else if live_value.as_ref().is_some_and(|v| *v != wanted) {
@@ -226,7 +259,7 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
         }
     }
     if by_others {
-        let text = format!("{}, made by others, becomes ours; kept as it was for an undo", file.path());
+        let text = format!("{}, so far unmanaged, is adopted; an undo restores it", file.path());
         diff.push(super::DiffLine { sign: '+', text, origin: Some(file.origin.clone()) });
     }
     let misplaced = there.is_none() || there.is_some_and(|f| f.lines.len() != file.entries.len());
@@ -271,7 +304,8 @@ fn overridden(
             plan.warnings.push(Warning {
                 code: "sysctl-overridden",
                 message: format!(
-                    "{}:{} sets {key} to {} and is read after {} by {who}; name the file later, or remove the line there",
+                    "{}:{} sets {key} to {} and is read after {} by {who}. Fix: remove that line, or give the \
+                     file a name that sorts later",
                     winner.path,
                     winner.line,
                     winner.value,
@@ -376,7 +410,7 @@ fn absent_link<'a>(key: &'a Key, observed: &Observed) -> Option<&'a str> {
 fn absent(key: &Key, observed: &Observed) -> String {
     absent_link(key, observed).map_or_else(
         || "no such key on this host".to_owned(),
-        |link| format!("there is no link {link} now; set at boot if it is there then"),
+        |link| format!("no link {link} now; set at boot if the link exists then"),
     )
 }
 

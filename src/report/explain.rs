@@ -11,21 +11,21 @@ use std::fmt::Write as _;
 /// What was found out about one host.
 pub fn explanation_text(found: &HostExplanation, style: Style) -> String {
     let mut out = String::new();
-    let state = if found.state == "live" { "as it is" } else { "as the inventory wants it" };
+    let state = if found.state == "live" { "live state" } else { "desired state" };
     if !found.name.is_empty() {
         let _ = writeln!(out, "{}, {state}", style.strong(&printable(&found.name)));
     }
     if !found.bridges.is_empty() {
         found.bridges.iter().for_each(|bridge| bridge_text(bridge, style, &mut out));
     } else if found.packets.is_empty() && found.log.is_none() {
-        out.push_str("  no bridges: there are no guests to be cut off here\n");
+        out.push_str("  no bridges, so no guests to cut off\n");
     }
     found.packets.iter().for_each(|story| packet_text(story, style, &mut out));
     if let Some(log) = &found.log {
         log_text(log, style, &mut out);
     }
     if !found.cures.is_empty() {
-        let _ = writeln!(out, "\n{}", style.strong("Ways out"));
+        let _ = writeln!(out, "\n{}", style.strong("Possible fixes"));
         let mut before = None;
         for cure in &found.cures {
             cure_text(cure, before, style, &mut out);
@@ -33,7 +33,7 @@ pub fn explanation_text(found: &HostExplanation, style: Style) -> String {
         }
     }
     for other in &found.others {
-        let line = format!("  packets pass this too, and it may drop them: {}", printable(other));
+        let line = format!("  packets also pass this, which may drop them: {}", printable(other));
         let _ = writeln!(out, "{}", style.faint(&style.prose(&line)));
     }
     out
@@ -92,12 +92,12 @@ fn bridge_text(bridge: &BridgeReport, style: Style, out: &mut String) {
 fn family_text(story: &FamilyReport, style: Style, out: &mut String) {
     let name = protocol(story.family);
     let word = match (&story.dark, &story.doubt) {
-        (Some(_), _) => style.alarm("DARK"),
+        (Some(_), _) => style.alarm("UNREACHABLE"),
         (None, Some(_)) => style.warn("UNKNOWN"),
         (None, None) => style.added("open"),
     };
     let sees = if story.filtered {
-        "the host's rules see bridged frames"
+        "rules of the host see bridged frames"
     } else {
         "no rule of the host sees bridged frames"
     };
@@ -115,7 +115,7 @@ fn family_text(story: &FamilyReport, style: Style, out: &mut String) {
         let _ = writeln!(out, "{}", style.prose(&line));
         let depends = match doubt.missing.is_empty() {
             true => String::new(),
-            false => format!(": it depends on: {}", printable(&doubt.missing.join(", "))),
+            false => format!(", depending on {}", printable(&doubt.missing.join(", "))),
         };
         let line = format!("          by {}{depends}", place(&doubt.by));
         let _ = writeln!(out, "{}", style.prose(&line));
@@ -153,8 +153,8 @@ fn hop_text(hop: &HookReport, style: Style, out: &mut String) {
     let note = match &hop.note {
         Some(note) => note.clone(),
         None if hop.asked == 0 => String::new(),
-        None if hop.asked == 1 => "1 rule asked".to_owned(),
-        None => format!("{} rules asked", hop.asked),
+        None if hop.asked == 1 => "1 rule evaluated".to_owned(),
+        None => format!("{} rules evaluated", hop.asked),
     };
     let _ = writeln!(out, "    {title:<22} {}", style.faint(&printable(&note)));
     for met in &hop.rules {
@@ -185,7 +185,7 @@ fn fate_text(fate: &FinalVerdict, style: Style) -> String {
 }
 
 fn log_text(log: &LogReport, style: Style, out: &mut String) {
-    let _ = writeln!(out, "  {} packets logged, {} other lines", log.packets, log.others);
+    let _ = writeln!(out, "  {} logged packets, {} other lines", log.packets, log.others);
     log.groups.iter().for_each(|group| group_text(group, style, out));
 }
 
@@ -216,7 +216,7 @@ fn group_text(group: &LogGroup, style: Style, out: &mut String) {
     let _ = writeln!(out, "    for example {}", printable(&group.example));
     let by = match &group.rule {
         Some(rule) => format!("logged by {}", place(rule)),
-        None => format!("logged as `{}`; no such rule is known", printable(group.prefix.trim_end())),
+        None => format!("logged as `{}`; no rule has this prefix", printable(group.prefix.trim_end())),
     };
     let _ = writeln!(out, "{}", style.prose(&format!("    {by}")));
     if let Some(live) = &group.live {
@@ -224,8 +224,7 @@ fn group_text(group: &LogGroup, style: Style, out: &mut String) {
     }
     if let Some(desired) = &group.desired {
         let same = group.live.as_ref().is_some_and(|live| live.verdict == desired.verdict);
-        let words =
-            if same { "the inventory changes nothing about that" } else { "the inventory changes that" };
+        let words = if same { "the inventory does not change that" } else { "the inventory changes that" };
         let line = format!("    desired    {}   {}", fate_text(desired, style), style.faint(words));
         let _ = writeln!(out, "{}", style.prose(&line));
     }
@@ -239,14 +238,14 @@ fn cure_text(cure: &GuestRemedy, before: Option<&GuestRemedy>, style: Style, out
     say(format!("  {}  {}", style.strong(cure.module), cure.what));
     let same = before.filter(|b| (b.isolation, b.throughput) == (cure.isolation, cure.throughput));
     match same {
-        Some(before) => say(format!("      tenants, costs: as with {}", before.module)),
+        Some(before) => say(format!("      isolation, cost: as with {}", before.module)),
         None => {
-            say(format!("      tenants: {}", cure.isolation));
-            say(format!("      costs: {}", cure.throughput));
+            say(format!("      isolation: {}", cure.isolation));
+            say(format!("      cost: {}", cure.throughput));
         }
     }
     for trap in &cure.traps {
-        say(format!("      mind: {}", printable(trap)));
+        say(format!("      note: {}", printable(trap)));
     }
     for wrong in &cure.wrong_here {
         say(format!("      {} {}", style.alarm("WRONG HERE:"), printable(wrong)));

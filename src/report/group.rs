@@ -1,6 +1,7 @@
 //! What many hosts have in common, said once: in the order of first mention.
 
 use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
+use super::severity::Severity;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -25,9 +26,11 @@ pub(super) fn changes(document: &Document) -> Vec<Group<'_, ChangeEntry>> {
     group(document.hosts.iter().flat_map(|h| h.changes.iter().map(|c| (c, h.name.as_str()))))
 }
 
-/// Equal warnings with their hosts.
+/// Equal warnings with their hosts, errors first.
 pub(super) fn warnings(document: &Document) -> Vec<Group<'_, WarningEntry>> {
-    group(document.hosts.iter().flat_map(|h| h.warnings.iter().map(|w| (w, h.name.as_str()))))
+    let mut all = group(document.hosts.iter().flat_map(|h| h.warnings.iter().map(|w| (w, h.name.as_str()))));
+    all.sort_by_key(|(warning, _)| Severity::of(&warning.code));
+    all
 }
 
 /// What hosts have to say about themselves, and which.

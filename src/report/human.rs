@@ -89,12 +89,12 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
         );
         let _ = write!(out, "{}", style.strong(&line));
         if risky > 0 {
-            let touch = if risky == 1 { "touches" } else { "touch" };
-            let _ = write!(out, "\n{}", style.warn(&format!("{risky} of these {touch} what SSH passes.")));
+            let touch = if risky == 1 { "affects" } else { "affect" };
+            let _ = write!(out, "\n{}", style.warn(&format!("{risky} of these {touch} the SSH path.")));
         }
     }
     if stuck > 0 {
-        let what = if document.drift { "cannot be compared" } else { "cannot be changed like this" };
+        let what = if document.drift { "cannot be compared" } else { "failed" };
         let text = style.alarm(&format!("{} {what}.", hosts(stuck)));
         let _ = write!(out, "{}{text}", gap(&out));
     }
@@ -162,7 +162,7 @@ fn recap_text(document: &Document, style: Style) -> String {
         let _ = writeln!(out, "{}", style.prose(&line));
     }
     if let Some(next) = &document.next {
-        let _ = writeln!(out, "For the rest: {next}");
+        let _ = writeln!(out, "Retry the remaining hosts: {next}");
     }
     out
 }
@@ -237,31 +237,19 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
 /// What a risk is called beside a change.
 pub(super) fn risk_words(risk: ChangeRisk) -> &'static str {
     match risk {
-        ChangeRisk::ManagementPath => "! SSH passes here",
+        ChangeRisk::ManagementPath => "! on SSH path",
         ChangeRisk::Lockout => "! LOCKOUT",
-        ChangeRisk::GuestsUnreachable => "! guests become unreachable",
-        ChangeRisk::OneWay => "! cannot be rolled back in full",
-        ChangeRisk::RemovesAll => "! removes all of its kind",
-        ChangeRisk::BypassWrong => "! the bypass is wrong here",
+        ChangeRisk::GuestsUnreachable => "! cuts off guests",
+        ChangeRisk::OneWay => "! no full rollback",
+        ChangeRisk::RemovesAll => "! removes all of this kind",
+        ChangeRisk::BypassWrong => "! bypass is wrong here",
     }
 }
 
 fn warnings(document: &Document, style: Style, out: &mut String) {
-    let order = group::warnings(document);
-    let any = !order.is_empty();
-    for (warning, names) in order {
-        let mut line = format!(
-            "{} {}: {}",
-            style.warn(&format!("! {}", warning.code)),
-            printable(&fold_names(&names)),
-            printable(&warning.message)
-        );
-        if let Some(origin) = &warning.origin {
-            let _ = write!(line, " {}", style.faint(&format!("({})", printable(origin))));
-        }
-        let _ = writeln!(out, "{}", style.prose(&line));
-    }
-    if any {
+    let text = findings::of_document(document, style);
+    if !text.is_empty() {
+        out.push_str(&text);
         out.push('\n');
     }
 }

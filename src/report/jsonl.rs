@@ -294,13 +294,13 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
             Some(told) => told.clone(),
             None if begun.contains(&host.name) => Told {
                 status: Status::Unknown,
-                message: said("kvmfw ended before this host had told how it ended; its guard decides"),
+                message: said("kvmfw ended before this host reported its outcome; its guard decides"),
                 hint: said("kvmfw status"),
                 ..interrupted
             },
             None if host.status == Status::Changed => Told {
                 status: Status::Skipped,
-                message: said("kvmfw ended before its turn"),
+                message: said("kvmfw ended before this host was started"),
                 hint: None,
                 ..interrupted
             },
@@ -321,7 +321,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
 pub fn document_of(events: &str) -> Result<Document, String> {
     let lines: Vec<EventEntry> = entries(events).collect();
     let Some(EventEntry::Start { version, command, run, .. }) = lines.first() else {
-        return Err("it is no stream of events".to_owned());
+        return Err("not a stream of events".to_owned());
     };
     if *version > Line::VERSION {
         return Err(format!(
@@ -342,7 +342,7 @@ pub fn document_of(events: &str) -> Result<Document, String> {
             EventEntry::Applying { hosts, .. } => changing |= hosts > 0,
             EventEntry::Error { message, place, .. } => {
                 let place = place.map_or_else(String::new, |place| format!("{place}: "));
-                return Err(format!("it tells of wrong input: {place}{message}"));
+                return Err(format!("the stream reports wrong input: {place}{message}"));
             }
             _ => {}
         }
@@ -461,6 +461,6 @@ mod tests {
             .into_iter()
             .map(|event| Line { time: String::new(), event }.text())
             .collect();
-        assert_eq!(document_of(&stream).unwrap_err(), "it tells of wrong input: `x` matches no host");
+        assert_eq!(document_of(&stream).unwrap_err(), "the stream reports wrong input: `x` matches no host");
     }
 }

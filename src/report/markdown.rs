@@ -42,8 +42,8 @@ impl Markdown {
     /// What is wrong with the input, as a comment.
     pub fn problems(&self, problems: &[Problem], sources: &BTreeMap<Arc<str>, Arc<str>>) -> String {
         let head = match problems.len() {
-            1 => "**kvmfw: the input has an error, no host was looked at.**\n".to_owned(),
-            n => format!("**kvmfw: the input has {n} errors, no host was looked at.**\n"),
+            1 => "**kvmfw: the input has an error; no host was probed.**\n".to_owned(),
+            n => format!("**kvmfw: the input has {n} errors; no host was probed.**\n"),
         };
         let blocks: Vec<String> = problems
             .iter()
@@ -70,7 +70,8 @@ impl Markdown {
         if left_out > 0 {
             let _ = write!(
                 text,
-                "\n_{left_out} of {} blocks ({bytes} bytes) are left out, this text may have {} bytes. The job's log or the saved plan has all._\n",
+                "\n_{left_out} of {} blocks ({bytes} bytes) are omitted, because this text is limited to {} \
+                 bytes. The log of the job or the saved plan has all of them._\n",
                 blocks.len(),
                 self.limit
             );
@@ -246,14 +247,14 @@ mod tests {
             ("kvm3", vec![]),
         ]));
         let expected = "\
-**kvmfw&#58; Plan&#58; 0 to add, 2 to change, 0 to remove on 2 of 3 hosts. 2 of these touch what SSH passes.**
+**kvmfw&#58; Plan&#58; 0 to add, 2 to change, 0 to remove on 2 of 3 hosts. 2 of these affect the SSH path.**
 
 | status | hosts | |
 |---|---:|---|
 | unchanged | 1 | <code>kvm3</code> |
 | to change | 2 | <code>kvm&#91;1&#45;2&#93;</code> |
 
-<details><summary>change <b><code>iptables filter/INPUT</code></b> on <code>kvm&#91;1&#45;2&#93;</code> (2 hosts) — <b>SSH passes here</b></summary>
+<details><summary>change <b><code>iptables filter/INPUT</code></b> on <code>kvm&#91;1&#45;2&#93;</code> (2 hosts) — <b>on SSH path</b></summary>
 
 ```diff
   jump rule in INPUT
@@ -297,7 +298,7 @@ from <code>modules/m/module.yaml&#58;4</code>
             assert!(text.len() <= limit, "{} > {limit}", text.len());
             assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
             assert_eq!(text.matches("```").count() % 2, 0);
-            assert_eq!(text.contains("are left out"), limit < GITHUB_LIMIT, "{text}");
+            assert_eq!(text.contains("are omitted"), limit < GITHUB_LIMIT, "{text}");
         }
     }
 

@@ -216,13 +216,13 @@ pub struct PortVlan {
 /// Whether the kernel would take this as a link name; the reason if not.
 pub fn check_link_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name == "." || name == ".." {
-        return Err("is no interface name".into());
+        return Err("is not a valid interface name".into());
     }
     if name.len() > 15 {
         return Err("is longer than the 15 characters an interface name may have".into());
     }
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-@".contains(c)) || name.starts_with('-') {
-        return Err("has a character that no interface name should have".into());
+        return Err("contains a character that is not valid in an interface name".into());
     }
     Ok(())
 }

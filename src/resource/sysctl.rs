@@ -21,8 +21,8 @@ impl Key {
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(key) = text.strip_prefix('-') {
             return Err(format!(
-                "a dash before a key is of sysctl.d: with a value it means that the key may fail, without one that a \
-                 pattern leaves it out; write `{key}` and its value, or leave the line out"
+                "write `{key}` and its value, or remove the line: a dash before a key is syntax of sysctl.d, \
+                 where it ignores errors of the key, or excludes the key from a pattern"
             ));
         }
         let swaps = match text.find(['.', '/']) {
@@ -48,7 +48,7 @@ impl Key {
             return Err("globs are not supported: name each key".into());
         }
         if !path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-@+".contains(c)) {
-            return Err("has a character that no sysctl key has".into());
+            return Err("contains a character that is not valid in a sysctl key".into());
         }
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
             return Err("has an empty part or `..`".into());

@@ -26,7 +26,7 @@ pub struct HostKey {
 }
 
 /// How the message about a host whose key is not known begins.
-pub(super) const UNKNOWN: &str = "the host key is not known here";
+pub(super) const UNKNOWN: &str = "unknown host key";
 
 /// Whether a message of the transport says that ssh does not know the host's key.
 pub fn is_unknown(message: &str) -> bool {

@@ -34,8 +34,8 @@ pub enum TransportError {
     Lost(String),
     /// The host printed more than is read.
     #[error(
-        "the host printed more than {} MiB on {stream}, and no more is read of one answer: see what prints so much there \
-         (the rules: `iptables-save | wc -c`; the rc files and the ForceCommand of the login)",
+        "the host printed more than {} MiB on {stream}, which is the limit of one answer; check the size of \
+         the rules (`iptables-save | wc -c`), the rc files and the ForceCommand of the login",
         limit >> 20
     )]
     TooLong {
@@ -46,7 +46,8 @@ pub enum TransportError {
     },
     /// Other hosts with long answers did not come to their end.
     #[error(
-        "its answer is longer than {} MiB, and other hosts with such answers were still being read: try fewer hosts at once (--limit)",
+        "the answer is longer than {} MiB, and other hosts with such answers were being read; select fewer \
+         hosts (--limit)",
         SHORT_ANSWER >> 20
     )]
     NoRoom,

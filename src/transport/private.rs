@@ -79,7 +79,7 @@ pub(super) fn folder() -> Result<PathBuf, TransportError> {
         Own::NotMade => {
             let (folder, lock) = make().map_err(|why| {
                 TransportError::Here(format!(
-                    "cannot make a private folder for ssh: {why}; name a folder of your own, XDG_RUNTIME_DIR=FOLDER, with a \
+                    "cannot create a private folder for ssh: {why}; set XDG_RUNTIME_DIR to a folder with a \
                      short path and mode 0700"
                 ))
             })?;

@@ -136,8 +136,8 @@ impl SshSession {
                 Err(error) if !is_refused(&error) => return Err(TransportError::Lost(lost(&error))),
                 Err(_) if Instant::now() >= deadline => {
                     return Err(TransportError::Lost(
-                        "sshd there opens no further session on a connection (MaxSessions), and the one before does not end: \
-                         an rc file of the login may have left a process behind"
+                        "sshd on the host opens no further session on a connection (MaxSessions), and the \
+                         session before does not end: an rc file of the login may have left a process behind"
                             .to_owned(),
                     ));
                 }
@@ -153,7 +153,7 @@ impl SshSession {
             return lost(error);
         }
         match tokio::time::timeout(Duration::from_secs(2), self.session.check()).await {
-            Ok(Ok(())) => "the shell there was killed".to_owned(),
+            Ok(Ok(())) => "the shell on the host was killed".to_owned(),
             _ => LOST.to_owned(),
         }
     }
@@ -194,6 +194,35 @@ fn forget_key(connection: &HostConnection) -> String {
     format!("ssh-keygen -R {name}{file}")
 }
 
+/// The command that adds the key of a host to the file that kvmfw reads.
+fn accept_key(connection: &HostConnection) -> String {
+    let mut command = "ssh".to_owned();
+    if let Some(file) = &connection.known_hosts {
+        command += &format!(" -o UserKnownHostsFile={}", file.display());
+    }
+    if let Some(port) = connection.port.filter(|port| *port != 22) {
+        command += &format!(" -p {port}");
+    }
+    let user = connection.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
+    format!("{command} {user}{} true", connection.address)
+}
+
+/// Why a login was refused. Without the address, so that hosts of one cause are one line.
+fn denied(said: &str, connection: &HostConnection) -> String {
+    match &connection.identity_file {
+        Some(file) if !file.exists() => {
+            format!(
+                "{said}: identity file {} does not exist (identity_file, --identity-file)",
+                file.display()
+            )
+        }
+        _ => format!(
+            "{said}: the server accepted none of your keys, and kvmfw never prompts for passwords or passphrases; load the \
+             key with ssh-add, or set its file (identity_file, --identity-file)"
+        ),
+    }
+}
+
 fn connect_error(error: &openssh::Error, connection: &HostConnection) -> TransportError {
     match error {
         openssh::Error::Connect(io) => {
@@ -201,27 +230,25 @@ fn connect_error(error: &openssh::Error, connection: &HostConnection) -> Transpo
             let last = text.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or("ssh failed");
             if text.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
                 return TransportError::Connect(format!(
-                    "the host key has changed; if that is right, remove the old one: {}",
+                    "the host key has changed; if that is expected, remove the old key: {}",
                     forget_key(connection)
                 ));
             }
             if text.contains("Host key verification failed") {
                 return TransportError::Connect(format!(
-                    "{}; compare it and take it by one ssh to the host",
-                    super::host_key::UNKNOWN
+                    "{}; verify the key, then accept it with `{}`",
+                    super::host_key::UNKNOWN,
+                    accept_key(connection)
                 ));
             }
-            if last.contains("Permission denied") {
-                return TransportError::Connect(format!(
-                    "{last} No key was taken, and kvmfw asks for no password and no passphrase: load the key with ssh-add, \
-                     or name its file (identity_file, --identity-file)"
-                ));
+            if let Some(at) = last.find("Permission denied") {
+                return TransportError::Connect(denied(last[at..].trim_end_matches('.'), connection));
             }
             // What came through a command and not from an address: why it ended only that command knows.
             let message = match &connection.jump {
                 Some(jump) if words::is_end_of_way(last) => format!(
-                    "the way through {jump} ended before the host answered; `ssh {jump}` must work here without a question, \
-                     and let connections through"
+                    "the connection through {jump} ended before the host answered; `ssh {jump}` must work here without a \
+                     prompt and must allow forwarding"
                 ),
                 _ => {
                     let own =
@@ -231,7 +258,7 @@ fn connect_error(error: &openssh::Error, connection: &HostConnection) -> Transpo
             };
             match words::is_dropped(&text) {
                 true if message.is_empty() => {
-                    TransportError::Dropped("ssh ended and did not say why".to_owned())
+                    TransportError::Dropped("ssh ended without an error message".to_owned())
                 }
                 true => TransportError::Dropped(message),
                 false => TransportError::Connect(message),

@@ -15,7 +15,7 @@ pub(super) fn last(text: &str, own: &str) -> String {
         let named: Vec<&str> =
             bad.filter(|line| !line.contains(": terminating, ")).map(|line| less_own(line, own)).collect();
         if !named.is_empty() {
-            return format!("ssh here does not take an option: {}", named.join("; "));
+            return format!("ssh on this machine rejects an option: {}", named.join("; "));
         }
     }
     let through = lines.last().is_some_and(|line| is_end_of_way(line));
@@ -100,11 +100,11 @@ mod tests {
                 "Unsupported KEX algorithm \"foo\"\n/tmp/kvmfw-0a1b2c3d4e5f/7e21 line 2: Bad SSH2 KexAlgorithms 'foo'.\n\
                  /tmp/kvmfw-0a1b2c3d4e5f/7e21: line 3: Bad configuration option: frobnicate\n\
                  /tmp/kvmfw-0a1b2c3d4e5f/7e21: terminating, 2 bad configuration options",
-                "ssh here does not take an option: Bad SSH2 KexAlgorithms 'foo'.; Bad configuration option: frobnicate",
+                "ssh on this machine rejects an option: Bad SSH2 KexAlgorithms 'foo'.; Bad configuration option: frobnicate",
             ),
             (
                 "/root/.ssh/config: line 3: Bad configuration option: frobnicate\n/root/.ssh/config: terminating, 1 bad configuration options",
-                "ssh here does not take an option: /root/.ssh/config: line 3: Bad configuration option: frobnicate",
+                "ssh on this machine rejects an option: /root/.ssh/config: line 3: Bad configuration option: frobnicate",
             ),
             ("", ""),
         ] {

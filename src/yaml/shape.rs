@@ -154,14 +154,17 @@ pub(super) fn feature(what: &str, place: &Place) -> Problem {
 /// Adds what a person needs to know about YAML when the line at fault looks like a rule or a range.
 pub(super) fn hint(problem: Problem, text: &str, line: usize) -> Problem {
     let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    if source.trim_start_matches(' ').starts_with('\t') {
+        return problem.help("indent with spaces, not with tabs");
+    }
     if looks_like_rule(source) {
         let rule = source.trim().trim_start_matches("- ").trim();
         return problem.help(format!(
-            "YAML reads this rule as something else: write rules as text in a block\nrules: |\n  {rule}"
+            "YAML reads this rule differently: write rules as text in a block\nrules: |\n  {rule}"
         ));
     }
     if source.contains('{') && source.contains("[0") || source.contains("[1") {
-        return problem.help("inside `{ }` a range like `kvm[01-40]` has to stand in quotes");
+        return problem.help("inside `{ }` a range like `kvm[01-40]` needs quotes");
     }
     problem
 }

@@ -374,7 +374,7 @@ fn rules_beside_other_loaders() {
         "{plan}"
     );
     assert!(
-        plan.contains("netfilter-persistent.service replaces whole tables by /etc/iptables/rules.v4"),
+        plan.contains("netfilter-persistent.service replaces whole tables from /etc/iptables/rules.v4"),
         "{plan}"
     );
     machine.kvmfw(&["apply", "-y"]);

@@ -137,7 +137,7 @@ impl Look<'_> {
         for rule in ["-A LIBVIRT_FWX -i virbr0 -o virbr0 -j ACCEPT", "-A FORWARD -j LIBVIRT_FWX"] {
             let times = dump.lines().filter(|l| *l == rule).count();
             if times != 2 {
-                self.violated(&format!("a rule of somebody else is there {times} times, not twice: {rule}"));
+                self.violated(&format!("an unmanaged rule is there {times} times, not twice: {rule}"));
             }
         }
         if !self.host.lab.guest_ping(HOST, "g0", "192.168.1.2") {

@@ -279,7 +279,7 @@ every key:
     - { bridge: br0, ip: 6, in: vnet0, icmp: 135/0, state: UNTRACKED, verdict: unknown, by: policy }
     - { chain: INPUT, udp: 53, dst: '2001:db8::1', verdict: REJECT }
     - { chain: OUTPUT, icmp: echo, verdict: DROP }
-an error: { given: { modules: [host-firewal] }, error: there is no module }
+an error: { given: { modules: [host-firewal] }, error: unknown module }
 "#;
 
 fn properties(schema: &serde_json::Value, keys: &mut BTreeSet<String>) {

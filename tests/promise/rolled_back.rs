@@ -73,7 +73,7 @@ fn a_rule_that_the_kernel_refuses_in_the_second_table() {
     // REJECT belongs to the table filter; the rule in raw before it is fine.
     let change = "iptables:\n  raw:\n    PREROUTING:\n      rules: |\n        -p tcp --dport 99 -j DROP\n  mangle:\n    FORWARD:\n      rules: |\n        -p tcp --dport 98 -j REJECT\n";
     let case = Case { next: 4, ..Case::at_once("armed") };
-    case.says("does not take the rules").holds(change, Some("--dport 98 -j REJECT"));
+    case.says("rejected the rules").holds(change, Some("--dport 98 -j REJECT"));
 }
 
 /// Here the dry run is happy and the live load is not: the first table is in when the second fails.

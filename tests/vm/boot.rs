@@ -90,7 +90,7 @@ fn another_program_inserts_rules_before_the_jump_rule() {
         assert_eq!(forward(&machine), ["DOCKER-USER", "DOCKER", "LIBVIRT_FWI", "KVMFW-FORWARD"]);
         machine.sh("iptables -C INPUT -s 203.0.113.9/32 -j DROP");
         let plan = machine.is_as_promised();
-        assert!(plan.contains("Docker stands before our jump rule"), "{plan}");
+        assert!(plan.contains("Docker is before kvmfw's jump rule"), "{plan}");
         let status = machine.kvmfw(&["status"], 0);
         assert!(!status.contains("differs"), "{status}");
     }

@@ -164,7 +164,7 @@ fn known(wanted: &Stanza, project: &Project) -> Code {
     };
     let help = did_you_mean(module, project.modules.keys().map(String::as_str));
     setup::complain(&format!(
-        "there is no module `{}`{}",
+        "unknown module `{}`{}",
         module.escape_debug(),
         help.map_or_else(String::new, |h| format!("; {h}"))
     ));

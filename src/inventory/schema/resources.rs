@@ -34,7 +34,7 @@ impl Shapes {
             "checks" => doc(self.list(reference("check")), "What must pass before an apply is confirmed."),
             "unmanaged_chains" => doc(
                 self.set(self.text(WORD)),
-                "Chains of others to which rules may jump, such as DOCKER-USER.",
+                "Unmanaged chains to which rules may jump, such as DOCKER-USER.",
             ),
             _ => return None,
         })

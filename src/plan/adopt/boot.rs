@@ -20,11 +20,12 @@ pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) 
         .into_iter()
         .map(|(path, lines)| {
             let what = match path.starts_with("/etc/iptables/rules.") {
-                true => format!("delete those lines, or mv {path} away, or apt purge iptables-persistent"),
-                false => format!("delete those lines, or mv {path} away"),
+                true => format!("delete those lines, move {path} away, or run apt purge iptables-persistent"),
+                false => format!("delete those lines, or move {path} away"),
             };
             warn(format!(
-                "{path} loads what is taken over once more at the next boot, beside ours (line {}); {what}",
+                "{path} loads the adopted rules again at the next boot, beside the managed ones (line {}). \
+                 Fix: {what}",
                 ranges(&lines)
             ))
         })
@@ -35,8 +36,8 @@ pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) 
     }
     all.extend(scripts.into_iter().map(|(path, lines)| {
         warn(format!(
-            "{path} calls iptables (line {}): if that is what makes the rules that are taken over, it makes them again; look, and \
-             take it out there",
+            "{path} calls iptables (line {}), so it may create the adopted rules again. Fix: check that line \
+             and remove it if it creates them",
             ranges(&lines)
         ))
     }));
@@ -53,16 +54,14 @@ pub(super) fn missing(family: Family, again: &[AdoptedRule], files: &BootFiles) 
         }
     }
     let warn = |(path, count): (&str, usize)| {
-        let (rules, are, them) = if count == 1 { ("rule", "is", "it") } else { ("rules", "are", "them") };
+        let (rules, do_not, them) =
+            if count == 1 { ("rule", "does not", "it") } else { ("rules", "do not", "them") };
         let cure = match files.has(path) {
-            false => format!("which is gone: put it back, or the host boots without {them}"),
-            true => format!(
-                "which has {them} no more: write {them} there again, or the host boots without {them}"
-            ),
+            false => format!("{path}, which loaded {them}, no longer exists. Fix: restore that file"),
+            true => format!("{path} no longer contains {them}. Fix: write {them} to that file again"),
         };
-        let message = format!(
-            "{count} {rules} of others that {are} given back had been loaded at boot by {path}, {cure}"
-        );
+        let message =
+            format!("{count} unmanaged {rules} that the undo restores {do_not} load at boot. Cause: {cure}");
         Warning { code: "not-at-boot", message, origin: None }
     };
     lost.into_iter().map(warn).collect()

@@ -54,8 +54,8 @@ impl NearMatch {
         Warning {
             code: "not-adopted",
             message: format!(
-                "{family} {}/{}: `{}` stays, because the nearest of ours says it in other words: `{}`; write it exactly as the host \
-                 has it, and it is taken over, too",
+                "{family} {}/{}: `{}` is not adopted. Cause: the closest managed rule differs: `{}`. Fix: \
+                 write the rule exactly as on the host",
                 self.table, self.chain, self.theirs, self.ours
             ),
             origin: None,

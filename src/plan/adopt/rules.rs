@@ -86,8 +86,8 @@ fn not_taken(family: Family, table: &str, chain: &SaveChain, why: &str) -> Warni
     Warning {
         code: "not-adopted",
         message: format!(
-            "{family} {table}/{}: iptables cannot delete a rule with `-m {why}` by its own text, so it is not taken over; \
-             delete it by hand, `{family} -t {table} -L {} --line-numbers` tells its number",
+            "{family} {table}/{}: a rule is not adopted. Cause: iptables cannot delete a rule with `-m {why}` \
+             by its own text. Fix: delete it by number, from `{family} -t {table} -L {} --line-numbers`",
             chain.name, chain.name
         ),
         origin: None,
@@ -171,12 +171,12 @@ fn differing(family: Family, name: &str, table: &Table, like: &BTreeSet<&str>) -
             });
             let shown = |rule: Option<&String>| rule.map_or("nothing".to_owned(), |rule| format!("`{rule}`"));
             let words = differs.map_or_else(
-                || "it enters a chain that is not like ours".to_owned(),
-                |(theirs, own)| format!("there it says {}, and ours says {}", shown(theirs), shown(own)),
+                || "it jumps to a chain that differs from the managed one".to_owned(),
+                |(theirs, own)| format!("the host has {}, the inventory has {}", shown(theirs), shown(own)),
             );
             Some(Warning {
                 code: "not-adopted",
-                message: format!("{family} {name}/{} is not taken over: {words}", chain.name),
+                message: format!("{family} {name}/{} is not adopted: {words}", chain.name),
                 origin: None,
             })
         })

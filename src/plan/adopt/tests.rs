@@ -38,8 +38,11 @@ fn what_ours_says_in_other_words_stays_and_is_named() {
         let (warnings, proof) = adopt(&theirs, &all);
         assert_eq!(proof, Ok(()), "{theirs:?}");
         let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
-        assert!(warning.contains(&format!("`{stays}` stays")) && warning.contains(nearest), "{warning}");
-        assert!(warning.contains("exactly as the host has it"), "{warning}");
+        assert!(
+            warning.contains(&format!("`{stays}` is not adopted")) && warning.contains(nearest),
+            "{warning}"
+        );
+        assert!(warning.contains("exactly as on the host"), "{warning}");
     }
     assert_eq!(adopt(&all, &all), (Vec::new(), Ok(())));
 }

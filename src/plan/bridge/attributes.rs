@@ -18,8 +18,8 @@ fn unsettled(link: &Link) -> RefusalCause {
     (
         "topology-change",
         format!(
-            "bridge {}: its spanning tree changes just now, and meanwhile the kernel does not show the ageing time that is \
-             set, which an undo would need; plan again in {} s",
+            "bridge {}: its spanning tree is changing, and meanwhile the kernel does not show the configured \
+             ageing time, which an undo needs; run kvmfw plan again in {} s",
             link.name,
             seconds("max_age") + seconds("forward_delay") + 1
         ),
@@ -126,8 +126,9 @@ impl BridgePlanner<'_> {
                 return Err((
                     "unsupported",
                     format!(
-                        "bridge {}: an mtu of {mtu} would take {} and all of IPv6 away from {}, because IPv6 needs 1280; raise \
-                         the mtu, or take IPv6 off {} first (net.ipv6.conf.{}.disable_ipv6)",
+                        "bridge {}: an mtu of {mtu} would remove {} and all of IPv6 from {}, because IPv6 \
+                         needs 1280; raise the mtu, or disable IPv6 on {} first \
+                         (net.ipv6.conf.{}.disable_ipv6)",
                         self.bridge.name, address.local, link.name, link.name, link.name
                     ),
                 ));

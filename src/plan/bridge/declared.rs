@@ -45,7 +45,7 @@ impl BridgePlanner<'_> {
         let name = &self.bridge.name;
         let there = self.links.by_name.get(name);
         if there.is_some_and(|l| !l.is_bridge()) {
-            return Err(("unmanaged-owner", format!("{name} exists and is no bridge")));
+            return Err(("unmanaged-owner", format!("{name} exists and is not a bridge")));
         }
         if !self.owned.created {
             foreign::check(name, self.observed)?;
@@ -138,7 +138,7 @@ impl BridgePlanner<'_> {
         let mut diff = Diff::of(&self.old, &self.new);
         if diff.is_empty() {
             let origin = Some(bridge.origin.clone());
-            diff.push(DiffLine { sign: '+', text: "as declared, also at boot".to_owned(), origin });
+            diff.push(DiffLine { sign: '+', text: "as declared, and at boot".to_owned(), origin });
         }
         let mut risks = Vec::new();
         if self.carries_ssh() {
@@ -186,7 +186,10 @@ impl BridgePlanner<'_> {
         let of_port = self.bridge.ports.first().and_then(|p| self.links.by_name.get(p)?.mac.clone());
         let mac = of_port.or_else(|| self.bridge.ports.is_empty().then(|| self.derived_mac()));
         if let (true, None, Some(mac)) = (self.bridge.ports.is_empty(), &self.bridge.mac, &mac) {
-            self.wanted(format!("mac {mac}   (of its own: without ports it would have that of a guest, and change it with them)"));
+            self.wanted(format!(
+                "mac {mac}   (fixed: without ports the MAC would be that of a guest and \
+                change with the guests)"
+            ));
         }
         for line in self.made(mac) {
             self.step(line, false);

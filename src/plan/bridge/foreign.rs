@@ -124,12 +124,12 @@ fn presence(who: &str, observed: &Observed) -> Option<String> {
         _ => &[],
     };
     let known = |(_, path): &&(String, String)| paths.contains(&path.as_str());
-    let there = observed.others.evidence.iter().find(known).map(|(_, path)| format!("{path} is there"));
+    let there = observed.others.evidence.iter().find(known).map(|(_, path)| format!("{path} exists"));
     let of_it = |chain: &&str| owner_of_chain(chain) == Some(who);
     let chains = || {
         let tables = observed.rules.values().flat_map(|rules| rules.live.tables.values());
         let mut names = tables.flat_map(|table| table.chains()).map(|chain| chain.name.as_str());
-        names.find(|name| of_it(name)).map(|name| format!("there is a chain {name}"))
+        names.find(|name| of_it(name)).map(|name| format!("chain {name} exists"))
     };
     there.or_else(chains)
 }
@@ -140,8 +140,8 @@ pub(super) fn check(bridge: &str, observed: &Observed) -> Result<(), RefusalCaus
     Err((
         "unmanaged-owner",
         format!(
-            "bridge {bridge} is one of {who} ({evidence}), which changes it when it pleases; change it there ({how}), \
-             or state `{bridge}: {{ manage: false }}` to only name it"
+            "bridge {bridge} is managed by {who} ({evidence}), which can change it at any time; change the \
+             bridge there ({how}), or write `{bridge}: {{ manage: false }}` to only name it"
         ),
     ))
 }

@@ -109,7 +109,8 @@ impl BridgePlanner<'_> {
         self.warn(
             "ports-apart",
             format!(
-                "bridge {}: {first} becomes isolated, and isolated ports exchange no frames with each other: it is cut off from {}",
+                "bridge {}: {first} becomes isolated, and isolated ports exchange no frames: it is cut off \
+                 from {}",
                 bridge.name,
                 others.join(", ")
             ),

@@ -12,13 +12,13 @@ impl BridgePlanner<'_> {
         let name = &self.bridge.name;
         for port in &self.bridge.ports {
             let Some(link) = self.links.by_name.get(port) else {
-                return Err(("no-such-link", format!("bridge {name}: there is no link {port} on the host")));
+                return Err(("no-such-link", self.no_such_link(port)));
             };
             if link.is_bridge() || port == "lo" {
                 return Err((
                     "unsupported",
                     format!(
-                        "bridge {name}: {port} cannot be a port of a bridge; name the links that are to be ports"
+                        "bridge {name}: {port} cannot be a port of a bridge; list only links that can be ports"
                     ),
                 ));
             }
@@ -27,7 +27,8 @@ impl BridgePlanner<'_> {
                 return Err((
                     "unmanaged-owner",
                     format!(
-                        "bridge {name}: {port} is a port of {master}, which is one of {who}; it stays there, or is moved by {who}"
+                        "bridge {name}: {port} is a port of {master}, which {who} manages; remove it from \
+                         `ports`, or move it with {who}"
                     ),
                 ));
             }
@@ -36,8 +37,9 @@ impl BridgePlanner<'_> {
                 return Err((
                     "unmanaged-owner",
                     format!(
-                        "bridge {name}: {port} has {address} by DHCP or router advertisement, which as a port it would \
-                         lose; make the bridge ask for it in the host's own network files, or make it static first"
+                        "bridge {name}: as a port {port} would lose {address}, which came by DHCP or router \
+                         advertisement; request it on the bridge in the host's network files, or make it \
+                         static first"
                     ),
                 ));
             }
@@ -48,7 +50,7 @@ impl BridgePlanner<'_> {
                 return Err((
                     "unmanaged-owner",
                     format!(
-                        "bridge {name}: {port} is a port of {master}; `take_addresses: true` would move it"
+                        "bridge {name}: {port} is a port of {master}; to move it, set `take_addresses: true`"
                     ),
                 ));
             }
@@ -57,13 +59,24 @@ impl BridgePlanner<'_> {
                 return Err((
                     "unmanaged-owner",
                     format!(
-                        "bridge {name}: {port} carries {address}, which as a port it would lose; declare it on the \
-                         bridge, or `take_addresses: true`"
+                        "bridge {name}: as a port {port} would lose {address}; declare the address on the \
+                         bridge, or set `take_addresses: true`"
                     ),
                 ));
             }
         }
         Ok(())
+    }
+
+    fn no_such_link(&self, port: &str) -> String {
+        let links: Vec<_> =
+            self.links.by_name.keys().filter(|name| *name != "lo").map(String::as_str).collect();
+        format!(
+            "bridge {}: the host has no link {port} ({}); links of the host: {}",
+            self.bridge.name,
+            self.bridge.origin,
+            if links.len() > 12 { format!("{}, …", links[..12].join(", ")) } else { links.join(", ") }
+        )
     }
 
     /// An address of a link that somebody keeps asking for: one by DHCP, or the one SSH comes by. Those
@@ -110,7 +123,7 @@ impl BridgePlanner<'_> {
             |port: &String| links.by_name.get(port).is_some_and(|l| l.master.as_ref() != Some(&bridge.name));
         if bridge.ports.iter().any(joins) {
             self.plan.forward.push(format!("link set dev {} address {mac}", bridge.name));
-            self.wanted(format!("mac {mac}   (as it is: it would change to that of the port)"));
+            self.wanted(format!("mac {mac}   (as observed: it would change to that of the port)"));
         }
     }
 
@@ -128,8 +141,8 @@ impl BridgePlanner<'_> {
             let rules = by_port.filter(|rule| !beside(rule)).map(|rule| Warning {
                 code: "rule-by-port",
                 message: format!(
-                    "bridge {}: the policy rule {} `{}` asks for what comes in by {port}, which as a port comes in by {}; \
-                     add `{}` beside it, there and in the host's own network files, before this is applied",
+                    "bridge {}: the policy rule {} `{}` matches packets that arrive on {port}, which as a \
+                     port arrive on {}. Fix: before the apply, add `{}` on the host and in its network files",
                     bridge.name,
                     rule.preference,
                     rule.words.join(" "),

@@ -259,7 +259,10 @@ impl BridgeRemoval<'_> {
         } else if owned.created {
             self.plan.warnings.push(Warning {
                 code: "bridge-in-use",
-                message: format!("bridge {name} stays, because {} hangs on it", foreign.join(", ")),
+                message: format!(
+                    "bridge {name} stays. Cause: {} is still attached to it",
+                    foreign.join(", ")
+                ),
                 origin: None,
             });
         }

@@ -77,8 +77,8 @@ impl BridgePlanner<'_> {
         Err((
             "unsupported",
             format!(
-                "bridge {}: the host's kernel filters no VLANs (it is built without BRIDGE_VLAN_FILTERING); take \
-                 `vlans` and `vlan_filtering` out, or boot a kernel that has it",
+                "bridge {}: the host's kernel cannot filter VLANs (built without BRIDGE_VLAN_FILTERING); \
+                 remove `vlans` and `vlan_filtering`, or boot another kernel",
                 self.bridge.name
             ),
         ))
@@ -131,7 +131,8 @@ impl BridgePlanner<'_> {
                 self.warn(
                     "vlans-idle",
                     format!(
-                        "bridge {}: `vlans` has no effect while the bridge does not filter; state `vlan_filtering: true`",
+                        "bridge {}: `vlans` has no effect, because the bridge does not filter VLANs. Fix: set \
+                         `vlan_filtering: true`",
                         bridge.name
                     ),
                 );
@@ -157,8 +158,8 @@ impl BridgePlanner<'_> {
             self.warn(
                 "vlan-apart",
                 format!(
-                    "bridge {}: {} has no VLAN in common with {}, so the guest behind it reaches nobody there; give it its \
-                     VLAN where the guest is defined",
+                    "bridge {}: {} has no VLAN in common with {}, so the guest behind it is cut off there. \
+                     Fix: set the VLAN where the guest is defined",
                     bridge.name,
                     list(std::slice::from_ref(port)),
                     list(&named)
@@ -172,8 +173,9 @@ impl BridgePlanner<'_> {
             self.warn(
                 "lockout",
                 format!(
-                    "bridge {}: SSH comes to the bridge itself, whose VLANs are {own}, and no port has the VLAN of its \
-                     untagged frames (pvid): {}; state the bridge's own in `vlans: {{ {}: … }}`",
+                    "bridge {}: SSH arrives at the bridge itself, whose VLANs are {own}, and no port has the \
+                     VLAN of its untagged frames (pvid): {}; set the VLANs of the bridge in `vlans: {{ {}: … \
+                     }}`",
                     bridge.name,
                     list(&named),
                     bridge.name

@@ -39,8 +39,8 @@ pub(super) fn unanswered(desired: &Desired, observed: &Observed, plan: &mut Host
     let mode = declared.value.max(live.unwrap_or(0));
     let Some(why) = refusal(mode, observed, &link, ssh.server, ssh.client) else { return };
     let why = format!(
-        "with arp_ignore = {mode} the host does not answer ARP for {} on {device}, because {why}; SSH is cut when the neighbour entry \
-         of {} or its gateway expires",
+        "with arp_ignore = {mode} the host does not answer ARP for {} on {device}, because {why}; SSH is cut \
+         when the neighbour entry of {} or of its gateway expires",
         ssh.server, ssh.client
     );
     // What hides every address is told with the key's other effects.
@@ -66,7 +66,7 @@ fn refusal(
     let net = |a: &crate::observe::Address| format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>().ok();
     let mut here = on_link.clone();
     match mode {
-        8 => Some("it answers for no address"),
+        8 => Some("that value answers for no address"),
         1 | 2 if here.next().is_none() => Some("the address is on another link"),
         // Behind a gateway, that one asks, with an address of its own.
         2 => {

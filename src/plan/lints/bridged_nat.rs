@@ -78,13 +78,14 @@ impl FamilyView<'_> {
         networks: &[IpNet],
     ) -> String {
         let may = if met.answer == Tristate::Yes { "rewrites" } else { "may rewrite" };
-        let offline = if self.observed.is_none() { ", as it is where br_netfilter was loaded" } else { "" };
+        let offline = if self.observed.is_none() { " wherever br_netfilter is loaded" } else { "" };
         let RuleTarget::Rewrite(rewrite) = &met.target else { return String::new() };
         let forwards = host.forwards(self.family, bridge).map(|(on, _)| on);
         let (seen, cure) = seen_by_peers(rewrite, forwards, networks);
         format!(
-            "{} {may} what {bridge} carries between its own ports, because {}{offline}: {seen}. Cures: {cure}; module \
-             bridge-bypass, where no rule sees bridged frames",
+            "{} {may} frames between the ports of {bridge}: {seen}. Cause: bridged frames pass this rule \
+             because {}{offline}. Fix: {cure}; or add the module bridge-bypass, with which no rule sees \
+             bridged frames",
             say(&met.step),
             host.switch_words(self.family, bridge),
         )
@@ -98,9 +99,9 @@ fn seen_by_peers(rewrite: &NatRewrite, forwards: Option<bool>, networks: &[IpNet
         None => format!("`! {option}` the guests' network"),
     };
     let lost = match forwards {
-        Some(true) => "their answers go by way of the host",
-        Some(false) => "as the host does not forward, their answers are lost and guests are cut off",
-        None => "where the host does not forward, their answers are lost and guests are cut off",
+        Some(true) => "their answers go through the host",
+        Some(false) => "their answers are lost and guests are cut off, as the host does not forward",
+        None => "their answers are lost and guests are cut off if the host does not forward",
     };
     match rewrite.to {
         RewriteAddress::Source(_) | RewriteAddress::Masquerade | RewriteAddress::Either => {
@@ -112,20 +113,22 @@ fn seen_by_peers(rewrite: &NatRewrite, forwards: Option<bool>, networks: &[IpNet
             };
             (
                 format!("{source}, and {lost}"),
-                format!("`-m physdev ! --physdev-is-bridged` in that rule; {}", net("-d")),
+                format!("add `-m physdev ! --physdev-is-bridged` to that rule; or add {}", net("-d")),
             )
         }
         RewriteAddress::Destination(RewritePart::To(address)) => (
-            format!("what guests send each other ends at {address}, and {lost}"),
+            format!("packets between guests end at {address}, and {lost}"),
             format!(
-                "name the device (`! -i BRIDGE`) or the host's own address (`-d ADDRESS`) in that rule; {}",
+                "add the device (`! -i BRIDGE`) or the host's own address (`-d ADDRESS`) to that rule; or add \
+                 {}",
                 net("-s")
             ),
         ),
         RewriteAddress::Destination(_) | RewriteAddress::Redirect => (
-            format!("what guests send each other ends at the host, and {lost}"),
+            format!("packets between guests end at the host, and {lost}"),
             format!(
-                "name the device (`! -i BRIDGE`) or the host's own address (`-d ADDRESS`) in that rule; {}",
+                "add the device (`! -i BRIDGE`) or the host's own address (`-d ADDRESS`) to that rule; or add \
+                 {}",
                 net("-s")
             ),
         ),

@@ -36,8 +36,9 @@ pub(super) fn wrong(desired: &Desired, observed: &Observed, predicted: [&Save; 2
         return;
     }
     let message = format!(
-        "taking bridges out of netfilter is wrong on this host, where somebody filters bridged frames: {}. With \
-         bridge-nf-call-iptables at 0 none of that sees a frame any more",
+        "the bypass is wrong on this host: with bridge-nf-call-iptables at 0 its filters of bridged frames \
+         see no frames. Cause: {}. Fix: use bridge-accept-each or bridge-accept-physdev instead of \
+         bridge-bypass",
         evidence.into_iter().collect::<Vec<_>>().join("; ")
     );
     plan.warnings.push(warn("bypass-wrong", message, Some(origin)));
@@ -60,9 +61,10 @@ pub fn writers(observed: &Observed) -> Vec<String> {
     let chain = |name: &str| observed.rules.values().any(|r| r.live.chain("filter", name).is_some());
     if chain("DOCKER") || chain("DOCKER-USER") || observed.links.by_name.contains_key("docker0") {
         found.push(
-            "Docker is on this host, and its daemon sets bridge-nf-call-iptables to 1 when it starts (before 27.3 always, later \
-             with icc=false or userland-proxy=false); the udev rule covers only the loading of br_netfilter, so plan again \
-             after Docker starts, or use bridge-accept-physdev there"
+            "Docker sets bridge-nf-call-iptables to 1 when it starts. Cause: the daemon does so before 27.3 \
+             always, later with icc=false or userland-proxy=false, and the udev rule covers only the loading \
+             of br_netfilter. Fix: use bridge-accept-physdev on this host, or run kvmfw plan again after \
+             Docker starts"
                 .to_owned(),
         );
     }
@@ -70,11 +72,12 @@ pub fn writers(observed: &Observed) -> Vec<String> {
         match what.as_str() {
             "writer" => {
                 found.push(format!(
-                    "{file} writes bridge-nf-call keys too, and may set them back; take that out there"
+                    "{file} also writes bridge-nf-call keys and may set them back. Fix: remove those lines \
+                     from {file}"
                 ));
             }
             "pve" => found.push(
-                "this is a Proxmox host: pve-firewall sets bridge-nf-call-iptables to 1 whenever it starts"
+                "pve-firewall sets bridge-nf-call-iptables to 1 whenever it starts (this is a Proxmox host)"
                     .to_owned(),
             ),
             _ => {}
@@ -100,7 +103,8 @@ impl FamilyView<'_> {
                 continue;
             }
             let message = format!(
-                "{} stays in netfilter: its own {knob} is 1, and either switch is enough; declare `{knob}: false` for that bridge",
+                "{} stays in netfilter. Cause: its own {knob} is 1, and either switch is enough. Fix: declare \
+                 `{knob}: false` for that bridge",
                 link.name
             );
             let origin = self.desired.bridges.get(&link.name).map(|bridge| bridge.origin.clone());
@@ -182,7 +186,7 @@ fn dead_filters(family: Family, save: &Save, observed: &Observed) -> BTreeSet<St
     }
     let Some(first) = dead.first() else { return BTreeSet::new() };
     let more = if dead.len() > 1 { format!(" and {} more", dead.len() - 1) } else { String::new() };
-    [format!("{family} rules that would see no frame any more: {first}{more}")].into()
+    [format!("{family} rules that would see no frames: {first}{more}")].into()
 }
 
 /// Whether only bridged frames can meet a rule: it asks for a port, or comes and goes by one bridge.

@@ -22,8 +22,8 @@ pub(super) fn dropped(desired: &Desired, observed: &Observed, warnings: &mut Vec
     for (table, hooks) in found {
         let hooks: Vec<&str> = hooks.into_iter().collect();
         let message = format!(
-            "{table} is another firewall on this host, with `policy drop` for {}: what these rules accept it may drop. Accept it there, \
-             too, or take that table away and what loads it",
+            "{table} is another firewall with `policy drop` for {}, so it may drop packets that these rules \
+             accept. Fix: also accept them in that table, or remove the table and its loader",
             hooks.join(" and ")
         );
         warnings.push(warn("dropped-elsewhere", message, None));

@@ -34,8 +34,8 @@ impl FamilyView<'_> {
         let Some((_, step)) = dropped.first() else { return };
         let what: Vec<&str> = dropped.iter().map(|(what, _)| what.as_str()).collect();
         let message = format!(
-            "IPv6 neighbour discovery ({}) is dropped by {}: IPv6 works only until the neighbour entries expire; put \
-             `-p ipv6-icmp -j ACCEPT` before it",
+            "IPv6 neighbour discovery ({}) is dropped, so IPv6 works only until the neighbour entries expire. \
+             Cause: {}. Fix: put `-p ipv6-icmp -j ACCEPT` before that rule",
             what.join(", "),
             say(step)
         );
@@ -63,8 +63,9 @@ impl FamilyView<'_> {
         };
         let Some(step) = self.ours_drops(PacketPath::Output, &packet) else { return };
         let message = format!(
-            "{}: packets of the host to itself (lo) are dropped by {}: local services such as DNS stubs and databases fail; put \
-             `-i lo -j ACCEPT` first in INPUT, and `-o lo -j ACCEPT` first in OUTPUT where that drops",
+            "{}: packets of the host to itself (lo) are dropped, so local services such as DNS stubs and \
+             databases fail. Cause: {}. Fix: put `-i lo -j ACCEPT` first in INPUT, and `-o lo -j ACCEPT` \
+             first in OUTPUT if OUTPUT drops",
             self.family,
             say(&step)
         );
@@ -85,7 +86,8 @@ impl FamilyView<'_> {
                     continue;
                 }
                 let message = format!(
-                    "{} {table}/{} rule {}: `{}` matches nothing, because `{written}` is of the other family; write `{right}`",
+                    "{} {table}/{} rule {}: `{}` matches nothing. Cause: `{written}` is of the other family. \
+                     Fix: write `{right}`",
                     self.family,
                     plain(&chain.name),
                     index + 1,

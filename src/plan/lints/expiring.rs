@@ -64,8 +64,9 @@ impl FamilyView<'_> {
             "the route by which SSH is answered"
         } else {
             let message = format!(
-                "IPv6 router advertisements on {} are dropped by {}: its addresses and routes by them end with their lifetime; accept \
-                 `-p ipv6-icmp --icmpv6-type router-advertisement` before it",
+                "IPv6 router advertisements on {} are dropped, so the addresses and routes that they give end \
+                 with their lifetime. Cause: {}. Fix: add `-p ipv6-icmp --icmpv6-type router-advertisement -j \
+                 ACCEPT` before that rule",
                 link.name,
                 say(&step)
             );
@@ -104,7 +105,7 @@ impl FamilyView<'_> {
                 self.latent(&format!("{why}, and the address of SSH ends with its lifetime"), &step, plan);
                 continue;
             }
-            let message = format!("{why}; clients that use raw sockets (dhclient, dhcpcd) are not affected");
+            let message = format!("{why}. Clients with raw sockets (dhclient, dhcpcd) are not affected");
             plan.warnings.push(warn("lease-renewal-dropped", message, self.origin_of(&step)));
         }
     }

@@ -43,8 +43,8 @@ impl FamilyView<'_> {
             let target = || jump(&rule.text).and_then(|jump| writer(&jump.target));
             let who = writer(&rule.chain).or_else(target);
             let message = format!(
-                "{} filter/FORWARD: ours accept what crosses {} before `{}`{} is asked, so that rule filters nothing there; `jump: last` \
-                 for FORWARD lets it decide first",
+                "{} filter/FORWARD: kvmfw's rules accept packets on {} before the unmanaged rule `{}`{}, \
+                 which filters nothing there. Fix: set `jump: last` for FORWARD",
                 self.family,
                 link.name,
                 rule.text,

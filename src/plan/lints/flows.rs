@@ -13,8 +13,9 @@ impl FamilyView<'_> {
             return;
         }
         let message = format!(
-            "these are the first {} rules here that use connection tracking. Open TCP connections of the host live on; \
-             UDP that only receives, and connections that it forwards for guests, count as new and pass only where new ones may",
+            "these are the first {} rules on the host that use connection tracking. Open TCP connections of \
+             the host continue; receive-only UDP and forwarded guest connections are treated as NEW and need \
+             a rule that accepts NEW",
             self.family
         );
         warnings.push(warn("first-conntrack", message, None));

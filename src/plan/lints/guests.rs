@@ -27,7 +27,7 @@ impl FamilyView<'_> {
             let (dark, host, will) = match (dark(self.will_be), dark(&at_boot)) {
                 (Some(dark), _) if was || self.drift => (dark, self.will_be, "are"),
                 (Some(dark), _) => (dark, self.will_be, "will be"),
-                (None, Some(dark)) => (dark, &at_boot, "will, after a boot, be"),
+                (None, Some(dark)) => (dark, &at_boot, "will, after the next boot, be"),
                 (None, None) => continue,
             };
             let switch = host.switch_words(self.family, &name);
@@ -52,7 +52,7 @@ impl FamilyView<'_> {
             let view = self.will_be.bridge_view(self.family, name);
             if let Some(dark) = blocked_between_ports(&self.after, &self.around, self.family, &view) {
                 let switch = self.will_be.switch_words(self.family, name);
-                let switch = format!("{switch}, as it is where br_netfilter was loaded");
+                let switch = format!("{switch} wherever br_netfilter is loaded");
                 let message = self.dark_message(name, &dark, "are", &switch);
                 warnings.push(warn("guests-unreachable", message, self.origin_of(&dark.step)));
             }
@@ -66,9 +66,10 @@ impl FamilyView<'_> {
             Family::V6 => "IPv6",
         };
         format!(
-            "guests on {bridge} {will} unreachable over {which} ({dropped}): bridged frames pass FORWARD because \
-             {switch}, and {} decides. Cures: module bridge-bypass (no host rule sees bridged frames any \
-             more), bridge-accept-each (one accept per bridge) or bridge-accept-physdev (accepts all bridged frames)",
+            "guests on {bridge} {will} unreachable over {which} ({dropped}). Cause: {} drops bridged frames, \
+             which pass FORWARD because {switch}. Fix: add the module bridge-bypass (no host rule sees \
+             bridged frames), bridge-accept-each (one accept per bridge) or bridge-accept-physdev (accepts \
+             all bridged frames)",
             say(&dark.step),
         )
     }

@@ -24,8 +24,8 @@ impl FamilyView<'_> {
         let Some((_, step)) = dropped.first() else { return };
         let what: Vec<&str> = dropped.iter().map(|(what, _)| *what).collect();
         let message = format!(
-            "{}: answers to the host's own connections ({}) are dropped by {}; put `-m state --state RELATED,ESTABLISHED \
-             -j ACCEPT` before it",
+            "{}: answers to the host's own connections ({}) are dropped. Cause: {}. Fix: put `-m state \
+             --state RELATED,ESTABLISHED -j ACCEPT` before that rule",
             self.family,
             what.join(", "),
             say(step)
@@ -44,7 +44,8 @@ impl FamilyView<'_> {
             return;
         };
         let message = format!(
-            "{}: no rule before {} accepts SSH (port {port}), from wherever it comes",
+            "{0}: no rule accepts SSH (port {port}) before everything is dropped. Cause: {1}. Fix: accept \
+             port {port} before that rule, unless unmanaged rules do",
             self.family,
             say(&step)
         );

@@ -123,17 +123,23 @@ fn latent_neighbour(found: &SshVerdict, plan: &mut HostPlan) {
 fn message(code: &str, which: SshCase, step: Option<&TraceStep>, ends: &SshEnds) -> String {
     let what = match which {
         SshCase::Established => "the open SSH connection",
-        SshCase::Pickup => "the open SSH connection (conntrack was not active before and will see it as new)",
+        SshCase::Pickup => "the open SSH connection (conntrack will see it as new)",
         SshCase::New => "every new SSH connection",
-        SshCase::Reply => "what the host answers over SSH",
+        SshCase::Reply => "SSH answers of the host",
         SshCase::Neighbour => "IPv6 neighbour discovery, and with it SSH",
     };
     let by = step.map_or_else(|| "the rules".to_owned(), say);
     match code {
         "lockout" => {
-            format!("LOCKOUT: {what} from {} to port {} will be cut by {by}", ends.client, ends.server_port)
+            format!(
+                "LOCKOUT: {what} from {} to port {} will be cut. Cause: {by}",
+                ends.client, ends.server_port
+            )
         }
-        "session-dies" => format!("{what} will be cut by {by}; new ones are not"),
-        _ => format!("whether {what} survives cannot be told: it depends on {by}"),
+        "session-dies" => format!("{what} will be cut; new ones are not. Cause: {by}"),
+        _ => format!(
+            "{what} may be cut: the rules cannot be simulated in full. Cause: {by}. Fix: nothing, if \
+            the rule is meant; the host rolls back if it becomes unreachable"
+        ),
     }
 }

@@ -20,7 +20,9 @@ impl FamilyView<'_> {
                 warnings.push(Warning {
                     code: "dead-rule",
                     message: format!(
-                        "{} {table}/{} rule {}: `{rule}` is never reached, because rule {} before it decides: `{wall}`",
+                        "{} {table}/{} rule {}: `{rule}` is never reached. Cause: rule {} before it matches \
+                         the same packets: `{wall}`. Fix: move the rule up, into `first` for example, or \
+                         remove it",
                         self.family,
                         plain(&chain.name),
                         dead.index,
@@ -52,7 +54,8 @@ impl FamilyView<'_> {
                 warnings.push(Warning {
                     code: "shadows-unmanaged",
                     message: format!(
-                        "{} {}/{}: ours decides about every packet, so rules of others after it never match: `{first}`{more}",
+                        "{} {}/{}: kvmfw's chain decides every packet, so the unmanaged rules after it are \
+                         unreachable: `{first}`{more}. Fix: end with a narrower rule, or set `jump: last`",
                         self.family, hook.table, hook.chain
                     ),
                     origin: self.chain_origin(hook.table, &hook.target),
@@ -77,13 +80,14 @@ impl FamilyView<'_> {
                 warnings.push(Warning {
                     code: "jump-outranked",
                     message: format!(
-                        "{} {}/{}: {} stands before our jump rule and decides first: `{first}`; `jump: first` would move ours up",
+                        "{} {}/{}: {} is before kvmfw's jump rule and decides first: `{first}`. Fix: if \
+                         kvmfw's rules must come first, set `jump: first`",
                         self.family,
                         hook.table,
                         hook.chain,
                         crate::resource::iptables::save::jump(first)
                             .and_then(|jump| writer(&jump.target))
-                            .unwrap_or("a rule of somebody else")
+                            .unwrap_or("an unmanaged rule")
                     ),
                     origin: self.chain_origin(hook.table, &hook.target),
                 });

@@ -30,8 +30,9 @@ impl FamilyView<'_> {
                     PortSince::Soon => ("will", "becomes"),
                 };
                 let message = format!(
-                    "{} {table}/{} rule {}: `{}` {can} never match, because {port} {is} a port of {bridge}: packets come and go by \
-                     {bridge}; write `{option} {bridge}`, or `-m physdev` for the port",
+                    "{} {table}/{} rule {}: `{}` {can} never match. Cause: {port} {is} a port of {bridge}, so \
+                     packets arrive and leave on {bridge}. Fix: write `{option} {bridge}`, or `-m physdev` \
+                     for the port",
                     self.family,
                     plain(&chain.name),
                     index + 1,
@@ -64,8 +65,8 @@ impl FamilyView<'_> {
             };
             let named = rules.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
             let message = format!(
-                "{}: rules of others will never match, because {port} becomes a port of {bridge} and packets come and go by {bridge}: \
-                 {named}{more}; whoever wrote them has to name {bridge}",
+                "{}: unmanaged rules will never match: {named}{more}. Cause: {port} becomes a port of \
+                 {bridge}, so packets arrive and leave on {bridge}. Fix: use {bridge} in these rules",
                 self.family
             );
             let origin = self.desired.bridges.get(&bridge).map(|bridge| bridge.origin.clone());

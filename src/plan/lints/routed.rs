@@ -72,20 +72,21 @@ impl FamilyView<'_> {
         let why = match (self.drift, source, when) {
             (true, ..) => format!("{key} is 0, and was 1 as applied"),
             (_, Some(ValueSource::Returned), "") => {
-                format!("{key} goes back from 1 to 0 (the inventory no longer states it)")
+                format!("{key} goes back from 1 to 0, as it is no longer in the inventory")
             }
             (_, Some(ValueSource::Returned), _) => {
-                format!("the inventory no longer states {key}, and no file on the host sets it to 1")
+                format!("{key} is no longer in the inventory, and no file on the host sets it to 1")
             }
             _ => format!("{key} goes from 1 to 0"),
         };
         let which = if self.family == Family::V4 { "IPv4" } else { "IPv6" };
         let will = if self.drift { "are" } else { "will be" };
         let others =
-            if network.alone { "" } else { " Guests there that have another gateway are not affected." };
+            if network.alone { "" } else { " Guests on this bridge with another gateway are not affected." };
         let message = format!(
-            "guests on {name} that have the host as their gateway ({}) {when}{will} unreachable from other networks over {which}: {why}, \
-             and the host then forwards nothing that comes in by {}.{others} State `{key}: 1` to keep them reachable",
+            "guests on {name} that have the host as their gateway ({}) {when}{will} unreachable from other \
+             networks over {which}.{others} Cause: {why}, so the host forwards nothing that arrives on {}. \
+             Fix: set `{key}: 1`",
             network.addresses.join(", "),
             cut.device,
         );

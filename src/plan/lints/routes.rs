@@ -35,8 +35,9 @@ pub(super) fn lost(
         let entry = desired.sysctl.values().flat_map(|file| &file.entries).find(|e| e.key.path() == path);
         let key = Key::parse(&path).map_or(path, |key| key.to_string());
         let message = format!(
-            "{key} = {value} takes the IPv6 default route by {link} away, because it came by router advertisement: a host that \
-             forwards takes none, unless net.ipv6.conf.{link}.accept_ra is 2; declare that, or a gateway"
+            "{key} = {value} removes the IPv6 default route on {link}. Cause: the route came by router \
+             advertisement, which a forwarding host ignores unless net.ipv6.conf.{link}.accept_ra is 2. Fix: \
+             declare that key, or a gateway"
         );
         warnings.push(warn("ra-route-lost", message, entry.map(|entry| entry.origin.clone())));
     }

@@ -81,13 +81,18 @@ impl FamilyView<'_> {
             }
         }
         for (step, what) in open.into_values() {
-            let message =
-                format!("connections that are open now will be cut by {}: {}", say(&step), list(&what));
+            let message = format!(
+                "open connections will be cut: {1}. Cause: {0}. Fix: accept ESTABLISHED before that \
+                    rule",
+                say(&step),
+                list(&what)
+            );
             plan.warnings.push(warn("connections-cut", message, self.origin_of(&step)));
         }
         for (step, what) in closed.into_values() {
             let message = format!(
-                "{}: new connections to what listens on the host will be cut by {}: {}",
+                "{0}: new connections to listening ports of the host will be cut: {2}. Cause: {1}. Fix: \
+                 accept these ports before that rule, or stop the services",
                 self.family,
                 say(&step),
                 list(&what)

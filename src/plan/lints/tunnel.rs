@@ -46,7 +46,8 @@ impl FamilyView<'_> {
             return;
         }
         let message = format!(
-            "whether SSH inside the {kind} tunnel {} survives cannot be told: new outer packets of it depend on {}",
+            "SSH inside the {kind} tunnel {} may be cut: new outer packets depend on a rule that cannot be \
+             simulated. Cause: {}",
             link.name,
             say(&step)
         );

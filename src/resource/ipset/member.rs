@@ -22,7 +22,7 @@ pub(super) fn members(shape: &Shape, text: &str) -> Result<Vec<String>, Trouble>
         let wanted: Vec<&str> = kinds.iter().map(|part| example(*part, shape.family)).collect();
         return Err((
             format!("`{element}` does not have the parts of a member of a {} set", shape.kind.as_str()),
-            Some(format!("write it like `{}`", wanted.join(","))),
+            Some(format!("write it as `{}`", wanted.join(","))),
         ));
     }
     let mut all = vec![String::new()];
@@ -178,7 +178,11 @@ fn wrong_address(shape: &Shape, text: &str, what: &str) -> Trouble {
         ),
         Err(_) if bare.contains(|c: char| c.is_ascii_alphabetic()) && !bare.contains(':') => (
             format!("`{text}` is a host name"),
-            Some("write its address: a set would keep whatever DNS said once, and none at boot".to_owned()),
+            Some(
+                "write its address: a set would keep the address that DNS gave once, and would not load at \
+                boot"
+                    .to_owned(),
+            ),
         ),
         _ => (format!("`{text}` is not a valid {what}"), None),
     }
@@ -291,9 +295,7 @@ pub(super) fn range(kind: SetType, text: &str) -> Result<String, Trouble> {
     if kind.parts() == [Part::BarePort] {
         return match ports_of(text) {
             Ok(ports) if text.contains('-') => Ok(format!("{}-{}", ports.start(), ports.end())),
-            _ => {
-                Err((format!("`{text}` is not a range of ports"), Some("write it like `0-1023`".to_owned())))
-            }
+            _ => Err((format!("`{text}` is not a range of ports"), Some("write it as `0-1023`".to_owned()))),
         };
     }
     match v4_range(text) {
@@ -303,7 +305,7 @@ pub(super) fn range(kind: SetType, text: &str) -> Result<String, Trouble> {
         Some(_) => Err((format!("the range `{text}` is not one of 2 to 65536 addresses"), None)),
         None => Err((
             format!("`{text}` is not a range of IPv4 addresses"),
-            Some("write it like `192.0.2.0/24`".to_owned()),
+            Some("write it as `192.0.2.0/24`".to_owned()),
         )),
     }
 }

@@ -10,7 +10,7 @@ pub type Trouble = Option<(String, Option<String>)>;
 pub fn check(text: &str, family: Family, negated: bool) -> Trouble {
     if negated && text.contains(',') {
         return Some((
-            format!("the list `{text}` is negated"),
+            format!("`{text}` is a negated list"),
             Some("iptables takes one address after `!`; accept the others first".into()),
         ));
     }
@@ -32,7 +32,7 @@ fn check_one(text: &str, family: Family) -> Trouble {
     if found != family {
         let other = found.key();
         return Some((
-            format!("`{text}` is no address for {family}"),
+            format!("`{text}` is not a valid address for {family}"),
             Some(format!("put the rule under `{other}:`, or leave it out here")),
         ));
     }
@@ -43,7 +43,7 @@ fn check_one(text: &str, family: Family) -> Trouble {
         (Err(_), Family::V4) => mask.parse::<Ipv4Addr>().is_ok(),
         (Err(_), Family::V6) => mask.parse::<Ipv6Addr>().is_ok(),
     };
-    (!right).then(|| (format!("`/{mask}` in `{text}` is no prefix length of {family}"), None))
+    (!right).then(|| (format!("`/{mask}` in `{text}` is not a valid prefix length for {family}"), None))
 }
 
 fn no_address(text: &str, address: &str) -> (String, Option<String>) {
@@ -51,16 +51,20 @@ fn no_address(text: &str, address: &str) -> (String, Option<String>) {
     if numeric {
         let padded = address.split('.').any(|part| part.len() > 1 && part.starts_with('0'));
         let help = padded.then(|| "iptables reads a number with a leading 0 as octal".to_owned());
-        return (format!("`{text}` is no address"), help);
+        return (format!("`{text}` is not a valid address"), help);
     }
     let name = address.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
     if name && !address.is_empty() && !address.starts_with('-') {
         return (
             format!("`{text}` is a host name"),
-            Some("write its address: a rule would keep whatever DNS said once, and none at boot".into()),
+            Some(
+                "write its address: a rule would keep the address that DNS gave once, and would not load at \
+                boot"
+                    .into(),
+            ),
         );
     }
-    (format!("`{text}` is no address"), None)
+    (format!("`{text}` is not a valid address"), None)
 }
 
 /// An IPv4 address; with a mask iptables takes less than four numbers (`10/8`).
@@ -83,8 +87,8 @@ pub fn check_protocol(text: &str) -> Trouble {
         Err(_) => !number && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.+_".contains(c)),
     };
     (text.is_empty() || !right || text.starts_with('-')).then(|| {
-        let help = text.contains(',').then(|| "one rule has one protocol".to_owned());
-        (format!("`{text}` is no protocol"), help)
+        let help = text.contains(',').then(|| "write one rule per protocol".to_owned());
+        (format!("`{text}` is not a known protocol"), help)
     })
 }
 
@@ -99,7 +103,7 @@ pub fn check_interface(text: &str) -> Trouble {
         || text.contains(|c: char| c.is_whitespace() || "/!*,".contains(c));
     bad.then(|| {
         let help = text.ends_with('*').then(|| format!("write `{}+`", text.trim_end_matches('*')));
-        (format!("`{text}` is no interface name"), help)
+        (format!("`{text}` is not a valid interface name"), help)
     })
 }
 
@@ -133,9 +137,9 @@ fn check_port_range(text: &str) -> Trouble {
             text.split_once('-').filter(|(a, b)| a.parse::<u16>().is_ok() && b.parse::<u16>().is_ok());
         return match range {
             Some((a, b)) => {
-                Some((format!("`{text}` is no port"), Some(format!("a range is written `{a}:{b}`"))))
+                Some((format!("`{text}` is not a valid port"), Some(format!("a range is written `{a}:{b}`"))))
             }
-            None => (!name).then(|| (format!("`{text}` is no port"), None)),
+            None => (!name).then(|| (format!("`{text}` is not a valid port"), None)),
         };
     }
     let (low, high) = text.split_once(':').unwrap_or((text, text));
@@ -143,7 +147,7 @@ fn check_port_range(text: &str) -> Trouble {
         _ if text.is_empty() => Some(("a port is empty".into(), None)),
         (Some(low), Some(high)) if low <= high => None,
         (Some(_), Some(_)) => Some((format!("the range `{text}` ends before it starts"), None)),
-        _ => Some((format!("`{text}` is no port"), Some("ports go from 0 to 65535".into()))),
+        _ => Some((format!("`{text}` is not a valid port"), Some("ports go from 0 to 65535".into()))),
     }
 }
 

@@ -51,7 +51,10 @@ pub fn expand(template: &Template, scope: &Scope, family: Family) -> Result<Expa
                     if negated(&template.words, at) {
                         return Err(Problem::new("bad-rule", format!("the list `${name}` is negated"))
                             .at_place(&word.place)
-                            .help("one rule per element would match everything; accept the elements first, then refuse the rest"));
+                            .help(
+                                "one rule per element would match everything; accept the elements first, \
+                                then reject the rest",
+                            ));
                     }
                     match list {
                         Some((other, _)) if other != name => {
@@ -85,8 +88,7 @@ pub fn expand(template: &Template, scope: &Scope, family: Family) -> Result<Expa
 
 /// The problem of a `$name` that stands for nothing.
 pub fn unknown<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
-    let mut problem =
-        Problem::new("unknown-param", format!("there is no param `${name}`")).at_place(&word.place);
+    let mut problem = Problem::new("unknown-param", format!("unknown param `${name}`")).at_place(&word.place);
     let near = did_you_mean(name, known);
     problem.help = Some(match near {
         Some(near) if near.starts_with("did you mean") => near,

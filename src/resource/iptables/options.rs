@@ -4,7 +4,7 @@ use super::rule::Context;
 use super::targets::{self, COMMANDS, FREE_TEXT, NOT_SHORTENED, TARGETS};
 use super::text::{Word, quote};
 use super::{PREFIX, address, builtin_chains};
-use crate::problem::Problem;
+use crate::problem::{Problem, closest};
 
 /// What was seen so far.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl Walk<'_> {
             }
             if word.value == "!" && !word.quoted {
                 if let Some(first) = not.replace(word.clone()) {
-                    self.wrong(&first, "`!` is there twice", None);
+                    self.wrong(&first, "`!` is repeated", None);
                 }
                 self.out.push(word);
                 continue;
@@ -98,9 +98,10 @@ impl Walk<'_> {
         let at = self.at - 1;
         let text = &word.value;
         if at == 0 && matches!(text.as_str(), "iptables" | "ip6tables" | "sudo") {
-            let help = "leave the command and `-A CHAIN` out: the keys above say them".to_owned();
+            let help =
+                "remove the command and `-A CHAIN`: the keys above give the table and the chain".to_owned();
             self.at = self.words.len();
-            return self.wrong(word, &format!("`{text}` is no part of a rule"), Some(help));
+            return self.wrong(word, &format!("`{text}` is not part of a rule"), Some(help));
         }
         if text.starts_with('\'') {
             let end = self.words[at..]
@@ -123,7 +124,7 @@ impl Walk<'_> {
         }
         let help =
             "a comment starts with two spaces and `#`; a value with spaces needs double quotes".to_owned();
-        self.wrong(word, &format!("`{text}` belongs to no option"), Some(help));
+        self.wrong(word, &format!("`{text}` does not belong to an option"), Some(help));
     }
 
     /// `-p tcp`, `-ptcp`, `-fj ACCEPT`.
@@ -131,7 +132,7 @@ impl Walk<'_> {
         if let Some(long) = targets::long_of(&word.value) {
             return self.wrong(
                 &word,
-                &format!("there is no option `{}`", word.value),
+                &format!("unknown option `{}`", word.value),
                 Some(format!("did you mean `{long}`?")),
             );
         }
@@ -152,33 +153,33 @@ impl Walk<'_> {
                 'A' | 'I' | 'D' | 'R' | 'C' | 'N' | 'X' | 'F' | 'Z' | 'P' | 'E' | 'L' | 'S' | 't' => {
                     let skip = usize::from(word.value.len() == 2);
                     let mut help = format!(
-                        "leave it out: the keys above say it; {}",
+                        "remove it: the keys above give the table and the chain; {}",
                         self.corrected(self.at - 1, 1 + skip, "")
                     );
                     if !matches!(letter, 'A' | 't') {
-                        help = "a rule is what follows `-A CHAIN`; kvmfw orders the rest".into();
+                        help = "write only the part after `-A CHAIN`; kvmfw sets the order".into();
                     }
-                    self.wrong(&word, &format!("`{option}` is no part of a rule"), Some(help));
+                    self.wrong(&word, &format!("`{option}` is not part of a rule"), Some(help));
                     self.at += skip;
                     return;
                 }
                 'c' => {
                     self.wrong(
                         &word,
-                        "`-c` sets counters, which is no part of a rule",
+                        "`-c` sets counters, which are not part of a rule",
                         Some("leave it out".into()),
                     );
                     return;
                 }
                 '4' | '6' => {
-                    let help = "`iptables:` and `ip6tables:` say the family; leave it out".to_owned();
-                    self.wrong(&word, &format!("`{option}` is no part of a rule"), Some(help));
+                    let help = "remove it: the key `iptables:` or `ip6tables:` gives the family".to_owned();
+                    self.wrong(&word, &format!("`{option}` is not part of a rule"), Some(help));
                     return;
                 }
                 _ => {
                     let help =
                         (word.value.chars().count() > 2).then(|| format!("did you mean `-{}`?", word.value));
-                    self.wrong(&word, &format!("there is no option `{option}` in a rule"), help);
+                    self.wrong(&word, &format!("unknown option `{option}`"), help);
                     return;
                 }
             }
@@ -191,10 +192,10 @@ impl Walk<'_> {
             None => (word.value.clone(), None),
         };
         if !option.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
-            return self.wrong(&word, &format!("there is no option `{option}`"), None);
+            return self.wrong(&word, &format!("unknown option `{option}`"), None);
         }
         if option == "--" {
-            return self.wrong(&word, "`--` is no part of a rule", None);
+            return self.wrong(&word, "`--` is not part of a rule", None);
         }
         let core = match option.as_str() {
             "--source" | "--src" => "-s",
@@ -216,8 +217,8 @@ impl Walk<'_> {
                         && !NOT_SHORTENED.contains(&option.as_str())
             });
             if command.is_some() {
-                let help = "a rule is what follows `-A CHAIN`".to_owned();
-                return self.wrong(&word, &format!("`{option}` is no part of a rule"), Some(help));
+                let help = "write only the part after `-A CHAIN`".to_owned();
+                return self.wrong(&word, &format!("`{option}` is not part of a rule"), Some(help));
             }
             let spelled = [
                 "--jump",
@@ -283,7 +284,7 @@ impl Walk<'_> {
                     self.wrong(
                         &value,
                         "has two targets",
-                        Some("one rule does one thing: make it two rules".into()),
+                        Some("write two rules, one for each target".into()),
                     );
                 }
                 if negated {
@@ -306,7 +307,7 @@ impl Walk<'_> {
             "-m" if text.is_empty()
                 || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) =>
             {
-                Some((format!("`{text}` is no match"), None))
+                Some((format!("`{text}` is not a known match"), None))
             }
             "-j" | "-g" => self.target_trouble(option, text),
             _ => None,
@@ -325,7 +326,7 @@ impl Walk<'_> {
         (self.context.builtin && no_such).then(|| {
             (
                 format!("`{option}` never matches in {chain}"),
-                Some("packets have no such interface there".into()),
+                Some("packets have no such interface in that chain".into()),
             )
         })
     }
@@ -335,26 +336,27 @@ impl Walk<'_> {
         if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
             || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:+@=".contains(c))
         {
-            return Some((format!("`{}` is no name of a chain or target", text.escape_debug()), None));
+            return Some((
+                format!("`{}` is not a valid name of a chain or target", text.escape_debug()),
+                None,
+            ));
         }
         if builtin && option == "-g" {
             let help = format!(
-                "use `-j {text}`: from our chain a goto would skip the foreign rules after the jump rule"
+                "use `-j {text}`: from kvmfw's chain a goto would skip the unmanaged rules after the jump rule"
             );
             return Some((format!("goes to `{text}` directly in the built-in chain {chain}"), Some(help)));
         }
         if builtin && text == "RETURN" {
             // In all other tables the policy is ACCEPT, and nobody makes it another one.
             let instead = match table {
-                "nat" => {
-                    "write `-j ACCEPT`: in nat it leaves the packet as it is, without a look at later rules"
-                }
+                "nat" => "write `-j ACCEPT`: in nat it leaves the packet unchanged and skips later rules",
                 "filter" | "security" => "write `-j ACCEPT`, or `-j DROP` where that is the policy",
                 _ => "write `-j ACCEPT`, which ends the chain here",
             };
             let help = format!(
-                "{instead}; or put the rules into a chain of their own and jump to it: our chain would return to the rules of \
-                 others after the jump rule, not to the policy"
+                "{instead}; or put the rules into a separate chain and jump to it: kvmfw's chain would return \
+                 to the unmanaged rules after the jump rule, not to the policy"
             );
             return Some((format!("RETURN directly in the built-in chain {chain}"), Some(help)));
         }
@@ -365,7 +367,7 @@ impl Walk<'_> {
             ));
         }
         if builtin_chains(table).is_some_and(|chains| chains.contains(&text)) {
-            return Some((format!("`{text}` is a built-in chain, no rule can jump there"), None));
+            return Some((format!("`{text}` is a built-in chain, and a rule cannot jump to it"), None));
         }
         if text.starts_with(PREFIX) {
             let plain = text.trim_start_matches(PREFIX);
@@ -386,7 +388,11 @@ impl Walk<'_> {
             && !self.seen.open
             && !self.seen.matches.iter().any(|m| m == needed)
         {
-            let help = self.corrected(self.at - 1, 1, &format!("-m {needed} {option}"));
+            let near = closest(needed, self.seen.matches.iter().map(String::as_str));
+            let help = match near {
+                Some(near) => format!("did you mean `-m {needed}` for `-m {near}`?"),
+                None => self.corrected(self.at - 1, 1, &format!("-m {needed} {option}")),
+            };
             self.wrong(word, &format!("`{option}` needs `-m {needed}` before it"), Some(help));
         }
         let ports = targets::is_port_option(option);
@@ -395,13 +401,28 @@ impl Walk<'_> {
             && !self.seen.protocol.as_deref().is_some_and(targets::has_ports)
             && !self.seen.matches.iter().any(|m| targets::has_ports(m))
         {
-            let help = self.corrected(self.at - 1, 1, &format!("-p tcp {option}"));
-            self.wrong(word, &format!("`{option}` needs a protocol with ports before it"), Some(help));
+            let given = self.seen.protocol.as_deref();
+            let near = given.and_then(|given| closest(given, ["tcp", "udp", "sctp", "dccp"]));
+            let (message, help) = match (given, near) {
+                (Some(given), Some(near)) => {
+                    (format!("unknown protocol `{given}`"), format!("did you mean `{near}`?"))
+                }
+                (Some(given), None) => {
+                    (format!("protocol `{given}` has no ports"), "write `-p tcp` or `-p udp`".to_owned())
+                }
+                (None, _) => (
+                    format!("`{option}` needs a protocol with ports before it"),
+                    self.corrected(self.at - 1, 1, &format!("-p tcp {option}")),
+                ),
+            };
+            self.wrong(word, &message, Some(help));
         }
         if let Some(asked) = targets::shown_once(option) {
             if self.seen.asked.contains(&asked) {
-                let help = "the kernel would want both, and iptables-nft-save shows the last one alone; several ports are `-m multiport --dports 22,80`, all else two rules".to_owned();
-                self.wrong(word, &format!("`{option}` is the second `{asked}` of this rule"), Some(help));
+                let help = "the kernel would require both, and iptables-nft-save shows only the last one; \
+                    write several ports as `-m multiport --dports 22,80`, and everything else as two rules"
+                    .to_owned();
+                self.wrong(word, &format!("`{option}` repeats `{asked}` in this rule"), Some(help));
             }
             self.seen.asked.push(asked);
         }
@@ -453,7 +474,7 @@ impl Walk<'_> {
                         Some(("the comment is longer than 255 characters".into(), None))
                     }
                     "--mac-source" if !address::is_mac(text) => {
-                        Some((format!("`{text}` is no MAC address"), None))
+                        Some((format!("`{text}` is not a valid MAC address"), None))
                     }
                     _ => None,
                 };

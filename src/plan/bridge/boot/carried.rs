@@ -179,8 +179,8 @@ fn refused(bridge: &str, lost: &[(&FileLine, &'static str)]) -> RefusalCause {
     (
         "port-settings-lost",
         format!(
-            "bridge {bridge}: our file takes the place of this one at boot, and these lines would have no effect any \
-             more: {}{more}; take them out, or move them to a file of another link first",
+            "bridge {bridge}: the file of kvmfw replaces this one at boot, so these lines would lose their \
+             effect: {}{more}; remove them, or move them to the file of another link first",
             lines.join(", ")
         ),
     )

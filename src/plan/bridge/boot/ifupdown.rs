@@ -22,9 +22,9 @@ pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)], observe
         kept.warning = Some(Warning {
             code: "moved-at-boot",
             message: format!(
-                "bridge {name}: at boot ifupdown still sets up its port by {}; kvmfw-bridges.service moves that to {name} \
-                 afterwards. Delete these lines, and leave `iface {} inet manual`, to have ifupdown make the bridge \
-                 itself",
+                "bridge {name}: at boot ifupdown still configures its port from {}, and kvmfw-bridges.service \
+                 then moves that to {name}. Fix: replace these lines by `iface {} inet manual`, so that \
+                 ifupdown creates the bridge",
                 gives.join(", "),
                 owners.first().map_or("", |(link, _)| &link.name)
             ),

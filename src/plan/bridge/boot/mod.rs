@@ -94,7 +94,7 @@ pub(super) struct BootConfig {
 }
 
 /// The first line of our files.
-const HEADER: &str = "# Managed by kvmfw: do not edit, it is written anew.\n";
+const HEADER: &str = "# Managed by kvmfw: do not edit, kvmfw overwrites this file.\n";
 
 pub(super) fn keep(at_boot: &BootContext<'_>, observed: &Observed) -> Result<BootConfig, RefusalCause> {
     let links = &observed.links.by_name;

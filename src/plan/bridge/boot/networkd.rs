@@ -41,8 +41,8 @@ fn dropped(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> Option<Warni
     Some(Warning {
         code: "port-asks-no-more",
         message: format!(
-            "bridge {}: {first} has no effect any more: a port of a bridge asks for no addresses; to have the bridge ask, \
-             state that in a file of its own",
+            "bridge {}: {first} loses its effect, because a port of a bridge requests no addresses. Fix: \
+             configure DHCP for the bridge in a separate file",
             at_boot.name()
         ),
         origin: Some(at_boot.bridge.origin.clone()),

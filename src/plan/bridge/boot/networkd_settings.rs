@@ -127,9 +127,9 @@ const SERVED: [&str; 13] = [
     "DHCPv6PrefixDelegation",
 ];
 
-const TAKEN: &str = "a link that is a port of a bridge cannot have this";
-const UNMOVED: &str = "it needs an address on the port, and the bridge takes none from there";
-const UNKNOWN: &str = "this program does not know it";
+const TAKEN: &str = "a port of a bridge cannot have this setting";
+const UNMOVED: &str = "it needs an address on the port, and the bridge takes none from it";
+const UNKNOWN: &str = "kvmfw does not know it";
 
 pub(super) fn home(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
     let key = setting.key.as_str();

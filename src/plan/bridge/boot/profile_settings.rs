@@ -59,7 +59,7 @@ pub(super) fn home(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestinat
         NEEDS_PROFILE => SettingDestination::Lost(
             "it needs the port's own profile, by its UUID; the name of the link would do as well",
         ),
-        _ => SettingDestination::Lost("this program does not know it, or it may hold a secret"),
+        _ => SettingDestination::Lost("kvmfw does not know it, or it may hold a secret"),
     }
 }
 
@@ -77,7 +77,7 @@ fn of_family(port: &CarriedPort<'_>, setting: &Setting, v6: bool) -> SettingDest
         "method" => SettingDestination::Replaced,
         _ if port.moves && has => SettingDestination::Bridge,
         _ if key.starts_with("route") || key.starts_with("routing-rule") => {
-            SettingDestination::Lost("it needs an address on the port, and the bridge takes none from there")
+            SettingDestination::Lost("it needs an address on the port, and the bridge takes none from it")
         }
         _ => SettingDestination::Replaced,
     }

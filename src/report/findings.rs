@@ -1,0 +1,145 @@
+//! Warnings as people read them: one line of finding, one of cause, one of fix; errors first.
+
+use super::document::Document;
+use super::severity::Severity;
+use super::{Style, fold_names, group, printable};
+use crate::problem::Warning;
+use std::fmt::Write as _;
+
+/// Begins the part of a message that gives the rule or the setting.
+const CAUSE: &str = " Cause: ";
+/// Begins the part of a message that says what to do.
+const FIX: &str = " Fix: ";
+
+/// A warning of some hosts, taken apart; that of IPv6 is one with its twin of IPv4.
+struct Finding<'a> {
+    code: &'a str,
+    names: Vec<&'a str>,
+    text: String,
+    causes: Vec<String>,
+    fixes: Vec<String>,
+    origins: Vec<String>,
+}
+
+impl<'a> Finding<'a> {
+    fn new(code: &'a str, message: &str, origin: Option<String>, names: Vec<&'a str>) -> Self {
+        let (rest, fix) = match message.split_once(FIX) {
+            Some((rest, fix)) => (rest, Some(fix)),
+            None => (message, None),
+        };
+        let (text, cause) = match rest.split_once(CAUSE) {
+            Some((text, cause)) => (text, Some(cause.trim_end_matches('.'))),
+            None => (rest, None),
+        };
+        let text = if fix.is_some() || cause.is_some() { text.trim_end_matches('.') } else { text };
+        let (causes, origins) = match (cause, origin) {
+            (Some(cause), Some(origin)) => (vec![format!("{cause} ({origin})")], Vec::new()),
+            (Some(cause), None) => (vec![cause.to_owned()], Vec::new()),
+            (None, origin) => (Vec::new(), origin.into_iter().collect()),
+        };
+        let fixes = fix.map(str::to_owned).into_iter().collect();
+        Self { code, names, text: text.to_owned(), causes, fixes, origins }
+    }
+
+    /// Takes in the same finding of the other family; false if it is another one.
+    fn merge(&mut self, other: &Self) -> bool {
+        if self.code != other.code || self.names != other.names || !is_twin(&self.text, &other.text) {
+            return false;
+        }
+        self.text = self.text.replace("iptables", "iptables and ip6tables").replace("IPv4", "IPv4 and IPv6");
+        let pairs = [
+            (&mut self.causes, &other.causes),
+            (&mut self.fixes, &other.fixes),
+            (&mut self.origins, &other.origins),
+        ];
+        for (mine, others) in pairs {
+            let new: Vec<_> = others.iter().filter(|one| !mine.contains(one)).cloned().collect();
+            mine.extend(new);
+        }
+        true
+    }
+
+    fn write(&self, style: Style, out: &mut String) {
+        let severity = Severity::of(self.code);
+        let label = severity.paint(style, &format!("{}[{}]", severity.word(), self.code));
+        let hosts = match self.names.is_empty() {
+            true => String::new(),
+            false => format!(" {}", printable(&fold_names(&self.names))),
+        };
+        let mut line = format!("{label}{hosts}: {}", printable(&self.text));
+        if !self.origins.is_empty() {
+            let _ = write!(line, " {}", style.faint(&format!("({})", printable(&self.origins.join(", ")))));
+        }
+        let _ = writeln!(out, "{}", style.prose(&line));
+        for (what, texts) in [("cause", &self.causes), ("fix", &self.fixes)] {
+            for text in texts {
+                let _ = writeln!(out, "{}", style.prose(&format!("    {what}: {}", printable(text))));
+            }
+        }
+    }
+}
+
+/// Whether two texts are those of IPv4 and IPv6.
+fn is_twin(v4: &str, v6: &str) -> bool {
+    (v4.contains("IPv4") && v4.replace("IPv4", "IPv6") == v6)
+        || (v4.contains("iptables") && !v4.contains("ip6tables") && v4.replace("iptables", "ip6tables") == v6)
+}
+
+fn write_all<'a>(all: impl Iterator<Item = Finding<'a>>, style: Style) -> String {
+    let mut merged: Vec<Finding<'a>> = Vec::new();
+    for finding in all {
+        if !merged.iter_mut().any(|one| one.merge(&finding)) {
+            merged.push(finding);
+        }
+    }
+    merged.sort_by_key(|finding| Severity::of(finding.code));
+    let mut out = String::new();
+    merged.iter().for_each(|finding| finding.write(style, &mut out));
+    out
+}
+
+/// The warnings of a plan, with their hosts.
+pub(super) fn of_document(document: &Document, style: Style) -> String {
+    let all = group::warnings(document).into_iter();
+    let findings = all.map(|(w, names)| Finding::new(&w.code, &w.message, w.origin.clone(), names));
+    write_all(findings, style)
+}
+
+/// Warnings of the inventory alone.
+pub fn warnings_text(warnings: &[Warning], style: Style) -> String {
+    let findings = warnings
+        .iter()
+        .map(|w| Finding::new(w.code, &w.message, w.origin.as_ref().map(ToString::to_string), Vec::new()));
+    write_all(findings, style)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+    use super::*;
+    use crate::problem::Origin;
+
+    fn warning(code: &'static str, message: &str, line: u32) -> Warning {
+        let origin = Some(Origin { file: "m.yaml".into(), line });
+        Warning { code, message: message.to_owned(), origin }
+    }
+
+    #[test]
+    fn families_are_one_finding_and_errors_come_first() {
+        let warnings = [
+            warning("empty-list", "nothing", 1),
+            warning("dead-rule", "iptables filter/INPUT rule 2 is never reached", 2),
+            warning("dead-rule", "ip6tables filter/INPUT rule 2 is never reached", 3),
+            warning("guests-unreachable", "guests unreachable over IPv4. Cause: rule 5. Fix: a module", 4),
+            warning("guests-unreachable", "guests unreachable over IPv6. Cause: rule 6. Fix: a module", 5),
+        ];
+        assert_eq!(
+            warnings_text(&warnings, Style::default()),
+            "error[guests-unreachable]: guests unreachable over IPv4 and IPv6\n    cause: rule 5 (m.yaml:4)\n    \
+             cause: rule 6 (m.yaml:5)\n    fix: a module\n\
+             warning[dead-rule]: iptables and ip6tables filter/INPUT rule 2 is never reached (m.yaml:2, m.yaml:3)\n\
+             note[empty-list]: nothing (m.yaml:1)\n"
+        );
+    }
+}
