@@ -154,11 +154,11 @@ fn a_host_that_prints_without_end_is_cut_off() {
     flood(&lab, "kvmfw.sh commit", "yes >&2");
     let said = run(&apply, 6);
     assert!(
-        said.contains("more than 1 MiB on stderr") && said.contains("has not reported its outcome"),
+        said.contains("more than 1 MiB on stderr") && said.contains("has not told how it ended"),
         "{said}"
     );
     flood(&lab, "no such line", "true");
-    assert!(run(&["status"], 0).contains("active, used at boot"));
+    assert!(run(&["status"], 0).contains("is live and boots"));
     // The answer to `go` is not needed.
     project.all("sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 2 } }\n");
     flood(&lab, "kvmfw.sh go", "cat /dev/zero");

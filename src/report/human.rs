@@ -3,7 +3,7 @@
 
 use super::document::{ChangeEntry, Document, HostEntry};
 use super::group::Said;
-use super::{Renderer, Style, fold_names, group, printable};
+use super::{Renderer, Style, findings, fold_names, group, printable};
 use crate::engine::{STRAGGLER, Status};
 use crate::plan::{ChangeAction, ChangeRisk};
 use std::fmt::Write as _;

@@ -305,7 +305,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
                 ..interrupted
             },
             None if host.reason.as_deref() == Some(STRAGGLER) => {
-                Told { message: said("kvmfw ended before it had answered"), ..Told::of(host) }
+                Told { message: said("kvmfw ended before this host answered"), ..Told::of(host) }
             }
             None => Told::of(host),
         };
