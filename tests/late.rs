@@ -203,7 +203,7 @@ fn a_late_jump_host_changes_after_the_hosts_behind_it() {
     });
     lab.host("kvm3", &["touch", "/run/go"]).ok();
     let run = end(kvmfw).expect(0);
-    let said = "! jump-host kvm1: this host is the jump host of kvm2 (they were probed from its address)";
+    let said = "note[jump-host] kvm1: this host is the jump host of kvm2 (they were probed from its address)";
     assert!(run.stderr.contains(said), "{}", run.stderr);
     let path = project.path().join("runs").join(run.run()).join("events.jsonl");
     let events = std::fs::read_to_string(path).unwrap();

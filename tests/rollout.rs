@@ -207,7 +207,7 @@ fn a_jump_host_changes_after_the_hosts_behind_it() {
     config("Host 10.99.0.12\nProxyJump 10.99.0.11\nHost 10.99.0.13\nProxyJump 10.99.0.12\n");
     let run = kvmfw(&apply);
     assert_eq!(&order(&run)[2..], ["kvm2", "kvm1"], "{}", run.stderr);
-    let said = "! jump-host kvm1: this host is the jump host of kvm2 (they were probed from its address)";
+    let said = "note[jump-host] kvm1: this host is the jump host of kvm2 (they were probed from its address)";
     assert!(run.stderr.contains(said), "{}", run.stderr);
 
     // The inventory does.
