@@ -154,7 +154,7 @@ fn a_host_that_prints_without_end_is_cut_off() {
     flood(&lab, "kvmfw.sh commit", "yes >&2");
     let said = run(&apply, 6);
     assert!(
-        said.contains("more than 1 MiB on stderr") && said.contains("has not told how it ended"),
+        said.contains("more than 1 MiB on stderr") && said.contains("no decision was reported"),
         "{said}"
     );
     flood(&lab, "no such line", "true");
