@@ -36,7 +36,7 @@ pub(super) struct ApplyArgs {
 /// Risks that are predicted and do not refuse a host.
 #[derive(Clone, Debug, Args)]
 pub(super) struct AcceptArgs {
-    /// Proceed despite this predicted risk: lockout, bypass-wrong, removes-all
+    /// Proceed despite this predicted risk: lockout, guests-unreachable, bypass-wrong, removes-all
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_risk)]
     accept_risk: Vec<AcceptableRisk>,
 }
@@ -51,7 +51,7 @@ fn parse_risk(text: &str) -> Result<AcceptableRisk, String> {
     AcceptableRisk::ALL
         .into_iter()
         .find(|risk| risk.as_str().replace('_', "-") == text.replace('_', "-"))
-        .ok_or_else(|| "unknown risk; valid risks: lockout, bypass-wrong, removes-all".to_owned())
+        .ok_or_else(|| "unknown risk; valid risks: lockout, guests-unreachable, bypass-wrong, removes-all".to_owned())
 }
 
 /// How a run goes over the hosts.

@@ -26,6 +26,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> H
         bundle: super::TransactionFiles::default(),
         open: observed.state.open.clone(),
         latent_lockout: None,
+        guest_outages: vec![],
         jump_depth: 0,
     };
     let record = match refusal::record(observed) {

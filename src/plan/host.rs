@@ -35,6 +35,8 @@ pub struct PlanOptions {
 pub enum AcceptableRisk {
     /// The host's SSH will be cut.
     Lockout,
+    /// Guests that reach each other now will not.
+    GuestsUnreachable,
     /// Something on the host needs bridged frames in netfilter, and they are taken out of it.
     BypassWrong,
     /// Every resource of a kind is removed.
@@ -43,13 +45,18 @@ pub enum AcceptableRisk {
 
 impl AcceptableRisk {
     /// All of them, the gravest first.
-    pub const ALL: [AcceptableRisk; 3] =
-        [AcceptableRisk::Lockout, AcceptableRisk::BypassWrong, AcceptableRisk::RemovesAll];
+    pub const ALL: [AcceptableRisk; 4] = [
+        AcceptableRisk::Lockout,
+        AcceptableRisk::GuestsUnreachable,
+        AcceptableRisk::BypassWrong,
+        AcceptableRisk::RemovesAll,
+    ];
 
     /// The word for `--accept-risk`, and the reason of the refusal.
     pub fn as_str(self) -> &'static str {
         match self {
             AcceptableRisk::Lockout => "lockout",
+            AcceptableRisk::GuestsUnreachable => "guests-unreachable",
             AcceptableRisk::BypassWrong => "bypass-wrong",
             AcceptableRisk::RemovesAll => "removes-all",
         }
@@ -76,6 +83,8 @@ pub struct HostPlan {
     /// A certain lockout that shows only when a cache, a lease or a conntrack entry expires, so that a
     /// successful confirm does not disprove it.
     pub latent_lockout: Option<String>,
+    /// Why guests that reach each other now will not, by family and bridge; without those that are cut off already.
+    pub guest_outages: Vec<String>,
     /// Jump depth as in [`SchedulingConstraints`](crate::desired::SchedulingConstraints), by what probes observed.
     /// A host with a guest through which hosts are reached is changed last of all.
     pub jump_depth: usize,
@@ -150,6 +159,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
         bundle: TransactionFiles::default(),
         open: observed.state.open.clone(),
         latent_lockout: None,
+        guest_outages: vec![],
         jump_depth: if is_reached_through_guest(desired, observed) { usize::MAX } else { 0 },
     };
     let record = match record(observed) {

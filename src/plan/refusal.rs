@@ -32,6 +32,9 @@ impl Refusal {
                 "nothing was changed; correct the rule, or apply it with --accept-risk lockout: the host then \
                  rolls itself back if no new connection confirms",
             ),
+            "guests-unreachable" => Some(
+                "nothing was touched; take one of these cures, or accept the outage with --accept-risk guests-unreachable",
+            ),
             "bypass-wrong" => Some(
                 "nothing was changed; use bridge-accept-each or bridge-accept-physdev, with `jump: last` for \
                  FORWARD if unmanaged rules filter guests, or pass --accept-risk bypass-wrong",
@@ -57,6 +60,9 @@ pub(super) fn risky(plan: &HostPlan, options: &PlanOptions) -> Option<Refusal> {
     }
     let found = |risk| match risk {
         AcceptableRisk::Lockout => warning(plan, "lockout"),
+        AcceptableRisk::GuestsUnreachable => {
+            (!plan.guest_outages.is_empty()).then(|| plan.guest_outages.join("; "))
+        }
         AcceptableRisk::BypassWrong => {
             let changes = plan.changes.iter().any(|c| c.risks.contains(&ChangeRisk::BypassWrong));
             warning(plan, "bypass-wrong").filter(|_| changes)

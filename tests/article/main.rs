@@ -77,7 +77,7 @@ fn story(backend: Backend) {
 
     // Predicted, with the rule and where it is written.
     stage.modules(&["host-firewall"]);
-    let plan = stage.plan(&[]).expect(0);
+    let plan = stage.plan(&[]).expect(7);
     let shipped =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/modules/host-firewall/module.yaml"))
             .unwrap();
@@ -100,7 +100,7 @@ fn story(backend: Backend) {
 
     // It happens.
     stage.modules(&["host-firewall"]);
-    let firewall = stage.apply();
+    let firewall = stage.apply_outage();
     stage.guests_are_dark("host-firewall");
     stage.host_answers(&[22], "host-firewall");
     let dark_plan = stage.plan(&[]).expect(0);
@@ -122,7 +122,7 @@ fn story(backend: Backend) {
         let run = stage.apply();
         stage.guests_are_reachable(cure);
         stage.host_answers(&[22], cure);
-        stage.undo(&run);
+        stage.undo_outage(&run);
         stage.same(&stage.kept(), &with_log, &format!("undo of {cure}"));
         stage.guests_are_dark("undo of a cure");
     }
@@ -153,7 +153,7 @@ fn cures(backend: Backend) {
     // That the measure sees an outage where there is one.
     let flows = stage.flows();
     stage.modules(&["host-firewall"]);
-    stage.apply();
+    stage.apply_outage();
     let lost = flows.lost();
     assert!(!lost.is_empty(), "an outage, and no flow was lost");
     stage.modules(&orders(each)[0]);
@@ -205,7 +205,11 @@ fn fragments(backend: Backend) {
     for (n, cure) in [None, Some(CURES[0]), Some(CURES[1]), Some(CURES[2])].into_iter().enumerate() {
         let modules: Vec<&str> = ["host-firewall"].into_iter().chain(cure).collect();
         stage.modules_of(&modules, "bridges: { br123: { manage: false }, br124: { manage: false } }\n");
-        stage.apply();
+        if cure.is_some() {
+            stage.apply()
+        } else {
+            stage.apply_outage()
+        };
         for version in ["4", "6"] {
             let mut near = stage.python("g1", FRAGMENTS, &[version, "receive"]);
             let mut far = stage.python("g3", FRAGMENTS, &[version, "receive"]);

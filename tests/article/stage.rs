@@ -17,6 +17,8 @@ const SERVE: &str = include_str!("serve.py");
 const ASK: &str = include_str!("ask.py");
 const FLOWS: &str = include_str!("flows.py");
 
+const OUTAGE: [&str; 2] = ["--accept-risk", "guests-unreachable"];
+
 /// A lab of one host with a project for it; somebody answers in both guests, at the neighbour and on
 /// the host.
 pub struct Stage {
@@ -91,7 +93,20 @@ impl Stage {
     /// Applies, and returns the run's name.
     #[track_caller]
     pub fn apply(&self) -> String {
-        let run = self.project.apply(&self.lab, &[]).expect(0);
+        self.apply_with(&[])
+    }
+
+    /// Applies what cuts guests off: refused until that is accepted.
+    #[track_caller]
+    pub fn apply_outage(&self) -> String {
+        let refused = self.project.apply(&self.lab, &[]).expect(7);
+        assert!(refused.stdout.contains("--accept-risk guests-unreachable"), "{}", refused.stdout);
+        self.apply_with(&OUTAGE)
+    }
+
+    #[track_caller]
+    fn apply_with(&self, more: &[&str]) -> String {
+        let run = self.project.apply(&self.lab, more).expect(0);
         assert!(run.stdout.contains("changed         1   kvm1"), "{}{}", run.stdout, run.stderr);
         run.run()
     }
@@ -99,6 +114,14 @@ impl Stage {
     #[track_caller]
     pub fn undo(&self, run: &str) {
         self.kvmfw(&["undo", run, "-y"]).expect(0);
+    }
+
+    /// The same of an undo.
+    #[track_caller]
+    pub fn undo_outage(&self, run: &str) {
+        let refused = self.kvmfw(&["undo", run, "-y"]).expect(7);
+        assert!(refused.stdout.contains("--accept-risk guests-unreachable"), "{}", refused.stdout);
+        self.kvmfw(&[&["undo", run, "-y"][..], &OUTAGE].concat()).expect(0);
     }
 
     /// The host's state.
@@ -217,7 +240,7 @@ impl Stage {
                 &modules,
                 "params: { office-rules: { allow_tcp: [22] } }\nbridges: { br123: { manage: false } }\n",
             );
-            self.plan(&[]).expect(0)
+            self.plan(&[]).expect(if cure.is_some() { 0 } else { 7 })
         };
         let plan = list(None);
         for family in ["IPv4", "IPv6"] {

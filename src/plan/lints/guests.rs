@@ -2,6 +2,7 @@
 
 use super::{FamilyView, kind, mark, plain, say, warn};
 use crate::netfilter::{BridgeBlocked, blocked_between_ports};
+use crate::observe::Link;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan};
 use crate::problem::Warning;
 use crate::resource::ResourceKind;
@@ -32,7 +33,16 @@ impl FamilyView<'_> {
             };
             let switch = host.switch_words(self.family, &name);
             let message = self.dark_message(&name, &dark, will, &switch);
-            plan.warnings.push(warn("guests-unreachable", message, self.origin_of(&dark.step)));
+            let origin = self.origin_of(&dark.step);
+            // What the next boot would do without this plan too is no reason to refuse it.
+            let before = self.was.at_boot().bridge_view(self.family, &name);
+            let at_boot =
+                || blocked_between_ports(&self.before, &self.around, self.family, &before).is_some();
+            if !was && !self.drift && self.has_guests(&name) && (will == "will be" || !at_boot()) {
+                let place = origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
+                plan.guest_outages.push(format!("{message}{place}"));
+            }
+            plan.warnings.push(warn("guests-unreachable", message, origin));
             if !was {
                 let chain = format!("{}/{}", dark.step.table, plain(&dark.step.chain));
                 mark(plan, ChangeRisk::GuestsUnreachable, |c| match c.kind {
@@ -44,6 +54,12 @@ impl FamilyView<'_> {
                 });
             }
         }
+    }
+
+    /// Whether a guest and something that it can reach are ports of a bridge now.
+    fn has_guests(&self, bridge: &str) -> bool {
+        let Some(links) = self.observed.map(|observed| &observed.links) else { return false };
+        links.ports(bridge).any(Link::is_of_guest) && links.ports(bridge).count() > 1
     }
 
     /// The same of the declared bridges and rules alone: whether it happens depends on the host.

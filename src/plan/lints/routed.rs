@@ -90,6 +90,12 @@ impl FamilyView<'_> {
             network.addresses.join(", "),
             cut.device,
         );
+        // Whether guests have another gateway is not known where the network has other ports.
+        let guests = !network.link.is_bridge()
+            || self.observed.is_some_and(|o| o.links.ports(name).any(Link::is_of_guest));
+        if network.alone && guests && when.is_empty() && !self.drift {
+            plan.guest_outages.push(message.clone());
+        }
         plan.warnings.push(warn("guests-unreachable", message, self.key_origin(&cut.key)));
         if network.alone {
             mark(plan, ChangeRisk::GuestsUnreachable, |change| {
