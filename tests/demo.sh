@@ -163,10 +163,12 @@ tell 'It accepts SSH, ICMP and answers, and rejects the rest. A plan only reads.
 kvmfw plan
 check 'the plan says that the guests will go dark' has 'guests-unreachable'
 check 'it names the rule and the line it comes from' has 'host-firewall/module.yaml:19'
+kvmfw apply -y
+check 'an apply refuses to cut guests off' coded 7
 check 'and nothing has happened yet' guests reachable
 
 heading 'Let it happen'
-kvmfw apply -y
+kvmfw apply -y --accept-risk guests-unreachable
 check 'all three hosts took it' coded 0
 check 'the guests are dark, on all three hosts' guests dark
 at 'guest g0 on kvm1' 'ping -c1 192.168.1.2' lab guest kvm1 g0 -- ping -n -c1 -W1 192.168.1.2

@@ -20,6 +20,8 @@ fn bypass() -> String {
     format!("modules: [bridge-bypass]\n{WALL}")
 }
 
+const OUTAGE: &str = "--accept-risk=guests-unreachable";
+
 /// The messages of the warnings of one code, of the only host.
 fn told(run: &Run, code: &str) -> Vec<String> {
     let json = run.json();
@@ -46,6 +48,15 @@ fn the_bypass_goes(shell: Shell, backend: Backend) {
     let (without, with) = (WALL, &bypass());
     let project = Project::new(&lab, &[HOST], with);
     let accept = "--accept-risk=removes-all";
+    let both = [accept, OUTAGE];
+    let refused = |run: &Run| {
+        assert_eq!(
+            (run.code, &run.json()["hosts"][0]["reason"]),
+            (7, &"guests-unreachable".into()),
+            "{}",
+            run.stdout
+        );
+    };
     let ping = || lab.guest_ping(HOST, "g0", "192.168.1.2");
     let json = ["--format", "json"];
     let dark = |run: &Run, what: &str| {
@@ -61,8 +72,9 @@ fn the_bypass_goes(shell: Shell, backend: Backend) {
     // Plan, saved plan, `explain --desired`: before anything is done.
     project.all(without);
     let saved = project.path().join("saved.plan");
+    refused(&project.kvmfw(&lab, &[&["plan", accept], &json[..]].concat()));
     let plan = project
-        .kvmfw(&lab, &[&["plan", accept, "-o", saved.to_str().unwrap()], &json[..]].concat())
+        .kvmfw(&lab, &[&["plan", accept, OUTAGE, "-o", saved.to_str().unwrap()], &json[..]].concat())
         .expect(0);
     let message = dark(&plan, "plan");
     assert!(
@@ -81,14 +93,18 @@ fn the_bypass_goes(shell: Shell, backend: Backend) {
     assert!(ping(), "nothing has been done");
 
     // The apply says the same, and is right.
-    dark(&project.apply(&lab, &[&[accept], &json[..]].concat()).expect(0), "apply");
+    refused(&project.apply(&lab, &[&[accept], &json[..]].concat()));
+    assert!(ping(), "nothing has been done");
+    dark(&project.apply(&lab, &[&both, &json[..]].concat()).expect(0), "apply");
     assert!(!ping(), "guests are cut off, as was said");
 
     // So does an undo that takes it away: to before the run that put it there.
     project.all(with);
     let put = project.apply(&lab, &[]).expect(0).run();
     assert!(ping(), "the bypass is back");
-    let undo = project.kvmfw(&lab, &[&["undo", &put, "-y"], &json[..]].concat()).expect(0);
+    refused(&project.kvmfw(&lab, &[&["undo", &put, "-y"], &json[..]].concat()));
+    assert!(ping(), "nothing has been done");
+    let undo = project.kvmfw(&lab, &[&["undo", &put, "-y", OUTAGE], &json[..]].concat()).expect(0);
     assert!(dark(&undo, "undo").contains("goes back to 1"), "{}", undo.stdout);
     assert!(!ping(), "guests are cut off, as was said");
 
@@ -133,7 +149,7 @@ fn removed_keys_return_to_the_values_of_files_and_the_next_boot() {
     let v4 =
         |run: &Run| told(run, "guests-unreachable").into_iter().find(|message| message.contains("over IPv4"));
     let accept = "--accept-risk=removes-all";
-    let plan = || project.kvmfw(&lab, &["plan", accept, "--format", "json"]).expect(0);
+    let plan = || project.kvmfw(&lab, &["plan", accept, OUTAGE, "--format", "json"]).expect(0);
     // It was 0 already, by hand: so it stays until a boot, and no longer.
     host("sysctl -qw net.bridge.bridge-nf-call-iptables=0");
     project.apply(&lab, &[]).expect(0);
@@ -149,7 +165,7 @@ fn removed_keys_return_to_the_values_of_files_and_the_next_boot() {
     assert_eq!(v4(&plan()), None);
     host("echo net.bridge.bridge-nf-call-iptables = 1 >/etc/sysctl.d/10-theirs.conf");
     assert!(v4(&plan()).unwrap().contains("goes back to 1"));
-    project.apply(&lab, &[accept]).expect(0);
+    project.apply(&lab, &[accept, OUTAGE]).expect(0);
     assert!(!lab.guest_ping(HOST, "g0", "192.168.1.2"), "as was said");
 }
 
@@ -168,8 +184,9 @@ fn the_switch_of_one_bridge_goes_back() {
     assert!(ping());
     for bridges in [all(""), bypass()] {
         project.all(&bridges);
-        let plan =
-            project.kvmfw(&lab, &["plan", "--format", "json", "--accept-risk", "removes-all"]).expect(0);
+        let plan = project
+            .kvmfw(&lab, &["plan", "--format", "json", "--accept-risk", "removes-all", OUTAGE])
+            .expect(0);
         let messages = told(&plan, "guests-unreachable");
         assert!(
             messages.len() == 1 && messages[0].contains("nf_call_iptables of br123 is 1"),
@@ -177,7 +194,7 @@ fn the_switch_of_one_bridge_goes_back() {
             plan.stdout
         );
     }
-    project.apply(&lab, &["--accept-risk", "removes-all"]).expect(0);
+    project.apply(&lab, &["--accept-risk", "removes-all", OUTAGE]).expect(0);
     assert!(!ping(), "as was said");
 }
 
