@@ -124,7 +124,7 @@ impl Case {
     #[track_caller]
     fn run(&self, lab: &Lab, project: &Project, origin: Option<&str>) {
         let last = newest(lab, HOST);
-        let accept = ["--accept-risk", "lockout,removes-all"];
+        let accept = ["--accept-risk", "lockout,guests-unreachable,removes-all"];
         let run = project.apply(lab, &accept).expect(4);
         let said = format!("{}{}", run.stdout, run.stderr);
         for words in &self.words {
