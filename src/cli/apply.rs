@@ -51,7 +51,9 @@ fn parse_risk(text: &str) -> Result<AcceptableRisk, String> {
     AcceptableRisk::ALL
         .into_iter()
         .find(|risk| risk.as_str().replace('_', "-") == text.replace('_', "-"))
-        .ok_or_else(|| "unknown risk; valid risks: lockout, guests-unreachable, bypass-wrong, removes-all".to_owned())
+        .ok_or_else(|| {
+            "unknown risk; valid risks: lockout, guests-unreachable, bypass-wrong, removes-all".to_owned()
+        })
 }
 
 /// How a run goes over the hosts.

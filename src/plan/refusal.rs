@@ -33,7 +33,8 @@ impl Refusal {
                  rolls itself back if no new connection confirms",
             ),
             "guests-unreachable" => Some(
-                "nothing was touched; take one of these cures, or accept the outage with --accept-risk guests-unreachable",
+                "nothing was changed; add the module bridge-bypass, bridge-accept-each or bridge-accept-physdev (or set the \
+                 key that is named), or accept the outage with --accept-risk guests-unreachable",
             ),
             "bypass-wrong" => Some(
                 "nothing was changed; use bridge-accept-each or bridge-accept-physdev, with `jump: last` for \

@@ -235,6 +235,11 @@ impl<'a> FamilyView<'a> {
     }
 }
 
+/// Finding and cause of a warning. The fix of a refusal is its hint.
+fn without_fix(message: &str) -> &str {
+    message.split_once(". Fix: ").map_or(message, |(finding, _)| finding)
+}
+
 fn warn(code: &'static str, message: String, origin: Option<Origin>) -> Warning {
     Warning { code, message, origin }
 }
