@@ -158,7 +158,7 @@ fn a_host_that_prints_without_end_is_cut_off() {
         "{said}"
     );
     flood(&lab, "no such line", "true");
-    assert!(run(&["status"], 0).contains("is live and boots"));
+    assert!(run(&["status"], 0).contains("active, used at boot"));
     // The answer to `go` is not needed.
     project.all("sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 2 } }\n");
     flood(&lab, "kvmfw.sh go", "cat /dev/zero");

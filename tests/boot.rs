@@ -89,7 +89,7 @@ fn rules_that_a_loader_wipes_at_boot_are_restored() {
         prepare(&lab);
         let project = Project::new(&lab, &[HOST], GUESTS);
         let first = project.apply(&lab, &[]).expect(0).stderr;
-        assert!(first.contains(&format!("boot-loader kvm1: {place}")), "{name}: {first}");
+        assert!(first.contains(&format!("[boot-loader] kvm1: {place}")), "{name}: {first}");
         lab.power_cut(HOST);
         lab.boot(HOST);
         let repaired =
@@ -337,7 +337,7 @@ fn managed_rules_in_unmanaged_files_are_reported() {
     assert!(!first.contains("saved-rules"), "{first}");
     on_host(&lab, "iptables-save >/etc/iptables/rules.v4");
     let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0).stdout;
-    assert!(plan.contains("saved-rules kvm1: /etc/iptables/rules.v4:"), "{plan}");
+    assert!(plan.contains("[saved-rules] kvm1: /etc/iptables/rules.v4:"), "{plan}");
     let undo = project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
     assert!(
         undo.stderr.contains("the next boot, or another load of that file, brings them back after this undo"),
@@ -391,7 +391,7 @@ fn other_loaders_are_named() {
         "/etc/systemd/system/ssh.service.d/rules.conf:2: `/sbin/iptables -F FORWARD`",
         "/etc/own.nft:2, which /etc/systemd/system/own.service:6 names: `flush ruleset`",
     ] {
-        assert!(plan.contains(&format!("boot-loader kvm1: {place}")), "{place}: {plan}");
+        assert!(plan.contains(&format!("[boot-loader] kvm1: {place}")), "{place}: {plan}");
     }
     assert_eq!(plan.matches("boot-loader").count(), 3, "{plan}");
 }
@@ -476,7 +476,7 @@ fn rules_of_docker_user_wait_for_the_chain() {
         let save = || on_host(&lab, "iptables-save");
         let waits = || {
             let plan = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0).stdout;
-            assert!(plan.contains("waits-for-chain") && plan.contains("until Docker makes it"), "{plan}");
+            assert!(plan.contains("waits-for-chain") && plan.contains("until Docker creates it"), "{plan}");
             let live = save();
             assert!(live.contains("-A KVMFW-DOCKER-USER -s 10.9.9.0/24 -j RETURN\n"), "{live}");
             assert!(!live.contains(":DOCKER-USER "), "{live}");

@@ -117,7 +117,7 @@ fn a_host_from_nothing() {
     bench.project.write("inventories/prod.yaml", &prod);
     bench.project.kvmfw(&bench.lab, &["apply", "-i", "prod", "-y"]).expect(0);
     let run = bench.bootstrap(&["-m", "bridge-bypass"]).expect(7);
-    assert!(run.stdout.contains("the inventory `prod` manages this host"), "{}", run.stdout);
+    assert!(run.stdout.contains("managed by inventory `prod`"), "{}", run.stdout);
 
     bench.project.kvmfw(&bench.lab, &["undo", "-i", "prod", "--to", "0", "-y"]).expect(0);
     common::same(&before, &bench.lab.dump(HOST), "after undo --to 0");
@@ -205,7 +205,10 @@ fn the_operator_is_asked_for_key_bridges_and_plan() {
     terminal.type_line("y");
     let (code, screen) = terminal.end();
     assert!(code == 0 && screen.contains("ssh: { user: admin, become: sudo"), "{code} {screen}");
-    assert!(!screen.contains("one ssh to the host"), "the question is the next step, not: {screen}");
+    assert!(
+        !screen.contains("verify the key, then accept it"),
+        "the question is the next step, not: {screen}"
+    );
 }
 
 /// Strict sshds ban an address that connects and does not log in: that happens once where the key is not known, and not at

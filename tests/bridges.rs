@@ -119,7 +119,7 @@ fn a_link_with_a_lease_is_made_no_port() {
             &format!("bridges: {{ br9: {{ ports: [eth0], addresses: ['10.99.0.11/16']{more} }} }}\n"),
         );
         let run = project.apply(&lab, &[]).expect(7);
-        assert!(run.stdout.contains("eth0 has 10.99.0.11 by DHCP"), "{}", run.stdout);
+        assert!(run.stdout.contains("eth0 would lose 10.99.0.11, which came by DHCP"), "{}", run.stdout);
     }
     common::same(&before, &lab.dump(HOST), "nothing was to be done");
 }
@@ -156,12 +156,12 @@ fn unmanaged_bridges_are_refused() {
     let before = lab.dump(HOST);
     for (bridge, evidence) in [
         ("virbr5", "libvirt (/etc/libvirt/qemu/networks/default.xml defines it)"),
-        ("docker0", "Docker (by its name, and /etc/docker is there)"),
-        ("vmbr0", "Proxmox VE (by its name, and /etc/pve is there)"),
-        ("qbr0123abcd-ef", "OpenStack Neutron (by its name, and /etc/neutron is there)"),
-        ("brq0123abcd-ef", "OpenStack Neutron (by its name, and /etc/neutron is there)"),
-        ("podman1", "Podman (by its name, and /etc/containers/networks is there)"),
-        ("lxdbr0", "LXD (by its name, and /var/lib/lxd is there)"),
+        ("docker0", "Docker (by its name, and /etc/docker exists)"),
+        ("vmbr0", "Proxmox VE (by its name, and /etc/pve exists)"),
+        ("qbr0123abcd-ef", "OpenStack Neutron (by its name, and /etc/neutron exists)"),
+        ("brq0123abcd-ef", "OpenStack Neutron (by its name, and /etc/neutron exists)"),
+        ("podman1", "Podman (by its name, and /etc/containers/networks exists)"),
+        ("lxdbr0", "LXD (by its name, and /var/lib/lxd exists)"),
         ("br7", "libvirt (/etc/libvirt/qemu/networks/nat.xml defines it)"),
         ("lan7", "Docker (its rule `-A DOCKER-FORWARD -i lan7 -j ACCEPT` names it)"),
         ("lan8", "libvirt (its rule `-A LIBVIRT_FWX -i lan8 -o lan8 -j ACCEPT` names it)"),
@@ -232,7 +232,7 @@ fn failures_at_boot_are_reported() {
     assert!(status.stdout.contains("BOOT FAILED bridges: `link set dev p0 "), "{}", status.stdout);
     project.all("bridges: { br9: { ageing: 77 } }\n");
     let plan = project.kvmfw(&lab, &["plan"]).expect(0);
-    assert!(plan.stdout.contains("boot-failed kvm1"), "{}{}", plan.stdout, plan.stderr);
+    assert!(plan.stdout.contains("[boot-failed] kvm1"), "{}{}", plan.stdout, plan.stderr);
     on_host(&lab, "ip link add p0 type veth peer name p1");
     project.all("bridges: { br9: { ports: [p0], ageing: 77 } }\n");
     project.apply(&lab, &[]).expect(0);
@@ -294,7 +294,7 @@ fn the_management_address_moves_within_50_ms() {
     assert!(!addresses.contains("eth0"), "{addresses}");
     let moved = project.kvmfw(&lab, &["plan", "--detailed-exitcode"]).expect(0);
     // Its own file has the address still, which is said, with the lines.
-    let said = "moved-at-boot kvm1: bridge brmgmt: at boot ifupdown still sets up its port by \
+    let said = "[moved-at-boot] kvm1: bridge brmgmt: at boot ifupdown still configures its port from \
                 /etc/network/interfaces:";
     assert!(moved.stdout.contains(said), "{}", moved.stdout);
     lab.power_cut(HOST);

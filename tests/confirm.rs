@@ -7,7 +7,7 @@ mod common;
 
 use common::Lab;
 use common::project::{Project, Run};
-use common::transaction::{newest, read};
+use common::transaction::{newest, read, until};
 use std::fs;
 
 const HOST: &str = "kvm1";
@@ -173,6 +173,11 @@ fn dropped_router_advertisements_are_never_confirmed() {
     let router = lab.exec(&["sh", "-c", "ip -6 -o addr show dev sw0 scope link | awk '{ print $4 }'"]).ok();
     let router = router.trim().split('/').next().unwrap().to_owned();
     on_host(&lab, &format!("ip -6 route add default via {router} dev eth0 proto ra expires 1700"));
+    // Until then neither of the two answers for its addresses.
+    until("duplicate address detection", || {
+        let tentative = ["ip", "-6", "-o", "addr", "show", "tentative"];
+        lab.exec(&tentative).ok().is_empty() && lab.host(HOST, &tentative).ok().is_empty()
+    });
     let address = "fd99::b";
     let project = Project::new(&lab, &[HOST], "");
     let rules = |advertisements: &str| {

@@ -276,7 +276,7 @@ fn a_predicted_risk_is_7_until_it_is_accepted() {
     project.all(OPEN);
     let run = document(&project.apply(&lab, &["--format", "json"]).expect(7));
     assert_eq!(run["hosts"][0]["reason"], "removes-all", "{run:#}");
-    assert!(run["hosts"][0]["message"].as_str().unwrap().ends_with("of kind sysctl"), "{run:#}");
+    assert!(run["hosts"][0]["message"].as_str().unwrap().ends_with("of kind sysctl on the host"), "{run:#}");
     project.apply(&lab, &["--accept-risk", "removes-all"]).expect(0);
     project.kvmfw(&lab, &["undo", "--to", "0", "-y"]).expect(0);
 }
@@ -349,8 +349,10 @@ fn a_terminal_that_hangs_up() {
     }
     let lab = Lab::builder().hosts(2).guests(false).up();
     let with = |port: &str| {
+        // Once the change is live, the check holds the host until the signals have been sent.
+        let check = "[ ! -e /run/kvmfw/*/applied ] || until [ -e /run/go ]; do sleep 0.05; done";
         format!(
-            "{OPEN}params: {{ host-firewall: {{ allow_tcp: [22, {port}] }} }}\nchecks: [{{ command: sleep 1, timeout: 5s }}]\n"
+            "{OPEN}params: {{ host-firewall: {{ allow_tcp: [22, {port}] }} }}\nchecks: [{{ command: '{check}', timeout: 5s }}]\n"
         )
     };
     let project = Project::new(&lab, &[HOST, "kvm2"], &with("80"));
@@ -358,6 +360,9 @@ fn a_terminal_that_hangs_up() {
     until("applied", || marked(&lab, "applied"));
     send(&kvmfw, "-HUP");
     send(&kvmfw, "-HUP");
+    for host in [HOST, "kvm2"] {
+        lab.host(host, &["touch", "/run/go"]).ok();
+    }
     let json = document(&end(kvmfw).expect(130));
     let statuses = |json: &serde_json::Value| -> Vec<serde_json::Value> {
         json["hosts"].as_array().unwrap().iter().map(|h| h["status"].clone()).collect()

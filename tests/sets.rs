@@ -444,7 +444,7 @@ fn a_host_without_ipset_is_refused_with_the_package() {
     let host = host_of(&plan, HOST);
     assert_eq!(host["reason"], "missing-tool", "{plan:#}");
     let message = host["message"].as_str().unwrap();
-    assert!(message.contains("the host has no ipset; install it there: apt-get install ipset"), "{message}");
+    assert!(message.contains("the host has no ipset; install it: apt-get install ipset"), "{message}");
     project.kvmfw(&lab, &["apply", "-y"]).expect(7);
     assert!(!on_host(&lab, "iptables-save").contains("KVMFW"));
 }

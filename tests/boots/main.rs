@@ -370,7 +370,7 @@ fn rules_beside_other_loaders() {
     machine.all(rules);
     let plan = machine.kvmfw(&["plan"]);
     assert!(
-        plan.contains("boot-loader kvm: /etc/systemd/system/own.service:5: `iptables-restore "),
+        plan.contains("[boot-loader] kvm: /etc/systemd/system/own.service:5: `iptables-restore "),
         "{plan}"
     );
     assert!(

@@ -162,7 +162,7 @@ fn both_guards_die_and_the_next_apply_goes_on() {
         same(&half, &lab.dump(HOST));
         assert_ne!(&half, before);
         let run = project.apply(lab, &[]).expect(0);
-        assert!(run.stderr.contains("it was ended first"), "{}", run.stderr);
+        assert!(run.stderr.contains("ended an abandoned transaction first"), "{}", run.stderr);
         project.kvmfw(lab, &["plan", "--detailed-exitcode"]).expect(0);
         let live = lab.host(HOST, &["iptables-save"]).ok();
         assert!(live.contains("--dport 82") && !live.contains("--dport 81"), "{live}");

@@ -246,7 +246,7 @@ fn guests_stay_connected(machine: &Machine) {
     let plan = machine.kvmfw(&["plan"], 0);
     assert!(
         plan.contains(
-            "vlan-apart vm: bridge br123: vnet2 (1 pvid untagged) has no VLAN in common with up1 (40)"
+            "[vlan-apart] vm: bridge br123: vnet2 (1 pvid untagged) has no VLAN in common with up1 (40)"
         ),
         "{plan}"
     );
