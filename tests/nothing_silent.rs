@@ -287,7 +287,7 @@ fn nat_meets_bridged_frames() {
     let messages = plan();
     assert!(
         messages.len() == 1
-            && messages[0].contains("br123 carries")
+            && messages[0].contains("between the ports of br123")
             && messages[0].contains("appear to their peers as the host")
             && messages[0].contains("guests are cut off"),
         "{messages:?}"

@@ -110,7 +110,10 @@ fn four_hundred_hosts_and_three_odd_ones_fit_on_a_screen() {
     let style = Style { width: Some(80), height: Some(24), ..Style::default() };
     let document = fleet(false, |n| entry(n, Status::Changed, None));
     let plan = Human { style, part: Part::Plan }.render(&document);
-    assert!(plan.contains("  kvm[001-076,078-412].dc1.example.net\n    (411 hosts)   ! SSH"), "{plan}");
+    assert!(
+        plan.contains("  kvm[001-076,078-412].dc1.example.net\n    (411 hosts)   ! on SSH path"),
+        "{plan}"
+    );
     assert!(plan.lines().count() <= 24 && plan.lines().all(|line| line.chars().count() <= 80), "{plan}");
     let document = fleet(true, |n| match n {
         17 | 118 | 300 => {
