@@ -61,7 +61,7 @@ fn walk(page: &str, libvirt: bool) {
     let lab = Lab::builder().persistent(true).up();
     let project = Project::new(&lab, &[HOST], "modules: []");
     let text = fs::read_to_string(format!("book/src/{page}")).unwrap();
-    let (there, back) = text.split_once("**And back.**").unwrap_or_else(|| panic!("{page}: no way back"));
+    let (there, back) = text.split_once("**Undo.**").unwrap_or_else(|| panic!("{page}: no way back"));
     let blocks = blocks(there);
 
     // As the other tool left it, and booted since.
