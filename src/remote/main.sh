@@ -10,7 +10,8 @@ stage() {
 	# Open before the guard is: what it says and then dies of must not be lost.
 	exec 6<>"$R/ack"
 	start_guard
-	answer=$(timeout 15 sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
+	# Not by the function, which would be one process more: there is no lock here that could be kept.
+	answer=$(command timeout 15 sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
 	case $answer in
 	locked) guarded=yes ;;
 	busy*) refuse locked "${answer#busy }" ;;
