@@ -52,17 +52,15 @@ run "$work/plan" plan
     printf '$ kvmfw plan\n'
     sed -n '1,14p' "$work/plan"
     printf '…\n'
-    sed -n '/guests-unreachable/{p;q}' "$work/plan"
-    printf '\n'
-    tail -n 2 "$work/plan"
+    sed -n '/guests-unreachable]/,/fix:/p' "$work/plan"
+    printf '…\n'
+    sed -n '/REFUSED/,$p' "$work/plan"
 } | draw 'kvmfw plan: the outage, before it happens' plan
 
 inventory 'oops, host-firewall, bridge-bypass'
 run "$work/apply" apply -y --confirm-timeout 5s --accept-risk lockout
 {
     printf '$ kvmfw apply -y --confirm-timeout 5s --accept-risk lockout\n…\n'
-    sed -n '/LOCKOUT: every/{p;q}' "$work/apply"
-    printf '\n'
     sed -n '/ROLLED BACK/,$p' "$work/apply"
     # shellcheck disable=SC2016 # shown, not done
     printf '$ echo $?\n%d\n' "$code"

@@ -1,6 +1,6 @@
 //! Guests that go dark.
 
-use super::{FamilyView, kind, mark, plain, say, warn, without_fix};
+use super::{FamilyView, finding, kind, mark, plain, say, warn};
 use crate::netfilter::{BridgeBlocked, blocked_between_ports};
 use crate::observe::Link;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan};
@@ -40,7 +40,7 @@ impl FamilyView<'_> {
                 || blocked_between_ports(&self.before, &self.around, self.family, &before).is_some();
             if !was && !self.drift && self.has_guests(&name) && (will == "will be" || !at_boot()) {
                 let place = origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
-                plan.guest_outages.push(format!("{}{place}", without_fix(&message)));
+                plan.guest_outages.push(format!("{}{place}", finding(&message)));
             }
             plan.warnings.push(warn("guests-unreachable", message, origin));
             if !was {

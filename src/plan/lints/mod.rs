@@ -235,9 +235,10 @@ impl<'a> FamilyView<'a> {
     }
 }
 
-/// Finding and cause of a warning. The fix of a refusal is its hint.
-fn without_fix(message: &str) -> &str {
-    message.split_once(". Fix: ").map_or(message, |(finding, _)| finding)
+/// The finding alone, for a refusal: the warning stands above it with cause and fix.
+fn finding(message: &str) -> &str {
+    let end = [". Cause: ", ". Fix: "].iter().filter_map(|mark| message.find(mark)).min();
+    end.and_then(|end| message.get(..end)).unwrap_or(message)
 }
 
 fn warn(code: &'static str, message: String, origin: Option<Origin>) -> Warning {

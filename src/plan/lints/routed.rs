@@ -1,6 +1,6 @@
 //! Guests of a network that the host routes, and forwarding that ends.
 
-use super::{FamilyView, mark, warn, without_fix};
+use super::{FamilyView, finding, mark, warn};
 use crate::observe::Link;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan, ValueSource};
 use crate::problem::Origin;
@@ -94,7 +94,7 @@ impl FamilyView<'_> {
         let guests = !network.link.is_bridge()
             || self.observed.is_some_and(|o| o.links.ports(name).any(Link::is_of_guest));
         if network.alone && guests && when.is_empty() && !self.drift {
-            plan.guest_outages.push(without_fix(&message).to_owned());
+            plan.guest_outages.push(finding(&message).to_owned());
         }
         plan.warnings.push(warn("guests-unreachable", message, self.key_origin(&cut.key)));
         if network.alone {
