@@ -25,7 +25,9 @@ impl FamilyView<'_> {
                 let bridge = host.bridge_view(self.family, &name);
                 blocked_between_ports(&self.after, &self.around, self.family, &bridge)
             };
-            let (dark, host, will) = match (dark(self.will_be), dark(&at_boot)) {
+            let (now, later) = (dark(self.will_be), dark(&at_boot));
+            let is_at_once = now.is_some();
+            let (dark, host, will) = match (now, later) {
                 (Some(dark), _) if was || self.drift => (dark, self.will_be, "are"),
                 (Some(dark), _) => (dark, self.will_be, "will be"),
                 (None, Some(dark)) => (dark, &at_boot, "will, after the next boot, be"),
@@ -36,9 +38,9 @@ impl FamilyView<'_> {
             let origin = self.origin_of(&dark.step);
             // What the next boot would do without this plan too is no reason to refuse it.
             let before = self.was.at_boot().bridge_view(self.family, &name);
-            let at_boot =
+            let was_at_boot =
                 || blocked_between_ports(&self.before, &self.around, self.family, &before).is_some();
-            if !was && !self.drift && self.has_guests(&name) && (will == "will be" || !at_boot()) {
+            if !was && !self.drift && self.has_guests(&name) && (is_at_once || !was_at_boot()) {
                 let place = origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
                 plan.guest_outages.push(format!("{}{place}", finding(&message)));
             }
