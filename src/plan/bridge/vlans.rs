@@ -78,7 +78,7 @@ impl BridgePlanner<'_> {
             "unsupported",
             format!(
                 "bridge {}: the host's kernel cannot filter VLANs (built without BRIDGE_VLAN_FILTERING); \
-                 remove `vlans` and `vlan_filtering`, or boot another kernel",
+                 remove `vlans`, `vlan_filtering` and `vlan_default_pvid`, or boot another kernel",
                 self.bridge.name
             ),
         ))
