@@ -1,24 +1,24 @@
 #!/bin/sh
-# kvmfw in a pipeline, whatever the engine: plan on a merge request, apply of that very plan after the
-# merge, drift every night. The engine's file only fetches and keeps files, and calls this.
+# kvmfw in a pipeline, for every CI engine: plan a merge request, apply exactly that plan after the
+# merge, look for drift every night. The file of the engine only stores and fetches files, and calls this script.
 #
-#   kvmfw-ci.sh name     the name under which the plan of this checkout is kept
+#   kvmfw-ci.sh name     prints the name under which the plan of this checkout is stored
 #   kvmfw-ci.sh plan     writes plan.json, comment.md, plan.xml and plan.jsonl
 #   kvmfw-ci.sh apply    applies plan.json; writes apply.md, apply.xml and apply.jsonl
-#   kvmfw-ci.sh drift    writes drift.md and drift.xml; 2 if any host has drifted
-#   kvmfw-ci.sh result FILE…   puts the apply.jsonl of several shards together: result.md, result.xml
+#   kvmfw-ci.sh drift    writes drift.md and drift.xml; exits with 2 if any host has drifted
+#   kvmfw-ci.sh result FILE…   merges the apply.jsonl of several shards: result.md, result.xml
 #
-# What follows plan, apply and drift goes to kvmfw: kvmfw-ci.sh apply --batch 1,100%
-# It is called in the project's checkout. KVMFW is the program, OUT the folder for the files, and
-# PLANS, if set, a folder that all jobs see, where plans are kept by name. All else is kvmfw's own:
-# KVMFW_INVENTORY, and the variables by which engines name a shard.
+# Further arguments of plan, apply and drift are passed to kvmfw: kvmfw-ci.sh apply --batch 1,100%
+# Call it in the checkout of the project. KVMFW is the program, OUT the folder for the files, and
+# PLANS, if set, a folder shared by all jobs, where plans are stored by name. kvmfw itself reads
+# KVMFW_INVENTORY, and the variables with which engines number a shard.
 set -u
 kvmfw=${KVMFW:-kvmfw}
 out=${OUT:-out}
 mkdir -p "$out" || exit 1
 
-# The content of the checkout, not its commit: a merge, a squash or a rebase that changes no file keeps
-# the name, and a branch that is behind has another one. Of a shard, each has its own.
+# The name is derived from the content of the checkout, not from the commit: a merge, a squash or a rebase
+# that changes no file keeps the name, and a branch that is behind has a different one. Each shard has its own.
 name() {
     tree=$(git rev-parse 'HEAD^{tree}') || exit 1
     shard=${JOB_COMPLETION_INDEX-}${CI_NODE_INDEX-}${BUILDKITE_PARALLEL_JOB-}${CIRCLE_NODE_INDEX-}
@@ -32,16 +32,16 @@ name)
     name
     ;;
 plan)
-    # A plan that is left over, where the folder outlives the job, is not this one.
+    # If the folder outlives the job, it can contain an old plan.
     rm -f "$out/plan.json"
-    # The comment is made from the same plan afterwards.
+    # The comment is made from this plan below.
     "$kvmfw" plan "$@" -o "$out/plan.json" --junit "$out/plan.xml" --format jsonl >"$out/plan.jsonl"
     code=$?
     if [ -s "$out/plan.json" ]; then
         "$kvmfw" show "$out/plan.json" --format markdown >"$out/comment.md"
         "$kvmfw" show "$out/plan.json"
     else
-        # The input is wrong: that is what the comment says.
+        # The input is invalid: the comment shows the errors.
         "$kvmfw" plan "$@" --format markdown >"$out/comment.md" 2>/dev/null
     fi
     if [ -n "${PLANS-}" ] && [ -s "$out/plan.json" ]; then
@@ -51,7 +51,7 @@ plan)
     ;;
 apply)
     if [ -n "${PLANS-}" ]; then
-        # One that is left over here was made of other content.
+        # A plan left here by an earlier job was made from different content.
         rm -f "$out/plan.json" || exit 1
         cp "$PLANS/$(name).json" "$out/plan.json" 2>/dev/null || true
     fi
