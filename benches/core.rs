@@ -11,8 +11,8 @@ use kvmfw::engine::Planned;
 use kvmfw::inventory::Project;
 use kvmfw::plan::{self, PlanOptions};
 use kvmfw::report::{Document, Human, Json, Part, Renderer, Style};
-use kvmfw::resource::iptables::own;
-use kvmfw::resource::iptables::save::Save;
+use kvmfw::resource::iptables::managed_text;
+use kvmfw::resource::iptables::save::SavedTables;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -39,14 +39,14 @@ fn rules(criterion: &mut Criterion) {
     let answer = paper::answer(10_000);
     let save = answer.split("rc=0\n").nth(1).and_then(|rest| rest.split("\n@").next()).unwrap();
     criterion.bench_function("parsing what iptables-save says of 10,000 rules", |bencher| {
-        bencher.iter(|| Save::parse(black_box(save)).unwrap());
+        bencher.iter(|| SavedTables::parse(black_box(save)).unwrap());
     });
-    let parsed = Save::parse(save).unwrap();
+    let parsed = SavedTables::parse(save).unwrap();
     criterion.bench_function("printing it", |bencher| bencher.iter(|| black_box(&parsed).render()));
     let desired = desired(&paper::project(paper::inventory(1, 10_000))).remove(0);
     let wanted = desired.rules.values().next().unwrap();
     criterion.bench_function("printing 10,000 rules that are wanted", |bencher| {
-        bencher.iter(|| own::render(black_box(wanted)));
+        bencher.iter(|| managed_text::render(black_box(wanted)));
     });
     let observed = paper::observed(&answer);
     criterion.bench_function("diff of a host with 10,000 rules", |bencher| {

@@ -8,7 +8,7 @@ use kvmfw::netfilter::{
     simulate,
 };
 use kvmfw::resource::iptables::Family;
-use kvmfw::resource::iptables::save::Save;
+use kvmfw::resource::iptables::save::SavedTables;
 use std::fmt::Write;
 use std::hint::black_box;
 
@@ -36,14 +36,14 @@ fn packet() -> Packet {
 fn walks(criterion: &mut Criterion) {
     let text = table();
     let (rules, around, packet) =
-        (Ruleset::new(&Save::parse(&text).unwrap()), HostContext::default(), packet());
+        (Ruleset::new(&SavedTables::parse(&text).unwrap()), HostContext::default(), packet());
     assert_eq!(simulate(&rules, &around, PacketPath::Input, &packet).verdict, PacketVerdict::Accept);
     criterion.bench_function("a walk through 10,000 rules", |bencher| {
         bencher.iter(|| simulate(black_box(&rules), &around, PacketPath::Input, black_box(&packet)));
     });
     criterion.bench_function("reading 10,000 rules and a walk", |bencher| {
         bencher.iter(|| {
-            let rules = Ruleset::new(&Save::parse(black_box(&text)).unwrap());
+            let rules = Ruleset::new(&SavedTables::parse(black_box(&text)).unwrap());
             simulate(&rules, &around, PacketPath::Input, &packet)
         });
     });

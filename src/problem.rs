@@ -144,13 +144,18 @@ impl From<Problem> for Problems {
     }
 }
 
-/// The candidate that a person most probably meant, if one is near enough to say so.
+/// Characters of a word that are compared: the cost of a comparison grows with the square.
+const MAX_COMPARED: usize = 64;
+
+/// The candidate that the user most probably meant, if one is near enough to say so.
 pub fn closest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (wrong.chars().count() / 3).clamp(1, 4);
+    let start = |word: &str| word.to_lowercase().chars().take(MAX_COMPARED).collect::<String>();
+    let lowered = start(wrong);
     candidates
         .into_iter()
         .filter(|candidate| candidate.len().abs_diff(wrong.len()) <= 2 * limit)
-        .map(|candidate| (distance(&wrong.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .map(|candidate| (strsim::osa_distance(&lowered, &start(candidate)), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -170,26 +175,6 @@ pub fn did_you_mean<'a>(
         1..=16 => Some(format!("available: {}", all.join(", "))),
         _ => None,
     }
-}
-
-/// How many edits (insert, delete, replace, swap of neighbours) lead from one text to the other.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
-    let mut before = vec![0; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let same = usize::from(a[i - 1] != b[j - 1]);
-            row[j] = (last[j - 1] + same).min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = last;
-        last = row;
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 use kvmfw::problem::Place;
-use kvmfw::resource::iptables::rule::{Context, check};
-use kvmfw::resource::iptables::text::{Line, split};
+use kvmfw::resource::iptables::rule::{RuleContext, check};
+use kvmfw::resource::iptables::text::{TextLine, split};
 use kvmfw::resource::iptables::{Family, is_builtin};
 
 #[test]
@@ -16,7 +16,7 @@ fn rules_that_iptables_accepts_are_accepted() {
         let family = if next() == "6" { Family::V6 } else { Family::V4 };
         let (table, chain, text) = (next(), next(), next());
         let place = Place { file: "rule".into(), line: 1, column: 1, length: 1 };
-        let words = match split(&Line { text, place }) {
+        let words = match split(&TextLine { text, place }) {
             Ok(words) => words,
             Err(problem) => {
                 refused.push_str(&format!("{text}\n  {problem}\n"));
@@ -24,13 +24,13 @@ fn rules_that_iptables_accepts_are_accepted() {
             }
         };
         let mut problems = Vec::new();
-        let context = Context { family, table, chain, builtin: is_builtin(table, chain) };
+        let context = RuleContext { family, table, chain, builtin: is_builtin(table, chain) };
         let checked = check(&words, context, &mut problems);
         if let Some(checked) = checked.filter(|checked| !checked.before.contains('$')) {
             // Reading what was written gives the same words again.
             let rule = checked.rule(checked.target());
             let place = Place { file: "rule".into(), line: 1, column: 1, length: 1 };
-            let again = split(&Line { text: &rule.text, place }).unwrap();
+            let again = split(&TextLine { text: &rule.text, place }).unwrap();
             let once = check(&again, context, &mut problems).unwrap();
             assert_eq!(once.rule(once.target()).text, rule.text);
         }

@@ -221,8 +221,7 @@ fn pure_rooms_do_no_input_or_output() {
 }
 
 /// Names that more than one public type still has. A type that gets a name of its own leaves this list.
-const SHARED_TYPE_NAMES: [&str; 10] =
-    ["File", "Files", "Line", "Live", "Part", "Refusal", "Rules", "Shape", "Style", "Trouble"];
+const SHARED_TYPE_NAMES: [&str; 1] = ["Style"];
 
 /// Public types of the crate by name, each with the files that declare it.
 fn public_types() -> BTreeMap<String, Vec<String>> {
@@ -259,6 +258,78 @@ fn public_types_have_distinct_names() {
         }
     }
     wrong(bad);
+}
+
+/// Words that the glossary replaced. A word joins the list when the rooms that had it are renamed.
+const RETIRED_WORDS: [&str; 12] = [
+    "bystander",
+    "bystanders",
+    "cure",
+    "cures",
+    "dark",
+    "fate",
+    "foreign",
+    "surroundings",
+    "walk",
+    "walked",
+    "walker",
+    "world",
+];
+
+/// Rooms whose identifiers still have a retired word. A room without it leaves this list.
+const RETIRED_WORDS_LEFT: [(&str, &str); 4] =
+    [("cli", "dark"), ("report", "cure"), ("report", "dark"), ("report", "fate")];
+
+/// The words of all identifiers of a text, strings left out: `guests_dark` and `GuestsDark` have `guests` and `dark`.
+fn identifier_words(code: &str) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    let mut word = String::new();
+    let (mut in_string, mut escaped) = (false, false);
+    for c in code.chars().chain(['\n']) {
+        if in_string {
+            in_string = c != '"' || escaped;
+            escaped = c == '\\' && !escaped;
+            continue;
+        }
+        in_string = c == '"';
+        if !c.is_ascii_lowercase() {
+            words.insert(std::mem::take(&mut word));
+        }
+        if c.is_ascii_alphabetic() {
+            word.push(c.to_ascii_lowercase());
+        }
+    }
+    words
+}
+
+#[test]
+fn identifiers_have_no_retired_words() {
+    let mut found = BTreeSet::new();
+    for (path, code) in sources() {
+        let words = identifier_words(&code.replace("'\"'", ""));
+        found.extend(
+            RETIRED_WORDS.into_iter().filter(|w| words.contains(*w)).map(|w| (room(&path).to_owned(), w)),
+        );
+    }
+    let listed = |room: &str, word: &str| RETIRED_WORDS_LEFT.contains(&(room, word));
+    let mut bad: Vec<String> = found
+        .iter()
+        .filter(|(room, word)| !listed(room, word))
+        .map(|(room, word)| format!("an identifier in src/{room} has `{word}`, which the glossary replaced"))
+        .collect();
+    for (room, word) in RETIRED_WORDS_LEFT {
+        if !found.contains(&(room.to_owned(), word)) {
+            bad.push(format!("src/{room} has no `{word}` any more: take it off RETIRED_WORDS_LEFT"));
+        }
+    }
+    wrong(bad);
+}
+
+#[test]
+fn identifiers_are_cut_into_words() {
+    let words = identifier_words("fn guests_dark(x: GuestsWalk) -> MAX { \"foreign \\\" words\" }");
+    let all: Vec<&str> = words.iter().map(String::as_str).filter(|w| w.len() > 1).collect();
+    assert_eq!(all, ["dark", "fn", "guests", "walk"]);
 }
 
 /// What leaves the program is escaped in one place; nothing may be written around it.

@@ -4,7 +4,7 @@
 
 use kvmfw::netfilter::{MatchTest, ParsedRule, RuleTarget};
 use kvmfw::resource::iptables::builtin_chains;
-use kvmfw::resource::iptables::save::{Save, jump, tokens};
+use kvmfw::resource::iptables::save::{SavedTables, jump, tokens};
 
 const CANON: &str = include_str!("data/canon.tsv");
 
@@ -48,10 +48,11 @@ fn every_row_is_rendered_as_it_was_read() {
     assert!(rows.len() > 100, "only {} rows", rows.len());
     for row in &rows {
         let text = output(row, false);
-        let save = Save::parse(&text).unwrap_or_else(|error| panic!("row {}: {error}\n{text}", row.number));
+        let save =
+            SavedTables::parse(&text).unwrap_or_else(|error| panic!("row {}: {error}\n{text}", row.number));
         assert_eq!(save.render(), text, "row {}", row.number);
-        assert_eq!(Save::parse(&output(row, true)).unwrap(), save, "row {}", row.number);
-        assert!(save.hooks().is_empty());
+        assert_eq!(SavedTables::parse(&output(row, true)).unwrap(), save, "row {}", row.number);
+        assert!(save.jump_rules().is_empty());
     }
 }
 

@@ -5,7 +5,7 @@
 
 use kvmfw::desired::{Desired, SchedulingConstraints, compile, explain_host};
 use kvmfw::inventory::{Project, ProjectLocation, load, select};
-use kvmfw::resource::iptables::Hook;
+use kvmfw::resource::iptables::JumpPosition;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -78,8 +78,8 @@ fn show(desired: &Desired) -> String {
                 writeln!(out, "    -P {chain} {policy}  ({origin})").unwrap();
             }
             for (name, chain) in &rules.chains {
-                if let Some((entered, hook)) = &chain.hook {
-                    let hook = if *hook == Hook::Any { String::new() } else { format!(" {hook:?}") };
+                if let Some((entered, hook)) = &chain.jump {
+                    let hook = if *hook == JumpPosition::Any { String::new() } else { format!(" {hook:?}") };
                     writeln!(out, "    {entered} enters {name}{hook}").unwrap();
                 }
                 for rule in chain.rules.iter() {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 use kvmfw::desired::compile;
-use kvmfw::inventory::{File, Files, assemble};
+use kvmfw::inventory::{ProjectFiles, SourceFile, assemble};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -26,8 +26,8 @@ fn ten_thousand_hosts_with_a_hundred_rules() {
         )
         .unwrap();
     }
-    let file = File { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
-    let files = Files { name: "prod".into(), inventory: vec![file], ..Files::default() };
+    let file = SourceFile { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
+    let files = ProjectFiles { name: "prod".into(), inventory: vec![file], ..ProjectFiles::default() };
     let started = Instant::now();
     let project = assemble(files).unwrap_or_else(|problems| panic!("{:#?}", problems.list));
     let loaded = started.elapsed();

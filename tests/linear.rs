@@ -9,7 +9,7 @@ mod paper;
 
 use kvmfw::desired::{Desired, compile};
 use kvmfw::engine::Planned;
-use kvmfw::inventory::{File, Files, assemble};
+use kvmfw::inventory::{ProjectFiles, SourceFile, assemble};
 use kvmfw::plan::{self, DiffInterner, PlanOptions};
 use kvmfw::report::{Document, Human, Json, Part, Renderer, Style};
 use std::fmt::Write as _;
@@ -155,8 +155,8 @@ fn in_groups() {
 fn in_problems() {
     linear("in_problems", 50, |count| {
         let text = paper::inventory(count, 1).replace("address:", "adress:");
-        let file = File { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
-        let files = Files { name: "prod".into(), inventory: vec![file], ..Files::default() };
+        let file = SourceFile { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
+        let files = ProjectFiles { name: "prod".into(), inventory: vec![file], ..ProjectFiles::default() };
         let problems = assemble(files).err().unwrap();
         assert!(problems.list.len() >= count, "{}", problems.list.len());
     });

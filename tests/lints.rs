@@ -9,7 +9,7 @@
 
 use kvmfw::desired::{Desired, compile};
 use kvmfw::inventory::{ProjectLocation, load_text};
-use kvmfw::observe::{Sections, observe};
+use kvmfw::observe::{ProbeSections, observe};
 use kvmfw::plan::{self, HostVerdict, PlanOptions};
 use kvmfw::problem::Warning;
 use std::collections::BTreeSet;
@@ -43,7 +43,7 @@ fn half(case: &Path, name: &str) -> (Vec<Warning>, String) {
     }
     let text = fs::read_to_string(host).unwrap();
     let answer = format!("{HOST}\n{text}");
-    let mut observed = observe(&Sections::split(&answer, "n"), "").unwrap();
+    let mut observed = observe(&ProbeSections::split(&answer, "n"), "").unwrap();
     plan::forecast::as_if_dry_run(&desired, &mut observed);
     let plan = plan::host(&desired, &observed, &PlanOptions::default());
     let end = match plan.verdict {
@@ -114,7 +114,7 @@ fn a_guest_is_the_jump_host_of_its_own_host() {
         let project = load_text(&locate, "case", &text).unwrap_or_else(|e| panic!("{:#?}", e.list));
         let desired = compile(&project, &["kvm1".to_owned()]).unwrap().remove(0);
         let answer = format!("{HOST}\n@n client\nguest=vnet0 of br123\n");
-        let observed = observe(&Sections::split(&answer, "n"), "").unwrap();
+        let observed = observe(&ProbeSections::split(&answer, "n"), "").unwrap();
         let mut plans =
             [plan::host, plan::drift].map(|of| of(&desired, &observed, &PlanOptions::default()).warnings);
         plans[1].retain(|warning| warning.code != "not-managed");
@@ -144,7 +144,7 @@ fn a_guest_is_the_jump_host_of_other_hosts() {
     assert_eq!(hops, ["10.0.0.9", "bastion"]);
     let planned = |host: usize, client: &str| {
         let answer = format!("{HOST}\n@n client\n{client}\n");
-        let observed = observe(&Sections::split(&answer, "n"), "").unwrap();
+        let observed = observe(&ProbeSections::split(&answer, "n"), "").unwrap();
         let plan = plan::host(&all[host], &observed, &PlanOptions::default());
         (
             plan.warnings.iter().map(|w| format!("{}: {}", w.code, w.message)).collect::<Vec<_>>(),
@@ -168,7 +168,7 @@ fn a_guest_is_the_jump_host_of_other_hosts() {
 }
 
 /// Names that stand in the room of the lints and are not codes of warnings.
-const NO_CODES: [&str; 5] = ["docker-icc", "docker-proxy", "kube-proxy", "libvirt-host-in", "pve-firewall"];
+const NO_CODES: [&str; 3] = ["docker-icc", "docker-proxy", "libvirt-host-in"];
 
 /// The literals of a text that look like the code of a warning.
 fn literals(text: &str) -> impl Iterator<Item = &str> {

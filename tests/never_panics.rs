@@ -3,18 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
 use kvmfw::desired::{compile, explain_host};
-use kvmfw::inventory::{File, Files, assemble, select};
+use kvmfw::inventory::{ProjectFiles, SourceFile, assemble, select};
 use kvmfw::problem::Place;
 use kvmfw::resource::iptables::Family;
-use kvmfw::resource::iptables::rule::{Context, check};
-use kvmfw::resource::iptables::text::{Line, quote, split, templates};
+use kvmfw::resource::iptables::rule::{RuleContext, check};
+use kvmfw::resource::iptables::text::{TextLine, quote, split, templates};
 use kvmfw::yaml;
 use proptest::prelude::*;
 use std::path::PathBuf;
 
 fn read(text: &str) {
-    let file = File { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
-    let files = Files { name: "prod".into(), inventory: vec![file], ..Files::default() };
+    let file = SourceFile { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
+    let files = ProjectFiles { name: "prod".into(), inventory: vec![file], ..ProjectFiles::default() };
     if let Ok(project) = assemble(files) {
         let hosts: Vec<String> = project.hosts.iter().map(|host| host.name.clone()).collect();
         let _ = compile(&project, &hosts);
@@ -180,14 +180,14 @@ proptest! {
     fn any_rule(text in ruleish()) {
         let mut problems = Vec::new();
         for template in templates(&text, &place(), &mut problems) {
-            let context = Context { family: Family::V4, table: "filter", chain: "INPUT", builtin: true };
+            let context = RuleContext { family: Family::V4, table: "filter", chain: "INPUT", builtin: true };
             let checked = check(&template.words, context, &mut problems);
             // What was taken is one line whose words are those that were checked.
             if let Some(checked) = checked.filter(|_| template.params().next().is_none()) {
                 let rule = checked.rule(checked.target());
                 prop_assert!(!rule.text.contains('\n'));
                 if !rule.text.contains(['$', '#']) {
-                    let words = split(&Line { text: &rule.text, place: place() }).unwrap();
+                    let words = split(&TextLine { text: &rule.text, place: place() }).unwrap();
                     let again = check(&words, context, &mut problems).unwrap();
                     prop_assert_eq!(again.rule(again.target()).text, rule.text);
                 }
@@ -199,7 +199,7 @@ proptest! {
     fn quoting_comes_back(value in "[ -~]{0,20}") {
         let text = quote(&value).replace('$', "$$");
         prop_assume!(!text.starts_with('#'));
-        let words = split(&Line { text: &text, place: place() });
+        let words = split(&TextLine { text: &text, place: place() });
         if !value.contains('\\') || !value.contains('$') {
             prop_assert_eq!(&words.unwrap()[0].value, &value);
         }
@@ -207,12 +207,12 @@ proptest! {
 
     #[test]
     fn any_limit(limit in "[-kvm01*?!&@,\\[\\]{} a-z]{0,20}") {
-        let file = File {
+        let file = SourceFile {
             name: "hosts.yaml".into(),
             folder: PathBuf::from("/x"),
             text: "hosts:\n  kvm[01-03]: { groups: [a] }\ngroups: { a: { } }\n".into(),
         };
-        let files = Files { name: "prod".into(), inventory: vec![file], ..Files::default() };
+        let files = ProjectFiles { name: "prod".into(), inventory: vec![file], ..ProjectFiles::default() };
         let project = assemble(files).unwrap();
         if let Ok(hosts) = select(&project, &limit) {
             prop_assert!(!hosts.is_empty());

@@ -494,7 +494,7 @@ fn files_of_controller() -> BTreeSet<String> {
     each_source(Path::new("src"), &mut |path| {
         let text = fs::read_to_string(path).unwrap();
         add(&text, "files.push((\"", "");
-        if path.ends_with("plan/bundle.rs") {
+        if path.ends_with("plan/transaction_files.rs") {
             add(&text, "put(\"", "new/");
             add(&text, "put(&format!(\"", "new/");
         }

@@ -9,7 +9,7 @@ use common::project::{Project, host_of};
 use common::transaction::until;
 use common::{Backend, Lab, Shell};
 use kvmfw::problem::Origin;
-use kvmfw::resource::ipset::{Live, Set, TYPES, plain_member};
+use kvmfw::resource::ipset::{DeclaredSet, LiveSet, TYPES, plain_member};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::Write as _;
@@ -563,7 +563,7 @@ fn members_that_check_accepts_are_what_ipset_prints() {
     .unwrap();
     let (mut sets, mut text) = (BTreeMap::new(), "create member hash:ip\n".to_owned());
     for (options, members) in &cases {
-        let shape = Live::parse(options).shape().unwrap();
+        let shape = LiveSet::parse(options).shape().unwrap();
         if !known.lines().any(|name| name == shape.kind.as_str()) {
             continue;
         }
@@ -572,7 +572,12 @@ fn members_that_check_accepts_are_what_ipset_prints() {
             let fits = entries.len() <= shape.capacity();
             let name = format!("s{}", sets.len());
             let entries = Some(Arc::new(entries));
-            let set = Set { name: name.clone(), shape: shape.clone(), entries, origin: Origin::new("x", 1) };
+            let set = DeclaredSet {
+                name: name.clone(),
+                shape: shape.clone(),
+                entries,
+                origin: Origin::new("x", 1),
+            };
             if fits {
                 text.push_str(&set.render());
                 sets.insert(name, (set, format!("{options}: {member}")));
@@ -584,12 +589,12 @@ fn members_that_check_accepts_are_what_ipset_prints() {
         let line = error.split("line ").nth(1).and_then(|rest| rest.split(':').next()?.parse::<usize>().ok());
         panic!("{error}: {:?}", line.and_then(|line| text.lines().nth(line - 1)));
     });
-    let mut live: BTreeMap<&str, (Live, Vec<String>)> = BTreeMap::new();
+    let mut live: BTreeMap<&str, (LiveSet, Vec<String>)> = BTreeMap::new();
     for line in saved.lines() {
         let (word, rest) = line.split_once(' ').unwrap();
         let (name, rest) = rest.split_once(' ').unwrap();
         match word {
-            "create" => drop(live.insert(name, (Live::parse(rest), Vec::new()))),
+            "create" => drop(live.insert(name, (LiveSet::parse(rest), Vec::new()))),
             _ => live.get_mut(name).unwrap().1.push(plain_member(rest)),
         }
     }

@@ -1,8 +1,8 @@
 //! A fleet on paper: an inventory of so many hosts and rules, and what such a host answers, from an answer that
 //! a host of the lab once gave.
 
-use kvmfw::inventory::{File, Files, Project, assemble};
-use kvmfw::observe::{Observed, Sections, observe};
+use kvmfw::inventory::{Project, ProjectFiles, SourceFile, assemble};
+use kvmfw::observe::{Observed, ProbeSections, observe};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -33,8 +33,8 @@ pub fn inventory(hosts: usize, rules: usize) -> String {
 }
 
 pub fn project(text: String) -> Project {
-    let file = File { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
-    let files = Files { name: "prod".into(), inventory: vec![file], ..Files::default() };
+    let file = SourceFile { name: "hosts.yaml".into(), folder: PathBuf::from("/x"), text: text.into() };
+    let files = ProjectFiles { name: "prod".into(), inventory: vec![file], ..ProjectFiles::default() };
     assemble(files).unwrap_or_else(|problems| panic!("{:#?}", problems.list))
 }
 
@@ -56,5 +56,5 @@ pub fn answer(rules: usize) -> String {
 }
 
 pub fn observed(answer: &str) -> Observed {
-    observe(&Sections::split(answer, NONCE), "").unwrap()
+    observe(&ProbeSections::split(answer, NONCE), "").unwrap()
 }

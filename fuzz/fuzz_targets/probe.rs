@@ -1,21 +1,21 @@
 //! What a hostile host answers to the probe, up to the plan that is made of it.
 #![no_main]
 
-use kvmfw::inventory::{self, Locate};
-use kvmfw::observe::{Sections, observe};
-use kvmfw::plan::{self, Options};
+use kvmfw::inventory::{self, ProjectLocation};
+use kvmfw::observe::{ProbeSections, observe};
+use kvmfw::plan::{self, PlanOptions};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let text = text.replace('\u{1}', "\n@n ");
-    let sections = Sections::split(&text, "n");
+    let sections = ProbeSections::split(&text, "n");
     let Ok(observed) = observe(&sections, "") else { return };
-    let locate = Locate { dir: Some("/nonexistent".into()), ..Locate::default() };
+    let locate = ProjectLocation { dir: Some("/nonexistent".into()), ..ProjectLocation::default() };
     let yaml = "hosts: { a: { bridges: { br0: { ports: [eth0], addresses: ['10.0.0.1/24'], take_addresses: true } } } }\n\
                 groups: { all: { modules: [host-firewall, bridge-bypass, bridge-accept-each] } }\n";
     let Ok(project) = inventory::load_text(&locate, "fuzz", yaml) else { return };
     let Ok(desired) = kvmfw::desired::compile(&project, &["a".to_owned()]) else { return };
     for desired in &desired {
-        let _ = plan::host(desired, &observed, &Options::default());
+        let _ = plan::host(desired, &observed, &PlanOptions::default());
     }
 });

@@ -3,11 +3,11 @@
 use super::{Code, Common, Format, exit, reach, setup};
 use crate::desired::{self, Desired};
 use crate::explain::{
-    ExplainContext, ExplainProbe, HostExplanation, PacketEndpoint, PacketQuery, bridges, cures, destination,
-    mermaid, read_log, rp_filter, story, svg,
+    ExplainContext, ExplainProbe, HostExplanation, PacketEndpoint, PacketQuery, bridges, destination,
+    mermaid, packet_reports, read_log, remedies, rp_filter, svg,
 };
-use crate::inventory::{self, BOOTSTRAP, ProjectLocation, Stanza};
-use crate::observe::{ObserveError, Observed, Sections, observe};
+use crate::inventory::{self, BOOTSTRAP, HostStanza, ProjectLocation};
+use crate::observe::{ObserveError, Observed, ProbeSections, observe};
 use crate::plan;
 use crate::remote;
 use crate::report::explanation_text;
@@ -121,7 +121,7 @@ impl Look<'_> {
         let mut found = HostExplanation {
             name: scene.host.clone(),
             state: scene.state(),
-            others: scene.others(),
+            other_tables: scene.other_tables(),
             ..HostExplanation::default()
         };
         let mut dark = false;
@@ -129,7 +129,7 @@ impl Look<'_> {
             let then = self.wanted.then_some(&will_be);
             found.log = Some(read_log(self.text, Some(&live), then));
         } else if let Some(question) = self.question {
-            found.packets = story(scene, question).map_err(|error| {
+            found.packets = packet_reports(scene, question).map_err(|error| {
                 setup::complain(&error);
                 exit::BAD_INPUT
             })?;
@@ -138,18 +138,21 @@ impl Look<'_> {
                 .packets
                 .iter()
                 .filter(bridged)
-                .any(|story| story.fate.verdict == "dropped" && story.fate.by.is_some());
+                .any(|story| story.verdict.verdict == "dropped" && story.verdict.by.is_some());
         } else {
             found.bridges = bridges(scene, self.args.bridge.as_deref());
             if let (true, Some(name)) = (found.bridges.is_empty(), &self.args.bridge) {
                 setup::complain(&format!("{} has no bridge {}", scene.host, name.escape_debug()));
                 return Err(exit::BAD_INPUT);
             }
-            dark =
-                found.bridges.iter().flat_map(|bridge| &bridge.families).any(|family| family.dark.is_some());
+            dark = found
+                .bridges
+                .iter()
+                .flat_map(|bridge| &bridge.families)
+                .any(|family| family.blocked.is_some());
         }
         if dark {
-            found.cures = cures(scene);
+            found.remedies = remedies(scene);
         }
         Ok(found)
     }
@@ -205,7 +208,7 @@ pub(super) fn hosts(
         let reach = reach::parse(host, Some(files), name)?;
         let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
         let locate = ProjectLocation { dir: common.dir.clone(), inventory: None, home };
-        let yaml = Stanza::default().yaml(&reach, &Default::default());
+        let yaml = HostStanza::default().yaml(&reach, &Default::default());
         let project = inventory::load_text(&locate, BOOTSTRAP, &yaml)
             .map_err(|p| setup::report(common, &p.list, &p.sources))?;
         let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
@@ -236,14 +239,14 @@ fn ask(
     journal: bool,
     question: Option<&PacketQuery>,
 ) -> Result<Result<Box<(Observed, ExplainProbe)>, u8>, u8> {
-    let (want, mut keys) = if wanted { plan::question(desired) } else { Default::default() };
+    let (want, mut keys) = if wanted { plan::probe_request(desired) } else { Default::default() };
     for device in
         question.and_then(|question| question.device.as_deref()).into_iter().flat_map(|d| ["all", d])
     {
         keys.push_str(&rp_filter(device));
         keys.push('\n');
     }
-    let sets = if wanted { plan::asks_sets(desired) } else { String::new() };
+    let sets = if wanted { plan::set_headers(desired) } else { String::new() };
     ask_about(common, "explain", desired, (want, keys, sets), journal)
 }
 
@@ -270,7 +273,7 @@ pub(super) fn ask_about(
             journal,
         )
     };
-    let read = |sections: &Sections<'_>| -> Option<Answer> {
+    let read = |sections: &ProbeSections<'_>| -> Option<Answer> {
         let observed = observe(sections, "");
         if matches!(observed, Err(ObserveError::Incomplete(_))) {
             // Who has all that was printed says what that was.

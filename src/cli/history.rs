@@ -1,7 +1,7 @@
 //! `kvmfw history`: what came of every transaction of a host, and what each generation changed.
 
 use super::{Code, Common, Format, exit, setup};
-use crate::observe::Sections;
+use crate::observe::ProbeSections;
 use crate::plan::{AdoptionDelta, GenerationManifest};
 use crate::protocol;
 use crate::remote;
@@ -83,7 +83,7 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
     Ok(code)
 }
 
-fn read(s: &Sections<'_>) -> HostHistory {
+fn read(s: &ProbeSections<'_>) -> HostHistory {
     let records: BTreeMap<u32, GenerationManifest> = s
         .numbered(protocol::RECORD)
         .filter_map(|(number, text)| Some((number, GenerationManifest::parse(text.trim()).ok()?)))
@@ -96,8 +96,8 @@ fn read(s: &Sections<'_>) -> HostHistory {
         let now = entry.generation.and_then(|n| records.get(&n)).cloned();
         if let (Some(before), Some(now)) = (&before, &now) {
             entry.changes = Some(now.changes_since(before).iter().map(ChangeEntry::of).collect());
-            entry.adopted = now.took_since(before);
-            entry.given_back = before.took_since(now);
+            entry.adopted = now.adopted_since(before);
+            entry.given_back = before.adopted_since(now);
         }
         before = now;
     }

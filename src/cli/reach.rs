@@ -1,7 +1,7 @@
 //! How a host is reached, from the words of the command line.
 
 use super::{exit, setup};
-use crate::inventory::Reach;
+use crate::inventory::SshTarget;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ impl Files {
 }
 
 /// `USER@HOST:PORT` taken apart; the name is the host's in the inventory.
-pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) -> Result<Reach, u8> {
+pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) -> Result<SshTarget, u8> {
     let (user, place) = match text.rsplit_once('@') {
         Some((user, place)) => (Some(user.to_owned()), place),
         None => (None, text),
@@ -58,15 +58,15 @@ pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) ->
         true => format!("host-{}", address.replace(':', "-")),
         false => address.to_owned(),
     });
-    Ok(Reach { name, address: address.to_owned(), user, port, files })
+    Ok(SshTarget { name, address: address.to_owned(), user, port, files })
 }
 
 /// How others may reach this very machine, as far as one can tell before looking at it.
-pub(super) fn here(name: Option<&String>) -> Result<Reach, u8> {
+pub(super) fn here(name: Option<&String>) -> Result<SshTarget, u8> {
     let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
     let Some(name) = name.cloned().or(host) else {
         setup::complain("this host has no name; pass one with --name");
         return Err(exit::BAD_INPUT);
     };
-    Ok(Reach { address: name.clone(), name, user: setup::user(), port: None, files: Vec::new() })
+    Ok(SshTarget { address: name.clone(), name, user: setup::user(), port: None, files: Vec::new() })
 }

@@ -4,7 +4,7 @@
 use super::{Common, exit, runs, setup, shard};
 use crate::desired::Desired;
 use crate::engine::HostOutcome;
-use crate::observe::Sections;
+use crate::observe::ProbeSections;
 use crate::protocol;
 use crate::remote;
 use crate::report::fold_names;
@@ -93,7 +93,7 @@ fn ask(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, u8> {
     Ok((again, left))
 }
 
-fn read(s: &Sections<'_>) -> Option<Knows> {
+fn read(s: &ProbeSections<'_>) -> Option<Knows> {
     s.get(protocol::END)?;
     Some(match (s.value(protocol::TARGET, "unknown"), s.value(protocol::TARGET, "tried")) {
         (Some("run"), None) => Knows::Others(s.values(protocol::TARGET, "run").map(str::to_owned).collect()),

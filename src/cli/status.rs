@@ -1,7 +1,7 @@
 //! `kvmfw status`
 
 use super::{Code, Common, Format, exit, setup};
-use crate::observe::Sections;
+use crate::observe::ProbeSections;
 use crate::protocol;
 use crate::remote;
 use crate::report::{counted, printable};
@@ -107,7 +107,7 @@ fn empty() -> HostStatus {
     }
 }
 
-fn read(s: &Sections<'_>) -> HostStatus {
+fn read(s: &ProbeSections<'_>) -> HostStatus {
     let text = |key| s.value(protocol::STATUS, key).map(str::to_owned);
     let transactions = s.get(protocol::TRANSACTIONS).unwrap_or("").lines().filter_map(|line| {
         let mut parts = line.split('\t');

@@ -125,7 +125,7 @@ fn known((_, answer): &(String, Result<Target, HostOutcome>)) -> Vec<String> {
     }
 }
 
-fn read(s: &crate::observe::Sections<'_>) -> Option<Target> {
+fn read(s: &crate::observe::ProbeSections<'_>) -> Option<Target> {
     s.get(protocol::END)?;
     if s.value(protocol::TARGET, "unknown") == Some("run") {
         if s.value(protocol::TARGET, "open").is_some() {

@@ -1,9 +1,9 @@
 //! Bridges of a host, merged.
 
 use super::merge::{CompileReport, MergeSlot};
-use crate::inventory::{BridgeText, PortText, Resources};
+use crate::inventory::{BridgeStatement, DeclaredResources, PortStatement};
 use crate::problem::{Place, Problem};
-use crate::resource::bridge::{BRIDGE_ATTRIBUTES, Bridge, LinkAddress, PortVlan};
+use crate::resource::bridge::{BRIDGE_ATTRIBUTES, DeclaredBridge, LinkAddress, PortVlan};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ struct BridgeMerge {
     place: Option<Place>,
     manage: MergeSlot<bool>,
     take_addresses: MergeSlot<bool>,
-    ports: MergeSlot<Vec<PortText>>,
+    ports: MergeSlot<Vec<PortStatement>>,
     addresses: MergeSlot<Vec<LinkAddress>>,
     gateways: MergeSlot<Vec<IpAddr>>,
     mac: MergeSlot<String>,
@@ -22,7 +22,7 @@ struct BridgeMerge {
 }
 
 impl BridgeMerge {
-    fn offer(&mut self, rank: u32, text: &BridgeText) {
+    fn offer(&mut self, rank: u32, text: &BridgeStatement) {
         self.place.get_or_insert_with(|| text.name.place.clone());
         macro_rules! offer {
             ($($field:ident)*) => {$(
@@ -42,7 +42,10 @@ impl BridgeMerge {
 }
 
 /// Merges the bridges attribute by attribute.
-pub fn bridges(sources: &[(u32, &Resources)], out: &mut CompileReport) -> BTreeMap<String, Bridge> {
+pub fn bridges(
+    sources: &[(u32, &DeclaredResources)],
+    out: &mut CompileReport,
+) -> BTreeMap<String, DeclaredBridge> {
     let mut merged: BTreeMap<&str, BridgeMerge> = BTreeMap::new();
     for (rank, resources) in sources {
         for text in &resources.bridges {
@@ -59,7 +62,7 @@ pub fn bridges(sources: &[(u32, &Resources)], out: &mut CompileReport) -> BTreeM
     bridges
 }
 
-fn finish(name: &str, merge: BridgeMerge, out: &mut CompileReport) -> Option<Bridge> {
+fn finish(name: &str, merge: BridgeMerge, out: &mut CompileReport) -> Option<DeclaredBridge> {
     let place = merge.place?;
     let mut stated: Vec<(&'static str, Place)> = Vec::new();
     macro_rules! take {
@@ -75,8 +78,8 @@ fn finish(name: &str, merge: BridgeMerge, out: &mut CompileReport) -> Option<Bri
     fn list<T: ToString>(items: &[T]) -> String {
         format!("[{}]", items.iter().map(T::to_string).collect::<Vec<_>>().join(", "))
     }
-    let ports = take!(merge.ports, "ports", |v: &Vec<PortText>| list(v)).unwrap_or_default();
-    let of_port = |port: &PortText| {
+    let ports = take!(merge.ports, "ports", |v: &Vec<PortStatement>| list(v)).unwrap_or_default();
+    let of_port = |port: &PortStatement| {
         let attributes = port.attributes.iter().map(|(key, value)| ((*key).to_owned(), *value));
         (port.name.clone(), attributes.collect::<BTreeMap<_, _>>())
     };
@@ -144,7 +147,7 @@ fn finish(name: &str, merge: BridgeMerge, out: &mut CompileReport) -> Option<Bri
         let value = numbers.get(attribute.key).copied().or_else(switch)?;
         Some((attribute.key.to_owned(), value))
     });
-    Some(Bridge {
+    Some(DeclaredBridge {
         attributes: further.collect(),
         port_attributes,
         name: name.to_owned(),
@@ -168,8 +171,8 @@ fn finish(name: &str, merge: BridgeMerge, out: &mut CompileReport) -> Option<Bri
 }
 
 /// A link has one master.
-fn shared_ports(bridges: &BTreeMap<String, Bridge>, out: &mut CompileReport) {
-    let mut owners: BTreeMap<&str, &Bridge> = BTreeMap::new();
+fn shared_ports(bridges: &BTreeMap<String, DeclaredBridge>, out: &mut CompileReport) {
+    let mut owners: BTreeMap<&str, &DeclaredBridge> = BTreeMap::new();
     for bridge in bridges.values() {
         for port in &bridge.ports {
             if let Some(first) = owners.insert(port, bridge) {

@@ -4,12 +4,12 @@ use super::merge::{CompileReport, EffectiveValue, MergeSlot};
 use super::{Desired, SchedulingConstraints, bridges, connection, rules, scheduling, sets, sysctl};
 use crate::interner::Interner;
 use crate::inventory::{
-    EntryOwner, Host, InventoryEntry, Module, ModuleValues, Project, RANK_HOST, RANK_MODULE, RANK_RANGE,
-    Resources, RuleText, Spanned, shown, sorted,
+    DeclaredResources, EntryOwner, Host, InventoryEntry, Module, ModuleValues, Project, RANK_HOST,
+    RANK_MODULE, RANK_RANGE, RuleStatement, Spanned, shown, sorted,
 };
 use crate::problem::{Problem, Warning};
-use crate::resource::iptables::Rule;
-use crate::resource::iptables::expand::{Element, Param, Scope};
+use crate::resource::iptables::DeclaredRule;
+use crate::resource::iptables::expand::{ParamElement, ParamScope, ParamValue};
 use crate::yaml::Node;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -115,7 +115,7 @@ fn collected<'a>(hosts: impl Iterator<Item = (&'a String, Vec<Problem>)>) -> Vec
 
 /// A module with the params of some host put in.
 struct ModuleInstance {
-    resources: Resources,
+    resources: DeclaredResources,
     problems: Vec<Problem>,
 }
 
@@ -126,7 +126,7 @@ struct HostCompiler<'a> {
     project: &'a Project,
     instances: Mutex<InstanceCache>,
     /// The rules of a chain are mostly those of other hosts as well.
-    rules: Interner<Vec<Rule>>,
+    rules: Interner<Vec<DeclaredRule>>,
     /// So are the members of a set.
     members: sets::SharedMembers,
 }
@@ -138,7 +138,7 @@ enum ComposedSource<'a> {
 }
 
 impl ComposedSource<'_> {
-    fn resources(&self) -> (u32, &Resources) {
+    fn resources(&self) -> (u32, &DeclaredResources) {
         match self {
             ComposedSource::Module(instance) => (RANK_MODULE, &instance.resources),
             ComposedSource::Entry(rank, entry) => (*rank, &entry.resources),
@@ -171,12 +171,13 @@ impl<'a> HostCompiler<'a> {
             }
         }
         let sources = self.sources(&entries, out);
-        let resources: Vec<(u32, &Resources)> = sources.iter().map(ComposedSource::resources).collect();
+        let resources: Vec<(u32, &DeclaredResources)> =
+            sources.iter().map(ComposedSource::resources).collect();
         for (_, stated) in &resources {
             out.warnings.extend(stated.warnings.iter().cloned());
         }
         let scope =
-            Scope::from([("bridges".to_owned(), bridge_param(&bridge_names(&entries, self.project)))]);
+            ParamScope::from([("bridges".to_owned(), bridge_param(&bridge_names(&entries, self.project)))]);
         let sysctl = sysctl::files(&resources, out);
         let bridges = bridges::bridges(&resources, out);
         let sets = sets::sets(&resources, &self.members, out);
@@ -307,7 +308,7 @@ fn values<'m>(
 fn instantiate(module: &Module, values: &ModuleValues) -> ModuleInstance {
     let mut problems = Vec::new();
     let mut resources = module.resources(Some(values), &mut problems);
-    let mut scope = Scope::from([("bridges".to_owned(), bridge_param(&values.bridges))]);
+    let mut scope = ParamScope::from([("bridges".to_owned(), bridge_param(&values.bridges))]);
     for param in &module.params {
         if let Some(value) = values.params.get(&param.name) {
             scope.insert(param.name.clone(), param.kind.param(value));
@@ -317,12 +318,12 @@ fn instantiate(module: &Module, values: &ModuleValues) -> ModuleInstance {
     for chain in &mut resources.chains {
         for at in 0..chain.sections.len() {
             let ready = chain.sections[at].iter().flat_map(|rule| match rule {
-                RuleText::Ready(checked) => vec![checked.clone()],
-                RuleText::Template(template) => {
+                RuleStatement::Ready(checked) => vec![checked.clone()],
+                RuleStatement::Template(template) => {
                     rules::expand(template, chain, &scope, &mut problems, &mut warnings)
                 }
             });
-            let ready: Vec<RuleText> = ready.map(RuleText::Ready).collect();
+            let ready: Vec<RuleStatement> = ready.map(RuleStatement::Ready).collect();
             chain.sections[at] = Arc::new(ready);
         }
     }
@@ -348,6 +349,6 @@ fn bridge_names(entries: &[(u32, &InventoryEntry)], project: &Project) -> Vec<St
     names
 }
 
-fn bridge_param(names: &[String]) -> Param {
-    Param::List(names.iter().map(|name| Element { text: name.clone(), family: None }).collect())
+fn bridge_param(names: &[String]) -> ParamValue {
+    ParamValue::List(names.iter().map(|name| ParamElement { text: name.clone(), family: None }).collect())
 }

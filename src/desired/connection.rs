@@ -1,7 +1,7 @@
 //! Connection and checks of a host, merged.
 
 use super::merge::{CompileReport, MergeSlot};
-use crate::inventory::{ConfirmCheck, HostConnection, InventoryEntry, Resources};
+use crate::inventory::{ConfirmCheck, DeclaredResources, HostConnection, InventoryEntry};
 use crate::problem::{Place, Problem};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -98,7 +98,7 @@ fn written(file: &Path, accept: &str, place: &Place) -> Problem {
 
 /// All checks of a host; the same one twice is one.
 pub fn checks<'a>(
-    sources: impl Iterator<Item = &'a Resources>,
+    sources: impl Iterator<Item = &'a DeclaredResources>,
     out: &mut CompileReport,
 ) -> Vec<ConfirmCheck> {
     let mut checks: Vec<ConfirmCheck> = Vec::new();

@@ -1,11 +1,11 @@
 //! The desired state of one host, complete: nothing downstream looks at YAML again.
 
 use super::SchedulingConstraints;
-use crate::inventory::{ConfirmCheck, HostConnection, Stanza};
+use crate::inventory::{ConfirmCheck, HostConnection, HostStanza};
 use crate::jump_hosts::JumpHost;
 use crate::problem::Warning;
-use crate::resource::iptables::{Family, Rules};
-use crate::resource::{bridge::Bridge, ipset, sysctl};
+use crate::resource::iptables::{DeclaredRules, Family};
+use crate::resource::{bridge::DeclaredBridge, ipset, sysctl};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ pub struct Desired {
     /// How to reach it.
     pub connection: HostConnection,
     /// Files of ours in sysctl.d, by name without `.conf`.
-    pub sysctl: BTreeMap<String, sysctl::File>,
+    pub sysctl: BTreeMap<String, sysctl::SysctlFile>,
     /// Rules, by family. A family without an entry has nothing declared.
-    pub rules: BTreeMap<Family, Rules>,
+    pub rules: BTreeMap<Family, DeclaredRules>,
     /// Sets of ipset by name.
-    pub sets: BTreeMap<String, ipset::Set>,
+    pub sets: BTreeMap<String, ipset::DeclaredSet>,
     /// Bridges by name, also those with `manage: false`.
-    pub bridges: BTreeMap<String, Bridge>,
+    pub bridges: BTreeMap<String, DeclaredBridge>,
     /// What must pass before an apply is confirmed.
     pub checks: Vec<ConfirmCheck>,
     /// What the bootstraps of this host asked for, where this is one.
-    pub stanza: Option<Stanza>,
+    pub stanza: Option<HostStanza>,
     /// Which hosts may change at the same time, and in which order.
     pub scheduling: SchedulingConstraints,
     /// All jump hosts of the inventory. One of them may be a guest of this host.

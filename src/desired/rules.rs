@@ -1,22 +1,24 @@
 //! Chains of a host, composed: all `first`, then all `rules`, then all `last`.
 
 use super::merge::{CompileReport, MergeSlot};
-use crate::inventory::{ChainText, Resources, RuleText};
+use crate::inventory::{ChainStatement, DeclaredResources, RuleStatement};
 use crate::problem::{Place, Problem, Warning, did_you_mean};
-use crate::resource::iptables::expand::{self, Scope};
-use crate::resource::iptables::rule::{self, Checked};
+use crate::resource::iptables::expand::{self, ParamScope};
+use crate::resource::iptables::rule::{self, CheckedRule};
 use crate::resource::iptables::targets::TARGETS;
-use crate::resource::iptables::text::Template;
-use crate::resource::iptables::{Chain, Family, Hook, PREFIX, Policy, Rules, TableRules};
+use crate::resource::iptables::text::RuleTemplate;
+use crate::resource::iptables::{
+    ChainPolicy, DeclaredChain, DeclaredRules, Family, JumpPosition, PREFIX, TableRules,
+};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 struct ChainMerge<'a> {
-    text: &'a ChainText,
-    policy: MergeSlot<Policy>,
-    hook: MergeSlot<Hook>,
-    sections: [Vec<&'a ChainText>; 3],
+    text: &'a ChainStatement,
+    policy: MergeSlot<ChainPolicy>,
+    jump: MergeSlot<JumpPosition>,
+    sections: [Vec<&'a ChainStatement>; 3],
 }
 
 /// The chains of one table by the names that people give them.
@@ -24,29 +26,29 @@ type ChainTable<'a> = BTreeMap<&'a str, ChainMerge<'a>>;
 
 /// Composes the rules of both families; `scope` is what rules of hosts and groups may use.
 pub fn rules(
-    sources: &[(u32, &Resources)],
-    scope: &Scope,
+    sources: &[(u32, &DeclaredResources)],
+    scope: &ParamScope,
     out: &mut CompileReport,
-) -> BTreeMap<Family, Rules> {
+) -> BTreeMap<Family, DeclaredRules> {
     let mut merged: BTreeMap<(Family, &str), ChainTable<'_>> = BTreeMap::new();
-    let mut foreign: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut unmanaged: BTreeMap<&str, &Place> = BTreeMap::new();
     for (rank, resources) in sources {
         for name in &resources.unmanaged_chains {
-            foreign.entry(&name.value).or_insert(&name.place);
+            unmanaged.entry(&name.value).or_insert(&name.place);
         }
         for text in &resources.chains {
             let table = merged.entry((text.family, &text.table)).or_default();
             let merge = table.entry(&text.name.value).or_insert_with(|| ChainMerge {
                 text,
                 policy: MergeSlot::default(),
-                hook: MergeSlot::default(),
+                jump: MergeSlot::default(),
                 sections: Default::default(),
             });
             if let Some(policy) = &text.policy {
                 merge.policy.offer(*rank, policy.value, &policy.place);
             }
             if let Some(hook) = &text.hook {
-                merge.hook.offer(*rank, hook.value, &hook.place);
+                merge.jump.offer(*rank, hook.value, &hook.place);
             }
             for (all, own) in merge.sections.iter_mut().zip(&text.sections) {
                 if !own.is_empty() {
@@ -55,15 +57,15 @@ pub fn rules(
             }
         }
     }
-    let mut families: BTreeMap<Family, Rules> = BTreeMap::new();
+    let mut families: BTreeMap<Family, DeclaredRules> = BTreeMap::new();
     for ((family, name), table) in merged {
-        let done = finish(family, name, table, &foreign, scope, out);
+        let done = finish(family, name, table, &unmanaged, scope, out);
         if !done.chains.is_empty() || !done.policies.is_empty() {
             families.entry(family).or_default().tables.insert(name.to_owned(), done);
         }
     }
-    for name in foreign.keys() {
-        out.fact(|| "unmanaged_chains".to_owned(), || (*name).to_owned(), foreign[name]);
+    for name in unmanaged.keys() {
+        out.fact(|| "unmanaged_chains".to_owned(), || (*name).to_owned(), unmanaged[name]);
     }
     one_family(&families, out);
     families
@@ -73,15 +75,15 @@ fn finish(
     family: Family,
     table: &str,
     merged: ChainTable<'_>,
-    foreign: &BTreeMap<&str, &Place>,
-    scope: &Scope,
+    unmanaged: &BTreeMap<&str, &Place>,
+    scope: &ParamScope,
     out: &mut CompileReport,
 ) -> TableRules {
     let mut done = TableRules::default();
     let own: BTreeSet<&str> =
         merged.values().filter(|m| !m.text.entered()).map(|m| m.text.name.value.as_str()).collect();
     for name in &own {
-        if let Some(place) = foreign.get(name) {
+        if let Some(place) = unmanaged.get(name) {
             let message = format!("chain `{name}` is declared here and named in `unmanaged_chains`");
             let problem = Problem::new("own-foreign-chain", message).at_place(place);
             out.problems.push(problem.help(format!("it is declared at {}", merged[name].text.name.place)));
@@ -95,7 +97,7 @@ fn finish(
             out.fact(|| format!("{}.policy", path()), || policy.to_string(), &place);
             done.policies.insert(name.to_owned(), (policy, place.origin()));
         }
-        let hook = merge.hook.take(|| format!("`{}.jump`", path()), out);
+        let hook = merge.jump.take(|| format!("`{}.jump`", path()), out);
         if let Some((hook, place)) = &hook {
             out.fact(|| format!("{}.jump", path()), || format!("{hook:?}").to_lowercase(), place);
         }
@@ -106,7 +108,7 @@ fn finish(
                     let enters_itself = !checked.extension && checked.target() == name;
                     let resolved = match enters_itself && merge.text.entered() {
                         true => Err(itself(checked, name)),
-                        false => target(checked, table, &own, foreign)
+                        false => target(checked, table, &own, unmanaged)
                             .map_err(|problem| entered_help(problem, checked, &merged_names)),
                     };
                     let target = match resolved {
@@ -138,7 +140,8 @@ fn finish(
         }
         let hook = entered.then(|| (name.to_owned(), hook.map(|(hook, _)| hook).unwrap_or_default()));
         let origin = merge.text.name.place.origin();
-        done.chains.insert(format!("{PREFIX}{name}"), Chain { hook, rules: Arc::new(rules), origin });
+        done.chains
+            .insert(format!("{PREFIX}{name}"), DeclaredChain { jump: hook, rules: Arc::new(rules), origin });
     }
     loops(family, table, &jumps, &done, out);
     let entered: BTreeSet<&str> = jumps.values().flatten().map(String::as_str).collect();
@@ -152,14 +155,14 @@ fn finish(
 
 /// The rules that a text stands for on this host.
 fn expanded<'a>(
-    text: &'a RuleText,
-    chain: &ChainText,
-    scope: &Scope,
+    text: &'a RuleStatement,
+    chain: &ChainStatement,
+    scope: &ParamScope,
     out: &mut CompileReport,
-) -> Cow<'a, [Checked]> {
+) -> Cow<'a, [CheckedRule]> {
     match text {
-        RuleText::Ready(checked) => Cow::Borrowed(std::slice::from_ref(checked)),
-        RuleText::Template(template) => {
+        RuleStatement::Ready(checked) => Cow::Borrowed(std::slice::from_ref(checked)),
+        RuleStatement::Template(template) => {
             Cow::Owned(expand(template, chain, scope, &mut out.problems, &mut out.warnings))
         }
     }
@@ -167,12 +170,12 @@ fn expanded<'a>(
 
 /// Puts params into a rule and checks what comes out.
 pub fn expand(
-    template: &Template,
-    chain: &ChainText,
-    scope: &Scope,
+    template: &RuleTemplate,
+    chain: &ChainStatement,
+    scope: &ParamScope,
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<Warning>,
-) -> Vec<Checked> {
+) -> Vec<CheckedRule> {
     let expansion = match expand::expand(template, scope, chain.family) {
         Ok(expansion) => expansion,
         Err(problem) => {
@@ -191,7 +194,7 @@ pub fn expand(
 }
 
 /// A chain that is entered by a jump rule of ours, and that our rules for it enter again.
-fn itself(rule: &Checked, chain: &str) -> Problem {
+fn itself(rule: &CheckedRule, chain: &str) -> Problem {
     let problem = Problem::new("chain-loop", format!("a rule of chain `{chain}` jumps to the chain itself"));
     match &rule.target {
         Some((_, place)) => problem.at_place(place),
@@ -201,19 +204,19 @@ fn itself(rule: &Checked, chain: &str) -> Problem {
 
 /// What a target is called on the host.
 fn target<'a>(
-    rule: &'a Checked,
+    rule: &'a CheckedRule,
     table: &str,
     own: &BTreeSet<&str>,
-    foreign: &BTreeMap<&str, &Place>,
+    unmanaged: &BTreeMap<&str, &Place>,
 ) -> Result<Cow<'a, str>, Problem> {
     let Some((name, place)) = &rule.target else { return Ok(Cow::Borrowed("")) };
-    if rule.extension || foreign.contains_key(name.as_str()) && !own.contains(name.as_str()) {
+    if rule.extension || unmanaged.contains_key(name.as_str()) && !own.contains(name.as_str()) {
         return Ok(Cow::Borrowed(name));
     }
     if own.contains(name.as_str()) {
         return Ok(Cow::Owned(format!("{PREFIX}{name}")));
     }
-    let known = own.iter().copied().chain(foreign.keys().copied()).chain(TARGETS);
+    let known = own.iter().copied().chain(unmanaged.keys().copied()).chain(TARGETS);
     let near = did_you_mean(name, known);
     let help = near.unwrap_or_else(|| {
         format!("declare it, or add `unmanaged_chains: [{name}]` if another program creates it")
@@ -223,7 +226,7 @@ fn target<'a>(
 }
 
 /// A chain of another program for which rules are declared is not one that rules of ours may jump to.
-fn entered_help(problem: Problem, rule: &Checked, declared: &BTreeSet<&str>) -> Problem {
+fn entered_help(problem: Problem, rule: &CheckedRule, declared: &BTreeSet<&str>) -> Problem {
     let name = rule.target();
     if !declared.contains(name) {
         return problem;
@@ -272,7 +275,7 @@ fn loops(
 }
 
 /// Rules for IPv4 alone leave IPv6 open.
-fn one_family(families: &BTreeMap<Family, Rules>, out: &mut CompileReport) {
+fn one_family(families: &BTreeMap<Family, DeclaredRules>, out: &mut CompileReport) {
     let filter = |family| families.get(&family).and_then(|rules| rules.tables.get("filter"));
     let Some(v4) = filter(Family::V4) else { return };
     let Some(v6) = filter(Family::V6) else {

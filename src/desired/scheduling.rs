@@ -1,7 +1,7 @@
 //! Which hosts may change at the same time, and in which order.
 
 use super::Desired;
-use crate::inventory::Lineage;
+use crate::inventory::GroupLineage;
 use crate::jump_hosts::{DeclaredJumpHosts, DeclaredRoute, declared};
 
 /// Limits on when a host may be changed.
@@ -16,7 +16,7 @@ pub struct SchedulingConstraints {
 
 impl SchedulingConstraints {
     /// The limits of a host's groups. Jump depths need all hosts: [`mark_jump_hosts`] sets them.
-    pub(super) fn new(lineage: &Lineage) -> Self {
+    pub(super) fn new(lineage: &GroupLineage) -> Self {
         let groups = lineage.iter().map(|(_, group)| group);
         let limits = groups.filter_map(|group| {
             group.entry.max_in_flight.as_ref().map(|limit| (group.name.clone(), limit.value))

@@ -1,12 +1,12 @@
 //! Sets of a host, merged, and whether rules and sets fit together.
 
 use super::merge::{CompileReport, MergeSlot};
-use crate::inventory::{EntriesText, EntryList, Resources, SetText};
+use crate::inventory::{DeclaredResources, EntriesStatement, EntryList, SetStatement};
 use crate::problem::{Origin, Place, Problem, Warning, did_you_mean};
-use crate::resource::ipset::{self, MAX_MEMBERS, Part, Set, SetType, Shape, family_word};
+use crate::resource::ipset::{self, DeclaredSet, MAX_MEMBERS, MemberPart, SetShape, SetType, family_word};
 use crate::resource::iptables::save::tokens;
 use crate::resource::iptables::targets::is_set_option;
-use crate::resource::iptables::{Family, PREFIX, Rules};
+use crate::resource::iptables::{DeclaredRules, Family, PREFIX};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ const NOT_A_LIST: &str =
     "write `entries: unmanaged`, without brackets, where another program adds the members";
 
 /// Members by their list, as it lies in memory, and the shape of their set.
-type MembersByList = HashMap<(usize, Shape), Arc<Vec<String>>>;
+type MembersByList = HashMap<(usize, SetShape), Arc<Vec<String>>>;
 
 /// So many entries of a set are shown as effective values.
 const MAX_SHOWN: usize = 1000;
@@ -29,14 +29,14 @@ struct SetMerge {
     place: Option<Place>,
     kind: MergeSlot<SetType>,
     family: MergeSlot<Family>,
-    entries: MergeSlot<EntriesText>,
+    entries: MergeSlot<EntriesStatement>,
     range: MergeSlot<String>,
     numbers: BTreeMap<&'static str, MergeSlot<u32>>,
     flags: BTreeMap<&'static str, MergeSlot<bool>>,
 }
 
 impl SetMerge {
-    fn offer(&mut self, rank: u32, text: &SetText) {
+    fn offer(&mut self, rank: u32, text: &SetStatement) {
         self.place.get_or_insert_with(|| text.name.place.clone());
         if let Some(stated) = &text.kind {
             self.kind.offer(rank, stated.value, &stated.place);
@@ -61,10 +61,10 @@ impl SetMerge {
 
 /// Merges the sets option by option; entries are replaced whole.
 pub fn sets(
-    sources: &[(u32, &Resources)],
+    sources: &[(u32, &DeclaredResources)],
     known: &SharedMembers,
     out: &mut CompileReport,
-) -> BTreeMap<String, Set> {
+) -> BTreeMap<String, DeclaredSet> {
     let mut merged: BTreeMap<&str, SetMerge> = BTreeMap::new();
     for (rank, resources) in sources {
         for text in &resources.sets {
@@ -96,7 +96,7 @@ fn finish(
     names: &BTreeSet<&str>,
     known: &SharedMembers,
     out: &mut CompileReport,
-) -> Option<Set> {
+) -> Option<DeclaredSet> {
     let place = merge.place?;
     let kind = merge.kind.take(|| format!("`ipset.{name}.type`"), out);
     let entries = merge.entries.take(|| format!("`ipset.{name}.entries`"), out);
@@ -108,7 +108,7 @@ fn finish(
     };
     out.fact(|| format!("ipset.{name}.type"), || kind.as_str().to_owned(), &kind_place);
     let family = merge.family.take(|| format!("`ipset.{name}.family`"), out);
-    let mut shape = Shape::new(kind, family.as_ref().map_or(Family::V4, |(family, _)| *family));
+    let mut shape = SetShape::new(kind, family.as_ref().map_or(Family::V4, |(family, _)| *family));
     if let Some((family, place)) = &family {
         out.fact(|| format!("ipset.{name}.family"), || family_word(*family).to_owned(), place);
     }
@@ -117,17 +117,17 @@ fn finish(
         return None;
     }
     let entries = match entries {
-        EntriesText::Unmanaged => {
+        EntriesStatement::Unmanaged => {
             out.fact(|| format!("ipset.{name}.entries"), || "unmanaged".to_owned(), &entries_place);
             None
         }
-        EntriesText::List(list) => {
+        EntriesStatement::List(list) => {
             let members = members(name, &shape, &list, names, &entries_place, known, out);
             shown(name, &shape, &list, &members, &entries_place, out);
             Some(members)
         }
     };
-    Some(Set { name: name.to_owned(), shape, entries, origin: place.origin() })
+    Some(DeclaredSet { name: name.to_owned(), shape, entries, origin: place.origin() })
 }
 
 fn counted(members: usize) -> String {
@@ -137,7 +137,7 @@ fn counted(members: usize) -> String {
 /// The members of a list as effective values, and a warning where there are none.
 fn shown(
     name: &str,
-    shape: &Shape,
+    shape: &SetShape,
     list: &EntryList,
     all: &[String],
     place: &Place,
@@ -171,7 +171,7 @@ fn options(
     range: MergeSlot<String>,
     numbers: BTreeMap<&'static str, MergeSlot<u32>>,
     flags: BTreeMap<&'static str, MergeSlot<bool>>,
-    shape: &mut Shape,
+    shape: &mut SetShape,
     out: &mut CompileReport,
 ) -> Vec<(&'static str, Place)> {
     let mut stated: Vec<(&'static str, Place)> = Vec::new();
@@ -212,7 +212,7 @@ fn options(
 /// Whether a set of its type can have the options that are stated, and has those that it needs.
 fn options_fit(
     name: &str,
-    shape: &Shape,
+    shape: &SetShape,
     stated: &[(&str, Place)],
     place: &Place,
     out: &mut CompileReport,
@@ -224,7 +224,7 @@ fn options_fit(
         out.problems.push(problem.help(format!("it can have {}", kind.options().join(", "))));
     }
     if kind.method() == "bitmap" && shape.range.is_none() && before == out.problems.len() {
-        let help = if kind.parts() == [Part::Ip] { "range: 192.0.2.0/24" } else { "range: 0-1023" };
+        let help = if kind.parts() == [MemberPart::Ip] { "range: 192.0.2.0/24" } else { "range: 0-1023" };
         let message = format!("set `{name}` of type {} needs a `range`", kind.as_str());
         out.problems.push(Problem::new("missing-key", message).at_place(place).help(format!("add `{help}`")));
     }
@@ -240,7 +240,7 @@ fn options_fit(
     before == out.problems.len()
 }
 
-fn problem((message, help): ipset::Trouble, place: &Place) -> Problem {
+fn problem((message, help): ipset::MemberProblem, place: &Place) -> Problem {
     let problem = Problem::new("bad-set-entry", message).at_place(place);
     match help {
         Some(help) => problem.help(help),
@@ -251,7 +251,7 @@ fn problem((message, help): ipset::Trouble, place: &Place) -> Problem {
 /// The members of a list as the kernel prints them, in order.
 fn members(
     name: &str,
-    shape: &Shape,
+    shape: &SetShape,
     list: &EntryList,
     names: &BTreeSet<&str>,
     place: &Place,
@@ -278,7 +278,7 @@ fn members(
         };
         for member in members {
             let element = member.split(' ').next().unwrap_or(&member).to_owned();
-            if shape.kind.parts() == [Part::Set] && !names.contains(element.as_str()) {
+            if shape.kind.parts() == [MemberPart::Set] && !names.contains(element.as_str()) {
                 let problem = unknown(&element, names.iter().copied(), place);
                 out.problems.push(if text == "unmanaged" { problem.help(NOT_A_LIST) } else { problem });
                 continue;
@@ -302,14 +302,14 @@ fn members(
     ipset::sort(&mut all);
     let all = Arc::new(all);
     // Whether the sets of a list exist is another question on each host.
-    if before == out.problems.len() && shape.kind.parts() != [Part::Set] {
+    if before == out.problems.len() && shape.kind.parts() != [MemberPart::Set] {
         known.0.lock().unwrap_or_else(|e| e.into_inner()).insert(key, all.clone());
     }
     all
 }
 
 /// Whether an element of a list param is of the family of a set, as far as it can be told.
-fn of_family(text: &str, shape: &Shape) -> bool {
+fn of_family(text: &str, shape: &SetShape) -> bool {
     let v6 = text.split([',', ' ']).next().is_some_and(|first| first.matches(':').count() > 1);
     !shape.kind.has_family() || v6 == (shape.family == Family::V6)
 }
@@ -321,8 +321,8 @@ fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone, place: 
 }
 
 /// The kernel takes no list in a list.
-fn lists(sets: &BTreeMap<String, Set>, out: &mut CompileReport) {
-    let is_list = |set: &Set| set.shape.kind.parts() == [Part::Set];
+fn lists(sets: &BTreeMap<String, DeclaredSet>, out: &mut CompileReport) {
+    let is_list = |set: &DeclaredSet| set.shape.kind.parts() == [MemberPart::Set];
     for set in sets.values().filter(|set| is_list(set)) {
         for member in set.entries.iter().flat_map(|entries| entries.iter()) {
             let name = member.split(' ').next().unwrap_or(member);
@@ -336,7 +336,11 @@ fn lists(sets: &BTreeMap<String, Set>, out: &mut CompileReport) {
 }
 
 /// Whether the rules of a host and its sets fit together: what never matches is refused, what nobody declares is told.
-pub fn link(families: &BTreeMap<Family, Rules>, sets: &BTreeMap<String, Set>, out: &mut CompileReport) {
+pub fn link(
+    families: &BTreeMap<Family, DeclaredRules>,
+    sets: &BTreeMap<String, DeclaredSet>,
+    out: &mut CompileReport,
+) {
     for (family, rules) in families {
         for (table, rules) in &rules.tables {
             for (chain, rules) in &rules.chains {
@@ -354,7 +358,7 @@ fn rule_fits(
     family: Family,
     text: &str,
     origin: &Origin,
-    sets: &BTreeMap<String, Set>,
+    sets: &BTreeMap<String, DeclaredSet>,
     what: impl Fn() -> String,
     out: &mut CompileReport,
 ) {
@@ -391,8 +395,8 @@ fn misfit(
     option: &str,
     effect: &str,
     flags: &str,
-    set: &Set,
-    sets: &BTreeMap<String, Set>,
+    set: &DeclaredSet,
+    sets: &BTreeMap<String, DeclaredSet>,
 ) -> Option<(&'static str, String, String)> {
     let name = &set.name;
     if option != "--match-set" && set.entries.is_some() {
@@ -410,9 +414,9 @@ fn misfit(
         return Some(("wrong-family", format!("{effect}: set `{name}` has family {is}"), help()));
     }
     let needed = match (set.shape.kind.parts(), &set.entries) {
-        ([Part::Set], Some(entries)) if !entries.is_empty() => {
+        ([MemberPart::Set], Some(entries)) if !entries.is_empty() => {
             let of_list = entries.iter().map(|member| sets.get(member.split(' ').next().unwrap_or(member)));
-            let asked: Vec<Option<&Set>> =
+            let asked: Vec<Option<&DeclaredSet>> =
                 of_list.filter(|set| set.is_none_or(|set| can_hold(set, family))).collect();
             if asked.is_empty() {
                 let message = format!("{effect}: no set of the list `{name}` has family {wants}");
@@ -432,7 +436,7 @@ fn misfit(
 }
 
 /// Whether the kernel asks a set at all for packets of a family.
-fn can_hold(set: &Set, family: Family) -> bool {
+fn can_hold(set: &DeclaredSet, family: Family) -> bool {
     match (set.shape.kind.has_family(), set.shape.kind.method()) {
         (false, _) => true,
         (true, "bitmap") => family == Family::V4,

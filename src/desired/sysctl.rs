@@ -1,16 +1,16 @@
 //! sysctl.d files of a host, merged.
 
 use super::merge::{CompileReport, MergeSlot};
-use crate::inventory::Resources;
+use crate::inventory::DeclaredResources;
 use crate::problem::{Place, Problem};
-use crate::resource::sysctl::{Entry, File, Key};
+use crate::resource::sysctl::{SysctlEntry, SysctlFile, SysctlKey};
 use std::collections::{BTreeMap, HashMap};
 
 /// The keys of a file in the order in which they are first stated.
-type FileEntries<'a> = Vec<(&'a Key, MergeSlot<&'a str>)>;
+type FileEntries<'a> = Vec<(&'a SysctlKey, MergeSlot<&'a str>)>;
 
 /// Merges the files key by key.
-pub fn files(sources: &[(u32, &Resources)], out: &mut CompileReport) -> BTreeMap<String, File> {
+pub fn files(sources: &[(u32, &DeclaredResources)], out: &mut CompileReport) -> BTreeMap<String, SysctlFile> {
     let mut merged: BTreeMap<&str, (&Place, FileEntries<'_>)> = BTreeMap::new();
     for (rank, resources) in sources {
         for file in &resources.sysctl {
@@ -26,9 +26,9 @@ pub fn files(sources: &[(u32, &Resources)], out: &mut CompileReport) -> BTreeMap
         }
     }
     let mut files = BTreeMap::new();
-    let mut seen: HashMap<&Key, (&str, Place)> = HashMap::new();
+    let mut seen: HashMap<&SysctlKey, (&str, Place)> = HashMap::new();
     for (name, (place, entries)) in merged {
-        let mut file = File { name: name.to_owned(), entries: Vec::new(), origin: place.origin() };
+        let mut file = SysctlFile { name: name.to_owned(), entries: Vec::new(), origin: place.origin() };
         for (key, slot) in entries {
             let Some((value, place)) = slot.take(|| format!("`{key}` in file `{name}`"), out) else {
                 continue;
@@ -47,7 +47,11 @@ pub fn files(sources: &[(u32, &Resources)], out: &mut CompileReport) -> BTreeMap
                 );
             }
             out.fact(|| format!("sysctl.{name}.{key}"), || value.to_owned(), &place);
-            file.entries.push(Entry { key: key.clone(), value: value.to_owned(), origin: place.origin() });
+            file.entries.push(SysctlEntry {
+                key: key.clone(),
+                value: value.to_owned(),
+                origin: place.origin(),
+            });
         }
         if !file.entries.is_empty() {
             files.insert(name.to_owned(), file);

@@ -2,7 +2,7 @@
 
 use super::events::{Event, Events};
 use super::unparsed::unparsed_output;
-use crate::observe::{ObserveError, Observed, Sections, observe};
+use crate::observe::{ObserveError, Observed, ProbeSections, observe};
 use crate::remote::Nonce;
 use crate::transport::{Answer, Room, Session, TransportError};
 use std::time::{Duration, Instant};
@@ -106,8 +106,8 @@ impl Response {
         Self { stdout, stderr, bytes, room, nonce }
     }
 
-    pub(super) fn sections(&self) -> Sections<'_> {
-        Sections::split(&self.stdout, self.nonce.as_str())
+    pub(super) fn sections(&self) -> ProbeSections<'_> {
+        ProbeSections::split(&self.stdout, self.nonce.as_str())
     }
 
     /// Reads the answer of a probe.

@@ -9,7 +9,7 @@ use super::schedule::apply_fleet;
 use super::settings::Settings;
 use crate::desired::Desired;
 use crate::inventory::HostConnection;
-use crate::observe::{Observed, Sections};
+use crate::observe::{Observed, ProbeSections};
 use crate::plan::PlanOptions;
 use crate::remote::Nonce;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Engine {
         &self,
         hosts: Vec<(HostConnection, String)>,
         document: impl Fn(&Nonce) -> String + Send + Sync + 'static,
-        read: impl Fn(&Sections<'_>) -> Option<T> + Send + Sync + 'static,
+        read: impl Fn(&ProbeSections<'_>) -> Option<T> + Send + Sync + 'static,
     ) -> Vec<(String, Result<T, HostOutcome>)> {
         request_fleet(&self.context, hosts, document, read).await
     }

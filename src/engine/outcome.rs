@@ -1,7 +1,7 @@
 //! Outcomes of hosts. They are read from what the host reports, never guessed.
 
 use crate::characters::shortened;
-use crate::observe::Sections;
+use crate::observe::ProbeSections;
 use crate::plan::HostPlan;
 use crate::protocol;
 use schemars::JsonSchema;
@@ -150,7 +150,7 @@ pub enum TransactionState {
 
 impl TransactionState {
     /// Reads the section `outcome`; `None` if the answer has none.
-    pub fn read(sections: &Sections<'_>) -> Option<Self> {
+    pub fn read(sections: &ProbeSections<'_>) -> Option<Self> {
         let state = sections.value(protocol::OUTCOME, "state")?;
         let reason = || {
             let mut reason = sections.value(protocol::OUTCOME, "reason").unwrap_or("").to_owned();

@@ -1,13 +1,13 @@
-//! Every bridge of a host: who hangs on it, whether its frames meet iptables, and who is in the dark.
+//! Every bridge of a host: its ports, whether their frames meet iptables, and which guests are unreachable.
 
-use super::beside::between_ports;
-use super::scene::{ExplainContext, RulePlace};
+use super::context::{ExplainContext, RulePlace};
+use super::other_filters::between_ports;
 use super::settings::forwards;
 use crate::netfilter::{NetfilterHook, blocked_between_ports, undecided_between_ports};
-use crate::observe::Link;
+use crate::observe::HostLink;
 use crate::plan::ValueSource;
 use crate::plan::forecast::{global_knob, own_knob};
-use crate::resource::iptables::{Family, Policy};
+use crate::resource::iptables::{ChainPolicy, Family};
 use serde::Serialize;
 
 /// One bridge.
@@ -52,14 +52,14 @@ pub struct FamilyReport {
     /// are left out.
     pub tables: Vec<String>,
     /// What is dropped between its ports, where something is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dark: Option<BlockedReport>,
+    #[serde(rename = "dark", skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<BlockedReport>,
     /// What may be dropped between its ports, where nothing is for certain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub doubt: Option<UndecidedReport>,
+    #[serde(rename = "doubt", skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<UndecidedReport>,
 }
 
-/// Guests in the dark.
+/// Guests between which frames are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BlockedReport {
     /// The first kind of frame that is dropped, and between which ports.
@@ -70,7 +70,7 @@ pub struct BlockedReport {
     pub by: RulePlace,
 }
 
-/// Guests of which it is not certain that all reach each other.
+/// Guests between which frames may be dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UndecidedReport {
     /// The first kind of frame that may be dropped, and between which ports.
@@ -87,43 +87,43 @@ pub struct UndecidedReport {
 /// All bridges of a host, or the one of a name.
 pub fn bridges(scene: &ExplainContext<'_>, only: Option<&str>) -> Vec<BridgeReport> {
     let names = scene.bridges().into_iter().filter(|name| only.is_none_or(|only| only == name));
-    names.map(|name| story(scene, &name)).collect()
+    names.map(|name| bridge_report(scene, &name)).collect()
 }
 
-fn story(scene: &ExplainContext<'_>, name: &str) -> BridgeReport {
+fn bridge_report(scene: &ExplainContext<'_>, name: &str) -> BridgeReport {
     let link = scene.link(name);
     let addresses = link.into_iter().flat_map(|link| &link.addresses).filter(|a| a.scope != "link");
     let view = scene.bridge(Family::V4, name);
     let switches = scene.switches(name);
-    let ports = view.ports.iter().map(|port| port_story(scene, port, name)).collect();
+    let ports = view.ports.iter().map(|port| port_report(scene, port, name)).collect();
     BridgeReport {
         name: name.to_owned(),
         addresses: addresses.filter_map(|a| a.identity().map(|address| address.to_string())).collect(),
         ports,
-        families: Family::ALL.into_iter().map(|family| family_story(scene, family, name)).collect(),
+        families: Family::ALL.into_iter().map(|family| family_report(scene, family, name)).collect(),
         tagged: switches.tagged,
         arptables: switches.arptables,
     }
 }
 
-fn port_story(scene: &ExplainContext<'_>, name: &str, bridge: &str) -> PortReport {
+fn port_report(scene: &ExplainContext<'_>, name: &str, bridge: &str) -> PortReport {
     let guest = scene.guests.get(name).cloned();
     let link = scene.link(name);
     let on_it = link.is_some_and(|link| link.master.as_deref() == Some(bridge));
     let kind = match () {
         () if !on_it => "declared",
-        () if guest.is_some() || link.is_some_and(Link::is_of_guest) => "guest",
+        () if guest.is_some() || link.is_some_and(HostLink::is_of_guest) => "guest",
         () => "uplink",
     };
     PortReport { name: name.to_owned(), kind, guest }
 }
 
-fn family_story(scene: &ExplainContext<'_>, family: Family, name: &str) -> FamilyReport {
+fn family_report(scene: &ExplainContext<'_>, family: Family, name: &str) -> FamilyReport {
     let view = scene.bridge(family, name);
-    let (set, around) = (scene.sets.get(&family), scene.around(family));
-    let dark = set.and_then(|set| blocked_between_ports(set, around, family, &view));
+    let (set, around) = (scene.sets.get(&family), scene.host_context(family));
+    let blocked = set.and_then(|set| blocked_between_ports(set, around, family, &view));
     let doubt = set
-        .filter(|_| dark.is_none())
+        .filter(|_| blocked.is_none())
         .and_then(|set| undecided_between_ports(set, around, family, &view, forwards(scene, family, name)));
     let doubt = doubt.map(|doubt| UndecidedReport {
         by: scene.place(family, &doubt.step),
@@ -131,7 +131,7 @@ fn family_story(scene: &ExplainContext<'_>, family: Family, name: &str) -> Famil
         kinds: doubt.kinds,
         missing: doubt.missing,
     });
-    let apart = between_ports(scene, name).filter(|_| dark.is_none() && doubt.is_none());
+    let apart = between_ports(scene, name).filter(|_| blocked.is_none() && doubt.is_none());
     let doubt = doubt.or_else(|| {
         let (text, sample) = apart?;
         let kinds = vec!["all frames"];
@@ -139,18 +139,18 @@ fn family_story(scene: &ExplainContext<'_>, family: Family, name: &str) -> Famil
         let by = RulePlace { table, chain: String::new(), rule: None, text, owner: "others", origin: None };
         Some(UndecidedReport { sample, kinds, by, missing: Vec::new() })
     });
-    let dark = dark.map(|dark| BlockedReport {
-        by: scene.place(family, &dark.step),
-        sample: dark.sample,
-        dropped: dark.dropped,
+    let blocked = blocked.map(|blocked| BlockedReport {
+        by: scene.place(family, &blocked.step),
+        sample: blocked.sample,
+        dropped: blocked.dropped,
     });
     let because = because(scene, family, name, view.nf_call);
     let tables = tables(scene, family, view.nf_call);
-    FamilyReport { family, filtered: view.nf_call, because, tables, dark, doubt }
+    FamilyReport { family, filtered: view.nf_call, because, tables, blocked, undecided: doubt }
 }
 
 /// Where frames meet rules on a bridge, in the order of the kernel.
-const WAY: [(&str, &str); 8] = [
+const BRIDGED_CHAINS: [(&str, &str); 8] = [
     ("raw", "PREROUTING"),
     ("mangle", "PREROUTING"),
     ("nat", "PREROUTING"),
@@ -169,12 +169,12 @@ fn tables(scene: &ExplainContext<'_>, family: Family, filtered: bool) -> Vec<Str
             return true;
         }
         let chain = save.and_then(|save| save.chain(table, chain));
-        chain.is_some_and(|chain| !chain.rules.is_empty() || chain.policy != Some(Policy::Accept))
+        chain.is_some_and(|chain| !chain.rules.is_empty() || chain.policy != Some(ChainPolicy::Accept))
     };
-    let ours = WAY.iter().filter(|at| acts(at)).map(|(table, chain)| format!("{table}/{chain}"));
+    let ours = BRIDGED_CHAINS.iter().filter(|at| acts(at)).map(|(table, chain)| format!("{table}/{chain}"));
     let seen = [NetfilterHook::Prerouting, NetfilterHook::Forward, NetfilterHook::Postrouting];
     let meets = |hook: &NetfilterHook| *hook == NetfilterHook::Bridge || filtered && seen.contains(hook);
-    let others = scene.around(family).other_tables.iter().filter(|one| one.hooks.iter().any(meets));
+    let others = scene.host_context(family).other_tables.iter().filter(|one| one.hooks.iter().any(meets));
     let mut found: Vec<String> = ours.chain(others.map(|one| one.name.clone())).collect();
     found.dedup();
     found

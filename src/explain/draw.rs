@@ -102,13 +102,13 @@ fn family_height(lines: &[String]) -> usize {
 fn draw_family(family: &FamilyReport, lines: &[String], y: usize, out: &mut String) {
     let height = family_height(lines);
     let line = y + height / 2;
-    let (class, cut) = match (&family.dark, &family.doubt) {
+    let (class, cut) = match (&family.blocked, &family.undecided) {
         (Some(_), _) => ("dark", "cut"),
         (None, Some(_)) => ("doubt", "maybe"),
         (None, None) => ("open", ""),
     };
     let _ = writeln!(out, "<line x1=\"480\" y1=\"{line}\" x2=\"540\" y2=\"{line}\" class=\"{cut}\"/>");
-    if family.dark.is_some() {
+    if family.blocked.is_some() {
         for (from, to) in [(line - 8, line + 8), (line + 8, line - 8)] {
             let _ = writeln!(out, "<line x1=\"502\" y1=\"{from}\" x2=\"518\" y2=\"{to}\" class=\"cut\"/>");
         }

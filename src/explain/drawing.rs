@@ -1,7 +1,7 @@
 //! What both drawings say.
 
 use super::bridges::FamilyReport;
-use super::scene::RulePlace;
+use super::context::RulePlace;
 use crate::resource::iptables::Family;
 
 /// `IPv4 through the host's rules`, or past them.
@@ -24,8 +24,8 @@ pub(super) fn lines(family: &FamilyReport) -> Vec<String> {
         let origin = place.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
         format!("by {}{origin}", place.name())
     };
-    let mut lines = match (&family.dark, &family.doubt) {
-        (Some(dark), _) => vec![format!("dropped: {}", dark.dropped.join(", ")), by(&dark.by)],
+    let mut lines = match (&family.blocked, &family.undecided) {
+        (Some(blocked), _) => vec![format!("dropped: {}", blocked.dropped.join(", ")), by(&blocked.by)],
         (None, Some(doubt)) => vec![format!("may be dropped: {}", doubt.kinds.join(", ")), by(&doubt.by)],
         (None, None) => vec!["frames pass".to_owned()],
     };

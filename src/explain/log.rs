@@ -1,8 +1,8 @@
 //! Kernel log lines, grouped: which rule wrote them, about whose packets, and what becomes of those.
 
+use super::context::{ExplainContext, RulePlace};
 use super::log_line::LogLine;
-use super::path::{FinalVerdict, fate};
-use super::scene::{ExplainContext, RulePlace};
+use super::path::{FinalVerdict, final_verdict};
 use crate::netfilter::{RuleTarget, TraceStep};
 use crate::resource::iptables::save::tokens;
 use serde::Serialize;
@@ -157,8 +157,9 @@ fn group(
         port: port.clone(),
         guest: port.as_ref().and_then(|port| live?.guests.get(port).cloned()),
     };
-    let end =
-        |scene: &ExplainContext<'_>| fate(scene, line.family(), line.base(), &line.packet(), line.bridge());
+    let end = |scene: &ExplainContext<'_>| {
+        final_verdict(scene, line.family(), line.base(), &line.packet(), line.bridge())
+    };
     LogGroup {
         count,
         prefix: prefix.unwrap_or_else(|| said_prefix(&line.head).to_owned()),
@@ -191,7 +192,7 @@ fn writer(scene: &ExplainContext<'_>, line: &LogLine) -> Option<RulePlace> {
     let family = line.family();
     let set = scene.sets.get(&family)?;
     let mut best: Option<(usize, TraceStep)> = None;
-    for step in super::path::met(set, scene.around(family), line.base(), &line.packet()) {
+    for step in super::path::rule_hits(set, scene.host_context(family), line.base(), &line.packet()) {
         let is_log = set
             .rules(&step.table, &step.chain)
             .and_then(|rules| rules.get(step.index?.checked_sub(1)?))

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub fn mermaid(host: &str, state: &str, bridges: &[BridgeReport]) -> String {
     let mut out = format!("flowchart LR\n  subgraph host[\"{} ({state})\"]\n", quoted(host));
     let mut links = String::new();
-    let (mut dark, mut doubt) = (Vec::new(), Vec::new());
+    let (mut blocked, mut doubt) = (Vec::new(), Vec::new());
     for (n, bridge) in bridges.iter().enumerate() {
         let _ = writeln!(out, "    b{n}[\"{}\"]", quoted(&bridge.name));
         for (p, port) in bridge.ports.iter().enumerate() {
@@ -24,14 +24,14 @@ pub fn mermaid(host: &str, state: &str, bridges: &[BridgeReport]) -> String {
         for (f, family) in bridge.families.iter().enumerate() {
             let _ = writeln!(out, "    b{n}f{f}[[\"{}\"]]", quoted(&words(family)));
             let node = format!("b{n}f{f}");
-            let arrow = match (&family.dark, &family.doubt) {
+            let arrow = match (&family.blocked, &family.undecided) {
                 (Some(_), _) => "--x",
                 (None, Some(_)) => "-.->",
                 (None, None) => "-->",
             };
             let _ = writeln!(links, "  b{n} {arrow} {node}");
-            match (&family.dark, &family.doubt) {
-                (Some(_), _) => dark.push(node),
+            match (&family.blocked, &family.undecided) {
+                (Some(_), _) => blocked.push(node),
                 (None, Some(_)) => doubt.push(node),
                 (None, None) => {}
             }
@@ -40,7 +40,7 @@ pub fn mermaid(host: &str, state: &str, bridges: &[BridgeReport]) -> String {
     out.push_str("  end\n");
     out.push_str(&links);
     for (class, nodes, colours) in
-        [("dark", dark, "fill:#fbd5d0,stroke:#b3261e"), ("doubt", doubt, "fill:#fdf0c8,stroke:#9a6a00")]
+        [("dark", blocked, "fill:#fbd5d0,stroke:#b3261e"), ("doubt", doubt, "fill:#fdf0c8,stroke:#9a6a00")]
     {
         if !nodes.is_empty() {
             let _ =

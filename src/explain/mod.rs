@@ -1,34 +1,34 @@
-//! WHY: what a host does with packets, and why guests cannot be reached. Pure: from what was observed,
+//! WHY: what a host does with packets, and why guests are unreachable. Pure: from what was observed,
 //! and, if asked, from what is desired.
 
-mod beside;
 mod bridges;
-mod cures;
+mod context;
 mod draw;
 mod drawing;
 mod log;
 mod log_line;
 mod mermaid;
+mod other_filters;
 mod path;
-mod question;
+mod query;
+mod remedies;
 mod routing;
-mod scene;
 mod settings;
 
 pub use bridges::{BlockedReport, BridgeReport, FamilyReport, PortReport, UndecidedReport, bridges};
-pub use cures::{GuestRemedy, cures};
+pub use context::{ExplainContext, ExplainProbe, GuestsByPort, OtherPrograms, RulePlace};
 pub use draw::svg;
 pub use log::{LogGroup, LogReport, LogSide, read_log};
 pub use log_line::LogLine;
 pub use mermaid::mermaid;
-pub use path::{FinalVerdict, HookReport, PacketReport, PacketRoute, RuleHit, story};
-pub use question::{PacketEndpoint, PacketQuery, PacketTransport, destination};
-pub use scene::{ExplainContext, ExplainProbe, GuestsByPort, OtherPrograms, RulePlace};
+pub use path::{FinalVerdict, HookReport, PacketReport, PacketRoute, RuleHit, packet_reports};
+pub use query::{PacketEndpoint, PacketQuery, PacketTransport, destination};
+pub use remedies::{GuestRemedy, remedies};
 pub use settings::rp_filter;
 
 use serde::Serialize;
 
-/// What is said about one host.
+/// The answers about one host.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HostExplanation {
     /// The host.
@@ -44,10 +44,10 @@ pub struct HostExplanation {
     /// What its log says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogReport>,
-    /// Where something is in the dark: the ways out.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cures: Vec<GuestRemedy>,
+    /// The remedies, where guests are unreachable.
+    #[serde(rename = "cures", skip_serializing_if = "Vec::is_empty")]
+    pub remedies: Vec<GuestRemedy>,
     /// Other tables that packets pass, and that may drop them too.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub others: Vec<String>,
+    #[serde(rename = "others", skip_serializing_if = "Vec::is_empty")]
+    pub other_tables: Vec<String>,
 }

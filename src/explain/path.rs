@@ -1,20 +1,20 @@
-//! The way of one packet through a host: hook by hook, rule by rule, and its end.
+//! Reports the path of one packet through a host, hook by hook and rule by rule.
 
-use super::beside::{OtherFilter, beside};
-use super::question::{PacketEndpoint, PacketQuery, PacketTransport};
+use super::context::{ExplainContext, RulePlace};
+use super::other_filters::{OtherFilter, other_filter};
+use super::query::{PacketEndpoint, PacketQuery, PacketTransport};
 use super::routing::{RouteDecision, RouteLookup, lookup};
-use super::scene::{ExplainContext, RulePlace};
 use super::settings::forwards;
 use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketTrace, PacketVerdict, RuleTarget,
     Ruleset, SkipReason, TcpFlags, TraceStep, Tristate, simulate,
 };
-use crate::observe::Link;
+use crate::observe::HostLink;
 use crate::resource::iptables::Family;
 use serde::Serialize;
 use std::net::IpAddr;
 
-/// What becomes of a packet.
+/// The verdict about a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FinalVerdict {
     /// `passes`, `dropped`, or `unknown`.
@@ -82,7 +82,7 @@ pub struct RuleHit {
     pub does: &'static str,
 }
 
-/// The whole answer about one packet.
+/// The report about one packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PacketReport {
     /// What was asked, in words.
@@ -92,15 +92,20 @@ pub struct PacketReport {
     /// How it goes.
     pub route: PacketRoute,
     /// The hooks.
-    pub hops: Vec<HookReport>,
+    #[serde(rename = "hops")]
+    pub hooks: Vec<HookReport>,
     /// The end.
-    pub fate: FinalVerdict,
+    #[serde(rename = "fate")]
+    pub verdict: FinalVerdict,
 }
 
 /// Follows a packet, for each family that the question is about.
 ///
 /// Errors: the question names something that the host does not have.
-pub fn story(scene: &ExplainContext<'_>, question: &PacketQuery) -> Result<Vec<PacketReport>, String> {
+pub fn packet_reports(
+    scene: &ExplainContext<'_>,
+    question: &PacketQuery,
+) -> Result<Vec<PacketReport>, String> {
     let of = |end: &PacketEndpoint| match end {
         PacketEndpoint::Address(address) => Some(family_of(*address)),
         _ => None,
@@ -121,22 +126,22 @@ fn family_of(address: IpAddr) -> Family {
 
 fn one(scene: &ExplainContext<'_>, question: &PacketQuery, family: Family) -> Result<PacketReport, String> {
     let route = route(scene, question, family)?;
-    let fate = fate(scene, family, route.base, &route.packet, route.bridge.as_deref());
+    let verdict = final_verdict(scene, family, route.base, &route.packet, route.bridge.as_deref());
     let set = scene.sets.get(&family).filter(|_| seen(scene, family, route.bridge.as_deref()));
-    let walked = set.map(|set| simulate(set, scene.around(family), route.base, &route.packet));
-    let fate = with_kernel(fate, beside(scene, family, &route, walked.as_ref()));
-    let hops = walked.map_or_else(Vec::new, |walked| hops(scene, family, &walked));
-    Ok(PacketReport { packet: words(question), family, route, hops, fate })
+    let trace = set.map(|set| simulate(set, scene.host_context(family), route.base, &route.packet));
+    let verdict = with_kernel(verdict, other_filter(scene, family, &route, trace.as_ref()));
+    let hops = trace.map_or_else(Vec::new, |trace| hops(scene, family, &trace));
+    Ok(PacketReport { packet: words(question), family, route, hooks: hops, verdict })
 }
 
 /// What the rules say, and what decides beside them.
-fn with_kernel(fate: FinalVerdict, beside: Option<OtherFilter>) -> FinalVerdict {
+fn with_kernel(verdict: FinalVerdict, beside: Option<OtherFilter>) -> FinalVerdict {
     match beside {
         Some(OtherFilter::Drops(why)) => FinalVerdict { verdict: "dropped", by: None, because: Some(why) },
-        Some(OtherFilter::May(what)) if fate.verdict == "passes" => {
+        Some(OtherFilter::May(what)) if verdict.verdict == "passes" => {
             FinalVerdict { verdict: "unknown", by: None, because: Some(format!("depends on {what}")) }
         }
-        _ => fate,
+        _ => verdict,
     }
 }
 
@@ -154,7 +159,7 @@ fn words(question: &PacketQuery) -> String {
 }
 
 /// What becomes of a packet; one that crosses a bridge may be seen by no rule.
-pub(super) fn fate(
+pub(super) fn final_verdict(
     scene: &ExplainContext<'_>,
     family: Family,
     base: PacketPath,
@@ -167,7 +172,7 @@ pub(super) fn fate(
         PacketVerdict::Unknown => "unknown",
     };
     if !seen(scene, family, bridge) {
-        if let Some(other) = scene.around(family).on_bridges() {
+        if let Some(other) = scene.host_context(family).on_bridges() {
             let by = Some(scene.place(family, &other.step()));
             return FinalVerdict { verdict: "unknown", by, because: None };
         }
@@ -185,7 +190,7 @@ pub(super) fn fate(
             because: Some(format!("the host has no {family}")),
         };
     };
-    let found = simulate(set, scene.around(family), base, packet);
+    let found = simulate(set, scene.host_context(family), base, packet);
     if let (PacketVerdict::Accept, Some(rewriter), false) = (
         found.verdict,
         found.first_rewrite().filter(|_| packet.bridged),
@@ -225,7 +230,12 @@ fn seen(scene: &ExplainContext<'_>, family: Family, bridge: Option<&str>) -> boo
 }
 
 /// The rules that a packet meets.
-pub(super) fn met(set: &Ruleset, around: &HostContext, base: PacketPath, packet: &Packet) -> Vec<TraceStep> {
+pub(super) fn rule_hits(
+    set: &Ruleset,
+    around: &HostContext,
+    base: PacketPath,
+    packet: &Packet,
+) -> Vec<TraceStep> {
     simulate(set, around, base, packet).matched_rules().map(|met| met.step.clone()).collect()
 }
 
@@ -293,7 +303,9 @@ fn route(scene: &ExplainContext<'_>, question: &PacketQuery, family: Family) -> 
     let host = question.from == Some(PacketEndpoint::Host);
     let to = match &question.to {
         PacketEndpoint::Host => None,
-        PacketEndpoint::Address(address) if scene.around(family).is_local(*address) == Some(true) => None,
+        PacketEndpoint::Address(address) if scene.host_context(family).is_local(*address) == Some(true) => {
+            None
+        }
         // To all of a network of the host, the host among them.
         PacketEndpoint::Address(address)
             if !from_bridge(scene, question, &from)
@@ -361,7 +373,7 @@ fn leads_to(
 }
 
 /// The one device that routes lead to.
-fn device_of_way(way: Option<RouteDecision>) -> Option<String> {
+fn device_of_route(way: Option<RouteDecision>) -> Option<String> {
     match way {
         Some(RouteDecision::Out(mut devices)) if devices.len() == 1 => devices.pop(),
         _ => None,
@@ -380,9 +392,9 @@ fn from_side(scene: &ExplainContext<'_>, question: &PacketQuery) -> Result<PathS
         Some(PacketEndpoint::Name(name)) => named(scene, name)?,
         Some(PacketEndpoint::Address(address)) => {
             let ask = RouteLookup { src: None, dst: *address, input: None, mark: Some(0), protocol: None };
-            let device = match scene.around(family_of(*address)).device_to(*address) {
+            let device = match scene.host_context(family_of(*address)).device_to(*address) {
                 PacketDevice::Named(device) => Some(device.to_string()),
-                _ => device_of_way(lookup(&scene.observed.links, &ask)),
+                _ => device_of_route(lookup(&scene.observed.links, &ask)),
             };
             PathSide { device, port: None }
         }
@@ -421,8 +433,8 @@ fn to_address(
     from: &PathSide,
     notes: &mut Vec<String>,
 ) -> PathSide {
-    let device = device_of_way(leads_to(scene, question, from, address));
-    let device = device.or_else(|| match scene.around(family_of(address)).device_to(address) {
+    let device = device_of_route(leads_to(scene, question, from, address));
+    let device = device.or_else(|| match scene.host_context(family_of(address)).device_to(address) {
         PacketDevice::Named(device) => Some(device.to_string()),
         _ => None,
     });
@@ -436,13 +448,13 @@ fn to_address(
         return by_route;
     }
     let mut own = scene
-        .around(family_of(address))
+        .host_context(family_of(address))
         .addresses
         .iter()
         .filter(|(device, net)| device == bridge && net.addr().is_ipv4() == address.is_ipv4());
     let near = own.clone().any(|(_, net)| net.contains(&address));
     let mut ports = scene.observed.links.ports(bridge).peekable();
-    if !near && own.clone().next().is_some() && ports.peek().is_some() && ports.all(Link::is_of_guest) {
+    if !near && own.clone().next().is_some() && ports.peek().is_some() && ports.all(HostLink::is_of_guest) {
         notes.push(format!("assumed to be routed: {bridge} has no router except the host"));
         return by_route;
     }

@@ -1,6 +1,6 @@
 //! Where the kernel sends a packet: policy rules, tables of routes, and what they say.
 
-use crate::observe::{Links, PolicyRule, RouteKind, TableRoute};
+use crate::observe::{HostLinks, PolicyRule, RouteKind, TableRoute};
 use std::net::IpAddr;
 
 /// What is asked of the routes.
@@ -38,7 +38,7 @@ enum RuleFit {
 }
 
 /// Follows the policy rules. `None`: the host's routes are not known.
-pub(super) fn lookup(links: &Links, ask: &RouteLookup<'_>) -> Option<RouteDecision> {
+pub(super) fn lookup(links: &HostLinks, ask: &RouteLookup<'_>) -> Option<RouteDecision> {
     let v6 = ask.dst.is_ipv6();
     let known = |route: &TableRoute| route.dst.addr().is_ipv6() == v6;
     if !links.table.iter().any(known) {
@@ -93,7 +93,7 @@ fn after<'r>(rule: &'r PolicyRule, word: &str) -> Option<&'r str> {
 }
 
 /// What a rule says to a packet that fits; `None`: the next one is asked.
-fn act(links: &Links, rule: &PolicyRule, ask: &RouteLookup<'_>) -> Option<RouteDecision> {
+fn act(links: &HostLinks, rule: &PolicyRule, ask: &RouteLookup<'_>) -> Option<RouteDecision> {
     for word in ["blackhole", "unreachable", "prohibit"] {
         if rule.words.iter().any(|one| one == word) {
             return Some(RouteDecision::Nowhere(format!("policy rule {} drops it", shown(rule))));
@@ -112,7 +112,7 @@ fn act(links: &Links, rule: &PolicyRule, ask: &RouteLookup<'_>) -> Option<RouteD
 }
 
 /// The VRF that a device belongs to, by itself or by the bridge that it is a port of.
-pub(super) fn vrf_of<'l>(links: &'l Links, device: &str) -> Option<&'l str> {
+pub(super) fn vrf_of<'l>(links: &'l HostLinks, device: &str) -> Option<&'l str> {
     let mut link = links.by_name.get(device)?;
     for _ in 0..3 {
         link = links.by_name.get(link.master.as_deref()?)?;
@@ -124,7 +124,7 @@ pub(super) fn vrf_of<'l>(links: &'l Links, device: &str) -> Option<&'l str> {
 }
 
 /// The best route of a table.
-fn search(links: &Links, table: &str, ask: &RouteLookup<'_>, least: Option<u8>) -> Option<RouteDecision> {
+fn search(links: &HostLinks, table: &str, ask: &RouteLookup<'_>, least: Option<u8>) -> Option<RouteDecision> {
     let fits = |route: &&TableRoute| route.table == table && route.dst.contains(&ask.dst) && !route.tos;
     let mut routes: Vec<&TableRoute> = links.table.iter().filter(fits).collect();
     if let Some(route) = routes.iter().find(|route| route.src.is_some() && ask.src.is_none()) {
@@ -261,14 +261,14 @@ fn protocol(name: Option<&str>, protocol: Option<u8>) -> RuleFit {
 mod tests {
     use super::*;
 
-    fn host() -> Links {
+    fn host() -> HostLinks {
         let routes = "default via 10.0.0.1 dev eth0\n10.0.0.0/24 dev eth0 proto kernel scope link src 10.0.0.2\n\
             blackhole 192.0.2.0/24\n192.0.2.9 dev eth1\nlocal 10.0.0.2 dev eth0 table local\nbroadcast 10.0.0.255 dev eth0 table local\n\
             default via 10.9.0.1 dev eth9 table 77\nthrow 198.51.100.0/24 table 77\n0:\tfrom all lookup local\n\
             90:\tfrom all to 203.0.113.0/24 sport 7 lookup 77\n100:\tfrom all fwmark 0x7/0xff lookup 77\n\
             110:\tnot from 10.0.0.0/8 lookup 77\n120:\tfrom 10.6.6.6 prohibit\n32766:\tfrom all lookup main\n";
         let v6 = "2001:db8::/32 from 2001:db8:1::/48 dev eth1\ndefault dev eth0\n";
-        Links::parse("[]", routes, v6, "").unwrap()
+        HostLinks::parse("[]", routes, v6, "").unwrap()
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
         ] {
             assert_eq!(told(dst, src, input, mark), expected, "{dst} {src:?} {input:?} {mark:?}");
         }
-        let none = Links::parse("[]", "10.0.0.0/24 dev eth0\n", "", "").unwrap();
+        let none = HostLinks::parse("[]", "10.0.0.0/24 dev eth0\n", "", "").unwrap();
         let ask = RouteLookup {
             src: None,
             dst: "8.8.8.8".parse().unwrap(),

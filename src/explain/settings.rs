@@ -1,6 +1,6 @@
 //! What the host's settings do to a packet, whatever its rules say.
 
-use super::scene::ExplainContext;
+use super::context::ExplainContext;
 use crate::resource::iptables::Family;
 
 /// Whether the host forwards what comes in by a device, with the key that decides. Not known: the rules decide.

@@ -2,7 +2,7 @@
 
 use super::{comment, settings};
 use crate::inventory::quoted;
-use crate::observe::{Link, Observed, Route};
+use crate::observe::{HostLink, Observed, StaticRoute};
 use crate::plan::{GenerationManifest, bridge_maker};
 use crate::resource::bridge::check_link_name;
 use std::fmt::Write as _;
@@ -32,7 +32,7 @@ pub(super) fn write(observed: &Observed, text: &mut String) {
     text.push_str(&left);
 }
 
-fn bridge(link: &Link, observed: &Observed, text: &mut String) {
+fn bridge(link: &HostLink, observed: &Observed, text: &mut String) {
     match observed.network.owner(link) {
         Some(owner) => {
             let file = owner.file.map_or_else(String::new, |file| format!(", {file}"));
@@ -55,11 +55,11 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
         .filter(|a| a.scope == "global" && !a.dynamic)
         .filter_map(|a| a.identity().map(|address| address.to_string()))
         .collect();
-    let default = |route: &&Route| route.is_default() && route.by(&link.name) && is_static(route);
+    let default = |route: &&StaticRoute| route.is_default() && route.by(&link.name) && is_static(route);
     let hops = observed.links.routes.iter().filter(default).flat_map(|route| &route.hops);
     let gateways: Vec<String> =
         hops.filter_map(|hop| hop.via.clone()).filter(|via| via.parse::<IpAddr>().is_ok()).collect();
-    let of_ports: Vec<&Link> = ports.iter().filter_map(|port| observed.links.by_name.get(port)).collect();
+    let of_ports: Vec<&HostLink> = ports.iter().filter_map(|port| observed.links.by_name.get(port)).collect();
     if let Some(stated) = settings::ports(&of_ports) {
         fields.push(format!("ports: {stated}"));
     } else if !ports.is_empty() {
@@ -87,12 +87,12 @@ fn bridge(link: &Link, observed: &Observed, text: &mut String) {
 }
 
 /// Not the port of a guest, which comes and goes.
-fn is_uplink(port: &Link) -> bool {
+fn is_uplink(port: &HostLink) -> bool {
     let guests = ["vnet", "tap", "fwpr", "fwln", "veth", "lxc", "ve-", "vb-"];
     port.linkinfo.kind.as_deref() != Some("tun") && !guests.iter().any(|start| port.name.starts_with(start))
 }
 
 /// Not from DHCP or a router's advertisement.
-fn is_static(route: &Route) -> bool {
+fn is_static(route: &StaticRoute) -> bool {
     !route.words.iter().any(|word| matches!(word.as_str(), "dhcp" | "ra" | "16" | "9"))
 }

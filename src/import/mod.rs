@@ -33,7 +33,7 @@ pub fn yaml(name: &str, connection: &HostConnection, observed: &Observed) -> Str
         );
         comment(0, &line, &mut text);
     }
-    for manager in &observed.others.managers {
+    for manager in &observed.other_filters.managers {
         let name = manager.split(' ').next().unwrap_or_default();
         let line = format!(
             "{name} loads its own rules on this host; kvmfw plans rules only after it is \
@@ -44,7 +44,7 @@ pub fn yaml(name: &str, connection: &HostConnection, observed: &Observed) -> Str
     let _ = writeln!(text, "hosts:\n  {}:", quoted(name));
     let before = text.len();
     reach(name, connection, &mut text);
-    let rules = rules::RuleImport::of(observed);
+    let rules = rules::RuleImport::new(observed);
     rules.unmanaged_chains(&mut text);
     sysctl::write(observed, &mut text);
     bridges::write(observed, &mut text);

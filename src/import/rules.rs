@@ -4,13 +4,14 @@ use super::comment;
 use crate::characters::is_harmless;
 use crate::inventory::{check_chain, quoted};
 use crate::observe::Observed;
-use crate::plan::{bridge_maker, writer};
+use crate::plan::bridge_maker;
 use crate::problem::Place;
-use crate::resource::iptables::rule::{self, Context};
-use crate::resource::iptables::save::{SaveChain, Table, jump, tokens};
-use crate::resource::iptables::targets::{is_set_option, owner_of_chain};
-use crate::resource::iptables::text::{Line, split};
-use crate::resource::iptables::{Family, HOOK_COMMENT, PREFIX, Policy, is_administrators, is_builtin};
+use crate::resource::iptables::chain_writers::chain_writer;
+use crate::resource::iptables::rule::{self, RuleContext};
+use crate::resource::iptables::save::{SaveChain, SaveTable, jump, tokens};
+use crate::resource::iptables::targets::is_set_option;
+use crate::resource::iptables::text::{TextLine, split};
+use crate::resource::iptables::{ChainPolicy, Family, JUMP_COMMENT, PREFIX, is_administrators, is_builtin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -29,7 +30,7 @@ enum BuiltinRule<'a> {
 }
 
 impl<'a> RuleImport<'a> {
-    pub(super) fn of(observed: &'a Observed) -> Self {
+    pub(super) fn new(observed: &'a Observed) -> Self {
         let mut found = Self { observed, left: BTreeMap::new() };
         for (family, name, _, chain) in found.chains() {
             if is_builtin(name, &chain.name) {
@@ -44,12 +45,12 @@ impl<'a> RuleImport<'a> {
     }
 
     /// Every chain that is not kvmfw's.
-    fn chains(&self) -> Vec<(Family, &'a str, &'a Table, &'a SaveChain)> {
+    fn chains(&self) -> Vec<(Family, &'a str, &'a SaveTable, &'a SaveChain)> {
         let mut all = Vec::new();
         for (family, rules) in &self.observed.rules {
             for (name, table) in &rules.live.tables {
-                let foreign = table.chains().iter().filter(|chain| !chain.is_own());
-                all.extend(foreign.map(|chain| (*family, name.as_str(), table, chain)));
+                let unmanaged = table.chains().iter().filter(|chain| !chain.is_managed());
+                all.extend(unmanaged.map(|chain| (*family, name.as_str(), table, chain)));
             }
         }
         all
@@ -70,8 +71,8 @@ impl<'a> RuleImport<'a> {
     /// Who writes a chain of this name.
     fn owner(&self, chain: &str) -> Option<&'static str> {
         let firewalld =
-            || self.observed.others.managers.iter().any(|m| m == "firewalld").then_some("firewalld");
-        owner_of_chain(chain).or_else(|| writer(chain)).or_else(firewalld)
+            || self.observed.other_filters.managers.iter().any(|m| m == "firewalld").then_some("firewalld");
+        chain_writer(chain).or_else(firewalld)
     }
 
     /// The rules of a built-in chain, less our hooks.
@@ -179,7 +180,7 @@ impl<'a> RuleImport<'a> {
         let builtin = is_builtin(table, name);
         let stated = self.stated(family, table, chain);
         let mut body = String::new();
-        if chain.policy == Some(Policy::Drop) {
+        if chain.policy == Some(ChainPolicy::Drop) {
             body.push_str("          policy: DROP\n");
         }
         if builtin {
@@ -239,7 +240,7 @@ impl<'a> RuleImport<'a> {
 
 /// Whether a rule is a hook of ours.
 fn enters_ours(rule: &str) -> bool {
-    rule.contains(HOOK_COMMENT) || jump(rule).is_some_and(|j| j.target.starts_with(PREFIX))
+    rule.contains(JUMP_COMMENT) || jump(rule).is_some_and(|j| j.target.starts_with(PREFIX))
 }
 
 /// The rules of a user chain, less our hooks and, in a chain of the administrator, the RETURN that Docker ends it with.
@@ -288,12 +289,12 @@ fn refused(rule: &str, family: Family, table: &str, chain: &SaveChain) -> Option
     }
     let builtin = is_builtin(table, &chain.name);
     let text = rule.replace('$', "$$");
-    let line = Line { text: &text, place: Place { file: "host".into(), line: 1, column: 1, length: 1 } };
+    let line = TextLine { text: &text, place: Place { file: "host".into(), line: 1, column: 1, length: 1 } };
     let mut problems = Vec::new();
     match split(&line) {
         Err(problem) => problems.push(problem),
         Ok(words) => {
-            rule::check(&words, Context { family, table, chain: &chain.name, builtin }, &mut problems);
+            rule::check(&words, RuleContext { family, table, chain: &chain.name, builtin }, &mut problems);
         }
     }
     problems.into_iter().next().map(|problem| problem.message)

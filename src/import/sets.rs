@@ -3,7 +3,7 @@
 use super::comment;
 use crate::inventory::quoted;
 use crate::observe::Observed;
-use crate::resource::ipset::{Live, MAX_NAME, Part, Shape, TEMPORARY, TYPES, family_word};
+use crate::resource::ipset::{LiveSet, MAX_NAME, MemberPart, SetShape, TEMPORARY, TYPES, family_word};
 use crate::resource::iptables::Family;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ const WRITERS: [(&str, &str); 7] = [
 ];
 
 /// The sets that are stated: those that kvmfw does not have yet, and that nobody known makes again.
-pub(super) fn stated(observed: &Observed) -> impl Iterator<Item = (&String, &Live, Shape)> {
+pub(super) fn stated(observed: &Observed) -> impl Iterator<Item = (&String, &LiveSet, SetShape)> {
     let sets =
         observed.sets.live.iter().filter(|(name, _)| why_not(name).is_none() && !is_ours(name, observed));
     sets.filter_map(|(name, live)| Some((name, live, live.shape()?)))
@@ -73,7 +73,7 @@ pub(super) fn write(observed: &Observed, text: &mut String) {
     left.iter().for_each(|line| comment(4, &format!("  {line}"), text));
 }
 
-fn fields(live: &Live, shape: &Shape, names: &BTreeSet<&str>) -> String {
+fn fields(live: &LiveSet, shape: &SetShape, names: &BTreeSet<&str>) -> String {
     let kind = TYPES.iter().find(|(name, _)| *name == live.kind).map_or("", |(name, _)| name);
     let mut fields = vec![format!("type: '{kind}'")];
     if shape.family == Family::V6 {
@@ -94,9 +94,9 @@ fn fields(live: &Live, shape: &Shape, names: &BTreeSet<&str>) -> String {
 
 /// The members, where they can be stated: another program adds those that go after a time, and those of a set that is
 /// empty now; of very many nobody wrote the list.
-fn entries(live: &Live, shape: &Shape, names: &BTreeSet<&str>) -> Option<Vec<String>> {
+fn entries(live: &LiveSet, shape: &SetShape, names: &BTreeSet<&str>) -> Option<Vec<String>> {
     let members = live.members.as_ref().filter(|members| !live.has_timeouts && !members.is_empty())?;
-    let is_list = shape.kind.parts() == [Part::Set];
+    let is_list = shape.kind.parts() == [MemberPart::Set];
     let entry = |member: &String| {
         // A set that is left out cannot be in a list: it would be one that nobody declares.
         if is_list && !names.contains(member.split(' ').next().unwrap_or(member)) {

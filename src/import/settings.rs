@@ -1,9 +1,9 @@
 //! Settings of bridges and ports that are not those of a new one: stated, or named as what is left out.
 
 use crate::inventory::quoted;
-use crate::observe::Link;
+use crate::observe::HostLink;
 use crate::plan::OTHER_PORT_SWITCHES;
-use crate::resource::bridge::{Attribute, BRIDGE_ATTRIBUTES, PORT_ATTRIBUTES};
+use crate::resource::bridge::{BRIDGE_ATTRIBUTES, BridgeAttribute, PORT_ATTRIBUTES};
 
 /// What the kernel chooses as the cost of a port by the speed of its link.
 const USUAL_COSTS: [u32; 6] = [1, 2, 4, 5, 19, 100];
@@ -24,7 +24,7 @@ const OTHERS: [(&str, i64); 11] = [
 ];
 
 /// The fields of a bridge.
-pub(super) fn stated(link: &Link, ports: &[&Link]) -> Vec<String> {
+pub(super) fn stated(link: &HostLink, ports: &[&HostLink]) -> Vec<String> {
     let mut fields = Vec::new();
     let stp = link.number("stp_state").is_some_and(|on| on != 0);
     if stp {
@@ -55,9 +55,9 @@ pub(super) fn stated(link: &Link, ports: &[&Link]) -> Vec<String> {
 }
 
 /// The ports as a map, where one of them has more than a name.
-pub(super) fn ports(ports: &[&Link]) -> Option<String> {
-    let of = |port: &&Link| -> Vec<String> {
-        let other = |attribute: &Attribute| {
+pub(super) fn ports(ports: &[&HostLink]) -> Option<String> {
+    let of = |port: &&HostLink| -> Vec<String> {
+        let other = |attribute: &BridgeAttribute| {
             let value = port.port_number(attribute.word).filter(|value| is_other(attribute, *value))?;
             Some(field(attribute, value))
         };
@@ -75,7 +75,7 @@ pub(super) fn ports(ports: &[&Link]) -> Option<String> {
 }
 
 /// What is not as on a new bridge and cannot be stated.
-pub(super) fn left_out(link: &Link, ports: &[&Link]) -> Vec<String> {
+pub(super) fn left_out(link: &HostLink, ports: &[&HostLink]) -> Vec<String> {
     let other = |(word, default): &(&'static str, i64)| {
         let value = link.number(word).filter(|value| value != default)?;
         Some(format!("{word} {value}"))
@@ -97,14 +97,14 @@ pub(super) fn left_out(link: &Link, ports: &[&Link]) -> Vec<String> {
     left
 }
 
-fn is_other(attribute: &Attribute, value: i64) -> bool {
+fn is_other(attribute: &BridgeAttribute, value: i64) -> bool {
     match attribute.default {
         Some(default) => i64::from(default) != value,
         None => !USUAL_COSTS.iter().any(|usual| i64::from(*usual) == value),
     }
 }
 
-fn field(attribute: &Attribute, value: i64) -> String {
+fn field(attribute: &BridgeAttribute, value: i64) -> String {
     match attribute.switch {
         true => format!("{}: {}", attribute.key, value != 0),
         false => format!("{}: {value}", attribute.key),

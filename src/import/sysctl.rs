@@ -2,8 +2,8 @@
 
 use super::comment;
 use crate::inventory::quoted;
-use crate::observe::{Live, Observed, Tool};
-use crate::resource::sysctl::{Key, normal};
+use crate::observe::{LiveValue, Observed, SysctlTool};
+use crate::resource::sysctl::{SysctlKey, normal};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ const FOLDER: &str = "/etc/sysctl.d/";
 
 /// The keys whose live values [`super::yaml`] wants, as paths below `/proc/sys`, one on a line.
 pub fn keys(observed: &Observed) -> String {
-    let mut all: BTreeSet<Key> = BTreeSet::new();
+    let mut all: BTreeSet<SysctlKey> = BTreeSet::new();
     for (_, lines) in files(observed) {
         all.extend(lines.into_iter().filter_map(|(key, _)| key.ok()));
     }
@@ -19,15 +19,16 @@ pub fn keys(observed: &Observed) -> String {
 }
 
 /// A line of a file: its key, or how a key is written that is none, and the value.
-type FileSetting<'a> = (Result<Key, String>, &'a str);
+type FileSetting<'a> = (Result<SysctlKey, String>, &'a str);
 
 /// The foreign files of administrators by path: those below /usr belong to packages.
 fn files(observed: &Observed) -> Vec<(&str, Vec<FileSetting<'_>>)> {
     let dirs = &observed.sysctl_dirs;
     let administrators = |path: &str| path.starts_with(FOLDER) || path == "/etc/sysctl.conf";
-    let foreign = dirs.files.iter().filter(|(path, file)| administrators(path) && !file.is_ours());
+    let unmanaged = dirs.files.iter().filter(|(path, file)| administrators(path) && !file.is_ours());
     // Debian's link to /etc/sysctl.conf, which is read as itself.
-    let own = foreign.filter(|(_, file)| file.link.as_deref().is_none_or(|to| !to.ends_with("sysctl.conf")));
+    let own =
+        unmanaged.filter(|(_, file)| file.link.as_deref().is_none_or(|to| !to.ends_with("sysctl.conf")));
     own.map(|(path, file)| {
         let read = |(_, line): &'_ (u32, String)| -> Option<(usize, usize)> {
             let (name, _) = line.split_once('=')?;
@@ -36,7 +37,7 @@ fn files(observed: &Observed) -> Vec<(&str, Vec<FileSetting<'_>>)> {
         let lines = file.lines.iter().filter_map(|line| {
             let (end, _) = read(line)?;
             let name = line.1[..end].trim().trim_start_matches('-');
-            Some((Key::parse(name).map_err(|_| name.to_owned()), line.1[end + 1..].trim()))
+            Some((SysctlKey::parse(name).map_err(|_| name.to_owned()), line.1[end + 1..].trim()))
         });
         (path.as_str(), lines.collect())
     })
@@ -79,7 +80,7 @@ fn file(path: &str, lines: &[FileSetting<'_>], observed: &Observed, text: &mut S
         comment(6, path, text);
     }
     let mut body = String::new();
-    let mut seen: BTreeSet<&Key> = BTreeSet::new();
+    let mut seen: BTreeSet<&SysctlKey> = BTreeSet::new();
     for (key, value) in lines.iter().rev().filter_map(|(key, value)| Some((key.as_ref().ok()?, *value))) {
         if !seen.insert(key) {
             continue;
@@ -92,9 +93,9 @@ fn file(path: &str, lines: &[FileSetting<'_>], observed: &Observed, text: &mut S
 }
 
 /// One key: what is live counts, and where two files set it, the later one has it.
-fn entry(path: &str, key: &Key, value: &str, observed: &Observed) -> String {
+fn entry(path: &str, key: &SysctlKey, value: &str, observed: &Observed) -> String {
     let mut text = String::new();
-    let winner = [Tool::Procps, Tool::Systemd]
+    let winner = [SysctlTool::Procps, SysctlTool::Systemd]
         .into_iter()
         .filter_map(|tool| observed.sysctl_dirs.winner(key, tool, None))
         .map(|winner| winner.path)
@@ -105,7 +106,7 @@ fn entry(path: &str, key: &Key, value: &str, observed: &Observed) -> String {
     }
     let said = normal(value);
     let live = match observed.sysctl.get(key.path()) {
-        Some(Live::Value(live)) => normal(live),
+        Some(LiveValue::Value(live)) => normal(live),
         _ => said.clone(),
     };
     let usable = |value: &str| !value.is_empty() && value.chars().all(|c| (' '..='~').contains(&c));
@@ -122,7 +123,7 @@ fn entry(path: &str, key: &Key, value: &str, observed: &Observed) -> String {
 }
 
 /// A key in YAML: dots and slashes need no quotes, other characters might.
-fn key_text(key: &Key) -> String {
+fn key_text(key: &SysctlKey) -> String {
     let text = key.to_string();
     let bare = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
     if bare { text } else { quoted(&text) }

@@ -1,6 +1,6 @@
 //! The checks that must pass before an apply is confirmed.
 
-use super::reader::Reader;
+use super::reader::InventoryReader;
 use super::{CheckFrom, CheckProbe, ConfirmCheck};
 use crate::yaml::{Node, Value};
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,12 +10,12 @@ use std::time::Duration;
 pub(super) const KEYS: [&str; 6] = ["ping", "tcp", "command", "from", "timeout", "required"];
 
 /// Reads a list of checks.
-pub fn checks(node: &Node, reader: &mut Reader<'_>) -> Vec<ConfirmCheck> {
+pub fn checks(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<ConfirmCheck> {
     let items = reader.list(node, "a list of checks");
     items.iter().filter_map(|item| check(item, reader)).collect()
 }
 
-fn check(node: &Node, reader: &mut Reader<'_>) -> Option<ConfirmCheck> {
+fn check(node: &Node, reader: &mut InventoryReader<'_>) -> Option<ConfirmCheck> {
     let mut check = None;
     let (mut count, mut open) = (0, false);
     let (mut from, mut timeout, mut required) = (None, Duration::from_secs(5), false);
@@ -60,7 +60,7 @@ fn check(node: &Node, reader: &mut Reader<'_>) -> Option<ConfirmCheck> {
     Some(ConfirmCheck { probe, from, timeout, required, origin: node.place.origin() })
 }
 
-fn probe(kind: &str, node: &Node, reader: &mut Reader<'_>) -> Option<CheckProbe> {
+fn probe(kind: &str, node: &Node, reader: &mut InventoryReader<'_>) -> Option<CheckProbe> {
     let text = reader.line(node, kind)?;
     match kind {
         "command" => Some(CheckProbe::Command(text.to_owned())),
@@ -92,7 +92,7 @@ fn probe(kind: &str, node: &Node, reader: &mut Reader<'_>) -> Option<CheckProbe>
 }
 
 /// Whether a text is an address or a host name.
-pub fn host(text: &str, node: &Node, reader: &mut Reader<'_>) -> bool {
+pub fn host(text: &str, node: &Node, reader: &mut InventoryReader<'_>) -> bool {
     if text.parse::<IpAddr>().is_ok() {
         return true;
     }

@@ -2,9 +2,9 @@
 
 use super::checks;
 use super::params::substitute;
-use super::reader::{Reader, Spanned};
-use super::resources::{KEYS, Resources};
-use super::ssh::{SshText, ssh};
+use super::reader::{InventoryReader, Spanned};
+use super::resources::{DeclaredResources, KEYS};
+use super::ssh::{SshStatement, ssh};
 use crate::problem::{Place, Problem};
 use crate::yaml::{Node, Value};
 
@@ -22,16 +22,16 @@ pub struct InventoryEntry {
     /// `modules`.
     pub modules: Vec<Spanned<String>>,
     /// `ssh`.
-    pub ssh: SshText,
+    pub ssh: SshStatement,
     /// `params`.
-    pub params: Vec<ParamText>,
+    pub params: Vec<ParamStatement>,
     /// The resources.
-    pub resources: Resources,
+    pub resources: DeclaredResources,
 }
 
 /// A value that a host or group gives to a param of a module.
 #[derive(Clone, Debug)]
-pub struct ParamText {
+pub struct ParamStatement {
     /// The module.
     pub module: Spanned<String>,
     /// The param.
@@ -60,16 +60,21 @@ pub(super) fn keys(owner: EntryOwner) -> Vec<&'static str> {
 }
 
 /// Reads an entry.
-pub fn entry(node: &Node, place: &Place, owner: EntryOwner, reader: &mut Reader<'_>) -> InventoryEntry {
+pub fn entry(
+    node: &Node,
+    place: &Place,
+    owner: EntryOwner,
+    reader: &mut InventoryReader<'_>,
+) -> InventoryEntry {
     let mut entry = InventoryEntry {
         place: place.clone(),
         address: None,
         groups: None,
         max_in_flight: None,
         modules: vec![],
-        ssh: SshText::default(),
+        ssh: SshStatement::default(),
         params: vec![],
-        resources: Resources::default(),
+        resources: DeclaredResources::default(),
     };
     let replaced;
     let node = if reader.dollars {
@@ -114,12 +119,12 @@ pub fn entry(node: &Node, place: &Place, owner: EntryOwner, reader: &mut Reader<
     entry
 }
 
-fn params(node: &Node, reader: &mut Reader<'_>) -> Vec<ParamText> {
+fn params(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<ParamStatement> {
     let mut params = Vec::new();
     for module in reader.map(node, "params by module") {
         if matches!(module.value.value, Value::Map(_) | Value::Null) {
             for param in reader.map(&module.value, "values of params by name") {
-                params.push(ParamText {
+                params.push(ParamStatement {
                     module: Spanned::new(module.key.clone(), &module.key_place),
                     name: Spanned::new(param.key.clone(), &param.key_place),
                     value: param.value.clone(),

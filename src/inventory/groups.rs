@@ -1,6 +1,6 @@
 //! The order of groups: parents before children.
 
-use super::project::{HostGroup, Lineage, RANK_ALL, RANK_GROUP};
+use super::project::{GroupLineage, HostGroup, RANK_ALL, RANK_GROUP};
 use crate::problem::Problem;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub fn cycles(groups: &BTreeMap<String, Arc<HostGroup>>) -> Vec<Problem> {
 }
 
 /// All groups of a host, parents before children, ties in the order in which they are named.
-pub fn lineage(names: &[String], groups: &BTreeMap<String, Arc<HostGroup>>) -> Lineage {
+pub fn lineage(names: &[String], groups: &BTreeMap<String, Arc<HostGroup>>) -> GroupLineage {
     let parents = |name: &str| -> Vec<String> {
         let entry = groups.get(name).and_then(|group| group.entry.groups.as_ref());
         entry.into_iter().flatten().map(|parent| parent.value.clone()).filter(|p| p != "all").collect()

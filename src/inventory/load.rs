@@ -3,8 +3,8 @@
 use super::ansible;
 use super::fence::{ReadFence, is_program};
 use super::module_test::{self, ModuleTest};
-use super::project::{File, Files, Project, assemble};
-use super::reader::Reader;
+use super::project::{Project, ProjectFiles, SourceFile, assemble};
+use super::reader::InventoryReader;
 use crate::problem::{Problem, Problems, Sources, did_you_mean};
 use crate::yaml;
 use std::path::{Path, PathBuf};
@@ -32,11 +32,11 @@ pub fn load(locate: &ProjectLocation) -> Result<Project, Problems> {
     read.fence.let_in(&path);
     let folder = path.is_dir();
     let name = if folder { path.file_name() } else { path.file_stem() };
-    let mut files = Files {
+    let mut files = ProjectFiles {
         name: name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         root: root.clone(),
         home: locate.home.clone(),
-        ..Files::default()
+        ..ProjectFiles::default()
     };
     if folder {
         files.inventory = read.folder(&path);
@@ -62,8 +62,8 @@ pub fn load(locate: &ProjectLocation) -> Result<Project, Problems> {
 pub fn load_text(locate: &ProjectLocation, name: &str, text: &str) -> Result<Project, Problems> {
     let root = root(locate)?;
     let mut read = ProjectLoader::new(&root);
-    let file = File { name: format!("({name})").into(), folder: root.clone(), text: text.into() };
-    let files = Files {
+    let file = SourceFile { name: format!("({name})").into(), folder: root.clone(), text: text.into() };
+    let files = ProjectFiles {
         name: name.to_owned(),
         home: locate.home.clone(),
         inventory: read.translated(file).into_iter().collect(),
@@ -94,7 +94,7 @@ pub fn module_tests(project: &Project) -> Result<(Vec<ModuleTest>, Sources), Pro
                     continue;
                 }
             };
-            let mut reader = Reader::new(&file.text, &file.folder, None);
+            let mut reader = InventoryReader::new(&file.text, &file.folder, None);
             tests.extend(module_test::tests(&name, &root, project, &mut reader));
             read.problems.append(&mut reader.problems);
         }
@@ -107,7 +107,7 @@ pub fn module_tests(project: &Project) -> Result<(Vec<ModuleTest>, Sources), Pro
 }
 
 /// What could not be read is told together with what is wrong in what could.
-fn finish(files: Files, unread: Vec<Problem>) -> Result<Project, Problems> {
+fn finish(files: ProjectFiles, unread: Vec<Problem>) -> Result<Project, Problems> {
     let sources = || -> Sources {
         let all = files.inventory.iter().chain(files.modules.iter().map(|(_, file)| file));
         all.map(|file| (file.name.clone(), file.text.clone())).collect()
@@ -222,7 +222,7 @@ impl<'a> ProjectLoader<'a> {
         path.strip_prefix(self.root).unwrap_or(path).to_string_lossy().into()
     }
 
-    fn file(&mut self, path: &Path) -> Option<File> {
+    fn file(&mut self, path: &Path) -> Option<SourceFile> {
         let name = self.shown(path);
         let text = match self.fence.read(path) {
             Ok(bytes) => yaml::text(&name, bytes),
@@ -231,7 +231,7 @@ impl<'a> ProjectLoader<'a> {
         match text {
             Ok(text) => {
                 let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-                Some(File { name, folder, text: text.into() })
+                Some(SourceFile { name, folder, text: text.into() })
             }
             Err(problem) => {
                 self.problems.push(problem);
@@ -241,11 +241,11 @@ impl<'a> ProjectLoader<'a> {
     }
 
     /// JSON becomes YAML first; the name says so, because lines are counted in the result.
-    fn translated(&mut self, file: File) -> Option<File> {
+    fn translated(&mut self, file: SourceFile) -> Option<SourceFile> {
         match ansible::translate(&file.text) {
             Ok(None) => Some(file),
             Ok(Some(text)) => {
-                Some(File { name: format!("{} as YAML", file.name).into(), text: text.into(), ..file })
+                Some(SourceFile { name: format!("{} as YAML", file.name).into(), text: text.into(), ..file })
             }
             Err(why) => {
                 self.problems.push(Problem::new("ansible", why).at(&file.name, 1, 1, 1));
@@ -254,7 +254,7 @@ impl<'a> ProjectLoader<'a> {
         }
     }
 
-    fn folder(&mut self, folder: &Path) -> Vec<File> {
+    fn folder(&mut self, folder: &Path) -> Vec<SourceFile> {
         let mut files = Vec::new();
         if !self.may(folder) {
             return files;
@@ -277,7 +277,7 @@ impl<'a> ProjectLoader<'a> {
         files
     }
 
-    fn modules(&mut self) -> Vec<(String, File)> {
+    fn modules(&mut self) -> Vec<(String, SourceFile)> {
         let mut modules = Vec::new();
         let all = self.root.join("modules");
         if all.is_symlink() && !self.may(&all) {

@@ -1,8 +1,8 @@
 //! Modules: resources with params, shipped ones and those of the project.
 
 use super::params::{ParamDeclaration, declared, substitute};
-use super::reader::Reader;
-use super::resources::{KEYS, Resources};
+use super::reader::InventoryReader;
+use super::resources::{DeclaredResources, KEYS};
 use super::sets;
 use crate::problem::{Problem, did_you_mean};
 use crate::yaml::{Node, Pair, Style, Value};
@@ -59,7 +59,7 @@ pub struct ModuleValues {
 impl Module {
     /// Reads a module; what is wrong with it for all values goes to `problems`.
     pub fn read(name: &str, root: &Node, text: &Arc<str>, problems: &mut Vec<Problem>) -> Module {
-        let mut reader = Reader::new(text, Path::new(""), None);
+        let mut reader = InventoryReader::new(text, Path::new(""), None);
         let pairs = reader.fields(root, "a module", &keys());
         let mut module = Module {
             name: name.to_owned(),
@@ -107,7 +107,7 @@ impl Module {
     /// The resources with values put in; without values, what is wrong with all values.
     ///
     /// Rules keep their params.
-    pub fn resources(&self, values: Option<&ModuleValues>, problems: &mut Vec<Problem>) -> Resources {
+    pub fn resources(&self, values: Option<&ModuleValues>, problems: &mut Vec<Problem>) -> DeclaredResources {
         let scope = self.scope();
         let mut value_of = |name: &str| -> Result<Option<Node>, Problem> {
             if !scope.contains(&name) {
@@ -122,8 +122,8 @@ impl Module {
             }
             Ok(values.params.get(name).cloned())
         };
-        let mut resources = Resources::default();
-        let mut reader = Reader::new(&self.text, Path::new(""), None);
+        let mut resources = DeclaredResources::default();
+        let mut reader = InventoryReader::new(&self.text, Path::new(""), None);
         for pair in &self.resources {
             let mut pair = pair.clone();
             if pair.key == "ipset" {

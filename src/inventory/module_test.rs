@@ -3,12 +3,12 @@
 use super::checks;
 use super::entry::{EntryOwner, InventoryEntry, entry};
 use super::project::{Project, unknown_names};
-use super::reader::{Reader, Spanned};
-use super::resources::{self, SysctlText};
-use super::rules::{self, ChainText};
+use super::reader::{InventoryReader, Spanned};
+use super::resources::{self, SysctlStatement};
+use super::rules::{self, ChainStatement};
 use crate::problem::{Place, Problem, did_you_mean};
 use crate::resource::iptables::Family;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::save::SavedTables;
 use crate::yaml::{Node, Style, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -45,15 +45,15 @@ pub struct ModuleTest {
     /// What the host's entry would say; without modules, this module.
     pub given: InventoryEntry,
     /// The rules that are there already.
-    pub saves: BTreeMap<Family, Save>,
+    pub saves: BTreeMap<Family, SavedTables>,
     /// Live values of keys.
-    pub live: Vec<SysctlText>,
+    pub live: Vec<SysctlStatement>,
     /// The chains that are expected, whole.
-    pub chains: Vec<ChainText>,
+    pub chains: Vec<ChainStatement>,
     /// The sysctl files that are expected, whole.
-    pub sysctl: Vec<SysctlText>,
+    pub sysctl: Vec<SysctlStatement>,
     /// Packets and what is to become of them.
-    pub packets: Vec<PacketText>,
+    pub packets: Vec<PacketStatement>,
     /// A part of what `check` is to say against it.
     pub error: Option<Spanned<String>>,
     /// What is wrong with what is given, where an error is expected.
@@ -62,7 +62,7 @@ pub struct ModuleTest {
 
 /// A packet and what is to become of it.
 #[derive(Clone, Debug)]
-pub struct PacketText {
+pub struct PacketStatement {
     /// Where it stands.
     pub place: Place,
     /// INPUT, FORWARD or OUTPUT.
@@ -107,7 +107,7 @@ pub(super) fn tests(
     module: &str,
     root: &Node,
     project: &Project,
-    reader: &mut Reader<'_>,
+    reader: &mut InventoryReader<'_>,
 ) -> Vec<ModuleTest> {
     let mut tests = Vec::new();
     for pair in reader.map(root, "tests by what they say") {
@@ -122,7 +122,7 @@ fn test(
     name: Spanned<String>,
     node: &Node,
     project: &Project,
-    reader: &mut Reader<'_>,
+    reader: &mut InventoryReader<'_>,
 ) -> ModuleTest {
     let nothing = Node { value: Value::Null, style: Style::Plain, place: name.place.clone() };
     let mut test = ModuleTest {
@@ -178,7 +178,7 @@ fn test(
     test
 }
 
-fn observed(node: &Node, test: &mut ModuleTest, reader: &mut Reader<'_>) {
+fn observed(node: &Node, test: &mut ModuleTest, reader: &mut InventoryReader<'_>) {
     for pair in reader.fields(node, "what is observed", &OBSERVED) {
         let value = &pair.value;
         let family = match pair.key.as_str() {
@@ -201,7 +201,7 @@ fn observed(node: &Node, test: &mut ModuleTest, reader: &mut Reader<'_>) {
             reader.expected(value, "what iptables-save prints, in a block");
             continue;
         };
-        match Save::parse(text) {
+        match SavedTables::parse(text) {
             Ok(save) => drop(test.saves.insert(family, save)),
             Err(error) => {
                 reader.wrong("rule", &value.place, format!("is not output of iptables-save: {error}"))
@@ -210,8 +210,8 @@ fn observed(node: &Node, test: &mut ModuleTest, reader: &mut Reader<'_>) {
     }
 }
 
-fn packet(node: &Node, reader: &mut Reader<'_>) -> Option<PacketText> {
-    let mut found = PacketText {
+fn packet(node: &Node, reader: &mut InventoryReader<'_>) -> Option<PacketStatement> {
+    let mut found = PacketStatement {
         place: node.place.clone(),
         chain: String::new(),
         bridge: None,
@@ -228,7 +228,7 @@ fn packet(node: &Node, reader: &mut Reader<'_>) -> Option<PacketText> {
     let (mut carried, mut family) = (0, None);
     for pair in reader.fields(node, "a packet", &PACKET) {
         let value = &pair.value;
-        let text = |reader: &mut Reader<'_>| reader.line(value, &pair.key).map(str::to_owned);
+        let text = |reader: &mut InventoryReader<'_>| reader.line(value, &pair.key).map(str::to_owned);
         match pair.key.as_str() {
             "chain" => found.chain = one_of(value, "chain", &CHAINS, reader)?,
             "state" => found.state = one_of(value, "state", &STATES, reader)?,
@@ -279,7 +279,7 @@ fn packet(node: &Node, reader: &mut Reader<'_>) -> Option<PacketText> {
     (reader.problems.len() == before).then_some(found)
 }
 
-fn one_of(node: &Node, what: &str, words: &[&str], reader: &mut Reader<'_>) -> Option<String> {
+fn one_of(node: &Node, what: &str, words: &[&str], reader: &mut InventoryReader<'_>) -> Option<String> {
     let text = reader.line(node, what)?;
     if words.contains(&text) {
         return Some(text.to_owned());
@@ -290,7 +290,7 @@ fn one_of(node: &Node, what: &str, words: &[&str], reader: &mut Reader<'_>) -> O
     None
 }
 
-fn address(node: &Node, reader: &mut Reader<'_>) -> Option<IpAddr> {
+fn address(node: &Node, reader: &mut InventoryReader<'_>) -> Option<IpAddr> {
     let text = reader.line(node, "an address")?;
     let address = text.parse().ok();
     if address.is_none() && checks::host(text, node, reader) {
@@ -299,7 +299,7 @@ fn address(node: &Node, reader: &mut Reader<'_>) -> Option<IpAddr> {
     address
 }
 
-fn carries(key: &str, node: &Node, reader: &mut Reader<'_>) -> Option<PacketPayload> {
+fn carries(key: &str, node: &Node, reader: &mut InventoryReader<'_>) -> Option<PacketPayload> {
     if key != "icmp" {
         let port = u16::try_from(reader.int(node, "a port", 0, 65535)?).ok()?;
         return Some(if key == "tcp" { PacketPayload::Tcp(port) } else { PacketPayload::Udp(port) });

@@ -1,11 +1,11 @@
 //! Params of modules: their types, and values that are put into a module.
 
-use super::reader::{Reader, describe};
+use super::reader::{InventoryReader, describe};
 use crate::problem::{Place, Problem};
 use crate::resource::bridge::check_link_name;
 use crate::resource::iptables::Family;
 use crate::resource::iptables::address;
-use crate::resource::iptables::expand::{Element, Param};
+use crate::resource::iptables::expand::{ParamElement, ParamValue};
 use crate::yaml::{Node, Style, Value};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -64,7 +64,7 @@ pub(super) const TYPES: [&str; 9] = ["bool", "int", "string", "cidr", "ip", "mac
 pub(super) const KEYS: [&str; 7] = ["type", "default", "doc", "min", "max", "pattern", "values"];
 
 /// Reads `params:` of a module.
-pub fn declared(node: &Node, reader: &mut Reader<'_>) -> Vec<ParamDeclaration> {
+pub fn declared(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<ParamDeclaration> {
     let mut params = Vec::new();
     for pair in reader.map(node, "the params of the module by name") {
         let name = &pair.key;
@@ -86,7 +86,12 @@ pub fn declared(node: &Node, reader: &mut Reader<'_>) -> Vec<ParamDeclaration> {
     params
 }
 
-fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>) -> Option<ParamDeclaration> {
+fn one_declared(
+    name: &str,
+    place: &Place,
+    node: &Node,
+    reader: &mut InventoryReader<'_>,
+) -> Option<ParamDeclaration> {
     let (mut base, mut list, mut default, mut doc) = (None, false, None, None);
     let (mut min, mut max, mut pattern, mut values) = (None, None, None, None);
     for pair in reader.fields(node, "a param", &KEYS) {
@@ -168,7 +173,7 @@ fn one_declared(name: &str, place: &Place, node: &Node, reader: &mut Reader<'_>)
 
 impl ParamType {
     /// Checks a value; what is wrong goes to the reader.
-    pub fn check(&self, name: &str, node: &Node, reader: &mut Reader<'_>) {
+    pub fn check(&self, name: &str, node: &Node, reader: &mut InventoryReader<'_>) {
         if !self.list {
             return self.base.check(name, node, reader);
         }
@@ -181,16 +186,16 @@ impl ParamType {
     }
 
     /// What a checked value stands for in a rule.
-    pub fn param(&self, node: &Node) -> Param {
+    pub fn param(&self, node: &Node) -> ParamValue {
         match &node.value {
-            Value::Seq(items) => Param::List(items.iter().map(|item| self.base.element(item)).collect()),
-            _ => Param::One(self.base.element(node)),
+            Value::Seq(items) => ParamValue::List(items.iter().map(|item| self.base.element(item)).collect()),
+            _ => ParamValue::One(self.base.element(node)),
         }
     }
 }
 
 impl BaseType {
-    fn check(&self, name: &str, node: &Node, reader: &mut Reader<'_>) {
+    fn check(&self, name: &str, node: &Node, reader: &mut InventoryReader<'_>) {
         let what = format!("param `{name}`");
         let problem = match self {
             BaseType::Bool => {
@@ -265,13 +270,13 @@ impl BaseType {
         }
     }
 
-    fn element(&self, node: &Node) -> Element {
+    fn element(&self, node: &Node) -> ParamElement {
         let text = plain(node);
         let family = match self {
             BaseType::Cidr | BaseType::Ip => Some(if text.contains(':') { Family::V6 } else { Family::V4 }),
             _ => None,
         };
-        Element { text, family }
+        ParamElement { text, family }
     }
 }
 

@@ -4,7 +4,7 @@ use super::entry::{EntryOwner, InventoryEntry, entry};
 use super::groups;
 use super::module::{Module, SHIPPED};
 use super::names;
-use super::reader::{Reader, Spanned};
+use super::reader::{InventoryReader, Spanned};
 use crate::problem::{Place, Problem, Problems, Sources, did_you_mean};
 use crate::yaml;
 use std::collections::{BTreeMap, HashMap};
@@ -31,7 +31,7 @@ pub struct Project {
 }
 
 /// The groups of a host from the most general on, each with its rank (higher wins).
-pub type Lineage = Vec<(u32, Arc<HostGroup>)>;
+pub type GroupLineage = Vec<(u32, Arc<HostGroup>)>;
 
 /// A host.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub struct Host {
     /// What is stated for it: by a range, then by its own entry.
     pub entries: Vec<(EntryOwner, Arc<InventoryEntry>)>,
     /// Its groups from the most general on, each with its rank (higher wins).
-    pub lineage: Arc<Lineage>,
+    pub lineage: Arc<GroupLineage>,
 }
 
 /// A group.
@@ -55,7 +55,7 @@ pub struct HostGroup {
 
 /// A file that was read but not yet parsed.
 #[derive(Clone, Debug)]
-pub struct File {
+pub struct SourceFile {
     /// Its name as problems show it.
     pub name: Arc<str>,
     /// Its folder.
@@ -66,7 +66,7 @@ pub struct File {
 
 /// All that was read for a project.
 #[derive(Clone, Debug, Default)]
-pub struct Files {
+pub struct ProjectFiles {
     /// The inventory's name.
     pub name: String,
     /// The project's folder.
@@ -74,9 +74,9 @@ pub struct Files {
     /// What `~/` stands for.
     pub home: Option<PathBuf>,
     /// The files of the inventory.
-    pub inventory: Vec<File>,
+    pub inventory: Vec<SourceFile>,
     /// The project's modules by name.
-    pub modules: Vec<(String, File)>,
+    pub modules: Vec<(String, SourceFile)>,
 }
 
 /// The rank of what modules state.
@@ -96,7 +96,7 @@ pub(super) const KEYS: [&str; 2] = ["hosts", "groups"];
 /// Puts the files together.
 ///
 /// Errors: everything that is wrong with them without looking at single hosts.
-pub fn assemble(files: Files) -> Result<Project, Problems> {
+pub fn assemble(files: ProjectFiles) -> Result<Project, Problems> {
     let mut build = ProjectBuilder::default();
     let sources = files.modules.iter().map(|(_, file)| file).chain(&files.inventory);
     build.sources = sources.map(|file| (file.name.clone(), file.text.clone())).collect();
@@ -111,7 +111,7 @@ pub fn assemble(files: Files) -> Result<Project, Problems> {
             build.notices.push(format!("module {name}: the project's own is used, not the shipped one"));
             continue;
         }
-        let file = File {
+        let file = SourceFile {
             name: format!("kvmfw:{name}/module.yaml").into(),
             folder: PathBuf::new(),
             text: text.into(),
@@ -167,7 +167,7 @@ struct ProjectBuilder {
 }
 
 impl ProjectBuilder {
-    fn module(&mut self, name: &str, file: &File) {
+    fn module(&mut self, name: &str, file: &SourceFile) {
         match yaml::parse(&file.name, &file.text) {
             Ok(root) => {
                 let module = Module::read(name, &root, &file.text, &mut self.problems);
@@ -183,12 +183,12 @@ impl ProjectBuilder {
         }
     }
 
-    fn inventory(&mut self, file: &File, home: Option<&Path>) {
+    fn inventory(&mut self, file: &SourceFile, home: Option<&Path>) {
         let root = match yaml::parse(&file.name, &file.text) {
             Ok(root) => root,
             Err(mut problems) => return self.problems.append(&mut problems),
         };
-        let mut reader = Reader::new(&file.text, &file.folder, home);
+        let mut reader = InventoryReader::new(&file.text, &file.folder, home);
         for pair in reader.fields(&root, "an inventory", &KEYS) {
             match pair.key.as_str() {
                 "hosts" => {
@@ -207,7 +207,7 @@ impl ProjectBuilder {
         self.problems.append(&mut reader.problems);
     }
 
-    fn host(&mut self, pair: &yaml::Pair, reader: &mut Reader<'_>) {
+    fn host(&mut self, pair: &yaml::Pair, reader: &mut InventoryReader<'_>) {
         let place = &pair.key_place;
         let range = pair.key.contains(['[', ']']);
         let names = match names::expand(&pair.key) {
@@ -236,7 +236,7 @@ impl ProjectBuilder {
         self.entries.push((owner, names, entry));
     }
 
-    fn group(&mut self, pair: &yaml::Pair, reader: &mut Reader<'_>) {
+    fn group(&mut self, pair: &yaml::Pair, reader: &mut InventoryReader<'_>) {
         let place = &pair.key_place;
         if pair.key.is_empty() || !reader.is_word(&pair.key, place, "group", "_.-") {
             return;
@@ -288,7 +288,7 @@ impl ProjectBuilder {
         let mut hosts: Vec<Host> = Vec::new();
         let mut by_range: HashMap<String, Place> = HashMap::new();
         let mut seen: HashMap<String, usize> = HashMap::new();
-        let mut lineages: HashMap<Vec<String>, Arc<Lineage>> = HashMap::new();
+        let mut lineages: HashMap<Vec<String>, Arc<GroupLineage>> = HashMap::new();
         let whole = self.problems.is_empty();
         for (owner, names, entry) in std::mem::take(&mut self.entries) {
             for name in names {
@@ -349,7 +349,7 @@ pub(super) fn unknown_names(entry: &InventoryEntry, modules: &BTreeMap<String, A
 
 /// What is wrong with the values that an entry gives to params.
 fn params(entry: &InventoryEntry, modules: &BTreeMap<String, Arc<Module>>) -> Vec<Problem> {
-    let mut reader = Reader::new("", Path::new(""), None);
+    let mut reader = InventoryReader::new("", Path::new(""), None);
     for param in &entry.params {
         let Some(module) = modules.get(&param.module.value) else {
             let help = did_you_mean(&param.module.value, modules.keys().map(String::as_str));

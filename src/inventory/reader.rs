@@ -10,7 +10,7 @@ use std::time::Duration;
 pub const MAX_ITEMS: usize = 10_000;
 
 /// Collects problems while a file is read.
-pub struct Reader<'a> {
+pub struct InventoryReader<'a> {
     /// What is wrong so far.
     pub problems: Vec<Problem>,
     /// The text of the file, for the fixes that quote it.
@@ -56,7 +56,7 @@ pub fn describe(node: &Node) -> String {
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a> InventoryReader<'a> {
     /// A reader of one file.
     pub fn new(text: &'a str, folder: &'a Path, home: Option<&'a Path>) -> Self {
         Self {

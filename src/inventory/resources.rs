@@ -2,9 +2,9 @@
 
 use super::ConfirmCheck;
 use super::checks;
-use super::reader::{Reader, Spanned};
-use super::rules::{self, ChainText};
-use super::sets::{self, SetText};
+use super::reader::{InventoryReader, Spanned};
+use super::rules::{self, ChainStatement};
+use super::sets::{self, SetStatement};
 use crate::problem::{Place, Warning};
 use crate::resource::bridge::{LinkAddress, PORT_ATTRIBUTES, PortVlan, check_link_name};
 use crate::resource::iptables::Family;
@@ -16,21 +16,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-/// The keys of [`Resources`].
+/// The keys of [`DeclaredResources`].
 pub const KEYS: [&str; 7] =
     ["sysctl", "iptables", "ip6tables", "ipset", "bridges", "checks", "unmanaged_chains"];
 
 /// What one group, host or module states.
 #[derive(Clone, Debug, Default)]
-pub struct Resources {
+pub struct DeclaredResources {
     /// Files in sysctl.d.
-    pub sysctl: Vec<SysctlText>,
+    pub sysctl: Vec<SysctlStatement>,
     /// Chains of both families.
-    pub chains: Vec<ChainText>,
+    pub chains: Vec<ChainStatement>,
     /// Sets.
-    pub sets: Vec<SetText>,
+    pub sets: Vec<SetStatement>,
     /// Bridges.
-    pub bridges: Vec<BridgeText>,
+    pub bridges: Vec<BridgeStatement>,
     /// Checks.
     pub checks: Vec<ConfirmCheck>,
     /// Chains of others to which rules may jump.
@@ -41,16 +41,16 @@ pub struct Resources {
 
 /// A file in sysctl.d.
 #[derive(Clone, Debug)]
-pub struct SysctlText {
+pub struct SysctlStatement {
     /// Its name without `.conf`.
     pub name: Spanned<String>,
     /// Its keys.
-    pub entries: Vec<(sysctl::Key, Spanned<String>)>,
+    pub entries: Vec<(sysctl::SysctlKey, Spanned<String>)>,
 }
 
 /// A bridge; what is not stated is `None`.
 #[derive(Clone, Debug)]
-pub struct BridgeText {
+pub struct BridgeStatement {
     /// Its name.
     pub name: Spanned<String>,
     /// `manage`.
@@ -58,7 +58,7 @@ pub struct BridgeText {
     /// `take_addresses`.
     pub take_addresses: Option<Spanned<bool>>,
     /// `ports`.
-    pub ports: Option<Spanned<Vec<PortText>>>,
+    pub ports: Option<Spanned<Vec<PortStatement>>>,
     /// `addresses`.
     pub addresses: Option<Spanned<Vec<LinkAddress>>>,
     /// `gateways`.
@@ -75,14 +75,14 @@ pub struct BridgeText {
 
 /// A port of a bridge with what is stated of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortText {
+pub struct PortStatement {
     /// Its name.
     pub name: String,
     /// Attributes by key; switches are 0 and 1.
     pub attributes: BTreeMap<&'static str, u32>,
 }
 
-impl std::fmt::Display for PortText {
+impl std::fmt::Display for PortStatement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name)?;
         let all: Vec<String> = self.attributes.iter().map(|(key, value)| format!("{key}: {value}")).collect();
@@ -90,9 +90,9 @@ impl std::fmt::Display for PortText {
     }
 }
 
-impl Resources {
+impl DeclaredResources {
     /// Reads one entry if it is of a resource; `params` are the names that rules may use.
-    pub fn read(&mut self, pair: &Pair, params: &[&str], reader: &mut Reader<'_>) {
+    pub fn read(&mut self, pair: &Pair, params: &[&str], reader: &mut InventoryReader<'_>) {
         let value = &pair.value;
         match pair.key.as_str() {
             "sysctl" => self.sysctl = sysctl_files(value, reader),
@@ -112,11 +112,11 @@ impl Resources {
     }
 }
 
-pub(super) fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlText> {
+pub(super) fn sysctl_files(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<SysctlStatement> {
     let mut files = Vec::new();
     for pair in reader.short_map(node, "files of /etc/sysctl.d by name") {
         let right = file_name(&pair.key, &pair.key_place, reader);
-        let mut entries: Vec<(sysctl::Key, Spanned<String>)> = Vec::new();
+        let mut entries: Vec<(sysctl::SysctlKey, Spanned<String>)> = Vec::new();
         if let Value::Str(_) | Value::Int(_) | Value::Bool(_) = pair.value.value {
             let message = format!("expected the keys of file `{}`, found a value", pair.key);
             reader.wrong_help(
@@ -128,7 +128,7 @@ pub(super) fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlTe
             continue;
         }
         for entry in reader.short_map(&pair.value, "keys and values of the file") {
-            let key = match sysctl::Key::parse(&entry.key) {
+            let key = match sysctl::SysctlKey::parse(&entry.key) {
                 Ok(key) => key,
                 Err(why) => {
                     reader.wrong(
@@ -149,13 +149,13 @@ pub(super) fn sysctl_files(node: &Node, reader: &mut Reader<'_>) -> Vec<SysctlTe
             entries.push((key, Spanned::new(value, &entry.value.place)));
         }
         if right {
-            files.push(SysctlText { name: Spanned::new(pair.key.clone(), &pair.key_place), entries });
+            files.push(SysctlStatement { name: Spanned::new(pair.key.clone(), &pair.key_place), entries });
         }
     }
     files
 }
 
-fn file_name(name: &str, place: &Place, reader: &mut Reader<'_>) -> bool {
+fn file_name(name: &str, place: &Place, reader: &mut InventoryReader<'_>) -> bool {
     if name.contains('/') || name.contains("..") {
         reader.wrong_help(
             "path-traversal",
@@ -181,7 +181,7 @@ fn file_name(name: &str, place: &Place, reader: &mut Reader<'_>) -> bool {
     reader.is_word(name, place, "file name", "_.-+")
 }
 
-fn sysctl_value(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
+fn sysctl_value(node: &Node, reader: &mut InventoryReader<'_>) -> Option<String> {
     match &node.value {
         Value::Int(number) => Some(number.to_string()),
         Value::Bool(value) => {
@@ -287,7 +287,7 @@ pub(super) fn bridge_keys() -> Vec<&'static str> {
     keys
 }
 
-fn bridges(node: &Node, reader: &mut Reader<'_>) -> Vec<BridgeText> {
+fn bridges(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<BridgeStatement> {
     let mut bridges = Vec::new();
     for pair in reader.short_map(node, "bridges by name") {
         if let Err(why) = check_link_name(&pair.key) {
@@ -298,8 +298,8 @@ fn bridges(node: &Node, reader: &mut Reader<'_>) -> Vec<BridgeText> {
     bridges
 }
 
-fn bridge(pair: &Pair, reader: &mut Reader<'_>) -> BridgeText {
-    let mut bridge = BridgeText {
+fn bridge(pair: &Pair, reader: &mut InventoryReader<'_>) -> BridgeStatement {
+    let mut bridge = BridgeStatement {
         name: Spanned::new(pair.key.clone(), &pair.key_place),
         manage: None,
         take_addresses: None,
@@ -345,7 +345,7 @@ fn bridge(pair: &Pair, reader: &mut Reader<'_>) -> BridgeText {
     bridge
 }
 
-fn link<'n>(node: &'n Node, what: &str, reader: &mut Reader<'_>) -> Option<&'n str> {
+fn link<'n>(node: &'n Node, what: &str, reader: &mut InventoryReader<'_>) -> Option<&'n str> {
     let name = reader.line(node, what)?;
     if name.starts_with('-') {
         reader.is_word(name, &node.place, what, "");
@@ -361,15 +361,16 @@ fn link<'n>(node: &'n Node, what: &str, reader: &mut Reader<'_>) -> Option<&'n s
 }
 
 /// A list of names, or a map from names to attributes.
-fn ports(node: &Node, bridge: &str, reader: &mut Reader<'_>) -> Vec<PortText> {
-    let mut ports: Vec<PortText> = Vec::new();
+fn ports(node: &Node, bridge: &str, reader: &mut InventoryReader<'_>) -> Vec<PortStatement> {
+    let mut ports: Vec<PortStatement> = Vec::new();
     if let Value::Map(_) = &node.value {
         for pair in reader.short_map(node, "ports by name") {
             if let Err(why) = check_link_name(&pair.key) {
                 reader.wrong("bad-name", &pair.key_place, format!("`{}` {why}", pair.key.escape_debug()));
                 continue;
             }
-            let port = PortText { name: pair.key.clone(), attributes: port_attributes(&pair.value, reader) };
+            let port =
+                PortStatement { name: pair.key.clone(), attributes: port_attributes(&pair.value, reader) };
             add_port(&mut ports, port, bridge, &pair.key_place, reader);
         }
         return ports;
@@ -381,13 +382,19 @@ fn ports(node: &Node, bridge: &str, reader: &mut Reader<'_>) -> Vec<PortText> {
             continue;
         }
         let Some(name) = link(item, "a port", reader) else { continue };
-        let port = PortText { name: name.to_owned(), attributes: BTreeMap::new() };
+        let port = PortStatement { name: name.to_owned(), attributes: BTreeMap::new() };
         add_port(&mut ports, port, bridge, &item.place, reader);
     }
     ports
 }
 
-fn add_port(ports: &mut Vec<PortText>, port: PortText, bridge: &str, place: &Place, reader: &mut Reader<'_>) {
+fn add_port(
+    ports: &mut Vec<PortStatement>,
+    port: PortStatement,
+    bridge: &str,
+    place: &Place,
+    reader: &mut InventoryReader<'_>,
+) {
     if port.name == bridge {
         reader.wrong("bad-name", place, format!("bridge `{bridge}` cannot be its own port"));
     } else if ports.iter().any(|other| other.name == port.name) {
@@ -402,7 +409,7 @@ pub(super) fn port_keys() -> [&'static str; 4] {
     PORT_ATTRIBUTES.map(|attribute| attribute.key)
 }
 
-fn port_attributes(node: &Node, reader: &mut Reader<'_>) -> BTreeMap<&'static str, u32> {
+fn port_attributes(node: &Node, reader: &mut InventoryReader<'_>) -> BTreeMap<&'static str, u32> {
     let mut attributes = BTreeMap::new();
     for field in reader.fields_in_words(node, "a port", &port_keys(), &PORT_WORDS) {
         let Some(known) = PORT_ATTRIBUTES.iter().find(|known| known.key == field.key) else { continue };
@@ -419,7 +426,7 @@ fn port_attributes(node: &Node, reader: &mut Reader<'_>) -> BTreeMap<&'static st
     attributes
 }
 
-fn addresses(node: &Node, reader: &mut Reader<'_>) -> Vec<LinkAddress> {
+fn addresses(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<LinkAddress> {
     let mut addresses: Vec<LinkAddress> = Vec::new();
     for item in reader.list(node, "a list of addresses") {
         let Some(text) = reader.line(item, "an address") else { continue };
@@ -459,7 +466,7 @@ fn addresses(node: &Node, reader: &mut Reader<'_>) -> Vec<LinkAddress> {
 }
 
 /// A zone (`fe80::1%eth0`) names the link of an address; here the bridge is the link.
-fn has_zone(text: &str, what: &str, item: &Node, reader: &mut Reader<'_>) -> bool {
+fn has_zone(text: &str, what: &str, item: &Node, reader: &mut InventoryReader<'_>) -> bool {
     let Some((address, zone)) = text.split_once('%') else { return false };
     let prefix = zone.split_once('/').map(|(_, prefix)| format!("/{prefix}"));
     let prefix = prefix.unwrap_or_else(|| if what == "address" { "/64".to_owned() } else { String::new() });
@@ -472,7 +479,7 @@ fn has_zone(text: &str, what: &str, item: &Node, reader: &mut Reader<'_>) -> boo
     true
 }
 
-fn gateways(node: &Node, reader: &mut Reader<'_>) -> Vec<IpAddr> {
+fn gateways(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<IpAddr> {
     let mut gateways: Vec<IpAddr> = Vec::new();
     for item in reader.list(node, "a list of gateways") {
         let Some(text) = reader.line(item, "a gateway") else { continue };
@@ -491,7 +498,7 @@ fn gateways(node: &Node, reader: &mut Reader<'_>) -> Vec<IpAddr> {
     gateways
 }
 
-fn mac(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
+fn mac(node: &Node, reader: &mut InventoryReader<'_>) -> Option<String> {
     let text = reader.line(node, "a MAC address")?.to_ascii_lowercase();
     let first = text.get(..2).and_then(|byte| u8::from_str_radix(byte, 16).ok());
     if !is_mac(&text) || text == "00:00:00:00:00:00" {
@@ -509,7 +516,7 @@ fn mac(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
     Some(text)
 }
 
-fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
+fn vlans(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<PortVlan> {
     let mut vlans: Vec<PortVlan> = Vec::new();
     for pair in reader.short_map(node, "VLANs by port") {
         if let Err(why) = check_link_name(&pair.key) {
@@ -553,7 +560,7 @@ fn vlans(node: &Node, reader: &mut Reader<'_>) -> Vec<PortVlan> {
 }
 
 /// `10`, or `10-19` as `bridge vlan` has it.
-fn vid_or_range(node: &Node, reader: &mut Reader<'_>) -> Option<RangeInclusive<u16>> {
+fn vid_or_range(node: &Node, reader: &mut InventoryReader<'_>) -> Option<RangeInclusive<u16>> {
     let range = match &node.value {
         Value::Str(text) => text.split_once('-'),
         _ => None,

@@ -1,14 +1,15 @@
 //! `iptables:` and `ip6tables:` as people write them: tables and chains whose rules are text in blocks.
 
-use super::reader::{Reader, Spanned, describe};
+use super::reader::{InventoryReader, Spanned, describe};
 use super::save_text;
 use crate::problem::{Place, Problem, did_you_mean};
+use crate::resource::iptables::chain_writers::reserved_for;
 use crate::resource::iptables::expand;
-use crate::resource::iptables::rule::{self, Checked, Context};
-use crate::resource::iptables::targets::{TARGETS, owner_of_chain};
-use crate::resource::iptables::text::{self, Piece, Template};
+use crate::resource::iptables::rule::{self, CheckedRule, RuleContext};
+use crate::resource::iptables::targets::TARGETS;
+use crate::resource::iptables::text::{self, RuleTemplate, WordPiece};
 use crate::resource::iptables::{
-    Family, Hook, PREFIX, Policy, TABLES, builtin_chains, is_administrators, is_builtin,
+    ChainPolicy, Family, JumpPosition, PREFIX, TABLES, builtin_chains, is_administrators, is_builtin,
 };
 use crate::yaml::{Node, Pair, Style, Value};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub(super) const KEYS: [&str; 5] = ["first", "rules", "last", "policy", "jump"];
 
 /// What one source states about one chain.
 #[derive(Clone, Debug)]
-pub struct ChainText {
+pub struct ChainStatement {
     /// iptables or ip6tables.
     pub family: Family,
     /// The table.
@@ -29,23 +30,23 @@ pub struct ChainText {
     /// The chain as the user names it.
     pub name: Spanned<String>,
     /// `policy`.
-    pub policy: Option<Spanned<Policy>>,
+    pub policy: Option<Spanned<ChainPolicy>>,
     /// `jump`.
-    pub hook: Option<Spanned<Hook>>,
+    pub hook: Option<Spanned<JumpPosition>>,
     /// `first`, `rules` and `last`.
-    pub sections: [Arc<Vec<RuleText>>; 3],
+    pub sections: [Arc<Vec<RuleStatement>>; 3],
 }
 
 /// One rule of a source.
 #[derive(Clone, Debug)]
-pub enum RuleText {
+pub enum RuleStatement {
     /// Without params, checked.
-    Ready(Checked),
+    Ready(CheckedRule),
     /// With params.
-    Template(Template),
+    Template(RuleTemplate),
 }
 
-impl ChainText {
+impl ChainStatement {
     fn new(family: Family, table: &str, name: &str, place: &Place) -> Self {
         Self {
             family,
@@ -68,13 +69,23 @@ impl ChainText {
     }
 
     /// What rules of this chain are checked against.
-    pub fn context(&self) -> Context<'_> {
-        Context { family: self.family, table: &self.table, chain: &self.name.value, builtin: self.builtin() }
+    pub fn context(&self) -> RuleContext<'_> {
+        RuleContext {
+            family: self.family,
+            table: &self.table,
+            chain: &self.name.value,
+            builtin: self.builtin(),
+        }
     }
 }
 
 /// Reads `iptables:` or `ip6tables:`.
-pub fn chains(node: &Node, family: Family, params: &[&str], reader: &mut Reader<'_>) -> Vec<ChainText> {
+pub fn chains(
+    node: &Node,
+    family: Family,
+    params: &[&str],
+    reader: &mut InventoryReader<'_>,
+) -> Vec<ChainStatement> {
     if let Value::Str(block) = &node.value {
         if node.style != Style::Literal {
             let message = format!("iptables-save text under `{family}:` has to stand in a block");
@@ -143,7 +154,7 @@ pub fn check_chain(table: &str, name: &str) -> Result<(), Problem> {
             Some(format!("write `{plain}`")),
         );
     }
-    if let Some(owner) = owner_of_chain(name) {
+    if let Some(owner) = reserved_for(name) {
         return bad(
             format!("chain `{name}` belongs to {owner}, and kvmfw writes no unmanaged chains"),
             Some(format!(
@@ -170,8 +181,14 @@ pub fn check_chain(table: &str, name: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn chain(family: Family, table: &str, pair: &Pair, params: &[&str], reader: &mut Reader<'_>) -> ChainText {
-    let mut chain = ChainText::new(family, table, &pair.key, &pair.key_place);
+fn chain(
+    family: Family,
+    table: &str,
+    pair: &Pair,
+    params: &[&str],
+    reader: &mut InventoryReader<'_>,
+) -> ChainStatement {
+    let mut chain = ChainStatement::new(family, table, &pair.key, &pair.key_place);
     if !matches!(pair.value.value, Value::Map(_) | Value::Null) {
         let message = format!(
             "expected `first`, `rules` or `last` in chain `{}`, found {}",
@@ -203,7 +220,11 @@ fn chain(family: Family, table: &str, pair: &Pair, params: &[&str], reader: &mut
     chain
 }
 
-fn policy(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Spanned<Policy>> {
+fn policy(
+    field: &Pair,
+    chain: &ChainStatement,
+    reader: &mut InventoryReader<'_>,
+) -> Option<Spanned<ChainPolicy>> {
     let text = reader.line(&field.value, "the policy")?;
     let place = &field.value.place;
     if !chain.builtin() {
@@ -212,8 +233,8 @@ fn policy(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Sp
         return None;
     }
     match text {
-        "ACCEPT" => Some(Spanned::new(Policy::Accept, place)),
-        "DROP" => Some(Spanned::new(Policy::Drop, place)),
+        "ACCEPT" => Some(Spanned::new(ChainPolicy::Accept, place)),
+        "DROP" => Some(Spanned::new(ChainPolicy::Drop, place)),
         _ => {
             let mut problem =
                 Problem::new("bad-policy", format!("`{text}` is not a valid policy")).at_place(place);
@@ -224,7 +245,11 @@ fn policy(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Sp
     }
 }
 
-fn hook(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Spanned<Hook>> {
+fn hook(
+    field: &Pair,
+    chain: &ChainStatement,
+    reader: &mut InventoryReader<'_>,
+) -> Option<Spanned<JumpPosition>> {
     let text = reader.line(&field.value, "the jump")?;
     let place = &field.value.place;
     if !chain.entered() {
@@ -233,8 +258,8 @@ fn hook(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Span
         return None;
     }
     match text {
-        "first" => Some(Spanned::new(Hook::First, place)),
-        "last" => Some(Spanned::new(Hook::Last, place)),
+        "first" => Some(Spanned::new(JumpPosition::First, place)),
+        "last" => Some(Spanned::new(JumpPosition::Last, place)),
         _ => {
             let help = "write `first` or `last`, or leave it out";
             reader.wrong_help("bad-jump", place, format!("`{text}` is not a place for a jump rule"), help);
@@ -243,7 +268,12 @@ fn hook(field: &Pair, chain: &ChainText, reader: &mut Reader<'_>) -> Option<Span
     }
 }
 
-fn section_rules(field: &Pair, chain: &ChainText, params: &[&str], reader: &mut Reader<'_>) -> Vec<RuleText> {
+fn section_rules(
+    field: &Pair,
+    chain: &ChainStatement,
+    params: &[&str],
+    reader: &mut InventoryReader<'_>,
+) -> Vec<RuleStatement> {
     let node = &field.value;
     match &node.value {
         Value::Null | Value::Open(_) => vec![],
@@ -272,15 +302,15 @@ fn section_rules(field: &Pair, chain: &ChainText, params: &[&str], reader: &mut 
 
 /// Checks a rule as far as it is known without values of params.
 pub fn ready(
-    template: Template,
-    context: Context<'_>,
+    template: RuleTemplate,
+    context: RuleContext<'_>,
     params: &[&str],
-    reader: &mut Reader<'_>,
-) -> Option<RuleText> {
+    reader: &mut InventoryReader<'_>,
+) -> Option<RuleStatement> {
     let before = reader.problems.len();
     for word in &template.words {
         for piece in &word.pieces {
-            if let Piece::Param(name) = piece
+            if let WordPiece::Param(name) = piece
                 && !params.contains(&name.as_str())
             {
                 reader.problems.push(expand::unknown(word, name, params.iter().copied()));
@@ -292,13 +322,13 @@ pub fn ready(
         return None;
     }
     if template.params().next().is_some() {
-        return Some(RuleText::Template(template));
+        return Some(RuleStatement::Template(template));
     }
-    checked.map(RuleText::Ready)
+    checked.map(RuleStatement::Ready)
 }
 
 /// The rules of a node as they stand in the file, before YAML changed them.
-fn block_form(node: &Node, reader: &Reader<'_>) -> String {
+fn block_form(node: &Node, reader: &InventoryReader<'_>) -> String {
     // Each looks through the whole file: enough for a person, and not a way to keep kvmfw busy.
     let text = if reader.problems.len() < 100 { reader.text } else { "" };
     let line = |at: u32| text.lines().nth(at as usize - 1).unwrap_or_default();

@@ -1,13 +1,13 @@
 //! A block of `iptables-save` text, as it comes out of an existing `rules.v4`.
 
-use super::reader::{Reader, Spanned};
-use super::rules::{ChainText, RuleText, check_chain, ready};
+use super::reader::{InventoryReader, Spanned};
+use super::rules::{ChainStatement, RuleStatement, check_chain, ready};
 use crate::characters;
 use crate::problem::{Place, Problem, did_you_mean};
-use crate::resource::iptables::targets::owner_of_chain;
-use crate::resource::iptables::text::{Line, Template, Word, lines, odd_character, split};
+use crate::resource::iptables::chain_writers::reserved_for;
+use crate::resource::iptables::text::{RuleTemplate, RuleWord, TextLine, lines, odd_character, split};
 use crate::resource::iptables::{
-    Family, PREFIX, Policy, TABLES, builtin_chains, is_administrators, is_builtin,
+    ChainPolicy, Family, PREFIX, TABLES, builtin_chains, is_administrators, is_builtin,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,15 +18,15 @@ pub fn chains(
     at: &Place,
     family: Family,
     params: &[&str],
-    reader: &mut Reader<'_>,
-) -> Vec<ChainText> {
-    let mut save = Save {
+    reader: &mut InventoryReader<'_>,
+) -> Vec<ChainStatement> {
+    let mut save = SaveReader {
         family,
         table: None,
         chains: Vec::new(),
         index: HashMap::new(),
         rules: Vec::new(),
-        foreign: BTreeMap::new(),
+        unmanaged: BTreeMap::new(),
     };
     for line in lines(block, at) {
         let text = line.text.trim();
@@ -43,7 +43,7 @@ pub fn chains(
             save.line(text, &line, reader);
         }
     }
-    for (owner, lines) in std::mem::take(&mut save.foreign) {
+    for (owner, lines) in std::mem::take(&mut save.unmanaged) {
         let Some(first) = lines.first() else { continue };
         let numbers = ranges(lines.iter().map(|place| place.line));
         let plural = if lines.len() == 1 { "line" } else { "lines" };
@@ -53,19 +53,19 @@ pub fn chains(
     save.finish(params, reader)
 }
 
-struct Save {
+struct SaveReader {
     family: Family,
     table: Option<String>,
-    chains: Vec<ChainText>,
+    chains: Vec<ChainStatement>,
     /// The place of a chain in `chains`, by table and name.
     index: HashMap<(String, String), usize>,
     /// The rules of the chain of the same place in `chains`.
-    rules: Vec<Vec<Template>>,
-    foreign: BTreeMap<&'static str, Vec<Place>>,
+    rules: Vec<Vec<RuleTemplate>>,
+    unmanaged: BTreeMap<&'static str, Vec<Place>>,
 }
 
-impl Save {
-    fn line(&mut self, text: &str, line: &Line<'_>, reader: &mut Reader<'_>) {
+impl SaveReader {
+    fn line(&mut self, text: &str, line: &TextLine<'_>, reader: &mut InventoryReader<'_>) {
         if let Some(table) = text.strip_prefix('*') {
             if builtin_chains(table).is_none() {
                 let mut problem =
@@ -98,17 +98,17 @@ impl Save {
         self.rule(&table, words, line, reader);
     }
 
-    fn header(&mut self, table: &str, header: &str, line: &Line<'_>, reader: &mut Reader<'_>) {
+    fn header(&mut self, table: &str, header: &str, line: &TextLine<'_>, reader: &mut InventoryReader<'_>) {
         let mut words = header.split_whitespace();
         let name = words.next().unwrap_or_default();
-        if !is_administrators(table, name) && self.is_foreign(name, &line.place) {
+        if !is_administrators(table, name) && self.is_reserved(name, &line.place) {
             return;
         }
         let Some(at) = self.chain(table, name, line, reader) else { return };
         let place = self.chains[at].name.place.clone();
         match words.next() {
             Some("DROP") if is_builtin(table, name) => {
-                self.chains[at].policy = Some(Spanned::new(Policy::Drop, &place));
+                self.chains[at].policy = Some(Spanned::new(ChainPolicy::Drop, &place));
             }
             Some("ACCEPT") if is_builtin(table, name) => {}
             Some("-") if !is_builtin(table, name) => {}
@@ -126,8 +126,14 @@ impl Save {
         }
     }
 
-    fn rule(&mut self, table: &str, mut words: Vec<Word>, line: &Line<'_>, reader: &mut Reader<'_>) {
-        let counter = |word: &Word| {
+    fn rule(
+        &mut self,
+        table: &str,
+        mut words: Vec<RuleWord>,
+        line: &TextLine<'_>,
+        reader: &mut InventoryReader<'_>,
+    ) {
+        let counter = |word: &RuleWord| {
             let inner = word.value.strip_prefix('[').and_then(|w| w.strip_suffix(']'));
             inner.is_some_and(|inner| inner.chars().all(|c| c.is_ascii_digit() || c == ':'))
         };
@@ -145,7 +151,7 @@ impl Save {
         let target = jump.map(|w| w.value.clone()).unwrap_or_default();
         // Whoever makes a chain of the administrator writes the jumps to it, and only those.
         let administrators = is_administrators(table, &name);
-        if !administrators && self.is_foreign(&name, &line.place) || self.is_foreign(&target, &line.place) {
+        if !administrators && self.is_reserved(&name, &line.place) || self.is_reserved(&target, &line.place) {
             return;
         }
         let words = words.split_off(2);
@@ -165,13 +171,13 @@ impl Save {
             return;
         };
         let place = words.first().map_or(line.place.clone(), |word| word.place.clone());
-        self.rules[at].push(Template { words, place });
+        self.rules[at].push(RuleTemplate { words, place });
     }
 
-    fn is_foreign(&mut self, name: &str, place: &Place) -> bool {
-        let owner = if name.starts_with(PREFIX) { Some("kvmfw") } else { owner_of_chain(name) };
+    fn is_reserved(&mut self, name: &str, place: &Place) -> bool {
+        let owner = if name.starts_with(PREFIX) { Some("kvmfw") } else { reserved_for(name) };
         if let Some(owner) = owner {
-            self.foreign.entry(owner).or_default().push(place.clone());
+            self.unmanaged.entry(owner).or_default().push(place.clone());
         }
         owner.is_some()
     }
@@ -180,7 +186,13 @@ impl Save {
         self.index.get(&(table.to_owned(), name.to_owned())).copied()
     }
 
-    fn chain(&mut self, table: &str, name: &str, line: &Line<'_>, reader: &mut Reader<'_>) -> Option<usize> {
+    fn chain(
+        &mut self,
+        table: &str,
+        name: &str,
+        line: &TextLine<'_>,
+        reader: &mut InventoryReader<'_>,
+    ) -> Option<usize> {
         if let Some(at) = self.position(table, name) {
             return Some(at);
         }
@@ -188,7 +200,7 @@ impl Save {
             reader.problems.push(problem.at_place(&line.place));
             return None;
         }
-        self.chains.push(ChainText {
+        self.chains.push(ChainStatement {
             family: self.family,
             table: table.to_owned(),
             name: Spanned::new(name.to_owned(), &line.place),
@@ -201,14 +213,14 @@ impl Save {
         Some(self.chains.len() - 1)
     }
 
-    fn finish(mut self, params: &[&str], reader: &mut Reader<'_>) -> Vec<ChainText> {
+    fn finish(mut self, params: &[&str], reader: &mut InventoryReader<'_>) -> Vec<ChainStatement> {
         for (chain, mut templates) in self.chains.iter_mut().zip(self.rules) {
             // Docker ends DOCKER-USER so; it says nothing there.
-            let returns = |last: &Template| last.words.iter().map(|w| &*w.value).eq(["-j", "RETURN"]);
+            let returns = |last: &RuleTemplate| last.words.iter().map(|w| &*w.value).eq(["-j", "RETURN"]);
             if is_administrators(&chain.table, &chain.name.value) && templates.last().is_some_and(returns) {
                 templates.pop();
             }
-            let rules: Vec<RuleText> = templates
+            let rules: Vec<RuleStatement> = templates
                 .into_iter()
                 .filter_map(|template| ready(template, chain.context(), params, reader))
                 .collect();

@@ -15,15 +15,15 @@ use serde_json::{Map, Value, json};
 pub fn schema(name: &str) -> Option<Value> {
     let (title, root, shapes) = match name {
         "inventory" => {
-            let shapes = Shapes { in_module: false };
+            let shapes = SchemaBuilder { in_module: false };
             ("kvmfw inventory", shapes.inventory(), shapes)
         }
         "module" => {
-            let shapes = Shapes { in_module: true };
+            let shapes = SchemaBuilder { in_module: true };
             ("kvmfw module", shapes.module(), shapes)
         }
         "module-test" => {
-            let shapes = Shapes { in_module: false };
+            let shapes = SchemaBuilder { in_module: false };
             ("kvmfw tests of a module", shapes.module_tests(), shapes)
         }
         _ => return None,
@@ -38,7 +38,7 @@ pub fn schema(name: &str) -> Option<Value> {
 
 /// Builds schemas; in a module, `$name` may stand for any value.
 #[derive(Clone, Copy)]
-struct Shapes {
+struct SchemaBuilder {
     in_module: bool,
 }
 
@@ -93,7 +93,7 @@ fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/definitions/{name}") })
 }
 
-impl Shapes {
+impl SchemaBuilder {
     /// A value that in a module may be a `$param`.
     fn value(self, shape: Value) -> Value {
         if self.in_module { json!({ "anyOf": [shape, reference("param-reference")] }) } else { shape }
@@ -287,7 +287,7 @@ fn params_by_module() -> Value {
 /// A param as a module declares it.
 fn param() -> Value {
     let types = params::TYPES.join("|");
-    let shapes = Shapes { in_module: false };
+    let shapes = SchemaBuilder { in_module: false };
     let mut param = object(&params::KEYS, "", |key| {
         Some(match key {
             "type" => json!({ "type": "string", "pattern": format!("^(list< *({types}) *>|{types})$") }),

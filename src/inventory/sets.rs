@@ -1,6 +1,6 @@
 //! `ipset:` as it is written.
 
-use super::reader::{Reader, Spanned};
+use super::reader::{InventoryReader, Spanned};
 use crate::problem::{Place, did_you_mean};
 use crate::resource::ipset::{self, MAX_MEMBERS, MAX_NAME, SetType, TEMPORARY, TYPES};
 use crate::resource::iptables::Family;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A set; what is not stated is `None`.
 #[derive(Clone, Debug)]
-pub struct SetText {
+pub struct SetStatement {
     /// Its name.
     pub name: Spanned<String>,
     /// `type`.
@@ -17,7 +17,7 @@ pub struct SetText {
     /// `family`.
     pub family: Option<Spanned<Family>>,
     /// `entries`.
-    pub entries: Option<Spanned<EntriesText>>,
+    pub entries: Option<Spanned<EntriesStatement>>,
     /// `range`.
     pub range: Option<Spanned<String>>,
     /// Numbers by key.
@@ -28,7 +28,7 @@ pub struct SetText {
 
 /// The members of a set.
 #[derive(Clone, Debug, PartialEq)]
-pub enum EntriesText {
+pub enum EntriesStatement {
     /// Other programs add and remove them.
     Unmanaged,
     /// These and no others.
@@ -73,7 +73,7 @@ pub(super) fn keys() -> Vec<&'static str> {
 }
 
 /// Reads sets by name; `of_params` are the names of those whose entries are the value of a param.
-pub(super) fn sets(node: &Node, of_params: &[String], reader: &mut Reader<'_>) -> Vec<SetText> {
+pub(super) fn sets(node: &Node, of_params: &[String], reader: &mut InventoryReader<'_>) -> Vec<SetStatement> {
     let mut sets = Vec::new();
     for pair in reader.short_map(node, "sets by name") {
         let right = name(&pair.key, &pair.key_place, reader);
@@ -98,7 +98,7 @@ pub(super) fn of_params(node: &Node) -> Vec<String> {
     sets.iter().filter(is_param).map(|pair| pair.key.clone()).collect()
 }
 
-fn name(name: &str, place: &Place, reader: &mut Reader<'_>) -> bool {
+fn name(name: &str, place: &Place, reader: &mut InventoryReader<'_>) -> bool {
     if !reader.clean(name, place, "the name of a set") || !reader.is_word(name, place, "set", "_.:-") {
         return false;
     }
@@ -117,8 +117,8 @@ fn name(name: &str, place: &Place, reader: &mut Reader<'_>) -> bool {
     true
 }
 
-fn set(pair: &Pair, of_param: bool, reader: &mut Reader<'_>) -> SetText {
-    let mut set = SetText {
+fn set(pair: &Pair, of_param: bool, reader: &mut InventoryReader<'_>) -> SetStatement {
+    let mut set = SetStatement {
         name: Spanned::new(pair.key.clone(), &pair.key_place),
         kind: None,
         family: None,
@@ -150,7 +150,7 @@ fn set(pair: &Pair, of_param: bool, reader: &mut Reader<'_>) -> SetText {
     set
 }
 
-fn kind(node: &Node, reader: &mut Reader<'_>) -> Option<SetType> {
+fn kind(node: &Node, reader: &mut InventoryReader<'_>) -> Option<SetType> {
     let text = reader.line(node, "a type of set")?;
     let found = SetType::parse(text);
     if found.is_none() {
@@ -162,7 +162,7 @@ fn kind(node: &Node, reader: &mut Reader<'_>) -> Option<SetType> {
     found
 }
 
-fn family(node: &Node, reader: &mut Reader<'_>) -> Option<Family> {
+fn family(node: &Node, reader: &mut InventoryReader<'_>) -> Option<Family> {
     match reader.line(node, "a family")? {
         "inet" => Some(Family::V4),
         "inet6" => Some(Family::V6),
@@ -174,9 +174,9 @@ fn family(node: &Node, reader: &mut Reader<'_>) -> Option<Family> {
     }
 }
 
-fn entries(node: &Node, of_param: bool, reader: &mut Reader<'_>) -> Option<EntriesText> {
+fn entries(node: &Node, of_param: bool, reader: &mut InventoryReader<'_>) -> Option<EntriesStatement> {
     match &node.value {
-        Value::Str(text) if text == "unmanaged" => return Some(EntriesText::Unmanaged),
+        Value::Str(text) if text == "unmanaged" => return Some(EntriesStatement::Unmanaged),
         Value::Str(text) => {
             let message =
                 format!("expected a list of entries or `unmanaged`, found `{}`", text.escape_debug());
@@ -198,7 +198,7 @@ fn entries(node: &Node, of_param: bool, reader: &mut Reader<'_>) -> Option<Entri
         };
         items.push((text, item.place.clone()));
     }
-    Some(EntriesText::List(EntryList { items: Arc::new(items), of_param }))
+    Some(EntriesStatement::List(EntryList { items: Arc::new(items), of_param }))
 }
 
 /// The pattern of the names of sets, for the schema.

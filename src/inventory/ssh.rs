@@ -1,7 +1,7 @@
 //! `ssh:` of a group or host. Nothing in it may run a command where kvmfw runs.
 
 use super::BecomeMethod;
-use super::reader::{Reader, Spanned};
+use super::reader::{InventoryReader, Spanned};
 use crate::problem::{Problem, did_you_mean};
 use crate::yaml::{Node, Value};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What one group or host says about connections; what is not stated is `None`.
 #[derive(Clone, Debug, Default)]
-pub struct SshText {
+pub struct SshStatement {
     /// `port`.
     pub port: Option<Spanned<u16>>,
     /// `user`.
@@ -138,8 +138,8 @@ const WORDS: [(&str, &str); 11] = [
 ];
 
 /// Reads `ssh:`.
-pub fn ssh(node: &Node, reader: &mut Reader<'_>) -> SshText {
-    let mut ssh = SshText::default();
+pub fn ssh(node: &Node, reader: &mut InventoryReader<'_>) -> SshStatement {
+    let mut ssh = SshStatement::default();
     for pair in reader.fields_in_words(node, "ssh", &KEYS, &WORDS) {
         let value = &pair.value;
         let place = &value.place;
@@ -183,7 +183,7 @@ pub fn ssh(node: &Node, reader: &mut Reader<'_>) -> SshText {
     ssh
 }
 
-fn jump(node: &Node, reader: &mut Reader<'_>) -> Option<Spanned<String>> {
+fn jump(node: &Node, reader: &mut InventoryReader<'_>) -> Option<Spanned<String>> {
     let text = reader.line(node, "jump")?;
     let hops_right =
         text.split(',').all(|hop| !hop.is_empty() && !hop.starts_with('-') && !hop.contains("@-"));
@@ -196,7 +196,7 @@ fn jump(node: &Node, reader: &mut Reader<'_>) -> Option<Spanned<String>> {
     right.then(|| Spanned::new(text.to_owned(), &node.place))
 }
 
-fn options(node: &Node, reader: &mut Reader<'_>) -> Vec<(String, Spanned<String>)> {
+fn options(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<(String, Spanned<String>)> {
     let mut options: Vec<(String, Spanned<String>)> = Vec::new();
     for pair in reader.map(node, "options of ssh_config by name") {
         if let Some(why) = refused(&pair.key) {

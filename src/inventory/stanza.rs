@@ -12,7 +12,7 @@ pub const BOOTSTRAP: &str = "bootstrap";
 
 /// Modules, params and bridges of one host. Kept on the host, so that a second bootstrap adds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stanza {
+pub struct HostStanza {
     /// Modules in the order in which they came.
     pub modules: Vec<String>,
     /// Values as they were given, by module and param.
@@ -23,7 +23,7 @@ pub struct Stanza {
 
 /// How a host is reached, as its inventory says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reach {
+pub struct SshTarget {
     /// The host's name in the inventory.
     pub name: String,
     /// Where ssh goes.
@@ -36,9 +36,9 @@ pub struct Reach {
     pub files: Vec<(&'static str, String)>,
 }
 
-impl Stanza {
+impl HostStanza {
     /// Adds what another bootstrap wants; its values win.
-    pub fn add(&mut self, more: Stanza) {
+    pub fn add(&mut self, more: HostStanza) {
         for module in more.modules {
             if !self.modules.contains(&module) {
                 self.modules.push(module);
@@ -51,7 +51,7 @@ impl Stanza {
     }
 
     /// The inventory: the host, how it is reached, and this. Types come from the modules.
-    pub fn yaml(&self, reach: &Reach, modules: &BTreeMap<String, Arc<Module>>) -> String {
+    pub fn yaml(&self, reach: &SshTarget, modules: &BTreeMap<String, Arc<Module>>) -> String {
         let mut text = format!("hosts:\n  {}:\n", quoted(&reach.name));
         if reach.address != reach.name {
             let _ = writeln!(text, "    address: {}", quoted(&reach.address));
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_second_bootstrap_adds_and_its_values_win() {
-        let stanza = |module: &str, value: &str, bridge: &str| Stanza {
+        let stanza = |module: &str, value: &str, bridge: &str| HostStanza {
             modules: vec![module.to_owned()],
             params: [(module.to_owned(), [("p".to_owned(), value.to_owned())].into())].into(),
             bridges: [bridge.to_owned()].into(),

@@ -7,7 +7,7 @@ use super::rewrite::NatRewrite;
 use super::rule::{ParsedRule, RuleTarget};
 use super::ruleset::{ChainEnd, Ruleset};
 use super::trace::{self, MatchedRule};
-use crate::resource::iptables::Policy;
+use crate::resource::iptables::ChainPolicy;
 
 /// Most rules that one simulation evaluates; a ruleset of 10 000 rules that is simulated
 /// through in several tables stays far below it.
@@ -93,8 +93,8 @@ impl<'a> ChainEvaluator<'a> {
         match end {
             ChainEnd::Policy(policy) => {
                 let verdict = match policy {
-                    Policy::Accept => PacketVerdict::Accept,
-                    Policy::Drop => PacketVerdict::Drop,
+                    ChainPolicy::Accept => PacketVerdict::Accept,
+                    ChainPolicy::Drop => PacketVerdict::Drop,
                 };
                 self.outcomes.note(verdict, step(&format!("policy {policy}")));
             }

@@ -374,8 +374,8 @@ fn evidence(before: &Ruleset, after: &Ruleset, table: &str, chain: &str, packet:
         PacketVerdict::Unknown => None,
     };
     let (then, now) = (word(old.verdict)?, word(new.verdict)?);
-    let by = |walk: &super::PacketTrace| {
-        walk.decided_by.as_ref().map_or_else(String::new, |s| format!(" by `{}`", s.text))
+    let by = |trace: &super::PacketTrace| {
+        trace.decided_by.as_ref().map_or_else(String::new, |s| format!(" by `{}`", s.text))
     };
     (then != now).then(|| format!("{} is {then}{} and would be {now}{}", shown(packet), by(&old), by(&new)))
 }

@@ -1,14 +1,14 @@
 //! Rulesets that several tests ask.
 
 use super::Ruleset;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::save::SavedTables;
 
 /// The hook of ours in FORWARD.
 pub const HOOK: &str = "-A FORWARD -m comment --comment \"kvmfw:hook\" -j KVMFW-FORWARD\n";
 
 /// Reads `iptables-save` text.
 pub fn ruleset(text: &str) -> Ruleset {
-    Ruleset::new(&Save::parse(text).unwrap())
+    Ruleset::new(&SavedTables::parse(text).unwrap())
 }
 
 /// A filter table with rules, and policies that accept. Chains that a rule stands in are declared.

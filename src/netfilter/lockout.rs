@@ -214,11 +214,11 @@ fn translated(rules: &Ruleset, context: &HostContext, path: &SshPath, packet: &P
 }
 
 /// Whether sshd receives the packet of a simulation that does not drop it; `None` where that is not known.
-fn reaches_sshd(walk: &PacketTrace, path: &SshPath) -> Option<bool> {
-    let Some((base, left)) = &walk.final_packet else {
+fn reaches_sshd(trace: &PacketTrace, path: &SshPath) -> Option<bool> {
+    let Some((base, left)) = &trace.final_packet else {
         // In several ways at once, and by none of them to the host.
-        let forwarded = walk.stages.iter().any(|stage| stage.chain == "FORWARD");
-        let stays = walk.stages.iter().any(|stage| stage.chain == "INPUT");
+        let forwarded = trace.stages.iter().any(|stage| stage.chain == "FORWARD");
+        let stays = trace.stages.iter().any(|stage| stage.chain == "INPUT");
         return (forwarded && !stays).then_some(false);
     };
     if *base != PacketPath::Input {
@@ -324,17 +324,17 @@ impl SshVerdict {
             (SshCase::Pickup, self.pickup.as_ref()),
         ]
         .into_iter()
-        .filter_map(|(case, walk)| walk.map(|walk| (case, walk)))
+        .filter_map(|(case, trace)| trace.map(|trace| (case, trace)))
     }
 
     /// The verdict in one word: what is cut for certain outranks what may be.
     pub fn summary(&self) -> SshSummary {
-        let first = |verdict| self.cases().find(|(_, walk)| walk.verdict == verdict);
-        if let Some((which, walk)) = first(PacketVerdict::Drop) {
-            return SshSummary::LockedOut { which, step: walk.decided_by.clone() };
+        let first = |verdict| self.cases().find(|(_, trace)| trace.verdict == verdict);
+        if let Some((which, trace)) = first(PacketVerdict::Drop) {
+            return SshSummary::LockedOut { which, step: trace.decided_by.clone() };
         }
         match first(PacketVerdict::Unknown) {
-            Some((which, walk)) => SshSummary::Unknown { which, step: walk.decided_by.clone() },
+            Some((which, trace)) => SshSummary::Unknown { which, step: trace.decided_by.clone() },
             None => SshSummary::Safe,
         }
     }

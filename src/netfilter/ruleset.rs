@@ -2,8 +2,8 @@
 
 use super::rule::ParsedRule;
 use super::sets::KnownSets;
-use crate::resource::iptables::Policy;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::ChainPolicy;
+use crate::resource::iptables::save::SavedTables;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -34,19 +34,19 @@ pub(super) enum ChainEnd {
     /// A user chain: back to where the packet came from.
     Back,
     /// A built-in chain.
-    Policy(Policy),
+    Policy(ChainPolicy),
     /// A policy word that is not understood.
     Odd,
 }
 
 impl Ruleset {
     /// Reads the rules of a save, of which no set is known.
-    pub fn new(save: &Save) -> Self {
+    pub fn new(save: &SavedTables) -> Self {
         Self::with_sets(save, &KnownSets::default())
     }
 
     /// Reads the rules of a save that may ask these sets.
-    pub fn with_sets(save: &Save, sets: &KnownSets) -> Self {
+    pub fn with_sets(save: &SavedTables, sets: &KnownSets) -> Self {
         let mut set = Ruleset { incompatible: save.incompatible.clone(), ..Ruleset::default() };
         for (name, table) in &save.tables {
             let chains = set.tables.entry(name.clone()).or_default();

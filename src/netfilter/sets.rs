@@ -4,7 +4,7 @@ use super::answer::Tristate;
 use super::matches::{MatchTest, RuleMatch};
 use super::names;
 use super::packet::{FragmentPart, Packet, PacketDevice, protocol};
-use crate::resource::ipset::{Part, Set, Shape};
+use crate::resource::ipset::{DeclaredSet, MemberPart, SetShape};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct KnownSets(BTreeMap<String, Arc<SetContents>>);
 /// The members of a set, ready to be asked.
 #[derive(PartialEq, Eq)]
 struct SetContents {
-    parts: &'static [Part],
+    parts: &'static [MemberPart],
     /// The family whose packets it can match; `None`: both.
     family: Option<Family>,
     members: Vec<SetMember>,
@@ -34,7 +34,7 @@ type NetworkTable = BTreeMap<u8, HashMap<u128, bool>>;
 
 /// Contents that were made, by the list of members as it lies in memory. The weak pointer keeps that place from being used
 /// for another list.
-type Made = Option<HashMap<(usize, Shape), (Weak<Vec<String>>, Arc<SetContents>)>>;
+type Made = Option<HashMap<(usize, SetShape), (Weak<Vec<String>>, Arc<SetContents>)>>;
 
 /// A list of members that several hosts may have.
 type SharedList<'a> = Option<&'a Arc<Vec<String>>>;
@@ -98,19 +98,19 @@ impl fmt::Debug for SetContents {
 impl KnownSets {
     /// Those of these sets that hold what is declared and nothing else: not where other programs, rules or time
     /// change the members.
-    pub fn of<'a>(sets: impl Iterator<Item = (&'a String, &'a Shape, Option<&'a [String]>)>) -> Self {
+    pub fn of<'a>(sets: impl Iterator<Item = (&'a String, &'a SetShape, Option<&'a [String]>)>) -> Self {
         Self::made(sets.map(|(name, shape, members)| (name, shape, members, None)))
     }
 
     /// The same of members with the list that hosts share, where they do.
     fn made<'a>(
-        sets: impl Iterator<Item = (&'a String, &'a Shape, Option<&'a [String]>, SharedList<'a>)>,
+        sets: impl Iterator<Item = (&'a String, &'a SetShape, Option<&'a [String]>, SharedList<'a>)>,
     ) -> Self {
         let mut known = Self::default();
         let mut lists = Vec::new();
         for (name, shape, members, list) in sets {
             let Some(members) = members.filter(|_| shape.timeout.is_none()) else { continue };
-            if shape.kind.parts() == [Part::Set] {
+            if shape.kind.parts() == [MemberPart::Set] {
                 lists.push((name, members));
                 continue;
             }
@@ -121,7 +121,7 @@ impl KnownSets {
         for (name, members) in lists {
             let of = |member: &String| known.0.get(member.split(' ').next().unwrap_or(member)).cloned();
             let lists = members.iter().map(of).collect();
-            let parts: &[Part] = &[Part::Set];
+            let parts: &[MemberPart] = &[MemberPart::Set];
             let contents = SetContents { parts, family: None, members: Vec::new(), networks: None, lists };
             known.0.insert(name.clone(), Arc::new(contents));
         }
@@ -129,7 +129,7 @@ impl KnownSets {
     }
 
     /// The declared sets of a host that nothing but the inventory changes.
-    pub fn declared<'a>(sets: impl Iterator<Item = &'a Set>) -> Self {
+    pub fn declared<'a>(sets: impl Iterator<Item = &'a DeclaredSet>) -> Self {
         Self::made(sets.map(|set| {
             let list = set.entries.as_ref();
             (&set.name, &set.shape, list.map(|list| list.as_slice()), list)
@@ -153,7 +153,7 @@ impl KnownSets {
     }
 }
 
-fn member(parts: &[Part], text: &str, bits: Option<u8>) -> SetMember {
+fn member(parts: &[MemberPart], text: &str, bits: Option<u8>) -> SetMember {
     let (element, rest) = text.split_once(' ').unwrap_or((text, ""));
     let net = |text: &str, bits: Option<u8>| {
         let (address, length) = text.split_once('/').unwrap_or((text, ""));
@@ -161,16 +161,16 @@ fn member(parts: &[Part], text: &str, bits: Option<u8>) -> SetMember {
         let whole = if address.is_ipv4() { 32 } else { 128 };
         Some(MemberValue::Net(address, length.parse().ok().or(bits).unwrap_or(whole)))
     };
-    let value = |(part, text): (&Part, &str)| match part {
-        Part::Ip => net(text, bits),
-        Part::Net => net(text, None),
-        Part::Port => {
+    let value = |(part, text): (&MemberPart, &str)| match part {
+        MemberPart::Ip => net(text, bits),
+        MemberPart::Net => net(text, None),
+        MemberPart::Port => {
             let (name, port) = text.split_once(':')?;
             Some(MemberValue::Port(Some(names::protocol(name)?), port.parse().ok()?))
         }
-        Part::BarePort => Some(MemberValue::Port(None, text.parse().ok()?)),
-        Part::Iface if !text.starts_with("physdev:") => Some(MemberValue::Device(text.to_owned())),
-        Part::Iface | Part::Set => None,
+        MemberPart::BarePort => Some(MemberValue::Port(None, text.parse().ok()?)),
+        MemberPart::Iface if !text.starts_with("physdev:") => Some(MemberValue::Device(text.to_owned())),
+        MemberPart::Iface | MemberPart::Set => None,
     };
     let values = parts.iter().zip(element.split(',')).map(|part| value(part).unwrap_or(MemberValue::Other));
     SetMember { parts: values.collect(), exception: rest.starts_with("nomatch") }
@@ -195,7 +195,7 @@ impl SetMembership {
 }
 
 /// The contents of a list that hosts share; made once.
-fn shared(shape: &Shape, list: &Arc<Vec<String>>) -> Arc<SetContents> {
+fn shared(shape: &SetShape, list: &Arc<Vec<String>>) -> Arc<SetContents> {
     let key = (Arc::as_ptr(list) as usize, shape.clone());
     // A poisoned lock only means that another thread died while it held a whole map.
     let found =
@@ -212,7 +212,7 @@ fn shared(shape: &Shape, list: &Arc<Vec<String>>) -> Arc<SetContents> {
 }
 
 impl SetContents {
-    fn of(shape: &Shape, members: &[String]) -> Self {
+    fn of(shape: &SetShape, members: &[String]) -> Self {
         let parts = shape.kind.parts();
         let family = match (shape.kind.has_family(), shape.kind.method()) {
             (false, _) => None,
@@ -228,7 +228,7 @@ impl SetContents {
     }
 
     fn answer(&self, from_source: &[bool], packet: &Packet) -> Tristate {
-        if self.parts == [Part::Set] {
+        if self.parts == [MemberPart::Set] {
             let answers = self.lists.iter().map(|list| match list {
                 Some(list) => list.answer(from_source, packet),
                 None => Tristate::Unknown,
@@ -348,12 +348,17 @@ mod tests {
     use crate::netfilter::{HostContext, PacketPath, PacketVerdict, Ruleset, TcpFlags, simulate};
     use crate::problem::Origin;
     use crate::resource::ipset::SetType;
-    use crate::resource::iptables::save::Save;
+    use crate::resource::iptables::save::SavedTables;
 
-    fn set(name: &str, kind: &str, family: Family, entries: &[&str]) -> Set {
-        let shape = Shape::new(SetType::parse(kind).unwrap(), family);
+    fn set(name: &str, kind: &str, family: Family, entries: &[&str]) -> DeclaredSet {
+        let shape = SetShape::new(SetType::parse(kind).unwrap(), family);
         let entries = entries.iter().flat_map(|text| shape.members(text).unwrap()).collect();
-        Set { name: name.into(), shape, entries: Some(Arc::new(entries)), origin: Origin::new("x", 1) }
+        DeclaredSet {
+            name: name.into(),
+            shape,
+            entries: Some(Arc::new(entries)),
+            origin: Origin::new("x", 1),
+        }
     }
 
     fn answer(rule: &str, packet: &Packet) -> PacketVerdict {
@@ -369,7 +374,8 @@ mod tests {
             timed,
         ];
         let save = format!("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m set {rule} -j DROP\nCOMMIT\n");
-        let rules = Ruleset::with_sets(&Save::parse(&save).unwrap(), &KnownSets::declared(sets.iter()));
+        let rules =
+            Ruleset::with_sets(&SavedTables::parse(&save).unwrap(), &KnownSets::declared(sets.iter()));
         simulate(&rules, &HostContext::default(), PacketPath::Input, packet).verdict
     }
 
@@ -412,10 +418,11 @@ mod tests {
     #[test]
     fn hosts_share_what_is_made_of_a_list() {
         let one = set("one", "hash:net", Family::V4, &["10.0.0.0/8"]);
-        let contents = |set: &Set| KnownSets::declared(std::iter::once(set)).0["one"].clone();
+        let contents = |set: &DeclaredSet| KnownSets::declared(std::iter::once(set)).0["one"].clone();
         let first = contents(&one);
         assert!(Arc::ptr_eq(&first, &contents(&one.clone())));
-        let masked = Set { shape: Shape { netmask: Some(24), ..one.shape.clone() }, ..one.clone() };
+        let masked =
+            DeclaredSet { shape: SetShape { netmask: Some(24), ..one.shape.clone() }, ..one.clone() };
         assert!(!Arc::ptr_eq(&first, &contents(&masked)), "another shape makes others of the same words");
         drop((first, one, masked));
         let other = contents(&set("one", "hash:net", Family::V4, &["192.0.2.0/24"]));

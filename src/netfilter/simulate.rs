@@ -344,9 +344,9 @@ impl Evaluation<'_> {
     /// The first other table that may drop a packet that passes these hooks.
     fn other_table(&self, hooks: &[NetfilterHook], bridged: bool) -> Option<TraceStep> {
         let meets = |one: &&OtherTable| {
-            let on_way =
+            let on_path =
                 |hook: &NetfilterHook| hooks.contains(hook) || *hook == NetfilterHook::Bridge && bridged;
-            one.effect.may_drop() && one.hooks.iter().any(on_way)
+            one.effect.may_drop() && one.hooks.iter().any(on_path)
         };
         self.context.other_tables.iter().find(meets).map(OtherTable::step)
     }

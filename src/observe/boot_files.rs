@@ -11,7 +11,7 @@ pub struct BootFiles {
     /// Lines of scripts that call iptables.
     pub scripts: Vec<BootLine>,
     /// Whatever replaces or flushes whole tables or chains at boot.
-    pub loaders: Vec<Loader>,
+    pub loaders: Vec<RulesLoader>,
     /// The first line with rules of ours of each file in which another program saved them.
     pub ours: Vec<BootLine>,
     /// Files in the form of `iptables-save` that have tables.
@@ -46,7 +46,7 @@ pub struct BootLine {
 
 /// A line that replaces or flushes tables or chains at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loader {
+pub struct RulesLoader {
     /// Where it stands.
     pub place: BootLine,
     /// What it calls.
@@ -90,7 +90,7 @@ impl BootFiles {
                 files.rules.push(BootRule { family, text: format!("{table} {}", plain(rule)), place });
             } else {
                 if let Some(command) = flushes(rule) {
-                    files.loaders.push(Loader { place: place.clone(), command });
+                    files.loaders.push(RulesLoader { place: place.clone(), command });
                 }
                 if rule.contains("tables") {
                     files.scripts.push(place);

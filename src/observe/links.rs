@@ -1,6 +1,6 @@
 //! Links and addresses, from what `ip -j` prints.
 
-use super::{Neighbour, NextHop, ObserveError, PolicyRule, Route, TableRoute, Vlans};
+use super::{FixedNeighbour, NextHop, ObserveError, PolicyRule, PortVlans, StaticRoute, TableRoute};
 use crate::resource::bridge::LinkAddress;
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,28 +9,28 @@ use std::fmt::Write as _;
 
 /// The links of a host by name, and its routes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Links {
+pub struct HostLinks {
     /// Links by name.
-    pub by_name: BTreeMap<String, Link>,
+    pub by_name: BTreeMap<String, HostLink>,
     /// Routes of all tables and both families, in an order in which they can be made: what is on the link
     /// comes before what goes by a gateway.
-    pub routes: Vec<Route>,
+    pub routes: Vec<StaticRoute>,
     /// All of them, also those of the kernel and those that lead nowhere, as a lookup sees them.
     pub table: Vec<TableRoute>,
     /// Rules of policy routing, of both families.
     pub rules: Vec<PolicyRule>,
     /// Neighbours that somebody wrote down, of both families.
-    pub neighbours: Vec<Neighbour>,
+    pub neighbours: Vec<FixedNeighbour>,
     /// Objects that routes may name in place of a gateway.
     pub next_hops: Vec<NextHop>,
     /// VLANs of bridges and of their ports, where a bridge filters by them or is to; one that is not among
     /// them has none.
-    pub vlans: Option<BTreeMap<String, Vlans>>,
+    pub vlans: Option<BTreeMap<String, PortVlans>>,
 }
 
 /// One link.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Link {
+pub struct HostLink {
     /// Name.
     #[serde(rename = "ifname", default)]
     pub name: String,
@@ -57,7 +57,7 @@ pub struct Link {
     pub flags: Vec<String>,
     /// Addresses.
     #[serde(rename = "addr_info", default)]
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<ObservedAddress>,
     /// What kind of link it is, with its attributes.
     #[serde(default)]
     pub linkinfo: LinkInfo,
@@ -79,7 +79,7 @@ pub struct LinkInfo {
 
 /// One address of a link.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Address {
+pub struct ObservedAddress {
     /// `inet` or `inet6`.
     #[serde(default)]
     pub family: String,
@@ -136,7 +136,7 @@ pub struct Address {
     pub scope: String,
 }
 
-impl Address {
+impl ObservedAddress {
     /// What tells it from all other addresses of its link.
     pub fn identity(&self) -> Option<LinkAddress> {
         match &self.peer {
@@ -189,31 +189,31 @@ impl Address {
     }
 }
 
-impl Links {
+impl HostLinks {
     /// Reads the sections; those of the routes have the rules of policy routing too. What cannot be read is an error and not
     /// a host without links: a bridge that is there would be made again, and go with the rollback of that.
     pub fn parse(links: &str, routes4: &str, routes6: &str, vlans: &str) -> Result<Self, ObserveError> {
-        let links: Vec<Link> = json(links).map_err(ObserveError::Links)?;
+        let links: Vec<HostLink> = json(links).map_err(ObserveError::Links)?;
         let mut all = Self {
             by_name: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
-            vlans: Vlans::parse(vlans)?,
+            vlans: PortVlans::parse(vlans)?,
             ..Self::default()
         };
         for (text, v6) in [(routes4, false), (routes6, true)] {
             for line in text.lines() {
                 if let Some(rule) = PolicyRule::parse(line, v6) {
                     all.rules.push(rule);
-                } else if let Some(neighbour) = Neighbour::parse(line) {
+                } else if let Some(neighbour) = FixedNeighbour::parse(line) {
                     all.neighbours.push(neighbour);
                 } else if let Some(hop) = NextHop::parse(line) {
                     all.next_hops.push(hop);
                 } else {
-                    all.routes.extend(Route::parse(line, v6));
+                    all.routes.extend(StaticRoute::parse(line, v6));
                     all.table.extend(TableRoute::parse(line, v6));
                 }
             }
         }
-        let addresses = |route: &Route| {
+        let addresses = |route: &StaticRoute| {
             let link = route.hops.first().and_then(|hop| all.by_name.get(&hop.dev));
             link.map_or(&[][..], |link| &link.addresses)
         };
@@ -228,17 +228,17 @@ impl Links {
     }
 
     /// The bridges.
-    pub fn bridges(&self) -> impl Iterator<Item = &Link> {
+    pub fn bridges(&self) -> impl Iterator<Item = &HostLink> {
         self.by_name.values().filter(|l| l.is_bridge())
     }
 
     /// The ports of a bridge.
-    pub fn ports<'a>(&'a self, bridge: &'a str) -> impl Iterator<Item = &'a Link> {
+    pub fn ports<'a>(&'a self, bridge: &'a str) -> impl Iterator<Item = &'a HostLink> {
         self.by_name.values().filter(move |l| l.master.as_deref() == Some(bridge))
     }
 }
 
-impl Link {
+impl HostLink {
     /// Whether it is a bridge.
     pub fn is_bridge(&self) -> bool {
         self.linkinfo.kind.as_deref() == Some("bridge")
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_no_host_without_links() {
-        let error = |links: &str, vlans: &str| Links::parse(links, "", "", vlans).unwrap_err();
+        let error = |links: &str, vlans: &str| HostLinks::parse(links, "", "", vlans).unwrap_err();
         // Nothing at all, another program's answer, and one that was cut off.
         for text in ["", "1: lo: <LOOPBACK,UP>\n", r#"[{"ifindex":1,"ifname":"lo"},{"ifin"#] {
             assert!(matches!(error(text, ""), ObserveError::Links(_)), "{text}");
@@ -336,22 +336,23 @@ mod tests {
         for text in ["Option \"-json\" is unknown", r#"{"eth1":[{"vlan":1}]}"#] {
             assert!(matches!(error("[]", text), ObserveError::Vlans(_)), "{text}");
         }
-        assert_eq!(Links::parse("[]", "", "", ""), Ok(Links::default()));
+        assert_eq!(HostLinks::parse("[]", "", "", ""), Ok(HostLinks::default()));
     }
 
     #[test]
     fn an_answer_of_many_empty_links_is_refused_before_it_takes_up_memory() {
         let text = format!("[{}{{}}]", "{},".repeat(PARTS));
-        assert!(matches!(Links::parse(&text, "", "", ""), Err(ObserveError::Links(_))));
+        assert!(matches!(HostLinks::parse(&text, "", "", ""), Err(ObserveError::Links(_))));
         let text = format!("[{{\"xdp\":[{}1]}}]", "1,".repeat(VALUES + 1));
-        assert!(matches!(Links::parse(&text, "", "", ""), Err(ObserveError::Links(_))));
+        assert!(matches!(HostLinks::parse(&text, "", "", ""), Err(ObserveError::Links(_))));
     }
 
     #[test]
     fn control_characters_of_names_cost_no_link() {
         let text = "[{\"ifindex\":1,\"ifname\":\"lo\"},\n{\"ifindex\":7,\"ifname\":\"a\u{1b}[31mx\",\"ifalias\":\"it's \\\"\u{1}\u{7f}\"}]";
         let links =
-            Links::parse(text, "", "", "[{\"ifname\":\"a\u{1b}[31mx\",\"vlans\":[{\"vlan\":7}]}]").unwrap();
+            HostLinks::parse(text, "", "", "[{\"ifname\":\"a\u{1b}[31mx\",\"vlans\":[{\"vlan\":7}]}]")
+                .unwrap();
         assert_eq!(links.by_name.keys().collect::<Vec<_>>(), ["a\u{1b}[31mx", "lo"]);
         assert_eq!(links.vlans.unwrap()["a\u{1b}[31mx"].to_string(), "7");
     }

@@ -15,22 +15,22 @@ mod sockets;
 mod sysctl_dirs;
 mod vlans;
 
-pub use boot_files::{BootFiles, BootLine, Loader, plain as plain_rule};
-pub use links::{Address, Link, Links};
-pub use neighbours::{Neighbour, NextHop};
-pub use network::{FileLine, Manager, NEEDS_PROFILE, Network, Owner, Setting};
+pub use boot_files::{BootFiles, BootLine, RulesLoader, plain as plain_rule};
+pub use links::{HostLink, HostLinks, ObservedAddress};
+pub use neighbours::{FixedNeighbour, NextHop};
+pub use network::{FileLine, LinkManager, LinkOwner, LinkSetting, NEEDS_PROFILE, NetworkConfig};
 pub use parse::{ObserveError, observe};
 pub use policy::PolicyRule;
-pub use routes::{Hop, Route};
-pub use routing_table::{Refusal as RouteRefusal, RouteKind, TableRoute};
-pub use sections::Sections;
-pub use sets::Sets;
-pub use sockets::Socket;
-pub use sysctl_dirs::{ForeignFile, SysctlDirs, Tool, Winner};
-pub use vlans::{VlanFlags, Vlans, range as vlan_range};
+pub use routes::{RouteHop, StaticRoute};
+pub use routing_table::{DropKind as RouteRefusal, RouteKind, TableRoute};
+pub use sections::ProbeSections;
+pub use sets::ObservedSets;
+pub use sockets::HostSocket;
+pub use sysctl_dirs::{DecidingLine, SysctlDirs, SysctlTool, UnmanagedFile};
+pub use vlans::{PortVlans, VlanFlags, range as vlan_range};
 
 use crate::resource::iptables::Family;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::save::SavedTables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -38,36 +38,36 @@ use std::net::IpAddr;
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// Facts about the host.
-    pub facts: Facts,
+    pub facts: HostFacts,
     /// What an earlier apply left there.
-    pub state: State,
+    pub state: ManagedState,
     /// Live values by path below `/proc/sys`.
-    pub sysctl: BTreeMap<String, Live>,
+    pub sysctl: BTreeMap<String, LiveValue>,
     /// Keys that can only be read.
     pub read_only: BTreeSet<String>,
     /// The sysctl.d folders.
     pub sysctl_dirs: SysctlDirs,
     /// Live rules, and how they would be.
-    pub rules: BTreeMap<Family, Rules>,
+    pub rules: BTreeMap<Family, ObservedRules>,
     /// Sets of ipset.
-    pub sets: Sets,
+    pub sets: ObservedSets,
     /// Who else filters.
-    pub others: Others,
+    pub other_filters: OtherFilters,
     /// Links, addresses and routes.
-    pub links: Links,
+    pub links: HostLinks,
     /// What listens and what is connected, the first thousands of it.
-    pub sockets: Vec<Socket>,
+    pub sockets: Vec<HostSocket>,
     /// Sockets of the program behind the tun device that the controller comes by.
-    pub tunnel: Vec<Socket>,
+    pub tunnel: Vec<HostSocket>,
     /// Who else makes or configures links.
-    pub network: Network,
+    pub network: NetworkConfig,
     /// What loads rules of others at boot; empty where it was not asked for.
     pub boot_files: BootFiles,
 }
 
 /// What kind of host this is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct HostFacts {
     /// Kernel release.
     pub kernel: String,
     /// The host's own name.
@@ -113,7 +113,7 @@ pub struct SshEnds {
 
 /// What an earlier apply left on the host.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
+pub struct ManagedState {
     /// The inventory that manages it.
     pub inventory: Option<String>,
     /// The generation that boots; `None` on a host that was never managed.
@@ -125,7 +125,7 @@ pub struct State {
     /// What did not load at the last boot, and why; it begins with `bridges: ` where it was no rule.
     pub boot_failed: Option<String>,
     /// Rules of ours that the host could not load at the last boot and leaves out until it can.
-    pub boot_left: Vec<LeftOut>,
+    pub boot_left: Vec<SkippedRule>,
     /// When rules of ours were put back that other programs had taken away since the last boot: TIME PROGRAM.
     pub boot_repaired: Vec<String>,
     /// Files without which the generation does not boot, and that are missing or not as they were written.
@@ -140,7 +140,7 @@ pub struct State {
 
 /// A rule of ours that is not loaded, because something that it needs is not there yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct SkippedRule {
     /// iptables or ip6tables.
     pub family: Family,
     /// The table.
@@ -153,7 +153,7 @@ pub struct LeftOut {
     pub reason: String,
 }
 
-impl LeftOut {
+impl SkippedRule {
     /// Reads `PROGRAM TABLE -A CHAIN RULE`, a tab, and the reason.
     pub fn parse(line: &str) -> Option<Self> {
         let (rule, reason) = line.split_once('\t')?;
@@ -172,7 +172,7 @@ impl LeftOut {
 
 /// A live sysctl value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Live {
+pub enum LiveValue {
     /// As the kernel prints it.
     Value(String),
     /// The key does not exist, for example because its module is not loaded.
@@ -183,24 +183,24 @@ pub enum Live {
 
 /// The rules of one family.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct ObservedRules {
     /// nft, legacy, old or none.
     pub backend: String,
     /// What the tool calls itself.
     pub version: String,
     /// What is there.
-    pub live: Save,
+    pub live: SavedTables,
     /// What would be there.
-    pub predicted: Predicted,
+    pub predicted: PredictedRules,
 }
 
 /// How the rules would look after an apply, by the host's own iptables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Predicted {
+pub enum PredictedRules {
     /// Nothing is wanted and nothing of ours is there, or what is wanted was proven before and is there.
     Same,
     /// The dry run went well and printed this.
-    Rules(Save),
+    Rules(SavedTables),
     /// The live rules could not be cloned; the reason.
     CannotClone(String),
     /// The host refuses the wanted rules; its words.
@@ -209,7 +209,7 @@ pub enum Predicted {
 
 /// Filters beside the rules that iptables-save shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Others {
+pub struct OtherFilters {
     /// Rules in the backend that is not used, by name of the backend and family.
     pub backend_rules: BTreeMap<String, u32>,
     /// Native nft rules in tables of iptables, which iptables-save shows wrong.

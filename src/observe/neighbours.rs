@@ -3,7 +3,7 @@
 
 /// A neighbour that is known for good, or answered for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Neighbour {
+pub struct FixedNeighbour {
     /// Its address.
     pub address: String,
     /// The link.
@@ -14,7 +14,7 @@ pub struct Neighbour {
     words: String,
 }
 
-impl Neighbour {
+impl FixedNeighbour {
     /// Reads one line of `ip neighbour show nud permanent` or `… proxy`.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words: Vec<&str> = line.split_whitespace().collect();
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn lines_are_taken_back() {
-        let of = |line: &str| Neighbour::parse(line).map(|n| (n.line("br0"), n.gone("br0")));
+        let of = |line: &str| FixedNeighbour::parse(line).map(|n| (n.line("br0"), n.gone("br0")));
         let (line, gone) = of("10.0.0.77 dev eth0 lladdr 02:00:00:00:00:01 PERMANENT ").unwrap();
         assert_eq!(line, "neigh replace 10.0.0.77 dev br0 lladdr 02:00:00:00:00:01 nud permanent");
         assert_eq!(gone, "neigh del 10.0.0.77 dev br0");

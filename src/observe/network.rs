@@ -6,23 +6,23 @@ mod networkd;
 
 pub use network_manager::NEEDS as NEEDS_PROFILE;
 
-use super::Link;
+use super::HostLink;
 use std::collections::BTreeMap;
 
 /// What the network files of a host tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Network {
+pub struct NetworkConfig {
     /// Bridges that libvirt makes for its networks, with the file that defines the network.
     pub libvirt: BTreeMap<String, String>,
     /// `/etc/network/interfaces` reads the files of `interfaces.d`, and ifupdown knows bridges.
     pub ifupdown_bridges: bool,
     /// The files of others by path; ours are not among them.
-    files: Vec<File>,
+    files: Vec<ConfigFile>,
 }
 
 /// A file, as far as it has to do with links.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct File {
+struct ConfigFile {
     path: String,
     /// Lines with their numbers.
     lines: Vec<(u32, String)>,
@@ -41,7 +41,7 @@ pub struct FileLine {
 
 /// Who configures a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manager {
+pub enum LinkManager {
     /// `/etc/network/interfaces`.
     Ifupdown,
     /// systemd-networkd.
@@ -50,22 +50,22 @@ pub enum Manager {
     NetworkManager,
 }
 
-impl Manager {
+impl LinkManager {
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
-            Manager::Ifupdown => "ifupdown",
-            Manager::Networkd => "systemd-networkd",
-            Manager::NetworkManager => "NetworkManager",
+            LinkManager::Ifupdown => "ifupdown",
+            LinkManager::Networkd => "systemd-networkd",
+            LinkManager::NetworkManager => "NetworkManager",
         }
     }
 }
 
 /// A link's owner, and what it has for the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct LinkOwner {
     /// Who.
-    pub manager: Manager,
+    pub manager: LinkManager,
     /// netplan writes the manager's files for this link.
     pub netplan: bool,
     /// The file that configures the link, where there is exactly one.
@@ -73,14 +73,14 @@ pub struct Owner {
     /// Lines that give the link an address, a lease, a gateway or a master.
     pub gives: Vec<FileLine>,
     /// All that its file and the drop-ins of that set, in the order in which the manager reads them.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<LinkSetting>,
     /// What the manager says configures the link, where that is in none of the files that were read.
     pub unread: Option<String>,
 }
 
 /// One assignment in a file that configures a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
+pub struct LinkSetting {
     /// Its section, without the brackets.
     pub section: String,
     /// The number of that section among all sections read: some kinds stand once for each route or address.
@@ -93,13 +93,13 @@ pub struct Setting {
     pub place: FileLine,
 }
 
-impl Network {
+impl NetworkConfig {
     /// Reads the section of the probe: `key=value` lines, then `>PATH` before the lines of each file.
     pub fn parse(text: &str) -> Self {
         let mut network = Self::default();
         for line in text.lines() {
             if let Some(path) = line.strip_prefix('>') {
-                network.files.push(File { path: path.to_owned(), lines: Vec::new() });
+                network.files.push(ConfigFile { path: path.to_owned(), lines: Vec::new() });
             } else if let Some(file) = network.files.last_mut() {
                 if let Some((number, text)) = line.split_once(':') {
                     file.lines.push((number.parse().unwrap_or(0), text.trim().to_owned()));
@@ -116,12 +116,12 @@ impl Network {
     }
 
     /// Who configures a link; nobody, if none of those that we know.
-    pub fn owner(&self, link: &Link) -> Option<Owner> {
+    pub fn owner(&self, link: &HostLink) -> Option<LinkOwner> {
         self.by_networkd(link).or_else(|| self.by_network_manager(link)).or_else(|| self.by_ifupdown(link))
     }
 }
 
-impl File {
+impl ConfigFile {
     fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
@@ -135,7 +135,7 @@ impl File {
     }
 
     /// Whether this is a drop-in of the file.
-    fn drops_into(&self, file: &File) -> bool {
+    fn drops_into(&self, file: &ConfigFile) -> bool {
         self.path.rsplit('/').nth(1).and_then(|folder| folder.strip_suffix(".d")) == Some(file.name())
     }
 
@@ -147,8 +147,8 @@ impl File {
     }
 
     /// Its assignments; sections are counted on from `block`.
-    fn settings(&self, block: &mut usize) -> Vec<Setting> {
-        let (mut section, mut settings) = (String::new(), Vec::<Setting>::new());
+    fn settings(&self, block: &mut usize) -> Vec<LinkSetting> {
+        let (mut section, mut settings) = (String::new(), Vec::<LinkSetting>::new());
         let mut continues = false;
         for numbered in &self.lines {
             let text = numbered.1.as_str();
@@ -163,7 +163,7 @@ impl File {
             } else if let Some((key, value)) = part.split_once('=') {
                 let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
                 let place = self.line(numbered);
-                settings.push(Setting { section: section.clone(), block: *block, key, value, place });
+                settings.push(LinkSetting { section: section.clone(), block: *block, key, value, place });
             }
             continues = open;
         }

@@ -1,12 +1,13 @@
 //! From the probe's answer to [`Observed`].
 
 use super::{
-    BootFiles, Facts, LeftOut, Links, Live, Network, Observed, Others, Predicted, Rules, Sections, Sets,
-    Socket, SshEnds, State, SysctlDirs,
+    BootFiles, HostFacts, HostLinks, HostSocket, LiveValue, ManagedState, NetworkConfig, Observed,
+    ObservedRules, ObservedSets, OtherFilters, PredictedRules, ProbeSections, SkippedRule, SshEnds,
+    SysctlDirs,
 };
 use crate::protocol::{self, RuleSections, SectionName};
 use crate::resource::iptables::Family;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::save::SavedTables;
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -43,7 +44,7 @@ fn after_colon(words: &str) -> String {
 }
 
 /// Reads a whole answer; `words` are what the host printed in place of one.
-pub fn observe(sections: &Sections<'_>, words: &str) -> Result<Observed, ObserveError> {
+pub fn observe(sections: &ProbeSections<'_>, words: &str) -> Result<Observed, ObserveError> {
     if let Some(refused) = sections.get(protocol::REFUSED) {
         let (reason, message) = refused.split_once('\n').unwrap_or((refused, ""));
         return Err(ObserveError::Refused(reason.trim().to_owned(), message.trim().to_owned()));
@@ -72,13 +73,13 @@ pub fn observe(sections: &Sections<'_>, words: &str) -> Result<Observed, Observe
         read_only: read_only(sections.get(protocol::SYSCTL).unwrap_or("")),
         sysctl_dirs: SysctlDirs::parse(sections.get(protocol::SYSCTL_D).unwrap_or("")),
         rules,
-        sets: Sets::parse(sections)?,
-        others: others(sections),
+        sets: ObservedSets::parse(sections)?,
+        other_filters: others(sections),
         links: links(sections, &facts)?,
         facts,
-        sockets: Socket::parse(sections.get(protocol::SOCKETS).unwrap_or("")),
-        tunnel: Socket::parse(sections.get(protocol::TUNNEL).unwrap_or("")),
-        network: Network::parse(sections.get(protocol::NETWORK).unwrap_or("")),
+        sockets: HostSocket::parse(sections.get(protocol::SOCKETS).unwrap_or("")),
+        tunnel: HostSocket::parse(sections.get(protocol::TUNNEL).unwrap_or("")),
+        network: NetworkConfig::parse(sections.get(protocol::NETWORK).unwrap_or("")),
         boot_files: BootFiles::parse(sections.get(protocol::BOOT_FILES).unwrap_or("")),
     })
 }
@@ -90,7 +91,7 @@ const LINES: usize = 100_000;
 const TEXT_LINES: usize = 1_000_000;
 
 /// Bounds what an answer becomes; how long it is was bounded when it was read.
-fn too_long(sections: &Sections<'_>) -> Result<(), ObserveError> {
+fn too_long(sections: &ProbeSections<'_>) -> Result<(), ObserveError> {
     const TEXTS: [SectionName; 7] = [
         protocol::IPTABLES.live,
         protocol::IPTABLES.dry,
@@ -111,10 +112,10 @@ fn too_long(sections: &Sections<'_>) -> Result<(), ObserveError> {
 
 /// A host without `ip` has no answer here; it is refused for the tool that is missing. Who leaves the section out
 /// has no links.
-fn links(s: &Sections<'_>, facts: &Facts) -> Result<Links, ObserveError> {
+fn links(s: &ProbeSections<'_>, facts: &HostFacts) -> Result<HostLinks, ObserveError> {
     let text = |name| s.get(name).unwrap_or("");
     let links = if facts.missing.iter().any(|tool| tool == "ip") { None } else { s.get(protocol::LINKS) };
-    Links::parse(
+    HostLinks::parse(
         links.unwrap_or("[]"),
         text(protocol::ROUTES4),
         text(protocol::ROUTES6),
@@ -122,7 +123,7 @@ fn links(s: &Sections<'_>, facts: &Facts) -> Result<Links, ObserveError> {
     )
 }
 
-fn facts(s: &Sections<'_>) -> Facts {
+fn facts(s: &ProbeSections<'_>) -> HostFacts {
     let text = |key| s.value(protocol::HOST, key).unwrap_or("").to_owned();
     let yes = |key| s.value(protocol::HOST, key) == Some("yes");
     let ssh = s.value(protocol::HOST, "ssh").and_then(|line| {
@@ -134,7 +135,7 @@ fn facts(s: &Sections<'_>) -> Facts {
             server_port: words.next()?.parse().ok()?,
         })
     });
-    Facts {
+    HostFacts {
         kernel: text("kernel"),
         hostname: text("hostname"),
         os: s
@@ -162,14 +163,14 @@ fn facts(s: &Sections<'_>) -> Facts {
     }
 }
 
-fn state(s: &Sections<'_>) -> State {
-    let mut state = State {
+fn state(s: &ProbeSections<'_>) -> ManagedState {
+    let mut state = ManagedState {
         inventory: s.value(protocol::STATE, "inventory").map(str::to_owned),
         generation: s.value(protocol::STATE, "generation").and_then(|g| g.parse().ok()),
         traces: s.value(protocol::STATE, "traces") == Some("yes"),
         open: s.value(protocol::STATE, "open").map(str::to_owned),
         boot_failed: s.value(protocol::STATE, "boot_failed").map(str::to_owned),
-        boot_left: s.values(protocol::STATE, "boot_left").filter_map(LeftOut::parse).collect(),
+        boot_left: s.values(protocol::STATE, "boot_left").filter_map(SkippedRule::parse).collect(),
         boot_repaired: s.values(protocol::STATE, "boot_repaired").map(str::to_owned).collect(),
         boot_missing: protocol::BOOT
             .into_iter()
@@ -178,7 +179,7 @@ fn state(s: &Sections<'_>) -> State {
             .map(str::to_owned)
             .collect(),
         record: s.get(protocol::GENERATION).map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned),
-        ..State::default()
+        ..ManagedState::default()
     };
     for line in s.get(protocol::ORIGINAL).unwrap_or("").lines() {
         if let Some((key, value)) = line.split_once('=') {
@@ -193,18 +194,18 @@ fn state(s: &Sections<'_>) -> State {
 
 /// `KEY:VALUE`, `KEY!absent`, `KEY!writeonly` and `KEY!readonly`. No name of a link has a colon, but one may have any
 /// of the others.
-fn live(text: &str) -> BTreeMap<String, Live> {
+fn live(text: &str) -> BTreeMap<String, LiveValue> {
     text.lines()
         .filter_map(|line| {
-            let value = |(key, value): (&str, &str)| (key.to_owned(), Live::Value(value.to_owned()));
+            let value = |(key, value): (&str, &str)| (key.to_owned(), LiveValue::Value(value.to_owned()));
             let marked = |mark, live| Some((line.strip_suffix(mark)?.to_owned(), live));
             if line.ends_with("!readonly") && !line.contains(':') {
                 return None;
             }
             line.split_once(':')
                 .map(value)
-                .or_else(|| marked("!absent", Live::Absent))
-                .or_else(|| marked("!writeonly", Live::Unreadable))
+                .or_else(|| marked("!absent", LiveValue::Absent))
+                .or_else(|| marked("!writeonly", LiveValue::Unreadable))
         })
         .collect()
 }
@@ -213,20 +214,24 @@ fn read_only(text: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.strip_suffix("!readonly")).map(str::to_owned).collect()
 }
 
-fn family_rules(s: &Sections<'_>, family: Family, names: RuleSections) -> Result<Rules, ObserveError> {
-    let parse = |text: &str| Save::parse(text).map_err(|e| ObserveError::Rules(family, e.to_string()));
+fn family_rules(
+    s: &ProbeSections<'_>,
+    family: Family,
+    names: RuleSections,
+) -> Result<ObservedRules, ObserveError> {
+    let parse = |text: &str| SavedTables::parse(text).map_err(|e| ObserveError::Rules(family, e.to_string()));
     let predicted = match s.get(names.dry) {
-        None => Predicted::Same,
+        None => PredictedRules::Same,
         Some(text) => {
             let (rc, text) = text.split_once('\n').unwrap_or((text, ""));
             match rc {
-                "rc=0" => Predicted::Rules(parse(text)?),
-                "rc=3" => Predicted::CannotClone(words(text)),
-                _ => Predicted::Refused(words(text)),
+                "rc=0" => PredictedRules::Rules(parse(text)?),
+                "rc=3" => PredictedRules::CannotClone(words(text)),
+                _ => PredictedRules::Refused(words(text)),
             }
         }
     };
-    Ok(Rules {
+    Ok(ObservedRules {
         backend: s.value(names.tool, "backend").unwrap_or("none").to_owned(),
         version: s.value(names.tool, "version").unwrap_or("").to_owned(),
         live: parse(s.get(names.live).unwrap_or(""))?,
@@ -250,10 +255,10 @@ fn words(text: &str) -> String {
     lines.join("; ")
 }
 
-fn others(s: &Sections<'_>) -> Others {
+fn others(s: &ProbeSections<'_>) -> OtherFilters {
     let evidence = s.get(protocol::EVIDENCE).unwrap_or("").lines().filter_map(|line| line.split_once('='));
     let evidence = evidence.map(|(what, file)| (what.to_owned(), file.to_owned())).collect();
-    let mut others = Others { evidence, ..Others::default() };
+    let mut others = OtherFilters { evidence, ..OtherFilters::default() };
     for line in s.get(protocol::OTHERS).unwrap_or("").lines() {
         match line.split_once('=') {
             Some(("native", what)) => others.native.push(what.to_owned()),
@@ -282,10 +287,10 @@ mod tests {
         let answer = |section: &str, lines: usize| {
             format!("@n1 host\nroot=yes\n\n@n1 {section}\n{}\n@n1 end\n", "1.1.1.1 dev a\n".repeat(lines))
         };
-        let error = |text: &str| observe(&Sections::split(text, "n1"), "").unwrap_err();
+        let error = |text: &str| observe(&ProbeSections::split(text, "n1"), "").unwrap_err();
         assert_eq!(error(&answer("routes4", LINES + 1)), ObserveError::TooLong("routes4".to_owned(), LINES));
-        assert!(observe(&Sections::split(&answer("routes4", 1000), "n1"), "").is_ok());
-        assert!(observe(&Sections::split(&answer("boot_files", LINES + 1), "n1"), "").is_ok());
+        assert!(observe(&ProbeSections::split(&answer("routes4", 1000), "n1"), "").is_ok());
+        assert!(observe(&ProbeSections::split(&answer("boot_files", LINES + 1), "n1"), "").is_ok());
     }
 
     #[test]
@@ -294,14 +299,14 @@ mod tests {
                     net/a!absent\nnet/b!writeonly\nnet/c!readonly\nnet/c:\nnet/d=e!f!absent\nkernel/x:y!absent\n";
         let live = live(text);
         let value = |key: &str| live.get(key);
-        assert_eq!(value("net/ipv4/conf/a=b!c/forwarding"), Some(&Live::Value("1".to_owned())));
-        assert_eq!(value("kernel/core_pattern"), Some(&Live::Value("|/bin/x a=1:2".to_owned())));
-        assert_eq!(value("net/ipv4/ip_forward"), Some(&Live::Value("0".to_owned())));
-        assert_eq!(value("net/a"), Some(&Live::Absent));
-        assert_eq!(value("net/b"), Some(&Live::Unreadable));
-        assert_eq!(value("net/c"), Some(&Live::Value(String::new())));
-        assert_eq!(value("net/d=e!f"), Some(&Live::Absent));
-        assert_eq!(value("kernel/x"), Some(&Live::Value("y!absent".to_owned())));
+        assert_eq!(value("net/ipv4/conf/a=b!c/forwarding"), Some(&LiveValue::Value("1".to_owned())));
+        assert_eq!(value("kernel/core_pattern"), Some(&LiveValue::Value("|/bin/x a=1:2".to_owned())));
+        assert_eq!(value("net/ipv4/ip_forward"), Some(&LiveValue::Value("0".to_owned())));
+        assert_eq!(value("net/a"), Some(&LiveValue::Absent));
+        assert_eq!(value("net/b"), Some(&LiveValue::Unreadable));
+        assert_eq!(value("net/c"), Some(&LiveValue::Value(String::new())));
+        assert_eq!(value("net/d=e!f"), Some(&LiveValue::Absent));
+        assert_eq!(value("kernel/x"), Some(&LiveValue::Value("y!absent".to_owned())));
         assert_eq!(live.len(), 8);
         assert_eq!(read_only(text).into_iter().collect::<Vec<_>>(), ["net/c"]);
     }

@@ -2,14 +2,14 @@
 //! that this program knows nothing about: so a route can be moved without losing any of them. (The JSON
 //! of `ip` leaves some out, the lock of an mtu for one.)
 
-use super::Address;
+use super::ObservedAddress;
 use ipnet::IpNet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 /// A route that somebody made: what the kernel makes for an address by itself is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct StaticRoute {
     /// `local` and the like; a usual route has none.
     pub kind: String,
     /// The network, as `ip` takes it back: the default of IPv6 is `::/0`.
@@ -24,12 +24,12 @@ pub struct Route {
     /// A router announced it, for some time.
     pub expires: bool,
     /// Where it goes; more than one is a multipath route.
-    pub hops: Vec<Hop>,
+    pub hops: Vec<RouteHop>,
 }
 
 /// One way that a route goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hop {
+pub struct RouteHop {
     /// The gateway, `inet6 fe80::1` where it is one of the other family.
     pub via: Option<String>,
     /// The link.
@@ -44,7 +44,7 @@ pub struct Hop {
 pub(super) const STATES: [&str; 7] =
     ["linkdown", "dead", "offload", "trap", "pervasive", "rt_offload", "rt_trap"];
 
-impl Route {
+impl StaticRoute {
     /// Reads one line of `ip -o route show table all`. `None`: a route of the kernel's own, one of a kind
     /// that goes nowhere, or nothing that looks like a route.
     pub fn parse(line: &str, v6: bool) -> Option<Self> {
@@ -66,14 +66,12 @@ impl Route {
             hops: Vec::new(),
         };
         let mut rest = Vec::new();
-        let hop = Hop::parse(words, &mut rest);
+        let hop = RouteHop::parse(words, &mut rest);
         route.hops.extend((!hop.dev.is_empty()).then_some(hop));
         let mut ignored = Vec::new();
-        route.hops.extend(
-            parts.map(|part| {
-                Hop::parse(part.split(['\\', ' ', '\t']).filter(|w| !w.is_empty()), &mut ignored)
-            }),
-        );
+        route.hops.extend(parts.map(|part| {
+            RouteHop::parse(part.split(['\\', ' ', '\t']).filter(|w| !w.is_empty()), &mut ignored)
+        }));
         route.words = kept(&rest);
         route.next_hop = rest.windows(2).find(|pair| pair[0] == "nhid").map(|pair| pair[1].to_owned());
         route.expires = rest.contains(&"expires");
@@ -89,7 +87,7 @@ impl Route {
 
     /// Whether the kernel made it for an address of its link. One that others made for an address that makes none
     /// (`noprefixroute`) stays marked; any other is a route like all.
-    pub(super) fn is_of_kernel(&mut self, addresses: &[Address]) -> bool {
+    pub(super) fn is_of_kernel(&mut self, addresses: &[ObservedAddress]) -> bool {
         if !self.of_address {
             return false;
         }
@@ -108,7 +106,7 @@ impl Route {
             let own = a.identity().map(|address| IpNet::from(address.local()));
             dst.is_some() && (network == dst || own == dst)
         });
-        let same = |a: &&Address| {
+        let same = |a: &&ObservedAddress| {
             !a.noprefixroute && (usual || a.metric.map(|m| m.to_string()).as_deref() == metric)
         };
         if of.clone().any(|a| same(&a)) {
@@ -182,7 +180,7 @@ impl Route {
     }
 }
 
-impl Hop {
+impl RouteHop {
     /// Takes what belongs to a hop; the rest goes on `rest`.
     fn parse<'a>(mut words: impl Iterator<Item = &'a str>, rest: &mut Vec<&'a str>) -> Self {
         let mut hop = Self::default();
@@ -278,12 +276,13 @@ mod tests {
             ("192.0.4.0/24 tos 0x10 dev a scope link ", "192.0.4.0/24 dev br0 tos 0x10 scope link"),
         ];
         for (printed, expected) in cases {
-            let line = Route::parse(printed, false).map(|r| r.line(|d| if d == "a" { "br0" } else { d }));
+            let line =
+                StaticRoute::parse(printed, false).map(|r| r.line(|d| if d == "a" { "br0" } else { d }));
             let expected = (!expected.is_empty()).then(|| format!("route replace {expected}"));
             assert_eq!(line, expected, "{printed}");
         }
         let ra = "default via fe80::1 dev a proto ra metric 1024 expires 1797sec hoplimit 64 pref medium";
-        let ra = Route::parse(ra, true).unwrap();
+        let ra = StaticRoute::parse(ra, true).unwrap();
         assert!(ra.is_default() && ra.by("a"));
         assert_eq!(
             ra.line(|_| "b"),
@@ -295,12 +294,12 @@ mod tests {
     fn the_kernel_makes_those_of_addresses_again_and_no_others() {
         let address = |text: &str, metric, noprefixroute| {
             let (local, prefix) = text.split_once('/').unwrap();
-            Address {
+            ObservedAddress {
                 local: local.into(),
                 prefix: prefix.parse().unwrap(),
                 metric,
                 noprefixroute,
-                ..Address::default()
+                ..ObservedAddress::default()
             }
         };
         let addresses = [
@@ -321,7 +320,7 @@ mod tests {
             ("fd02::/64 dev a proto kernel metric 256 expires 86393sec pref medium", true, true),
             ("fd03::/64 dev a proto kernel metric 256 pref medium", false, false),
         ] {
-            let mut route = Route::parse(line, line.contains("::")).unwrap();
+            let mut route = StaticRoute::parse(line, line.contains("::")).unwrap();
             assert_eq!(route.is_of_kernel(&addresses), of_kernel, "{line}");
             assert_eq!(route.of_address, of_address, "{line}");
         }

@@ -15,7 +15,7 @@ pub enum RouteKind {
     /// It is for a group.
     Multicast,
     /// It is dropped: `blackhole`, `unreachable`, `prohibit`.
-    Refused(Refusal),
+    Refused(DropKind),
     /// The lookup goes on with the next policy rule.
     Throw,
     /// Not modelled.
@@ -24,7 +24,7 @@ pub enum RouteKind {
 
 /// A route that drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum DropKind {
     /// In silence.
     Blackhole,
     /// With an ICMP error.
@@ -33,13 +33,13 @@ pub enum Refusal {
     Prohibit,
 }
 
-impl Refusal {
+impl DropKind {
     /// As `ip route` writes it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Refusal::Blackhole => "blackhole",
-            Refusal::Unreachable => "unreachable",
-            Refusal::Prohibit => "prohibit",
+            DropKind::Blackhole => "blackhole",
+            DropKind::Unreachable => "unreachable",
+            DropKind::Prohibit => "prohibit",
         }
     }
 }
@@ -75,9 +75,9 @@ impl TableRoute {
             "local" => RouteKind::Local,
             "broadcast" => RouteKind::Broadcast,
             "multicast" => RouteKind::Multicast,
-            "blackhole" => RouteKind::Refused(Refusal::Blackhole),
-            "unreachable" => RouteKind::Refused(Refusal::Unreachable),
-            "prohibit" => RouteKind::Refused(Refusal::Prohibit),
+            "blackhole" => RouteKind::Refused(DropKind::Blackhole),
+            "unreachable" => RouteKind::Refused(DropKind::Unreachable),
+            "prohibit" => RouteKind::Refused(DropKind::Prohibit),
             "throw" => RouteKind::Throw,
             "unicast" => RouteKind::Unicast,
             "anycast" => RouteKind::Local,
@@ -144,7 +144,7 @@ mod tests {
             (
                 "blackhole 192.0.2.0/24 ",
                 false,
-                RouteKind::Refused(Refusal::Blackhole),
+                RouteKind::Refused(DropKind::Blackhole),
                 "192.0.2.0/24",
                 "main",
                 "",
@@ -152,7 +152,7 @@ mod tests {
             (
                 "unreachable default dev lo metric 4294967295 error -101",
                 true,
-                RouteKind::Refused(Refusal::Unreachable),
+                RouteKind::Refused(DropKind::Unreachable),
                 "::/0",
                 "main",
                 "lo",

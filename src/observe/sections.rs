@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 /// The sections of one answer by name.
 #[derive(Debug, Default)]
-pub struct Sections<'a> {
+pub struct ProbeSections<'a> {
     by_name: BTreeMap<&'a str, &'a str>,
 }
 
-impl<'a> Sections<'a> {
+impl<'a> ProbeSections<'a> {
     /// Splits an answer at the nonce. Linear; garbage gives no sections.
     pub fn split(text: &'a str, nonce: &str) -> Self {
         let mark = format!("\n@{nonce} ");
@@ -67,11 +67,11 @@ mod tests {
     #[test]
     fn banners_and_content_are_not_sections() {
         let text = "Welcome!\n@other host\n\n@n1 host\nkernel=6\nmissing=ip\nmissing=awk\n\n@n1 live4\n*filter\n@n2 x\n\n@n1 end\n";
-        let s = Sections::split(text, "n1");
+        let s = ProbeSections::split(text, "n1");
         assert_eq!(s.value(protocol::HOST, "kernel"), Some("6"));
         assert_eq!(s.values(protocol::HOST, "missing").collect::<Vec<_>>(), ["ip", "awk"]);
         assert_eq!(s.get(protocol::IPTABLES.live), Some("*filter\n@n2 x\n"));
         assert_eq!(s.get(protocol::END), Some(""));
-        assert!(Sections::split("garbage", "n1").get(protocol::HOST).is_none());
+        assert!(ProbeSections::split("garbage", "n1").get(protocol::HOST).is_none());
     }
 }

@@ -1,26 +1,26 @@
 //! The sets of ipset that a host has.
 
-use super::{ObserveError, Sections};
+use super::{ObserveError, ProbeSections};
 use crate::protocol;
-use crate::resource::ipset::{Live, plain_member, sort};
+use crate::resource::ipset::{LiveSet, plain_member, sort};
 use std::collections::BTreeMap;
 
 /// What is known of the sets of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sets {
+pub struct ObservedSets {
     /// Whether the host was asked for them: it is where sets are wanted, or were applied.
     pub asked: bool,
     /// Whether it has the tool.
     pub tool: bool,
     /// Sets by name.
-    pub live: BTreeMap<String, Live>,
+    pub live: BTreeMap<String, LiveSet>,
     /// The host's words, where it does not take the sets that are wanted.
     pub refused: Option<String>,
 }
 
-impl Sets {
+impl ObservedSets {
     /// Reads the sections of an answer.
-    pub(super) fn parse(sections: &Sections<'_>) -> Result<Self, ObserveError> {
+    pub(super) fn parse(sections: &ProbeSections<'_>) -> Result<Self, ObserveError> {
         let Some(text) = sections.get(protocol::SETS) else { return Ok(Self::default()) };
         let mut sets = Self { asked: true, tool: true, ..Self::default() };
         let mut ended = false;
@@ -28,7 +28,7 @@ impl Sets {
             match line.split_once(' ') {
                 Some(("create", rest)) => {
                     let (name, options) = rest.split_once(' ').unwrap_or((rest, ""));
-                    sets.live.insert(name.to_owned(), Live::parse(options));
+                    sets.live.insert(name.to_owned(), LiveSet::parse(options));
                 }
                 // Its members were asked for, also where there are none.
                 Some(("members", name)) => {
@@ -74,11 +74,14 @@ mod tests {
     fn members_only_where_they_were_asked_for() {
         let text = "\n@n sets\ncreate a hash:ip family inet hashsize 64 maxelem 9\nmembers a\nadd a 192.0.2.2 timeout 0\nadd a 192.0.2.1\n\
                     create b hash:net family inet6 timeout 60\n#end\n\n@n dry_sets\nrc=1\nipset v7: no\n\n@n end\n";
-        let sets = Sets::parse(&Sections::split(text, "n")).unwrap();
+        let sets = ObservedSets::parse(&ProbeSections::split(text, "n")).unwrap();
         assert_eq!(sets.live["a"].members.as_deref().unwrap(), ["192.0.2.1", "192.0.2.2"]);
         assert_eq!((sets.live["b"].members.as_ref(), sets.live["b"].has_timeouts), (None, true));
         assert_eq!(sets.refused.as_deref(), Some("ipset v7: no"));
         let cut = text.replace("#end\n", "");
-        assert!(Sets::parse(&Sections::split(&cut, "n")).is_err(), "half of them must not pass for all");
+        assert!(
+            ObservedSets::parse(&ProbeSections::split(&cut, "n")).is_err(),
+            "half of them must not pass for all"
+        );
     }
 }

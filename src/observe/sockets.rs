@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A socket that listens or is connected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Socket {
+pub struct HostSocket {
     /// TCP; UDP otherwise.
     pub tcp: bool,
     /// The host's address; unspecified where it listens on all.
@@ -15,9 +15,9 @@ pub struct Socket {
     pub peer: Option<(IpAddr, u16)>,
 }
 
-impl Socket {
+impl HostSocket {
     /// Reads the section: `>FILE`, then `LOCAL REMOTE STATE` as the kernel prints them.
-    pub fn parse(text: &str) -> Vec<Socket> {
+    pub fn parse(text: &str) -> Vec<HostSocket> {
         let mut tcp = true;
         let mut sockets = Vec::new();
         for line in text.lines() {
@@ -36,7 +36,7 @@ impl Socket {
                 "0A" | "07" => None,
                 _ => continue,
             };
-            sockets.push(Socket { tcp, local, port, peer });
+            sockets.push(HostSocket { tcp, local, port, peer });
         }
         sockets.sort();
         sockets.dedup();
@@ -76,7 +76,7 @@ mod tests {
         let text = ">/proc/net/tcp\n0100007F:1F90 00000000:0000 0A\n0B00630A:0016 0100630A:D431 01\n0B00630A:0016 0100630A:D432 06\n\
                     >/proc/net/udp6\n00000000000000000000000000000000:151D 00000000000000000000000000000000:0000 07\n\
                     0000000000000000FFFF00000B00630A:0CBC 0000000000000000FFFF00003200630A:0CBC 01\nrubbish\n";
-        let socket = |tcp, local: &str, port, peer: Option<(&str, u16)>| Socket {
+        let socket = |tcp, local: &str, port, peer: Option<(&str, u16)>| HostSocket {
             tcp,
             local: local.parse().unwrap(),
             port,
@@ -89,6 +89,6 @@ mod tests {
             socket(false, "10.99.0.11", 3260, Some(("10.99.0.50", 3260))),
         ];
         expected.sort();
-        assert_eq!(Socket::parse(text), expected);
+        assert_eq!(HostSocket::parse(text), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! The sysctl.d folders of a host, and which file wins in either tool's order.
 
-use crate::resource::sysctl::{HEADER, Key, normal};
+use crate::resource::sysctl::{HEADER, SysctlKey, normal};
 use std::collections::BTreeMap;
 
 /// The folders by precedence: a file of the same name in an earlier one hides it in a later one.
@@ -9,7 +9,7 @@ const FOLDERS: [&str; 5] =
 
 /// Who reads the folders at boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tool {
+pub enum SysctlTool {
     /// systemd-sysctl: file names in order.
     Systemd,
     /// `sysctl --system` of procps: the same, then `/etc/sysctl.conf`.
@@ -18,7 +18,7 @@ pub enum Tool {
 
 /// A file with what it sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ForeignFile {
+pub struct UnmanagedFile {
     /// The first line, by which a file of ours is known.
     pub first_line: String,
     /// Where it points, if it is a symbolic link.
@@ -27,7 +27,7 @@ pub struct ForeignFile {
     pub lines: Vec<(u32, String)>,
 }
 
-impl ForeignFile {
+impl UnmanagedFile {
     /// Whether it is one of ours.
     pub fn is_ours(&self) -> bool {
         self.first_line.starts_with(HEADER)
@@ -36,7 +36,7 @@ impl ForeignFile {
 
 /// The line that decides a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Winner {
+pub struct DecidingLine {
     /// The file.
     pub path: String,
     /// Its line.
@@ -49,20 +49,20 @@ pub struct Winner {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SysctlDirs {
     /// The files.
-    pub files: BTreeMap<String, ForeignFile>,
+    pub files: BTreeMap<String, UnmanagedFile>,
 }
 
 impl SysctlDirs {
     /// Reads the probe's section: `>PATH [TARGET]` for each file, `PATH:LINE:TEXT` for each line.
     pub fn parse(text: &str) -> Self {
-        let mut files: BTreeMap<String, ForeignFile> = BTreeMap::new();
+        let mut files: BTreeMap<String, UnmanagedFile> = BTreeMap::new();
         for line in text.lines() {
             if let Some(head) = line.strip_prefix('>') {
                 let (path, link) = match head.split_once(' ') {
                     Some((path, link)) => (path, Some(link.to_owned())),
                     None => (head, None),
                 };
-                files.insert(path.to_owned(), ForeignFile { link, ..ForeignFile::default() });
+                files.insert(path.to_owned(), UnmanagedFile { link, ..UnmanagedFile::default() });
                 continue;
             }
             let mut parts = line.splitn(3, ':');
@@ -81,7 +81,7 @@ impl SysctlDirs {
     }
 
     /// Who sets a key last, were the file at `without` not there (to see past one of ours).
-    pub fn winner(&self, key: &Key, tool: Tool, without: Option<&str>) -> Option<Winner> {
+    pub fn winner(&self, key: &SysctlKey, tool: SysctlTool, without: Option<&str>) -> Option<DecidingLine> {
         let mut winner = None;
         let mut explicit = false;
         for path in self.order(tool) {
@@ -91,14 +91,14 @@ impl SysctlDirs {
             for (number, text) in &self.files[&path].lines {
                 let Some((name, value)) = text.split_once('=') else { continue };
                 let name = name.trim().trim_start_matches('-');
-                let hit = match Key::parse(name) {
+                let hit = match SysctlKey::parse(name) {
                     Ok(set) => set == *key,
                     Err(_) => !explicit && glob_matches(name, key),
                 };
                 if hit {
                     // A key named in full beats every glob, in both tools (procps 4.0.2: measured).
                     explicit |= !name.contains(['*', '?', '[']);
-                    winner = Some(Winner { path: path.clone(), line: *number, value: normal(value) });
+                    winner = Some(DecidingLine { path: path.clone(), line: *number, value: normal(value) });
                 }
             }
         }
@@ -106,7 +106,7 @@ impl SysctlDirs {
     }
 
     /// The paths in the order in which a tool reads them.
-    fn order(&self, tool: Tool) -> Vec<String> {
+    fn order(&self, tool: SysctlTool) -> Vec<String> {
         let mut by_name: BTreeMap<&str, &str> = BTreeMap::new();
         for folder in FOLDERS {
             for path in self.files.keys() {
@@ -118,7 +118,7 @@ impl SysctlDirs {
             }
         }
         let mut order: Vec<String> = by_name.into_values().map(str::to_owned).collect();
-        if tool == Tool::Procps && self.files.contains_key("/etc/sysctl.conf") {
+        if tool == SysctlTool::Procps && self.files.contains_key("/etc/sysctl.conf") {
             order.push("/etc/sysctl.conf".to_owned());
         }
         order
@@ -126,7 +126,7 @@ impl SysctlDirs {
 }
 
 /// A glob of sysctl.d in either notation.
-fn glob_matches(pattern: &str, key: &Key) -> bool {
+fn glob_matches(pattern: &str, key: &SysctlKey) -> bool {
     if !pattern.contains(['*', '?', '[']) {
         return false;
     }
@@ -145,8 +145,8 @@ fn glob_matches(pattern: &str, key: &Key) -> bool {
 mod tests {
     use super::*;
 
-    fn key(text: &str) -> Key {
-        Key::parse(text).unwrap()
+    fn key(text: &str) -> SysctlKey {
+        SysctlKey::parse(text).unwrap()
     }
 
     #[test]
@@ -157,11 +157,11 @@ mod tests {
              /usr/lib/sysctl.d/50-a.conf:1:net.ipv4.conf.all.rp_filter = 9\n/etc/sysctl.d/50-a.conf:1:# nothing\n",
         );
         let key_ = key("net.ipv4.ip_forward");
-        assert_eq!(dirs.winner(&key_, Tool::Systemd, None).unwrap().value, "2");
-        assert_eq!(dirs.winner(&key_, Tool::Procps, None).unwrap().path, "/etc/sysctl.conf");
-        assert_eq!(dirs.winner(&key_, Tool::Systemd, Some("/etc/sysctl.d/99-zz.conf")), None);
+        assert_eq!(dirs.winner(&key_, SysctlTool::Systemd, None).unwrap().value, "2");
+        assert_eq!(dirs.winner(&key_, SysctlTool::Procps, None).unwrap().path, "/etc/sysctl.conf");
+        assert_eq!(dirs.winner(&key_, SysctlTool::Systemd, Some("/etc/sysctl.d/99-zz.conf")), None);
         assert_eq!(
-            dirs.winner(&key("net.ipv4.conf.all.rp_filter"), Tool::Systemd, None),
+            dirs.winner(&key("net.ipv4.conf.all.rp_filter"), SysctlTool::Systemd, None),
             None,
             "masked by name"
         );
@@ -173,7 +173,7 @@ mod tests {
             ">/etc/sysctl.d/10-x.conf\n>/etc/sysctl.d/20-g.conf\n/etc/sysctl.d/10-x.conf:1:net.ipv4.conf.all.rp_filter=1\n\
              /etc/sysctl.d/20-g.conf:1:net.ipv4.conf.*.rp_filter=2\n",
         );
-        for tool in [Tool::Systemd, Tool::Procps] {
+        for tool in [SysctlTool::Systemd, SysctlTool::Procps] {
             let value = |name| dirs.winner(&key(name), tool, None).unwrap().value;
             assert_eq!(value("net.ipv4.conf.all.rp_filter"), "1");
             assert_eq!(value("net.ipv4.conf.eth0.rp_filter"), "2");

@@ -9,7 +9,7 @@ use std::fmt;
 /// The VLANs of one port, by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Vlans(pub BTreeMap<u16, VlanFlags>);
+pub struct PortVlans(pub BTreeMap<u16, VlanFlags>);
 
 /// What a port does with the frames of a VLAN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,14 +21,14 @@ pub struct VlanFlags {
 }
 
 #[derive(Deserialize)]
-struct Port {
+struct VlanPort {
     ifname: String,
     #[serde(default)]
-    vlans: Vec<Range>,
+    vlans: Vec<VlanRange>,
 }
 
 #[derive(Deserialize)]
-struct Range {
+struct VlanRange {
     vlan: u16,
     #[serde(rename = "vlanEnd")]
     end: Option<u16>,
@@ -36,14 +36,14 @@ struct Range {
     flags: Vec<String>,
 }
 
-impl Vlans {
+impl PortVlans {
     /// Reads the section: VLANs by port, the bridges' own by their names. `None` where nobody asked.
     pub fn parse(text: &str) -> Result<Option<BTreeMap<String, Self>>, ObserveError> {
         if text.trim().is_empty() {
             return Ok(None);
         }
-        let ports: Vec<Port> = json(text).map_err(ObserveError::Vlans)?;
-        let of = |ranges: Vec<Range>| {
+        let ports: Vec<VlanPort> = json(text).map_err(ObserveError::Vlans)?;
+        let of = |ranges: Vec<VlanRange>| {
             let mut vlans = BTreeMap::new();
             for range in ranges {
                 let has = |flag: &str| range.flags.iter().any(|f| f == flag);
@@ -88,7 +88,7 @@ impl fmt::Display for VlanFlags {
 }
 
 /// `1 pvid untagged, 10-19, 30`, or `none`.
-impl fmt::Display for Vlans {
+impl fmt::Display for PortVlans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("none");
@@ -114,9 +114,9 @@ mod tests {
     fn as_bridge_prints_them() {
         let text = r#"[{"ifname":"eth1","vlans":[{"vlan":1,"flags":["PVID","Egress Untagged"]},{"vlan":10,"vlanEnd":12},
             {"vlan":13},{"vlan":20,"flags":["Egress Untagged"]}]},{"ifname":"br0","vlans":[]}]"#;
-        let all = Vlans::parse(text).unwrap().unwrap();
+        let all = PortVlans::parse(text).unwrap().unwrap();
         assert_eq!(all["eth1"].to_string(), "1 pvid untagged, 10-13, 20 untagged");
         assert_eq!((all["eth1"].pvid(), all["br0"].to_string()), (Some(1), "none".to_owned()));
-        assert_eq!(Vlans::parse(""), Ok(None));
+        assert_eq!(PortVlans::parse(""), Ok(None));
     }
 }

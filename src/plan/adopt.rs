@@ -5,13 +5,13 @@
 //! and that nobody enters any more. That this changes no verdict is proven before anything is offered.
 
 mod boot;
-mod near;
+mod history;
+mod near_match;
 mod rules;
 #[cfg(test)]
 mod tests;
-mod told;
 
-pub use told::AdoptionDelta;
+pub use history::AdoptionDelta;
 
 use super::rules::RulesPlan;
 use super::sysctl::SysctlPlan;
@@ -21,12 +21,12 @@ use crate::observe::{BootFiles, Observed};
 use crate::problem::Warning;
 use crate::resource::ResourceKind;
 use crate::resource::iptables::save::SaveChain;
-use crate::resource::iptables::{Family, Policy, is_builtin};
+use crate::resource::iptables::{ChainPolicy, Family, is_builtin};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// A rule or a chain of others that was taken over.
+/// An unmanaged rule or chain that was adopted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AdoptedRule {
     /// iptables or ip6tables.
@@ -54,12 +54,12 @@ pub struct RestoreTarget {
     pub files: BTreeSet<String>,
 }
 
-/// What a plan does about rules of others.
+/// What a plan adopts or gives back.
 #[derive(Default)]
 pub(super) struct AdoptionPlan {
     pub changes: Vec<Change>,
     pub warnings: Vec<Warning>,
-    /// Foreign text by family, for the host.
+    /// Unmanaged text by family, for the host.
     pub texts: BTreeMap<Family, String>,
     /// All that is taken over afterwards.
     pub adopted: Vec<AdoptedRule>,
@@ -102,12 +102,12 @@ pub(super) fn plan(
         let (Some(there), Some(wanted)) = (observed.rules.get(&family), desired.rules.get(&family)) else {
             continue;
         };
-        let mut taken = rules::taken(family, &planned.predicted, wanted);
+        let mut taken = rules::adoptable_rules(family, &planned.predicted, wanted);
         adoption.warnings.append(&mut taken.warnings);
         if taken.list.is_empty() {
             continue;
         }
-        if let Err(difference) = rules::proof(family, &there.live, &planned.predicted, &taken) {
+        if let Err(difference) = rules::prove_unchanged(family, &there.live, &planned.predicted, &taken) {
             let evidence = difference.evidence.map_or_else(String::new, |packet| format!("; {packet}"));
             adoption.refusal.get_or_insert(Refusal::new(
                 "adoption-differs",
@@ -117,7 +117,7 @@ pub(super) fn plan(
                 ),
             ));
         }
-        planned.predicted = rules::without(&planned.predicted, &taken.list);
+        planned.predicted = rules::without_adopted(&planned.predicted, &taken.list);
         adoption.warnings.extend(boot::warnings(family, &taken.list, &observed.boot_files));
         adoption.texts.insert(family, text(&taken.list, '!'));
         adoption.changes.extend(changes(family, ChangeAction::Remove, &taken.list, &taken.origins));
@@ -154,7 +154,7 @@ fn bring_back(family: Family, again: &[AdoptedRule], planned: &mut RulesPlan, ad
     for one in again {
         let table = planned.predicted.tables.entry(one.table.clone()).or_default();
         if table.chain(&one.chain).is_none() {
-            let policy = is_builtin(&one.table, &one.chain).then_some(Policy::Accept);
+            let policy = is_builtin(&one.table, &one.chain).then_some(ChainPolicy::Accept);
             table.insert(SaveChain { name: one.chain.clone(), policy, ..SaveChain::default() });
         }
         let before =
@@ -166,7 +166,7 @@ fn bring_back(family: Family, again: &[AdoptedRule], planned: &mut RulesPlan, ad
     }
 }
 
-/// Foreign text, a line for each.
+/// Unmanaged text, a line for each.
 fn text(list: &[AdoptedRule], sign: char) -> String {
     let mut text = String::new();
     let tables: BTreeSet<&str> = list.iter().map(|one| one.table.as_str()).collect();

@@ -2,7 +2,7 @@
 
 use super::{Change, ChangeAction, Diff, DiffLine, HostPlan, ResourceKind};
 use crate::desired::Desired;
-use crate::observe::{LeftOut, Observed, plain_rule};
+use crate::observe::{Observed, SkippedRule, plain_rule};
 use crate::problem::{Origin, Warning};
 use crate::resource::iptables::{Family, PREFIX};
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
 }
 
 /// Where a rule was declared that is known as the host writes it.
-fn origin(desired: &Desired, left: &LeftOut) -> Option<Origin> {
+fn origin(desired: &Desired, left: &SkippedRule) -> Option<Origin> {
     let chain = desired.rules.get(&left.family)?.tables.get(&left.table)?.chains.get(&left.chain)?;
     let wanted = plain_rule(&left.rule);
     chain.rules.iter().find(|rule| plain_rule(&rule.text) == wanted).map(|rule| rule.origin.clone())
@@ -81,7 +81,7 @@ pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut Host
     }
     for family in Family::ALL {
         let live = observed.rules.get(&family).map(|rules| &rules.live);
-        if !live.is_some_and(|live| live.own_chains().next().is_some() || !live.hooks().is_empty()) {
+        if !live.is_some_and(|live| live.managed_chains().next().is_some() || !live.jump_rules().is_empty()) {
             continue;
         }
         let kind = match family {

@@ -32,7 +32,7 @@ const CONTEXT: usize = 3;
 
 impl Diff {
     /// Compares line by line.
-    pub fn of(old: &[String], new: &[DesiredLine]) -> Self {
+    pub fn compute(old: &[String], new: &[DesiredLine]) -> Self {
         let new_text: Vec<&str> = new.iter().map(|(t, _)| t.as_str()).collect();
         let old_text: Vec<&str> = old.iter().map(String::as_str).collect();
         let mut all = Vec::new();
@@ -120,8 +120,8 @@ mod tests {
         let old: Vec<String> = (0..20).map(|i| i.to_string()).collect();
         let mut new: Vec<DesiredLine> = old.iter().map(|l| (l.clone(), None)).collect();
         new[10].0 = "ten".into();
-        let text = Diff::of(&old, &new).text();
+        let text = Diff::compute(&old, &new).text();
         assert_eq!(text, "… 7 unchanged\n  7\n  8\n  9\n- 10\n+ ten\n  11\n  12\n  13\n… 6 unchanged\n");
-        assert!(Diff::of(&old, &old.iter().map(|l| (l.clone(), None)).collect::<Vec<_>>()).is_empty());
+        assert!(Diff::compute(&old, &old.iter().map(|l| (l.clone(), None)).collect::<Vec<_>>()).is_empty());
     }
 }

@@ -23,13 +23,13 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> H
         verdict: HostVerdict::Unchanged,
         changes: Vec::new(),
         warnings: host::left_behind(desired, observed).collect(),
-        bundle: super::TransactionFiles::default(),
+        transaction_files: super::TransactionFiles::default(),
         open: observed.state.open.clone(),
         latent_lockout: None,
         guest_outages: vec![],
         jump_depth: 0,
     };
-    let record = match refusal::record(observed) {
+    let record = match refusal::read_manifest(observed) {
         Ok(Some(record)) => record,
         Err(refusal) => {
             plan.verdict = HostVerdict::Refused(refusal);
@@ -49,7 +49,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> H
     }
     let sysctl = sysctl::plan(&applied, observed, &record, false);
     plan.changes.extend(sysctl.changes);
-    plan.changes.extend(sysctl.foreign.iter().filter_map(|file| replaced(&file.path, &record)));
+    plan.changes.extend(sysctl.unmanaged.iter().filter_map(|file| replaced(&file.path, &record)));
     plan.warnings.extend(sysctl.warnings.into_iter().filter(|w| w.code == "sysctl-overridden"));
     let rules = Family::ALL.map(|family| rules::plan(family, &applied, observed, &record));
     plan.changes.extend(rules.iter().flat_map(|rules| rules.changes.iter().cloned()));

@@ -28,7 +28,7 @@ impl HostPlan {
             pieces.push(format!("{} {} {:?}", change.kind.as_str(), change.resource, change.action));
             pieces.push(change.diff.text());
         }
-        pieces.push(self.bundle.hash());
+        pieces.push(self.transaction_files.hash());
         digest(pieces.iter().map(String::as_str))
     }
 }

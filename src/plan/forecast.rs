@@ -3,14 +3,14 @@
 use super::{GenerationManifest, rules};
 use crate::desired::Desired;
 use crate::netfilter::{HostContext, IptablesBackend};
-use crate::observe::{Observed, Predicted};
+use crate::observe::{Observed, PredictedRules};
 use crate::resource::iptables::Family;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::save::SavedTables;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// All rules of a family as they will be once the desired ones are in place.
-pub fn rules_after(family: Family, desired: &Desired, observed: &Observed) -> Save {
+pub fn rules_after(family: Family, desired: &Desired, observed: &Observed) -> SavedTables {
     let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
     rules::plan(family, desired, observed, &record.unwrap_or_default()).predicted
 }
@@ -20,9 +20,9 @@ pub fn rules_after(family: Family, desired: &Desired, observed: &Observed) -> Sa
 pub fn as_if_dry_run(desired: &Desired, observed: &mut Observed) {
     for (family, rules) in &desired.rules {
         if let Some(there) = observed.rules.get_mut(family)
-            && there.predicted == Predicted::Same
+            && there.predicted == PredictedRules::Same
         {
-            there.predicted = Predicted::Rules(rules::as_written(&there.live, rules));
+            there.predicted = PredictedRules::Rules(rules::as_written(&there.live, rules));
         }
     }
 }
@@ -30,9 +30,9 @@ pub fn as_if_dry_run(desired: &Desired, observed: &mut Observed) {
 /// The switch for frames with a VLAN tag; it is the only one that is off by itself.
 pub(super) const TAGGED: &str = "net/bridge/bridge-nf-filter-vlan-tagged";
 
-/// What the walk has to know of the host beside its rules: addresses and routes. Other tables are left
+/// What the simulation needs of the host beside its rules: addresses and routes. Other tables are left
 /// out: who is connected has passed them, and a plan does not change them.
-pub fn surroundings(observed: &Observed) -> HostContext {
+pub fn host_context(observed: &Observed) -> HostContext {
     let links = &observed.links;
     let mut addresses = Vec::new();
     for link in links.by_name.values() {

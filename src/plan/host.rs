@@ -1,7 +1,7 @@
 //! The plan of one host.
 
-use super::bundle::ResourcePlans;
-use super::refusal::{Refusal, record, refusal, risky};
+use super::refusal::{Refusal, read_manifest, refusal, risky};
+use super::transaction_files::ResourcePlans;
 use super::{
     Change, ChangeRisk, GenerationManifest, RestoreTarget, TransactionFiles, adopt, bridge, key_effects,
     lints, rules, sets, sysctl,
@@ -10,7 +10,7 @@ use crate::desired::Desired;
 use crate::jump_hosts::{JumpHost, JumpRole};
 use crate::observe::Observed;
 use crate::problem::Warning;
-use crate::resource::iptables::{Family, own};
+use crate::resource::iptables::{Family, managed_text};
 use std::collections::BTreeSet;
 
 /// What a user allowed beforehand.
@@ -77,7 +77,7 @@ pub struct HostPlan {
     /// What a user should know.
     pub warnings: Vec<Warning>,
     /// What the host gets, if this is applied.
-    pub bundle: TransactionFiles,
+    pub transaction_files: TransactionFiles,
     /// A transaction that was open when this was planned: what is there may be put back.
     pub open: Option<String>,
     /// A certain lockout that shows only when a cache, a lease or a conntrack entry expires, so that a
@@ -114,13 +114,13 @@ pub enum HostVerdict {
 }
 
 /// The sets that a host is to have, as lines that make them, without members.
-pub fn asks_sets(desired: &Desired) -> String {
+pub fn set_headers(desired: &Desired) -> String {
     sets::headers(desired)
 }
 
 /// What has to be asked of a host: own text wanted of each family, and sysctl keys.
-pub fn question(desired: &Desired) -> ([String; 2], String) {
-    let want = Family::ALL.map(|f| desired.rules.get(&f).map_or_else(String::new, own::render));
+pub fn probe_request(desired: &Desired) -> ([String; 2], String) {
+    let want = Family::ALL.map(|f| desired.rules.get(&f).map_or_else(String::new, managed_text::render));
     let mut keys = String::new();
     for entry in desired.sysctl.values().flat_map(|f| &f.entries) {
         for path in std::iter::once(entry.key.path()).chain(key_effects::asks(entry.key.path())) {
@@ -132,7 +132,7 @@ pub fn question(desired: &Desired) -> ([String; 2], String) {
 }
 
 /// Whether the VLANs of ports have to be asked for as well.
-pub fn asks_vlans(desired: &Desired) -> bool {
+pub fn needs_vlans(desired: &Desired) -> bool {
     let mut managed = desired.bridges.values().filter(|bridge| bridge.manage);
     managed.any(|bridge| {
         // A port that may be taken from a bridge of others gets its VLANs there back one day.
@@ -156,13 +156,13 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
         verdict: HostVerdict::Unchanged,
         changes: Vec::new(),
         warnings: desired.warnings.clone(),
-        bundle: TransactionFiles::default(),
+        transaction_files: TransactionFiles::default(),
         open: observed.state.open.clone(),
         latent_lockout: None,
         guest_outages: vec![],
         jump_depth: if is_reached_through_guest(desired, observed) { usize::MAX } else { 0 },
     };
-    let record = match record(observed) {
+    let record = match read_manifest(observed) {
         Ok(record) => record.unwrap_or_default(),
         Err(refusal) => {
             plan.verdict = HostVerdict::Refused(refusal);
@@ -217,7 +217,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
     plan.warnings.dedup();
     let parts =
         ResourcePlans { sysctl: &sysctl, rules: &rules, sets: &sets, bridges: &bridges, adoption: &adoption };
-    plan.bundle = TransactionFiles::new(desired, observed, parts, options);
+    plan.transaction_files = TransactionFiles::new(desired, observed, parts, options);
     plan
 }
 
@@ -317,8 +317,8 @@ fn leave(what: &str) -> Change {
 /// A plan that takes away every resource of a kind is more often a slip than a wish.
 fn removes_all(record: &GenerationManifest, desired: &Desired, changes: &mut [Change]) {
     use crate::resource::ResourceKind;
-    let had_rules = |f| record.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
-    let has_rules = |f| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
+    let had_rules = |f| record.rules.get(&f).is_some_and(|r| !managed_text::render(r).is_empty());
+    let has_rules = |f| desired.rules.get(&f).is_some_and(|r| !managed_text::render(r).is_empty());
     let gone = [
         (ResourceKind::Sysctl, !record.sysctl.is_empty() && desired.sysctl.is_empty()),
         (ResourceKind::Iptables, had_rules(Family::V4) && !has_rules(Family::V4)),

@@ -7,10 +7,10 @@ use super::forecast::{TAGGED, global_knob, loads_br_netfilter, own_knob};
 use super::{BridgeOwnership, GenerationManifest, sets, sysctl};
 use crate::desired::Desired;
 use crate::netfilter::{BridgeFrame, BridgeSwitches, BridgeView, FramePayload, KnownSets};
-use crate::observe::{Live, Observed};
-use crate::resource::bridge::Bridge;
+use crate::observe::{LiveValue, Observed};
+use crate::resource::bridge::DeclaredBridge;
 use crate::resource::iptables::Family;
-use crate::resource::sysctl::Key;
+use crate::resource::sysctl::SysctlKey;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A host at one moment: live, after a plan, or after the next boot.
@@ -124,7 +124,7 @@ impl<'a> HostAfter<'a> {
     /// The value that a key has now.
     pub fn live_key(&self, path: &str) -> Option<String> {
         match self.observed?.sysctl.get(path) {
-            Some(Live::Value(value)) => Some(value.trim().to_owned()),
+            Some(LiveValue::Value(value)) => Some(value.trim().to_owned()),
             _ => None,
         }
     }
@@ -143,7 +143,7 @@ impl<'a> HostAfter<'a> {
             && self.observed.is_some_and(|o| o.links.ports(name).all(|port| owned.ports.contains(&port.name)))
     }
 
-    fn managed(&self, name: &str) -> Option<&'a Bridge> {
+    fn managed(&self, name: &str) -> Option<&'a DeclaredBridge> {
         self.desired?.bridges.get(name).filter(|bridge| bridge.manage)
     }
 
@@ -182,7 +182,7 @@ impl<'a> HostAfter<'a> {
     /// The VLAN by which untagged frames come in by a port and leave, where that is known.
     fn untagged(&self, bridge: &str, port: &str) -> Option<u16> {
         let declared = self.desired.and_then(|d| d.bridges.get(bridge));
-        let stated = declared.map(Bridge::vlans_by_port).unwrap_or_default().get(port).cloned();
+        let stated = declared.map(DeclaredBridge::vlans_by_port).unwrap_or_default().get(port).cloned();
         let returned = || self.owned.get(bridge)?.vlans.get(port).cloned();
         let live = || self.observed?.links.vlans.as_ref()?.get(port).cloned();
         let vlans = stated.or_else(returned).or_else(live)?;
@@ -291,7 +291,7 @@ pub fn forwarding_keys(family: Family) -> &'static [&'static str] {
 }
 
 /// What the kernel has where nothing has set a key.
-fn kernel_default(key: &Key) -> Option<String> {
+fn kernel_default(key: &SysctlKey) -> Option<String> {
     let path = key.path();
     if path.starts_with("net/bridge/bridge-nf-call-") {
         return Some("1".to_owned());

@@ -4,10 +4,10 @@ use super::lints::answers_by_advertisement;
 use super::sysctl::SysctlPlan;
 use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, Refusal};
 use crate::desired::Desired;
-use crate::observe::{Link, Observed};
+use crate::observe::{HostLink, Observed};
 use crate::problem::{Origin, Warning};
 use crate::resource::ResourceKind;
-use crate::resource::sysctl::Key;
+use crate::resource::sysctl::SysctlKey;
 
 /// What writing a key does beside changing its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ fn fits(pattern: &str, path: &str) -> bool {
 }
 
 /// Whether the kernel would refuse to set a key from one value to the other before the next boot.
-pub(super) fn stays(key: &Key, from: &str, to: &str) -> bool {
+pub(super) fn stays(key: &SysctlKey, from: &str, to: &str) -> bool {
     let number = |text: &str| text.trim().parse::<i64>().ok();
     let (Some(from), Some(to)) = (number(from), number(to)) else { return false };
     let limit = |value: i64| if value < 0 { i64::MAX } else { value };
@@ -134,7 +134,7 @@ fn is_of_all_links(path: &str) -> bool {
 
 /// A key that the plan writes.
 struct KeyWrite<'a> {
-    key: Key,
+    key: SysctlKey,
     value: &'a str,
     live: Option<String>,
     origin: Option<Origin>,
@@ -162,7 +162,7 @@ pub(super) fn judge(
     let entries = || desired.sysctl.values().flat_map(|file| &file.entries);
     let mut refusal = None;
     for (path, value) in sysctl.open.iter().chain(&sysctl.close).filter_map(|line| line.split_once('=')) {
-        let Ok(key) = Key::parse(path) else { continue };
+        let Ok(key) = SysctlKey::parse(path) else { continue };
         let origin = entries().find(|entry| entry.key == key).map(|entry| entry.origin.clone());
         let live = will_be.live_key(path);
         let write = KeyWrite { key, value, live, origin };
@@ -234,10 +234,10 @@ impl KeyWrite<'_> {
     }
 
     fn stops_ipv6(&self, observed: &Observed, plan: &mut HostPlan) {
-        let of = |link: &&Link| self.link() == "all" || self.link() == link.name;
-        let links: Vec<&Link> = observed.links.by_name.values().filter(of).collect();
+        let of = |link: &&HostLink| self.link() == "all" || self.link() == link.name;
+        let links: Vec<&HostLink> = observed.links.by_name.values().filter(of).collect();
         let global =
-            |link: &&&Link| link.addresses.iter().any(|a| a.family == "inet6" && a.scope == "global");
+            |link: &&&HostLink| link.addresses.iter().any(|a| a.family == "inet6" && a.scope == "global");
         let names: Vec<&str> = links.iter().filter(global).map(|link| link.name.as_str()).collect();
         if !names.is_empty() {
             let text = format!(
@@ -399,7 +399,7 @@ fn memory_short(will_be: &HostAfter<'_>) -> Option<String> {
 }
 
 /// The link that has an address.
-fn holder<'a>(observed: &'a Observed, address: &str) -> Option<&'a Link> {
+fn holder<'a>(observed: &'a Observed, address: &str) -> Option<&'a HostLink> {
     observed.links.by_name.values().find(|link| link.addresses.iter().any(|a| a.local == address))
 }
 
@@ -425,7 +425,7 @@ mod tests {
             effects("net/ipv4/neigh/default/gc_thresh3")
                 .any(|e| e == WriteEffect::Limits(LimitUse::AtLeast(128)))
         );
-        let stays = |path: &str, from: &str, to: &str| stays(&Key::parse(path).unwrap(), from, to);
+        let stays = |path: &str, from: &str, to: &str| stays(&SysctlKey::parse(path).unwrap(), from, to);
         assert!(
             stays("kernel/kexec_load_disabled", "1", "0") && !stays("kernel/kexec_load_disabled", "0", "1")
         );

@@ -107,7 +107,7 @@ fn saved(observed: &Observed, options: &PlanOptions) -> Vec<Warning> {
 /// Rules of ours that need a chain or a set of others, which is not there yet when the rules load at boot.
 fn waiting(family: Family, desired: &Desired, observed: &Observed, planned: &RulesPlan) -> Vec<Warning> {
     let mut needs: BTreeMap<(String, Option<Origin>), String> = BTreeMap::new();
-    for (table, chain) in planned.predicted.own_chains() {
+    for (table, chain) in planned.predicted.managed_chains() {
         for (index, rule) in chain.rules.iter().enumerate() {
             let Some(what) = needed(family, table, rule, desired, observed, planned) else { continue };
             let place = format!("{family} {table}/{}: `{rule}`", chain.name.trim_start_matches(PREFIX));

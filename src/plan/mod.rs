@@ -3,46 +3,46 @@
 mod adopt;
 mod boot;
 mod bridge;
-mod bundle;
-mod bystanders;
+mod canonicalize;
 mod diff;
+mod diff_interner;
 mod drift;
 mod fingerprint;
 pub mod forecast;
+mod history_diff;
 mod host;
 mod host_after;
 mod key_effects;
 mod lints;
 mod loaders;
+mod manifest;
 mod module_test;
+mod other_tables;
 mod packages;
-mod record;
 mod refusal;
 mod rules;
 mod sets;
-mod shared;
-mod since;
 mod sysctl;
-mod written;
+mod transaction_files;
 
 pub use crate::resource::ResourceKind;
 pub use adopt::{AdoptedRule, AdoptionDelta, RestoreTarget};
 pub use bridge::{BridgeOwnership, OTHER_PORT_SWITCHES, maker as bridge_maker};
-pub use bundle::TransactionFiles;
-pub use bystanders::bystanders;
 pub use diff::{Diff, DiffLine};
+pub use diff_interner::DiffInterner;
 pub use drift::drift;
 pub use fingerprint::digest;
 pub use host::{
-    AcceptableRisk, HostPlan, HostVerdict, PlanOptions, asks_sets, asks_vlans, check, host, question,
+    AcceptableRisk, HostPlan, HostVerdict, PlanOptions, check, host, needs_vlans, probe_request, set_headers,
 };
 pub use host_after::{HostAfter, ValueSource, forwarding_keys};
-pub use lints::{bypass_evidence, bypass_writers, writer};
+pub use lints::{bypass_evidence, bypass_writers};
+pub use manifest::GenerationManifest;
 pub use module_test::module_test;
-pub use record::GenerationManifest;
+pub use other_tables::other_tables;
 pub use refusal::Refusal;
 pub use rules::origins as origins_of;
-pub use shared::DiffInterner;
+pub use transaction_files::TransactionFiles;
 
 use crate::desired::Desired;
 use crate::observe::Observed;
@@ -51,7 +51,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is to be done on a host, or what has drifted there.
-pub fn of(desired: &Desired, observed: &Observed, options: &PlanOptions) -> HostPlan {
+pub fn compute(desired: &Desired, observed: &Observed, options: &PlanOptions) -> HostPlan {
     if options.drift { drift(desired, observed, options) } else { host(desired, observed, options) }
 }
 
@@ -90,7 +90,7 @@ pub enum ChangeAction {
 pub enum ChangeRisk {
     /// It touches what the SSH connection passes.
     ManagementPath,
-    /// The walk over the rules says that SSH will be cut.
+    /// The simulation of the rules shows that SSH will be cut.
     Lockout,
     /// Guests of a bridge will be cut.
     GuestsUnreachable,

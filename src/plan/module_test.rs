@@ -1,20 +1,20 @@
-//! Runs tests of modules: the rules that would come of what is given, and the walk of packets over
+//! Runs tests of modules: the rules that would come of what is given, and the simulation of packets in
 //! them, without any host.
 
 use super::Diff;
-use super::written::in_order;
+use super::canonicalize::canonicalize;
 use crate::desired::{Desired, compile};
 use crate::inventory::{
-    ChainText, EntryOwner, Host, ModuleTest, PacketPayload, PacketText, Project, RuleText, Spanned,
-    SysctlText,
+    ChainStatement, EntryOwner, Host, ModuleTest, PacketPayload, PacketStatement, Project, RuleStatement,
+    Spanned, SysctlStatement,
 };
 use crate::netfilter::{
     ConntrackStates, HostContext, KnownSets, Packet, PacketDevice, PacketPath, PacketTrace, PacketVerdict,
     Ruleset, TcpFlags, simulate,
 };
 use crate::problem::{Place, Problem};
-use crate::resource::iptables::save::{Save, SaveChain};
-use crate::resource::iptables::{Family, HOOK_COMMENT, Hook, PREFIX, Policy, Rules};
+use crate::resource::iptables::save::{SaveChain, SavedTables};
+use crate::resource::iptables::{ChainPolicy, DeclaredRules, Family, JUMP_COMMENT, JumpPosition, PREFIX};
 use std::sync::Arc;
 
 /// What a module has instead of the name of a host.
@@ -80,11 +80,11 @@ impl ModuleTestRun<'_> {
     }
 
     /// A chain as it was stated against what comes of it, policy first.
-    fn chain(&self, wanted: &ChainText) -> Option<Problem> {
+    fn chain(&self, wanted: &ChainStatement) -> Option<Problem> {
         let mut expected: Vec<String> = Vec::new();
         expected.extend(wanted.policy.iter().map(|policy| format!("policy {}", policy.value)));
         for rule in wanted.sections.iter().flat_map(|section| section.iter()) {
-            if let RuleText::Ready(checked) = rule {
+            if let RuleStatement::Ready(checked) = rule {
                 expected.push(checked.rule(checked.target()).text);
             }
         }
@@ -104,7 +104,7 @@ impl ModuleTestRun<'_> {
         differs(&wanted.name, &what, &expected, &found)
     }
 
-    fn file(&self, wanted: &SysctlText) -> Option<Problem> {
+    fn file(&self, wanted: &SysctlStatement) -> Option<Problem> {
         let line = |key: &dyn std::fmt::Display, value: &str| format!("{key} = {value}");
         let mut expected: Vec<String> =
             wanted.entries.iter().map(|(key, value)| line(key, &value.value)).collect();
@@ -120,17 +120,17 @@ impl ModuleTestRun<'_> {
     }
 
     /// The rules that are there with ours put in as an apply would.
-    fn predicted(&self, family: Family) -> Save {
+    fn predicted(&self, family: Family) -> SavedTables {
         let mut save = self.test.saves.get(&family).cloned().unwrap_or_default();
-        let nothing = Rules::default();
+        let nothing = DeclaredRules::default();
         let rules = self.desired.rules.get(&family).unwrap_or(&nothing);
         for (name, declared) in &rules.tables {
             let table = save.tables.entry(name.clone()).or_default();
-            let hooked = declared.chains.values().filter_map(|chain| Some(&chain.hook.as_ref()?.0));
+            let hooked = declared.chains.values().filter_map(|chain| Some(&chain.jump.as_ref()?.0));
             let builtin = declared.policies.keys().chain(hooked);
             for chain in builtin {
                 if table.chain(chain).is_none() {
-                    let policy = Some(Policy::Accept);
+                    let policy = Some(ChainPolicy::Accept);
                     table.insert(SaveChain { name: chain.clone(), policy, odd_policy: None, rules: vec![] });
                 }
             }
@@ -141,12 +141,12 @@ impl ModuleTestRun<'_> {
                 }
             }
             for (chain, declared) in &declared.chains {
-                let rules = declared.rules.iter().flat_map(|rule| in_order(&rule.text)).collect();
+                let rules = declared.rules.iter().flat_map(|rule| canonicalize(&rule.text)).collect();
                 table.insert(SaveChain { name: chain.clone(), policy: None, odd_policy: None, rules });
-                let Some((builtin, hook)) = &declared.hook else { continue };
+                let Some((builtin, hook)) = &declared.jump else { continue };
                 let Some(there) = table.rules_mut(builtin) else { continue };
-                let rule = format!("-m comment --comment \"{HOOK_COMMENT}\" -j {chain}");
-                let at = if *hook == Hook::Last { there.len() } else { 0 };
+                let rule = format!("-m comment --comment \"{JUMP_COMMENT}\" -j {chain}");
+                let at = if *hook == JumpPosition::Last { there.len() } else { 0 };
                 there.insert(at, rule);
             }
         }
@@ -164,7 +164,7 @@ impl ModuleTestRun<'_> {
         value.is_none_or(|value| value.trim() != "0")
     }
 
-    fn packet(&self, wanted: &PacketText, family: Family, rules: &Ruleset) -> Option<Problem> {
+    fn packet(&self, wanted: &PacketStatement, family: Family, rules: &Ruleset) -> Option<Problem> {
         let (found, by) = if wanted.bridge.is_some() && !self.frames_are_seen(family) {
             ("ACCEPT", format!("bridge-nf-call-{family} is 0: no rule sees bridged frames"))
         } else {
@@ -192,12 +192,12 @@ fn differs(name: &Spanned<String>, what: &str, expected: &[String], found: &[Str
     let lines = |lines: &[String]| -> Vec<(String, Option<crate::problem::Origin>)> {
         lines.iter().map(|line| (line.clone(), None)).collect()
     };
-    let diff = Diff::of(expected, &lines(found)).text();
+    let diff = Diff::compute(expected, &lines(found)).text();
     let help = format!("`-` is expected, `+` is the result\n{}", diff.trim_end());
     Some(failed(&name.place, format!("{what} differs")).help(help))
 }
 
-fn sent(wanted: &PacketText, family: Family, rules: &Ruleset) -> PacketTrace {
+fn sent(wanted: &PacketStatement, family: Family, rules: &Ruleset) -> PacketTrace {
     let new = wanted.state == "NEW";
     let bare = match wanted.carries {
         PacketPayload::Something => Packet::new(family),
@@ -252,12 +252,12 @@ fn routed(packet: Packet) -> Packet {
 }
 
 /// The verdict in the words of rules, and what it comes from.
-fn verdict(walk: &PacketTrace) -> (&'static str, String) {
-    let by = walk
+fn verdict(trace: &PacketTrace) -> (&'static str, String) {
+    let by = trace
         .decided_by
         .as_ref()
         .map_or("no rule and no policy".to_owned(), |step| step.to_string().replace(PREFIX, ""));
-    let word = match walk.verdict {
+    let word = match trace.verdict {
         PacketVerdict::Accept => "ACCEPT",
         PacketVerdict::Drop if by.contains("-j REJECT") => "REJECT",
         PacketVerdict::Drop => "DROP",

@@ -3,9 +3,9 @@
 use super::{AcceptableRisk, Change, ChangeRisk, GenerationManifest, HostPlan, PlanOptions, sysctl};
 use crate::desired::Desired;
 use crate::inventory::BOOTSTRAP;
-use crate::observe::{Observed, Predicted};
+use crate::observe::{Observed, PredictedRules};
 use crate::problem::Origin;
-use crate::resource::iptables::{ADMINISTRATORS, Family, PREFIX, own};
+use crate::resource::iptables::{ADMINISTRATORS, Family, PREFIX, managed_text};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -99,7 +99,7 @@ fn removed_kinds(changes: &[Change]) -> Option<String> {
 
 /// What the host's generation wants; `None` on a host without one. A generation whose record is gone is not that:
 /// whoever took it for that would forget what is ours there.
-pub(super) fn record(observed: &Observed) -> Result<Option<GenerationManifest>, Refusal> {
+pub(super) fn read_manifest(observed: &Observed) -> Result<Option<GenerationManifest>, Refusal> {
     let error =
         match (observed.state.record.as_deref().map(GenerationManifest::parse), observed.state.generation) {
             (Some(Ok(record)), _) => return Ok(Some(record)),
@@ -142,7 +142,7 @@ pub(super) fn refusal(
     options: &PlanOptions,
     sysctl: &sysctl::SysctlPlan,
 ) -> Option<Refusal> {
-    let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !own::render(r).is_empty());
+    let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !managed_text::render(r).is_empty());
     let managed_by = managed_by(desired, observed, options);
     if managed_by.is_some() {
         return managed_by;
@@ -183,7 +183,7 @@ pub(super) fn refusal(
     if let Some(message) = sysctl.stuck.first() {
         return Some(Refusal::new("read-only-key", message));
     }
-    if let Some(file) = sysctl.foreign.first() {
+    if let Some(file) = sysctl.unmanaged.first() {
         return Some(Refusal::new("unmanaged-owner", file.refusal(options.adopt)));
     }
     Family::ALL
@@ -235,7 +235,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
             ),
         ));
     }
-    if let Some(manager) = observed.others.managers.first() {
+    if let Some(manager) = observed.other_filters.managers.first() {
         return Some(Refusal::new("other-firewall", other_firewall(manager)));
     }
     if !rules.live.incompatible.is_empty() {
@@ -249,7 +249,9 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         ));
     }
     let digit = if family == Family::V4 { "4" } else { "6" };
-    if let Some((backend, count)) = observed.others.backend_rules.iter().find(|(b, _)| b.ends_with(digit)) {
+    if let Some((backend, count)) =
+        observed.other_filters.backend_rules.iter().find(|(b, _)| b.ends_with(digit))
+    {
         let other = backend.trim_end_matches(['4', '6']);
         let what = if *count == 1 { "rule or DROP policy is" } else { "rules or DROP policies are" };
         return Some(Refusal::new(
@@ -261,7 +263,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
             ),
         ));
     }
-    if let Some(native) = observed.others.native.first() {
+    if let Some(native) = observed.other_filters.native.first() {
         return Some(Refusal::new(
             "native-nft",
             format!(
@@ -271,13 +273,13 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
         ));
     }
     match &rules.predicted {
-        Predicted::Refused(words) => {
+        PredictedRules::Refused(words) => {
             let place = blamed(family, desired, words).map_or_else(String::new, |o| format!(" ({o})"));
             let absent = absent_chain(family, desired, words);
             let message = format!("{family} on the host rejected the rules: {words}{place}{absent}");
             Some(Refusal::new("rejected-rule", message))
         }
-        Predicted::CannotClone(words) => Some(Refusal::new(
+        PredictedRules::CannotClone(words) => Some(Refusal::new(
             "dry-run-failed",
             format!(
                 "the live rules of {family} cannot be loaded in a dry run, so the new rules cannot be proven: \

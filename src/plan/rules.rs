@@ -3,12 +3,13 @@
 use super::diff::DesiredLine;
 use super::{Change, ChangeAction, ChangeRisk, Diff, GenerationManifest};
 use crate::desired::Desired;
-use crate::observe::{Observed, Predicted};
+use crate::observe::{Observed, PredictedRules};
 use crate::problem::{Origin, Warning};
 use crate::resource::ResourceKind;
-use crate::resource::iptables::save::{Save, SaveChain, jump, tokens};
+use crate::resource::iptables::save::{SaveChain, SavedTables, jump, tokens};
 use crate::resource::iptables::{
-    Chain, Family, HOOK_COMMENT, Hook, PREFIX, Policy, Rules, is_administrators, maker_of_administrators,
+    ChainPolicy, DeclaredChain, DeclaredRules, Family, JUMP_COMMENT, JumpPosition, PREFIX, is_administrators,
+    maker_of_administrators,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,7 @@ pub(super) struct RulesPlan {
     pub changes: Vec<Change>,
     pub warnings: Vec<Warning>,
     /// How all rules will look, as far as that is known.
-    pub predicted: Save,
+    pub predicted: SavedTables,
     /// Policies that are declared no more and go back to what they were.
     pub policies_back: Vec<(String, String, String)>,
     /// Modules that the apply will load.
@@ -37,12 +38,12 @@ pub(super) fn plan(
 ) -> RulesPlan {
     let mut plan = RulesPlan::default();
     let Some(rules) = observed.rules.get(&family) else { return plan };
-    let nothing = Rules::default();
+    let nothing = DeclaredRules::default();
     let wanted = desired.rules.get(&family).unwrap_or(&nothing);
     let live = &rules.live;
     plan.predicted = match &rules.predicted {
-        Predicted::Rules(save) => save.clone(),
-        Predicted::Refused(_) => as_written(live, wanted),
+        PredictedRules::Rules(save) => save.clone(),
+        PredictedRules::Refused(_) => as_written(live, wanted),
         _ => live.clone(),
     };
     policies_back(family, wanted, observed, record, &mut plan);
@@ -55,7 +56,7 @@ pub(super) fn plan(
         let old: Vec<String> =
             lines(live, &table, &chain, None, wanted, &plan).into_iter().map(|l| l.0).collect();
         let new = lines(&plan.predicted, &table, &chain, declared, wanted, &plan);
-        let diff = Diff::of(&old, &new);
+        let diff = Diff::compute(&old, &new);
         if diff.is_empty() {
             continue;
         }
@@ -77,7 +78,7 @@ fn change(
     chain: &str,
     action: ChangeAction,
     diff: Diff,
-    declared: Option<&Chain>,
+    declared: Option<&DeclaredChain>,
     reach: &BTreeSet<String>,
 ) -> Change {
     let mut origin: Vec<Origin> =
@@ -104,13 +105,17 @@ fn full_name(_table: &str, chain: &str) -> String {
 }
 
 /// Every chain that there is something to say about, by the name that people gave it.
-fn resources(live: &Save, predicted: &Save, wanted: &Rules) -> BTreeSet<(String, String)> {
+fn resources(
+    live: &SavedTables,
+    predicted: &SavedTables,
+    wanted: &DeclaredRules,
+) -> BTreeSet<(String, String)> {
     let mut all = BTreeSet::new();
     for save in [live, predicted] {
-        for (table, chain) in save.own_chains() {
+        for (table, chain) in save.managed_chains() {
             all.insert((table.to_owned(), chain.name.trim_start_matches(PREFIX).to_owned()));
         }
-        for hook in save.hooks() {
+        for hook in save.jump_rules() {
             all.insert((hook.table.to_owned(), hook.target.trim_start_matches(PREFIX).to_owned()));
         }
     }
@@ -122,27 +127,28 @@ fn resources(live: &Save, predicted: &Save, wanted: &Rules) -> BTreeSet<(String,
 
 /// One chain as lines: its policy where it is managed, its hooks, its rules.
 fn lines(
-    save: &Save,
+    save: &SavedTables,
     table: &str,
     chain: &str,
-    declared: Option<&Chain>,
-    wanted: &Rules,
+    declared: Option<&DeclaredChain>,
+    wanted: &DeclaredRules,
     plan: &RulesPlan,
 ) -> Vec<DesiredLine> {
     let mut lines = Vec::new();
     let managed = wanted.tables.get(table).and_then(|t| t.policies.get(chain));
     let goes_back = plan.policies_back.iter().any(|(t, c, _)| t == table && c == chain);
     if managed.is_some() || goes_back {
-        let policy = save.chain(table, chain).and_then(|c| c.policy).unwrap_or(Policy::Accept);
+        let policy = save.chain(table, chain).and_then(|c| c.policy).unwrap_or(ChainPolicy::Accept);
         lines.push((format!("policy {policy}"), managed.map(|(_, origin)| origin.clone())));
     }
     let name = full_name(table, chain);
     let origin = declared.map(|d| d.origin.clone());
-    for hook in save.hooks().iter().filter(|h| h.table == table && h.target == name) {
-        let text = if hook.rule.contains(HOOK_COMMENT) { "" } else { " (made by hand)" };
+    for hook in save.jump_rules().iter().filter(|h| h.table == table && h.target == name) {
+        let text = if hook.rule.contains(JUMP_COMMENT) { "" } else { " (made by hand)" };
         // Where it stands is only a change when it has to move.
         let place = match declared.or(wanted.tables.get(table).and_then(|t| t.chains.get(&name))) {
-            Some(Chain { hook: Some((_, crate::resource::iptables::Hook::Any)), .. }) | None => String::new(),
+            Some(DeclaredChain { jump: Some((_, crate::resource::iptables::JumpPosition::Any)), .. })
+            | None => String::new(),
             Some(_) => format!(", position {}", hook.position),
         };
         lines.push((format!("jump rule in {}{place}{text}", hook.chain), origin.clone()));
@@ -160,7 +166,7 @@ fn lines(
 }
 
 /// Which declared rule each canonical one comes from: a list in `-s` or `-d` became several.
-pub fn origins(declared: &Chain, canonical: usize) -> Vec<Option<Origin>> {
+pub fn origins(declared: &DeclaredChain, canonical: usize) -> Vec<Option<Origin>> {
     let mut all = Vec::with_capacity(canonical);
     for rule in declared.rules.iter() {
         for _ in 0..expansion(&rule.text) {
@@ -182,7 +188,7 @@ fn expansion(rule: &str) -> usize {
 /// Policies of the generation that boots which are declared no more.
 fn policies_back(
     family: Family,
-    wanted: &Rules,
+    wanted: &DeclaredRules,
     observed: &Observed,
     record: &GenerationManifest,
     plan: &mut RulesPlan,
@@ -197,7 +203,7 @@ fn policies_back(
                 .original_policies
                 .get(&(family, table.clone(), chain.clone()))
                 .map_or("ACCEPT", String::as_str);
-            let policy = if original == "DROP" { Policy::Drop } else { Policy::Accept };
+            let policy = if original == "DROP" { ChainPolicy::Drop } else { ChainPolicy::Accept };
             if let Some(tables) = plan.predicted.tables.get_mut(table)
                 && let Some(mut found) = tables.chain(chain).cloned()
             {
@@ -211,7 +217,7 @@ fn policies_back(
 
 /// The live rules with ours as they are written: what is shown of rules that the host refuses, and of
 /// hosts that nobody has asked.
-pub(super) fn as_written(live: &Save, wanted: &Rules) -> Save {
+pub(super) fn as_written(live: &SavedTables, wanted: &DeclaredRules) -> SavedTables {
     let mut save = live.clone();
     for (name, rules) in &wanted.tables {
         let table = save.tables.entry(name.clone()).or_default();
@@ -220,7 +226,7 @@ pub(super) fn as_written(live: &Save, wanted: &Rules) -> Save {
             table.insert(SaveChain { name: chain.clone(), policy: None, odd_policy: None, rules });
         }
         let entered = rules.chains.iter().filter_map(|(own, c)| {
-            let (builtin, place) = c.hook.as_ref()?;
+            let (builtin, place) = c.jump.as_ref()?;
             Some((builtin, *place, own))
         });
         for builtin in rules.policies.keys().chain(entered.clone().map(|(builtin, ..)| builtin)) {
@@ -230,15 +236,15 @@ pub(super) fn as_written(live: &Save, wanted: &Rules) -> Save {
             }
             let mut found = table.chain(builtin).cloned().unwrap_or_else(|| SaveChain {
                 name: builtin.clone(),
-                policy: Some(Policy::Accept),
+                policy: Some(ChainPolicy::Accept),
                 ..SaveChain::default()
             });
             found.policy = rules.policies.get(builtin).map(|(policy, _)| *policy).or(found.policy);
             if let Some((_, place, own)) = entered.clone().find(|(of, ..)| *of == builtin)
                 && !found.rules.iter().any(|rule| rule.ends_with(&format!("-j {own}")))
             {
-                let at = if place == Hook::Last { found.rules.len() } else { 0 };
-                found.rules.insert(at, format!("-m comment --comment \"{HOOK_COMMENT}\" -j {own}"));
+                let at = if place == JumpPosition::Last { found.rules.len() } else { 0 };
+                found.rules.insert(at, format!("-m comment --comment \"{JUMP_COMMENT}\" -j {own}"));
             }
             table.insert(found);
         }
@@ -247,7 +253,7 @@ pub(super) fn as_written(live: &Save, wanted: &Rules) -> Save {
 }
 
 /// Puts the declared text where the dry run had to leave a mark, and says so.
-fn unproven(family: Family, wanted: &Rules, observed: &Observed, plan: &mut RulesPlan) {
+fn unproven(family: Family, wanted: &DeclaredRules, observed: &Observed, plan: &mut RulesPlan) {
     if observed.facts.br_netfilter {
         return;
     }
@@ -278,10 +284,10 @@ fn unproven(family: Family, wanted: &Rules, observed: &Observed, plan: &mut Rule
 }
 
 /// Chains of the administrator that are not there yet: nothing enters ours until another program makes them.
-fn waiting(family: Family, live: &Save, wanted: &Rules, plan: &mut RulesPlan) {
+fn waiting(family: Family, live: &SavedTables, wanted: &DeclaredRules, plan: &mut RulesPlan) {
     for (table, rules) in &wanted.tables {
         for declared in rules.chains.values() {
-            let Some((chain, _)) = &declared.hook else { continue };
+            let Some((chain, _)) = &declared.jump else { continue };
             let Some(maker) = maker_of_administrators(table, chain) else { continue };
             if live.chain(table, chain).is_none() {
                 plan.warnings.push(Warning {
@@ -299,7 +305,7 @@ fn waiting(family: Family, live: &Save, wanted: &Rules, plan: &mut RulesPlan) {
 }
 
 /// Our chains that a packet to the host itself passes.
-fn reachable_from_input(save: &Save) -> BTreeSet<String> {
+fn reachable_from_input(save: &SavedTables) -> BTreeSet<String> {
     let mut reach = BTreeSet::new();
     let mut edges: BTreeMap<&str, Vec<Cow<'_, str>>> = BTreeMap::new();
     let Some(filter) = save.tables.get("filter") else { return reach };

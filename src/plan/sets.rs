@@ -5,9 +5,9 @@ use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
 use crate::resource::ResourceKind;
-use crate::resource::ipset::{Live, Set, plain_member};
+use crate::resource::ipset::{DeclaredSet, LiveSet, plain_member};
 use crate::resource::iptables::PREFIX;
-use crate::resource::iptables::save::{Save, tokens};
+use crate::resource::iptables::save::{SavedTables, tokens};
 use crate::resource::iptables::targets::is_set_option;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
@@ -28,9 +28,9 @@ pub(super) struct SetsPlan {
     /// What is done once: sets of others that become what they were, and names of those that go.
     pub once: String,
     /// Sets that were there before kvmfw stated them, for the record.
-    pub originals: BTreeMap<String, Set>,
+    pub originals: BTreeMap<String, DeclaredSet>,
     /// The same as the current generation has them.
-    taken: BTreeMap<String, Set>,
+    taken: BTreeMap<String, DeclaredSet>,
 }
 
 pub(super) fn plan(
@@ -61,10 +61,10 @@ pub(super) fn plan(
             plan.changes.push(Change { kind: ResourceKind::Ipset, resource, action, diff, origin, risks });
         }
     }
-    plan.wanted = render(desired.sets.values(), Set::render);
+    plan.wanted = render(desired.sets.values(), DeclaredSet::render);
     let gone = record.sets.values().filter(|set| !desired.sets.contains_key(&set.name));
     // A list of sets goes before those that are in it.
-    let (lists, others): (Vec<&Set>, Vec<&Set>) = gone.partition(|set| is_list(set));
+    let (lists, others): (Vec<&DeclaredSet>, Vec<&DeclaredSet>) = gone.partition(|set| is_list(set));
     for set in lists.into_iter().chain(others) {
         removed(set, observed, record, &management, &mut plan);
     }
@@ -72,18 +72,18 @@ pub(super) fn plan(
 }
 
 /// Sets as a host gets them, by `text`; lists of sets come last, because their members have to be there.
-fn render<'a>(sets: impl Iterator<Item = &'a Set>, text: fn(&Set) -> String) -> String {
-    let (lists, others): (Vec<&Set>, Vec<&Set>) = sets.partition(|set| is_list(set));
+fn render<'a>(sets: impl Iterator<Item = &'a DeclaredSet>, text: fn(&DeclaredSet) -> String) -> String {
+    let (lists, others): (Vec<&DeclaredSet>, Vec<&DeclaredSet>) = sets.partition(|set| is_list(set));
     others.into_iter().chain(lists).map(text).collect()
 }
 
-fn is_list(set: &Set) -> bool {
+fn is_list(set: &DeclaredSet) -> bool {
     set.shape.kind.method() == "list"
 }
 
 /// The lines that make the sets of a host, without members.
 pub(super) fn headers(desired: &Desired) -> String {
-    render(desired.sets.values(), Set::header)
+    render(desired.sets.values(), DeclaredSet::header)
 }
 
 /// Why no set at all can be made there.
@@ -93,7 +93,13 @@ fn unusable(desired: &Desired, observed: &Observed) -> Option<Refusal> {
 }
 
 /// Decides about a set that is there: whether it can be ours, and what is recorded of it.
-fn taken_over(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOptions, plan: &mut SetsPlan) {
+fn taken_over(
+    set: &DeclaredSet,
+    live: &LiveSet,
+    recorded: Option<&DeclaredSet>,
+    options: &PlanOptions,
+    plan: &mut SetsPlan,
+) {
     let name = &set.name;
     if !set.is_same_type(live) {
         let is = live.options.split(" hashsize").next().unwrap_or(&live.options);
@@ -130,10 +136,15 @@ fn taken_over(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOpti
 }
 
 /// Whether the members that a set has are not those of an earlier generation.
-fn has_members_of_others(set: &Set, live: &Live, recorded: Option<&Set>, plan: &SetsPlan) -> bool {
+fn has_members_of_others(
+    set: &DeclaredSet,
+    live: &LiveSet,
+    recorded: Option<&DeclaredSet>,
+    plan: &SetsPlan,
+) -> bool {
     match recorded {
         None => true,
-        Some(Set { entries: Some(_), .. }) => false,
+        Some(DeclaredSet { entries: Some(_), .. }) => false,
         // kvmfw made it for other programs: it is theirs as far as they have put something into it.
         Some(_) if !plan.originals.contains_key(&set.name) => {
             let wanted: HashSet<String> =
@@ -145,7 +156,13 @@ fn has_members_of_others(set: &Set, live: &Live, recorded: Option<&Set>, plan: &
 }
 
 /// Takes over a set with the members of others, where that is allowed: they are recorded, so that they can come back.
-fn adopted(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOptions, plan: &mut SetsPlan) {
+fn adopted(
+    set: &DeclaredSet,
+    live: &LiveSet,
+    recorded: Option<&DeclaredSet>,
+    options: &PlanOptions,
+    plan: &mut SetsPlan,
+) {
     let name = &set.name;
     // Whoever goes back to a generation says by that whose members the set is to have.
     if !options.adopt && options.restore.is_none() {
@@ -178,10 +195,10 @@ fn adopted(set: &Set, live: &Live, recorded: Option<&Set>, options: &PlanOptions
 }
 
 /// A set of others as it is, so that it can become that again.
-fn original(set: &Set, live: &Live) -> Option<Set> {
+fn original(set: &DeclaredSet, live: &LiveSet) -> Option<DeclaredSet> {
     let (shape, members) = (live.shape()?, live.members.clone()?);
     let lasting = members.iter().all(|member| !member.ends_with(" timeout") && !member.contains(" timeout "));
-    lasting.then(|| Set {
+    lasting.then(|| DeclaredSet {
         name: set.name.clone(),
         shape,
         entries: Some(Arc::new(members)),
@@ -194,7 +211,7 @@ fn line(sign: char, text: String, origin: Option<&Origin>) -> DiffLine {
 }
 
 /// What is shown of a set that comes or goes.
-fn whole(sign: char, set: &Set, origin: Option<&Origin>) -> Diff {
+fn whole(sign: char, set: &DeclaredSet, origin: Option<&Origin>) -> Diff {
     let mut lines = vec![line(sign, set.options(), origin)];
     match &set.entries {
         None => lines.push(line(sign, "entries unmanaged".to_owned(), origin)),
@@ -203,7 +220,7 @@ fn whole(sign: char, set: &Set, origin: Option<&Origin>) -> Diff {
     lines.into()
 }
 
-fn added(set: &Set) -> Diff {
+fn added(set: &DeclaredSet) -> Diff {
     whole('+', set, Some(&set.origin))
 }
 
@@ -227,9 +244,9 @@ fn members<'a>(
 ///
 /// A generation is what every boot makes, so that what it says otherwise is a change, too.
 fn live_or_recorded(
-    set: &Set,
-    live: &Live,
-    recorded: Option<&Set>,
+    set: &DeclaredSet,
+    live: &LiveSet,
+    recorded: Option<&DeclaredSet>,
     options: &PlanOptions,
     plan: &mut SetsPlan,
 ) -> Option<Diff> {
@@ -265,7 +282,7 @@ fn live_or_recorded(
 }
 
 /// Whether a set whose members are those of others was made anew with another type or other options.
-fn remade(set: &Set, live: &Live, options: &PlanOptions, plan: &SetsPlan) -> bool {
+fn remade(set: &DeclaredSet, live: &LiveSet, options: &PlanOptions, plan: &SetsPlan) -> bool {
     // What it may have beyond what is stated is known only of a set that kvmfw made.
     let exactly = options.drift && !plan.originals.contains_key(&set.name);
     !set.is_same_type(live) || !set.differing(live).is_empty() || exactly && !set.has_options_of(live)
@@ -273,9 +290,9 @@ fn remade(set: &Set, live: &Live, options: &PlanOptions, plan: &SetsPlan) -> boo
 
 /// An undo to a generation in which the members were those of others: they come back as they were recorded.
 fn given_back(
-    set: &Set,
-    live: &Live,
-    recorded: Option<&Set>,
+    set: &DeclaredSet,
+    live: &LiveSet,
+    recorded: Option<&DeclaredSet>,
     options: &PlanOptions,
     plan: &mut SetsPlan,
 ) -> Vec<DiffLine> {
@@ -290,15 +307,16 @@ fn given_back(
 }
 
 /// A generation says something else, though the set is as declared already.
-fn recorded_otherwise(set: &Set, recorded: &Set) -> Vec<DiffLine> {
+fn recorded_otherwise(set: &DeclaredSet, recorded: &DeclaredSet) -> Vec<DiffLine> {
     let mut lines =
         vec![line('…', "the live host has no difference; the boot state has one".to_owned(), None)];
     if recorded.options() != set.options() {
         lines.push(line('-', recorded.options(), None));
         lines.push(line('+', set.options(), Some(&set.origin)));
     }
-    let of =
-        |set: &Set| set.entries.iter().flat_map(|entries| entries.iter().cloned()).collect::<BTreeSet<_>>();
+    let of = |set: &DeclaredSet| {
+        set.entries.iter().flat_map(|entries| entries.iter().cloned()).collect::<BTreeSet<_>>()
+    };
     let (was, is) = (of(recorded), of(set));
     let (gone, new): (Vec<&String>, Vec<&String>) =
         (was.difference(&is).collect(), is.difference(&was).collect());
@@ -308,7 +326,7 @@ fn recorded_otherwise(set: &Set, recorded: &Set) -> Vec<DiffLine> {
 }
 
 /// What differs between a set that is there and what is declared; `None` where nothing does.
-fn changed(set: &Set, live: &Live) -> Option<Diff> {
+fn changed(set: &DeclaredSet, live: &LiveSet) -> Option<Diff> {
     let mut lines = Vec::new();
     let origin = Some(&set.origin);
     // Options of a set whose members are those of others cannot change.
@@ -339,7 +357,7 @@ fn changed(set: &Set, live: &Live) -> Option<Diff> {
 
 /// A set of ours that is declared no more goes, or becomes what it was before. Either way the generation forgets it.
 fn removed(
-    set: &Set,
+    set: &DeclaredSet,
     observed: &Observed,
     record: &GenerationManifest,
     management: &BTreeSet<String>,
@@ -409,7 +427,7 @@ fn live_rules(observed: &Observed) -> impl Iterator<Item = (&str, &str, &String)
     saves.flat_map(rules_of)
 }
 
-fn rules_of(save: &Save) -> impl Iterator<Item = (&str, &str, &String)> {
+fn rules_of(save: &SavedTables) -> impl Iterator<Item = (&str, &str, &String)> {
     save.tables.iter().flat_map(|(table, chains)| {
         let chains = chains.chains().iter();
         chains
@@ -427,7 +445,7 @@ fn named_by_others(set: &str, observed: &Observed) -> Option<String> {
 /// Sets that a rule asks which a packet to the host may pass: not those of FORWARD and of other tables alone.
 fn named_by_input(observed: &Observed) -> BTreeSet<String> {
     let predicted = observed.rules.values().filter_map(|rules| match &rules.predicted {
-        crate::observe::Predicted::Rules(save) => Some(save),
+        crate::observe::PredictedRules::Rules(save) => Some(save),
         _ => None,
     });
     let all = live_rules(observed).chain(predicted.flat_map(rules_of));

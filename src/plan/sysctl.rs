@@ -3,11 +3,11 @@
 use super::diff::DesiredLine;
 use super::{Change, ChangeAction, Diff, GenerationManifest, key_effects};
 use crate::desired::Desired;
-use crate::observe::{ForeignFile, Live, Observed, Tool};
+use crate::observe::{LiveValue, Observed, SysctlTool, UnmanagedFile};
 use crate::problem::{Warning, closest};
 use crate::resource::ResourceKind;
-use crate::resource::iptables::{Family, Rules};
-use crate::resource::sysctl::{File, Key, normal};
+use crate::resource::iptables::{DeclaredRules, Family};
+use crate::resource::sysctl::{SysctlFile, SysctlKey, normal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys that KVM hosts set, as suggestions for a misspelt one. Keys of one host are not known as a whole, because a probe
@@ -45,7 +45,7 @@ pub(super) struct SysctlPlan {
     /// Why a key cannot be what is wanted.
     pub stuck: Vec<String>,
     /// Files of those names that are not ours.
-    pub foreign: Vec<ClashingFile>,
+    pub unmanaged: Vec<ClashingFile>,
     /// Names of files of others that become ours.
     pub adopted: Vec<String>,
     /// `path=value` to write before rules change: what opens.
@@ -90,7 +90,7 @@ pub(super) fn plan(
         if let Some(there) = observed.sysctl_dirs.files.get(&file.path()).filter(|f| !f.is_ours()) {
             let why_not = why_not_adopted(there, &wanted);
             if !adopt || why_not.is_some() {
-                plan.foreign.push(ClashingFile { path: file.path(), why_not });
+                plan.unmanaged.push(ClashingFile { path: file.path(), why_not });
                 continue;
             }
             plan.adopted.push(format!("{}.conf", file.name));
@@ -114,7 +114,7 @@ fn accounting(
     plan: &mut SysctlPlan,
 ) {
     const KEY: &str = "net/netfilter/nf_conntrack_acct";
-    let counts = |rules: &BTreeMap<Family, Rules>| {
+    let counts = |rules: &BTreeMap<Family, DeclaredRules>| {
         let tables = rules.values().flat_map(|rules| rules.tables.values());
         let mut rules = tables.flat_map(|table| table.chains.values()).flat_map(|chain| chain.rules.iter());
         rules.any(|rule| rule.text.contains("-m connbytes"))
@@ -124,7 +124,7 @@ fn accounting(
         return;
     }
     plan.keys.insert(KEY.to_owned());
-    if let (false, Some(back), Some(Live::Value(live))) =
+    if let (false, Some(back), Some(LiveValue::Value(live))) =
         (now, observed.state.original_sysctl.get(KEY), observed.sysctl.get(KEY))
         && normal(live) != normal(back)
     {
@@ -133,27 +133,27 @@ fn accounting(
 }
 
 /// A file is taken over when all that it sets is declared, here or in another file of ours: nothing is lost.
-fn why_not_adopted(there: &ForeignFile, wanted: &BTreeSet<&str>) -> Option<String> {
+fn why_not_adopted(there: &UnmanagedFile, wanted: &BTreeSet<&str>) -> Option<String> {
     if let Some(to) = &there.link {
         return Some(format!("it is a symbolic link to {to}"));
     }
     let lost = |(number, line): &(u32, String)| {
         let name = line.split('=').next().unwrap_or_default().trim().trim_start_matches('-');
-        let declared = Key::parse(name).is_ok_and(|key| wanted.contains(key.path()));
+        let declared = SysctlKey::parse(name).is_ok_and(|key| wanted.contains(key.path()));
         (!declared).then(|| format!("line {number} sets `{name}`, which the inventory does not declare"))
     };
     there.lines.iter().find_map(lost)
 }
 
-fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut SysctlPlan) {
+fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>, plan: &mut SysctlPlan) {
     let there = observed.sysctl_dirs.files.get(&file.path());
     let by_others = there.is_some_and(|f| !f.is_ours());
-    let in_file: BTreeMap<Key, String> = there
+    let in_file: BTreeMap<SysctlKey, String> = there
         .into_iter()
         .flat_map(|f| &f.lines)
         .filter_map(|(_, line)| {
             let (key, value) = line.split_once('=')?;
-            Some((Key::parse(key.trim().trim_start_matches('-')).ok()?, normal(value)))
+            Some((SysctlKey::parse(key.trim().trim_start_matches('-')).ok()?, normal(value)))
         })
         .collect();
     let mut old = Vec::new();
@@ -165,7 +165,7 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
         let wanted = normal(&entry.value);
         let live = observed.sysctl.get(key.path());
         let live_value = match live {
-            Some(Live::Value(value)) => Some(normal(value)),
+            Some(LiveValue::Value(value)) => Some(normal(value)),
             _ => None,
         };
         let kept = in_file.get(key);
@@ -188,13 +188,13 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
         } else if let Some(value) = kept.filter(|v| **v != wanted) {
             old.push(format!("{key} = {value}"));
         }
-        if !matches!(live, Some(Live::Value(_))) {
+        if !matches!(live, Some(LiveValue::Value(_))) {
             let why = match key.module() {
                 Some(module) => format!("in effect when {module} is loaded"),
-                None if live == Some(&Live::Unreadable) => "can only be written".to_owned(),
+                None if live == Some(&LiveValue::Unreadable) => "can only be written".to_owned(),
                 None => absent(key, observed),
             };
-            if live == Some(&Live::Unreadable) {
+            if live == Some(&LiveValue::Unreadable) {
                 plan.warnings.push(Warning {
                     code: "write-only-key",
                     message: format!(
@@ -250,7 +250,7 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
             old.push(format!("{key} = {value}"));
         }
     }
-    let mut diff = Diff::of(&old, &new);
+    let mut diff = Diff::compute(&old, &new);
     for line in std::sync::Arc::make_mut(&mut diff.lines) {
         if line.sign == '+'
             && let Some(note) = notes.get(&line.text)
@@ -282,24 +282,24 @@ fn declared(file: &File, observed: &Observed, before: Option<&File>, plan: &mut 
 
 /// Whether another file would win over ours, in either tool's order.
 fn overridden(
-    file: &File,
-    key: &Key,
+    file: &SysctlFile,
+    key: &SysctlKey,
     wanted: &str,
-    entry: &crate::resource::sysctl::Entry,
+    entry: &crate::resource::sysctl::SysctlEntry,
     observed: &Observed,
     plan: &mut SysctlPlan,
 ) {
     let mut dirs = observed.sysctl_dirs.clone();
     let ours = dirs.files.entry(file.path()).or_default();
     ours.lines = vec![(1, format!("{key} = {wanted}"))];
-    for tool in [Tool::Systemd, Tool::Procps] {
+    for tool in [SysctlTool::Systemd, SysctlTool::Procps] {
         if let Some(winner) = dirs.winner(key, tool, None)
             && winner.path != file.path()
             && winner.value != wanted
         {
             let who = match tool {
-                Tool::Systemd => "systemd-sysctl",
-                Tool::Procps => "sysctl --system",
+                SysctlTool::Systemd => "systemd-sysctl",
+                SysctlTool::Procps => "sysctl --system",
             };
             plan.warnings.push(Warning {
                 code: "sysctl-overridden",
@@ -321,8 +321,8 @@ fn overridden(
 /// A file, or keys of one, that are wanted no more: live keys go back to what the remaining files
 /// say, else to what they were before us.
 fn removed(
-    before: &File,
-    now: Option<&File>,
+    before: &SysctlFile,
+    now: Option<&SysctlFile>,
     wanted: &BTreeSet<&str>,
     observed: &Observed,
     plan: &mut SysctlPlan,
@@ -337,7 +337,7 @@ fn removed(
         plan.keys.insert(key.path().to_owned());
         let back = given_back(key, before, observed);
         old.push(format!("{key} = {}", entry.value));
-        if let (Some(back), Some(Live::Value(live))) = (back, observed.sysctl.get(key.path())) {
+        if let (Some(back), Some(LiveValue::Value(live))) = (back, observed.sysctl.get(key.path())) {
             if key_effects::stays(key, live, &back) {
                 new.push((
                     format!("{key} = {back}   (after the next boot; until then it stays {live})"),
@@ -360,7 +360,7 @@ fn removed(
         kind: ResourceKind::Sysctl,
         resource: before.name.clone(),
         action: ChangeAction::Remove,
-        diff: Diff::of(&old, &new),
+        diff: Diff::compute(&old, &new),
         origin: vec![before.origin.clone()],
         risks: Vec::new(),
     });
@@ -368,8 +368,8 @@ fn removed(
 
 /// The value that a key of a file of ours gets once it is no longer wanted: what the remaining files say, else what it
 /// was before us. `None`: it stays as it is.
-fn given_back(key: &Key, before: &File, observed: &Observed) -> Option<String> {
-    let stated = observed.sysctl_dirs.winner(key, Tool::Systemd, Some(&before.path())).map(|w| w.value);
+fn given_back(key: &SysctlKey, before: &SysctlFile, observed: &Observed) -> Option<String> {
+    let stated = observed.sysctl_dirs.winner(key, SysctlTool::Systemd, Some(&before.path())).map(|w| w.value);
     stated.or_else(|| observed.state.original_sysctl.get(key.path()).map(|v| normal(v)))
 }
 
@@ -378,10 +378,10 @@ pub(super) fn returned(
     desired: &Desired,
     observed: &Observed,
     record: &GenerationManifest,
-) -> BTreeMap<Key, Option<String>> {
-    let wanted: BTreeSet<&Key> =
+) -> BTreeMap<SysctlKey, Option<String>> {
+    let wanted: BTreeSet<&SysctlKey> =
         desired.sysctl.values().flat_map(|f| f.entries.iter().map(|e| &e.key)).collect();
-    let of_file = |file: &File| {
+    let of_file = |file: &SysctlFile| {
         let gone = file.entries.iter().map(|entry| &entry.key).filter(|key| !wanted.contains(key));
         gone.map(|key| (key.clone(), given_back(key, file, observed))).collect::<Vec<_>>()
     };
@@ -390,24 +390,24 @@ pub(super) fn returned(
 
 /// What a file of others sets a key to, were those of the generation that boots not there.
 pub(super) fn stated_by_others(
-    key: &Key,
+    key: &SysctlKey,
     observed: &Observed,
     record: &GenerationManifest,
 ) -> Option<String> {
     let ours = record.sysctl.values().find(|file| file.entries.iter().any(|entry| entry.key == *key));
-    let path = ours.map(File::path);
-    observed.sysctl_dirs.winner(key, Tool::Systemd, path.as_deref()).map(|winner| winner.value)
+    let path = ours.map(SysctlFile::path);
+    observed.sysctl_dirs.winner(key, SysctlTool::Systemd, path.as_deref()).map(|winner| winner.value)
 }
 
 /// The link that a key is of and that the host does not have.
-fn absent_link<'a>(key: &'a Key, observed: &Observed) -> Option<&'a str> {
+fn absent_link<'a>(key: &'a SysctlKey, observed: &Observed) -> Option<&'a str> {
     let parts: Vec<&str> = key.path().split('/').collect();
     let [_, "ipv4" | "ipv6", "conf" | "neigh", link, _] = parts[..] else { return None };
     (!matches!(link, "all" | "default") && !observed.links.by_name.contains_key(link)).then_some(link)
 }
 
 /// Why a key is not there.
-fn absent(key: &Key, observed: &Observed) -> String {
+fn absent(key: &SysctlKey, observed: &Observed) -> String {
     absent_link(key, observed).map_or_else(
         || "no such key on this host".to_owned(),
         |link| format!("no link {link} now; set at boot if the link exists then"),
@@ -423,7 +423,7 @@ fn in_order(lines: &mut [String]) {
 }
 
 /// What lets more traffic pass is written before the rules, everything else after them.
-fn opens(key: &Key, value: &str) -> bool {
+fn opens(key: &SysctlKey, value: &str) -> bool {
     key.path().starts_with("net/bridge/bridge-nf-call-") && value == "0"
 }
 

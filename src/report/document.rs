@@ -277,7 +277,7 @@ impl HostEntry {
             reason: None,
             message: None,
             hint: None,
-            plan: (!plan.changes.is_empty()).then(|| plan.bundle.hash()),
+            plan: (!plan.changes.is_empty()).then(|| plan.transaction_files.hash()),
             changes: plan.changes.iter().map(|change| texts.entry(change)).collect(),
             warnings: plan
                 .warnings

@@ -24,15 +24,15 @@ pub fn explanation_text(found: &HostExplanation, style: Style) -> String {
     if let Some(log) = &found.log {
         log_text(log, style, &mut out);
     }
-    if !found.cures.is_empty() {
+    if !found.remedies.is_empty() {
         let _ = writeln!(out, "\n{}", style.strong("Possible fixes"));
         let mut before = None;
-        for cure in &found.cures {
+        for cure in &found.remedies {
             cure_text(cure, before, style, &mut out);
             before = Some(cure);
         }
     }
-    for other in &found.others {
+    for other in &found.other_tables {
         let line = format!("  packets also pass this, which may drop them: {}", printable(other));
         let _ = writeln!(out, "{}", style.faint(&style.prose(&line)));
     }
@@ -91,7 +91,7 @@ fn bridge_text(bridge: &BridgeReport, style: Style, out: &mut String) {
 
 fn family_text(story: &FamilyReport, style: Style, out: &mut String) {
     let name = protocol(story.family);
-    let word = match (&story.dark, &story.doubt) {
+    let word = match (&story.blocked, &story.undecided) {
         (Some(_), _) => style.alarm("UNREACHABLE"),
         (None, Some(_)) => style.warn("UNKNOWN"),
         (None, None) => style.added("open"),
@@ -103,13 +103,13 @@ fn family_text(story: &FamilyReport, style: Style, out: &mut String) {
     };
     let line = format!("    {name}  {word}  {sees}: {}", printable(&story.because));
     let _ = writeln!(out, "{}", style.prose(&line));
-    if let Some(dark) = &story.dark {
+    if let Some(dark) = &story.blocked {
         let (what, sample) = (dark.dropped.join(", "), printable(&dark.sample));
         let line = format!("          dropped: {what} (for example a {sample})");
         let _ = writeln!(out, "{}", style.prose(&line));
         let _ = writeln!(out, "{}", style.prose(&format!("          by {}", place(&dark.by))));
     }
-    if let Some(doubt) = &story.doubt {
+    if let Some(doubt) = &story.undecided {
         let (what, sample) = (doubt.kinds.join(", "), printable(&doubt.sample));
         let line = format!("          may be dropped: {what} (for example a {sample})");
         let _ = writeln!(out, "{}", style.prose(&line));
@@ -144,8 +144,8 @@ fn packet_text(story: &PacketReport, style: Style, out: &mut String) {
     for note in &route.notes {
         let _ = writeln!(out, "{}", style.faint(&style.prose(&format!("    {}", printable(note)))));
     }
-    story.hops.iter().for_each(|hop| hop_text(hop, style, out));
-    let _ = writeln!(out, "{}", style.prose(&format!("  {}", fate_text(&story.fate, style))));
+    story.hooks.iter().for_each(|hop| hop_text(hop, style, out));
+    let _ = writeln!(out, "{}", style.prose(&format!("  {}", fate_text(&story.verdict, style))));
 }
 
 fn hop_text(hop: &HookReport, style: Style, out: &mut String) {

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 /// A declared bridge; an attribute that is `None` is not managed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bridge {
+pub struct DeclaredBridge {
     /// The link's name, at most 15 characters.
     pub name: String,
     /// `manage: false`: others make it; it only stands in `$bridges`.
@@ -56,7 +56,7 @@ pub struct Bridge {
 
 /// An attribute of a bridge or a port that the kernel keeps as one number.
 #[derive(Clone, Copy, Debug)]
-pub struct Attribute {
+pub struct BridgeAttribute {
     /// The key in an inventory.
     pub key: &'static str,
     /// What `ip` calls it.
@@ -71,19 +71,19 @@ pub struct Attribute {
     pub switch: bool,
 }
 
-const fn number(key: &'static str, default: Option<u32>, bounds: (u32, u32), scale: u32) -> Attribute {
-    Attribute { key, word: key, default, bounds, scale, switch: false }
+const fn number(key: &'static str, default: Option<u32>, bounds: (u32, u32), scale: u32) -> BridgeAttribute {
+    BridgeAttribute { key, word: key, default, bounds, scale, switch: false }
 }
 
-const fn switch(key: &'static str, word: &'static str, default: u32) -> Attribute {
-    Attribute { key, word, default: Some(default), bounds: (0, 1), scale: 1, switch: true }
+const fn switch(key: &'static str, word: &'static str, default: u32) -> BridgeAttribute {
+    BridgeAttribute { key, word, default: Some(default), bounds: (0, 1), scale: 1, switch: true }
 }
 
 /// The VLAN of untagged frames that a port gets when it joins; 0 is none.
 pub const DEFAULT_PVID: &str = "vlan_default_pvid";
 
 /// Attributes of a bridge beside those that depend on others (`stp` and `forward_delay`, `ageing`, `vlan_filtering`).
-pub const BRIDGE_ATTRIBUTES: [Attribute; 7] = [
+pub const BRIDGE_ATTRIBUTES: [BridgeAttribute; 7] = [
     number("hello_time", Some(2), (1, 10), 100),
     number("max_age", Some(20), (6, 40), 100),
     number("priority", Some(32768), (0, 65535), 1),
@@ -95,14 +95,14 @@ pub const BRIDGE_ATTRIBUTES: [Attribute; 7] = [
 ];
 
 /// Attributes of a port.
-pub const PORT_ATTRIBUTES: [Attribute; 4] = [
+pub const PORT_ATTRIBUTES: [BridgeAttribute; 4] = [
     switch("isolated", "isolated", 0),
     switch("hairpin", "hairpin", 0),
     number("cost", None, (1, 65535), 1),
     number("priority", Some(32), (0, 63), 1),
 ];
 
-impl Attribute {
+impl BridgeAttribute {
     /// A value of an inventory as `ip` takes it for a port.
     pub fn of_port(&self, value: i64) -> String {
         match (self.switch, value) {

@@ -2,7 +2,7 @@
 
 mod member;
 
-pub use member::Trouble;
+pub use member::MemberProblem;
 
 use crate::problem::Origin;
 use crate::resource::iptables::Family;
@@ -31,7 +31,7 @@ const MIN_SIZE: u32 = 4;
 
 /// One part of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum MemberPart {
     /// An address.
     Ip,
     /// A network.
@@ -47,25 +47,25 @@ pub enum Part {
 }
 
 /// The types that an inventory can state, and the parts of their members.
-pub const TYPES: [(&str, &[Part]); 11] = [
-    ("hash:ip", &[Part::Ip]),
-    ("hash:net", &[Part::Net]),
-    ("hash:ip,port", &[Part::Ip, Part::Port]),
-    ("hash:net,port", &[Part::Net, Part::Port]),
-    ("hash:ip,port,ip", &[Part::Ip, Part::Port, Part::Ip]),
-    ("hash:ip,port,net", &[Part::Ip, Part::Port, Part::Net]),
-    ("hash:net,net", &[Part::Net, Part::Net]),
-    ("hash:net,iface", &[Part::Net, Part::Iface]),
-    ("bitmap:ip", &[Part::Ip]),
-    ("bitmap:port", &[Part::BarePort]),
-    ("list:set", &[Part::Set]),
+pub const TYPES: [(&str, &[MemberPart]); 11] = [
+    ("hash:ip", &[MemberPart::Ip]),
+    ("hash:net", &[MemberPart::Net]),
+    ("hash:ip,port", &[MemberPart::Ip, MemberPart::Port]),
+    ("hash:net,port", &[MemberPart::Net, MemberPart::Port]),
+    ("hash:ip,port,ip", &[MemberPart::Ip, MemberPart::Port, MemberPart::Ip]),
+    ("hash:ip,port,net", &[MemberPart::Ip, MemberPart::Port, MemberPart::Net]),
+    ("hash:net,net", &[MemberPart::Net, MemberPart::Net]),
+    ("hash:net,iface", &[MemberPart::Net, MemberPart::Iface]),
+    ("bitmap:ip", &[MemberPart::Ip]),
+    ("bitmap:port", &[MemberPart::BarePort]),
+    ("list:set", &[MemberPart::Set]),
 ];
 
 /// A type of [`TYPES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SetType {
     name: &'static str,
-    parts: &'static [Part],
+    parts: &'static [MemberPart],
 }
 
 impl SetType {
@@ -80,7 +80,7 @@ impl SetType {
     }
 
     /// The parts of its members.
-    pub fn parts(self) -> &'static [Part] {
+    pub fn parts(self) -> &'static [MemberPart] {
         self.parts
     }
 
@@ -91,12 +91,12 @@ impl SetType {
 
     /// Whether its members have addresses of one family.
     pub fn has_family(self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Ip | Part::Net))
+        self.parts.iter().any(|part| matches!(part, MemberPart::Ip | MemberPart::Net))
     }
 
     /// Whether a member can be an exception (`nomatch`).
     pub fn has_exceptions(self) -> bool {
-        self.method() == "hash" && self.parts.contains(&Part::Net)
+        self.method() == "hash" && self.parts.contains(&MemberPart::Net)
     }
 
     /// The options that a set of this type may have.
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for SetType {
 
 /// What a set is beside its members.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Shape {
+pub struct SetShape {
     /// The type.
     #[serde(rename = "type")]
     pub kind: SetType,
@@ -163,7 +163,7 @@ pub struct Shape {
     pub forceadd: bool,
 }
 
-impl Shape {
+impl SetShape {
     /// A shape with nothing but a type and a family.
     pub fn new(kind: SetType, family: Family) -> Self {
         Self {
@@ -236,7 +236,7 @@ impl Shape {
     /// The members that a text stands for, in the form in which the kernel prints them.
     ///
     /// Errors: what is wrong with it, and the next step.
-    pub fn members(&self, text: &str) -> Result<Vec<String>, Trouble> {
+    pub fn members(&self, text: &str) -> Result<Vec<String>, MemberProblem> {
         member::members(self, text)
     }
 
@@ -259,18 +259,18 @@ pub fn family_word(family: Family) -> &'static str {
 }
 
 /// The first and the last number of the range of a bitmap.
-pub fn range(kind: SetType, text: &str) -> Result<String, Trouble> {
+pub fn range(kind: SetType, text: &str) -> Result<String, MemberProblem> {
     member::range(kind, text)
 }
 
 /// A set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Set {
+pub struct DeclaredSet {
     /// Its name.
     pub name: String,
     /// What it is beside its members.
     #[serde(flatten)]
-    pub shape: Shape,
+    pub shape: SetShape,
     /// Its members as the kernel prints them, in order; `None` where other programs add and remove them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries: Option<Arc<Vec<String>>>,
@@ -278,7 +278,7 @@ pub struct Set {
     pub origin: Origin,
 }
 
-impl Set {
+impl DeclaredSet {
     /// Type and options as `ipset create` takes them behind the name.
     pub fn options(&self) -> String {
         self.shape.options(self.entries.as_ref().map_or(0, |entries| entries.len()))
@@ -304,27 +304,27 @@ impl Set {
     }
 
     /// Whether what is live is the same kind of set, so that members can be swapped.
-    pub fn is_same_type(&self, live: &Live) -> bool {
+    pub fn is_same_type(&self, live: &LiveSet) -> bool {
         let family = self.shape.kind.has_family() && self.shape.kind.method() == "hash";
         live.kind == self.shape.kind.as_str()
             && (!family || live.family.as_deref() == Some(family_word(self.shape.family)))
     }
 
     /// The options that are stated and that what is live has otherwise.
-    pub fn differing(&self, live: &Live) -> Vec<String> {
+    pub fn differing(&self, live: &LiveSet) -> Vec<String> {
         let is = compared(&live.options);
         self.shape.stated().into_iter().filter(|option| !is.contains(option)).collect()
     }
 
     /// Whether options, stated or not, are as they are live.
-    pub fn has_options_of(&self, live: &Live) -> bool {
+    pub fn has_options_of(&self, live: &LiveSet) -> bool {
         compared(&self.options()) == compared(&live.options)
     }
 }
 
 /// A set as the host has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Live {
+pub struct LiveSet {
     /// Type, in the words of the kernel.
     pub kind: String,
     /// `inet` or `inet6`.
@@ -337,7 +337,7 @@ pub struct Live {
     pub has_timeouts: bool,
 }
 
-impl Live {
+impl LiveSet {
     /// Reads what stands behind `create NAME`.
     pub fn parse(options: &str) -> Self {
         let words: Vec<&str> = options.split(' ').collect();
@@ -352,10 +352,10 @@ impl Live {
     }
 
     /// It as an inventory could state it; `None` where that is not possible.
-    pub fn shape(&self) -> Option<Shape> {
+    pub fn shape(&self) -> Option<SetShape> {
         let kind = SetType::parse(&self.kind)?;
         let family = if self.family.as_deref() == Some("inet6") { Family::V6 } else { Family::V4 };
-        let mut shape = Shape::new(kind, family);
+        let mut shape = SetShape::new(kind, family);
         let mut words = self.options.split(' ').skip(1);
         while let Some(word) = words.next() {
             match word {
@@ -429,19 +429,24 @@ mod tests {
 
     #[test]
     fn live_options_are_read_and_compared() {
-        let live = Live::parse(
+        let live = LiveSet::parse(
             "hash:net family inet hashsize 4096 maxelem 65536 timeout 60 bucketsize 12 initval 0x1",
         );
         let shape = live.shape().unwrap();
         assert_eq!((shape.kind.as_str(), shape.timeout, shape.maxelem), ("hash:net", Some(60), None));
-        let set = Set { name: "a".into(), shape, entries: Some(Arc::default()), origin: Origin::new("x", 1) };
+        let set = DeclaredSet {
+            name: "a".into(),
+            shape,
+            entries: Some(Arc::default()),
+            origin: Origin::new("x", 1),
+        };
         assert!(set.is_same_type(&live) && set.has_options_of(&live));
         let mut other = set.clone();
         other.shape.timeout = None;
         assert!(!other.has_options_of(&live), "a timeout that goes is a change");
         other.shape.family = Family::V6;
         assert!(!other.is_same_type(&live));
-        assert!(Live::parse("hash:mac hashsize 1024").shape().is_none());
+        assert!(LiveSet::parse("hash:mac hashsize 1024").shape().is_none());
     }
 
     #[test]
@@ -462,10 +467,14 @@ mod tests {
     #[test]
     fn a_declared_member_outlasts_the_timeout_of_its_set() {
         let kind = SetType::parse("hash:net").unwrap();
-        let shape = Shape { timeout: Some(60), comment: true, ..Shape::new(kind, Family::V4) };
+        let shape = SetShape { timeout: Some(60), comment: true, ..SetShape::new(kind, Family::V4) };
         let entries = shape.members("10.0.0.1/8 comment \"the office\"").unwrap();
-        let set =
-            Set { name: "a".into(), shape, entries: Some(Arc::new(entries)), origin: Origin::new("x", 1) };
+        let set = DeclaredSet {
+            name: "a".into(),
+            shape,
+            entries: Some(Arc::new(entries)),
+            origin: Origin::new("x", 1),
+        };
         assert_eq!(
             set.render(),
             "create a hash:net family inet maxelem 65536 timeout 60 comment\nadd a 10.0.0.0/8 timeout 0 comment \"the office\"\n"

@@ -10,9 +10,9 @@ pub const HEADER: &str = "# Managed by kvmfw";
 /// A sysctl key in its one canonical form: the path below `/proc/sys`, for example
 /// `net/ipv4/conf/eth0.123/rp_filter`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Key(String);
+pub struct SysctlKey(String);
 
-impl Key {
+impl SysctlKey {
     /// Reads a key as sysctl.d(5) does: if the first separator is a dot, dots and slashes swap
     /// meaning (`net.ipv4.conf.eth0/123.rp_filter`), else it is taken as a path.
     ///
@@ -73,7 +73,7 @@ impl Key {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for SysctlKey {
     /// The dotted form that people know; a dot inside a part is written `/`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
@@ -90,9 +90,9 @@ impl fmt::Display for Key {
 
 /// One key of a file of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct SysctlEntry {
     /// The key.
-    pub key: Key,
+    pub key: SysctlKey,
     /// The value as it is written, white space collapsed.
     pub value: String,
     /// Where it was declared.
@@ -101,16 +101,16 @@ pub struct Entry {
 
 /// A whole file of ours in `/etc/sysctl.d`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct File {
+pub struct SysctlFile {
     /// The name without `.conf`.
     pub name: String,
     /// The keys in the order they are written.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<SysctlEntry>,
     /// Where the file was first declared.
     pub origin: Origin,
 }
 
-impl File {
+impl SysctlFile {
     /// The file's bytes.
     pub fn render(&self) -> String {
         let mut text = format!("{HEADER}: this file is replaced as a whole, edit the inventory instead.\n");
@@ -142,9 +142,9 @@ mod tests {
             ("net/ipv4/conf/eth0.123/rp_filter", "net/ipv4/conf/eth0.123/rp_filter"),
             ("net.ipv4.conf.eth0/123.rp_filter", "net/ipv4/conf/eth0.123/rp_filter"),
         ] {
-            let key = Key::parse(text).unwrap();
+            let key = SysctlKey::parse(text).unwrap();
             assert_eq!(key.path(), path);
-            assert_eq!(Key::parse(&key.to_string()).unwrap(), key);
+            assert_eq!(SysctlKey::parse(&key.to_string()).unwrap(), key);
         }
     }
 
@@ -162,7 +162,7 @@ mod tests {
             "net.x;reboot",
             "-net.ipv4.ip_forward",
         ] {
-            assert!(Key::parse(text).is_err(), "{text:?}");
+            assert!(SysctlKey::parse(text).is_err(), "{text:?}");
         }
     }
 }

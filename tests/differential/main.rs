@@ -24,7 +24,7 @@ use kvmfw::netfilter::{
     undecided_between_ports,
 };
 use kvmfw::resource::iptables::Family;
-use kvmfw::resource::iptables::save::Save;
+use kvmfw::resource::iptables::save::SavedTables;
 use random::Random;
 use rules::{Rules, UNKNOWN_IS_ENOUGH};
 use world::World;
@@ -139,7 +139,7 @@ struct Trial {
 }
 
 /// Sends connections through rules that are loaded; stops at the first wrong answer.
-fn try_out(world: &mut World, save: &Save, trial: &Trial, random: &mut Random, count: &mut Count) {
+fn try_out(world: &mut World, save: &SavedTables, trial: &Trial, random: &mut Random, count: &mut Count) {
     let loose = !random.one_in(4);
     world.sysctl("net.netfilter.nf_conntrack_tcp_loose", loose.into());
     // Mostly for all bridges; else for this one alone, or for none.

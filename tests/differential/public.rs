@@ -8,7 +8,7 @@ use crate::world::World;
 use crate::{Count, Trial, common, try_out, unload};
 use kvmfw::netfilter::{IptablesBackend, MatchTest, Ruleset};
 use kvmfw::resource::iptables::Family;
-use kvmfw::resource::iptables::save::{Save, tokens};
+use kvmfw::resource::iptables::save::{SavedTables, tokens};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -67,25 +67,25 @@ fn translated(text: &str, case: &Path) -> String {
 }
 
 /// Loads rules; what is read of them prints as it was, and loads again to the same.
-fn canonical(world: &World, backend: IptablesBackend, family: Family, text: &str, name: &str) -> Save {
+fn canonical(world: &World, backend: IptablesBackend, family: Family, text: &str, name: &str) -> SavedTables {
     let load = |text: &str| {
         let save = world.load(backend, family, text).unwrap_or_else(|why| panic!("{name}: {why}"));
         // What an empty table looks like differs with who looked at it.
         let used = |table: &(String, _)| text.contains(&format!("*{}\n", table.0));
-        Save { tables: save.tables.into_iter().filter(used).collect(), ..save }
+        SavedTables { tables: save.tables.into_iter().filter(used).collect(), ..save }
     };
     let written = load(text);
     let rules: usize = written.tables.values().flat_map(|t| t.chains()).map(|c| c.rules.len()).sum();
     assert!(rules >= text.lines().filter(|line| line.starts_with("-A ")).count(), "{name}: rules got lost");
     let printed = written.render();
-    assert_eq!(Save::parse(&printed).unwrap(), written, "{name}");
+    assert_eq!(SavedTables::parse(&printed).unwrap(), written, "{name}");
     let again = load(&printed);
     assert_eq!(again.render(), printed, "{name}");
     again
 }
 
 /// Ports and addresses that the rules are about.
-fn hints(save: &Save) -> Hints {
+fn hints(save: &SavedTables) -> Hints {
     let set = Ruleset::new(save);
     let mut hints = Hints::default();
     for one in set.all_rules().flat_map(|rule| &rule.matches) {

@@ -2,7 +2,7 @@
 
 use kvmfw::netfilter::IptablesBackend;
 use kvmfw::resource::iptables::Family;
-use kvmfw::resource::iptables::save::Save;
+use kvmfw::resource::iptables::save::SavedTables;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// Replaces all rules of a backend and family; what is there then, or why the kernel refused.
-    pub fn load(&self, backend: IptablesBackend, family: Family, rules: &str) -> Result<Save, String> {
+    pub fn load(&self, backend: IptablesBackend, family: Family, rules: &str) -> Result<SavedTables, String> {
         let tool = |what: &str| {
             let family = if family == Family::V4 { "iptables" } else { "ip6tables" };
             let backend = if backend == IptablesBackend::Nft { "nft" } else { "legacy" };
@@ -66,7 +66,7 @@ impl World {
         };
         self.host(&[&tool("restore")], rules)?;
         let saved = self.host(&[&tool("save")], "")?;
-        Save::parse(&saved).map_err(|error| format!("{error}\n{saved}"))
+        SavedTables::parse(&saved).map_err(|error| format!("{error}\n{saved}"))
     }
 
     /// Empties conntrack: what has no ports cannot be told from an earlier connection.

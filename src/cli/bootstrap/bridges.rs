@@ -2,8 +2,8 @@
 
 use super::BootstrapArgs;
 use crate::cli::{Common, exit, setup};
-use crate::inventory::{Project, Stanza};
-use crate::observe::{Link, Observed};
+use crate::inventory::{HostStanza, Project};
+use crate::observe::{HostLink, Observed};
 use crate::plan::bridge_maker;
 use crate::report::printable;
 use std::collections::BTreeSet;
@@ -13,11 +13,11 @@ pub(super) fn propose(
     common: &Common,
     args: &BootstrapArgs,
     observed: &Observed,
-    stanza: &Stanza,
+    stanza: &HostStanza,
     project: &Project,
     before: &BTreeSet<String>,
 ) -> Result<Vec<String>, u8> {
-    let all: Vec<&Link> = observed.links.bridges().collect();
+    let all: Vec<&HostLink> = observed.links.bridges().collect();
     if let Some(none) = args.bridge.iter().find(|name| !all.iter().any(|link| link.name == **name)) {
         let names: Vec<&str> = all.iter().map(|link| link.name.as_str()).collect();
         setup::complain(&format!(
@@ -31,7 +31,7 @@ pub(super) fn propose(
     if !asks || !args.bridge.is_empty() {
         return Ok(Vec::new());
     }
-    let found: Vec<&Link> = all
+    let found: Vec<&HostLink> = all
         .into_iter()
         .filter(|link| bridge_maker(&link.name, observed).is_none() && !before.contains(&link.name))
         .collect();

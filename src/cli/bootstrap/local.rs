@@ -3,7 +3,7 @@
 
 use crate::cli::{Code, Common, exit, setup};
 use crate::engine::{Confirmation, LoginProof};
-use crate::inventory::{BOOTSTRAP, HostConnection, Reach};
+use crate::inventory::{BOOTSTRAP, HostConnection, SshTarget};
 use crate::observe::SshEnds;
 use crate::report::outlet;
 use crate::transport::host_key::{self, HostKey};
@@ -36,7 +36,7 @@ pub(super) fn needs_terminal() -> Code {
 }
 
 /// How others reach this host: as the operator came, else by the address that a third machine sees.
-pub(super) fn refine(reach: &mut Reach, operator: Option<&SshEnds>, third: Option<&HostConnection>) {
+pub(super) fn refine(reach: &mut SshTarget, operator: Option<&SshEnds>, third: Option<&HostConnection>) {
     if let Some(ends) = operator {
         reach.address = ends.server.to_string();
         reach.port = Some(ends.server_port).filter(|port| *port != 22);

@@ -8,7 +8,7 @@ use super::apply::{RolloutArgs, Work, carry_out};
 use super::{Code, Common, Format, exit, output, reach, setup};
 use crate::desired::{self, Desired};
 use crate::engine::{Budget, Settings};
-use crate::inventory::{self, BOOTSTRAP, Project, Reach, Stanza};
+use crate::inventory::{self, BOOTSTRAP, HostStanza, Project, SshTarget};
 use crate::observe::Observed;
 use crate::plan::{GenerationManifest, PlanOptions};
 use crate::problem::did_you_mean;
@@ -56,7 +56,7 @@ impl BootstrapArgs {
     }
 
     /// How the host is reached.
-    fn reach(&self) -> Result<Reach, u8> {
+    fn reach(&self) -> Result<SshTarget, u8> {
         // They are for the machine that is logged in to.
         let files = (!self.local).then_some(&self.files);
         match &self.target {
@@ -69,7 +69,7 @@ impl BootstrapArgs {
     fn third(&self, common: &Common) -> Result<Option<Desired>, u8> {
         let Some(text) = &self.confirm_from else { return Ok(None) };
         let reach = reach::parse(text, Some(&self.files), None)?;
-        compile(common, &project(common, &Stanza::default().yaml(&reach, &Default::default()))?).map(Some)
+        compile(common, &project(common, &HostStanza::default().yaml(&reach, &Default::default()))?).map(Some)
     }
 }
 
@@ -80,10 +80,10 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     if args.local && third.is_none() {
         local::needs_terminal()?;
     }
-    let bare = project(common, &Stanza::default().yaml(&reach, &Default::default()))?;
+    let bare = project(common, &HostStanza::default().yaml(&reach, &Default::default()))?;
     known(&wanted, &bare)?;
     // What is wrong with the words is said before anybody is asked or connected to.
-    let early = Stanza { bridges: ["br0".to_owned()].into(), ..wanted.clone() };
+    let early = HostStanza { bridges: ["br0".to_owned()].into(), ..wanted.clone() };
     compile(common, &project(common, &early.yaml(&reach, &bare.modules))?)?;
 
     let via = if args.local { Via::Local } else { Via::Ssh };
@@ -136,8 +136,8 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
 const MODELINE: &str = "# yaml-language-server: $schema=../schema/inventory.json\n";
 
 /// What was asked for in words.
-fn wanted(args: &BootstrapArgs) -> Result<Stanza, u8> {
-    let mut stanza = Stanza { bridges: args.bridge.iter().cloned().collect(), ..Stanza::default() };
+fn wanted(args: &BootstrapArgs) -> Result<HostStanza, u8> {
+    let mut stanza = HostStanza { bridges: args.bridge.iter().cloned().collect(), ..HostStanza::default() };
     for module in args.module.iter().flat_map(|m| m.split(',')).map(str::trim) {
         if !stanza.modules.iter().any(|m| m == module) {
             stanza.modules.push(module.to_owned());
@@ -158,7 +158,7 @@ fn wanted(args: &BootstrapArgs) -> Result<Stanza, u8> {
 }
 
 /// Whether there are all the modules that were asked for.
-fn known(wanted: &Stanza, project: &Project) -> Code {
+fn known(wanted: &HostStanza, project: &Project) -> Code {
     let Some(module) = wanted.modules.iter().find(|module| !project.modules.contains_key(*module)) else {
         return Ok(exit::DONE);
     };
@@ -183,7 +183,7 @@ fn compile(common: &Common, project: &Project) -> Result<Desired, u8> {
 }
 
 /// What earlier bootstraps asked for, as the host remembers it.
-fn kept(observed: &Observed) -> Stanza {
+fn kept(observed: &Observed) -> HostStanza {
     let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
     record.and_then(|record| record.stanza).unwrap_or_default()
 }

@@ -213,7 +213,7 @@ async fn probe_and_plan(
     let endpoints = observed.as_ref().ok().map(|(observed, _)| HostEndpoints::from(&**observed));
     // Planned inside the task: what was observed is large, and only the plan is needed afterwards.
     let plan = observed.and_then(|(observed, _room)| {
-        let mut plan = plan::of(&desired, &observed, &options);
+        let mut plan = plan::compute(&desired, &observed, &options);
         match context.plan_check.as_ref().and_then(|check| check(&plan)) {
             Some(outcome) => Err(outcome),
             None => {

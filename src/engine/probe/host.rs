@@ -74,13 +74,13 @@ fn probe_document(nonce: &Nonce, desired: &Desired, options: &PlanOptions, jump_
     if options.drift {
         return remote::probe_applied(nonce);
     }
-    let (want, keys) = plan::question(desired);
-    let sets = plan::asks_sets(desired);
+    let (want, keys) = plan::probe_request(desired);
+    let sets = plan::set_headers(desired);
     let question = Question {
         want: [&want[0], &want[1]],
         keys: &keys,
         sets: &sets,
-        vlans: plan::asks_vlans(desired),
+        vlans: plan::needs_vlans(desired),
         ways: jump_addresses,
         // Boot files may load adopted rules again, or may lack rules that a rollback gives back.
         boot_files: options.adopt || options.restore.is_some(),

@@ -7,7 +7,7 @@ use crate::engine::events::Event;
 use crate::engine::failures::{bad_answer, internal, transport_failed};
 use crate::engine::outcome::HostOutcome;
 use crate::inventory::HostConnection;
-use crate::observe::Sections;
+use crate::observe::ProbeSections;
 use crate::remote::Nonce;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(in crate::engine) async fn request_fleet<T: Send + 'static>(
     context: &EngineContext,
     hosts: Vec<(HostConnection, String)>,
     document: impl Fn(&Nonce) -> String + Send + Sync + 'static,
-    read: impl Fn(&Sections<'_>) -> Option<T> + Send + Sync + 'static,
+    read: impl Fn(&ProbeSections<'_>) -> Option<T> + Send + Sync + 'static,
 ) -> Vec<(String, Result<T, HostOutcome>)> {
     context.events.emit(Event::Observing(hosts.len()));
     let (document, read) = (Arc::new(document), Arc::new(read));
@@ -71,7 +71,7 @@ async fn request_host<T>(
     connection: &HostConnection,
     host: &str,
     document: &(dyn Fn(&Nonce) -> String + Send + Sync),
-    read: &(dyn Fn(&Sections<'_>) -> Option<T> + Send + Sync),
+    read: &(dyn Fn(&ProbeSections<'_>) -> Option<T> + Send + Sync),
 ) -> Result<T, HostOutcome> {
     let session =
         context.dialer.connect(host, connection).await.map_err(|error| transport_failed(host, &error))?;

@@ -157,12 +157,12 @@ impl Transaction<'_> {
     async fn stage(&mut self, plan: &HostPlan, client: &HostClient) -> Result<CheckResults, HostOutcome> {
         let host = &self.desired.host;
         self.step("staging", None);
-        let mut files = plan.bundle.files.clone();
+        let mut files = plan.transaction_files.files.clone();
         files.push(("owner".into(), format!("{}\n", self.context.settings.owner).into()));
-        files.push(("plan".into(), format!("{}\n", plan.bundle.hash()).into()));
+        files.push(("plan".into(), format!("{}\n", plan.transaction_files.hash()).into()));
         files.push(("token".into(), format!("{}\n", self.guard.token).into()));
         files.push(("limits".into(), self.limits().into()));
-        let vlans = plan::asks_vlans(self.desired);
+        let vlans = plan::needs_vlans(self.desired);
         let document = |nonce: &Nonce| remote::stage(nonce, &self.context.settings.run, &files, vlans);
         let response = match client.request(document, PROBE_TIMEOUT + self.checks_timeout()).await {
             Ok(response) => response,

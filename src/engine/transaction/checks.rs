@@ -1,7 +1,7 @@
 //! Checks that decide whether a change is confirmed.
 
 use crate::inventory::{CheckFrom, CheckProbe, ConfirmCheck};
-use crate::observe::Sections;
+use crate::observe::ProbeSections;
 use crate::protocol;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) type CheckResults = BTreeMap<usize, bool>;
 
 /// Reads the lines `number=exit when` of section `checks`.
-pub(super) fn read_checks(sections: &Sections<'_>) -> CheckResults {
+pub(super) fn read_checks(sections: &ProbeSections<'_>) -> CheckResults {
     let lines = sections.get(protocol::CHECKS).unwrap_or("").lines();
     lines
         .filter_map(|line| {

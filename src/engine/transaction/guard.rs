@@ -4,7 +4,7 @@ use super::checks::{CheckResults, read_checks};
 use crate::engine::client::{CALL_TIMEOUT, HostClient, ROLLBACK_GRACE};
 use crate::engine::outcome::TransactionState;
 use crate::engine::settings::Settings;
-use crate::observe::Sections;
+use crate::observe::ProbeSections;
 use crate::protocol;
 use crate::remote::{self, Nonce};
 use crate::transport::TransportError;
@@ -67,7 +67,7 @@ impl GuardHandle<'_> {
         Ok(TransactionState::read(&response.sections()).unwrap_or(TransactionState::Deciding))
     }
 
-    fn read_report(&self, sections: &Sections<'_>) -> Option<GuardReport> {
+    fn read_report(&self, sections: &ProbeSections<'_>) -> Option<GuardReport> {
         let state = TransactionState::read(sections)?;
         let seconds = sections.value(protocol::OUTCOME, "left").and_then(|left| left.parse().ok());
         let time_left = seconds.map_or(self.settings.confirm_timeout, Duration::from_secs);

@@ -1,10 +1,10 @@
 //! The shape of tests of modules.
 
-use super::{ADDRESS, LINK, Shapes, doc, object, params_by_module, reference};
+use super::{ADDRESS, LINK, SchemaBuilder, doc, object, params_by_module, reference};
 use crate::inventory::module_test;
 use serde_json::{Value, json};
 
-impl Shapes {
+impl SchemaBuilder {
     /// Tests by what they say.
     pub(super) fn module_tests(self) -> Value {
         json!({ "type": ["object", "null"], "additionalProperties": self.module_test() })

@@ -1,13 +1,13 @@
 //! The shapes of what groups, hosts and modules state alike.
 
-use super::{ADDRESS, LINK, LINK_ADDRESS, MAC, Shapes, WORD, by_name, doc, object, reference};
+use super::{ADDRESS, LINK, LINK_ADDRESS, MAC, SchemaBuilder, WORD, by_name, doc, object, reference};
 use crate::inventory::{resources, rules, sets};
 use crate::resource::bridge::PORT_ATTRIBUTES;
 use crate::resource::ipset::{MAX_MEMBERS, TYPES};
 use crate::resource::iptables::{ADMINISTRATORS, TABLES};
 use serde_json::{Map, Value, json};
 
-impl Shapes {
+impl SchemaBuilder {
     /// What stands under one key of a resource.
     pub(super) fn resource(self, key: &str) -> Option<Value> {
         Some(match key {

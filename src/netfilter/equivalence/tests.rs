@@ -1,9 +1,9 @@
 use super::*;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::save::SavedTables;
 
 fn proven(before: &str, after: &str) -> Result<(), VerdictDifference> {
     let set = |rules: &str| {
-        Ruleset::new(&Save::parse(&format!("*filter\n:INPUT ACCEPT\n{rules}COMMIT\n")).unwrap())
+        Ruleset::new(&SavedTables::parse(&format!("*filter\n:INPUT ACCEPT\n{rules}COMMIT\n")).unwrap())
     };
     prove_equivalent(&set(before), &set(after), Family::V4)
 }

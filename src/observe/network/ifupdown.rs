@@ -1,14 +1,14 @@
 //! `/etc/network/interfaces` and the files that it reads.
 
-use super::{File, FileLine, Manager, Network, Owner};
-use crate::observe::Link;
+use super::{ConfigFile, FileLine, LinkManager, LinkOwner, NetworkConfig};
+use crate::observe::HostLink;
 
 /// Words that begin a stanza, or stand for themselves.
 const STANZAS: [&str; 7] =
     ["iface", "auto", "mapping", "source", "source-directory", "no-auto-down", "no-scripts"];
 
-impl Network {
-    fn interfaces(&self) -> impl Iterator<Item = &File> {
+impl NetworkConfig {
+    fn interfaces(&self) -> impl Iterator<Item = &ConfigFile> {
         self.files.iter().filter(|f| f.path.starts_with("/etc/network/"))
     }
 
@@ -17,7 +17,7 @@ impl Network {
         lines.any(|(_, line)| line.starts_with("source") && line.contains("interfaces.d"))
     }
 
-    pub(super) fn by_ifupdown(&self, link: &Link) -> Option<Owner> {
+    pub(super) fn by_ifupdown(&self, link: &HostLink) -> Option<LinkOwner> {
         let mut gives = Vec::new();
         let mut found = false;
         for file in self.interfaces() {
@@ -41,8 +41,8 @@ impl Network {
                 }
             }
         }
-        (found || !gives.is_empty()).then(|| Owner {
-            manager: Manager::Ifupdown,
+        (found || !gives.is_empty()).then(|| LinkOwner {
+            manager: LinkManager::Ifupdown,
             netplan: false,
             file: None,
             gives,

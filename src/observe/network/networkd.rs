@@ -1,11 +1,11 @@
 //! systemd-networkd: the first file by name that matches a link is the one that configures it.
 
-use super::{File, Manager, Network, Owner};
-use crate::observe::Link;
+use super::{ConfigFile, LinkManager, LinkOwner, NetworkConfig};
+use crate::observe::HostLink;
 use globset::Glob;
 
-impl Network {
-    pub(super) fn by_networkd(&self, link: &Link) -> Option<Owner> {
+impl NetworkConfig {
+    pub(super) fn by_networkd(&self, link: &HostLink) -> Option<LinkOwner> {
         let state = format!("/run/systemd/netif/links/{}", link.index);
         let state = self.files.iter().find(|f| f.path == state)?;
         if state.value("ADMIN_STATE").is_none_or(|state| state == "unmanaged") {
@@ -16,8 +16,8 @@ impl Network {
         let file = self.files.iter().find(|f| f.path == named).or_else(|| self.matching(link));
         let parts = file.map_or_else(Vec::new, |file| self.with_drop_ins(file));
         let mut block = 0;
-        Some(Owner {
-            manager: Manager::Networkd,
+        Some(LinkOwner {
+            manager: LinkManager::Networkd,
             netplan: file.is_some_and(|f| f.name().starts_with("10-netplan-")),
             file: file.map(|f| f.path.clone()),
             gives: parts.iter().flat_map(|part| part.gives()).collect(),
@@ -27,27 +27,27 @@ impl Network {
     }
 
     /// A file and its drop-ins, in the order in which they are read; of two with one name the first folder's counts.
-    fn with_drop_ins<'a>(&'a self, file: &'a File) -> Vec<&'a File> {
-        let mut drop_ins: Vec<&File> = self.files.iter().filter(|f| f.drops_into(file)).collect();
+    fn with_drop_ins<'a>(&'a self, file: &'a ConfigFile) -> Vec<&'a ConfigFile> {
+        let mut drop_ins: Vec<&ConfigFile> = self.files.iter().filter(|f| f.drops_into(file)).collect();
         drop_ins.sort_by_key(|f| f.name());
         drop_ins.dedup_by_key(|f| f.name());
         std::iter::once(file).chain(drop_ins).collect()
     }
 
-    fn matching(&self, link: &Link) -> Option<&File> {
+    fn matching(&self, link: &HostLink) -> Option<&ConfigFile> {
         let files = self.files.iter().filter(|f| f.name().ends_with(".network") && f.matches(link));
         files.min_by_key(|f| f.name())
     }
 }
 
-impl File {
+impl ConfigFile {
     fn gives(&self) -> impl Iterator<Item = super::FileLine> + '_ {
         let lines = self.with_keys(&["Address", "Gateway", "DHCP", "Bridge", "Bond"]);
         lines.filter(|(_, line)| !line.ends_with("=no")).map(|line| self.line(line))
     }
 
     /// Whether its `[Match]` is one of those that can be judged from here, and fits.
-    fn matches(&self, link: &Link) -> bool {
+    fn matches(&self, link: &HostLink) -> bool {
         let mut section = "";
         let mut fits = None;
         for (_, line) in &self.lines {

@@ -56,12 +56,13 @@ pub(super) fn missing(family: Family, again: &[AdoptedRule], files: &BootFiles) 
     let warn = |(path, count): (&str, usize)| {
         let (rules, do_not, them) =
             if count == 1 { ("rule", "does not", "it") } else { ("rules", "do not", "them") };
-        let cure = match files.has(path) {
+        let remedy = match files.has(path) {
             false => format!("{path}, which loaded {them}, no longer exists. Fix: restore that file"),
             true => format!("{path} no longer contains {them}. Fix: write {them} to that file again"),
         };
-        let message =
-            format!("{count} unmanaged {rules} that the undo restores {do_not} load at boot. Cause: {cure}");
+        let message = format!(
+            "{count} unmanaged {rules} that the undo restores {do_not} load at boot. Cause: {remedy}"
+        );
         Warning { code: "not-at-boot", message, origin: None }
     };
     lost.into_iter().map(warn).collect()

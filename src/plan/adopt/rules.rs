@@ -1,13 +1,13 @@
 //! Which rules of others say what ours say.
 
 use super::AdoptedRule;
-use super::near::{NearMatch, near};
+use super::near_match::{NearMatch, near_matches};
 use crate::netfilter::{Ruleset, VerdictDifference, prove_equivalent};
 use crate::plan::origins_of;
 use crate::problem::{Origin, Warning};
-use crate::resource::iptables::save::{Save, SaveChain, Table, jump, tokens};
-use crate::resource::iptables::targets::owner_of_chain;
-use crate::resource::iptables::{Family, PREFIX, Rules, is_entered};
+use crate::resource::iptables::chain_writers::reserved_for;
+use crate::resource::iptables::save::{SaveChain, SaveTable, SavedTables, jump, tokens};
+use crate::resource::iptables::{DeclaredRules, Family, PREFIX, is_entered};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is taken of one family, with where ours was declared.
@@ -22,16 +22,20 @@ pub(super) struct FamilyAdoption {
 }
 
 /// Finds them among the predicted rules: there, ours are as the kernel prints them.
-pub(super) fn taken(family: Family, predicted: &Save, wanted: &Rules) -> FamilyAdoption {
+pub(super) fn adoptable_rules(
+    family: Family,
+    predicted: &SavedTables,
+    wanted: &DeclaredRules,
+) -> FamilyAdoption {
     let mut taken = FamilyAdoption::default();
     for (name, table) in &predicted.tables {
         let Some(declared) = wanted.tables.get(name) else { continue };
         let like = like_ours(name, table);
         let mut rules = Vec::new();
         for chain in table.chains().iter().filter(|c| is_entered(name, &c.name)) {
-            let Some(ours) = table.chain(&own(&chain.name)) else { continue };
+            let Some(ours) = table.chain(&managed_name(&chain.name)) else { continue };
             let origins = declared.chains.get(&ours.name).map(|d| origins_of(d, ours.rules.len()));
-            for rule in chain.rules.iter().filter(|rule| !enters_ours(rule)) {
+            for rule in chain.rules.iter().filter(|rule| !enters_managed(rule)) {
                 let Some(at) = ours.rules.iter().position(|own| *own == renamed(rule, &like)) else {
                     continue;
                 };
@@ -47,7 +51,7 @@ pub(super) fn taken(family: Family, predicted: &Save, wanted: &Rules) -> FamilyA
             }
         }
         for chain in unentered(table, &like, &rules) {
-            let origin = declared.chains.get(&own(&chain.name)).map(|d| d.origin.clone());
+            let origin = declared.chains.get(&managed_name(&chain.name)).map(|d| d.origin.clone());
             for one in chain.rules.iter().map(Some).chain([None]) {
                 let one = adopted(family, name, &chain.name, one);
                 taken.origins.extend(origin.clone().map(|origin| (one.clone(), origin)));
@@ -56,14 +60,14 @@ pub(super) fn taken(family: Family, predicted: &Save, wanted: &Rules) -> FamilyA
         }
         taken.warnings.extend(differing(family, name, table, &like));
     }
-    for near in near(predicted, &taken.list) {
+    for near in near_matches(predicted, &taken.list) {
         taken.warnings.push(near.warning(family));
         taken.near.push(near);
     }
     taken
 }
 
-pub(super) fn own(chain: &str) -> String {
+pub(super) fn managed_name(chain: &str) -> String {
     format!("{PREFIX}{chain}")
 }
 
@@ -71,7 +75,7 @@ fn adopted(family: Family, table: &str, chain: &str, rule: Option<&String>) -> A
     AdoptedRule { family, table: table.to_owned(), chain: chain.to_owned(), rule: rule.cloned(), from: None }
 }
 
-pub(super) fn enters_ours(rule: &str) -> bool {
+pub(super) fn enters_managed(rule: &str) -> bool {
     rule.contains(PREFIX) && jump(rule).is_some_and(|jump| jump.target.starts_with(PREFIX))
 }
 
@@ -95,18 +99,18 @@ fn not_taken(family: Family, table: &str, chain: &SaveChain, why: &str) -> Warni
 }
 
 /// Names of user chains of others that are, rule by rule, like the one of ours of that name.
-fn like_ours<'t>(name: &str, table: &'t Table) -> BTreeSet<&'t str> {
+fn like_ours<'t>(name: &str, table: &'t SaveTable) -> BTreeSet<&'t str> {
     let others = table.chains().iter().filter(|c| {
-        !c.is_own()
+        !c.is_managed()
             && !is_entered(name, &c.name)
-            && owner_of_chain(&c.name).is_none()
-            && table.chain(&own(&c.name)).is_some()
+            && reserved_for(&c.name).is_none()
+            && table.chain(&managed_name(&c.name)).is_some()
     });
     let mut like: BTreeMap<&str, &SaveChain> = others.map(|chain| (chain.name.as_str(), chain)).collect();
     loop {
         let names: BTreeSet<&str> = like.keys().copied().collect();
         let same = |chain: &SaveChain| {
-            let ours = table.chain(&own(&chain.name)).map_or(&[] as &[String], |ours| &ours.rules);
+            let ours = table.chain(&managed_name(&chain.name)).map_or(&[] as &[String], |ours| &ours.rules);
             ours.len() == chain.rules.len()
                 && chain
                     .rules
@@ -133,7 +137,11 @@ fn renamed(rule: &str, like: &BTreeSet<&str>) -> String {
 }
 
 /// Those of the chains that nothing of others enters once the rules of built-in chains are taken.
-fn unentered<'t>(table: &'t Table, like: &BTreeSet<&str>, taken: &[(&str, &String)]) -> Vec<&'t SaveChain> {
+fn unentered<'t>(
+    table: &'t SaveTable,
+    like: &BTreeSet<&str>,
+    taken: &[(&str, &String)],
+) -> Vec<&'t SaveChain> {
     let mut going: BTreeSet<&str> = like.clone();
     loop {
         let stays = |chain: &&SaveChain| !going.contains(chain.name.as_str());
@@ -155,12 +163,12 @@ fn unentered<'t>(table: &'t Table, like: &BTreeSet<&str>, taken: &[(&str, &Strin
 }
 
 /// Chains that have the name of one of ours and differ from it: the first difference.
-fn differing(family: Family, name: &str, table: &Table, like: &BTreeSet<&str>) -> Vec<Warning> {
-    let others = table.chains().iter().filter(|c| !c.is_own() && !is_entered(name, &c.name));
+fn differing(family: Family, name: &str, table: &SaveTable, like: &BTreeSet<&str>) -> Vec<Warning> {
+    let others = table.chains().iter().filter(|c| !c.is_managed() && !is_entered(name, &c.name));
     others
         .filter(|chain| !like.contains(chain.name.as_str()))
         .filter_map(|chain| {
-            let ours = table.chain(&own(&chain.name))?;
+            let ours = table.chain(&managed_name(&chain.name))?;
             let all: BTreeSet<&str> = table.chains().iter().map(|c| c.name.as_str()).collect();
             let pairs = chain.rules.iter().map(Some).chain(std::iter::repeat(None));
             let own_rules = ours.rules.iter().map(Some).chain(std::iter::repeat(None));
@@ -184,7 +192,7 @@ fn differing(family: Family, name: &str, table: &Table, like: &BTreeSet<&str>) -
 }
 
 /// The rules less those that are taken.
-pub(super) fn without(save: &Save, list: &[AdoptedRule]) -> Save {
+pub(super) fn without_adopted(save: &SavedTables, list: &[AdoptedRule]) -> SavedTables {
     let mut save = save.clone();
     for one in list {
         let Some(table) = save.tables.get_mut(&one.table) else { continue };
@@ -204,17 +212,17 @@ pub(super) fn without(save: &Save, list: &[AdoptedRule]) -> Save {
 
 /// Proves that the adoption alone changes no verdict. A rule of ours that says the same as one that stays, and more,
 /// counts as if it stood there already: what more it says is a change of its own, which the plan shows.
-pub(super) fn proof(
+pub(super) fn prove_unchanged(
     family: Family,
-    live: &Save,
-    predicted: &Save,
+    live: &SavedTables,
+    predicted: &SavedTables,
     taken: &FamilyAdoption,
 ) -> Result<(), VerdictDifference> {
-    let before = super::near::added(live, &taken.near);
+    let before = super::near_match::with_near_matches(live, &taken.near);
     let (before, after) = (Ruleset::new(&before), Ruleset::new(&alone(live, predicted, taken)));
     prove_equivalent(&before, &after, family).map_err(|mut difference| {
         // What else the plan declares may accept that packet after all.
-        let whole = Ruleset::new(&without(predicted, &taken.list));
+        let whole = Ruleset::new(&without_adopted(predicted, &taken.list));
         if !difference.also_in(&Ruleset::new(live), &whole) {
             difference.evidence = None;
         }
@@ -224,9 +232,9 @@ pub(super) fn proof(
 
 /// The live rules after the adoption and nothing else of the plan: of ours only what was live before, and what is
 /// taken over or stays in other words.
-fn alone(live: &Save, predicted: &Save, taken: &FamilyAdoption) -> Save {
+fn alone(live: &SavedTables, predicted: &SavedTables, taken: &FamilyAdoption) -> SavedTables {
     let list = &taken.list;
-    let mut save = without(predicted, list);
+    let mut save = without_adopted(predicted, list);
     for (name, table) in &mut save.tables {
         let chains: BTreeSet<&str> = list
             .iter()
@@ -257,7 +265,7 @@ fn alone(live: &Save, predicted: &Save, taken: &FamilyAdoption) -> Save {
                 found.policy = found.policy.map(|now| {
                     policy.unwrap_or(match live.tables.contains_key(name) {
                         true => now,
-                        false => crate::resource::iptables::Policy::Accept,
+                        false => crate::resource::iptables::ChainPolicy::Accept,
                     })
                 });
                 table.insert(found);

@@ -1,7 +1,7 @@
-use super::rules::{proof, taken};
+use super::rules::{adoptable_rules, prove_unchanged};
 use crate::netfilter::VerdictDifference;
-use crate::resource::iptables::save::Save;
-use crate::resource::iptables::{Family, Rules};
+use crate::resource::iptables::save::SavedTables;
+use crate::resource::iptables::{DeclaredRules, Family};
 
 const EST: &str = "-m state --state RELATED,ESTABLISHED -j ACCEPT";
 const SSH: &str = "-p tcp -m tcp --dport 22 -m comment --comment ssh -j ACCEPT";
@@ -14,15 +14,15 @@ fn adopt(theirs: &[&str], ours: &[&str]) -> (Vec<String>, Result<(), VerdictDiff
     };
     let theirs = lines("INPUT", theirs);
     let save = |own: &str, hook: &str| {
-        Save::parse(&format!("*filter\n:INPUT ACCEPT [0:0]\n{own}{hook}{theirs}COMMIT\n")).unwrap()
+        SavedTables::parse(&format!("*filter\n:INPUT ACCEPT [0:0]\n{own}{hook}{theirs}COMMIT\n")).unwrap()
     };
     let live = save("", "");
     let hook = "-A INPUT -m comment --comment \"kvmfw:hook\" -j KVMFW-INPUT\n";
     let predicted = save(":KVMFW-INPUT - [0:0]\n", &format!("{}{hook}", lines("KVMFW-INPUT", ours)));
-    let mut wanted = Rules::default();
+    let mut wanted = DeclaredRules::default();
     wanted.tables.entry("filter".to_owned()).or_default();
-    let taken = taken(Family::V4, &predicted, &wanted);
-    let proof = proof(Family::V4, &live, &predicted, &taken);
+    let taken = adoptable_rules(Family::V4, &predicted, &wanted);
+    let proof = prove_unchanged(Family::V4, &live, &predicted, &taken);
     (taken.warnings.into_iter().map(|warning| warning.message).collect(), proof)
 }
 

@@ -2,13 +2,13 @@
 //! metric, lifetimes, flags and place among the others are those that it had on the port.
 
 use super::MovedAddress;
-use super::declared::BridgePlanner;
-use crate::observe::{Address, Link};
+use super::planner::BridgePlanner;
+use crate::observe::{HostLink, ObservedAddress};
 use crate::resource::bridge::LinkAddress;
 use std::collections::BTreeSet;
 
 impl BridgePlanner<'_> {
-    pub(super) fn addresses(&mut self, there: Option<&Link>) {
+    pub(super) fn addresses(&mut self, there: Option<&HostLink>) {
         let name = self.bridge.name.clone();
         let live: BTreeSet<LinkAddress> = there.into_iter().flat_map(addresses).collect();
         let wanted = self.wanted_addresses(there);
@@ -62,7 +62,7 @@ impl BridgePlanner<'_> {
         }
     }
 
-    fn taken(&self, carried: &Address, port: &str, place: usize) -> MovedAddress {
+    fn taken(&self, carried: &ObservedAddress, port: &str, place: usize) -> MovedAddress {
         let bridge = &self.bridge.name;
         // A label begins with the name of its link, and has 15 characters at most.
         let label = carried.own_label(port).map(|label| match label.strip_prefix(port) {
@@ -74,7 +74,8 @@ impl BridgePlanner<'_> {
         let of_address = self.links.routes.iter().any(|route| {
             route.of_address && route.by(port) && route.dst.contains(':') == (carried.family == "inet6")
         });
-        let carried_here = Address { noprefixroute: carried.noprefixroute && !of_address, ..carried.clone() };
+        let carried_here =
+            ObservedAddress { noprefixroute: carried.noprefixroute && !of_address, ..carried.clone() };
         MovedAddress {
             place,
             here: carried_here.attributes(label.as_deref()),
@@ -99,7 +100,7 @@ impl BridgePlanner<'_> {
     }
 
     /// What we added and is wanted no more goes, or goes back to its port, as it was there.
-    fn give_back(&mut self, gone: &[LinkAddress], there: Option<&Link>, live: &BTreeSet<LinkAddress>) {
+    fn give_back(&mut self, gone: &[LinkAddress], there: Option<&HostLink>, live: &BTreeSet<LinkAddress>) {
         let name = self.bridge.name.clone();
         let mut gone: Vec<(LinkAddress, Option<String>, Option<MovedAddress>)> = gone
             .iter()
@@ -125,7 +126,7 @@ impl BridgePlanner<'_> {
 
     /// The addresses that the bridge is to have, with the port they are or were taken from, in the order in which they
     /// are made. The first of a network is the one that the host sends from.
-    pub(super) fn wanted_addresses(&self, there: Option<&Link>) -> Vec<(LinkAddress, Option<String>)> {
+    pub(super) fn wanted_addresses(&self, there: Option<&HostLink>) -> Vec<(LinkAddress, Option<String>)> {
         let mut wanted: Vec<(LinkAddress, Option<String>)> =
             self.bridge.addresses.iter().map(|a| (*a, self.carrier(a))).collect();
         if self.bridge.take_addresses {
@@ -143,7 +144,7 @@ impl BridgePlanner<'_> {
                 }
             }
         }
-        let made = |link: Option<&Link>, address: &LinkAddress| {
+        let made = |link: Option<&HostLink>, address: &LinkAddress| {
             let all: Vec<LinkAddress> = link.into_iter().flat_map(addresses).collect();
             let at = all.iter().position(|a| a == address)?;
             // The latest address of IPv6 is shown first.
@@ -203,24 +204,24 @@ pub(super) fn lines(verb: &str, address: &LinkAddress, device: &str, attributes:
 }
 
 /// What an address has on its link.
-fn attributes(address: &Address, link: &str) -> String {
+fn attributes(address: &ObservedAddress, link: &str) -> String {
     address.attributes(address.own_label(link))
 }
 
-fn find<'a>(link: &'a Link, address: &LinkAddress) -> Option<&'a Address> {
+fn find<'a>(link: &'a HostLink, address: &LinkAddress) -> Option<&'a ObservedAddress> {
     link.addresses.iter().find(|a| a.identity().as_ref() == Some(address))
 }
 
 /// The lines that put an address back as it is on a link now.
-pub(super) fn restore_address(link: Option<&Link>, address: &LinkAddress, device: &str) -> Vec<String> {
+pub(super) fn restore_address(link: Option<&HostLink>, address: &LinkAddress, device: &str) -> Vec<String> {
     let live = link.and_then(|link| find(link, address));
     lines("replace", address, device, &live.map_or_else(|| tail(address), |live| attributes(live, device)))
 }
 
 /// Addresses that are somebody's: not link-local ones and not those that come by themselves.
-pub(super) fn addresses(link: &Link) -> impl Iterator<Item = LinkAddress> + '_ {
+pub(super) fn addresses(link: &HostLink) -> impl Iterator<Item = LinkAddress> + '_ {
     let link_local =
-        |a: &Address| a.scope == "link" && (a.family == "inet6" || a.local.starts_with("169.254."));
-    let somebodys = move |a: &&Address| !link_local(a) && !a.dynamic && !a.temporary;
-    link.addresses.iter().filter(somebodys).filter_map(Address::identity)
+        |a: &ObservedAddress| a.scope == "link" && (a.family == "inet6" || a.local.starts_with("169.254."));
+    let somebodys = move |a: &&ObservedAddress| !link_local(a) && !a.dynamic && !a.temporary;
+    link.addresses.iter().filter(somebodys).filter_map(ObservedAddress::identity)
 }

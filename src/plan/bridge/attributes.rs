@@ -2,18 +2,18 @@
 //! was when it is declared no more.
 
 use super::RefusalCause;
-use super::declared::BridgePlanner;
-use crate::observe::Link;
+use super::planner::BridgePlanner;
+use crate::observe::HostLink;
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, DEFAULT_PVID};
 
 /// Whether the ageing time that is shown is one of the moment: while its spanning tree changes, a bridge forgets after
 /// twice the forward delay, and shows that in the place of what is set.
-pub(super) fn ages_fast(link: &Link) -> bool {
+pub(super) fn ages_fast(link: &HostLink) -> bool {
     let number = |attribute| link.number(attribute).unwrap_or(0);
     number("topology_change") == 1 && number("ageing_time") == 2 * number("forward_delay")
 }
 
-fn unsettled(link: &Link) -> RefusalCause {
+fn unsettled(link: &HostLink) -> RefusalCause {
     let seconds = |attribute| link.number(attribute).unwrap_or(0) / 100;
     (
         "topology-change",
@@ -27,7 +27,7 @@ fn unsettled(link: &Link) -> RefusalCause {
 }
 
 impl BridgePlanner<'_> {
-    pub(super) fn attributes(&mut self, there: Option<&Link>) -> Result<(), RefusalCause> {
+    pub(super) fn attributes(&mut self, there: Option<&HostLink>) -> Result<(), RefusalCause> {
         let bridge = self.bridge;
         let flag = |value: Option<bool>| value.map(|v| i64::from(v).to_string());
         let number = |attribute: &str| there.and_then(|l| l.number(attribute));
@@ -114,7 +114,7 @@ impl BridgePlanner<'_> {
 
     /// Below 1280 the kernel ends IPv6 on a link: addresses, routes and settings are gone, and nothing brings all of them
     /// back.
-    pub(super) fn check_mtu(&self, there: Option<&Link>) -> Result<(), RefusalCause> {
+    pub(super) fn check_mtu(&self, there: Option<&HostLink>) -> Result<(), RefusalCause> {
         let Some(mtu) = self.bridge.mtu.filter(|mtu| *mtu < 1280) else { return Ok(()) };
         let ports = self.bridge.ports.iter().filter_map(|port| self.links.by_name.get(port));
         for link in there.into_iter().chain(ports).filter(|link| link.mtu >= 1280) {

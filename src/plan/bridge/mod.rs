@@ -4,23 +4,23 @@
 mod addresses;
 mod attributes;
 mod boot;
-mod declared;
-mod foreign;
-mod homes;
+mod planner;
 mod port_attributes;
+mod port_moves;
 mod ports;
-mod removed;
+mod removal;
 mod routes;
 mod stp;
+mod unmanaged;
 mod vlans;
 
-pub use foreign::maker;
 pub use port_attributes::OTHER_PORT_SWITCHES;
+pub use unmanaged::maker;
 
-use self::homes::PortMoves;
+use self::port_moves::PortMoves;
 use super::{Change, GenerationManifest};
 use crate::desired::Desired;
-use crate::observe::{Observed, Vlans};
+use crate::observe::{Observed, PortVlans};
 use crate::problem::Warning;
 use crate::resource::bridge::LinkAddress;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub struct BridgeOwnership {
     pub masters: BTreeMap<String, String>,
     /// The VLANs that those ports had there, where they were not those of every new port.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub vlans_there: BTreeMap<String, Vlans>,
+    pub vlans_there: BTreeMap<String, PortVlans>,
     /// The attributes that those ports had there, where they were not those of every new port, as lines for `ip -batch`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes_there: BTreeMap<String, Vec<String>>,
@@ -64,7 +64,7 @@ pub struct BridgeOwnership {
     pub attributes: BTreeMap<String, String>,
     /// Ports whose VLANs we set, with those that they had before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub vlans: BTreeMap<String, Vlans>,
+    pub vlans: BTreeMap<String, PortVlans>,
     /// Network files by path, in the format of whoever owns the bridge.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
@@ -110,23 +110,23 @@ type RefusalCause = (&'static str, String);
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, record: &GenerationManifest) -> BridgePlan {
     let mut plan = BridgePlan::default();
-    let homes = PortMoves::of(desired, observed, record);
+    let port_moves = PortMoves::new(desired, observed, record);
     for bridge in desired.bridges.values().filter(|b| b.manage) {
         let owned = record.owned.get(&bridge.name).cloned().unwrap_or_default();
-        if let Err(refusal) = declared::plan(bridge, &desired.host, owned, observed, &homes, &mut plan) {
+        if let Err(refusal) = planner::plan(bridge, &desired.host, owned, observed, &port_moves, &mut plan) {
             plan.refusal.get_or_insert(refusal);
         }
     }
     for (name, owned) in &record.owned {
         if !desired.bridges.get(name).is_some_and(|b| b.manage) {
-            removed::plan(name, owned, observed, &homes, &mut plan);
+            removal::plan(name, owned, observed, &port_moves, &mut plan);
         }
     }
     for lines in [&mut plan.forward, &mut plan.back, &mut plan.boot] {
         stp::in_order(lines);
         vlans::in_order(lines);
     }
-    homes.leave_first(&mut plan.forward);
+    port_moves.order_leaves_first(&mut plan.forward);
     // A port that moves between two bridges of ours is put back by both; what is gone cannot go again.
     let mut told = BTreeSet::new();
     plan.back.retain(|line| !line.starts_with("vlan ") || told.insert(line.clone()));

@@ -1,18 +1,18 @@
 //! Attributes of ports: each only where it is stated. A port that leaves its bridge loses them, and one that becomes a
 //! port has those of a new port.
 
-use super::declared::BridgePlanner;
-use crate::observe::Link;
-use crate::resource::bridge::{Attribute, PORT_ATTRIBUTES};
+use super::planner::BridgePlanner;
+use crate::observe::HostLink;
+use crate::resource::bridge::{BridgeAttribute, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;
 
 /// The line that sets an attribute of a port.
-pub(super) fn line(port: &str, attribute: &Attribute, value: i64) -> String {
+pub(super) fn line(port: &str, attribute: &BridgeAttribute, value: i64) -> String {
     format!("link set dev {port} type bridge_slave {} {}", attribute.word, attribute.of_port(value))
 }
 
 /// The attribute of a label `eth1 isolated`, with the port.
-pub(super) fn labelled(label: &str) -> Option<(&str, &'static Attribute)> {
+pub(super) fn labelled(label: &str) -> Option<(&str, &'static BridgeAttribute)> {
     let (port, key) = label.split_once(' ')?;
     Some((port, PORT_ATTRIBUTES.iter().find(|attribute| attribute.key == key)?))
 }
@@ -33,13 +33,13 @@ pub const OTHER_PORT_SWITCHES: [(&str, i64); 11] = [
 ];
 
 /// What a port has that a new port has not, as lines that make it so.
-pub(super) fn lines(port: &Link) -> Vec<String> {
+pub(super) fn lines(port: &HostLink) -> Vec<String> {
     let others = OTHER_PORT_SWITCHES.into_iter().filter_map(|(word, default)| {
         let value = port.port_number(word).filter(|value| *value != default)?;
         let on = if value == 0 { "off" } else { "on" };
         Some(format!("link set dev {} type bridge_slave {word} {on}", port.name))
     });
-    let set = |attribute: &'static Attribute| {
+    let set = |attribute: &'static BridgeAttribute| {
         let value = port.port_number(attribute.word)?;
         let default = attribute.default.map(i64::from);
         // What a cost is by default depends on the speed of the link.
@@ -95,7 +95,7 @@ impl BridgePlanner<'_> {
     fn warn_of_isolation(&mut self) {
         let (bridge, links) = (self.bridge, self.links);
         let stated = |port: &str| bridge.port_attributes.get(port)?.get("isolated").map(|on| *on == 1);
-        let live = |port: &Link| port.port_flag("isolated").unwrap_or(false);
+        let live = |port: &HostLink| port.port_flag("isolated").unwrap_or(false);
         let new: Vec<&String> = bridge
             .ports
             .iter()
@@ -118,7 +118,13 @@ impl BridgePlanner<'_> {
     }
 
     /// An attribute that we set once and that is stated no more.
-    fn port_attribute_back(&mut self, label: &str, port: &str, attribute: &Attribute, live: Option<i64>) {
+    fn port_attribute_back(
+        &mut self,
+        label: &str,
+        port: &str,
+        attribute: &BridgeAttribute,
+        live: Option<i64>,
+    ) {
         let before = self.owned.attributes.remove(label).and_then(|value| value.parse::<i64>().ok());
         let (Some(before), Some(live)) = (before, live) else { return };
         if live != before {

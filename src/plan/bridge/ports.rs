@@ -1,10 +1,10 @@
 //! Which links become ports, and which must not.
 
 use super::addresses::addresses;
-use super::declared::BridgePlanner;
+use super::planner::BridgePlanner;
 use super::vlans::{fresh, lines, live_or_fresh};
-use super::{RefusalCause, foreign, port_attributes};
-use crate::observe::{Link, PolicyRule};
+use super::{RefusalCause, port_attributes, unmanaged};
+use crate::observe::{HostLink, PolicyRule};
 use crate::problem::Warning;
 
 impl BridgePlanner<'_> {
@@ -23,7 +23,7 @@ impl BridgePlanner<'_> {
                 ));
             }
             let master = link.master.as_ref().filter(|master| *master != name);
-            if let Some((master, who)) = master.and_then(|m| Some((m, foreign::maker(m, self.observed)?))) {
+            if let Some((master, who)) = master.and_then(|m| Some((m, unmanaged::maker(m, self.observed)?))) {
                 return Err((
                     "unmanaged-owner",
                     format!(
@@ -81,7 +81,7 @@ impl BridgePlanner<'_> {
 
     /// An address of a link that somebody keeps asking for: one by DHCP, or the one SSH comes by. Those
     /// that router advertisements give to every link on the way are no reason to keep off it.
-    fn leased<'a>(&self, link: &'a Link) -> Option<&'a str> {
+    fn leased<'a>(&self, link: &'a HostLink) -> Option<&'a str> {
         let ssh = self.observed.facts.ssh.as_ref().map(|ssh| ssh.server.to_string());
         let mut dynamic = link.addresses.iter().filter(|a| a.dynamic && a.scope != "link");
         dynamic.find(|a| a.family == "inet" || Some(&a.local) == ssh.as_ref()).map(|a| a.local.as_str())
@@ -99,7 +99,7 @@ impl BridgePlanner<'_> {
         if !self.bridge.vlans.iter().any(|vlan| vlan.port == *port) {
             self.back.extend(lines(&master, port, &new, &live));
         }
-        if self.homes.of_others(&master) {
+        if self.port_moves.is_unmanaged(&master) {
             self.old.push(format!("port {port} of {master}"));
             let attributes = self.links.by_name.get(port).map(port_attributes::lines).unwrap_or_default();
             if !attributes.is_empty() {
@@ -163,7 +163,7 @@ impl BridgePlanner<'_> {
             let master = link.and_then(|l| l.master.clone());
             let holds = master.as_deref() == Some(&name);
             self.step(format!("link set dev {port} master {name}"), holds);
-            self.step(format!("link set dev {port} up"), link.is_some_and(Link::is_up));
+            self.step(format!("link set dev {port} up"), link.is_some_and(HostLink::is_up));
             if holds {
                 self.old.push(format!("port {port}"));
             } else {
@@ -183,7 +183,7 @@ impl BridgePlanner<'_> {
         for port in gone {
             self.owned.ports.remove(&port);
             if self.links.by_name.get(&port).is_some_and(|l| l.master.as_deref() == Some(&name)) {
-                self.plan.forward.extend(self.homes.leave(&port, &self.owned));
+                self.plan.forward.extend(self.port_moves.leave_lines(&port, &self.owned));
                 self.back.push(format!("link set dev {port} master {name}"));
                 self.old.push(format!("port {port}"));
             }

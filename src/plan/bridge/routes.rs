@@ -2,8 +2,8 @@
 
 use super::addresses::addresses;
 use super::boot::GatewayAtBoot;
-use super::declared::BridgePlanner;
-use crate::observe::{Link, Manager};
+use super::planner::BridgePlanner;
+use crate::observe::{HostLink, LinkManager};
 use crate::resource::bridge::LinkAddress;
 use std::net::IpAddr;
 
@@ -117,7 +117,7 @@ impl BridgePlanner<'_> {
     fn protocol(&self) -> &'static str {
         let mut links = std::iter::once(&self.bridge.name).chain(&self.bridge.ports);
         let owner = links.find_map(|l| self.observed.network.owner(self.links.by_name.get(l)?));
-        if owner.is_some_and(|owner| owner.manager == Manager::Networkd) { " proto static" } else { "" }
+        if owner.is_some_and(|owner| owner.manager == LinkManager::Networkd) { " proto static" } else { "" }
     }
 
     /// Whether no address of the bridge has this gateway in its network: then it is on the link because we say so.
@@ -128,7 +128,7 @@ impl BridgePlanner<'_> {
         !link_local && !all.any(|address| address.network().contains(gateway))
     }
 
-    pub(super) fn gateways(&mut self, there: Option<&Link>) {
+    pub(super) fn gateways(&mut self, there: Option<&HostLink>) {
         let name = self.bridge.name.clone();
         let links = self.links;
         let protocol = self.protocol();

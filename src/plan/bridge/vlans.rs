@@ -2,16 +2,16 @@
 //! `vlans` has exactly those; all others, taps of guests among them, keep what they have.
 
 use super::RefusalCause;
-use super::declared::BridgePlanner;
-use crate::observe::{Link, Links, VlanFlags, Vlans, vlan_range};
+use super::planner::BridgePlanner;
+use crate::observe::{HostLink, HostLinks, PortVlans, VlanFlags, vlan_range};
 use crate::problem::Warning;
-use crate::resource::bridge::{Bridge, DEFAULT_PVID};
+use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge};
 use std::collections::BTreeMap;
 
-impl Bridge {
+impl DeclaredBridge {
     /// The VLANs that are stated, by port.
-    pub(in crate::plan) fn vlans_by_port(&self) -> BTreeMap<&str, Vlans> {
-        let mut by_port: BTreeMap<&str, Vlans> = BTreeMap::new();
+    pub(in crate::plan) fn vlans_by_port(&self) -> BTreeMap<&str, PortVlans> {
+        let mut by_port: BTreeMap<&str, PortVlans> = BTreeMap::new();
         for vlan in &self.vlans {
             let flags = VlanFlags { pvid: vlan.pvid, untagged: vlan.untagged };
             by_port.entry(&vlan.port).or_default().0.insert(vlan.vid, flags);
@@ -21,7 +21,7 @@ impl Bridge {
 }
 
 impl BridgePlanner<'_> {
-    pub(super) fn vlans(&mut self, there: Option<&Link>) -> Result<(), RefusalCause> {
+    pub(super) fn vlans(&mut self, there: Option<&HostLink>) -> Result<(), RefusalCause> {
         let bridge = self.bridge;
         if !bridge.vlans.is_empty()
             || bridge.vlan_filtering == Some(true)
@@ -52,13 +52,13 @@ impl BridgePlanner<'_> {
     }
 
     /// The VLANs of a port that has just joined this bridge.
-    fn fresh(&self) -> Vlans {
+    fn fresh(&self) -> PortVlans {
         let stated = self.bridge.attributes.get(DEFAULT_PVID).and_then(|vid| u16::try_from(*vid).ok());
-        stated.map_or_else(|| fresh(self.links, &self.bridge.name), Vlans::fresh)
+        stated.map_or_else(|| fresh(self.links, &self.bridge.name), PortVlans::fresh)
     }
 
     /// The VLANs of a port or of the bridge itself; of a port that has not joined yet, those it will have then.
-    fn live_or_fresh(&self, device: &str) -> Vlans {
+    fn live_or_fresh(&self, device: &str) -> PortVlans {
         live(self.links, device).unwrap_or_else(|| self.fresh())
     }
 
@@ -69,7 +69,7 @@ impl BridgePlanner<'_> {
     }
 
     /// A kernel that does not filter VLANs shows no default VLAN of any bridge.
-    fn kernel_filters(&self, there: Option<&Link>) -> Result<(), RefusalCause> {
+    fn kernel_filters(&self, there: Option<&HostLink>) -> Result<(), RefusalCause> {
         let one = there.or_else(|| self.links.bridges().next());
         if one.is_none_or(|bridge| bridge.number("vlan_default_pvid").is_some()) {
             return Ok(());
@@ -84,7 +84,7 @@ impl BridgePlanner<'_> {
         ))
     }
 
-    fn vlans_of(&mut self, device: &str, wanted: &Vlans, there: Option<&Link>) {
+    fn vlans_of(&mut self, device: &str, wanted: &PortVlans, there: Option<&HostLink>) {
         let (links, name) = (self.links, &self.bridge.name);
         let on_it = if device == name { there.is_some() } else { is_port(links, device, name) };
         let live = self.live_or_fresh(device);
@@ -105,12 +105,12 @@ impl BridgePlanner<'_> {
         }
         // At boot it has what it had before us.
         let before = union(&self.fresh(), &self.owned.vlans.get(device).cloned().unwrap_or_default());
-        self.plan.boot.extend(lines(name, device, &Vlans::default(), wanted));
+        self.plan.boot.extend(lines(name, device, &PortVlans::default(), wanted));
         self.plan.boot.extend(removals(name, device, &before, wanted));
         self.wanted(format!("{device} vlans {wanted}"));
     }
 
-    fn vlans_as_before(&mut self, device: &str, before: &Vlans) {
+    fn vlans_as_before(&mut self, device: &str, before: &PortVlans) {
         let name = &self.bridge.name;
         let live = self.live_or_fresh(device);
         if live == *before {
@@ -123,7 +123,7 @@ impl BridgePlanner<'_> {
     }
 
     /// What a filtering bridge cuts apart, and VLANs that nobody looks at.
-    fn told(&mut self, wanted: &BTreeMap<&str, Vlans>, there: Option<&Link>) {
+    fn told(&mut self, wanted: &BTreeMap<&str, PortVlans>, there: Option<&HostLink>) {
         let (bridge, links) = (self.bridge, self.links);
         let filters = there.and_then(|link| link.number("vlan_filtering")) == Some(1);
         if !bridge.vlan_filtering.unwrap_or(filters) {
@@ -144,13 +144,13 @@ impl BridgePlanner<'_> {
             let now = || live(links, device).unwrap_or_else(|| joined.clone());
             wanted.get(device).cloned().unwrap_or_else(now)
         };
-        let named: Vec<(&String, Vlans)> = bridge.ports.iter().map(|port| (port, of(port))).collect();
+        let named: Vec<(&String, PortVlans)> = bridge.ports.iter().map(|port| (port, of(port))).collect();
         let others = links.ports(&bridge.name).filter(|port| !bridge.ports.contains(&port.name));
-        let others: Vec<(&String, Vlans)> = others.map(|port| (&port.name, of(&port.name))).collect();
-        let meets = |vlans: &Vlans| {
+        let others: Vec<(&String, PortVlans)> = others.map(|port| (&port.name, of(&port.name))).collect();
+        let meets = |vlans: &PortVlans| {
             named.is_empty() || named.iter().any(|(_, other)| other.0.keys().any(|v| vlans.0.contains_key(v)))
         };
-        let list = |ports: &[(&String, Vlans)]| {
+        let list = |ports: &[(&String, PortVlans)]| {
             let each: Vec<String> = ports.iter().map(|(port, vlans)| format!("{port} ({vlans})")).collect();
             each.join(", ")
         };
@@ -189,36 +189,36 @@ impl BridgePlanner<'_> {
     }
 }
 
-pub(super) fn is_port(links: &Links, device: &str, bridge: &str) -> bool {
+pub(super) fn is_port(links: &HostLinks, device: &str, bridge: &str) -> bool {
     links.by_name.get(device).is_some_and(|link| link.master.as_deref() == Some(bridge))
 }
 
 /// What a new port of a bridge has.
-pub(super) fn fresh(links: &Links, bridge: &str) -> Vlans {
+pub(super) fn fresh(links: &HostLinks, bridge: &str) -> PortVlans {
     let default = links.by_name.get(bridge).and_then(|link| link.number("vlan_default_pvid"));
-    Vlans::fresh(default.and_then(|vid| u16::try_from(vid).ok()).unwrap_or(1))
+    PortVlans::fresh(default.and_then(|vid| u16::try_from(vid).ok()).unwrap_or(1))
 }
 
 /// The VLANs of a port or of the bridge itself; of what is none yet, those it will have once it is.
-pub(super) fn live_or_fresh(links: &Links, device: &str, bridge: &str) -> Vlans {
+pub(super) fn live_or_fresh(links: &HostLinks, device: &str, bridge: &str) -> PortVlans {
     live(links, device).unwrap_or_else(|| fresh(links, bridge))
 }
 
 /// The VLANs of a port or a bridge that is there.
-fn live(links: &Links, device: &str) -> Option<Vlans> {
+fn live(links: &HostLinks, device: &str) -> Option<PortVlans> {
     let there = links.by_name.get(device).is_some_and(|link| link.is_bridge() || link.master.is_some());
     let all = links.vlans.as_ref().filter(|_| there)?;
     Some(all.get(device).cloned().unwrap_or_default())
 }
 
-fn union(one: &Vlans, other: &Vlans) -> Vlans {
-    Vlans(one.0.iter().chain(&other.0).map(|(vid, flags)| (*vid, *flags)).collect())
+fn union(one: &PortVlans, other: &PortVlans) -> PortVlans {
+    PortVlans(one.0.iter().chain(&other.0).map(|(vid, flags)| (*vid, *flags)).collect())
 }
 
 /// Lines for `bridge -batch` that make `to` of `from`.
-pub(super) fn lines(bridge: &str, device: &str, from: &Vlans, to: &Vlans) -> Vec<String> {
+pub(super) fn lines(bridge: &str, device: &str, from: &PortVlans, to: &PortVlans) -> Vec<String> {
     let new = to.0.iter().filter(|(vid, flags)| from.0.get(vid) != Some(*flags));
-    let new = Vlans(new.map(|(vid, flags)| (*vid, *flags)).collect());
+    let new = PortVlans(new.map(|(vid, flags)| (*vid, *flags)).collect());
     let add = |(first, last, flags): (u16, u16, VlanFlags)| {
         format!("vlan add dev {device} vid {}{flags}{}", vlan_range(first, last), own(bridge, device))
     };
@@ -228,10 +228,10 @@ pub(super) fn lines(bridge: &str, device: &str, from: &Vlans, to: &Vlans) -> Vec
 }
 
 /// Lines that take away what `from` has and `to` has not.
-fn removals(bridge: &str, device: &str, from: &Vlans, to: &Vlans) -> Vec<String> {
+fn removals(bridge: &str, device: &str, from: &PortVlans, to: &PortVlans) -> Vec<String> {
     // Alike, so that neighbours go together.
     let gone = from.0.keys().filter(|vid| !to.0.contains_key(vid));
-    let gone = Vlans(gone.map(|vid| (*vid, VlanFlags::default())).collect());
+    let gone = PortVlans(gone.map(|vid| (*vid, VlanFlags::default())).collect());
     let del = |(first, last, _)| {
         format!("vlan del dev {device} vid {}{}", vlan_range(first, last), own(bridge, device))
     };
@@ -263,8 +263,8 @@ pub(super) fn in_order(lines: &mut [String]) {
 mod tests {
     use super::*;
 
-    fn vlans(list: &[(u16, bool)]) -> Vlans {
-        Vlans(list.iter().map(|(vid, own)| (*vid, VlanFlags { pvid: *own, untagged: *own })).collect())
+    fn vlans(list: &[(u16, bool)]) -> PortVlans {
+        PortVlans(list.iter().map(|(vid, own)| (*vid, VlanFlags { pvid: *own, untagged: *own })).collect())
     }
 
     #[test]

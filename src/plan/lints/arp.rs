@@ -3,7 +3,7 @@
 use super::warn;
 use crate::desired::Desired;
 use crate::netfilter::PacketDevice;
-use crate::observe::{Live, Observed};
+use crate::observe::{LiveValue, Observed};
 use crate::plan::{ChangeRisk, HostPlan, forecast};
 use crate::problem::Origin;
 use crate::resource::ResourceKind;
@@ -22,7 +22,7 @@ pub(super) fn unanswered(desired: &Desired, observed: &Observed, plan: &mut Host
     if ssh.server.is_ipv6() || ssh.server.is_loopback() || ssh.client == ssh.server {
         return;
     }
-    let around = forecast::surroundings(observed);
+    let around = forecast::host_context(observed);
     let PacketDevice::Named(link) = around.device_to(ssh.client) else { return };
     if observed.links.by_name.get(&*link).is_some_and(|l| l.flags.iter().any(|flag| flag == "NOARP")) {
         return;
@@ -63,7 +63,9 @@ fn refusal(
 ) -> Option<&'static str> {
     let own = server.to_string();
     let on_link = observed.links.by_name.get(link)?.addresses.iter().filter(|a| a.local == own);
-    let net = |a: &crate::observe::Address| format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>().ok();
+    let net = |a: &crate::observe::ObservedAddress| {
+        format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>().ok()
+    };
     let mut here = on_link.clone();
     match mode {
         8 => Some("that value answers for no address"),
@@ -98,7 +100,7 @@ fn stated(desired: &Desired, path: &str) -> Option<DeclaredValue> {
 
 fn value(observed: &Observed, path: &str) -> Option<u8> {
     match observed.sysctl.get(path) {
-        Some(Live::Value(value)) => value.trim().parse().ok(),
+        Some(LiveValue::Value(value)) => value.trim().parse().ok(),
         _ => None,
     }
 }

@@ -23,9 +23,9 @@ impl FamilyView<'_> {
             let networks = self.networks_of(&bridge);
             let mut told: Vec<String> = Vec::new();
             for packet in packets_between_ports(&self.after, self.family, &view) {
-                let walked =
-                    simulate(&self.after, &self.around, PacketPath::Forward, &between(packet, &networks));
-                for met in walked.matched_rules().filter(|met| matches!(met.target, RuleTarget::Rewrite(_))) {
+                let trace =
+                    simulate(&self.after, &self.context, PacketPath::Forward, &between(packet, &networks));
+                for met in trace.matched_rules().filter(|met| matches!(met.target, RuleTarget::Rewrite(_))) {
                     let name = met.step.to_string();
                     if told.contains(&name) || self.is_for_others(met, &bridge) {
                         continue;
@@ -41,7 +41,7 @@ impl FamilyView<'_> {
     /// The networks of a family that the host has an address in on a bridge, or will have.
     fn networks_of(&self, bridge: &str) -> Vec<IpNet> {
         let v4 = self.family == Family::V4;
-        let live = self.around.addresses.iter().filter(|(link, _)| link == bridge).map(|(_, net)| *net);
+        let live = self.context.addresses.iter().filter(|(link, _)| link == bridge).map(|(_, net)| *net);
         let declared = self
             .desired
             .bridges
@@ -64,7 +64,7 @@ impl FamilyView<'_> {
                 let of_link = |(link, own): &(String, IpNet)| {
                     link != bridge && own.contains(&first) && !first.is_unspecified() || own.addr() == first
                 };
-                self.around.addresses.iter().any(of_link)
+                self.context.addresses.iter().any(of_link)
             }
             _ => false,
         })
@@ -81,10 +81,10 @@ impl FamilyView<'_> {
         let offline = if self.observed.is_none() { " wherever br_netfilter is loaded" } else { "" };
         let RuleTarget::Rewrite(rewrite) = &met.target else { return String::new() };
         let forwards = host.forwards(self.family, bridge).map(|(on, _)| on);
-        let (seen, cure) = seen_by_peers(rewrite, forwards, networks);
+        let (seen, remedy) = seen_by_peers(rewrite, forwards, networks);
         format!(
             "{} {may} frames between the ports of {bridge}: {seen}. Cause: bridged frames pass this rule \
-             because {}{offline}. Fix: {cure}; or add the module bridge-bypass, with which no rule sees \
+             because {}{offline}. Fix: {remedy}; or add the module bridge-bypass, with which no rule sees \
              bridged frames",
             say(&met.step),
             host.switch_words(self.family, bridge),

@@ -9,7 +9,7 @@ use crate::plan::{ChangeRisk, HostPlan};
 use crate::problem::{Origin, Warning};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::save::SavedTables;
 use std::collections::BTreeSet;
 
 /// Chains by the start of their name, and who filters guests in them.
@@ -26,7 +26,12 @@ const FILTERS: [(&str, &str); 9] = [
 ];
 
 /// The bypass where somebody filters bridged frames on this host, with what shows it.
-pub(super) fn wrong(desired: &Desired, observed: &Observed, predicted: [&Save; 2], plan: &mut HostPlan) {
+pub(super) fn wrong(
+    desired: &Desired,
+    observed: &Observed,
+    predicted: [&SavedTables; 2],
+    plan: &mut HostPlan,
+) {
     let Some(origin) = declared(desired) else { return };
     let mut evidence = programs(observed);
     for (family, save) in Family::ALL.into_iter().zip(predicted) {
@@ -68,7 +73,7 @@ pub fn writers(observed: &Observed) -> Vec<String> {
                 .to_owned(),
         );
     }
-    for (what, file) in &observed.others.evidence {
+    for (what, file) in &observed.other_filters.evidence {
         match what.as_str() {
             "writer" => {
                 found.push(format!(
@@ -148,7 +153,7 @@ fn programs(observed: &Observed) -> BTreeSet<String> {
             ));
         }
     }
-    for (what, file) in &observed.others.evidence {
+    for (what, file) in &observed.other_filters.evidence {
         let who = match what.as_str() {
             "docker-icc" => "Docker with icc=false: containers kept apart",
             "docker-proxy" => "Docker with userland-proxy=false: published ports within one bridge",
@@ -170,7 +175,7 @@ fn shortened(name: &str) -> String {
 }
 
 /// Rules that drop bridged frames and would see none any more.
-fn dead_filters(family: Family, save: &Save, observed: &Observed) -> BTreeSet<String> {
+fn dead_filters(family: Family, save: &SavedTables, observed: &Observed) -> BTreeSet<String> {
     let set = Ruleset::new(save);
     let mut dead = Vec::new();
     for (table, chains) in &save.tables {

@@ -78,7 +78,7 @@ impl FamilyView<'_> {
             Family::V4 => (58, "-p ipv6-icmp", "-p icmp"),
             Family::V6 => (1, "-p icmp", "-p ipv6-icmp"),
         };
-        for (table, chain) in self.predicted.own_chains() {
+        for (table, chain) in self.predicted.managed_chains() {
             for (index, rule) in self.after.rules(table, &chain.name).unwrap_or_default().iter().enumerate() {
                 let asks =
                     |test: &MatchTest| matches!(test, MatchTest::Protocol(protocol) if *protocol == number);
@@ -126,7 +126,7 @@ impl FamilyView<'_> {
             ..Packet::tcp(Family::V6, SAMPLE_PORT, port, TcpFlags::SYN)
         };
         let drops = |packet| {
-            simulate(&self.after, &self.around, PacketPath::Input, &self.outside(PacketPath::Input, packet))
+            simulate(&self.after, &self.context, PacketPath::Input, &self.outside(PacketPath::Input, packet))
                 .verdict
                 == PacketVerdict::Drop
         };

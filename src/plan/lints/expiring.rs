@@ -4,7 +4,7 @@ use super::{FamilyView, kind, mark, say, warn};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TraceStep, simulate,
 };
-use crate::observe::{Link, Observed, Route};
+use crate::observe::{HostLink, Observed, StaticRoute};
 use crate::plan::{ChangeRisk, HostPlan};
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,12 +14,12 @@ const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1))
 /// All DHCPv6 servers and relays of a link.
 const ALL_SERVERS: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
 
-fn by_advertisement(route: &Route) -> bool {
+fn by_advertisement(route: &StaticRoute) -> bool {
     route.words.windows(2).any(|pair| pair == ["proto", "ra"])
 }
 
 /// Whether an address of a link is configured from a router advertisement, and not by a lease.
-fn autoconfigured(link: &Link) -> impl Iterator<Item = &str> {
+fn autoconfigured(link: &HostLink) -> impl Iterator<Item = &str> {
     let slaac = link.addresses.iter().filter(|a| a.family == "inet6" && a.dynamic && a.prefix < 128);
     slaac.filter(|a| a.scope == "global").map(|a| a.local.as_str())
 }
@@ -40,7 +40,7 @@ impl FamilyView<'_> {
     }
 
     /// Router advertisements on a link that has a route or an address by them.
-    fn advertisements(&self, observed: &Observed, link: &Link, plan: &mut HostPlan) {
+    fn advertisements(&self, observed: &Observed, link: &HostLink, plan: &mut HostPlan) {
         let routes = || observed.links.routes.iter().filter(|r| by_advertisement(r) && r.by(&link.name));
         let addresses: Vec<&str> = autoconfigured(link).collect();
         if routes().next().is_none() && addresses.is_empty() {
@@ -82,7 +82,7 @@ impl FamilyView<'_> {
     }
 
     /// Answers of DHCP servers on a link that has an address by a lease.
-    fn leases(&self, observed: &Observed, link: &Link, plan: &mut HostPlan) {
+    fn leases(&self, observed: &Observed, link: &HostLink, plan: &mut HostPlan) {
         // Only a client that reads its answers from a UDP socket is stopped by rules.
         let reads = |port: u16| observed.sockets.iter().any(|s| !s.tcp && s.peer.is_none() && s.port == port);
         let leased =
@@ -112,7 +112,7 @@ impl FamilyView<'_> {
 
     /// What drops the renewal of a lease. A DHCPv4 server answers the client's unicast request; a DHCPv6 server answers a
     /// multicast request, so that its answer counts as new.
-    fn renewal_dropped(&self, link: &Link, address: Option<IpAddr>) -> Option<TraceStep> {
+    fn renewal_dropped(&self, link: &HostLink, address: Option<IpAddr>) -> Option<TraceStep> {
         let (client, server, state, servers) = match self.family {
             Family::V4 => (68, 67, ConntrackStates::ESTABLISHED, None),
             Family::V6 => (546, 547, ConntrackStates::NEW, Some(ALL_SERVERS)),
@@ -145,7 +145,7 @@ impl FamilyView<'_> {
     }
 
     /// A packet that comes or goes by a link, as it will be.
-    pub(super) fn on_link(&self, link: &Link, base: PacketPath, packet: Packet) -> Packet {
+    pub(super) fn on_link(&self, link: &HostLink, base: PacketPath, packet: Packet) -> Packet {
         let device = PacketDevice::named(self.bridge_of(&link.name).unwrap_or(&link.name));
         match base {
             PacketPath::Output => Packet {
@@ -166,7 +166,7 @@ impl FamilyView<'_> {
 
     /// What drops a packet for certain.
     pub(super) fn drops(&self, base: PacketPath, packet: Packet) -> Option<TraceStep> {
-        let found = simulate(&self.after, &self.around, base, &packet);
+        let found = simulate(&self.after, &self.context, base, &packet);
         found.decided_by.filter(|_| found.verdict == PacketVerdict::Drop)
     }
 }
@@ -177,17 +177,17 @@ pub(in crate::plan) fn answers_by_advertisement(observed: &Observed, client: IpA
         let net = format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>();
         !a.noprefixroute && net.is_ok_and(|net| net.contains(&client))
     });
-    let fits = |route: &&Route| {
+    let fits = |route: &&StaticRoute| {
         let net = route
             .dst
             .parse::<ipnet::IpNet>()
             .or_else(|_| route.dst.parse::<IpAddr>().map(ipnet::IpNet::from));
         !route.words.iter().any(|word| word == "table") && net.is_ok_and(|net| net.contains(&client))
     };
-    let length = |route: &&Route| {
+    let length = |route: &&StaticRoute| {
         route.dst.split_once('/').and_then(|(_, length)| length.parse::<u8>().ok()).unwrap_or(128)
     };
-    let fitting: Vec<&Route> = observed.links.routes.iter().filter(fits).collect();
+    let fitting: Vec<&StaticRoute> = observed.links.routes.iter().filter(fits).collect();
     let longest = fitting.iter().map(length).max();
     let mut best = fitting.iter().filter(|route| Some(length(route)) == longest).peekable();
     // Another route as good as it takes its place.

@@ -1,22 +1,22 @@
 //! The connection that reads the plan, and the next one.
 
-use super::{FamilyView, flows, kind, mark, say, warn};
+use super::{FamilyView, first_conntrack, kind, mark, say, warn};
 use crate::netfilter::{
     PacketVerdict, SshArrival, SshCase, SshPath, SshSummary, SshVerdict, TraceStep, ssh_arrival, ssh_lockout,
 };
-use crate::observe::{Link, Observed, SshEnds};
+use crate::observe::{HostLink, Observed, SshEnds};
 use crate::plan::{ChangeRisk, HostPlan, ResourceKind};
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 
 /// Whether what comes in by a link may have come from the port of a bridge: it is one, or may stand on one.
-fn over_ports(link: &Link) -> bool {
+fn over_ports(link: &HostLink) -> bool {
     let kinds = ["bridge", "vlan", "macvlan", "ipvlan", "macvtap", "openvswitch"];
     link.linkinfo.kind.as_deref().is_some_and(|kind| kinds.contains(&kind))
 }
 
 /// The link that carries an address, where the client is in the network of that address.
-fn near<'a>(observed: &'a Observed, ends: &SshEnds) -> Option<&'a Link> {
+fn near<'a>(observed: &'a Observed, ends: &SshEnds) -> Option<&'a HostLink> {
     let server = ends.server.to_string();
     let link = observed.links.by_name.values().find(|l| l.addresses.iter().any(|a| a.local == server));
     link.filter(|l| {
@@ -32,7 +32,7 @@ impl FamilyView<'_> {
     /// The connection that reads this plan, and the next one.
     pub(super) fn lockout(&self, plan: &mut HostPlan) {
         let Some((ends, path)) = self.ssh_path() else { return };
-        let found = ssh_lockout(&self.after, &self.around, &path);
+        let found = ssh_lockout(&self.after, &self.context, &path);
         latent_neighbour(&found, plan);
         let (code, which, step) = match found.summary() {
             SshSummary::Safe => return,
@@ -58,8 +58,8 @@ impl FamilyView<'_> {
         if ends.server.is_ipv4() != (self.family == Family::V4) {
             return None;
         }
-        let moved = |link: &Link| self.bridge_of(&link.name);
-        let moves = |l: &Link| moved(l).is_some() && l.master.as_deref() != moved(l);
+        let moved = |link: &HostLink| self.bridge_of(&link.name);
+        let moves = |l: &HostLink| moved(l).is_some() && l.master.as_deref() != moved(l);
         if !self.changes_verdicts() && !observed.links.by_name.values().any(moves) {
             return None;
         }
@@ -82,13 +82,13 @@ impl FamilyView<'_> {
             no_port: near.is_some_and(|l| l.master.is_none() && moved(l).is_none() && !over_ports(l)),
             in_iface: device.clone(),
             out_iface: device,
-            conntrack_active_before: flows::tracks(self.live),
+            conntrack_active_before: first_conntrack::tracks(self.live),
             tcp_loose: loose.is_none_or(|(value, _)| value != "0"),
             dialled: self.dialled(),
             arrival: SshArrival::Direct,
             listeners: (!listeners.is_empty()).then_some(listeners),
         };
-        let arrival = ssh_arrival(&self.before, &self.around, &path);
+        let arrival = ssh_arrival(&self.before, &self.context, &path);
         Some((ends.clone(), SshPath { arrival, ..path }))
     }
 
@@ -111,7 +111,8 @@ impl FamilyView<'_> {
 
 /// Neighbour discovery that is dropped shows only when the neighbour entries expire.
 fn latent_neighbour(found: &SshVerdict, plan: &mut HostPlan) {
-    let Some(neighbour) = found.neighbour.as_ref().filter(|walk| walk.verdict == PacketVerdict::Drop) else {
+    let Some(neighbour) = found.neighbour.as_ref().filter(|trace| trace.verdict == PacketVerdict::Drop)
+    else {
         return;
     };
     let by = neighbour.decided_by.as_ref().map_or_else(|| "the rules".to_owned(), say);

@@ -3,25 +3,24 @@
 mod arp;
 mod bridged_nat;
 mod bypass;
-mod elsewhere;
 mod essentials;
 mod expiring;
-mod filters;
-mod flows;
-mod guests;
-mod halves;
+mod first_conntrack;
+mod guests_unreachable;
 mod lockout;
-mod order;
+mod missing_accepts;
+mod other_tables;
 mod ports;
 mod routed;
 mod routes;
+mod rule_order;
 mod services;
 mod sockets;
 mod tunnel;
+mod unmanaged_filters;
 
 pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
 pub(super) use expiring::answers_by_advertisement;
-pub use order::writer;
 
 use super::rules::{RulesPlan, as_written, origins};
 use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, forecast};
@@ -32,7 +31,7 @@ use crate::netfilter::{
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
 use crate::resource::ResourceKind;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::save::SavedTables;
 use crate::resource::iptables::{Family, PREFIX};
 
 /// Warns and marks risks.
@@ -60,14 +59,14 @@ pub(super) fn judge(
         view.tunnel(plan);
         view.expiring(plan);
         view.sockets(plan);
-        view.dead(&mut plan.warnings);
+        view.dead_rules(&mut plan.warnings);
         view.starved(&mut plan.warnings);
         view.unfiltered(&mut plan.warnings);
         view.outranked(&mut plan.warnings);
-        view.established(&mut plan.warnings);
+        view.missing_established(&mut plan.warnings);
         view.first_conntrack(&mut plan.warnings);
         if observed.facts.ssh.is_none() {
-            view.ssh_accepted(&mut plan.warnings);
+            view.missing_ssh_accept(&mut plan.warnings);
         }
         view.neighbour_discovery(&mut plan.warnings);
         view.loopback(&mut plan.warnings);
@@ -80,7 +79,7 @@ pub(super) fn judge(
     bypass::undone(desired, observed, &mut plan.warnings);
     arp::unanswered(desired, observed, plan);
     routes::lost(desired, observed, &will_be, &mut plan.warnings);
-    elsewhere::dropped(desired, observed, &mut plan.warnings);
+    other_tables::dropped_elsewhere(desired, observed, &mut plan.warnings);
 }
 
 /// Warns of what has changed since the last apply: from the host as it was applied to the host as it is.
@@ -107,16 +106,16 @@ pub(super) fn judge_drift(
 /// What can be said without a host: of the declared rules alone, as they are written.
 pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    let nothing = Save::default();
+    let nothing = SavedTables::default();
     for (family, rules) in &desired.rules {
         let written = as_written(&nothing, rules);
         let after = HostAfter::offline(desired);
         let view = FamilyView::new(*family, desired, None, [&nothing, &written], [&after, &after]);
         view.guests_where_filtered(&mut warnings);
         view.bridged_nat(&mut warnings);
-        view.dead(&mut warnings);
-        view.established(&mut warnings);
-        view.ssh_accepted(&mut warnings);
+        view.dead_rules(&mut warnings);
+        view.missing_established(&mut warnings);
+        view.missing_ssh_accept(&mut warnings);
         view.neighbour_discovery(&mut warnings);
         view.loopback(&mut warnings);
         view.wrong_family(&mut warnings);
@@ -131,8 +130,8 @@ struct FamilyView<'a> {
     desired: &'a Desired,
     /// `None` where only the inventory is looked at.
     observed: Option<&'a Observed>,
-    live: &'a Save,
-    predicted: &'a Save,
+    live: &'a SavedTables,
+    predicted: &'a SavedTables,
     before: Ruleset,
     after: Ruleset,
     /// Some set that rules may ask has other members afterwards.
@@ -140,7 +139,7 @@ struct FamilyView<'a> {
     /// The host beside its rules, before and after.
     was: &'a HostAfter<'a>,
     will_be: &'a HostAfter<'a>,
-    around: HostContext,
+    context: HostContext,
     /// What is after has happened already.
     drift: bool,
 }
@@ -150,12 +149,12 @@ impl<'a> FamilyView<'a> {
         family: Family,
         desired: &'a Desired,
         observed: Option<&'a Observed>,
-        [live, predicted]: [&'a Save; 2],
+        [live, predicted]: [&'a SavedTables; 2],
         [was, will_be]: [&'a HostAfter<'a>; 2],
     ) -> Self {
         let (known, wanted) = (was.sets(), will_be.sets());
         let (before, after) = (Ruleset::with_sets(live, &known), Ruleset::with_sets(predicted, &wanted));
-        let around = observed.map(forecast::surroundings).unwrap_or_default();
+        let context = observed.map(forecast::host_context).unwrap_or_default();
         let sets_change = known != wanted;
         let drift = false;
         Self {
@@ -169,7 +168,7 @@ impl<'a> FamilyView<'a> {
             sets_change,
             was,
             will_be,
-            around,
+            context,
             drift,
         }
     }
@@ -203,7 +202,7 @@ impl<'a> FamilyView<'a> {
 
     /// The step of ours that drops a packet for certain.
     fn ours_drops(&self, base: PacketPath, packet: &Packet) -> Option<TraceStep> {
-        let found = simulate(&self.after, &self.around, base, packet);
+        let found = simulate(&self.after, &self.context, base, packet);
         let step = found.decided_by.filter(|_| found.verdict == PacketVerdict::Drop)?;
         let declared = self.desired.rules.get(&self.family)?.tables.get(&*step.table)?;
         let ours = match step.index {

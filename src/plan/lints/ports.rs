@@ -21,7 +21,7 @@ impl FamilyView<'_> {
     /// Rules with `-i` or `-o` of what is, or will be, a port of a bridge: ours, and those of others that the move makes
     /// dead.
     pub(super) fn ports(&self, warnings: &mut Vec<Warning>) {
-        for (table, chain) in self.predicted.own_chains() {
+        for (table, chain) in self.predicted.managed_chains() {
             let rules = self.after.rules(table, &chain.name).unwrap_or_default();
             for (index, rule) in rules.iter().enumerate() {
                 let Some((option, port, bridge, since)) = self.dead_port(rule) else { continue };
@@ -48,7 +48,7 @@ impl FamilyView<'_> {
     fn ports_of_others(&self, warnings: &mut Vec<Warning>) {
         let mut dead: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
         for (table, chains) in &self.predicted.tables {
-            for chain in chains.chains().iter().filter(|chain| !chain.is_own()) {
+            for chain in chains.chains().iter().filter(|chain| !chain.is_managed()) {
                 for rule in self.after.rules(table, &chain.name).unwrap_or_default() {
                     if let Some((_, port, bridge, PortSince::Soon)) = self.dead_port(rule) {
                         dead.entry((port, bridge))

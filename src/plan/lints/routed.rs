@@ -1,17 +1,17 @@
 //! Guests of a network that the host routes, and forwarding that ends.
 
 use super::{FamilyView, finding, mark, warn};
-use crate::observe::Link;
+use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan, ValueSource};
 use crate::problem::Origin;
 use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
-use crate::resource::sysctl::Key;
+use crate::resource::sysctl::SysctlKey;
 use std::collections::BTreeSet;
 
 /// A network that the host routes for its guests.
 struct RoutedNetwork<'a> {
-    link: &'a Link,
+    link: &'a HostLink,
     /// The host's addresses on it.
     addresses: Vec<String>,
     /// No port but those of guests: nothing else can route for them.
@@ -67,7 +67,7 @@ impl FamilyView<'_> {
         when: &str,
     ) {
         let name = &network.link.name;
-        let key = Key::parse(&cut.key).map_or_else(|_| cut.key.clone(), |key| key.to_string());
+        let key = SysctlKey::parse(&cut.key).map_or_else(|_| cut.key.clone(), |key| key.to_string());
         let source = host.key(&cut.key).map(|(_, source)| source);
         let why = match (self.drift, source, when) {
             (true, ..) => format!("{key} is 0, and was 1 as applied"),
@@ -92,7 +92,7 @@ impl FamilyView<'_> {
         );
         // Whether guests have another gateway is not known where the network has other ports.
         let guests = !network.link.is_bridge()
-            || self.observed.is_some_and(|o| o.links.ports(name).any(Link::is_of_guest));
+            || self.observed.is_some_and(|o| o.links.ports(name).any(HostLink::is_of_guest));
         if network.alone && guests && when.is_empty() && !self.drift {
             plan.guest_outages.push(finding(&message).to_owned());
         }
@@ -110,14 +110,14 @@ impl FamilyView<'_> {
     }
 
     /// A link on which guests may have the host as their gateway.
-    fn network<'l>(&self, link: &'l Link) -> Option<RoutedNetwork<'l>> {
+    fn network<'l>(&self, link: &'l HostLink) -> Option<RoutedNetwork<'l>> {
         let routed_tap = link.linkinfo.kind.as_deref() == Some("tun") && link.master.is_none();
         let addresses = own_addresses(link, self.family);
         if !link.is_bridge() && !routed_tap || addresses.is_empty() {
             return None;
         }
         let links = self.observed.map(|observed| &observed.links)?;
-        let alone = links.ports(&link.name).all(Link::is_of_guest);
+        let alone = links.ports(&link.name).all(HostLink::is_of_guest);
         Some(RoutedNetwork { link, addresses, alone })
     }
 
@@ -141,7 +141,7 @@ impl FamilyView<'_> {
 }
 
 /// The host's own addresses on a link that other machines can use.
-fn own_addresses(link: &Link, family: Family) -> Vec<String> {
+fn own_addresses(link: &HostLink, family: Family) -> Vec<String> {
     let wanted = if family == Family::V4 { "inet" } else { "inet6" };
     let near = |scope: &str| scope == "link" || scope == "host";
     let own = link.addresses.iter().filter(|a| a.family == wanted && !near(&a.scope));

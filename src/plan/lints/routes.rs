@@ -2,10 +2,10 @@
 
 use super::warn;
 use crate::desired::Desired;
-use crate::observe::{Observed, Route};
+use crate::observe::{Observed, StaticRoute};
 use crate::plan::{HostAfter, ValueSource};
 use crate::problem::Warning;
-use crate::resource::sysctl::Key;
+use crate::resource::sysctl::SysctlKey;
 
 /// With forwarding on, the kernel drops the default routes that router advertisements gave it, and takes
 /// no more, unless `accept_ra` of the link is 2.
@@ -15,8 +15,9 @@ pub(super) fn lost(
     host: &HostAfter<'_>,
     warnings: &mut Vec<Warning>,
 ) {
-    let by_advertisement =
-        |route: &&Route| route.dst == "::/0" && route.words.windows(2).any(|pair| pair == ["proto", "ra"]);
+    let by_advertisement = |route: &&StaticRoute| {
+        route.dst == "::/0" && route.words.windows(2).any(|pair| pair == ["proto", "ra"])
+    };
     let links = observed.links.routes.iter().filter(by_advertisement).flat_map(|route| &route.hops);
     for link in links.map(|hop| hop.dev.as_str()) {
         let accept_ra = format!("net/ipv6/conf/{link}/accept_ra");
@@ -33,7 +34,7 @@ pub(super) fn lost(
             continue;
         };
         let entry = desired.sysctl.values().flat_map(|file| &file.entries).find(|e| e.key.path() == path);
-        let key = Key::parse(&path).map_or(path, |key| key.to_string());
+        let key = SysctlKey::parse(&path).map_or(path, |key| key.to_string());
         let message = format!(
             "{key} = {value} removes the IPv6 default route on {link}. Cause: the route came by router \
              advertisement, which a forwarding host ignores unless net.ipv6.conf.{link}.accept_ra is 2. Fix: \

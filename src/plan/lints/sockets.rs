@@ -5,13 +5,13 @@ use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TcpFlags,
     TraceStep, simulate,
 };
-use crate::observe::{Observed, Socket};
+use crate::observe::{HostSocket, Observed};
 use crate::plan::HostPlan;
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// So many rules may be looked at for all sockets together: a long ruleset gets fewer walks.
+/// Most rules that are evaluated for all sockets together: a long ruleset gets fewer simulations.
 const WORK: usize = 400_000;
 
 /// So many things are named in a warning.
@@ -57,11 +57,11 @@ impl FamilyView<'_> {
                 break;
             }
             budget -= 1;
-            if let Some(step) = self.newly_dropped(|set| cut_open(set, &self.around, self.family, flow)) {
+            if let Some(step) = self.newly_dropped(|set| cut_open(set, &self.context, self.family, flow)) {
                 add(&mut open, step, flow.shown());
             } else if flow.serves
                 && let Some(step) = self.newly_dropped(|set| {
-                    cut_new(set, &self.around, self.family, Some(flow.peer), flow.service, flow.tcp)
+                    cut_new(set, &self.context, self.family, Some(flow.peer), flow.service, flow.tcp)
                 })
             {
                 let what =
@@ -75,7 +75,7 @@ impl FamilyView<'_> {
             }
             budget -= 1;
             if let Some(step) =
-                self.newly_dropped(|set| cut_new(set, &self.around, self.family, None, port, tcp))
+                self.newly_dropped(|set| cut_new(set, &self.context, self.family, None, port, tcp))
             {
                 add(&mut closed, step, services::shown(port, tcp));
             }
@@ -104,14 +104,14 @@ impl FamilyView<'_> {
     /// A connection of this family with somebody else, other than the one that asks.
     fn flow(
         &self,
-        socket: &Socket,
+        socket: &HostSocket,
         observed: &Observed,
         listening: &BTreeSet<(u16, bool)>,
     ) -> Option<ServiceFlow> {
         let (peer, peer_port) = socket.peer?;
         let v4 = self.family == Family::V4;
         // Between addresses of its own the host talks by the loopback.
-        if peer.is_ipv4() != v4 || peer == socket.local || self.around.is_local(peer) == Some(true) {
+        if peer.is_ipv4() != v4 || peer == socket.local || self.context.is_local(peer) == Some(true) {
             return None;
         }
         if observed.facts.ssh.as_ref().is_some_and(|ssh| ssh.client == peer && ssh.server_port == socket.port)
@@ -126,7 +126,7 @@ impl FamilyView<'_> {
     /// Ports that something listens on for others, SSH's left out: that is said elsewhere.
     fn served(&self, observed: &Observed) -> BTreeSet<(u16, bool)> {
         let ssh = observed.facts.ssh.as_ref().map(|ssh| ssh.server_port);
-        let mine = |socket: &&Socket| {
+        let mine = |socket: &&HostSocket| {
             let any_v6 = socket.local.is_ipv6() && socket.local.is_unspecified();
             let family = socket.local.is_ipv4() == (self.family == Family::V4) || any_v6;
             // A DHCP client reads its answers before netfilter does.

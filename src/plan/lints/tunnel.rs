@@ -5,7 +5,7 @@ use super::{FamilyView, say, warn};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep, simulate,
 };
-use crate::observe::{Link, Observed, Socket};
+use crate::observe::{HostLink, HostSocket, Observed};
 use crate::plan::HostPlan;
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv6Addr};
@@ -31,7 +31,7 @@ impl FamilyView<'_> {
         if !self.changes_verdicts() {
             return;
         }
-        let PacketDevice::Named(device) = self.around.device_to(ssh.client) else { return };
+        let PacketDevice::Named(device) = self.context.device_to(ssh.client) else { return };
         let Some(link) = tunnel_under(observed, &device) else { return };
         let (verdict, step) = self.outer_verdict(observed, link);
         let Some(step) = step.filter(|_| verdict != PacketVerdict::Accept) else { return };
@@ -55,7 +55,7 @@ impl FamilyView<'_> {
     }
 
     /// What becomes of the outer packets, both ways.
-    fn outer_verdict(&self, observed: &Observed, link: &Link) -> (PacketVerdict, Option<TraceStep>) {
+    fn outer_verdict(&self, observed: &Observed, link: &HostLink) -> (PacketVerdict, Option<TraceStep>) {
         if link.linkinfo.kind.as_deref() == Some("tun") {
             return self.userspace(&observed.tunnel);
         }
@@ -76,7 +76,7 @@ impl FamilyView<'_> {
     }
 
     /// What becomes of what a userspace program sends and receives by its sockets, where the probe found them.
-    fn userspace(&self, sockets: &[Socket]) -> (PacketVerdict, Option<TraceStep>) {
+    fn userspace(&self, sockets: &[HostSocket]) -> (PacketVerdict, Option<TraceStep>) {
         let v4 = self.family == Family::V4;
         if sockets.is_empty() {
             let ends = TunnelEndpoints { local: None, remote: None, device: None };
@@ -101,7 +101,7 @@ impl FamilyView<'_> {
     }
 
     /// The packet that begins the traffic of a socket: a peer's to a port that the host serves, else the host's own.
-    fn of_socket(&self, socket: &Socket) -> (PacketPath, Packet) {
+    fn of_socket(&self, socket: &HostSocket) -> (PacketPath, Packet) {
         let local = Some(socket.local).filter(|local| !local.is_unspecified());
         let ends = TunnelEndpoints { local, remote: socket.peer.map(|(peer, _)| peer), device: None };
         let packet = |dport| match socket.tcp {
@@ -115,7 +115,7 @@ impl FamilyView<'_> {
     }
 
     fn verdict(&self, (base, packet): &(PacketPath, Packet)) -> (PacketVerdict, Option<TraceStep>) {
-        let found = simulate(&self.after, &self.around, *base, packet);
+        let found = simulate(&self.after, &self.context, *base, packet);
         (found.verdict, found.decided_by)
     }
 
@@ -155,7 +155,7 @@ impl FamilyView<'_> {
         if let Some(device) = &ends.device {
             return named(device);
         }
-        match ends.remote.map(|remote| self.around.device_to(remote)) {
+        match ends.remote.map(|remote| self.context.device_to(remote)) {
             Some(PacketDevice::Named(name)) => named(&name),
             _ => PacketDevice::Outside,
         }
@@ -163,7 +163,7 @@ impl FamilyView<'_> {
 }
 
 /// The tunnel that packets of a link go through: the link itself, what a VLAN stands on, or a bridge's only way out.
-fn tunnel_under<'a>(observed: &'a Observed, device: &str) -> Option<&'a Link> {
+fn tunnel_under<'a>(observed: &'a Observed, device: &str) -> Option<&'a HostLink> {
     let links = &observed.links;
     let mut link = links.by_name.get(device)?;
     for _ in 0..DEPTH {
@@ -217,7 +217,7 @@ fn is_tunnel(kind: &str) -> bool {
 }
 
 /// What a tunnel's outer packets may be.
-fn outer_packets(family: Family, link: &Link, sockets: &[Socket]) -> Vec<Packet> {
+fn outer_packets(family: Family, link: &HostLink, sockets: &[HostSocket]) -> Vec<Packet> {
     let port = |usual: u16| link.number("port").and_then(|port| u16::try_from(port).ok()).unwrap_or(usual);
     let udp = |port| Packet::udp(family, 0, port);
     let protocol = |number| Packet { protocol: Some(number), ..Packet::new(family) };
@@ -238,7 +238,7 @@ fn outer_packets(family: Family, link: &Link, sockets: &[Socket]) -> Vec<Packet>
 }
 
 /// Ports that may be those of WireGuard: it has one socket on all addresses of each family.
-fn wireguard_ports(sockets: &[Socket]) -> Vec<u16> {
+fn wireguard_ports(sockets: &[HostSocket]) -> Vec<u16> {
     let open = |v4: bool| {
         sockets.iter().filter(move |s| {
             !s.tcp && s.peer.is_none() && s.local.is_unspecified() && s.local.is_ipv4() == v4
@@ -261,7 +261,7 @@ fn agreed(
 }
 
 /// Addresses stand in `local`, `remote` and, for VXLAN over IPv6, `local6` and `remote6`; a group is not a peer.
-fn ends_of(link: &Link) -> TunnelEndpoints {
+fn ends_of(link: &HostLink) -> TunnelEndpoints {
     let address = |names: [&str; 2]| {
         let value =
             names.iter().find_map(|name| link.linkinfo.data.get(*name)?.as_str()?.parse::<IpAddr>().ok());
@@ -272,7 +272,7 @@ fn ends_of(link: &Link) -> TunnelEndpoints {
 }
 
 /// The family of the outer packets, where the link tells.
-fn family_of(link: &Link) -> Option<Family> {
+fn family_of(link: &HostLink) -> Option<Family> {
     let ends = ends_of(link);
     let group =
         ["group", "group6"].iter().find_map(|name| link.linkinfo.data.get(*name)?.as_str()?.parse().ok());

@@ -1,19 +1,19 @@
 //! Members: what people write, and what the kernel prints of it.
 
-use super::{MAX_MEMBERS, Part, SetType, Shape, family_word};
+use super::{MAX_MEMBERS, MemberPart, SetShape, SetType, family_word};
 use crate::resource::bridge::check_link_name;
 use crate::resource::iptables::Family;
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What is wrong with a value, and the next step.
-pub type Trouble = (String, Option<String>);
+pub type MemberProblem = (String, Option<String>);
 
 /// Protocols that a port of a set can have.
 const PROTOCOLS: [&str; 4] = ["tcp", "udp", "sctp", "udplite"];
 
 /// The members that a text stands for.
-pub(super) fn members(shape: &Shape, text: &str) -> Result<Vec<String>, Trouble> {
+pub(super) fn members(shape: &SetShape, text: &str) -> Result<Vec<String>, MemberProblem> {
     let (element, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
     let options = options(shape, rest.trim())?;
     let parts: Vec<&str> = element.split(',').collect();
@@ -42,21 +42,21 @@ pub(super) fn members(shape: &Shape, text: &str) -> Result<Vec<String>, Trouble>
 }
 
 /// How a part of a member looks.
-fn example(part: Part, family: Family) -> &'static str {
+fn example(part: MemberPart, family: Family) -> &'static str {
     match (part, family) {
-        (Part::Ip, Family::V4) => "192.0.2.1",
-        (Part::Ip, Family::V6) => "2001:db8::1",
-        (Part::Net, Family::V4) => "192.0.2.0/24",
-        (Part::Net, Family::V6) => "2001:db8::/32",
-        (Part::Port, _) => "tcp:22",
-        (Part::BarePort, _) => "22",
-        (Part::Iface, _) => "eth0",
-        (Part::Set, _) => "NAME",
+        (MemberPart::Ip, Family::V4) => "192.0.2.1",
+        (MemberPart::Ip, Family::V6) => "2001:db8::1",
+        (MemberPart::Net, Family::V4) => "192.0.2.0/24",
+        (MemberPart::Net, Family::V6) => "2001:db8::/32",
+        (MemberPart::Port, _) => "tcp:22",
+        (MemberPart::BarePort, _) => "22",
+        (MemberPart::Iface, _) => "eth0",
+        (MemberPart::Set, _) => "NAME",
     }
 }
 
 /// `nomatch` and `comment "…"` in the order in which the kernel prints them, each with a space before it.
-fn options(shape: &Shape, rest: &str) -> Result<String, Trouble> {
+fn options(shape: &SetShape, rest: &str) -> Result<String, MemberProblem> {
     let (mut rest, mut text) = (rest, String::new());
     if let Some(after) =
         rest.strip_prefix("nomatch").filter(|after| after.is_empty() || after.starts_with(' '))
@@ -103,11 +103,11 @@ fn options(shape: &Shape, rest: &str) -> Result<String, Trouble> {
     }
 }
 
-fn values(shape: &Shape, kind: Part, text: &str) -> Result<Vec<String>, Trouble> {
+fn values(shape: &SetShape, kind: MemberPart, text: &str) -> Result<Vec<String>, MemberProblem> {
     match kind {
-        Part::Ip => addresses(shape, text),
-        Part::Net => networks(shape, text),
-        Part::Port => {
+        MemberPart::Ip => addresses(shape, text),
+        MemberPart::Net => networks(shape, text),
+        MemberPart::Port => {
             let (protocol, ports) = text.split_once(':').unwrap_or(("tcp", text));
             if !PROTOCOLS.contains(&protocol) {
                 let message = format!("`{protocol}` is not a protocol that a set knows ports of");
@@ -115,7 +115,7 @@ fn values(shape: &Shape, kind: Part, text: &str) -> Result<Vec<String>, Trouble>
             }
             Ok(ports_of(ports)?.map(|port| format!("{protocol}:{port}")).collect())
         }
-        Part::BarePort => {
+        MemberPart::BarePort => {
             let (low, high) = shape.range.as_deref().and_then(numbers).unwrap_or((0, u32::from(u16::MAX)));
             let ports: Vec<u16> = ports_of(text)?.collect();
             if ports.iter().any(|port| !(low..=high).contains(&u32::from(*port))) {
@@ -123,7 +123,7 @@ fn values(shape: &Shape, kind: Part, text: &str) -> Result<Vec<String>, Trouble>
             }
             Ok(ports.into_iter().map(|port| port.to_string()).collect())
         }
-        Part::Iface => {
+        MemberPart::Iface => {
             let (prefix, name) = match text.strip_prefix("physdev:") {
                 Some(name) => ("physdev:", name),
                 None => ("", text),
@@ -133,13 +133,18 @@ fn values(shape: &Shape, kind: Part, text: &str) -> Result<Vec<String>, Trouble>
                 Err(why) => Err((format!("`{}` {why}", name.escape_debug()), None)),
             }
         }
-        Part::Set => Ok(vec![text.to_owned()]),
+        MemberPart::Set => Ok(vec![text.to_owned()]),
     }
 }
 
 /// The types `hash:ip` and `hash:ip,port` cannot store an address of which no bit is set.
-fn without_zero(shape: &Shape, kind: Part, text: &str, values: &[String]) -> Result<(), Trouble> {
-    let stores = !matches!(shape.kind.as_str(), "hash:ip" | "hash:ip,port") || kind != Part::Ip;
+fn without_zero(
+    shape: &SetShape,
+    kind: MemberPart,
+    text: &str,
+    values: &[String],
+) -> Result<(), MemberProblem> {
+    let stores = !matches!(shape.kind.as_str(), "hash:ip" | "hash:ip,port") || kind != MemberPart::Ip;
     let Some(zero) = values.iter().find(|value| matches!(value.as_str(), "0.0.0.0" | "::")) else {
         return Ok(());
     };
@@ -156,7 +161,7 @@ fn without_zero(shape: &Shape, kind: Part, text: &str, values: &[String]) -> Res
     Err((format!("{message}, which a {type_name} set cannot hold"), Some(help)))
 }
 
-fn ports_of(text: &str) -> Result<std::ops::RangeInclusive<u16>, Trouble> {
+fn ports_of(text: &str) -> Result<std::ops::RangeInclusive<u16>, MemberProblem> {
     let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.chars().all(|c| c.is_ascii_digit()));
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     match (port(from), port(to)) {
@@ -169,7 +174,7 @@ fn ports_of(text: &str) -> Result<std::ops::RangeInclusive<u16>, Trouble> {
 }
 
 /// What is wrong with a text that should be an address of a family.
-fn wrong_address(shape: &Shape, text: &str, what: &str) -> Trouble {
+fn wrong_address(shape: &SetShape, text: &str, what: &str) -> MemberProblem {
     let bare = text.split(['/', '-']).next().unwrap_or(text);
     match bare.parse::<IpAddr>() {
         Ok(found) if found.is_ipv4() != (shape.family == Family::V4) => (
@@ -203,7 +208,7 @@ fn v4_range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
 }
 
 /// Single addresses: a network or a range stands for all of its addresses.
-fn addresses(shape: &Shape, text: &str) -> Result<Vec<String>, Trouble> {
+fn addresses(shape: &SetShape, text: &str) -> Result<Vec<String>, MemberProblem> {
     if shape.family == Family::V6 {
         let plain = text.strip_suffix("/128").unwrap_or(text);
         return match plain.parse::<Ipv6Addr>() {
@@ -254,7 +259,7 @@ fn shown(address: Ipv6Addr) -> String {
 }
 
 /// Networks; those of one address are printed without a prefix length.
-fn networks(shape: &Shape, text: &str) -> Result<Vec<String>, Trouble> {
+fn networks(shape: &SetShape, text: &str) -> Result<Vec<String>, MemberProblem> {
     let whole = if shape.family == Family::V4 { 32 } else { 128 };
     if shape.family == Family::V4 && text.contains('-') {
         let Some((from, to)) = v4_range(text) else { return Err(wrong_address(shape, text, "range")) };
@@ -271,8 +276,8 @@ fn networks(shape: &Shape, text: &str) -> Result<Vec<String>, Trouble> {
     }
 }
 
-fn network(shape: &Shape, found: IpNet, whole: u8, text: &str) -> Result<String, Trouble> {
-    if found.prefix_len() == 0 && !shape.kind.parts().contains(&Part::Iface) {
+fn network(shape: &SetShape, found: IpNet, whole: u8, text: &str) -> Result<String, MemberProblem> {
+    if found.prefix_len() == 0 && !shape.kind.parts().contains(&MemberPart::Iface) {
         let halves = if whole == 32 { "`0.0.0.0/1` and `128.0.0.0/1`" } else { "`::/1` and `8000::/1`" };
         let message =
             format!("`{text}`: a {} set cannot hold a network of all addresses", shape.kind.as_str());
@@ -291,8 +296,8 @@ fn numbers(text: &str) -> Option<(u32, u32)> {
 }
 
 /// The range of a bitmap as the kernel prints it.
-pub(super) fn range(kind: SetType, text: &str) -> Result<String, Trouble> {
-    if kind.parts() == [Part::BarePort] {
+pub(super) fn range(kind: SetType, text: &str) -> Result<String, MemberProblem> {
+    if kind.parts() == [MemberPart::BarePort] {
         return match ports_of(text) {
             Ok(ports) if text.contains('-') => Ok(format!("{}-{}", ports.start(), ports.end())),
             _ => Err((format!("`{text}` is not a range of ports"), Some("write it as `0-1023`".to_owned()))),
@@ -328,8 +333,8 @@ pub(super) fn order(member: &str) -> (u8, u128, u8, String) {
 mod tests {
     use super::*;
 
-    fn shape(kind: &str, family: Family) -> Shape {
-        Shape { comment: true, ..Shape::new(SetType::parse(kind).unwrap(), family) }
+    fn shape(kind: &str, family: Family) -> SetShape {
+        SetShape { comment: true, ..SetShape::new(SetType::parse(kind).unwrap(), family) }
     }
 
     /// As `ipset save` of version 7.17 printed them.
@@ -356,7 +361,7 @@ mod tests {
             };
             assert_eq!(found, all, "{kind} {text}");
         }
-        let halved = Shape { netmask: Some(24), ..shape("hash:ip", Family::V4) };
+        let halved = SetShape { netmask: Some(24), ..shape("hash:ip", Family::V4) };
         assert_eq!(halved.members("10.0.0.9-10.0.1.255").unwrap(), ["10.0.0.0", "10.0.1.0"]);
     }
 

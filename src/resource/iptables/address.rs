@@ -4,10 +4,10 @@ use super::Family;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What is wrong with a value, and the next step.
-pub type Trouble = Option<(String, Option<String>)>;
+pub type AddressProblem = Option<(String, Option<String>)>;
 
 /// Checks the value of `-s` or `-d`.
-pub fn check(text: &str, family: Family, negated: bool) -> Trouble {
+pub fn check(text: &str, family: Family, negated: bool) -> AddressProblem {
     if negated && text.contains(',') {
         return Some((
             format!("`{text}` is a negated list"),
@@ -17,7 +17,7 @@ pub fn check(text: &str, family: Family, negated: bool) -> Trouble {
     text.split(',').find_map(|one| check_one(one, family))
 }
 
-fn check_one(text: &str, family: Family) -> Trouble {
+fn check_one(text: &str, family: Family) -> AddressProblem {
     let (address, mask) = match text.split_once('/') {
         Some((address, mask)) => (address, Some(mask)),
         None => (text, None),
@@ -80,7 +80,7 @@ fn is_v4(address: &str, masked: bool) -> bool {
 }
 
 /// Checks the value of `-p`.
-pub fn check_protocol(text: &str) -> Trouble {
+pub fn check_protocol(text: &str) -> AddressProblem {
     let number = text.chars().all(|c| c.is_ascii_digit());
     let right = match text.parse::<u16>() {
         Ok(number) => number <= 255,
@@ -93,7 +93,7 @@ pub fn check_protocol(text: &str) -> Trouble {
 }
 
 /// Checks an interface name, which may end with `+` for any ending.
-pub fn check_interface(text: &str) -> Trouble {
+pub fn check_interface(text: &str) -> AddressProblem {
     if text.len() > 15 {
         let message = format!("`{text}` is longer than the 15 characters an interface name may have");
         return Some((message, Some("a `+` at the end stands for any ending".into())));
@@ -108,7 +108,7 @@ pub fn check_interface(text: &str) -> Trouble {
 }
 
 /// Checks a port, a range `a:b`, and for multiport a list of up to 15.
-pub fn check_ports(text: &str, list: bool) -> Trouble {
+pub fn check_ports(text: &str, list: bool) -> AddressProblem {
     let parts: Vec<&str> = text.split(',').collect();
     if parts.len() > 1 && !list {
         return Some((
@@ -123,7 +123,7 @@ pub fn check_ports(text: &str, list: bool) -> Trouble {
     parts.iter().find_map(|part| check_port_range(part))
 }
 
-fn check_port_range(text: &str) -> Trouble {
+fn check_port_range(text: &str) -> AddressProblem {
     let bound = |text: &str, open: u16| match text {
         "" => Some(open),
         text => text.parse::<u16>().ok(),

@@ -1,13 +1,13 @@
 //! Params put into rules.
 
 use super::Family;
-use super::text::{Piece, Template, Word, quote};
+use super::text::{RuleTemplate, RuleWord, WordPiece, quote};
 use crate::problem::{Problem, did_you_mean};
 use std::collections::BTreeMap;
 
 /// One value that can be put into a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Element {
+pub struct ParamElement {
     /// As text.
     pub text: String,
     /// Its address family, where it has one.
@@ -16,21 +16,21 @@ pub struct Element {
 
 /// What a `$name` stands for in a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Param {
+pub enum ParamValue {
     /// One value.
-    One(Element),
+    One(ParamElement),
     /// The rule is repeated for each.
-    List(Vec<Element>),
+    List(Vec<ParamElement>),
 }
 
 /// What the `$names` of a source stand for.
-pub type Scope = BTreeMap<String, Param>;
+pub type ParamScope = BTreeMap<String, ParamValue>;
 
 /// The rules that a template stands for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Expansion {
+pub struct RuleExpansion {
     /// The words of each rule.
-    pub rules: Vec<Vec<Word>>,
+    pub rules: Vec<Vec<RuleWord>>,
     /// The list that is empty, so that there is no rule.
     pub empty: Option<String>,
 }
@@ -38,16 +38,16 @@ pub struct Expansion {
 /// Puts params into a rule.
 ///
 /// Errors: an unknown name, two different lists, a negated list.
-pub fn expand(template: &Template, scope: &Scope, family: Family) -> Result<Expansion, Problem> {
-    let mut list: Option<(&str, &[Element])> = None;
+pub fn expand(template: &RuleTemplate, scope: &ParamScope, family: Family) -> Result<RuleExpansion, Problem> {
+    let mut list: Option<(&str, &[ParamElement])> = None;
     let mut skip = false;
     for (at, word) in template.words.iter().enumerate() {
         for piece in &word.pieces {
-            let Piece::Param(name) = piece else { continue };
+            let WordPiece::Param(name) = piece else { continue };
             match scope.get(name) {
                 None => return Err(unknown(word, name, scope.keys().map(String::as_str))),
-                Some(Param::One(element)) => skip |= element.family.is_some_and(|f| f != family),
-                Some(Param::List(elements)) => {
+                Some(ParamValue::One(element)) => skip |= element.family.is_some_and(|f| f != family),
+                Some(ParamValue::List(elements)) => {
                     if negated(&template.words, at) {
                         return Err(Problem::new("bad-rule", format!("the list `${name}` is negated"))
                             .at_place(&word.place)
@@ -72,22 +72,22 @@ pub fn expand(template: &Template, scope: &Scope, family: Family) -> Result<Expa
         }
     }
     if skip {
-        return Ok(Expansion { rules: vec![], empty: None });
+        return Ok(RuleExpansion { rules: vec![], empty: None });
     }
     let Some((name, elements)) = list else {
         let words = template.words.iter().map(|word| fill(word, scope, None)).collect();
-        return Ok(Expansion { rules: vec![words], empty: None });
+        return Ok(RuleExpansion { rules: vec![words], empty: None });
     };
     let rules = elements
         .iter()
         .filter(|element| element.family.is_none_or(|f| f == family))
         .map(|element| template.words.iter().map(|word| fill(word, scope, Some(element))).collect())
         .collect();
-    Ok(Expansion { rules, empty: elements.is_empty().then(|| name.to_owned()) })
+    Ok(RuleExpansion { rules, empty: elements.is_empty().then(|| name.to_owned()) })
 }
 
 /// The problem of a `$name` that stands for nothing.
-pub fn unknown<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
+pub fn unknown<'a>(word: &RuleWord, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
     let mut problem = Problem::new("unknown-param", format!("unknown param `${name}`")).at_place(&word.place);
     let near = did_you_mean(name, known);
     problem.help = Some(match near {
@@ -99,28 +99,28 @@ pub fn unknown<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str>
 }
 
 /// Whether the option that a word belongs to has a `!` before it.
-fn negated(words: &[Word], at: usize) -> bool {
+fn negated(words: &[RuleWord], at: usize) -> bool {
     let option =
         words[..=at].iter().rposition(|word| word.value.starts_with('-') && !word.quoted).unwrap_or(at);
     words[..at].iter().enumerate().any(|(i, word)| word.value == "!" && (i + 1 == option || i + 1 == at))
 }
 
-fn fill(word: &Word, scope: &Scope, element: Option<&Element>) -> Word {
+fn fill(word: &RuleWord, scope: &ParamScope, element: Option<&ParamElement>) -> RuleWord {
     if word.pieces.is_empty() {
         return word.clone();
     }
     let mut value = String::new();
     for piece in &word.pieces {
         match piece {
-            Piece::Text(text) => value.push_str(text),
-            Piece::Param(name) => match scope.get(name) {
-                Some(Param::One(one)) => value.push_str(&one.text),
+            WordPiece::Text(text) => value.push_str(text),
+            WordPiece::Param(name) => match scope.get(name) {
+                Some(ParamValue::One(one)) => value.push_str(&one.text),
                 _ => value.push_str(element.map_or("", |element| &element.text)),
             },
         }
     }
     let raw = quote(&value);
-    Word {
+    RuleWord {
         quoted: word.quoted || raw.starts_with('"'),
         raw,
         value,

@@ -1,9 +1,10 @@
 //! iptables rules: the text of a rule, what `iptables-save` prints, and the part of it that is ours.
 
 pub mod address;
+pub mod chain_writers;
 pub mod expand;
+pub mod managed_text;
 mod options;
-pub mod own;
 pub mod rule;
 pub mod save;
 pub mod targets;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 pub const PREFIX: &str = "KVMFW-";
 
 /// The comment on the one rule by which a built-in chain enters ours.
-pub const HOOK_COMMENT: &str = "kvmfw:hook";
+pub const JUMP_COMMENT: &str = "kvmfw:hook";
 
 /// iptables or ip6tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,26 +97,26 @@ pub fn is_entered(table: &str, chain: &str) -> bool {
 /// The policy of a built-in chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Policy {
+pub enum ChainPolicy {
     /// Packets that no rule decides pass.
     Accept,
     /// Packets that no rule decides are dropped.
     Drop,
 }
 
-impl fmt::Display for Policy {
+impl fmt::Display for ChainPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Policy::Accept => "ACCEPT",
-            Policy::Drop => "DROP",
+            ChainPolicy::Accept => "ACCEPT",
+            ChainPolicy::Drop => "DROP",
         })
     }
 }
 
-/// Where the hook of a chain has to stand in its built-in chain.
+/// Where the jump rule of a chain has to stand in its built-in chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Hook {
+pub enum JumpPosition {
     /// Put at position 1 when it is missing, then left where it is.
     #[default]
     Any,
@@ -128,7 +129,7 @@ pub enum Hook {
 /// The rules declared for one family of one host: table → chain, by the names on the host
 /// (`FORWARD` has become `KVMFW-FORWARD`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
+pub struct DeclaredRules {
     /// Tables by name, chains by name.
     pub tables: BTreeMap<String, TableRules>,
 }
@@ -137,26 +138,27 @@ pub struct Rules {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRules {
     /// Declared policies of built-in chains.
-    pub policies: BTreeMap<String, (Policy, Origin)>,
+    pub policies: BTreeMap<String, (ChainPolicy, Origin)>,
     /// Our chains by their full name, `KVMFW-…`.
-    pub chains: BTreeMap<String, Chain>,
+    pub chains: BTreeMap<String, DeclaredChain>,
 }
 
 /// One chain of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chain {
-    /// The chain that enters it, a built-in one or one of the administrator, and where the hook stands; `None` for a user
+pub struct DeclaredChain {
+    /// The chain that enters it, a built-in one or one of the administrator, and where the jump rule stands; `None` for a user
     /// chain.
-    pub hook: Option<(String, Hook)>,
+    #[serde(rename = "hook")]
+    pub jump: Option<(String, JumpPosition)>,
     /// The rules in order; hosts with the same share them.
-    pub rules: Arc<Vec<Rule>>,
+    pub rules: Arc<Vec<DeclaredRule>>,
     /// Where the chain was first declared.
     pub origin: Origin,
 }
 
 /// One declared rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Rule {
+pub struct DeclaredRule {
     /// The rule as written, less `-A CHAIN`, params put in and chain names made ours. One line.
     pub text: String,
     /// Where it was declared.

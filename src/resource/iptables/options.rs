@@ -1,14 +1,14 @@
 //! Walks through the words of a rule as getopt does, and says what iptables would say for sure.
 
-use super::rule::Context;
+use super::rule::RuleContext;
 use super::targets::{self, COMMANDS, FREE_TEXT, NOT_SHORTENED, TARGETS};
-use super::text::{Word, quote};
+use super::text::{RuleWord, quote};
 use super::{PREFIX, address, builtin_chains};
 use crate::problem::{Problem, closest};
 
 /// What was seen so far.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct ParseState {
     pub(super) matches: Vec<String>,
     protocol: Option<String>,
     open: bool,
@@ -16,22 +16,22 @@ pub(super) struct Seen {
     asked: Vec<&'static str>,
 }
 
-pub(super) struct Walk<'a> {
-    pub(super) words: &'a [Word],
+pub(super) struct OptionParser<'a> {
+    pub(super) words: &'a [RuleWord],
     pub(super) at: usize,
-    pub(super) context: Context<'a>,
+    pub(super) context: RuleContext<'a>,
     /// How many problems there were before this rule.
     pub(super) before: usize,
     pub(super) problems: &'a mut Vec<Problem>,
-    pub(super) out: Vec<Word>,
+    pub(super) out: Vec<RuleWord>,
     /// The place of the target's name in `out`.
     pub(super) target: Option<usize>,
-    pub(super) seen: Seen,
+    pub(super) seen: ParseState,
 }
 
-impl Walk<'_> {
+impl OptionParser<'_> {
     pub(super) fn run(&mut self) {
-        let mut not: Option<Word> = None;
+        let mut not: Option<RuleWord> = None;
         while let Some(word) = self.words.get(self.at) {
             let word = word.clone();
             self.at += 1;
@@ -74,7 +74,7 @@ impl Walk<'_> {
         }
     }
 
-    fn wrong(&mut self, word: &Word, message: &str, help: Option<String>) {
+    fn wrong(&mut self, word: &RuleWord, message: &str, help: Option<String>) {
         let mut problem = Problem::new("bad-rule", message).at_place(&word.place);
         problem.help = help;
         self.problems.push(problem);
@@ -90,7 +90,7 @@ impl Walk<'_> {
         format!("write `{}`", words.join(" "))
     }
 
-    fn stray(&mut self, word: &Word) {
+    fn stray(&mut self, word: &RuleWord) {
         if self.problems.len() > self.before {
             // Most probably only the rest of what was told already.
             return;
@@ -128,7 +128,7 @@ impl Walk<'_> {
     }
 
     /// `-p tcp`, `-ptcp`, `-fj ACCEPT`.
-    fn short(&mut self, word: Word, negated: bool) {
+    fn short(&mut self, word: RuleWord, negated: bool) {
         if let Some(long) = targets::long_of(&word.value) {
             return self.wrong(
                 &word,
@@ -186,7 +186,7 @@ impl Walk<'_> {
         }
     }
 
-    fn long(&mut self, word: Word, negated: bool) {
+    fn long(&mut self, word: RuleWord, negated: bool) {
         let (option, inline) = match word.value.split_once('=') {
             Some((option, value)) => (option.to_owned(), Some(value.to_owned())),
             None => (word.value.clone(), None),
@@ -242,7 +242,7 @@ impl Walk<'_> {
         }
         self.out.push(made(&word, &option));
         let value = match inline {
-            Some(value) => Some(Word { value: value.clone(), raw: quote(&value), ..word.clone() }),
+            Some(value) => Some(RuleWord { value: value.clone(), raw: quote(&value), ..word.clone() }),
             None if !core.is_empty() => self.value(&word, &option),
             None => None,
         };
@@ -254,7 +254,7 @@ impl Walk<'_> {
     }
 
     /// The value of an option that has to have one.
-    fn value(&mut self, option: &Word, name: &str) -> Option<Word> {
+    fn value(&mut self, option: &RuleWord, name: &str) -> Option<RuleWord> {
         let Some(value) = self.words.get(self.at).cloned() else {
             self.wrong(option, &format!("`{name}` has no value"), None);
             return None;
@@ -272,7 +272,7 @@ impl Walk<'_> {
     }
 
     /// One of the options that every rule may have; its value is checked.
-    fn core(&mut self, option: &str, value: Word, negated: bool) {
+    fn core(&mut self, option: &str, value: RuleWord, negated: bool) {
         let known = value.pieces.is_empty();
         let index = self.out.len();
         self.out.push(value.clone());
@@ -332,7 +332,7 @@ impl Walk<'_> {
     }
 
     fn target_trouble(&self, option: &str, text: &str) -> Option<(String, Option<String>)> {
-        let Context { chain, table, builtin, family } = self.context;
+        let RuleContext { chain, table, builtin, family } = self.context;
         if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
             || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:+@=".contains(c))
         {
@@ -383,7 +383,7 @@ impl Walk<'_> {
     }
 
     /// An option of a match or target.
-    fn extension(&mut self, word: &Word, option: &str, inline: Option<Word>, _negated: bool) {
+    fn extension(&mut self, word: &RuleWord, option: &str, inline: Option<RuleWord>, _negated: bool) {
         if let Some(needed) = targets::match_of(option)
             && !self.seen.open
             && !self.seen.matches.iter().any(|m| m == needed)
@@ -488,8 +488,8 @@ impl Walk<'_> {
 }
 
 /// A word made out of a part of another one.
-fn made(word: &Word, value: &str) -> Word {
-    Word {
+fn made(word: &RuleWord, value: &str) -> RuleWord {
+    RuleWord {
         value: value.to_owned(),
         raw: quote(value),
         quoted: false,

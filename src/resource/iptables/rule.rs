@@ -1,14 +1,14 @@
 //! What can be known for sure to be wrong with a rule before any host is asked.
 
-use super::options::{Seen, Walk};
+use super::options::{OptionParser, ParseState};
 use super::targets::TARGETS;
-use super::text::Word;
-use super::{Family, Rule};
+use super::text::RuleWord;
+use super::{DeclaredRule, Family};
 use crate::problem::{Place, Problem};
 
 /// Where a rule stands.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+pub struct RuleContext<'a> {
     /// iptables or ip6tables.
     pub family: Family,
     /// The table.
@@ -21,7 +21,7 @@ pub struct Context<'a> {
 
 /// A rule that was checked, cut where a chain name may have to be made ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckedRule {
     /// The text up to the target; all of it if there is no target.
     pub before: String,
     /// The target or chain as the user names it, and where.
@@ -36,16 +36,16 @@ pub struct Checked {
     pub module: Option<&'static str>,
 }
 
-impl Checked {
+impl CheckedRule {
     /// The rule with its target spelled as it is on the host.
-    pub fn rule(&self, target: &str) -> Rule {
+    pub fn rule(&self, target: &str) -> DeclaredRule {
         let mut text = String::with_capacity(self.before.len() + target.len() + self.after.len());
         text.push_str(&self.before);
         if self.target.is_some() {
             text.push_str(target);
         }
         text.push_str(&self.after);
-        Rule { text, origin: self.place.origin(), module: self.module }
+        DeclaredRule { text, origin: self.place.origin(), module: self.module }
     }
 
     /// The target's name, empty if there is none.
@@ -57,10 +57,14 @@ impl Checked {
 /// Checks a rule. A word with params left in it is taken as right.
 ///
 /// Returns `None` if there was a problem.
-pub fn check(words: &[Word], context: Context<'_>, problems: &mut Vec<Problem>) -> Option<Checked> {
+pub fn check(
+    words: &[RuleWord],
+    context: RuleContext<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<CheckedRule> {
     let first = words.first()?;
     let before = problems.len();
-    let mut walk = Walk {
+    let mut parser = OptionParser {
         words,
         at: 0,
         context,
@@ -68,14 +72,14 @@ pub fn check(words: &[Word], context: Context<'_>, problems: &mut Vec<Problem>) 
         problems,
         out: Vec::new(),
         target: None,
-        seen: Seen::default(),
+        seen: ParseState::default(),
     };
-    walk.run();
-    let (out, target, seen) = (walk.out, walk.target, walk.seen);
+    parser.run();
+    let (out, target, seen) = (parser.out, parser.target, parser.seen);
     if problems.len() > before {
         return None;
     }
-    let join = |words: &[Word]| words.iter().map(|w| w.raw.as_str()).collect::<Vec<_>>().join(" ");
+    let join = |words: &[RuleWord]| words.iter().map(|w| w.raw.as_str()).collect::<Vec<_>>().join(" ");
     let module = seen.matches.iter().any(|m| m == "physdev").then_some("br_netfilter");
     let length: usize = out.iter().map(|w| w.raw.len() + 1).sum();
     if length > 8000 {
@@ -83,7 +87,7 @@ pub fn check(words: &[Word], context: Context<'_>, problems: &mut Vec<Problem>) 
         return None;
     }
     Some(match target {
-        None => Checked {
+        None => CheckedRule {
             before: join(&out),
             target: None,
             extension: false,
@@ -100,7 +104,7 @@ pub fn check(words: &[Word], context: Context<'_>, problems: &mut Vec<Problem>) 
             }
             let target = Some((out[at].value.clone(), out[at].place.clone()));
             let extension = TARGETS.contains(&out[at].value.as_str());
-            Checked { before, target, extension, after, place: first.place.clone(), module }
+            CheckedRule { before, target, extension, after, place: first.place.clone(), module }
         }
     })
 }

@@ -8,7 +8,7 @@ use crate::problem::{Place, Problem};
 
 /// One word of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word {
+pub struct RuleWord {
     /// What iptables gets.
     pub value: String,
     /// How it is written so that iptables gets it.
@@ -16,14 +16,14 @@ pub struct Word {
     /// Whether it has quotes.
     pub quoted: bool,
     /// The `$params` in it; empty for nearly all words.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<WordPiece>,
     /// Where it stands.
     pub place: Place,
 }
 
 /// A part of a word that has `$params`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum WordPiece {
     /// Text.
     Text(String),
     /// The name of a param.
@@ -32,26 +32,26 @@ pub enum Piece {
 
 /// A rule whose params are not yet put in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template {
+pub struct RuleTemplate {
     /// Its words, less `-A CHAIN`.
-    pub words: Vec<Word>,
+    pub words: Vec<RuleWord>,
     /// Its first line.
     pub place: Place,
 }
 
-impl Template {
+impl RuleTemplate {
     /// The names of the params in it.
     pub fn params(&self) -> impl Iterator<Item = &str> {
         self.words.iter().flat_map(|word| &word.pieces).filter_map(|piece| match piece {
-            Piece::Param(name) => Some(name.as_str()),
-            Piece::Text(_) => None,
+            WordPiece::Param(name) => Some(name.as_str()),
+            WordPiece::Text(_) => None,
         })
     }
 }
 
 /// A line of text with its place in a file.
 #[derive(Clone, Debug)]
-pub struct Line<'a> {
+pub struct TextLine<'a> {
     /// The text.
     pub text: &'a str,
     /// Its first character.
@@ -59,11 +59,11 @@ pub struct Line<'a> {
 }
 
 /// The lines of a block whose first line stands at a place.
-pub fn lines<'a>(block: &'a str, at: &Place) -> Vec<Line<'a>> {
+pub fn lines<'a>(block: &'a str, at: &Place) -> Vec<TextLine<'a>> {
     block
         .split('\n')
         .zip(at.line..)
-        .map(|(text, line)| Line {
+        .map(|(text, line)| TextLine {
             text: text.strip_suffix('\r').unwrap_or(text),
             place: Place { line, length: text.chars().count().max(1) as u32, ..at.clone() },
         })
@@ -71,9 +71,9 @@ pub fn lines<'a>(block: &'a str, at: &Place) -> Vec<Line<'a>> {
 }
 
 /// Reads a block of rules; comments and blank lines are gone, continued lines are one rule.
-pub fn templates(block: &str, at: &Place, problems: &mut Vec<Problem>) -> Vec<Template> {
+pub fn templates(block: &str, at: &Place, problems: &mut Vec<Problem>) -> Vec<RuleTemplate> {
     let mut rules = Vec::new();
-    let mut words: Vec<Word> = Vec::new();
+    let mut words: Vec<RuleWord> = Vec::new();
     for line in lines(block, at) {
         let blank = line.text.trim().is_empty() || line.text.trim_start().starts_with('#');
         if blank && words.is_empty() {
@@ -83,7 +83,7 @@ pub fn templates(block: &str, at: &Place, problems: &mut Vec<Problem>) -> Vec<Te
             Some(text) if !blank => (text, true),
             _ => (line.text, false),
         };
-        match split(&Line { text, place: line.place.clone() }) {
+        match split(&TextLine { text, place: line.place.clone() }) {
             Ok(more) => words.extend(more),
             Err(problem) => problems.push(problem),
         }
@@ -95,29 +95,29 @@ pub fn templates(block: &str, at: &Place, problems: &mut Vec<Problem>) -> Vec<Te
     rules
 }
 
-fn push(rules: &mut Vec<Template>, words: &mut Vec<Word>) {
+fn push(rules: &mut Vec<RuleTemplate>, words: &mut Vec<RuleWord>) {
     if let Some(first) = words.first() {
         let place = first.place.clone();
-        rules.push(Template { words: std::mem::take(words), place });
+        rules.push(RuleTemplate { words: std::mem::take(words), place });
     }
 }
 
 /// Splits one line into words, less its comment.
 ///
 /// Errors: an unbalanced quote, a look-alike character, a stray `$` or `\`.
-pub fn split(line: &Line<'_>) -> Result<Vec<Word>, Problem> {
+pub fn split(line: &TextLine<'_>) -> Result<Vec<RuleWord>, Problem> {
     if let Some(problem) = odd_character(line) {
         return Err(problem);
     }
     let mut words = Vec::new();
-    let mut word: Option<Building> = None;
+    let mut word: Option<WordBuilder> = None;
     let (mut in_quotes, mut escaped, mut spaces) = (false, false, 2);
     let chars: Vec<char> = line.text.chars().collect();
     let mut at = 0;
     while at < chars.len() {
         let c = chars[at];
         if in_quotes {
-            let building = word.get_or_insert_with(|| Building::new(at));
+            let building = word.get_or_insert_with(|| WordBuilder::new(at));
             building.raw.push(c);
             if escaped {
                 building.text.push(c);
@@ -151,20 +151,20 @@ pub fn split(line: &Line<'_>) -> Result<Vec<Word>, Problem> {
                     .help(format!("write `{}  {comment}`", cut.trim_end())));
             }
             '"' => {
-                let building = word.get_or_insert_with(|| Building::new(at));
+                let building = word.get_or_insert_with(|| WordBuilder::new(at));
                 building.raw.push(c);
                 building.quoted = true;
                 in_quotes = true;
                 spaces = 0;
             }
             '$' => {
-                let building = word.get_or_insert_with(|| Building::new(at));
+                let building = word.get_or_insert_with(|| WordBuilder::new(at));
                 building.raw.push('$');
                 at += building.dollar(&chars, at).map_err(|message| dollar(line, at, message))?;
                 spaces = 0;
             }
             _ => {
-                let building = word.get_or_insert_with(|| Building::new(at));
+                let building = word.get_or_insert_with(|| WordBuilder::new(at));
                 building.raw.push(c);
                 building.text.push(c);
                 spaces = 0;
@@ -183,15 +183,15 @@ pub fn split(line: &Line<'_>) -> Result<Vec<Word>, Problem> {
 }
 
 /// A word that is being read.
-struct Building {
+struct WordBuilder {
     start: usize,
     text: String,
     raw: String,
-    pieces: Vec<Piece>,
+    pieces: Vec<WordPiece>,
     quoted: bool,
 }
 
-impl Building {
+impl WordBuilder {
     fn new(start: usize) -> Self {
         Self { start, text: String::new(), raw: String::new(), pieces: Vec::new(), quoted: false }
     }
@@ -210,47 +210,53 @@ impl Building {
             _ => return Err("a `$` is followed by the name of a param".into()),
         };
         if !self.text.is_empty() {
-            self.pieces.push(Piece::Text(std::mem::take(&mut self.text)));
+            self.pieces.push(WordPiece::Text(std::mem::take(&mut self.text)));
         }
         let length = name.len();
         self.raw.push_str(&name);
-        self.pieces.push(Piece::Param(name));
+        self.pieces.push(WordPiece::Param(name));
         Ok(length)
     }
 }
 
-fn dollar(line: &Line<'_>, at: usize, message: String) -> Problem {
+fn dollar(line: &TextLine<'_>, at: usize, message: String) -> Problem {
     Problem::new("bad-rule", message).at_place(&part(line, at, 1)).help("write `$$` for a dollar")
 }
 
-fn finish(words: &mut Vec<Word>, word: &mut Option<Building>, line: &Line<'_>, end: usize) {
+fn finish(words: &mut Vec<RuleWord>, word: &mut Option<WordBuilder>, line: &TextLine<'_>, end: usize) {
     let Some(mut built) = word.take() else { return };
     let place = part(line, built.start, end - built.start);
     if built.pieces.is_empty() {
-        words.push(Word { value: built.text, raw: built.raw, quoted: built.quoted, pieces: vec![], place });
+        words.push(RuleWord {
+            value: built.text,
+            raw: built.raw,
+            quoted: built.quoted,
+            pieces: vec![],
+            place,
+        });
         return;
     }
     if !built.text.is_empty() {
-        built.pieces.push(Piece::Text(built.text));
+        built.pieces.push(WordPiece::Text(built.text));
     }
     let value = built
         .pieces
         .iter()
         .map(|piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Param(name) => format!("${name}"),
+            WordPiece::Text(text) => text.clone(),
+            WordPiece::Param(name) => format!("${name}"),
         })
         .collect();
-    words.push(Word { value, raw: built.raw, quoted: built.quoted, pieces: built.pieces, place });
+    words.push(RuleWord { value, raw: built.raw, quoted: built.quoted, pieces: built.pieces, place });
 }
 
 /// A part of a line: `length` characters from the one at `start`, counted from 0.
-pub fn part(line: &Line<'_>, start: usize, length: usize) -> Place {
+pub fn part(line: &TextLine<'_>, start: usize, length: usize) -> Place {
     Place { column: line.place.column + start as u32, length: length.max(1) as u32, ..line.place.clone() }
 }
 
 /// The first character of a line that no rule has, with the corrected line.
-pub fn odd_character(line: &Line<'_>) -> Option<Problem> {
+pub fn odd_character(line: &TextLine<'_>) -> Option<Problem> {
     if line.text.bytes().all(|b| (b' '..0x7f).contains(&b) || b == b'\t') {
         return None;
     }

@@ -2,7 +2,7 @@
 //! file of the port or of the bridge, or the host is refused with the line. None of them is lost without a word.
 
 use super::BootContext;
-use crate::observe::{FileLine, Link, Owner, Setting};
+use crate::observe::{FileLine, HostLink, LinkOwner, LinkSetting};
 use crate::plan::bridge::RefusalCause;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,7 +34,7 @@ pub(super) struct CarriedPort<'a> {
     pub moves: bool,
     /// No file of ours stands before it yet.
     pub first: bool,
-    pub settings: &'a [Setting],
+    pub settings: &'a [LinkSetting],
 }
 
 /// The texts that go on in our files, and the lines that do not.
@@ -50,11 +50,11 @@ pub(super) struct CarriedSettings {
 
 impl CarriedSettings {
     /// Sorts the settings of all ports by `home`; `path` is that of our file for a link.
-    pub fn of(
+    pub fn from_ports(
         at_boot: &BootContext<'_>,
-        owners: &[(&Link, Owner)],
+        owners: &[(&HostLink, LinkOwner)],
         path: impl Fn(&str) -> String,
-        home: impl Fn(&CarriedPort<'_>, &Setting) -> SettingDestination,
+        home: impl Fn(&CarriedPort<'_>, &LinkSetting) -> SettingDestination,
     ) -> Result<Self, RefusalCause> {
         let mut carried = Self::default();
         let mut lost = Vec::new();
@@ -88,10 +88,10 @@ impl CarriedSettings {
         &mut self,
         port: &CarriedPort<'a>,
         file: &str,
-        home: &impl Fn(&CarriedPort<'_>, &Setting) -> SettingDestination,
+        home: &impl Fn(&CarriedPort<'_>, &LinkSetting) -> SettingDestination,
         lost: &mut Vec<(&'a FileLine, &'static str)>,
     ) {
-        let (mut own, mut bridge) = (SectionText::of(file), SectionText::of(file));
+        let (mut own, mut bridge) = (SectionText::new(file), SectionText::new(file));
         for setting in port.settings {
             match home(port, setting) {
                 SettingDestination::Port => own.add(setting),
@@ -119,7 +119,7 @@ impl CarriedSettings {
 }
 
 /// Whether a setting that the bridge gets states one of its addresses, or where its default route goes.
-fn says(port: &CarriedPort<'_>, setting: &Setting) -> bool {
+fn says(port: &CarriedPort<'_>, setting: &LinkSetting) -> bool {
     match setting.key.as_str() {
         "Address" => true,
         "Gateway" => {
@@ -143,11 +143,11 @@ struct SectionText<'a> {
 }
 
 impl<'a> SectionText<'a> {
-    fn of(file: &'a str) -> Self {
+    fn new(file: &'a str) -> Self {
         Self { file, text: String::new(), block: None }
     }
 
-    fn add(&mut self, setting: &Setting) {
+    fn add(&mut self, setting: &LinkSetting) {
         if self.text.is_empty() {
             let _ = writeln!(self.text, "{MARK}{}:", self.file);
         }
@@ -158,7 +158,7 @@ impl<'a> SectionText<'a> {
         let _ = writeln!(self.text, "{}={}", setting.key, setting.value);
     }
 
-    fn has(&self, setting: &Setting) -> bool {
+    fn has(&self, setting: &LinkSetting) -> bool {
         self.block == Some(setting.block)
             && self.text.ends_with(&format!("{}={}\n", setting.key, setting.value))
     }

@@ -3,14 +3,18 @@
 //! unit, after ifupdown, for as long as those lines are there.
 
 use super::{AddressAtBoot, BootConfig, BootContext, HEADER};
-use crate::observe::{Link, Observed, Owner, Vlans};
+use crate::observe::{HostLink, LinkOwner, Observed, PortVlans};
 use crate::plan::bridge::{port_attributes, vlans};
 use crate::problem::Warning;
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)], observed: &Observed) -> BootConfig {
+pub(super) fn make(
+    at_boot: &BootContext<'_>,
+    owners: &[(&HostLink, LinkOwner)],
+    observed: &Observed,
+) -> BootConfig {
     let mut kept = BootConfig::default();
     if !observed.network.ifupdown_bridges {
         return kept;
@@ -74,7 +78,7 @@ pub(super) fn text(at_boot: &BootContext<'_>) -> String {
     }
     // Its own option would have the bridge filter before the ports have their VLANs.
     for (device, vlans) in &at_boot.vlans {
-        let fresh = Vlans::fresh(at_boot.default_pvid());
+        let fresh = PortVlans::fresh(at_boot.default_pvid());
         for line in vlans::lines(name, device, &fresh, vlans) {
             option("up", Some(format!("bridge {line}")));
         }

@@ -12,16 +12,16 @@ mod profile_settings;
 
 use super::MovedAddress;
 use super::RefusalCause;
-use crate::observe::{Link, Manager, Observed, Owner, Vlans};
+use crate::observe::{HostLink, LinkManager, LinkOwner, Observed, PortVlans};
 use crate::problem::Warning;
-use crate::resource::bridge::{Bridge, DEFAULT_PVID, LinkAddress};
+use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge, LinkAddress};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// A bridge as it is to be after a boot.
 pub(super) struct BootContext<'a> {
-    pub bridge: &'a Bridge,
+    pub bridge: &'a DeclaredBridge,
     /// We make it; else it is there without us, and we only add to it.
     pub created: bool,
     pub mac: Option<String>,
@@ -32,7 +32,7 @@ pub(super) struct BootContext<'a> {
     /// Declared ones, else the default that moved with an address.
     pub gateways: Vec<GatewayAtBoot>,
     /// VLANs by port, the bridge's own by its name.
-    pub vlans: BTreeMap<&'a str, Vlans>,
+    pub vlans: BTreeMap<&'a str, PortVlans>,
     /// Ports that the addresses are, or were, taken from.
     pub moved_from: BTreeSet<String>,
     /// What its files carried before, where their source is found no more.
@@ -54,7 +54,7 @@ pub(super) struct GatewayAtBoot {
 }
 
 impl AddressAtBoot {
-    pub(super) fn of(address: LinkAddress, taken: Option<&MovedAddress>) -> Self {
+    pub(super) fn from_address(address: LinkAddress, taken: Option<&MovedAddress>) -> Self {
         let broadcast = match address.network() {
             IpNet::V4(net) => format!(" brd {}", net.broadcast()),
             IpNet::V6(_) => String::new(),
@@ -99,18 +99,19 @@ const HEADER: &str = "# Managed by kvmfw: do not edit, kvmfw overwrites this fil
 pub(super) fn keep(at_boot: &BootContext<'_>, observed: &Observed) -> Result<BootConfig, RefusalCause> {
     let links = &observed.links.by_name;
     let bridge = at_boot.bridge;
-    let ports: Vec<&Link> = at_boot.ports.iter().filter_map(|p| links.get(*p)).collect();
-    let owner = |link: &&Link| observed.network.owner(link);
+    let ports: Vec<&HostLink> = at_boot.ports.iter().filter_map(|p| links.get(*p)).collect();
+    let owner = |link: &&HostLink| observed.network.owner(link);
     if !at_boot.created {
         let owner = links.get(&bridge.name).and_then(|link| owner(&link));
         return match owner {
-            Some(owner) if owner.manager == Manager::Networkd => {
+            Some(owner) if owner.manager == LinkManager::Networkd => {
                 networkd::add(at_boot, &owner, &ports, observed)
             }
             _ => Ok(BootConfig::default()),
         };
     }
-    let owners: Vec<(&Link, Owner)> = ports.iter().filter_map(|link| Some((*link, owner(link)?))).collect();
+    let owners: Vec<(&HostLink, LinkOwner)> =
+        ports.iter().filter_map(|link| Some((*link, owner(link)?))).collect();
     let Some((_, first)) = owners.first() else { return Ok(BootConfig::default()) };
     if let Some((link, other)) = owners.iter().find(|(_, o)| o.manager != first.manager) {
         return Err((
@@ -126,8 +127,8 @@ pub(super) fn keep(at_boot: &BootContext<'_>, observed: &Observed) -> Result<Boo
         ));
     }
     match first.manager {
-        Manager::Ifupdown => Ok(ifupdown::make(at_boot, &owners, observed)),
-        Manager::Networkd => {
+        LinkManager::Ifupdown => Ok(ifupdown::make(at_boot, &owners, observed)),
+        LinkManager::Networkd => {
             networkd::not_before_ours(bridge, &owners)?;
             let mut kept = networkd::make(at_boot, &owners)?;
             if netplan::can_say(&owners, at_boot) {
@@ -137,17 +138,17 @@ pub(super) fn keep(at_boot: &BootContext<'_>, observed: &Observed) -> Result<Boo
         }
         // Its profiles are for a kind of link; those of a VLAN or a bond we leave to our unit. They have no words for
         // peers, labels and the like either.
-        Manager::NetworkManager
+        LinkManager::NetworkManager
             if !ports.iter().all(|link| is_ethernet(link))
                 || !at_boot.addresses.iter().all(AddressAtBoot::is_plain) =>
         {
             Ok(BootConfig::default())
         }
-        Manager::NetworkManager => network_manager::make(at_boot, &owners),
+        LinkManager::NetworkManager => network_manager::make(at_boot, &owners),
     }
 }
 
-fn is_ethernet(link: &Link) -> bool {
+fn is_ethernet(link: &HostLink) -> bool {
     link.linkinfo.kind.as_deref().is_none_or(|kind| kind == "veth")
 }
 

@@ -4,12 +4,12 @@
 //! netplan has no words.
 
 use super::{AddressAtBoot, BootContext, HEADER, is_ethernet};
-use crate::observe::{Link, Owner};
+use crate::observe::{HostLink, LinkOwner};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Whether netplan has these ports, and nothing that is in the way.
-pub(super) fn can_say(owners: &[(&Link, Owner)], at_boot: &BootContext<'_>) -> bool {
+pub(super) fn can_say(owners: &[(&HostLink, LinkOwner)], at_boot: &BootContext<'_>) -> bool {
     let bridge = at_boot.bridge;
     // After a boot the line that makes it our port is there too.
     let ours = format!("Bridge={}", bridge.name);

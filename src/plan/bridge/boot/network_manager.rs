@@ -3,7 +3,7 @@
 
 use super::carried::CarriedSettings;
 use super::{BootConfig, BootContext, HEADER, profile_settings};
-use crate::observe::{Link, Owner};
+use crate::observe::{HostLink, LinkOwner};
 use crate::plan::bridge::RefusalCause;
 use crate::plan::fingerprint::digest;
 use crate::resource::bridge::DEFAULT_PVID;
@@ -11,7 +11,10 @@ use std::fmt::Write as _;
 
 const FOLDER: &str = "/etc/NetworkManager/system-connections";
 
-pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)]) -> Result<BootConfig, RefusalCause> {
+pub(super) fn make(
+    at_boot: &BootContext<'_>,
+    owners: &[(&HostLink, LinkOwner)],
+) -> Result<BootConfig, RefusalCause> {
     let mut kept = BootConfig::default();
     let name = at_boot.name();
     let path = |link: &str| {
@@ -19,7 +22,7 @@ pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)]) -> Resu
         format!("{FOLDER}/kvmfw-{name}{own}.nmconnection")
     };
     not_unread(at_boot, owners, path)?;
-    let carried = CarriedSettings::of(at_boot, owners, path, profile_settings::home)?;
+    let carried = CarriedSettings::from_ports(at_boot, owners, path, profile_settings::home)?;
     kept.files.insert(path(name), bridge(at_boot, &carried.bridge));
     for port in &at_boot.ports {
         let mut text = connection(&id_of(name, port), "ethernet", port);
@@ -49,7 +52,7 @@ fn id_of(bridge: &str, port: &str) -> String {
 /// Refuses a port whose profile in effect is in none of the files that were read: nobody knows what it carries.
 fn not_unread(
     at_boot: &BootContext<'_>,
-    owners: &[(&Link, Owner)],
+    owners: &[(&HostLink, LinkOwner)],
     path: impl Fn(&str) -> String,
 ) -> Result<(), RefusalCause> {
     for (link, owner) in owners {

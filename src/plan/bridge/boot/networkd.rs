@@ -3,10 +3,10 @@
 
 use super::carried::CarriedSettings;
 use super::{AddressAtBoot, BootConfig, BootContext, HEADER, networkd_settings};
-use crate::observe::{Link, Observed, Owner, vlan_range};
+use crate::observe::{HostLink, LinkOwner, Observed, vlan_range};
 use crate::plan::bridge::RefusalCause;
 use crate::problem::Warning;
-use crate::resource::bridge::{Bridge, DEFAULT_PVID};
+use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -18,7 +18,10 @@ fn path(link: &str, kind: &str) -> String {
 }
 
 /// A bridge that we make, with its ports.
-pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)]) -> Result<BootConfig, RefusalCause> {
+pub(super) fn make(
+    at_boot: &BootContext<'_>,
+    owners: &[(&HostLink, LinkOwner)],
+) -> Result<BootConfig, RefusalCause> {
     let carried = carried(at_boot, owners)?;
     let mut files = BTreeMap::new();
     files.insert(path(at_boot.name(), "netdev"), netdev(at_boot));
@@ -31,8 +34,11 @@ pub(super) fn make(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)]) -> Resu
     Ok(BootConfig { files, window, warning: dropped(at_boot, &carried) })
 }
 
-fn carried(at_boot: &BootContext<'_>, owners: &[(&Link, Owner)]) -> Result<CarriedSettings, RefusalCause> {
-    CarriedSettings::of(at_boot, owners, |link| path(link, "network"), networkd_settings::home)
+fn carried(
+    at_boot: &BootContext<'_>,
+    owners: &[(&HostLink, LinkOwner)],
+) -> Result<CarriedSettings, RefusalCause> {
+    CarriedSettings::from_ports(at_boot, owners, |link| path(link, "network"), networkd_settings::home)
 }
 
 /// A client that asks for addresses has no place on a port.
@@ -52,8 +58,8 @@ fn dropped(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> Option<Warni
 /// What we add to a bridge that networkd makes: a drop-in of its file, and the files of further ports.
 pub(super) fn add(
     at_boot: &BootContext<'_>,
-    owner: &Owner,
-    ports: &[&Link],
+    owner: &LinkOwner,
+    ports: &[&HostLink],
     observed: &Observed,
 ) -> Result<BootConfig, RefusalCause> {
     let mut kept = BootConfig::default();
@@ -61,7 +67,7 @@ pub(super) fn add(
     // Ports that it makes ports itself need nothing of ours.
     let bridge = at_boot.bridge;
     let own = format!("Bridge={}", bridge.name);
-    let further: Vec<(&Link, Owner)> = ports
+    let further: Vec<(&HostLink, LinkOwner)> = ports
         .iter()
         .filter_map(|link| Some((*link, observed.network.owner(link)?)))
         .filter(|(_, owner)| !owner.gives.iter().any(|line| line.text.replace(' ', "") == own))
@@ -108,7 +114,10 @@ fn above(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> String {
 }
 
 /// Refuses ports whose file networkd would read before ours.
-pub(super) fn not_before_ours(bridge: &Bridge, owners: &[(&Link, Owner)]) -> Result<(), RefusalCause> {
+pub(super) fn not_before_ours(
+    bridge: &DeclaredBridge,
+    owners: &[(&HostLink, LinkOwner)],
+) -> Result<(), RefusalCause> {
     for (link, owner) in owners {
         if let Some(file) = owner.unread.as_ref().filter(|file| !file.contains("/00-kvmfw-")) {
             return Err((

@@ -1,7 +1,7 @@
 //! Which settings of systemd.network(5) are about a link itself, and which about the addresses and routes on it.
 
 use super::carried::{CarriedPort, SettingDestination, is_any};
-use crate::observe::Setting;
+use crate::observe::LinkSetting;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -131,7 +131,7 @@ const TAKEN: &str = "a port of a bridge cannot have this setting";
 const UNMOVED: &str = "it needs an address on the port, and the bridge takes none from it";
 const UNKNOWN: &str = "kvmfw does not know it";
 
-pub(super) fn home(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
+pub(super) fn home(port: &CarriedPort<'_>, setting: &LinkSetting) -> SettingDestination {
     let key = setting.key.as_str();
     match setting.section.as_str() {
         "Match" => SettingDestination::Replaced,
@@ -234,12 +234,12 @@ fn kept_gateway(port: &CarriedPort<'_>, value: &str) -> SettingDestination {
 }
 
 /// What the section of a setting sets `key` to.
-fn beside<'a>(port: &CarriedPort<'a>, setting: &Setting, key: &str) -> Option<&'a str> {
+fn beside<'a>(port: &CarriedPort<'a>, setting: &LinkSetting, key: &str) -> Option<&'a str> {
     let mut same = port.settings.iter().filter(|other| other.block == setting.block && other.key == key);
     same.next().map(|other| other.value.as_str())
 }
 
-fn of_address(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
+fn of_address(port: &CarriedPort<'_>, setting: &LinkSetting) -> SettingDestination {
     let Some(value) = beside(port, setting, "Address") else { return SettingDestination::Replaced };
     match kept_address(port, value) {
         SettingDestination::Replaced if net(value).is_some_and(|net| port.at_boot.has(net)) => {
@@ -253,7 +253,7 @@ fn of_address(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
     }
 }
 
-fn of_route(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
+fn of_route(port: &CarriedPort<'_>, setting: &LinkSetting) -> SettingDestination {
     if !port.moves {
         return SettingDestination::Lost(UNMOVED);
     }

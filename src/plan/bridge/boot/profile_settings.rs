@@ -1,7 +1,7 @@
 //! Which settings of a NetworkManager profile are about a link itself, and which about the addresses and routes on it.
 
 use super::carried::{CarriedPort, SettingDestination};
-use crate::observe::{NEEDS_PROFILE, Setting};
+use crate::observe::{LinkSetting, NEEDS_PROFILE};
 
 /// Keys of `[connection]` that our profiles have of their own, or that say when and for whom the port's was in effect.
 const OURS: [&str; 18] = [
@@ -41,7 +41,7 @@ const ABOVE: [&str; 9] = [
 /// Keys of `[connection]` that are about the link.
 const OF_LINK: [&str; 3] = ["lldp", "wait-device-timeout", "wait-activation-delay"];
 
-pub(super) fn home(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
+pub(super) fn home(port: &CarriedPort<'_>, setting: &LinkSetting) -> SettingDestination {
     let key = setting.key.as_str();
     match setting.section.as_str() {
         "connection" if OURS.contains(&key) => SettingDestination::Replaced,
@@ -63,7 +63,7 @@ pub(super) fn home(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestinat
     }
 }
 
-fn of_family(port: &CarriedPort<'_>, setting: &Setting, v6: bool) -> SettingDestination {
+fn of_family(port: &CarriedPort<'_>, setting: &LinkSetting, v6: bool) -> SettingDestination {
     let key = setting.key.as_str();
     let has = port.at_boot.addresses(v6).next().is_some();
     let numbered =
@@ -84,7 +84,7 @@ fn of_family(port: &CarriedPort<'_>, setting: &Setting, v6: bool) -> SettingDest
 }
 
 /// `ADDRESS/PREFIX[,GATEWAY]`: the bridge's own list has it, or nobody does.
-fn kept_address(port: &CarriedPort<'_>, setting: &Setting) -> SettingDestination {
+fn kept_address(port: &CarriedPort<'_>, setting: &LinkSetting) -> SettingDestination {
     let address = setting.value.split(',').next().unwrap_or_default();
     let known = address.parse().is_ok_and(|net| port.at_boot.has(net));
     if known || !port.first {

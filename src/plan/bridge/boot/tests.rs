@@ -1,11 +1,11 @@
 //! The files of each manager, for one and the same bridge.
 
 use super::*;
-use crate::observe::Network;
+use crate::observe::NetworkConfig;
 use crate::problem::Origin;
 use crate::resource::bridge::PortVlan;
 
-fn bridge() -> Bridge {
+fn bridge() -> DeclaredBridge {
     // A pvid is one VLAN, also with neighbours that are untagged like it.
     let of_eth0 = [(10, "-"), (11, "-"), (20, "pu"), (21, "u"), (22, "u")].map(|vlan| ("eth0", vlan));
     let vlans = of_eth0.into_iter().chain([("br9", (20, "pu"))]);
@@ -15,7 +15,7 @@ fn bridge() -> Bridge {
         pvid: flags.contains('p'),
         untagged: flags.contains('u'),
     });
-    Bridge {
+    DeclaredBridge {
         name: "br9".to_owned(),
         manage: true,
         ports: vec!["eth0".to_owned()],
@@ -38,9 +38,9 @@ fn bridge() -> Bridge {
     }
 }
 
-fn owner(section: &str) -> (Link, Owner) {
-    let link = Link { name: "eth0".to_owned(), index: 2, ..Link::default() };
-    let owner = Network::parse(section).owner(&link).unwrap();
+fn owner(section: &str) -> (HostLink, LinkOwner) {
+    let link = HostLink { name: "eth0".to_owned(), index: 2, ..HostLink::default() };
+    let owner = NetworkConfig::parse(section).owner(&link).unwrap();
     (link, owner)
 }
 
@@ -50,12 +50,12 @@ fn files(kept: &BTreeMap<String, String>) -> String {
 }
 
 /// A bridge without VLANs and numbers of its own.
-fn simple_bridge() -> Bridge {
-    Bridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() }
+fn simple_bridge() -> DeclaredBridge {
+    DeclaredBridge { vlans: Vec::new(), vlan_filtering: None, mtu: None, ageing: None, ..bridge() }
 }
 
 /// A bridge that kvmfw makes, and to which the address and the default route of eth0 move.
-fn moved<'a>(bridge: &'a Bridge, before: &'a BTreeMap<String, String>) -> BootContext<'a> {
+fn moved<'a>(bridge: &'a DeclaredBridge, before: &'a BTreeMap<String, String>) -> BootContext<'a> {
     BootContext {
         bridge,
         created: true,
@@ -79,7 +79,7 @@ fn near(gateway: &str) -> GatewayAtBoot {
 }
 
 fn plain(text: &str) -> AddressAtBoot {
-    AddressAtBoot::of(text.parse().unwrap(), None)
+    AddressAtBoot::from_address(text.parse().unwrap(), None)
 }
 
 /// What a host of a hosting provider has: an address of its own, and a gateway elsewhere.
@@ -117,8 +117,8 @@ fn gateways_on_the_link_peers_and_labels() {
 
     let taken = |here: &str| MovedAddress { here: here.to_owned(), ..MovedAddress::default() };
     let odd = at_boot(vec![
-        AddressAtBoot::of("203.0.113.250 peer 203.0.113.193/32".parse().unwrap(), None),
-        AddressAtBoot::of(
+        AddressAtBoot::from_address("203.0.113.250 peer 203.0.113.193/32".parse().unwrap(), None),
+        AddressAtBoot::from_address(
             "192.0.2.9/24".parse().unwrap(),
             Some(&taken(" brd 192.0.2.255 label br9:1 metric 7 preferred_lft 0")),
         ),
@@ -316,7 +316,7 @@ fn settings_of_a_profile_find_a_home() {
 #[test]
 fn attributes_in_the_files() {
     let of = |list: &[(&str, u32)]| list.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
-    let bridge = Bridge {
+    let bridge = DeclaredBridge {
         attributes: of(&[
             ("hello_time", 3),
             ("multicast_snooping", 0),

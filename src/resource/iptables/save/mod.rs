@@ -6,25 +6,25 @@
 mod parse;
 mod tokens;
 
-pub use tokens::{Jump, TokenError, Words, jump, quote, takes_value, tokens};
+pub use tokens::{RuleJump, RuleWords, TokenError, jump, quote, takes_value, tokens};
 
-use super::{PREFIX, Policy, is_entered};
+use super::{ChainPolicy, PREFIX, is_entered};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 /// The tables of one family of one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Save {
+pub struct SavedTables {
     /// Tables by name. An absent table has no rules and accepts.
-    pub tables: BTreeMap<String, Table>,
+    pub tables: BTreeMap<String, SaveTable>,
     /// Tables that hold native nft rules: what stands in `tables` for them is not what is live.
     pub incompatible: Vec<String>,
 }
 
 /// One table: its chains in the order in which they are printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
+pub struct SaveTable {
     chains: Vec<SaveChain>,
     by_name: HashMap<String, usize>,
 }
@@ -35,7 +35,7 @@ pub struct SaveChain {
     /// Its name.
     pub name: String,
     /// Its policy; user chains have none.
-    pub policy: Option<Policy>,
+    pub policy: Option<ChainPolicy>,
     /// A word in the place of the policy that is none of `ACCEPT`, `DROP` and `-`.
     pub odd_policy: Option<String>,
     /// The rules: the text after `-A NAME `, without counters.
@@ -54,7 +54,7 @@ pub struct SaveError {
 
 /// A rule of a built-in chain, or of one of the administrator, that enters a chain of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundHook<'a> {
+pub struct FoundJump<'a> {
     /// The table.
     pub table: &'a str,
     /// The chain that holds the rule.
@@ -67,9 +67,9 @@ pub struct FoundHook<'a> {
     pub rule: &'a str,
 }
 
-impl Save {
+impl SavedTables {
     /// Reads the output of `iptables-save`, with or without counters and comments.
-    pub fn parse(text: &str) -> Result<Save, SaveError> {
+    pub fn parse(text: &str) -> Result<SavedTables, SaveError> {
         parse::parse(text)
     }
 
@@ -84,33 +84,33 @@ impl Save {
     }
 
     /// The chains of ours, with their table.
-    pub fn own_chains(&self) -> impl Iterator<Item = (&str, &SaveChain)> {
+    pub fn managed_chains(&self) -> impl Iterator<Item = (&str, &SaveChain)> {
         self.tables.iter().flat_map(|(name, table)| {
-            table.chains.iter().filter(|chain| chain.is_own()).map(move |chain| (name.as_str(), chain))
+            table.chains.iter().filter(|chain| chain.is_managed()).map(move |chain| (name.as_str(), chain))
         })
     }
 
     /// Every rule of a built-in chain or one of the administrator that enters a chain of ours, whatever its comment says.
-    pub fn hooks(&self) -> Vec<FoundHook<'_>> {
+    pub fn jump_rules(&self) -> Vec<FoundJump<'_>> {
         let mut hooks = Vec::new();
         for (table, chain) in self.entered_chains() {
             for (index, rule) in chain.rules.iter().enumerate() {
                 if let Some(target) = own_target(rule) {
                     let (chain, position) = (chain.name.as_str(), index + 1);
-                    hooks.push(FoundHook { table, chain, position, target, rule });
+                    hooks.push(FoundJump { table, chain, position, target, rule });
                 }
             }
         }
         hooks
     }
 
-    /// How many rules are neither in a chain of ours nor a hook.
-    pub fn foreign_rules(&self) -> usize {
+    /// How many rules are neither in a managed chain nor a jump rule.
+    pub fn unmanaged_rules(&self) -> usize {
         let all: usize = self
             .tables
             .values()
             .flat_map(|table| &table.chains)
-            .filter(|chain| !chain.is_own())
+            .filter(|chain| !chain.is_managed())
             .map(|chain| chain.rules.len())
             .sum();
         let hooks = self
@@ -138,7 +138,7 @@ fn own_target(rule: &str) -> Option<Cow<'_, str>> {
     jump(rule).map(|jump| jump.target).filter(|target| target.starts_with(PREFIX))
 }
 
-impl Table {
+impl SaveTable {
     /// The chains in order.
     pub fn chains(&self) -> &[SaveChain] {
         &self.chains
@@ -175,9 +175,9 @@ impl Table {
     }
 }
 
-impl FromIterator<SaveChain> for Table {
+impl FromIterator<SaveChain> for SaveTable {
     fn from_iter<I: IntoIterator<Item = SaveChain>>(chains: I) -> Self {
-        let mut table = Table::default();
+        let mut table = SaveTable::default();
         for chain in chains {
             table.insert(chain);
         }
@@ -187,12 +187,12 @@ impl FromIterator<SaveChain> for Table {
 
 impl SaveChain {
     /// Whether it is a chain of ours.
-    pub fn is_own(&self) -> bool {
+    pub fn is_managed(&self) -> bool {
         self.name.starts_with(PREFIX)
     }
 }
 
-impl fmt::Display for Save {
+impl fmt::Display for SavedTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for table in &self.incompatible {
             writeln!(f, "# Table `{table}' is incompatible, use 'nft' tool.")?;
@@ -204,7 +204,7 @@ impl fmt::Display for Save {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for SaveTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chain in &self.chains {
             write!(f, ":{} ", chain.name)?;

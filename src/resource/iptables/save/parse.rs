@@ -1,6 +1,6 @@
 //! Reading the output line by line, in one pass.
 
-use super::{Policy, Save, SaveChain, SaveError, Table, Words};
+use super::{ChainPolicy, RuleWords, SaveChain, SaveError, SaveTable, SavedTables};
 
 /// What nft's iptables-save prints, on stdout and with exit code 0, instead of a table that has
 /// native rules in it, or before one that has base chains that are none of iptables.
@@ -12,9 +12,9 @@ const INCOMPATIBLE: (&str, [&str; 2]) = (
     ],
 );
 
-pub(super) fn parse(text: &str) -> Result<Save, SaveError> {
-    let mut save = Save::default();
-    let mut open: Option<(String, Table)> = None;
+pub(super) fn parse(text: &str) -> Result<SavedTables, SaveError> {
+    let mut save = SavedTables::default();
+    let mut open: Option<(String, SaveTable)> = None;
     let mut last = 0;
     for (index, line) in text.lines().enumerate() {
         last = index + 1;
@@ -30,7 +30,7 @@ pub(super) fn parse(text: &str) -> Result<Save, SaveError> {
     }
 }
 
-fn step(line: &str, save: &mut Save, open: &mut Option<(String, Table)>) -> Result<(), String> {
+fn step(line: &str, save: &mut SavedTables, open: &mut Option<(String, SaveTable)>) -> Result<(), String> {
     let line = line.trim_end_matches([' ', '\t']);
     let (start, ends) = INCOMPATIBLE;
     let named = line.strip_prefix(start).and_then(|rest| ends.iter().find_map(|end| rest.strip_suffix(end)));
@@ -46,7 +46,7 @@ fn step(line: &str, save: &mut Save, open: &mut Option<(String, Table)>) -> Resu
             if name.is_empty() || save.tables.contains_key(name) {
                 return Err(format!("table {name:?} stands here twice or has no name"));
             }
-            *open = Some((name.to_owned(), Table::default()));
+            *open = Some((name.to_owned(), SaveTable::default()));
             Ok(())
         }
         (Some(_), Some((table, _))) => Err(format!("a table begins inside table {table}")),
@@ -63,7 +63,7 @@ fn step(line: &str, save: &mut Save, open: &mut Option<(String, Table)>) -> Resu
 }
 
 /// `INPUT ACCEPT [0:0]`, where the counters may be missing.
-fn declare(text: &str, table: &mut Table) -> Result<(), String> {
+fn declare(text: &str, table: &mut SaveTable) -> Result<(), String> {
     let text = match text.rsplit_once(' ') {
         Some((rest, last)) if last.starts_with('[') => rest,
         _ => text,
@@ -74,8 +74,8 @@ fn declare(text: &str, table: &mut Table) -> Result<(), String> {
         return Err(format!("chain {name} stands here twice"));
     }
     let (policy, odd_policy) = match word {
-        "ACCEPT" => (Some(Policy::Accept), None),
-        "DROP" => (Some(Policy::Drop), None),
+        "ACCEPT" => (Some(ChainPolicy::Accept), None),
+        "DROP" => (Some(ChainPolicy::Drop), None),
         "-" => (None, None),
         odd => (None, Some(odd.to_owned())),
     };
@@ -84,7 +84,7 @@ fn declare(text: &str, table: &mut Table) -> Result<(), String> {
 }
 
 /// `[0:0] -A INPUT -j ACCEPT`, where the counters may be missing.
-fn append(line: &str, table: &mut Table) -> Result<(), String> {
+fn append(line: &str, table: &mut SaveTable) -> Result<(), String> {
     let rule = match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((_, rule)) => rule,
         None => line,
@@ -95,7 +95,7 @@ fn append(line: &str, table: &mut Table) -> Result<(), String> {
         table.rules_mut(name).ok_or_else(|| format!("a rule of chain {name}, which is not declared"))?;
     // A comment can hold a newline, and iptables-save prints it as it is: what follows would be
     // read as rules that nobody has.
-    if let Some(error) = Words::of(text).find_map(Result::err) {
+    if let Some(error) = RuleWords::new(text).find_map(Result::err) {
         return Err(error.to_string());
     }
     rules.push(text.trim_matches([' ', '\t']).to_owned());

@@ -21,32 +21,32 @@ COMMIT
 
 #[test]
 fn reads_what_is_live() {
-    let save = Save::parse(LIVE).unwrap();
+    let save = SavedTables::parse(LIVE).unwrap();
     let forward = save.chain("filter", "FORWARD").unwrap();
-    assert_eq!(forward.policy, Some(Policy::Drop));
+    assert_eq!(forward.policy, Some(ChainPolicy::Drop));
     assert_eq!(forward.rules.len(), 2);
     assert_eq!(save.chain("filter", "INPUT").unwrap().rules, [""]);
     assert_eq!(save.chain("filter", "OTHERS").unwrap().policy, None);
     assert_eq!(
-        save.own_chains().map(|(_, chain)| chain.name.as_str()).collect::<Vec<_>>(),
+        save.managed_chains().map(|(_, chain)| chain.name.as_str()).collect::<Vec<_>>(),
         ["KVMFW-FORWARD"]
     );
     // A jump from a foreign chain is foreign: hooks stand in built-in chains only.
-    let hooks = save.hooks();
+    let hooks = save.jump_rules();
     assert_eq!(hooks.len(), 1);
     assert_eq!((hooks[0].chain, hooks[0].position, &*hooks[0].target), ("FORWARD", 2, "KVMFW-FORWARD"));
-    assert_eq!(save.foreign_rules(), 4);
-    assert_eq!(Save::parse(&save.render()).unwrap(), save);
+    assert_eq!(save.unmanaged_rules(), 4);
+    assert_eq!(SavedTables::parse(&save.render()).unwrap(), save);
 }
 
 #[test]
 fn incompatible_tables_are_named() {
-    let save = Save::parse("# Table `filter' is incompatible, use 'nft' tool.\n").unwrap();
+    let save = SavedTables::parse("# Table `filter' is incompatible, use 'nft' tool.\n").unwrap();
     assert_eq!(save.incompatible, ["filter"]);
     let tainted = "# Table `filter' contains incompatible base-chains, use 'nft' tool to list them.\n*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n";
-    let save = Save::parse(tainted).unwrap();
+    let save = SavedTables::parse(tainted).unwrap();
     assert_eq!((save.incompatible.len(), save.tables.len()), (1, 1));
-    assert_eq!(Save::parse(&save.render()).unwrap(), save);
+    assert_eq!(SavedTables::parse(&save.render()).unwrap(), save);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn refuses_what_it_does_not_understand() {
         ("*filter\n:A - [0:0]\n-A A -m comment --comment \"x\n-A A -j DROP\"\nCOMMIT\n", 3, "never closed"),
         ("*filter\n:A\nCOMMIT\n", 2, "without name or policy"),
     ] {
-        let error = Save::parse(text).unwrap_err();
+        let error = SavedTables::parse(text).unwrap_err();
         assert_eq!(error.line, line, "{text}");
         assert!(error.message.contains(message), "{text}: {error}");
     }
@@ -71,14 +71,14 @@ fn refuses_what_it_does_not_understand() {
 #[test]
 fn a_strange_policy_is_kept() {
     let text = "*filter\n:INPUT QUEUE [0:0]\nCOMMIT\n";
-    let save = Save::parse(text).unwrap();
+    let save = SavedTables::parse(text).unwrap();
     assert_eq!(save.chain("filter", "INPUT").unwrap().odd_policy.as_deref(), Some("QUEUE"));
     assert_eq!(save.render(), text);
 }
 
 #[test]
 fn chains_are_found_after_a_removal() {
-    let mut table: Table = ["A", "B", "C"]
+    let mut table: SaveTable = ["A", "B", "C"]
         .map(|name| SaveChain { name: name.into(), ..SaveChain::default() })
         .into_iter()
         .collect();
@@ -88,26 +88,26 @@ fn chains_are_found_after_a_removal() {
     assert!(table.chain("A").is_none());
 }
 
-fn any_save() -> impl Strategy<Value = Save> {
+fn any_save() -> impl Strategy<Value = SavedTables> {
     let rule = proptest::collection::vec("[!-~é]{0,6}| |\"|\\\\", 0..5)
         .prop_map(|words| words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "));
-    let policy = prop_oneof![Just(None), Just(Some(Policy::Accept)), Just(Some(Policy::Drop))];
+    let policy = prop_oneof![Just(None), Just(Some(ChainPolicy::Accept)), Just(Some(ChainPolicy::Drop))];
     let chain = ("[A-Za-z0-9-]{1,8}", policy, proptest::collection::vec(rule, 0..4))
         .prop_map(|(name, policy, rules)| SaveChain { name, policy, odd_policy: None, rules });
-    let table = proptest::collection::vec(chain, 0..5).prop_map(Table::from_iter);
+    let table = proptest::collection::vec(chain, 0..5).prop_map(SaveTable::from_iter);
     let tables = proptest::collection::btree_map("[a-z]{1,6}", table, 0..4);
     (tables, proptest::collection::vec("[a-z]{1,6}", 0..2))
-        .prop_map(|(tables, incompatible)| Save { tables, incompatible })
+        .prop_map(|(tables, incompatible)| SavedTables { tables, incompatible })
 }
 
 proptest! {
     #[test]
     fn what_is_rendered_is_read_back(save in any_save()) {
-        prop_assert_eq!(Save::parse(&save.render()).unwrap(), save);
+        prop_assert_eq!(SavedTables::parse(&save.render()).unwrap(), save);
     }
 
     #[test]
     fn never_panics(text in "(\\*|:|-A |COMMIT|\\[|\\]|\n|\"|filter|[ -~]|.)*") {
-        let _ = Save::parse(&text);
+        let _ = SavedTables::parse(&text);
     }
 }

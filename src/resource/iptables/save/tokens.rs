@@ -51,13 +51,13 @@ const VALUED: [&str; 26] = [
 /// The words of canonical rule text, one after the other, without quotes and escapes. Most words have neither, and
 /// are parts of the text itself.
 #[derive(Clone, Debug)]
-pub struct Words<'a> {
+pub struct RuleWords<'a> {
     rest: &'a str,
 }
 
-impl<'a> Words<'a> {
+impl<'a> RuleWords<'a> {
     /// Those of a rule.
-    pub fn of(rule: &'a str) -> Self {
+    pub fn new(rule: &'a str) -> Self {
         Self { rest: rule }
     }
 
@@ -80,7 +80,7 @@ impl<'a> Words<'a> {
     }
 }
 
-impl<'a> Iterator for Words<'a> {
+impl<'a> Iterator for RuleWords<'a> {
     type Item = Result<Cow<'a, str>, TokenError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -100,7 +100,7 @@ impl<'a> Iterator for Words<'a> {
 
 /// Splits canonical rule text into words, taking quotes and escapes away.
 pub fn tokens(rule: &str) -> Result<Vec<Cow<'_, str>>, TokenError> {
-    Words::of(rule).collect()
+    RuleWords::new(rule).collect()
 }
 
 /// Writes one word as `iptables-save` does: quoted only when it has to be.
@@ -128,7 +128,7 @@ pub fn takes_value(option: &str) -> bool {
 
 /// Where a rule sends the packets that it matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jump<'a> {
+pub struct RuleJump<'a> {
     /// `-g` instead of `-j`.
     pub goto: bool,
     /// The target or the chain.
@@ -136,11 +136,11 @@ pub struct Jump<'a> {
 }
 
 /// The target of a canonical rule, `None` if it has none or cannot be read.
-pub fn jump(rule: &str) -> Option<Jump<'_>> {
-    let mut words = Words::of(rule);
+pub fn jump(rule: &str) -> Option<RuleJump<'_>> {
+    let mut words = RuleWords::new(rule);
     while let Some(Ok(word)) = words.next() {
         match &*word {
-            "-j" | "-g" => return Some(Jump { goto: word == "-g", target: words.next()?.ok()? }),
+            "-j" | "-g" => return Some(RuleJump { goto: word == "-g", target: words.next()?.ok()? }),
             option if takes_value(option) => {
                 words.next();
             }

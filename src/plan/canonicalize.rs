@@ -1,4 +1,4 @@
-//! Rules as people write them, in the order in which the walk reads them. No host has seen them, so
+//! Rules as people write them, in the order in which the simulation reads them. No host has seen them, so
 //! this is for tests of modules only: what a plan shows is what the host's own iptables says.
 
 use crate::resource::iptables::save::{quote, tokens};
@@ -44,9 +44,9 @@ impl WrittenOption {
     }
 }
 
-/// A rule as the walk reads it; several where `-s` or `-d` has a list. What cannot be cut into words is
+/// A rule as the simulation reads it; several where `-s` or `-d` has a list. What cannot be cut into words is
 /// given back as it is.
-pub(super) fn in_order(rule: &str) -> Vec<String> {
+pub(super) fn canonicalize(rule: &str) -> Vec<String> {
     let Ok(words) = tokens(rule) else { return vec![rule.to_owned()] };
     let mut parts = parts(words);
     let at = parts.iter().position(|part| matches!(part.option(), "-j" | "-g"));
@@ -177,7 +177,7 @@ mod tests {
                 text.split_once(' ').unwrap().1.trim().split_once(' ').unwrap_or(("", "")).1.to_owned()
             };
             let (written, printed) = (rule(fields[3]), rule(fields[4]));
-            let texts = in_order(&written);
+            let texts = canonicalize(&written);
             let [text] = texts.as_slice() else { panic!("{written}: {texts:?}") };
             let (found, wanted) = (ParsedRule::parse(text), ParsedRule::parse(&printed));
             if (&found.matches, &found.target) == (&wanted.matches, &wanted.target) {

@@ -1,8 +1,8 @@
 //! What one generation changed, from its record and the one before.
 
 use super::{Change, ChangeAction, Diff, GenerationManifest, ResourceKind};
-use crate::resource::bridge::Bridge;
-use crate::resource::iptables::{Family, PREFIX, Rules, own};
+use crate::resource::bridge::DeclaredBridge;
+use crate::resource::iptables::{DeclaredRules, Family, PREFIX, managed_text};
 use std::collections::{BTreeMap, BTreeSet};
 
 type ResourceTexts = BTreeMap<(ResourceKind, String), Vec<String>>;
@@ -16,7 +16,7 @@ impl GenerationManifest {
         let own = names.into_iter().filter_map(|name| {
             let (was, is) = (old.get(name), new.get(name));
             let wanted: Vec<_> = is.unwrap_or(&none).iter().map(|l| (l.clone(), None)).collect();
-            let diff = Diff::of(was.unwrap_or(&none), &wanted);
+            let diff = Diff::compute(was.unwrap_or(&none), &wanted);
             let action = match (was, is) {
                 (None, _) => ChangeAction::Add,
                 (_, None) => ChangeAction::Remove,
@@ -54,13 +54,13 @@ impl GenerationManifest {
 }
 
 /// The own text of a family, taken apart by chain; policies and hooks stand with their chain.
-fn chains(family: Family, rules: &Rules, texts: &mut ResourceTexts) {
+fn chains(family: Family, rules: &DeclaredRules, texts: &mut ResourceTexts) {
     let kind = match family {
         Family::V4 => ResourceKind::Iptables,
         Family::V6 => ResourceKind::Ip6tables,
     };
     let mut table = String::new();
-    for line in own::render(rules).lines() {
+    for line in managed_text::render(rules).lines() {
         if let Some(name) = line.strip_prefix('*') {
             name.clone_into(&mut table);
             continue;
@@ -86,7 +86,7 @@ fn chains(family: Family, rules: &Rules, texts: &mut ResourceTexts) {
 }
 
 /// What is declared of a bridge, a line for each.
-fn attributes(bridge: &Bridge) -> Vec<String> {
+fn attributes(bridge: &DeclaredBridge) -> Vec<String> {
     let Ok(serde_json::Value::Object(all)) = serde_json::to_value(bridge) else { return Vec::new() };
     all.into_iter()
         .filter(|(key, value)| {

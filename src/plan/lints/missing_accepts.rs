@@ -9,7 +9,7 @@ const CLIENT_PORT: u16 = 40_000;
 
 impl FamilyView<'_> {
     /// Answers to what the host itself asks: without an accept for ESTABLISHED there are none.
-    pub(super) fn established(&self, warnings: &mut Vec<Warning>) {
+    pub(super) fn missing_established(&self, warnings: &mut Vec<Warning>) {
         let answer = |packet| Packet { state: ConntrackStates::ESTABLISHED, ..packet };
         let samples = [
             ("DNS", answer(Packet::udp(self.family, 53, CLIENT_PORT))),
@@ -34,7 +34,7 @@ impl FamilyView<'_> {
     }
 
     /// New SSH connections, where nobody is connected who could be asked for his address.
-    pub(super) fn ssh_accepted(&self, warnings: &mut Vec<Warning>) {
+    pub(super) fn missing_ssh_accept(&self, warnings: &mut Vec<Warning>) {
         let port = self.desired.connection.port.unwrap_or(22);
         let syn = Packet {
             state: ConntrackStates::NEW,

@@ -1,24 +1,24 @@
 //! A bridge that is declared: from what is there to what is stated, and the way back.
 
 use super::boot::{self, AddressAtBoot, BootContext};
-use super::homes::PortMoves;
-use super::{BridgeOwnership, BridgePlan, RefusalCause, foreign};
-use crate::observe::{Link, Links, Observed};
+use super::port_moves::PortMoves;
+use super::{BridgeOwnership, BridgePlan, RefusalCause, unmanaged};
+use crate::observe::{HostLink, HostLinks, Observed};
 use crate::plan::diff::DesiredLine;
 use crate::plan::fingerprint::digest;
 use crate::plan::{Change, ChangeAction, ChangeRisk, Diff, DiffLine};
 use crate::problem::Origin;
 use crate::resource::ResourceKind;
-use crate::resource::bridge::Bridge;
+use crate::resource::bridge::DeclaredBridge;
 
 /// The work on one bridge while it is being planned.
 pub(super) struct BridgePlanner<'a> {
-    pub bridge: &'a Bridge,
+    pub bridge: &'a DeclaredBridge,
     /// The host's name in the inventory.
     pub host: &'a str,
-    pub links: &'a Links,
+    pub links: &'a HostLinks,
     pub observed: &'a Observed,
-    pub homes: &'a PortMoves<'a>,
+    pub port_moves: &'a PortMoves<'a>,
     pub plan: &'a mut BridgePlan,
     pub owned: BridgeOwnership,
     /// What the diff shows as it is, and as it will be.
@@ -29,15 +29,16 @@ pub(super) struct BridgePlanner<'a> {
 }
 
 pub(super) fn plan(
-    bridge: &Bridge,
+    bridge: &DeclaredBridge,
     host: &str,
     owned: BridgeOwnership,
     observed: &Observed,
-    homes: &PortMoves<'_>,
+    port_moves: &PortMoves<'_>,
     plan: &mut BridgePlan,
 ) -> Result<(), RefusalCause> {
     let (old, new, back) = Default::default();
-    BridgePlanner { bridge, host, links: &observed.links, observed, homes, plan, owned, old, new, back }.all()
+    BridgePlanner { bridge, host, links: &observed.links, observed, port_moves, plan, owned, old, new, back }
+        .all()
 }
 
 impl BridgePlanner<'_> {
@@ -48,7 +49,7 @@ impl BridgePlanner<'_> {
             return Err(("unmanaged-owner", format!("{name} exists and is not a bridge")));
         }
         if !self.owned.created {
-            foreign::check(name, self.observed)?;
+            unmanaged::check(name, self.observed)?;
         }
         self.check_ports()?;
         self.check_mtu(there)?;
@@ -60,7 +61,7 @@ impl BridgePlanner<'_> {
             Some(_) => {}
         }
         self.attributes(there)?;
-        self.step(format!("link set dev {name} up"), there.is_some_and(Link::is_up));
+        self.step(format!("link set dev {name} up"), there.is_some_and(HostLink::is_up));
         self.rules_by_port();
         self.vlans(there)?;
         self.ports();
@@ -83,7 +84,7 @@ impl BridgePlanner<'_> {
     }
 
     /// The files that make it so at boot; whether they are others than before.
-    fn files(&mut self, there: Option<&Link>) -> Result<bool, RefusalCause> {
+    fn files(&mut self, there: Option<&HostLink>) -> Result<bool, RefusalCause> {
         let (bridge, created) = (self.bridge, self.owned.created);
         let before = std::mem::take(&mut self.owned.files);
         let port = bridge.ports.first().and_then(|p| self.links.by_name.get(p));
@@ -100,7 +101,7 @@ impl BridgePlanner<'_> {
                 .into_iter()
                 .map(|(a, _)| a)
                 .filter(|a| created || self.owned.addresses.contains_key(a))
-                .map(|address| AddressAtBoot::of(address, self.owned.taken.get(&address)))
+                .map(|address| AddressAtBoot::from_address(address, self.owned.taken.get(&address)))
                 .collect(),
             gateways,
             vlans: bridge.vlans_by_port(),
@@ -133,9 +134,9 @@ impl BridgePlanner<'_> {
     }
 
     /// What the plan shows of it.
-    fn change(self, there: Option<&Link>) {
+    fn change(self, there: Option<&HostLink>) {
         let bridge = self.bridge;
-        let mut diff = Diff::of(&self.old, &self.new);
+        let mut diff = Diff::compute(&self.old, &self.new);
         if diff.is_empty() {
             let origin = Some(bridge.origin.clone());
             diff.push(DiffLine { sign: '+', text: "as declared, and at boot".to_owned(), origin });
@@ -175,7 +176,7 @@ impl BridgePlanner<'_> {
         self.new.push((text, Some(origin)));
     }
 
-    fn create_at_boot(&mut self, link: &Link) {
+    fn create_at_boot(&mut self, link: &HostLink) {
         let of_port = if self.bridge.ports.is_empty() { self.pinned() } else { link.mac.clone() };
         let lines = self.made(of_port);
         self.plan.boot.extend(lines);

@@ -3,13 +3,13 @@
 use super::{FamilyView, plain};
 use crate::netfilter::shadowed_rules;
 use crate::problem::Warning;
-use crate::resource::iptables::targets::owner_of_chain;
-use crate::resource::iptables::{HOOK_COMMENT, Hook};
+use crate::resource::iptables::chain_writers::chain_writer;
+use crate::resource::iptables::{JUMP_COMMENT, JumpPosition};
 
 impl FamilyView<'_> {
     /// Rules of ours that no packet reaches.
-    pub(super) fn dead(&self, warnings: &mut Vec<Warning>) {
-        for (table, chain) in self.predicted.own_chains() {
+    pub(super) fn dead_rules(&self, warnings: &mut Vec<Warning>) {
+        for (table, chain) in self.predicted.managed_chains() {
             for dead in shadowed_rules(&self.after, table, &chain.name) {
                 let (Some(rule), Some(wall)) =
                     (chain.rules.get(dead.index - 1), chain.rules.get(dead.shadowed_by - 1))
@@ -36,7 +36,7 @@ impl FamilyView<'_> {
 
     /// Foreign rules that our hook leaves nothing for.
     pub(super) fn starved(&self, warnings: &mut Vec<Warning>) {
-        for hook in self.predicted.hooks() {
+        for hook in self.predicted.jump_rules() {
             let Some(chain) = self.predicted.chain(hook.table, hook.chain) else { continue };
             let starved: Vec<&str> = shadowed_rules(&self.after, hook.table, hook.chain)
                 .iter()
@@ -64,18 +64,18 @@ impl FamilyView<'_> {
         }
     }
 
-    /// Foreign rules that stand before our hook and decide.
+    /// Unmanaged rules that stand before our jump rule and decide.
     pub(super) fn outranked(&self, warnings: &mut Vec<Warning>) {
-        for hook in self.predicted.hooks() {
+        for hook in self.predicted.jump_rules() {
             let Some(chain) = self.predicted.chain(hook.table, hook.chain) else { continue };
             // Where the hook is to be last that is meant, but not behind the RETURN with which Docker ends its chain.
-            let last = self.wanted_hook(hook.table, &hook.target) == Some(Hook::Last);
+            let last = self.wanted_hook(hook.table, &hook.target) == Some(JumpPosition::Last);
             if last && !chain.rules.iter().take(hook.position - 1).any(|rule| rule == "-j RETURN") {
                 continue;
             }
             let before = chain.rules.iter().take(hook.position - 1);
             let decides: Vec<&String> =
-                before.filter(|r| !r.contains(HOOK_COMMENT) && may_decide(r)).collect();
+                before.filter(|r| !r.contains(JUMP_COMMENT) && may_decide(r)).collect();
             if let Some(first) = decides.first() {
                 warnings.push(Warning {
                     code: "jump-outranked",
@@ -86,7 +86,7 @@ impl FamilyView<'_> {
                         hook.table,
                         hook.chain,
                         crate::resource::iptables::save::jump(first)
-                            .and_then(|jump| writer(&jump.target))
+                            .and_then(|jump| chain_writer(&jump.target))
                             .unwrap_or("an unmanaged rule")
                     ),
                     origin: self.chain_origin(hook.table, &hook.target),
@@ -97,34 +97,15 @@ impl FamilyView<'_> {
 }
 
 impl FamilyView<'_> {
-    /// Where the inventory wants the hook of a chain of ours.
-    fn wanted_hook(&self, table: &str, chain: &str) -> Option<Hook> {
+    /// Where the inventory wants the jump rule of a chain of ours.
+    fn wanted_hook(&self, table: &str, chain: &str) -> Option<JumpPosition> {
         let table = self.desired.rules.get(&self.family)?.tables.get(table)?;
-        Some(table.chains.get(chain)?.hook.as_ref()?.1)
+        Some(table.chains.get(chain)?.jump.as_ref()?.1)
     }
 }
 
-/// Whether a foreign rule can decide: anything but the targets that let the packet go on.
+/// Whether an unmanaged rule can decide: anything but the targets that let the packet go on.
 fn may_decide(rule: &str) -> bool {
     let target = crate::resource::iptables::save::jump(rule).map(|j| j.target);
     target.is_some_and(|t| !matches!(&*t, "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "CLASSIFY"))
-}
-
-/// Who writes rules that stand in, or enter, a chain of this name.
-pub fn writer(chain: &str) -> Option<&'static str> {
-    let known = [
-        ("libvirt-", "libvirt's nwfilter"),
-        ("FI-", "libvirt's nwfilter"),
-        ("FO-", "libvirt's nwfilter"),
-        ("HI-", "libvirt's nwfilter"),
-        ("f2b-", "fail2ban"),
-        ("KUBE-", "kube-proxy"),
-        ("CNI-", "CNI plugins"),
-        ("cali-", "Calico"),
-        ("ufw", "ufw"),
-        ("PVEFW-", "pve-firewall"),
-        ("neutron-", "neutron"),
-    ];
-    let by_prefix = known.into_iter().find(|(start, _)| chain.starts_with(start)).map(|(_, who)| who);
-    by_prefix.or_else(|| owner_of_chain(chain))
 }

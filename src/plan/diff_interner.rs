@@ -3,7 +3,7 @@
 use super::{DiffLine, HostPlan};
 use crate::interner::Interner;
 
-/// Lines and files of the plans so far.
+/// Diff lines and files of the plans so far.
 #[derive(Debug, Default)]
 pub struct DiffInterner {
     lines: Interner<Vec<DiffLine>>,
@@ -16,7 +16,7 @@ impl DiffInterner {
         for change in &mut plan.changes {
             self.lines.intern(&mut change.diff.lines);
         }
-        for (_, text) in &mut plan.bundle.files {
+        for (_, text) in &mut plan.transaction_files.files {
             self.files.intern(text);
         }
     }

@@ -1,11 +1,11 @@
 //! What else packets of a host pass beside the tables that iptables shows.
 
 use crate::netfilter::{NetfilterHook, OtherTable, TableEffect};
-use crate::observe::Others;
+use crate::observe::OtherFilters;
 use crate::resource::iptables::Family;
 
 /// Everything else there that packets of a family pass and that can stop or rewrite them.
-pub fn bystanders(others: &Others, family: Family) -> Vec<OtherTable> {
+pub fn other_tables(others: &OtherFilters, family: Family) -> Vec<OtherTable> {
     let digit = if family == Family::V4 { '4' } else { '6' };
     let mut found: Vec<OtherTable> =
         others.chains.iter().flat_map(|chain| native(chain, others, family)).collect();
@@ -32,7 +32,10 @@ pub fn bystanders(others: &Others, family: Family) -> Vec<OtherTable> {
 
 /// Native nft tables that drop by default what a hook for packets to, through or from the host brings them, of a
 /// family.
-pub(super) fn walls(others: &Others, family: Family) -> impl Iterator<Item = (String, &'static str)> {
+pub(super) fn default_drop_chains(
+    others: &OtherFilters,
+    family: Family,
+) -> impl Iterator<Item = (String, &'static str)> {
     let walls = others.chains.iter().filter(|chain| chain.contains("policy drop"));
     let all = walls.flat_map(move |chain| native(chain, others, family));
     all.filter(|one| one.effect == TableEffect::MayDrop).filter_map(|one| {
@@ -48,7 +51,7 @@ pub(super) fn walls(others: &Others, family: Family) -> impl Iterator<Item = (St
 
 /// `inet other type filter hook forward priority 10; policy drop;`, where it meets packets of the family
 /// and it or its table does something to them: once for each thing that it may do.
-fn native(chain: &str, others: &Others, family: Family) -> Vec<OtherTable> {
+fn native(chain: &str, others: &OtherFilters, family: Family) -> Vec<OtherTable> {
     let Some(BaseChain { table, nat, drops, hooks }) = base_chain(chain, family) else { return Vec::new() };
     let acts = |act: &str| others.acts.contains(&format!("{table} {act}"));
     let effects = [
@@ -114,8 +117,8 @@ mod tests {
     fn who_else_decides() {
         let met = |chain: &str, acts: &[&str], family| {
             let acts = acts.iter().map(|act| (*act).to_owned()).collect();
-            let others = Others { chains: vec![chain.to_owned()], acts, ..Others::default() };
-            bystanders(&others, family).pop().map(|one| (one.hooks[0], one.effect))
+            let others = OtherFilters { chains: vec![chain.to_owned()], acts, ..OtherFilters::default() };
+            other_tables(&others, family).pop().map(|one| (one.hooks[0], one.effect))
         };
         let drop = Some((NetfilterHook::Input, TableEffect::MayDrop));
         let input = "inet other \t\ttype filter hook input priority filter; policy accept;";
@@ -145,9 +148,9 @@ mod tests {
             assert_eq!(met(input, &[&acts[0]], Family::V4), Some((NetfilterHook::Input, effect)));
         }
         let at_port = "netdev f type filter hook ingress device \"vnet0\" priority 0; policy drop;";
-        let others = Others { chains: vec![at_port.to_owned()], ..Others::default() };
+        let others = OtherFilters { chains: vec![at_port.to_owned()], ..OtherFilters::default() };
         assert_eq!(
-            bystanders(&others, Family::V4)[0].hooks,
+            other_tables(&others, Family::V4)[0].hooks,
             [NetfilterHook::Prerouting, NetfilterHook::Bridge]
         );
     }
@@ -156,8 +159,9 @@ mod tests {
     fn the_other_backend_and_ebtables() {
         let counts = [("legacy4", 3), ("nft6", 1), ("ebtables", 2)];
         let backend_rules = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
-        let others = Others { backend_rules, ..Others::default() };
-        let names = |family| bystanders(&others, family).into_iter().map(|one| one.name).collect::<Vec<_>>();
+        let others = OtherFilters { backend_rules, ..OtherFilters::default() };
+        let names =
+            |family| other_tables(&others, family).into_iter().map(|one| one.name).collect::<Vec<_>>();
         assert_eq!(names(Family::V4), ["ebtables", "iptables-legacy"]);
         assert_eq!(names(Family::V6), ["ebtables", "ip6tables-nft"]);
     }

@@ -1,8 +1,8 @@
-//! Guests that go dark.
+//! Guests that the rules cut off from each other.
 
 use super::{FamilyView, finding, kind, mark, plain, say, warn};
 use crate::netfilter::{BridgeBlocked, blocked_between_ports};
-use crate::observe::Link;
+use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan};
 use crate::problem::Warning;
 use crate::resource::ResourceKind;
@@ -17,36 +17,36 @@ impl FamilyView<'_> {
         let at_boot = self.will_be.at_boot();
         for name in self.will_be.bridges() {
             let is = self.was.bridge_view(self.family, &name);
-            let was = blocked_between_ports(&self.before, &self.around, self.family, &is).is_some();
+            let was = blocked_between_ports(&self.before, &self.context, self.family, &is).is_some();
             if was && self.drift {
                 continue;
             }
-            let dark = |host: &HostAfter<'_>| {
+            let blocked = |host: &HostAfter<'_>| {
                 let bridge = host.bridge_view(self.family, &name);
-                blocked_between_ports(&self.after, &self.around, self.family, &bridge)
+                blocked_between_ports(&self.after, &self.context, self.family, &bridge)
             };
-            let (now, later) = (dark(self.will_be), dark(&at_boot));
+            let (now, later) = (blocked(self.will_be), blocked(&at_boot));
             let is_at_once = now.is_some();
-            let (dark, host, will) = match (now, later) {
-                (Some(dark), _) if was || self.drift => (dark, self.will_be, "are"),
-                (Some(dark), _) => (dark, self.will_be, "will be"),
-                (None, Some(dark)) => (dark, &at_boot, "will, after the next boot, be"),
+            let (blocked, host, will) = match (now, later) {
+                (Some(blocked), _) if was || self.drift => (blocked, self.will_be, "are"),
+                (Some(blocked), _) => (blocked, self.will_be, "will be"),
+                (None, Some(blocked)) => (blocked, &at_boot, "will, after the next boot, be"),
                 (None, None) => continue,
             };
             let switch = host.switch_words(self.family, &name);
-            let message = self.dark_message(&name, &dark, will, &switch);
-            let origin = self.origin_of(&dark.step);
+            let message = self.unreachable_message(&name, &blocked, will, &switch);
+            let origin = self.origin_of(&blocked.step);
             // What the next boot would do without this plan too is no reason to refuse it.
             let before = self.was.at_boot().bridge_view(self.family, &name);
             let was_at_boot =
-                || blocked_between_ports(&self.before, &self.around, self.family, &before).is_some();
+                || blocked_between_ports(&self.before, &self.context, self.family, &before).is_some();
             if !was && !self.drift && self.has_guests(&name) && (is_at_once || !was_at_boot()) {
                 let place = origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
                 plan.guest_outages.push(format!("{}{place}", finding(&message)));
             }
             plan.warnings.push(warn("guests-unreachable", message, origin));
             if !was {
-                let chain = format!("{}/{}", dark.step.table, plain(&dark.step.chain));
+                let chain = format!("{}/{}", blocked.step.table, plain(&blocked.step.chain));
                 mark(plan, ChangeRisk::GuestsUnreachable, |c| match c.kind {
                     ResourceKind::Sysctl => true,
                     ResourceKind::Bridge => c.resource == name,
@@ -61,24 +61,24 @@ impl FamilyView<'_> {
     /// Whether a guest and something that it can reach are ports of a bridge now.
     fn has_guests(&self, bridge: &str) -> bool {
         let Some(links) = self.observed.map(|observed| &observed.links) else { return false };
-        links.ports(bridge).any(Link::is_of_guest) && links.ports(bridge).count() > 1
+        links.ports(bridge).any(HostLink::is_of_guest) && links.ports(bridge).count() > 1
     }
 
     /// The same of the declared bridges and rules alone: whether it happens depends on the host.
     pub(super) fn guests_where_filtered(&self, warnings: &mut Vec<Warning>) {
         for name in self.desired.bridges.keys() {
             let view = self.will_be.bridge_view(self.family, name);
-            if let Some(dark) = blocked_between_ports(&self.after, &self.around, self.family, &view) {
+            if let Some(blocked) = blocked_between_ports(&self.after, &self.context, self.family, &view) {
                 let switch = self.will_be.switch_words(self.family, name);
                 let switch = format!("{switch} wherever br_netfilter is loaded");
-                let message = self.dark_message(name, &dark, "are", &switch);
-                warnings.push(warn("guests-unreachable", message, self.origin_of(&dark.step)));
+                let message = self.unreachable_message(name, &blocked, "are", &switch);
+                warnings.push(warn("guests-unreachable", message, self.origin_of(&blocked.step)));
             }
         }
     }
 
-    fn dark_message(&self, bridge: &str, dark: &BridgeBlocked, will: &str, switch: &str) -> String {
-        let dropped = dark.dropped.join(", ");
+    fn unreachable_message(&self, bridge: &str, blocked: &BridgeBlocked, will: &str, switch: &str) -> String {
+        let dropped = blocked.dropped.join(", ");
         let which = match self.family {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
@@ -88,7 +88,7 @@ impl FamilyView<'_> {
              which pass FORWARD because {switch}. Fix: add the module bridge-bypass (no host rule sees \
              bridged frames), bridge-accept-each (one accept per bridge) or bridge-accept-physdev (accepts \
              all bridged frames)",
-            say(&dark.step),
+            say(&blocked.step),
         )
     }
 }

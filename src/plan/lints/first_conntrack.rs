@@ -2,8 +2,8 @@
 
 use super::{FamilyView, warn};
 use crate::problem::Warning;
-use crate::resource::iptables::Policy;
-use crate::resource::iptables::save::Save;
+use crate::resource::iptables::ChainPolicy;
+use crate::resource::iptables::save::SavedTables;
 
 impl FamilyView<'_> {
     /// What the host cannot save: it lets its own open TCP connections pass wherever the rules let
@@ -23,7 +23,7 @@ impl FamilyView<'_> {
 }
 
 /// Whether some rule asks conntrack, so that it is active.
-pub(super) fn tracks(save: &Save) -> bool {
+pub(super) fn tracks(save: &SavedTables) -> bool {
     let asks = |rule: &String| {
         ["-m state ", "-m conntrack ", "--ctstate", "-j MASQUERADE", "-j DNAT", "-j SNAT", "-j REDIRECT"]
             .iter()
@@ -33,8 +33,8 @@ pub(super) fn tracks(save: &Save) -> bool {
 }
 
 /// Whether the table filter ends with a rule or a policy that takes whatever came so far.
-fn refuses_the_rest(save: &Save) -> bool {
+fn refuses_the_rest(save: &SavedTables) -> bool {
     let Some(filter) = save.tables.get("filter") else { return false };
     let wall = |rule: &String| rule.starts_with("-j DROP") || rule.starts_with("-j REJECT");
-    filter.chains().iter().any(|c| c.policy == Some(Policy::Drop) || c.rules.iter().any(wall))
+    filter.chains().iter().any(|c| c.policy == Some(ChainPolicy::Drop) || c.rules.iter().any(wall))
 }

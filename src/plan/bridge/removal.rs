@@ -3,15 +3,15 @@
 
 use super::addresses::{addresses, lines as address_lines, restore_address, tail};
 use super::attributes::ages_fast;
-use super::homes::PortMoves;
+use super::port_moves::PortMoves;
 use super::routes::displaced_by;
 use super::vlans::{fresh, is_port, lines, live_or_fresh};
 use super::{BridgeOwnership, BridgePlan, port_attributes};
-use crate::observe::{Link, Links, Observed, Route};
+use crate::observe::{HostLink, HostLinks, Observed, StaticRoute};
 use crate::plan::{Change, ChangeAction, Diff};
 use crate::problem::Warning;
 use crate::resource::ResourceKind;
-use crate::resource::bridge::{Attribute, LinkAddress};
+use crate::resource::bridge::{BridgeAttribute, LinkAddress};
 use std::collections::BTreeSet;
 
 /// What a bridge that is made again has to have as it had it.
@@ -35,7 +35,7 @@ const ATTRIBUTES: [&str; 14] = [
 /// The lines of one bridge's removal.
 struct BridgeRemoval<'a> {
     name: &'a str,
-    link: &'a Link,
+    link: &'a HostLink,
     owned: &'a BridgeOwnership,
     plan: &'a mut BridgePlan,
     old: Vec<String>,
@@ -46,11 +46,11 @@ pub(super) fn plan(
     name: &str,
     owned: &BridgeOwnership,
     observed: &Observed,
-    homes: &PortMoves<'_>,
+    port_moves: &PortMoves<'_>,
     plan: &mut BridgePlan,
 ) {
     // Also where the bridge is gone already: what boots has to change.
-    let gone = Link { name: name.to_owned(), ..Link::default() };
+    let gone = HostLink { name: name.to_owned(), ..HostLink::default() };
     let there = observed.links.by_name.get(name);
     let link = there.unwrap_or(&gone);
     let (mut old, back) = (Vec::new(), Vec::new());
@@ -60,7 +60,7 @@ pub(super) fn plan(
     }
     let mut removal = BridgeRemoval { name, link, owned, plan, old, back };
     if there.is_some() {
-        removal.addresses_and_ports(observed, homes);
+        removal.addresses_and_ports(observed, port_moves);
         removal.attributes(&observed.links);
         removal.vlans(&observed.links);
         removal.bridge(observed);
@@ -76,16 +76,16 @@ pub(super) fn plan(
         kind: ResourceKind::Bridge,
         resource: name.to_owned(),
         action: ChangeAction::Remove,
-        diff: Diff::of(&old, &[]),
+        diff: Diff::compute(&old, &[]),
         origin: Vec::new(),
         risks: Vec::new(),
     });
 }
 
 impl BridgeRemoval<'_> {
-    fn addresses_and_ports(&mut self, observed: &Observed, homes: &PortMoves<'_>) {
+    fn addresses_and_ports(&mut self, observed: &Observed, port_moves: &PortMoves<'_>) {
         let (name, owned, links) = (self.name, self.owned, &observed.links);
-        let routes: Vec<&Route> = links.routes.iter().filter(|r| r.by(name)).collect();
+        let routes: Vec<&StaticRoute> = links.routes.iter().filter(|r| r.by(name)).collect();
         // Before the kernel forgets them with the last address.
         let neighbours = links.neighbours.iter().filter(|neighbour| neighbour.dev == name && !owned.created);
         let ours = neighbours.filter(|neighbour| owned.routes.contains(&neighbour.line(name)));
@@ -115,7 +115,7 @@ impl BridgeRemoval<'_> {
         }
         for port in &owned.ports {
             if links.by_name.get(port).is_some_and(|l| l.master.as_deref() == Some(name)) {
-                self.plan.forward.extend(homes.leave(port, owned));
+                self.plan.forward.extend(port_moves.leave_lines(port, owned));
                 self.old.push(format!("port {port}"));
                 self.back.push(format!("link set dev {port} master {name}"));
             }
@@ -138,7 +138,7 @@ impl BridgeRemoval<'_> {
     }
 
     /// Routes, next hops and neighbours go back to the port that gives its addresses back, and are there what they were.
-    fn routes(&mut self, routes: &[&Route], links: &Links) {
+    fn routes(&mut self, routes: &[&StaticRoute], links: &HostLinks) {
         let (name, owned) = (self.name, self.owned);
         let Some(port) = owned.addresses.values().flatten().next() else { return };
         let before: Vec<(&String, &String)> = owned.routes.iter().zip(&owned.routes_there).collect();
@@ -150,11 +150,11 @@ impl BridgeRemoval<'_> {
         }
         let to_port = |dev| if dev == name { port.as_str() } else { dev };
         // One that was made anew at boot may differ from ours in its words.
-        let alike = |line: &str, route: &Route| {
-            let start = Route { words: Vec::new(), ..route.clone() }.line(|dev| dev);
+        let alike = |line: &str, route: &StaticRoute| {
+            let start = StaticRoute { words: Vec::new(), ..route.clone() }.line(|dev| dev);
             line == route.line(|dev| dev)
                 || line.replace(" onlink", "").starts_with(&start.replace(" onlink", ""))
-                    && Route::metric_of(line) == route.metric()
+                    && StaticRoute::metric_of(line) == route.metric()
         };
         for route in routes.iter().filter(|route| !route.of_address && route.next_hop.is_none()) {
             let known = left.iter().position(|(here, _)| alike(here, route)).map(|at| left.remove(at));
@@ -170,7 +170,7 @@ impl BridgeRemoval<'_> {
         }
     }
 
-    fn attributes(&mut self, links: &Links) {
+    fn attributes(&mut self, links: &HostLinks) {
         let (name, owned) = (self.name, self.owned);
         for (attribute, before) in &owned.attributes {
             if let Some((port, known)) = port_attributes::labelled(attribute) {
@@ -206,7 +206,7 @@ impl BridgeRemoval<'_> {
     }
 
     /// A port that stays one gets back what it had; one that leaves loses it anyway.
-    fn port_attribute(&mut self, port: &str, attribute: &Attribute, before: &str, links: &Links) {
+    fn port_attribute(&mut self, port: &str, attribute: &BridgeAttribute, before: &str, links: &HostLinks) {
         if self.owned.ports.contains(port) || self.owned.created || !is_port(links, port, self.name) {
             return;
         }
@@ -218,7 +218,7 @@ impl BridgeRemoval<'_> {
     }
 
     /// VLANs of ports that stay become what they were; those of all that change come back on the way back.
-    fn vlans(&mut self, links: &Links) {
+    fn vlans(&mut self, links: &HostLinks) {
         let (name, owned) = (self.name, self.owned);
         let goes = |device: &str| owned.ports.contains(device) || owned.created;
         for (device, before) in &owned.vlans {
@@ -241,8 +241,8 @@ impl BridgeRemoval<'_> {
     fn bridge(&mut self, observed: &Observed) {
         let (name, owned) = (self.name, self.owned);
         let ports = observed.links.ports(name).map(|p| p.name.as_str());
-        let foreign: Vec<&str> = ports.filter(|p| !owned.ports.contains(*p)).collect();
-        if owned.created && foreign.is_empty() {
+        let unmanaged: Vec<&str> = ports.filter(|p| !owned.ports.contains(*p)).collect();
+        if owned.created && unmanaged.is_empty() {
             self.plan.forward.push(format!("link del dev {name}"));
             self.old.push("the bridge itself".to_owned());
             let mac = self.link.mac.clone().unwrap_or_default();
@@ -261,7 +261,7 @@ impl BridgeRemoval<'_> {
                 code: "bridge-in-use",
                 message: format!(
                     "bridge {name} stays. Cause: {} is still attached to it",
-                    foreign.join(", ")
+                    unmanaged.join(", ")
                 ),
                 origin: None,
             });

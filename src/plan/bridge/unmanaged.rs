@@ -3,8 +3,8 @@
 
 use super::RefusalCause;
 use crate::observe::Observed;
+use crate::resource::iptables::chain_writers::reserved_for;
 use crate::resource::iptables::save::tokens;
-use crate::resource::iptables::targets::owner_of_chain;
 
 /// Whose bridges have such names: the beginning of the name, what follows it, who, and where it is changed.
 const MAKERS: [(&str, NameRest, &str, &str); 17] = [
@@ -124,8 +124,8 @@ fn presence(who: &str, observed: &Observed) -> Option<String> {
         _ => &[],
     };
     let known = |(_, path): &&(String, String)| paths.contains(&path.as_str());
-    let there = observed.others.evidence.iter().find(known).map(|(_, path)| format!("{path} exists"));
-    let of_it = |chain: &&str| owner_of_chain(chain) == Some(who);
+    let there = observed.other_filters.evidence.iter().find(known).map(|(_, path)| format!("{path} exists"));
+    let of_it = |chain: &&str| reserved_for(chain) == Some(who);
     let chains = || {
         let tables = observed.rules.values().flat_map(|rules| rules.live.tables.values());
         let mut names = tables.flat_map(|table| table.chains()).map(|chain| chain.name.as_str());

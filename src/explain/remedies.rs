@@ -1,6 +1,6 @@
-//! The three cures, and what each costs on this host.
+//! The three remedies for unreachable guests, and what each costs on this host.
 
-use super::scene::ExplainContext;
+use super::context::ExplainContext;
 use crate::plan::{bypass_evidence, bypass_writers};
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct GuestRemedy {
 }
 
 /// All three, for a host.
-pub fn cures(scene: &ExplainContext<'_>) -> Vec<GuestRemedy> {
+pub fn remedies(scene: &ExplainContext<'_>) -> Vec<GuestRemedy> {
     let loaded = scene.observed.facts.br_netfilter;
     let wrong_here: Vec<String> = bypass_evidence(scene.observed).into_iter().collect();
     let filtered = (!wrong_here.is_empty()).then(|| {

@@ -1,11 +1,11 @@
 //! "Own text": what is wanted of a host's rules, in the form that the host's script takes. What it
 //! means stands at the top of `src/remote/iptables.sh`.
 
-use super::{Hook, Rules};
+use super::{DeclaredRules, JumpPosition};
 use std::fmt::Write as _;
 
 /// The own text of the declared rules of one family; empty when nothing is declared.
-pub fn render(rules: &Rules) -> String {
+pub fn render(rules: &DeclaredRules) -> String {
     let mut text = String::new();
     for (name, table) in &rules.tables {
         if table.chains.is_empty() && table.policies.is_empty() {
@@ -19,11 +19,11 @@ pub fn render(rules: &Rules) -> String {
             let _ = writeln!(text, ":{chain} -");
         }
         for (chain, declared) in &table.chains {
-            if let Some((builtin, hook)) = &declared.hook {
+            if let Some((builtin, hook)) = &declared.jump {
                 let place = match hook {
-                    Hook::Any => "any",
-                    Hook::First => "first",
-                    Hook::Last => "last",
+                    JumpPosition::Any => "any",
+                    JumpPosition::First => "first",
+                    JumpPosition::Last => "last",
                 };
                 let _ = writeln!(text, "^{builtin} {place} {chain}");
             }

@@ -1,11 +1,11 @@
 //! What decides about a packet beside the rules: links, ports of bridges, routes, forwarding, the time to live. What
 //! cannot be decided is named, and makes the answer unknown.
 
+use super::context::ExplainContext;
 use super::path::PacketRoute;
 use super::routing::{RouteDecision, RouteLookup, lookup, vrf_of};
-use super::scene::ExplainContext;
 use crate::netfilter::{MatchedRule, Packet, PacketDevice, PacketPath, PacketTrace, RuleTarget, Tristate};
-use crate::observe::Link;
+use crate::observe::HostLink;
 use crate::resource::iptables::Family;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -21,11 +21,11 @@ pub(super) enum OtherFilter {
 }
 
 /// The first that drops a packet, else the first that may.
-pub(super) fn beside(
+pub(super) fn other_filter(
     scene: &ExplainContext<'_>,
     family: Family,
     route: &PacketRoute,
-    walk: Option<&PacketTrace>,
+    trace: Option<&PacketTrace>,
 ) -> Option<OtherFilter> {
     let packet = &route.packet;
     let mut found = links(scene, route);
@@ -33,8 +33,8 @@ pub(super) fn beside(
     match &route.bridge {
         Some(bridge) => found.extend(bridged(scene, bridge, packet)),
         None => {
-            if let Some(walk) = walk {
-                found.extend(routed(scene, family, route.base, packet, walk));
+            if let Some(trace) = trace {
+                found.extend(routed(scene, family, route.base, packet, trace));
             }
         }
     }
@@ -66,7 +66,7 @@ fn links(scene: &ExplainContext<'_>, route: &PacketRoute) -> Vec<OtherFilter> {
 }
 
 /// Why a port of a bridge carries no frames, where it carries none.
-pub(super) fn port_state(link: &Link) -> Option<String> {
+pub(super) fn port_state(link: &HostLink) -> Option<String> {
     let state = link.linkinfo.port.get("state").and_then(Value::as_str)?;
     (state != "forwarding").then(|| format!("port {} of its bridge is in state {state}", link.name))
 }
@@ -96,9 +96,11 @@ fn programs(scene: &ExplainContext<'_>, route: &PacketRoute, packet: &Packet) ->
         found.extend(
             policy.map(|(src, dst)| OtherFilter::May(format!("an IPsec policy from {src} to {dst}"))),
         );
-        let other = scene.around(packet.family).other_tables.iter().find(|one| one.may_drop_at_bridge());
+        let other =
+            scene.host_context(packet.family).other_tables.iter().find(|one| one.may_drop_at_bridge());
         let over_bridge = [&packet.in_iface, &packet.out_iface].into_iter().filter_map(name);
-        let mut over_bridge = over_bridge.filter(|device| scene.link(device).is_some_and(Link::is_bridge));
+        let mut over_bridge =
+            over_bridge.filter(|device| scene.link(device).is_some_and(HostLink::is_bridge));
         if let (Some(other), Some(device)) = (other, over_bridge.next()) {
             found.push(OtherFilter::May(format!("{} for what comes and goes by {device}", other.name)));
         }
@@ -112,7 +114,7 @@ fn bridged(scene: &ExplainContext<'_>, bridge: &str, packet: &Packet) -> Vec<Oth
     let (from, to) = (port(&packet.physin), port(&packet.physout));
     let Some(from) = from else { return Vec::new() };
     let mut found = Vec::new();
-    let flag = |link: &Link, flag: &str| link.port_flag(flag) == Some(true);
+    let flag = |link: &HostLink, flag: &str| link.port_flag(flag) == Some(true);
     if flag(from, "locked") {
         found.push(OtherFilter::May(format!("port {} is locked: only known MACs pass", from.name)));
     }
@@ -134,7 +136,7 @@ fn bridged(scene: &ExplainContext<'_>, bridge: &str, packet: &Packet) -> Vec<Oth
     }
     let others = || scene.observed.links.ports(bridge).filter(|port| port.name != from.name);
     let reached =
-        |port: &&Link| port_state(port).is_none() && !(flag(from, "isolated") && flag(port, "isolated"));
+        |port: &&HostLink| port_state(port).is_none() && !(flag(from, "isolated") && flag(port, "isolated"));
     if others().next().is_some() && !others().any(|port| reached(&port)) {
         found.push(OtherFilter::Drops(format!("no port of {bridge} takes frames from {}", from.name)));
     } else if flag(from, "isolated") && others().any(|port| flag(port, "isolated")) {
@@ -151,12 +153,12 @@ fn bridged(scene: &ExplainContext<'_>, bridge: &str, packet: &Packet) -> Vec<Oth
 }
 
 /// Why an untagged frame does not get from port to port of a bridge that filters VLANs.
-fn vlans(scene: &ExplainContext<'_>, bridge: &str, from: &Link, to: &Link) -> Option<String> {
+fn vlans(scene: &ExplainContext<'_>, bridge: &str, from: &HostLink, to: &HostLink) -> Option<String> {
     if scene.desired.is_some() || scene.link(bridge)?.number("vlan_filtering") != Some(1) {
         return None;
     }
     let known = scene.observed.links.vlans.as_ref()?;
-    let Some(vlan) = known.get(&from.name).and_then(crate::observe::Vlans::pvid) else {
+    let Some(vlan) = known.get(&from.name).and_then(crate::observe::PortVlans::pvid) else {
         return Some(format!("port {} takes no untagged frames (no PVID)", from.name));
     };
     let member = known.get(&to.name).is_some_and(|vlans| vlans.0.contains_key(&vlan));
@@ -166,10 +168,10 @@ fn vlans(scene: &ExplainContext<'_>, bridge: &str, from: &Link, to: &Link) -> Op
 }
 
 /// The packet as routing sees it, and the chain that it meets next: once for each way in which NAT may leave it.
-fn routed_packets(walk: &PacketTrace) -> Vec<(PacketPath, &Packet)> {
+fn routed_packets(trace: &PacketTrace) -> Vec<(PacketPath, &Packet)> {
     let mut seen: Vec<(PacketPath, &Packet)> = Vec::new();
     let mut assumptions = Vec::new();
-    for stage in &walk.stages {
+    for stage in &trace.stages {
         let base = match (&*stage.table, &*stage.chain) {
             ("mangle", "INPUT") => PacketPath::Input,
             ("mangle", "FORWARD") => PacketPath::Forward,
@@ -193,7 +195,7 @@ fn routed(
     family: Family,
     base: PacketPath,
     asked: &Packet,
-    walk: &PacketTrace,
+    trace: &PacketTrace,
 ) -> Vec<OtherFilter> {
     let mut found = Vec::new();
     if base == PacketPath::Output {
@@ -206,13 +208,13 @@ fn routed(
             }
         }
     }
-    let ways = routed_packets(walk);
+    let ways = routed_packets(trace);
     let each: Vec<Option<OtherFilter>> = ways
         .iter()
         .map(|(base, packet)| {
             let mut one = one_way(scene, family, *base, asked, packet);
             if *base == PacketPath::Forward && !packet.bridged {
-                one.extend(time_to_live(walk));
+                one.extend(time_to_live(trace));
             }
             let certain = one.iter().find(|one| matches!(one, OtherFilter::Drops(_)));
             certain.or(one.first()).cloned()
@@ -347,7 +349,7 @@ fn arrives(
                 drops(format!("{src} is an address of the loopback, and nothing from it comes in by {input}"))
             }
             () if src.is_ipv4()
-                && scene.around(family).is_local(src) == Some(true)
+                && scene.host_context(family).is_local(src) == Some(true)
                 && !on("accept_local") =>
             {
                 drops(format!("{src} is an address of the host itself (accept_local is 0)"))
@@ -355,7 +357,7 @@ fn arrives(
             () => None,
         });
         if src.is_ipv4() {
-            found.extend(way_back(scene, input, src, packet.dst));
+            found.extend(reverse_path(scene, input, src, packet.dst));
         }
     }
     if let Some(dst) = packet.dst
@@ -369,13 +371,13 @@ fn arrives(
 }
 
 /// The reverse path filter of IPv4: strict, it wants the way back by the same device; loose, any.
-fn way_back(
+fn reverse_path(
     scene: &ExplainContext<'_>,
     input: &str,
     src: IpAddr,
     dst: Option<IpAddr>,
 ) -> Option<OtherFilter> {
-    if scene.around(Family::V4).is_local(src) == Some(true) {
+    if scene.host_context(Family::V4).is_local(src) == Some(true) {
         return None;
     }
     let value = |device: &str| scene.host_after().key(&super::rp_filter(device))?.0.parse::<u8>().ok();
@@ -409,9 +411,9 @@ fn way_back(
 }
 
 /// A rule before routing that leaves a packet no time to live.
-fn time_to_live(walk: &PacketTrace) -> Option<OtherFilter> {
+fn time_to_live(trace: &PacketTrace) -> Option<OtherFilter> {
     let before =
-        walk.stages.iter().filter(|stage| &*stage.table == "mangle" && &*stage.chain == "PREROUTING");
+        trace.stages.iter().filter(|stage| &*stage.table == "mangle" && &*stage.chain == "PREROUTING");
     let sets = |met: &&MatchedRule| met.target == RuleTarget::Continue && hops_left(&met.step.text).is_some();
     let last = before.flat_map(|stage| &stage.matched).rfind(sets)?;
     let step = &last.step;

@@ -3,19 +3,19 @@
 use super::warn;
 use crate::desired::Desired;
 use crate::observe::Observed;
-use crate::plan::bystanders::walls;
+use crate::plan::other_tables::default_drop_chains;
 use crate::problem::Warning;
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Native nft tables with the policy drop, where rules of ours filter the same family.
-pub(super) fn dropped(desired: &Desired, observed: &Observed, warnings: &mut Vec<Warning>) {
+pub(super) fn dropped_elsewhere(desired: &Desired, observed: &Observed, warnings: &mut Vec<Warning>) {
     let mut found: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for family in Family::ALL {
         if !desired.rules.get(&family).is_some_and(|rules| rules.tables.contains_key("filter")) {
             continue;
         }
-        for (table, hook) in walls(&observed.others, family) {
+        for (table, hook) in default_drop_chains(&observed.other_filters, family) {
             found.entry(table).or_default().insert(hook);
         }
     }

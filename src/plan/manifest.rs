@@ -3,9 +3,9 @@
 
 use super::adopt::AdoptionPlan;
 use crate::desired::Desired;
-use crate::inventory::Stanza;
-use crate::resource::iptables::{Family, Rules, module_of};
-use crate::resource::{bridge::Bridge, ipset, sysctl};
+use crate::inventory::HostStanza;
+use crate::resource::iptables::{DeclaredRules, Family, module_of};
+use crate::resource::{bridge::DeclaredBridge, ipset, sysctl};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,17 +18,17 @@ pub struct GenerationManifest {
     /// The inventory that it came from.
     pub inventory: String,
     /// Files of sysctl.d.
-    pub sysctl: BTreeMap<String, sysctl::File>,
+    pub sysctl: BTreeMap<String, sysctl::SysctlFile>,
     /// Rules by family.
-    pub rules: BTreeMap<Family, Rules>,
+    pub rules: BTreeMap<Family, DeclaredRules>,
     /// Sets of ipset.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub sets: BTreeMap<String, ipset::Set>,
+    pub sets: BTreeMap<String, ipset::DeclaredSet>,
     /// Sets that were there before kvmfw stated them, as they were; without entries those that stay where they are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub original_sets: BTreeMap<String, ipset::Set>,
+    pub original_sets: BTreeMap<String, ipset::DeclaredSet>,
     /// Bridges.
-    pub bridges: BTreeMap<String, Bridge>,
+    pub bridges: BTreeMap<String, DeclaredBridge>,
     /// What we added to bridges.
     #[serde(default)]
     pub owned: BTreeMap<String, super::BridgeOwnership>,
@@ -40,7 +40,7 @@ pub struct GenerationManifest {
     pub adopted_files: BTreeSet<String>,
     /// What bootstraps asked for, where this came from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stanza: Option<Stanza>,
+    pub stanza: Option<HostStanza>,
 }
 
 impl GenerationManifest {
@@ -48,11 +48,11 @@ impl GenerationManifest {
     pub const VERSION: u32 = 1;
 
     /// The record of a desired state.
-    pub(super) fn of(
+    pub(super) fn from_desired(
         desired: &Desired,
         owned: &BTreeMap<String, super::BridgeOwnership>,
         adoption: &AdoptionPlan,
-        original_sets: &BTreeMap<String, ipset::Set>,
+        original_sets: &BTreeMap<String, ipset::DeclaredSet>,
     ) -> Self {
         Self {
             version: Self::VERSION,

@@ -1,7 +1,7 @@
 //! Guests that others filter, and accepts of ours that come first.
 
 use super::bypass::is_bridged;
-use super::{FamilyView, warn, writer};
+use super::{FamilyView, warn};
 use crate::netfilter::{
     MatchedRule, Packet, PacketPath, PacketVerdict, RuleTarget, Ruleset, TraceStep, packets_between_ports,
     simulate,
@@ -9,21 +9,23 @@ use crate::netfilter::{
 use crate::observe::Observed;
 use crate::problem::Warning;
 use crate::resource::iptables::PREFIX;
-use crate::resource::iptables::save::{Save, SaveChain, jump};
+use crate::resource::iptables::chain_writers::chain_writer;
+use crate::resource::iptables::save::{SaveChain, SavedTables, jump};
 
 impl FamilyView<'_> {
     /// Bridges whose frames ours accept before rules of others that are there to filter them: security groups, the rules
-    /// of nwfilter. A cure for guests in the dark is none where it opens them to everybody.
+    /// of nwfilter. A remedy for unreachable guests is none where it opens them to every host.
     pub(super) fn unfiltered(&self, warnings: &mut Vec<Warning>) {
         let Some(observed) = self.observed else { return };
         let Some(hook) =
-            self.predicted.hooks().into_iter().find(|h| (h.table, h.chain) == ("filter", "FORWARD"))
+            self.predicted.jump_rules().into_iter().find(|h| (h.table, h.chain) == ("filter", "FORWARD"))
         else {
             return;
         };
         let filters = |set: &Ruleset, chain: &SaveChain| {
             let rules = set.rules("filter", &chain.name).unwrap_or_default();
-            !chain.is_own() && rules.iter().any(|rule| sorts_out(&rule.target) && is_bridged(rule, observed))
+            !chain.is_managed()
+                && rules.iter().any(|rule| sorts_out(&rule.target) && is_bridged(rule, observed))
         };
         let chains = self.predicted.tables.get("filter").into_iter().flat_map(|table| table.chains());
         if !chains.into_iter().any(|chain| filters(&self.after, chain)) {
@@ -40,8 +42,8 @@ impl FamilyView<'_> {
             else {
                 continue;
             };
-            let target = || jump(&rule.text).and_then(|jump| writer(&jump.target));
-            let who = writer(&rule.chain).or_else(target);
+            let target = || jump(&rule.text).and_then(|jump| chain_writer(&jump.target));
+            let who = chain_writer(&rule.chain).or_else(target);
             let message = format!(
                 "{} filter/FORWARD: kvmfw's rules accept packets on {} before the unmanaged rule `{}`{}, \
                  which filters nothing there. Fix: set `jump: last` for FORWARD",
@@ -56,7 +58,7 @@ impl FamilyView<'_> {
 
     /// The rule of others that would filter a packet, were it not for an accept of ours.
     fn passed_over(&self, others: &Ruleset, packet: &Packet, observed: &Observed) -> Option<TraceStep> {
-        let found = simulate(&self.after, &self.around, PacketPath::Forward, packet);
+        let found = simulate(&self.after, &self.context, PacketPath::Forward, packet);
         let ours =
             found.decided_by.is_some_and(|step| *step.table == *"filter" && step.chain.starts_with(PREFIX));
         if found.verdict != PacketVerdict::Accept || !ours {
@@ -69,7 +71,7 @@ impl FamilyView<'_> {
                 && sorts_out(&met.target)
                 && rule().is_some_and(|rule| is_bridged(rule, observed))
         };
-        let without = simulate(others, &self.around, PacketPath::Forward, packet);
+        let without = simulate(others, &self.context, PacketPath::Forward, packet);
         without.matched_rules().find(filters).map(|met| met.step.clone())
     }
 }
@@ -80,7 +82,7 @@ fn sorts_out(target: &RuleTarget) -> bool {
 }
 
 /// The rules without our jump rule in FORWARD.
-fn without_hook(save: &Save, position: usize) -> Save {
+fn without_hook(save: &SavedTables, position: usize) -> SavedTables {
     let mut others = save.clone();
     if let Some(table) = others.tables.get_mut("filter")
         && let Some(mut forward) = table.chain("FORWARD").cloned()

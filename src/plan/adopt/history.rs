@@ -1,4 +1,4 @@
-//! What a generation took over of others, as its history tells it.
+//! What a generation adopted, computed from its history.
 
 use super::super::{Change, ChangeAction, GenerationManifest};
 use super::{changes, less};
@@ -6,7 +6,7 @@ use crate::resource::iptables::Family;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What was taken over of others, or given back to them.
+/// Unmanaged rules and files that were adopted, or given back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AdoptionDelta {
     /// How many rules, those of the chains among them.
@@ -20,8 +20,8 @@ pub struct AdoptionDelta {
 }
 
 impl GenerationManifest {
-    /// What this generation has taken over of others that an older one had not.
-    pub fn took_since(&self, before: &GenerationManifest) -> Option<AdoptionDelta> {
+    /// What this generation adopted and an older one had not.
+    pub fn adopted_since(&self, before: &GenerationManifest) -> Option<AdoptionDelta> {
         let list = less(&self.adopted, &before.adopted);
         let took = AdoptionDelta {
             rules: list.iter().filter(|one| one.rule.is_some()).count(),

@@ -2,11 +2,12 @@
 
 use crate::desired::Desired;
 use crate::netfilter::{BridgeSwitches, BridgeView, HostContext, Ruleset, TraceStep};
-use crate::observe::{BootFiles, Link, Observed, Sections};
-use crate::plan::{GenerationManifest, HostAfter, bystanders, forecast, origins_of, writer};
+use crate::observe::{BootFiles, HostLink, Observed, ProbeSections};
+use crate::plan::{GenerationManifest, HostAfter, forecast, origins_of, other_tables};
 use crate::protocol;
-use crate::resource::iptables::save::Save;
-use crate::resource::iptables::{Family, PREFIX, Rules};
+use crate::resource::iptables::chain_writers::chain_writer;
+use crate::resource::iptables::save::SavedTables;
+use crate::resource::iptables::{DeclaredRules, Family, PREFIX};
 use ipnet::IpNet;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Guests by the name of their bridge port.
 pub type GuestsByPort = BTreeMap<String, String>;
 
-/// What only `explain` asks a host for.
+/// Sections of the probe that only `explain` requests.
 #[derive(Clone, Debug, Default)]
 pub struct ExplainProbe {
     /// Which guest is behind which port.
@@ -22,7 +23,7 @@ pub struct ExplainProbe {
     /// What the kernel logged.
     pub log: String,
     /// What else sees packets.
-    pub beside: OtherPrograms,
+    pub other_programs: OtherPrograms,
 }
 
 /// What sees packets beside netfilter.
@@ -54,18 +55,18 @@ impl OtherPrograms {
 
 impl ExplainProbe {
     /// Reads the sections.
-    pub fn read(sections: &Sections<'_>) -> Self {
+    pub fn read(sections: &ProbeSections<'_>) -> Self {
         let pairs =
             sections.get(protocol::GUESTS).unwrap_or("").lines().filter_map(|line| line.split_once(' '));
         Self {
             guests: pairs.map(|(port, name)| (port.to_owned(), name.to_owned())).collect(),
             log: sections.get(protocol::LOG).unwrap_or("").to_owned(),
-            beside: OtherPrograms::read(sections.get(protocol::BESIDE).unwrap_or("")),
+            other_programs: OtherPrograms::read(sections.get(protocol::BESIDE).unwrap_or("")),
         }
     }
 }
 
-/// What is looked at: one host, its rules, and what is known beside them.
+/// One host, its rules, and what else decides about its packets.
 pub struct ExplainContext<'a> {
     /// The host's name in the inventory.
     pub host: String,
@@ -77,11 +78,11 @@ pub struct ExplainContext<'a> {
     pub guests: GuestsByPort,
     /// What else sees packets.
     pub(super) beside: OtherPrograms,
-    pub(super) saves: BTreeMap<Family, Save>,
+    pub(super) saves: BTreeMap<Family, SavedTables>,
     pub(super) sets: BTreeMap<Family, Ruleset>,
     host_after: HostAfter<'a>,
     around: [HostContext; 2],
-    declared: BTreeMap<Family, Rules>,
+    declared: BTreeMap<Family, DeclaredRules>,
     files: &'a BootFiles,
 }
 
@@ -122,7 +123,7 @@ impl<'a> ExplainContext<'a> {
             Some(desired) => desired.rules.clone(),
             None => record.rules,
         };
-        let saves: BTreeMap<Family, Save> = observed
+        let saves: BTreeMap<Family, SavedTables> = observed
             .rules
             .iter()
             .map(|(family, rules)| {
@@ -137,15 +138,15 @@ impl<'a> ExplainContext<'a> {
         let sets = saves.iter().map(|(family, save)| (*family, Ruleset::with_sets(save, &known))).collect();
         let (guests, files) = (extra.guests.clone(), &observed.boot_files);
         let around = Family::ALL.map(|family| HostContext {
-            other_tables: bystanders(&observed.others, family),
-            ..forecast::surroundings(observed)
+            other_tables: other_tables(&observed.other_filters, family),
+            ..forecast::host_context(observed)
         });
         Self {
             host: host.to_owned(),
             observed,
             desired,
             guests,
-            beside: extra.beside.clone(),
+            beside: extra.other_programs.clone(),
             saves,
             sets,
             host_after,
@@ -161,7 +162,7 @@ impl<'a> ExplainContext<'a> {
     }
 
     /// Other tables that packets pass.
-    pub fn others(&self) -> Vec<String> {
+    pub fn other_tables(&self) -> Vec<String> {
         let mut names: Vec<String> =
             self.around.iter().flat_map(|a| &a.other_tables).map(|b| b.name.clone()).collect();
         names.sort();
@@ -190,13 +191,13 @@ impl<'a> ExplainContext<'a> {
     }
 
     /// What decides about packets of a family beside its rules.
-    pub(super) fn around(&self, family: Family) -> &HostContext {
+    pub(super) fn host_context(&self, family: Family) -> &HostContext {
         let [v4, v6] = &self.around;
         if family == Family::V4 { v4 } else { v6 }
     }
 
     /// The link of a name.
-    pub(super) fn link(&self, name: &str) -> Option<&Link> {
+    pub(super) fn link(&self, name: &str) -> Option<&HostLink> {
         self.observed.links.by_name.get(name)
     }
 
@@ -230,8 +231,8 @@ fn owner(step: &TraceStep) -> &'static str {
     if step.chain.starts_with(PREFIX) || step.text.contains(PREFIX) {
         return "kvmfw";
     }
-    writer(&step.chain)
-        .or_else(|| writer(step.text.rsplit("-j ").next().unwrap_or_default()))
+    chain_writer(&step.chain)
+        .or_else(|| chain_writer(step.text.rsplit("-j ").next().unwrap_or_default()))
         .unwrap_or("others")
 }
 

@@ -9,8 +9,8 @@ use super::{GenerationManifest, PlanOptions};
 use crate::desired::Desired;
 use crate::inventory::{CheckFrom, CheckProbe};
 use crate::observe::Observed;
-use crate::resource::ipset::Set;
-use crate::resource::iptables::{Family, own};
+use crate::resource::ipset::DeclaredSet;
+use crate::resource::iptables::{Family, managed_text};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct TransactionFiles {
     pub files: Vec<(String, Arc<str>)>,
 }
 
-/// What is planned, kind by kind.
+/// The plans of all kinds of resources.
 pub(super) struct ResourcePlans<'a> {
     pub sysctl: &'a SysctlPlan,
     pub rules: &'a [RulesPlan; 2],
@@ -54,7 +54,7 @@ impl TransactionFiles {
         let mut files = Vec::new();
         let mut put = |name: &str, text: String| files.push((format!("new/{name}"), Arc::from(text)));
         for (digit, (family, plan)) in ["4", "6"].into_iter().zip(Family::ALL.into_iter().zip(rules)) {
-            let base = desired.rules.get(&family).map_or_else(String::new, own::render);
+            let base = desired.rules.get(&family).map_or_else(String::new, managed_text::render);
             put(&format!("want{digit}"), with_policies(&base, plan));
             // As it stands there in the generation.
             put(&format!("base/want{digit}"), base);
@@ -64,7 +64,7 @@ impl TransactionFiles {
         }
         put("sets", sets.wanted.clone());
         put("sets.once", sets.once.clone());
-        put("sets.originals", sets.originals.values().map(Set::render).collect());
+        put("sets.originals", sets.originals.values().map(DeclaredSet::render).collect());
         put("sysctl.keys", lines(sysctl.keys.iter()));
         put("sysctl.open", lines(sysctl.open.iter()));
         put("sysctl.close", lines(sysctl.close.iter()));
@@ -92,7 +92,7 @@ impl TransactionFiles {
         if let Some(back) = &options.restore {
             put("back", format!("{}\n", back.generation));
         }
-        let record = GenerationManifest::of(desired, &bridges.owned, adoption, &sets.originals);
+        let record = GenerationManifest::from_desired(desired, &bridges.owned, adoption, &sets.originals);
         let record = serde_json::to_string(&record).unwrap_or_default();
         put("desired.json", record);
         if options.purge {
