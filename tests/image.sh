@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds, once, what the booted machines of tests/vm and tests/boots boot: Debian with systemd, sshd, two
+# Builds, once, what the booted machines of tests/vm boot: Debian with systemd, sshd, two
 # guests, its own kernel, and everything that configures a network there, of which ifupdown is switched
 # on. Needs root and mmdebstrap; 140 MB come from the Debian mirror.
 #

@@ -67,7 +67,7 @@ remote_scripts() {
 
 scripts() {
     local files=()
-    for file in book/src/pipelines/*.sh tests/*.sh tests/lab/*.sh tests/lab/services/* tests/chaos/*.sh tests/differential/*.sh tests/vm/*.sh tests/boots/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
+    for file in book/src/pipelines/*.sh tests/*.sh tests/lab/*.sh tests/lab/services/* tests/chaos/*.sh tests/differential/*.sh tests/vm/*.sh tests/vm/boots/*.sh fuzz/*.sh .ci/run .ci/nightly benches/*.sh; do
         [ -e "$file" ] && files+=("$file")
     done
     shellcheck -e SC1091 "${files[@]}"
@@ -89,5 +89,8 @@ stage 'clippy' cargo clippy --locked --all-targets -- -D warnings
 stage 'unit tests' cargo test --locked --lib --bins
 stage 'doc tests' cargo test --locked --doc
 stage 'build of the integration tests' cargo test --locked --test '*' --no-run
-stage 'integration tests' cargo test --locked --no-fail-fast --test '*' -- --test-threads "$threads"
+# What most changes break comes first; what takes longest is last.
+for tier in fast hosts faults differential chaos vm linear; do
+    stage "tests: $tier" cargo test --locked --test "$tier" -- --test-threads "$threads"
+done
 finish 0

@@ -1,10 +1,12 @@
 //! Faults, each against real processes; `book/src/faults.md` says which row of the list is which test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod adopt;
 mod checks;
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod flows;
 mod hangs;
 mod keys;
 mod leftovers;
