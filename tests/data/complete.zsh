@@ -1,17 +1,13 @@
 # Reads lines, and prints each behind "> " with the words that completion offers for it, as in a terminal.
 zmodload zsh/zpty
 zpty z zsh -f -i
-# Until the inner shell has said this word; what it said before is left in $REPLY.
+# Until the inner shell has said this word and its prompt; what it said is left in $REPLY. Before the prompt,
+# the terminal takes ^U for itself, and with it the line.
 said() {
-	local chunk
 	REPLY=
-	while zpty -r z chunk; do
-		REPLY+=$chunk
-		[[ $chunk == *"$1"* ]] && return
-	done
-	exit 1
+	zpty -r z REPLY "*$1*@ready@*" || exit 1
 }
-zpty -w z 'PS1= PROMPT_SP= ; autoload -Uz compinit && compinit -u -D; source <(kvmfw generate completions zsh)
+zpty -w z 'PS1=@rea""dy@ PROMPT_SP= ; autoload -Uz compinit && compinit -u -D; source <(kvmfw generate completions zsh)
 compadd() {
 	local -a hits
 	if [[ " ${@[1,(i)(-|--)]}" != *" -"(O|A|D)" "* ]]; then
