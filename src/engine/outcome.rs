@@ -11,21 +11,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// It was already as desired.
+    /// The host was already in the desired state.
     Unchanged,
     /// Changed and confirmed (in a plan: there are changes).
     Changed,
     /// Changed, then rolled back.
     RolledBack,
-    /// It failed before the change started, or the failure was repaired.
+    /// The change failed before it started, or the failure was repaired.
     Failed,
-    /// It could not be reached before the change started.
+    /// The host could not be reached before the change started.
     Unreachable,
     /// The host has not reported a decision.
     Unknown,
     /// The run stopped before this host was started.
     Skipped,
-    /// Not changed on purpose.
+    /// The host was left alone on purpose.
     Refused,
 }
 

@@ -147,9 +147,11 @@ impl SchemaBuilder {
                     let range =
                         json!({ "allOf": [reference("host"), { "not": { "required": ["address"] } }] });
                     hosts["patternProperties"] = json!({ r"\[": range });
-                    doc(hosts, "Hosts by name; `kvm[01-40]` stands for forty.")
+                    doc(hosts, "Hosts by name; `kvm[01-40]` is a range of forty hosts.")
                 }
-                "groups" => doc(by_name(WORD, reference("group")), "Groups by name; every host is in `all`."),
+                "groups" => {
+                    doc(by_name(WORD, reference("group")), "Groups by name; `all` contains every host.")
+                }
                 _ => return None,
             })
         })
@@ -158,10 +160,10 @@ impl SchemaBuilder {
     fn module(self) -> Value {
         object(&module::keys(), "", |key| {
             Some(match key {
-                "description" => json!({ "type": "string", "description": "What the module is for." }),
+                "description" => json!({ "type": "string", "description": "Purpose of the module." }),
                 "params" => doc(
                     by_name("^(?!bridges$)[A-Za-z][A-Za-z0-9_]*$", param()),
-                    "What hosts and groups may set.",
+                    "Params that hosts and groups can set.",
                 ),
                 _ => return self.resource(key),
             })
@@ -173,17 +175,17 @@ impl SchemaBuilder {
             Some(match key {
                 "address" => doc(
                     json!({ "type": "string", "pattern": r"^[A-Za-z0-9:][A-Za-z0-9:._-]*$" }),
-                    "Where ssh goes, if not to the host's name.",
+                    "Address for ssh; default: the name of the host.",
                 ),
                 "max_in_flight" => doc(
                     self.integer(1, i128::from(u16::MAX)),
-                    "Maximum number of hosts of the group that change at once.",
+                    "Maximum number of hosts of the group that change at the same time.",
                 ),
                 "groups" if owner == EntryOwner::Group => {
-                    doc(reference("names"), "The group's parents, from the first on.")
+                    doc(reference("names"), "Parents of the group, in the order of their rules.")
                 }
-                "groups" => doc(reference("names"), "The host's groups."),
-                "modules" => doc(reference("names"), "Modules in the order in which their rules come."),
+                "groups" => doc(reference("names"), "Groups of the host."),
+                "modules" => doc(reference("names"), "Modules, in the order of their rules."),
                 "ssh" => reference("ssh"),
                 "params" => params_by_module(),
                 _ => return self.resource(key),
@@ -216,16 +218,18 @@ impl SchemaBuilder {
 
     fn ssh(self) -> Value {
         let path = || json!({ "type": "string", "pattern": r#"^(~/|[^-~%$"\n])[^%$"\n]*$"# });
-        object(&ssh::KEYS, "How to connect.", |key| {
+        object(&ssh::KEYS, "Connection settings.", |key| {
             Some(match key {
                 "port" => self.integer(1, 65535),
                 "user" => self.text("^[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*$"),
-                "become" => doc(json!({ "enum": ["sudo", "no"] }), "How the user becomes root."),
-                "identity_file" => doc(path(), "Relative paths start at this file's folder."),
-                "known_hosts" => doc(path(), "Relative paths start at this file's folder."),
-                "jump" => doc(self.text("^[A-Za-z0-9_.@:,+\\[\\]-]+$"), "As ssh's ProxyJump."),
+                "become" => doc(json!({ "enum": ["sudo", "no"] }), "Method to become root."),
+                "identity_file" => doc(path(), "Relative to the folder of this file."),
+                "known_hosts" => doc(path(), "Relative to the folder of this file."),
+                "jump" => {
+                    doc(self.text("^[A-Za-z0-9_.@:,+\\[\\]-]+$"), "Jump hosts, as in ProxyJump of ssh.")
+                }
                 "options" => self.ssh_options(),
-                "connect_timeout" => self.duration("Like `10s`."),
+                "connect_timeout" => self.duration("Duration, such as `10s`."),
                 _ => return None,
             })
         })
@@ -251,15 +255,15 @@ impl SchemaBuilder {
     fn check(self) -> Value {
         let mut check = object(&checks::KEYS, "", |key| {
             Some(match key {
-                "ping" => doc(self.value(self.line()), "An address that must answer."),
+                "ping" => doc(self.value(self.line()), "Address that must answer an echo request."),
                 "tcp" => doc(
                     self.text(r"^(\[[^\]]+\]|[^:\s]+|[0-9A-Fa-f:.]+):[0-9]+$"),
                     "`'ADDRESS:PORT'` that must take a connection.",
                 ),
-                "command" => doc(self.value(self.line()), "A command on the host that must succeed."),
-                "from" => doc(self.word(&["host", "controller"]), "Who asks; the host unless stated."),
-                "timeout" => self.duration("Like `5s`."),
-                "required" => doc(self.boolean(), "Whether it decides also if it failed before."),
+                "command" => doc(self.value(self.line()), "Shell command that must succeed on the host."),
+                "from" => doc(self.word(&["host", "controller"]), "Where the check runs; default `host`."),
+                "timeout" => self.duration("Duration, such as `5s`."),
+                "required" => doc(self.boolean(), "The check must pass even if it failed before the change."),
                 _ => return None,
             })
         });
@@ -292,9 +296,9 @@ fn param() -> Value {
         Some(match key {
             "type" => json!({ "type": "string", "pattern": format!("^(list< *({types}) *>|{types})$") }),
             "default" => doc(json!({}), "Default value."),
-            "doc" => doc(shapes.line(), "What it is for."),
+            "doc" => doc(shapes.line(), "Purpose of the param."),
             "min" | "max" => json!({ "type": "integer" }),
-            "pattern" => doc(json!({ "type": "string", "minLength": 1 }), "A glob that the text fits."),
+            "pattern" => doc(json!({ "type": "string", "minLength": 1 }), "Glob that the text must match."),
             "values" => {
                 shapes.set(json!({ "type": "string", "pattern": "^[A-Za-z0-9._+:/][A-Za-z0-9._+:/-]*$" }))
             }

@@ -58,47 +58,47 @@ pub fn compute(desired: &Desired, observed: &Observed, options: &PlanOptions) ->
 /// One change of one resource on one host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Change {
-    /// What kind of resource.
+    /// Kind of the resource.
     pub kind: ResourceKind,
-    /// Its name: `filter/FORWARD`, `60-arp`, `br123`.
+    /// Name of the resource: `filter/FORWARD`, `60-arp`, `br123`.
     pub resource: String,
-    /// What happens to it.
+    /// Effect on the resource.
     pub action: ChangeAction,
     /// The lines.
     pub diff: Diff,
-    /// Where what is wanted was declared.
+    /// Declarations of the desired state.
     pub origin: Vec<Origin>,
-    /// What is dangerous about it.
+    /// Risks of the change.
     pub risks: Vec<ChangeRisk>,
 }
 
-/// What happens to a resource.
+/// Effect of a change on its resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeAction {
-    /// It was not there.
+    /// The resource does not exist yet.
     Add,
-    /// It was there, but otherwise.
+    /// The resource exists and differs.
     Change,
-    /// It is wanted no more.
+    /// The resource is no longer desired.
     Remove,
 }
 
-/// What is dangerous about a change.
+/// Risk of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeRisk {
-    /// It touches what the SSH connection passes.
+    /// It affects the SSH path.
     ManagementPath,
     /// The simulation of the rules shows that SSH will be cut.
     Lockout,
-    /// Guests of a bridge will be cut.
+    /// It cuts off guests of a bridge.
     GuestsUnreachable,
-    /// A part of it cannot be put back by a rollback.
+    /// A rollback cannot restore a part of it.
     OneWay,
-    /// It removes every resource of its kind from the host.
+    /// It removes all managed resources of its kind from the host.
     RemovesAll,
-    /// It takes bridged frames away from somebody who filters them there.
+    /// It hides bridged frames from another program that filters them.
     BypassWrong,
 }
 

@@ -8,75 +8,75 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-/// The result of a plan or a run.
+/// Result of a plan or a run.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Document {
-    /// The shape of this document; grows when a reader has to change.
+    /// Version of this format; increases when readers have to change.
     pub version: u32,
-    /// The run, where hosts were changed or may have been.
+    /// Name of the run, if hosts were changed or may have been.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub run: Option<String>,
-    /// The runs, where the results of several were put together.
+    /// Names of the runs, if several results were merged.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub runs: Vec<String>,
-    /// The changes are what has changed on the hosts since the last apply, and nothing is proposed.
+    /// `changes` are differences from the last apply; nothing is proposed.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub drift: bool,
-    /// The command for the hosts of an apply that were not done.
+    /// Command for the remaining hosts of an apply.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<String>,
-    /// What there is to know of a plan as a whole: that no host answered, and so nothing was planned.
+    /// Remark about the plan as a whole: no host answered, so nothing was planned.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub note: Option<String>,
-    /// How many hosts, and how many of each status.
+    /// Number of hosts, and of hosts in each status.
     #[schemars(with = "BTreeMap<String, u64>")]
     pub summary: serde_json::Map<String, serde_json::Value>,
-    /// The hosts in the order of the inventory.
+    /// Hosts in the order of the inventory.
     pub hosts: Vec<HostEntry>,
 }
 
 /// One host.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HostEntry {
-    /// Its name.
+    /// Name of the host.
     pub name: String,
-    /// How it is, or how it ended.
+    /// Status in a plan, or outcome of a run.
     pub status: Status,
-    /// Why, in a stable word.
+    /// Stable code of the reason.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// Why, in a sentence.
+    /// Explanation for people.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub message: Option<String>,
-    /// What to do next.
+    /// Next step for the operator.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hint: Option<String>,
-    /// The hash of its plan, where there is something to do; the host's history has it too.
+    /// Hash of the plan, if there are changes; also recorded in the host's history.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub plan: Option<String>,
-    /// What changes.
+    /// Changes of the host.
     pub changes: Vec<ChangeEntry>,
-    /// What to know.
+    /// Warnings about the host.
     pub warnings: Vec<WarningEntry>,
 }
 
 /// One change of one host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeEntry {
-    /// The kind of resource.
+    /// Kind of the resource.
     pub kind: ResourceKind,
-    /// Its name: `filter/INPUT`, `60-arp`, `br123`; `filter/INPUT of others` is what `--adopt` takes over of that
-    /// chain (`remove`) or an undo gives back (`add`).
+    /// Name of the resource: `filter/INPUT`, `60-arp`, `br123`; `filter/INPUT (unmanaged)` are the rules of that chain
+    /// that `--adopt` adopts (`remove`) or an undo restores (`add`).
     pub resource: String,
-    /// What happens to it.
+    /// Effect on the resource.
     pub action: ChangeAction,
-    /// The lines, each with a sign and a space before it.
+    /// Lines of the diff, each with a sign and a space before it.
     pub diff: Arc<str>,
-    /// `file:line` of what is wanted; for rules of others, of those of ours that say the same.
+    /// `file:line` of the desired lines; for unmanaged rules, of the equal managed rules.
     pub origin: Arc<[String]>,
-    /// What is dangerous about it.
+    /// Risks of the change.
     pub risks: Vec<ChangeRisk>,
-    /// The lines with their origins; only while this kvmfw runs.
+    /// Lines with their origins; only within this process.
     #[serde(skip)]
     pub lines: Arc<Vec<DiffLine>>,
 }
@@ -84,11 +84,11 @@ pub struct ChangeEntry {
 /// One warning.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct WarningEntry {
-    /// A stable word.
+    /// Stable code of the lint.
     pub code: String,
-    /// The sentence.
+    /// Finding, cause and fix.
     pub message: String,
-    /// `file:line` of what it is about.
+    /// `file:line` of the cause.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub origin: Option<String>,
 }

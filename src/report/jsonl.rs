@@ -24,98 +24,98 @@ pub struct Line {
 pub enum EventEntry {
     /// The first line of every stream.
     Start {
-        /// The shape of the lines; grows when a reader has to change.
+        /// Version of this format; increases when readers have to change.
         version: u32,
-        /// The version of kvmfw.
+        /// Version of kvmfw.
         kvmfw: String,
         /// `plan`, `drift`, `apply`, `undo`, `bootstrap` or `show`.
         command: String,
-        /// The run's name, where hosts may be changed.
+        /// Name of the run, if hosts may be changed.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         run: Option<String>,
     },
-    /// Hosts are about to be looked at.
+    /// The probes start.
     Observing {
-        /// How many.
+        /// Number of hosts.
         hosts: usize,
     },
-    /// A host was looked at, or could not be.
+    /// The probe of a host has succeeded or failed.
     Observed {
-        /// Its name.
+        /// Name of the host.
         host: String,
-        /// Why it could not.
+        /// Reason for the failure.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         error: Option<String>,
     },
-    /// What a plan says of a host; the keys are those of a host in the JSON document. A host that was a `straggler` has
-    /// another one after the line `applying`, which stands in the place of the first.
+    /// The plan of a host, with the keys of a host in the JSON document. A `straggler` has a second one after the
+    /// line `applying`, which replaces the first.
     Planned {
-        /// How it is: `changed` where there is something to do.
+        /// Status of the host; `changed` if there are changes.
         #[serde(flatten)]
         told: Told,
-        /// The hash of its plan.
+        /// Hash of the plan.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         plan: Option<String>,
-        /// What changes.
+        /// Changes of the host.
         changes: Vec<ChangeEntry>,
-        /// What to know.
+        /// Warnings about the host.
         warnings: Vec<WarningEntry>,
     },
-    /// Hosts are about to be changed.
+    /// The first hosts are about to be changed.
     Applying {
-        /// How many.
+        /// Number of hosts.
         hosts: usize,
-        /// How many failures stop new hosts.
+        /// Number of failures after which no further host is started.
         max_fail: usize,
     },
-    /// A batch has begun.
+    /// A batch starts.
     Batch {
-        /// Which, counted from 1.
+        /// Number of the batch, counted from 1.
         number: usize,
-        /// Of how many, as far as is known: all stragglers together count as one.
+        /// Number of batches, as far as known: all stragglers together count as one.
         of: usize,
     },
-    /// A host is at a step of its transaction.
+    /// A host starts a step of its transaction.
     Step {
-        /// Its name.
+        /// Name of the host.
         host: String,
         /// `looking` before the line `applying`, and of a straggler also after it; `staging`, `applying`,
         /// `confirming` and `soaking` after it.
         step: String,
-        /// Seconds after which its guard rolls back, if nothing more comes.
+        /// Seconds after which the guard rolls back without a further message.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         guard: Option<u64>,
     },
-    /// A host is done with.
+    /// A host is finished.
     Done {
-        /// How it ended.
+        /// Outcome of the host.
         #[serde(flatten)]
         told: Told,
     },
-    /// Something worth a line; with `-v` also each connection.
+    /// A remark; with `-v` also each connection.
     Note {
-        /// The sentence.
+        /// Text for people.
         message: String,
     },
-    /// The input is wrong; no host was looked at.
+    /// The input is invalid; no host was probed.
     Error {
-        /// A stable word.
+        /// Stable code of the problem.
         code: String,
-        /// The sentence.
+        /// Text for people.
         message: String,
         /// `file:line:column`.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         place: Option<String>,
-        /// What to write instead.
+        /// How to correct the input.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         help: Option<String>,
     },
-    /// The last line: how many hosts ended how, and the exit code.
+    /// The last line, with the number of hosts in each status and the exit code.
     Summary {
-        /// The counts, as in the JSON document.
+        /// Counts, as in the JSON document.
         #[schemars(with = "BTreeMap<String, u64>")]
         summary: serde_json::Map<String, serde_json::Value>,
-        /// The exit code of kvmfw.
+        /// Exit code of kvmfw.
         exit: u8,
     },
 }
@@ -123,17 +123,17 @@ pub enum EventEntry {
 /// What there is to say of a host.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Told {
-    /// The host's name.
+    /// Name of the host.
     pub host: String,
-    /// How it is or how it ended; in a plan, `changed` where there is something to do.
+    /// Status in a plan (`changed` if there are changes), or outcome of a run.
     pub status: Status,
-    /// Why, in a stable word.
+    /// Stable code of the reason.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// Why, in a sentence.
+    /// Explanation for people.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub message: Option<String>,
-    /// What to do next.
+    /// Next step for the operator.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hint: Option<String>,
 }

@@ -15,10 +15,10 @@ impl SchemaBuilder {
             Some(match key {
                 "given" => self.given(),
                 "observed" => self.observed(),
-                "iptables" | "ip6tables" => doc(reference("tables"), "Chains that come of it, each whole."),
+                "iptables" | "ip6tables" => doc(reference("tables"), "Expected chains, complete."),
                 "sysctl" => self.resource("sysctl")?,
-                "packets" => doc(self.list(self.packet()), "Packets and what becomes of them."),
-                "error" => doc(self.line(), "A part of what `kvmfw check` says against what is given."),
+                "packets" => doc(self.list(self.packet()), "Packets with their expected verdicts."),
+                "error" => doc(self.line(), "Part of the error that `kvmfw check` reports."),
                 _ => return None,
             })
         });
@@ -30,7 +30,7 @@ impl SchemaBuilder {
     }
 
     fn given(self) -> Value {
-        object(&module_test::given_keys(), "What the host's entry says; without modules, this one.", |key| {
+        object(&module_test::given_keys(), "Entry of the host; default for `modules`: this module.", |key| {
             Some(match key {
                 "modules" => reference("names"),
                 "params" => params_by_module(),
@@ -40,10 +40,10 @@ impl SchemaBuilder {
     }
 
     fn observed(self) -> Value {
-        object(&module_test::OBSERVED, "What is there already.", |key| {
+        object(&module_test::OBSERVED, "Present state of the host.", |key| {
             Some(match key {
                 "iptables" | "ip6tables" => {
-                    json!({ "type": "string", "description": "What iptables-save prints." })
+                    json!({ "type": "string", "description": "Output of iptables-save." })
                 }
                 "sysctl" => reference("sysctl-file"),
                 _ => return None,
@@ -55,23 +55,28 @@ impl SchemaBuilder {
         let port = || self.integer(0, 65535);
         let mut packet = object(&module_test::PACKET, "", |key| {
             Some(match key {
-                "chain" => doc(self.word(&module_test::CHAINS), "The chain of the filter table it meets."),
-                "bridge" => doc(self.text(LINK), "The bridge that forwards it as a frame."),
-                "ip" => doc(json!({ "enum": [4, 6] }), "The version of IP; both unless stated."),
-                "in" => doc(self.line(), "The device, or port of the bridge, it comes in by [eth0]."),
+                "chain" => {
+                    doc(self.word(&module_test::CHAINS), "Chain of the filter table that the packet meets.")
+                }
+                "bridge" => doc(self.text(LINK), "Bridge that forwards the packet as a frame."),
+                "ip" => doc(json!({ "enum": [4, 6] }), "IP version; default: both."),
+                "in" => doc(self.line(), "Incoming device, or port of the bridge; default `eth0`."),
                 "out" => doc(
                     self.line(),
-                    "The device, or port of the bridge, it leaves by [eth0, forwarded eth1].",
+                    "Outgoing device, or port of the bridge; default `eth0`, if forwarded `eth1`.",
                 ),
                 "src" | "dst" => self.text(ADDRESS),
-                "tcp" | "udp" => doc(port(), "The port it goes to."),
+                "tcp" | "udp" => doc(port(), "Destination port."),
                 "icmp" => {
                     let text = json!({ "type": "string", "pattern": "^(echo|[0-9]{1,3}/[0-9]{1,3})$" });
-                    doc(json!({ "anyOf": [self.integer(0, 255), text] }), "Type, `TYPE/CODE`, or `echo`.")
+                    doc(
+                        json!({ "anyOf": [self.integer(0, 255), text] }),
+                        "ICMP type, `TYPE/CODE`, or `echo`.",
+                    )
                 }
-                "state" => doc(self.word(&module_test::STATES), "What conntrack says; NEW unless stated."),
-                "verdict" => doc(self.word(&module_test::VERDICTS), "What becomes of it."),
-                "by" => doc(self.line(), "A part of the rule or policy that decides."),
+                "state" => doc(self.word(&module_test::STATES), "Conntrack state; default `NEW`."),
+                "verdict" => doc(self.word(&module_test::VERDICTS), "Expected verdict."),
+                "by" => doc(self.line(), "Part of the rule or policy that decides."),
                 _ => return None,
             })
         });

@@ -16,7 +16,7 @@ impl SchemaBuilder {
                     r"^(?!.*\.conf$)(?!.*\.\.)[A-Za-z0-9_+][A-Za-z0-9_.+-]{0,199}$",
                     reference("sysctl-file"),
                 ),
-                "Files of /etc/sysctl.d by name without `.conf`; the whole file is kvmfw's.",
+                "Files of /etc/sysctl.d by name without `.conf`; kvmfw manages the whole file.",
             ),
             "iptables" => doc(
                 reference("tables"),
@@ -28,10 +28,14 @@ impl SchemaBuilder {
             ),
             "ipset" => doc(
                 by_name(&sets::name_pattern(), reference("set")),
-                "Sets by name; rules ask them with `-m set --match-set NAME src`.",
+                "Sets by name; rules use them with `-m set --match-set NAME src`.",
             ),
-            "bridges" => doc(by_name(LINK, reference("bridge")), "Bridges by name; `$bridges` in rules."),
-            "checks" => doc(self.list(reference("check")), "What must pass before an apply is confirmed."),
+            "bridges" => {
+                doc(by_name(LINK, reference("bridge")), "Bridges by name; `$bridges` contains these names.")
+            }
+            "checks" => {
+                doc(self.list(reference("check")), "Checks that must pass before a change is confirmed.")
+            }
             "unmanaged_chains" => doc(
                 self.set(self.text(WORD)),
                 "Unmanaged chains to which rules may jump, such as DOCKER-USER.",
@@ -83,16 +87,16 @@ impl SchemaBuilder {
             let text = |when: &str| {
                 json!({
                     "type": ["string", "null"],
-                    "description": format!("Rules in a block `|`, one per line, less `-A CHAIN`; {when}."),
+                    "description": format!("Rules in a block `|`, one per line, without `-A CHAIN`; {when}."),
                 })
             };
             Some(match key {
-                "first" => text("before those of all other sources"),
-                "rules" => text("in the middle"),
-                "last" => text("after those of all other sources"),
+                "first" => text("before `rules` of all sources"),
+                "rules" => text("between `first` and `last`"),
+                "last" => text("after `rules` of all sources"),
                 "policy" => self.word(&["ACCEPT", "DROP"]),
                 "jump" => {
-                    doc(self.word(&["first", "last"]), "Keep the jump rule to kvmfw's chain at this place.")
+                    doc(self.word(&["first", "last"]), "Keep the jump rule first or last in the chain.")
                 }
                 _ => return None,
             })
@@ -103,16 +107,19 @@ impl SchemaBuilder {
         object(&resources::bridge_keys(), "", |key| {
             let text = |pattern: &str| self.text(pattern);
             Some(match key {
-                "manage" => doc(self.boolean(), "`false`: others make it; it only stands in `$bridges`."),
-                "take_addresses" => doc(self.boolean(), "Take addresses and routes over from a named port."),
-                "ports" => {
-                    doc(self.ports(), "Ports, at least these: names, or a map from names to attributes.")
+                "manage" => doc(
+                    self.boolean(),
+                    "`false`: another program creates the bridge; only `$bridges` contains it.",
+                ),
+                "take_addresses" => {
+                    doc(self.boolean(), "Move addresses and routes of the ports to the bridge.")
                 }
+                "ports" => doc(self.ports(), "Ports (minimum): names, or a map from names to attributes."),
                 "addresses" => doc(
                     self.set(text(LINK_ADDRESS)),
-                    "Addresses with prefix length, or `ADDRESS peer PEER/LENGTH`; at least these.",
+                    "Addresses (minimum) with prefix length, or `ADDRESS peer PEER/LENGTH`.",
                 ),
-                "gateways" => doc(self.list(text(ADDRESS)), "Default gateways, one of each family."),
+                "gateways" => doc(self.list(text(ADDRESS)), "Default gateways, one per family."),
                 "mac" => text(MAC),
                 "vlans" => self.vlans(),
                 _ => match resources::NUMBERS.iter().find(|(name, ..)| *name == key) {
@@ -137,20 +144,17 @@ impl SchemaBuilder {
     pub(super) fn set_shape(self) -> Value {
         object(&sets::keys(), "", |key| {
             Some(match key {
-                "type" => doc(self.word(&TYPES.map(|(name, _)| name)), "What its members are."),
-                "family" => doc(
-                    self.word(&["inet", "inet6"]),
-                    "Whether its addresses are of IPv4 or IPv6; `inet` unless stated.",
-                ),
+                "type" => doc(self.word(&TYPES.map(|(name, _)| name)), "Type of the set and its members."),
+                "family" => doc(self.word(&["inet", "inet6"]), "Address family; default `inet`."),
                 "entries" => {
                     let entry = json!({ "anyOf": [self.line(), { "type": "integer" }] });
                     let list = json!({ "type": ["array", "null"], "items": entry, "maxItems": MAX_MEMBERS });
                     doc(
                         self.value(json!({ "anyOf": [list, { "const": "unmanaged" }] })),
-                        "Its members, and no others; `unmanaged`: other programs add and remove them.",
+                        "All members; `unmanaged`: other programs add and remove them.",
                     )
                 }
-                "range" => doc(self.value(self.line()), "Of a bitmap: `192.0.2.0/24` or `0-1023`."),
+                "range" => doc(self.value(self.line()), "Range of a bitmap: `192.0.2.0/24` or `0-1023`."),
                 _ => match sets::NUMBERS.iter().find(|(name, ..)| *name == key) {
                     Some((_, low, high)) => self.integer(*low, *high),
                     None if sets::FLAGS.contains(&key) => self.boolean(),
@@ -163,16 +167,16 @@ impl SchemaBuilder {
     fn vlans(self) -> Value {
         let range = self.text(r"^ *[0-9]{1,4} *- *[0-9]{1,4} *$");
         let vid = json!({ "anyOf": [self.integer(1, resources::LAST_VLAN.into()), range] });
-        let vid = doc(vid, "A VLAN, or a range of them: `10-19`.");
+        let vid = doc(vid, "VLAN, or a range: `10-19`.");
         let mut vlan = object(&resources::VLAN_KEYS, "", |key| {
             Some(match key {
                 "vid" => vid.clone(),
-                "pvid" => doc(self.boolean(), "Untagged frames that come in belong to it."),
-                "untagged" => doc(self.boolean(), "Frames leave without a tag."),
+                "pvid" => doc(self.boolean(), "Incoming untagged frames belong to this VLAN."),
+                "untagged" => doc(self.boolean(), "Outgoing frames have no tag."),
                 _ => return None,
             })
         });
         vlan["type"] = "object".into();
-        doc(by_name(LINK, self.list(json!({ "anyOf": [vid, vlan] }))), "VLANs by port.")
+        doc(by_name(LINK, self.list(json!({ "anyOf": [vid, vlan] }))), "VLANs per port.")
     }
 }
