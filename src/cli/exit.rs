@@ -9,13 +9,13 @@ pub const DONE: u8 = 0;
 pub const INTERNAL: u8 = 1;
 /// Changes are pending (`--detailed-exitcode`), or hosts have drifted (`--drift`).
 pub const CHANGES: u8 = 2;
-/// Usage or bad input.
+/// Invalid usage or input.
 pub const BAD_INPUT: u8 = 3;
-/// Some hosts failed and are as they were.
+/// Some hosts failed and are restored.
 pub const FAILED: u8 = 4;
-/// Some hosts could not be reached and were not touched.
+/// Some hosts were unreachable and were not touched.
 pub const UNREACHABLE: u8 = 5;
-/// Nobody knows how some hosts are, or a rollback failed.
+/// The state of some hosts is unknown, or a rollback failed.
 pub const UNKNOWN: u8 = 6;
 /// Hosts were left alone on purpose.
 pub const LEFT_ALONE: u8 = 7;
@@ -27,10 +27,10 @@ pub const MEANINGS: [(u8, &str); 9] = [
     (DONE, "Done."),
     (INTERNAL, "An internal error; no host was touched."),
     (CHANGES, "Changes are pending (`--detailed-exitcode`), or hosts have drifted (`--drift`)."),
-    (BAD_INPUT, "Usage or bad input."),
-    (FAILED, "Some hosts failed and are as they were."),
-    (UNREACHABLE, "Some hosts could not be reached and were not touched."),
-    (UNKNOWN, "Nobody knows how some hosts are, or a rollback failed."),
+    (BAD_INPUT, "Invalid usage or input."),
+    (FAILED, "Some hosts failed and are restored."),
+    (UNREACHABLE, "Some hosts were unreachable and were not touched."),
+    (UNKNOWN, "The state of some hosts is unknown, or a rollback failed."),
     (LEFT_ALONE, "Hosts were left alone on purpose."),
     (INTERRUPTED, "Interrupted."),
 ];

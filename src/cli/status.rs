@@ -192,7 +192,7 @@ fn show(host: &HostStatus) {
             });
         }
     } else if host.open.is_some() {
-        text.push_str("not managed, and boots unmanaged; a transaction is open");
+        text.push_str("not managed, also at boot; a transaction is open");
     } else if host.unrecorded.is_empty() {
         text.push_str("not managed");
     } else {

@@ -101,7 +101,7 @@ fn finish(
     let kind = merge.kind.take(|| format!("`ipset.{name}.type`"), out);
     let entries = merge.entries.take(|| format!("`ipset.{name}.entries`"), out);
     let (Some((kind, kind_place)), Some((entries, entries_place))) = (kind, entries) else {
-        let message = format!("set `{name}` does not say both its `type` and its `entries`");
+        let message = format!("set `{name}` needs both `type` and `entries`");
         let help = "write `{ type: 'hash:net', entries: [ … ] }`, or `entries: unmanaged` where another program adds members";
         out.problems.push(Problem::new("missing-key", message).at_place(&place).help(help));
         return None;

@@ -390,7 +390,7 @@ impl<'a> InventoryReader<'a> {
         for item in self.list(node, &format!("a list of {what}s")) {
             let Some(name) = self.word(item, what, extra) else { continue };
             if names.iter().any(|n| n.value == name) {
-                self.wrong("duplicate", &item.place, format!("{what} `{name}` is there twice"));
+                self.wrong("duplicate", &item.place, format!("{what} `{name}` is defined twice"));
                 continue;
             }
             names.push(Spanned::new(name.to_owned(), &item.place));

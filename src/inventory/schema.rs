@@ -128,7 +128,7 @@ impl SchemaBuilder {
         self.value(json!({ "type": ["array", "null"], "items": item, "maxItems": super::reader::MAX_ITEMS }))
     }
 
-    /// A list in which nothing is there twice.
+    /// A list without duplicates.
     fn set(self, item: Value) -> Value {
         self.value(json!({
             "type": ["array", "null"], "items": item, "maxItems": super::reader::MAX_ITEMS, "uniqueItems": true,

@@ -32,7 +32,7 @@ pub fn select(project: &Project, limit: &str) -> Result<Vec<String>, Problem> {
     if chosen.is_empty() {
         return Err(Problem::new(
             "empty-limit",
-            format!("--limit `{}` leaves no host", limit.escape_debug()),
+            format!("host selection: `{}` leaves no host", limit.escape_debug()),
         ));
     }
     let names = project.hosts.iter().enumerate().filter(|(at, _)| chosen.contains(at));
@@ -74,7 +74,7 @@ fn both(project: &Project, term: &str) -> Result<HashSet<usize>, Problem> {
 fn matching(project: &Project, term: &str) -> Result<HashSet<usize>, Problem> {
     let bad = |why: String, help: Option<String>| Problem {
         help,
-        ..Problem::new("bad-limit", format!("--limit: {why}"))
+        ..Problem::new("bad-limit", format!("host selection: {why}"))
     };
     let shown = term.escape_debug();
     if term.is_empty() {

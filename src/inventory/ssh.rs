@@ -223,7 +223,7 @@ fn options(node: &Node, reader: &mut InventoryReader<'_>) -> Vec<(String, Spanne
             continue;
         };
         if options.iter().any(|(known, _)| known == name) {
-            reader.wrong("duplicate-key", &pair.key_place, format!("ssh option `{name}` is there twice"));
+            reader.wrong("duplicate-key", &pair.key_place, format!("ssh option `{name}` is defined twice"));
             continue;
         }
         let value = match &pair.value.value {

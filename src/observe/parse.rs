@@ -60,7 +60,7 @@ pub fn observe(sections: &ProbeSections<'_>, words: &str) -> Result<Observed, Ob
     if let Some(file) =
         sections.get(protocol::ORIGINAL).and_then(|t| t.lines().find_map(|l| l.strip_prefix("!unread ")))
     {
-        let message = format!("{file}, the record of what was there before kvmfw, cannot be read to its end");
+        let message = format!("{file}, a file of the baseline, cannot be read to its end");
         return Err(ObserveError::Refused("unreadable-record".to_owned(), message));
     }
     let mut rules = BTreeMap::new();

@@ -110,7 +110,7 @@ fn values(shape: &SetShape, kind: MemberPart, text: &str) -> Result<Vec<String>,
         MemberPart::Port => {
             let (protocol, ports) = text.split_once(':').unwrap_or(("tcp", text));
             if !PROTOCOLS.contains(&protocol) {
-                let message = format!("`{protocol}` is not a protocol that a set knows ports of");
+                let message = format!("`{protocol}` is not a protocol with ports in sets");
                 return Err((message, Some(format!("use one of {}", PROTOCOLS.join(", ")))));
             }
             Ok(ports_of(ports)?.map(|port| format!("{protocol}:{port}")).collect())
