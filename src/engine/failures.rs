@@ -12,6 +12,10 @@ pub(super) fn refused(host: &str, reason: &str, message: &str) -> HostOutcome {
             HostOutcome { message: Some(format!("another transaction holds the lock: {message}")), ..outcome }
                 .hint(format!("wait for its end, or run `kvmfw status {host}`"))
         }
+        "no-privilege" => outcome.hint(
+            "log in as root, or set `become: sudo` and add `USER ALL=(root) NOPASSWD: ALL` to /etc/sudoers.d on the host; \
+             kvmfw never prompts for a password",
+        ),
         "no-space" | "guard-failed" | "dry-run" => HostOutcome { status: Status::Failed, ..outcome },
         _ => outcome,
     }

@@ -127,7 +127,9 @@ fn host_entry(
             && method != "sudo"
             && method != "ansible.builtin.sudo"
         {
-            return Err(format!("host `{host}` has ansible_become_method `{method}`; kvmfw supports only sudo"));
+            return Err(format!(
+                "host `{host}` has ansible_become_method `{method}`; kvmfw supports only sudo"
+            ));
         }
         if let Some(user) = text(&["ansible_become_user"]).filter(|user| user != "root") {
             return Err(format!("host `{host}` has ansible_become_user `{user}`; kvmfw has to become root"));
