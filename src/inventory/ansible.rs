@@ -128,7 +128,7 @@ fn host_entry(
             && method != "ansible.builtin.sudo"
         {
             return Err(format!(
-                "host `{host}` has ansible_become_method `{method}`; kvmfw supports only sudo"
+                "host `{host}` has ansible_become_method `{method}`; kvmfw supports sudo only"
             ));
         }
         if let Some(user) = text(&["ansible_become_user"]).filter(|user| user != "root") {
