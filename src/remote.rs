@@ -12,16 +12,16 @@ const LIB: &str = include_str!("remote/lib.sh");
 const LOOK: &str = concat!(
     include_str!("remote/lib.sh"),
     include_str!("remote/iptables.sh"),
-    include_str!("remote/read.sh"),
-    include_str!("remote/others.sh"),
-    include_str!("remote/sets.sh"),
+    include_str!("remote/notes.sh"),
+    include_str!("remote/unmanaged.sh"),
+    include_str!("remote/ipset.sh"),
     include_str!("remote/probe.sh"),
 );
 const OVER: &str = include_str!("remote/over.sh");
 const UPLOAD: &str = include_str!("remote/upload.sh");
-const TARGET: &str = include_str!("remote/target.sh");
+const TARGET: &str = include_str!("remote/undo_target.sh");
 const HISTORY: &str = include_str!("remote/history.sh");
-const APPLIED: &str = include_str!("remote/applied.sh");
+const APPLIED: &str = include_str!("remote/generation.sh");
 const EXPLAIN: &str = include_str!("remote/explain.sh");
 
 /// The whole script that a transaction leaves on its host.
@@ -30,24 +30,28 @@ pub const KVMFW_SH: &str = concat!(
     include_str!("remote/start.sh"),
     include_str!("remote/lib.sh"),
     include_str!("remote/iptables.sh"),
-    include_str!("remote/read.sh"),
-    include_str!("remote/others.sh"),
-    include_str!("remote/sets.sh"),
+    include_str!("remote/notes.sh"),
+    include_str!("remote/unmanaged.sh"),
+    include_str!("remote/ipset.sh"),
     include_str!("remote/probe.sh"),
     include_str!("remote/memory.sh"),
     include_str!("remote/guard.sh"),
     include_str!("remote/files.sh"),
     include_str!("remote/adopt.sh"),
-    include_str!("remote/keys.sh"),
-    include_str!("remote/effects.sh"),
-    include_str!("remote/flows.sh"),
+    include_str!("remote/sysctl.sh"),
+    include_str!("remote/sysctl_effects.sh"),
+    include_str!("remote/conntrack.sh"),
     include_str!("remote/neighbours.sh"),
     include_str!("remote/network.sh"),
+    include_str!("remote/bridges.sh"),
     include_str!("remote/change.sh"),
-    include_str!("remote/change_sets.sh"),
+    include_str!("remote/ipset_change.sh"),
     include_str!("remote/persist.sh"),
     include_str!("remote/boot.sh"),
-    include_str!("remote/settle.sh"),
+    include_str!("remote/boot_settle.sh"),
+    include_str!("remote/transaction.sh"),
+    include_str!("remote/status.sh"),
+    include_str!("remote/undo.sh"),
     include_str!("remote/main.sh"),
 );
 
@@ -92,7 +96,7 @@ fn here(out: &mut String, nonce: &Nonce, text: &str) {
     let _ = write!(out, "<<'{nonce}'\n{text}{newline}{nonce}\n");
 }
 
-/// A text in the form in which the scripts read it back (`read_text` in `lib.sh`): with its length behind it, so that
+/// A text in the form in which the scripts read it back (`text_read` in `lib.sh`): with its length behind it, so that
 /// one that was cut off, or that nobody could read, never passes for one that says less.
 fn whole(text: &str) -> String {
     let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -135,7 +139,7 @@ pub struct Question<'a> {
     /// VLANs of ports too, also where no bridge filters by them yet.
     pub vlans: bool,
     /// Jump hosts of the inventory, `NUMBER=ADDRESS` with spaces between: one may be a guest of this host.
-    pub ways: &'a str,
+    pub jump_hosts: &'a str,
     /// Whether to tell all rules that files of others load at boot, and not only which files those are.
     pub boot_files: bool,
 }
@@ -147,13 +151,13 @@ pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
     if question.boot_files {
         doc.push_str("boot_files_asked=yes\n");
     }
-    doc.push_str("probe </dev/null\n");
+    doc.push_str("probe_all </dev/null\n");
     doc
 }
 
 /// The document that observes a host as to what its own generation wants, and changes nothing.
 pub fn probe_applied(nonce: &Nonce) -> String {
-    format!("NONCE='{}'\n{LOOK}{APPLIED}probe </dev/null\n", nonce.as_str())
+    format!("NONCE='{}'\n{LOOK}{APPLIED}probe_all </dev/null\n", nonce.as_str())
 }
 
 /// The document that observes a host for `explain`: guests and boot files too, and with `log` what the
@@ -166,29 +170,29 @@ pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
     if log {
         doc.push_str("explain_log </dev/null\n");
     }
-    doc.push_str("fi\nprobe </dev/null\n");
+    doc.push_str("fi\nprobe_all </dev/null\n");
     doc
 }
 
 /// What the script asks the document for.
 fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
-    doc.push_str("want() {\n\tcase $1 in\n\t4)\n\t\tshift\n\t\t\"$@\" 3");
+    doc.push_str("DESIRED=document\ndocument_rules() {\n\tcase $1 in\n\t4)\n\t\tshift\n\t\t\"$@\" 3");
     here(doc, nonce, &whole(question.want[0]));
     doc.push_str("\t\t;;\n\t6)\n\t\tshift\n\t\t\"$@\" 3");
     here(doc, nonce, &whole(question.want[1]));
-    doc.push_str("\t\t;;\n\tesac\n}\nwant_keys() {\n\t\"$@\"");
+    doc.push_str("\t\t;;\n\tesac\n}\ndocument_keys() {\n\t\"$@\"");
     here(doc, nonce, &whole(question.keys));
     doc.push_str("}\n");
     if !question.sets.is_empty() {
-        doc.push_str("SETS=yes\nwant_sets() {\n\t\"$@\"");
+        doc.push_str("SETS=yes\ndocument_sets() {\n\t\"$@\"");
         here(doc, nonce, &whole(question.sets));
         doc.push_str("}\n");
     }
     if question.vlans {
         doc.push_str("VLANS=yes\n");
     }
-    if !question.ways.is_empty() {
-        let _ = writeln!(doc, "WAYS='{}'", question.ways);
+    if !question.jump_hosts.is_empty() {
+        let _ = writeln!(doc, "JUMP_HOSTS='{}'", question.jump_hosts);
     }
 }
 
@@ -197,7 +201,8 @@ fn ask(doc: &mut String, nonce: &Nonce, question: &Question<'_>) {
 /// `files` are paths below the transaction's folder; they are ours, never the user's. `vlans` as in [`Question`].
 pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)], vlans: bool) -> String {
     let (mark, vlans) = (nonce.as_str(), if vlans { "yes" } else { "" });
-    let mut doc = format!("NONCE='{mark}' VLANS={vlans}\n{LIB}{UPLOAD}files() {{\n\t\"$@\" <<'{mark}'\n");
+    let mut doc =
+        format!("NONCE='{mark}' VLANS={vlans}\n{LIB}{UPLOAD}document_files() {{\n\t\"$@\" <<'{mark}'\n");
     let units = UNITS.iter().map(|(name, text)| (format!("units/{name}"), *text));
     let files = files.iter().map(|(name, text)| (name.clone(), &**text));
     for (name, text) in [("kvmfw.sh".to_owned(), KVMFW_SH)].into_iter().chain(units).chain(files) {
@@ -205,7 +210,7 @@ pub fn stage(nonce: &Nonce, id: &str, files: &[(String, Arc<str>)], vlans: bool)
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         let _ = write!(doc, "@{mark} {name}\n{text}{newline}");
     }
-    let _ = writeln!(doc, "{mark}\n}}\nupload {id}");
+    let _ = writeln!(doc, "{mark}\n}}\nupload_run {id}");
     doc
 }
 
@@ -236,7 +241,7 @@ pub fn console(nonce: &Nonce, command: &str, reason: &str) -> String {
 
 /// The document that asks what came of every transaction, and for the record of each generation.
 pub fn history(nonce: &Nonce) -> String {
-    format!("NONCE='{}'\n{LIB}{HISTORY}history </dev/null\n", nonce.as_str())
+    format!("NONCE='{}'\n{LIB}{HISTORY}history_print </dev/null\n", nonce.as_str())
 }
 
 /// A document that prints line `mark`, behind an empty one, as the last thing it does.
@@ -246,7 +251,7 @@ pub fn ending_with(mark: &str, document: &str) -> String {
 
 /// The document that asks which generation an undo goes to: the one before a run's, or by number.
 pub fn target(nonce: &Nonce, run: &str, to: &str) -> String {
-    format!("NONCE='{}'\n{LIB}{TARGET}target '{run}' '{to}' </dev/null\n", nonce.as_str())
+    format!("NONCE='{}'\n{LIB}{TARGET}undo_target '{run}' '{to}' </dev/null\n", nonce.as_str())
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ remote_scripts() {
     shellcheck -s dash -e SC2015,SC2016 "$all"
     local rc=$?
     rm -f "$all"
-    [ "$rc" -eq 0 ] && cat src/remote/over.sh src/remote/lib.sh src/remote/upload.sh src/remote/target.sh src/remote/history.sh src/remote/applied.sh src/remote/explain.sh | shellcheck -s dash -e SC2015,SC2034 -
+    [ "$rc" -eq 0 ] && cat src/remote/over.sh src/remote/lib.sh src/remote/upload.sh src/remote/undo_target.sh src/remote/history.sh src/remote/generation.sh src/remote/explain.sh | shellcheck -s dash -e SC2015,SC2034 -
 }
 
 scripts() {

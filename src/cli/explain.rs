@@ -267,7 +267,7 @@ pub(super) fn ask_about(
                 keys: &keys,
                 sets: &sets,
                 vlans: false,
-                ways: "",
+                jump_hosts: "",
                 boot_files: true,
             },
             journal,

@@ -169,7 +169,7 @@ impl TransactionState {
             "deciding" => Self::Deciding,
             "committed" => Self::Committed,
             "rolled-back" => Self::RolledBack(reason()),
-            "rollback failed" => Self::RollbackFailed(reason()),
+            "rollback-failed" => Self::RollbackFailed(reason()),
             "released" => Self::Released(reason()),
             _ => Self::None,
         })

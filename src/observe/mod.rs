@@ -87,7 +87,7 @@ pub struct HostFacts {
     /// The bridge port behind which the controller is, where that is a guest's.
     pub guest: Option<String>,
     /// Jump hosts that were asked about and are guests of it: by their number, and behind which bridge port.
-    pub ways: Vec<(usize, String)>,
+    pub jump_hosts: Vec<(usize, String)>,
     /// The login can write to /proc/sys.
     pub root: bool,
     /// br_netfilter is there.

@@ -151,9 +151,9 @@ fn facts(s: &ProbeSections<'_>) -> HostFacts {
         units: yes("units"),
         ssh,
         guest: s.value(protocol::CLIENT, "guest").map(str::to_owned),
-        ways: s
-            .values(protocol::CLIENT, "way")
-            .filter_map(|way| way.split_once(' '))
+        jump_hosts: s
+            .values(protocol::CLIENT, "jump_host")
+            .filter_map(|found| found.split_once(' '))
             .filter_map(|(number, port)| Some((number.parse().ok()?, port.to_owned())))
             .collect(),
         root: yes("root"),

@@ -292,7 +292,7 @@ fn guest_jump_hosts<'a>(
     observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a JumpHost, &'a String)> {
     let own = observed.facts.guest.as_ref().filter(|_| desired.connection.jump.is_some());
-    let found = observed.facts.ways.iter().filter(move |(_, port)| own != Some(port));
+    let found = observed.facts.jump_hosts.iter().filter(move |(_, port)| own != Some(port));
     found.filter_map(|(number, port)| Some((desired.jump_hosts.get(*number)?, port)))
 }
 

@@ -5,20 +5,20 @@
 #                             generation has all that was taken up to it
 
 # Sets foreign to what this transaction does about rules of others of family $1.
-foreign_goal() {
+adopt_goal() {
 	local text
 	foreign=
 	if [ -e "$T/new/adopt$1" ]; then
-		read_text "$T/new/adopt$1" || return 1
+		text_read "$T/new/adopt$1" || return 1
 		foreign=$text
 	fi
 	[ -e "$T/new/back" ] || return 0
-	read_text "$T/new/back" && foreign_back "$1" "$text" || return 1
+	text_read "$T/new/back" && adopt_way_back "$1" "$text" || return 1
 	foreign=$foreign${foreign:+$NL}$back
 }
 
 # Sets back to what puts back what was taken of family $1 since generation $2; the last that was taken first.
-foreign_back() {
+adopt_way_back() {
 	local file number next last='' text
 	back=
 	while :; do
@@ -31,20 +31,20 @@ foreign_back() {
 		[ -n "$next" ] || return 0
 		last=$next
 		[ ! -e "$ETC/generations/$2/adopted/$next.$1" ] || continue
-		read_text "$ETC/current/adopted/$next.$1" || return 1
+		text_read "$ETC/current/adopted/$next.$1" || return 1
 		back="$back${back:+$NL}&$NL$text"
 	done
 }
 
 # Sets text to own text $1 and foreign text $2 as one; empty where both are.
-with_foreign() {
+adopt_join() {
 	text=$1
 	[ -z "$2" ] || text="$1
 $2"
 }
 
 # Sets back to what undoes foreign text $2 on a host with live rules $1.
-foreign_undo() {
+adopt_inverse() {
 	local whole
 	back=$(awk '
 		{ last = $0 }
@@ -95,16 +95,16 @@ foreign_undo() {
 			$2
 			#end
 		TEXTS
-	) && whole_output "$back" || return 1
+	) && text_unwrap_output "$back" || return 1
 	back=$whole
 }
 
 # What the generation to be has taken: all that the one before has, or the one that is gone back to, and
 # what this transaction takes.
-keep_adopted() {
+adopt_keep_rules() {
 	local from=$ETC/current file family text
 	if [ -e "$T/new/back" ]; then
-		read_text "$T/new/back" || return 1
+		text_read "$T/new/back" || return 1
 		from=$ETC/generations/$text
 	fi
 	for file in "$from"/adopted/*; do
@@ -117,20 +117,20 @@ keep_adopted() {
 }
 
 # How many rules of others are taken over, by the generation that took them.
-adopted_rules() {
+adopt_print_counts() {
 	awk '/^\+-A / { n = split(FILENAME, part, "/"); sub(/\..*/, "", part[n]); rules[part[n]]++ }
 		END { for (n in rules) printf "adopted=%s %s\n", n, rules[n] }' $ETC/current/adopted/*.[46] 2>/dev/null | sort -t = -k 2n
 }
 
 # Files of sysctl.d that become ours: kept as they were, with mode and owner.
-keep_adopted_files() {
+adopt_keep_files() {
 	local name text kept=$VAR/original/files
 	[ -e "$T/new/adopt.files" ] || return 0
-	read_text "$T/new/adopt.files" || return 1
+	text_read "$T/new/adopt.files" || return 1
 	local IFS="$NL"
 	for name in $text; do
 		[ -f "/etc/sysctl.d/$name" ] && [ ! -L "/etc/sysctl.d/$name" ] && [ ! -e "$kept/$name" ] || continue
-		cp -p "/etc/sysctl.d/$name" "$kept/$name.new" && to_disk "$kept/$name.new" && mv -f "$kept/$name.new" "$kept/$name" || return 1
+		cp -p "/etc/sysctl.d/$name" "$kept/$name.new" && disk_sync "$kept/$name.new" && mv -f "$kept/$name.new" "$kept/$name" || return 1
 	done
-	to_disk "$kept"
+	disk_sync "$kept"
 }

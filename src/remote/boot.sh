@@ -1,22 +1,22 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# What the boot units do: first the transaction that was open, then the rules (settle.sh), then the bridges.
+# What the boot units do: first the transaction that was open, then the rules (boot_settle.sh), then the bridges.
 
 # Does $1 for a boot unit. Where the shell ends before that is done, it is told as a failure of the boot.
-at_boot() {
+boot_run_unit() {
 	local rc
 	unit=$1
-	trap 'unfinished $?' EXIT
+	trap 'boot_note_unfinished $?' EXIT
 	"$1"
 	rc=$?
 	unit=
 	return $rc
 }
 
-unfinished() { [ -z "$unit" ] || echo "$unit: ended with status $1 before its work was done" >>$VAR/boot.failed; }
+boot_note_unfinished() { [ -z "$unit" ] || echo "$unit: ended with status $1 before its work was done" >>$VAR/boot.failed; }
 
 # At boot, before the network: end what was open, then files as the generation has them.
 boot_early() {
-	vanished
+	txn_finish_removal
 	mkdir -p $VAR
 	rm -f $VAR/boot.failed $VAR/boot.left $VAR/boot.repaired
 	booting=yes
@@ -26,28 +26,28 @@ boot_early() {
 		# Without it too: whoever hangs is replaced, whoever moves is left alone.
 		lock_within 9 30
 		ID=none T=$VAR/txn/none
-		recover
+		txn_recover
 	fi
-	never_armed
-	[ -e $ETC/current ] && link_files
+	boot_release_unarmed
+	[ -e $ETC/current ] && files_link
 	# netplan wrote its files for the daemons before this ran.
 	[ "$(readlink $ETC/current)" = "$current" ] || ! have netplan || timeout -s KILL 30 netplan generate
 	:
 }
 
 # Transactions that the boot met before they were armed: nothing came of them, and what they prepared goes.
-never_armed() {
+boot_release_unarmed() {
 	for T in "$VAR"/txn/*; do
 		[ -d "$T" ] && [ ! -e "$T/armed" ] && [ ! -e "$T/done" ] || continue
 		ID=${T##*/} R=$RUN/${T##*/}
-		clear_away
-		close_txn "released: the host was booted before it was armed"
+		txn_clear_away
+		txn_close "released: the host was booted before it was armed"
 	done 5>/dev/null
 }
 
 # Sets todo to those of lines $1 that are not so yet: links that are there are not made, addresses that are
 # there are not added, and those that are not are not taken away; so it is with gateways. What is left must not fail.
-boot_lines() {
+boot_missing_lines() {
 	local link links='' addresses routes whole
 	for link in /sys/class/net/*; do links="$links${link##*/}$NL"; done
 	addresses=$("${IP:-ip}" -o addr show) || return 1
@@ -82,12 +82,12 @@ boot_lines() {
 			$1
 			#end
 		TEXTS
-	) && whole_output "$todo" || return 1
+	) && text_unwrap_output "$todo" || return 1
 	todo=$whole
 }
 
 # Sets todo to the VLANs among lines $1, less those that are to go and are not there.
-boot_vlans() {
+boot_missing_vlans() {
 	local there whole
 	todo=
 	case $NL$1 in *"${NL}vlan "*) ;; *) return 0 ;; esac
@@ -109,16 +109,16 @@ boot_vlans() {
 			$1
 			#end
 		TEXTS
-	) && whole_output "$todo" || return 1
+	) && text_unwrap_output "$todo" || return 1
 	todo=$whole
 }
 
 # Has lines $2 done by $1 (ip or bridge), every one of them, and adds to errors which failed and why.
-boot_batch() {
+boot_run_batch() {
 	local said
 	[ -n "$2" ] || return 0
-	if fed "$2" "$1" -force -batch - && [ -z "$said" ]; then return; fi
-	[ -z "$said" ] || said=$(failed_lines "$2" "$said") || said=
+	if feed "$2" "$1" -force -batch - && [ -z "$said" ]; then return; fi
+	[ -z "$said" ] || said=$(net_print_failures "$2" "$said") || said=
 	[ -n "$said" ] || said="$1 did not come to its end"
 	while [ -n "$said" ]; do
 		errors="${errors}bridges: ${said%%"$NL"*}$NL"
@@ -130,11 +130,11 @@ boot_batch() {
 boot_bridges() {
 	local text todo='' line links='' filters='' errors='' IFS
 	[ -L $ETC/current ] || return 0
-	if ! read_text $ETC/current/boot.bridges; then
+	if ! text_read $ETC/current/boot.bridges; then
 		errors="bridges: $ETC/current/boot.bridges cannot be read$NL"
 	elif [ -n "$text" ]; then
 		# Once more, for a program that was killed: without the bridges the guests have no network.
-		boot_lines "$text" || boot_lines "$text" || errors="bridges: the links that are there cannot be read$NL"
+		boot_missing_lines "$text" || boot_missing_lines "$text" || errors="bridges: the links that are there cannot be read$NL"
 		IFS=$NL
 		set -f
 		for line in $todo; do
@@ -142,13 +142,13 @@ boot_bridges() {
 		done
 		set +f
 		unset IFS
-		boot_batch "${IP:-ip}" "${links%"$NL"}"
+		boot_run_batch "${IP:-ip}" "${links%"$NL"}"
 		# Ports that there were not until now have VLANs too.
-		if boot_vlans "$text"; then boot_batch bridge "$todo"; else errors="${errors}bridges: the VLANs that are there cannot be read$NL"; fi
-		boot_batch "${IP:-ip}" "${filters%"$NL"}"
+		if boot_missing_vlans "$text"; then boot_run_batch bridge "$todo"; else errors="${errors}bridges: the VLANs that are there cannot be read$NL"; fi
+		boot_run_batch "${IP:-ip}" "${filters%"$NL"}"
 	fi
 	[ -n "$errors" ] || return 0
 	printf '%s' "$errors" >>$VAR/boot.failed
-	shout "not all of the bridges could be set at boot: ${errors%%"$NL"*}"
+	guard_broadcast "not all of the bridges could be set at boot: ${errors%%"$NL"*}"
 	return 1
 }

@@ -2,7 +2,7 @@
 # The transaction on the host. Truth is which files exist, in memory (memory.sh) and in its folder on disk; everything
 # else is a hint.
 #
-#   go        the controller wants it          armed     the guard watches: from here on it ends
+#   start     the controller wants it          armed     the guard watches: from here on it ends
 #   claim     apply or fence, who was first    result    the apply child ended: ok or bad
 #   decision  commit or rollback, by link(2)   done      what came of it
 #
@@ -10,7 +10,7 @@
 # guard looks at the files again. A second guard waits on the lock of the first and takes over the
 # moment it dies, or when it does not move though it should.
 
-txn() {
+txn_select() {
 	ID=$1
 	T=$VAR/txn/$ID
 	R=$RUN/$ID
@@ -18,7 +18,7 @@ txn() {
 }
 
 # Sets id to the transaction that is open. Which one that is takes no program, which might fail and say nothing.
-open_id() {
+txn_find_open() {
 	local folder
 	id=
 	[ -L $VAR/open ] || return 0
@@ -28,22 +28,22 @@ open_id() {
 }
 
 # Sets owner to who the controller says it is.
-owner() {
+txn_owner() {
 	first_line "$T/owner"
 	owner=$line
 }
 
-poke() { [ -p "$R/ctl" ] && echo "$1" 1<>"$R/ctl"; }
+guard_wake() { [ -p "$R/ctl" ] && echo "$1" 1<>"$R/ctl"; }
 
-set_deadline() {
+guard_set_deadline() {
 	uptime_cs
 	# Also kept here, and overwritten in place: no room must not leave us with the deadline of the step before.
 	deadline=$((now + $1 * 100))
 	printf '%15s\n' $deadline 1<>"$R/deadline" || return 1
-	start_timer "$1"
+	guard_start_timer "$1"
 }
 
-stop_timer() {
+guard_stop_timer() {
 	[ -n "${timer-}" ] || return 0
 	# By group and by number: it may not have come to its setsid yet. And without `--`, which the
 	# kill of dash takes for a number and then does nothing at all.
@@ -53,20 +53,20 @@ stop_timer() {
 	timer=
 }
 
-start_timer() {
-	stop_timer
+guard_start_timer() {
+	guard_stop_timer
 	setsid sh -c 'sleep "$1"; echo tick >&8' sh "$1" 5>&- 9>&- 7>&- &
 	timer=$!
 }
 
-seconds_left() {
+guard_seconds_left() {
 	uptime_cs
 	if [ -n "${deadline-}" ]; then line=$deadline; else first_line "$R/deadline"; fi
 	left=$(((${line:-0} - now + 99) / 100))
 }
 
 # Sets limit to the seconds that the controller grants for $1.
-limit() {
+txn_limit() {
 	local name value file=$R/limits
 	limit=
 	[ -e "$R/filled" ] || file=$T/limits
@@ -79,7 +79,7 @@ limit() {
 
 # Only one of commit and rollback becomes the decision: link(2) refuses the second. It is made in memory, where nothing
 # hangs; who carries it out writes it to disk. A power cut between the two finds no decision, and the old state boots.
-decide() {
+txn_decide() {
 	[ -e "$R/decision" ] && return
 	# The room that was kept for what is written from now on.
 	{ true >"$R/reserve"; } 2>/dev/null
@@ -94,7 +94,7 @@ decide() {
 
 # Sets line to what was decided. It is one file with the word that won, which tells it without being read. After a boot
 # only the disk has it.
-decision() {
+txn_decision() {
 	local folder=$R
 	[ -e "$R/decision" ] || [ -e "$R/armed" ] || folder=$T
 	line=
@@ -108,7 +108,7 @@ decision() {
 }
 
 # Away with the candidate of a transaction that did not come to be.
-drop_generation() {
+txn_drop_generation() {
 	first_line "$T/generation"
 	case $line in '' | *[!0-9]*) return 0 ;; esac
 	[ $ETC/current -ef "$ETC/generations/$line" ] || rm -rf "$ETC/generations/$line"
@@ -116,16 +116,16 @@ drop_generation() {
 
 # What only the change wanted goes. Where /etc could not be written a moment ago, it may be by now; what is left
 # after that does nothing, and the next apply finds it.
-clear_away() {
+txn_clear_away() {
 	local tries=0
-	until drop_generation && forget_if_new; do
+	until txn_drop_generation && persist_forget_new_host; do
 		tries=$((tries + 1))
 		[ $tries -lt 10 ] && [ -z "${booting-}" ] || return 0
 		sleep 1
 	done
 }
 
-guard() {
+guard_run() {
 	# Started again by systemd after the end.
 	[ -d "$R" ] || exit 0
 	exec </dev/null >>"$R/log" 2>&1
@@ -142,49 +142,49 @@ guard() {
 	else
 		exec 4<"$R/log"
 	fi
-	await_turn || exit 0
+	guard_await_turn || exit 0
 	exec 9>&4 4>&-
-	beat
+	guard_beat
 	if [ -e "$R/deadline" ]; then
 		# The one before us had this lock. A process that it leaves behind may give it back a moment later than
 		# the lock of the guards, and who else gets it ends this transaction first. One that cannot be killed keeps it.
 		if [ -n "$undead" ]; then flock -n 9; else lock_within 9 10; fi
 		[ -d "$R" ] && [ ! -e "$R/done" ] || exit 0
-		seconds_left
-		[ "$left" -le 0 ] || start_timer "$left"
-	elif flock -n 9 || settled; then
-		owner
+		guard_seconds_left
+		[ "$left" -le 0 ] || guard_start_timer "$left"
+	elif flock -n 9 || guard_take_stale_lock; then
+		txn_owner
 		echo "$owner ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
-		vanished
-		if [ -L $VAR/open ]; then recover 5>/dev/null; fi
-		[ ! -L $VAR/open ] || busy "the transaction before, which is being ended"
-		limit stage
-		set_deadline "$limit" || busy "nobody: there is no room in $RUN"
+		txn_finish_removal
+		if [ -L $VAR/open ]; then txn_recover 5>/dev/null; fi
+		[ ! -L $VAR/open ] || guard_refuse_busy "the transaction before, which is being ended"
+		txn_limit stage
+		guard_set_deadline "$limit" || guard_refuse_busy "nobody: there is no room in $RUN"
 	else
 		IFS= read -r line <$VAR/lock
-		busy "${line:-by an unknown holder}"
+		guard_refuse_busy "${line:-by an unknown holder}"
 	fi
 	if [ -e "$R/armed" ]; then took_over=yes; fi
 	echo locked >&5
-	while watch; do read -r _ <&8; beat; done
-	stop_timer
+	while guard_watch; do read -r _ <&8; guard_beat; done
+	guard_stop_timer
 	true >"$R/done"
-	remove_memory
+	memory_remove
 	echo "done $ended" >&5
 	exit 0
 }
 
-busy() {
+guard_refuse_busy() {
 	true >"$R/done"
 	echo "busy $1" >&5
 	echo "released: the lock was held" >"$T/done"
-	remove_memory
+	memory_remove
 	exit 0
 }
 
-# Whether the lock was only held for a repair of the rules after the boot (settle.sh), or by a transaction that is over,
+# Whether the lock was only held for a repair of the rules after the boot (boot_settle.sh), or by a transaction that is over,
 # and is ours now.
-settled() {
+guard_take_stale_lock() {
 	local id
 	first_line $VAR/lock
 	id=${line##*(}
@@ -193,29 +193,29 @@ settled() {
 }
 
 # Looks at the files and does what they call for. Fails when the transaction is over.
-watch() {
+guard_watch() {
 	if [ -e "$R/decision" ] || [ -n "${undecidable-}" ]; then
-		finish
+		guard_finish
 		return 1
 	fi
 	if [ -e "$R/armed" ] && [ -e "$R/abort" ]; then
 		# It came while the guard was arming.
 		first_line "$R/abort"
-		decide rollback "${line:-the controller gave it up}"
-		finish
+		txn_decide rollback "${line:-the controller gave it up}"
+		guard_finish
 		return 1
 	fi
-	seconds_left
+	guard_seconds_left
 	if [ ! -e "$R/armed" ]; then
 		if [ -e "$R/abort" ] || [ "$left" -le 0 ]; then
-			clear_away
-			close_txn "released: nothing was touched"
+			txn_clear_away
+			txn_close "released: nothing was touched"
 			return 1
 		fi
-		[ -e "$R/go" ] || return 0
-		if ! arm; then
-			clear_away
-			close_txn "released: could not arm, nothing was touched"
+		[ -e "$R/start" ] || return 0
+		if ! guard_arm; then
+			txn_clear_away
+			txn_close "released: could not arm, nothing was touched"
 			return 1
 		fi
 		return 0
@@ -225,48 +225,48 @@ watch() {
 		# Its word may not be there yet.
 		if [ -n "$line" ] && [ "$line" != ok ]; then
 			last_line "$R/error"
-			decide rollback "the change could not be applied: $line"
-			watch
+			txn_decide rollback "the change could not be applied: $line"
+			guard_watch
 			return
 		fi
 		if [ -n "$line" ] && [ ! -e "$R/applied" ]; then
-			limit confirm
-			set_deadline "$limit"
+			txn_limit confirm
+			guard_set_deadline "$limit"
 			if ! true >"$R/applied"; then
-				decide rollback "that it was applied could not be recorded"
-				watch
+				txn_decide rollback "that it was applied could not be recorded"
+				guard_watch
 				return
 			fi
 			# On disk for whoever looks there; nobody waits for it.
 			{
-				detach
+				guard_detach
 				true >"$T/applied"
 			} &
 			echo applied >&5
 			return 0
 		fi
 	elif [ ! -e "$R/claim" ] && [ -n "${took_over-}" ]; then
-		decide rollback "the guard died before it started the change"
-		watch
+		txn_decide rollback "the guard died before it started the change"
+		guard_watch
 		return
 	fi
 	# Always anew: who sleeps on without a timer sleeps for ever.
-	[ "$left" -gt 0 ] && { start_timer "$left"; return 0; }
+	[ "$left" -gt 0 ] && { guard_start_timer "$left"; return 0; }
 	if [ -e "$R/applied" ]; then
-		limit confirm
-		decide rollback "nobody confirmed over a new connection within ${limit}s"
+		txn_limit confirm
+		txn_decide rollback "nobody confirmed over a new connection within ${limit}s"
 	else
-		limit apply
-		decide rollback "the change was not applied within ${limit}s"
+		txn_limit apply
+		txn_decide rollback "the change was not applied within ${limit}s"
 	fi
-	watch
+	guard_watch
 }
 
-arm() {
-	boot_id
-	limit apply
-	[ -e "$R/filled" ] && echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && set_deadline "$limit" &&
-		true >"$T/armed" && to_disk "$T/boot_id" "$T" $VAR && true >"$R/armed" || { rm -f $VAR/open "$T/armed"; return 1; }
+guard_arm() {
+	read_boot_id
+	txn_limit apply
+	[ -e "$R/filled" ] && echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && guard_set_deadline "$limit" &&
+		true >"$T/armed" && disk_sync "$T/boot_id" "$T" $VAR && true >"$R/armed" || { rm -f $VAR/open "$T/armed"; return 1; }
 	echo armed >&5
 	{
 		exec 5>&- 7>&- 9>&-
@@ -280,7 +280,7 @@ arm() {
 }
 
 # Nothing of the apply may run on once the restore begins.
-fence() {
+guard_fence() {
 	local tries=0 group until
 	stuck=
 	ln "$R/fence" "$R/claim" 2>/dev/null
@@ -293,14 +293,14 @@ fence() {
 	done
 	[ -n "$line" ] || return 0
 	group=${line%% *}
-	is_group "$group" "${line#* }" || return 0
+	proc_is_group "$group" "${line#* }" || return 0
 	uptime_cs
 	until=$((now + 200))
 	while [ "$now" -lt "$until" ]; do
 		kill -KILL "-$group" 2>/dev/null
-		lives "$group" || return 0
+		proc_group_lives "$group" || return 0
 		sleep 0.02
-		beat
+		guard_beat
 	done
 	# It waits in the kernel, for a disk perhaps. It runs nothing any more, but what it asked for last may still come.
 	stuck=$group
@@ -308,7 +308,7 @@ fence() {
 
 # Whether a process group has members that are more than a record waiting to be read. Takes no program: one that does
 # not start would mean that there are none.
-lives() {
+proc_group_lives() {
 	local file line
 	kill -0 "-$1" || return 1
 	for file in /proc/[0-9]*/stat; do
@@ -321,26 +321,26 @@ lives() {
 	return 1
 } 2>/dev/null
 
-finish() {
-	stop_timer
-	decision
-	case $line in commit) finish_commit ;; *) finish_rollback ;; esac
+guard_finish() {
+	guard_stop_timer
+	txn_decision
+	case $line in commit) guard_finish_commit ;; *) guard_finish_rollback ;; esac
 }
 
-finish_commit() {
+guard_finish_commit() {
 	local rc inherited=''
 	[ ! -e "$R/linking" ] || inherited=yes
-	until work settle 60 not_on_disk; do
+	until guard_work settle 60 guard_note_deciding; do
 		rc=$?
 		# At boot others wait for this; the next apply or boot tries again.
 		[ -z "${booting-}" ] || { echo "$ID is decided, but could not be made to last" >>$VAR/boot.failed; return; }
 		if [ "$rc" -eq 5 ]; then
 			printf '%s\n' "that it was confirmed could not be recorded" >"$R/reason"
 			ln "$R/rollback" "$R/decided" && mv -f "$R/decided" "$R/decision" || undecidable=yes
-			finish_rollback
+			guard_finish_rollback
 			return
 		fi
-		outlive
+		guard_outlive
 		# The process that tried it is gone, so it will not come about any more.
 		[ -n "$inherited" ] || rm -f "$R/linking"
 		sleep 1
@@ -348,99 +348,92 @@ finish_commit() {
 	ended=committed
 }
 
-finish_rollback() {
+guard_finish_rollback() {
 	local tries=0
-	fence
-	[ -n "${booting-}" ] || decided_on_disk &
-	until [ -e "$R/recorded" ] || work restore 20; do
+	guard_fence
+	[ -n "${booting-}" ] || guard_copy_decision &
+	until [ -e "$R/recorded" ] || guard_work restore 20; do
 		tries=$((tries + 1))
 		[ -z "${booting-}" ] || { echo "the rollback of $ID did not succeed" >>$VAR/boot.failed; return; }
-		[ $((tries % 600)) -eq 3 ] && shout "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
+		[ $((tries % 600)) -eq 3 ] && guard_broadcast "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
 		last_line "$R/log"
 		[ $tries -eq 3 ] && echo "rollback-failed $line" >&5
-		[ $tries -ge 3 ] && set_state "rollback failed" "$line"
+		[ $tries -ge 3 ] && guard_set_state rollback-failed "$line"
 		sleep 1
 		# Not for ever more of the same.
 		[ $tries -lt 100 ] || true >"$R/log"
 	done
-	while [ -n "$stuck" ] && lives "$stuck"; do
-		set_state rolled-back "$(rollback_reason), but the apply still hangs in the kernel"
-		beat
+	while [ -n "$stuck" ] && proc_group_lives "$stuck"; do
+		guard_set_state rolled-back "$(txn_print_reason), but the apply still hangs in the kernel"
+		guard_beat
 		sleep 2
 	done
 	# What it had asked for came only now.
-	[ -z "$stuck" ] || { stuck=; finish_rollback; return; }
+	[ -z "$stuck" ] || { stuck=; guard_finish_rollback; return; }
 	[ "$tries" -lt 3 ] || rm -f "$R/state"
 	tries=0
-	until work record 30 not_on_record; do
-		[ -n "${booting-}" ] || [ -e "$R/state" ] || not_on_record 'take it'
+	until guard_work record 30 guard_note_unrecorded; do
+		[ -n "${booting-}" ] || [ -e "$R/state" ] || guard_note_unrecorded 'take it'
 		# Whoever sits there is told; the second guard, the next apply or the next boot writes it down.
 		[ -z "${console-}${booting-}" ] || return 0
-		outlive
+		guard_outlive
 		# A disk that refuses at once is not asked without a pause.
 		[ $((tries += 1)) -lt 10 ] || sleep 9
 		sleep 1
 		[ $tries -lt 100 ] || true >"$R/log"
 	done
-	ended="rolled-back: $(rollback_reason)"
+	ended="rolled-back: $(txn_print_reason)"
 }
 
 # In a part of this shell that may hang: it keeps no lock and nothing that others wait for. By exec, because a shell
 # keeps copies of what a redirection of its own functions closes.
-detach() { exec 5>&- 7>&- 8>&- 9>&- >/dev/null 2>&1; }
+guard_detach() { exec 5>&- 7>&- 8>&- 9>&- >/dev/null 2>&1; }
 
-# For whoever looks at the disk; nobody waits for it, and work_record does it again.
-decided_on_disk() {
-	detach
+# For whoever looks at the disk; nobody waits for it, and guard_work_record does it again.
+guard_copy_decision() {
+	guard_detach
 	cp "$R/reason" "$T/reason"
 	[ -e "$T/decision" ] || ln "$T/rollback" "$T/decision"
 }
 
-# Sets line to the last line of file $1.
-last_line() {
-	local next
-	line=
-	while IFS= read -r next || [ -n "$next" ]; do line=$next; done <"$1"
-} 2>/dev/null
-
-rollback_reason() { first_line "$R/reason"; printf '%s\n' "$line"; }
+txn_print_reason() { first_line "$R/reason"; printf '%s\n' "$line"; }
 
 # What whoever asks is told meanwhile.
-set_state() { printf '%s\n%s\n' "$1" "$2" >"$R/state"; }
+guard_set_state() { printf '%s\n%s\n' "$1" "$2" >"$R/state"; }
 
-not_on_disk() { set_state deciding "confirmed, but the disk does not answer: until it does, the old state boots"; }
+guard_note_deciding() { guard_set_state deciding "confirmed, but the disk does not answer: until it does, the old state boots"; }
 
-not_on_record() {
-	set_state rolled-back "$(rollback_reason) (not on record yet: the disk does not ${1:-answer})"
+guard_note_unrecorded() {
+	guard_set_state rolled-back "$(txn_print_reason) (not on record yet: the disk does not ${1:-answer})"
 	say "the host is as before; the disk does not ${1:-answer}"
-	echo "done rolled-back: $(rollback_reason)" >&5
+	echo "done rolled-back: $(txn_print_reason)" >&5
 }
 
 # Part of the work, in a process of its own: puts the host back, from memory alone.
-work_restore() {
+guard_work_restore() {
 	[ ! -e "$R/filled" ] || T=$R
-	roll_back
+	txn_roll_back
 }
 
 # Part of the work: writes down that the host was put back. Fails where the disk does not take it.
-work_record() {
+guard_work_record() {
 	if [ ! -e "$T/done" ]; then
 		[ ! -e "$R/reason" ] || cp "$R/reason" "$T/reason"
 		[ -e "$T/decision" ] || ln "$T/rollback" "$T/decision"
-		clear_away
-		close_txn "rolled-back: $(rollback_reason)"
+		txn_clear_away
+		txn_close "rolled-back: $(txn_print_reason)"
 	else
-		wind_up rolled-back
+		txn_wind_up rolled-back
 	fi
 	[ -e "$T/done" ]
 }
 
 # Part of the work: makes a commit last. Ends with 5 where the disk refuses to take the decision.
-work_settle() {
+guard_work_settle() {
 	local first=''
 	# Gone with everything else after an undo to the original.
 	[ -d "$T" ] || return 0
-	[ ! -e "$T/done" ] || { wind_up committed; return 0; }
+	[ ! -e "$T/done" ] || { txn_wind_up committed; return 0; }
 	if [ ! -e "$T/decision" ]; then
 		# A link that hung in an earlier attempt may still come about.
 		[ -e "$R/linking" ] || first=yes
@@ -448,57 +441,57 @@ work_settle() {
 		ln "$T/commit" "$T/decision"
 		[ -e "$T/decision" ] || { [ -z "$first" ] || return 5; return 1; }
 	fi
-	to_disk "$T" || { say "cannot sync the decision to disk"; return 1; }
-	persist || { say "cannot make it last yet"; return 1; }
-	close_txn committed
+	disk_sync "$T" || { say "cannot sync the decision to disk"; return 1; }
+	persist_generation || { say "cannot make it last yet"; return 1; }
+	txn_close committed
 }
 
-close_txn() {
+txn_close() {
 	local kept
 	ended=$1
-	record "$1"
+	txn_record "$1"
 	for kept in log error; do [ ! -s "$R/$kept" ] || cat "$R/$kept" >"$T/$kept"; done
 	# Whole or not at all; where not even this can be written, an empty one with the decision beside it.
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
 	# Whoever acts next has to know, without a disk, that nothing is to be put back any more.
 	if [ -e "$T/done" ] && [ -d "$R" ]; then true >"$R/recorded"; fi
-	wind_up "$1"
+	txn_wind_up "$1"
 }
 
 # What follows after that is on record; all of it can be done again.
-wind_up() {
-	put_away
+txn_wind_up() {
+	txn_put_away
 	true >$VAR/lock
-	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then vanish; fi
+	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then txn_remove_traces; fi
 }
 
 # Nothing of us is left, in one step: who waits for a lock would put it into a folder that is half gone. What
 # is at its place after that step is of whoever came next.
-vanish() {
+txn_remove_traces() {
 	if mv $VAR $VAR.gone 2>/dev/null; then rm -rf $VAR.gone; else rm -rf $VAR; fi
 }
 
 # Where a power cut came between the two.
-vanished() { [ ! -e $VAR.gone ] || rm -rf $VAR.gone; }
+txn_finish_removal() { [ ! -e $VAR.gone ] || rm -rf $VAR.gone; }
 
 # What a transaction that is over leaves lying.
-put_away() {
+txn_put_away() {
 	set --
 	[ -L $VAR/open ] && [ $VAR/open -ef "$VAR/txn/$ID" ] && set -- $VAR/open
 	[ -e "$T/token" ] && set -- "$@" "$T/token"
 	# Once more where it was killed: what is open keeps the next apply busy.
 	[ $# -eq 0 ] || rm -f "$@" || rm -f "$@"
-	to_disk "$T/done" "$T" $VAR/history $VAR 2>/dev/null
+	disk_sync "$T/done" "$T" $VAR/history $VAR 2>/dev/null
 	:
 }
 
-record() {
+txn_record() {
 	local generation
 	[ -e "$T/armed" ] || return 0
 	# One that was killed on the way may have written it.
 	[ ! -e "$T/recording" ] || ! grep -qs "	$ID	" $VAR/history || return 0
 	true >"$T/recording"
-	owner
+	txn_owner
 	first_line "$T/generation"
 	generation=$line
 	first_line "$T/plan"
@@ -506,49 +499,49 @@ record() {
 }
 
 # Nobody waits for those who pass it on: a terminal, the journal or the console may have stopped.
-shout() {
+guard_broadcast() {
 	say "$1"
-	if [ -n "${booting-}" ]; then pass_on "$1"; else { detach; pass_on "$1"; } & fi
+	if [ -n "${booting-}" ]; then guard_pass_on "$1"; else { guard_detach; guard_pass_on "$1"; } & fi
 	:
 }
 
-pass_on() {
+guard_pass_on() {
 	have logger && timeout -s KILL 5 logger -p daemon.crit -t kvmfw "$1"
 	have wall && timeout -s KILL 5 wall "kvmfw: $1"
 	echo "kvmfw: $1" >/dev/kmsg
 } 2>/dev/null
 
 # A transaction that nobody watches any more: both guards dead, or the host was booted since.
-recover() {
+txn_recover() {
 	local mine=$ID id booted
-	open_id
-	txn "$id" || { rm -f $VAR/open; txn "$mine"; return; }
-	[ ! -e "$T/done" ] || { put_away; remove_memory; txn "$mine"; return; }
+	txn_find_open
+	txn_select "$id" || { rm -f $VAR/open; txn_select "$mine"; return; }
+	[ ! -e "$T/done" ] || { txn_put_away; memory_remove; txn_select "$mine"; return; }
 	say "recovering $ID, left open"
 	first_line "$T/boot_id"
 	booted=$line
-	boot_id
-	[ -n "${booting-}" ] || restore_memory || { say "there is no room in $RUN"; txn "$mine"; return; }
+	read_boot_id
+	[ -n "${booting-}" ] || memory_restore || { say "there is no room in $RUN"; txn_select "$mine"; return; }
 	[ -n "${booting-}${ctl-}" ] || { ctl=$R/ctl && exec 8<>"$ctl"; }
 	if [ "$booted" = "$boot" ]; then
 		# Somebody at the console may be at it.
 		first_line "$R/beat"
 		uptime_cs
-		if actor_lives && [ "$now" -le $((${line:-0} + GRACE * 100)) ]; then txn "$mine"; return; fi
-		take_place || { txn "$mine"; return; }
-		decide rollback "its guard is gone"
-		finish
+		if guard_actor_lives && [ "$now" -le $((${line:-0} + GRACE * 100)) ]; then txn_select "$mine"; return; fi
+		guard_take_place || { txn_select "$mine"; return; }
+		txn_decide rollback "its guard is gone"
+		guard_finish
 	else
-		decision
+		txn_decision
 		if [ "$line" = commit ]; then
-			finish
+			guard_finish
 		else
 			# What was live is gone with the boot, and what boots was never changed.
-			clear_away
-			close_txn "rolled-back: the host was booted before a decision"
+			txn_clear_away
+			txn_close "rolled-back: the host was booted before a decision"
 		fi
 	fi
-	remove_memory
+	memory_remove
 	undecidable=
-	txn "$mine"
+	txn_select "$mine"
 }

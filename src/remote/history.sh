@@ -1,7 +1,7 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # What came of every transaction, and what each generation that is kept wants.
 
-history() {
+history_print() {
 	local folder
 	section history
 	[ ! -e $VAR/history ] || tail -n 200 $VAR/history || refuse unreadable "$VAR/history cannot be read"

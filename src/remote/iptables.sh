@@ -73,7 +73,7 @@ BEGIN {
 }
 $0 == "=" { goal = 1; table = ""; next }
 /^#/ { next }
-# The connections that were open when the rules came (flows.sh) are not state.
+# The connections that were open when the rules came (conntrack.sh) are not state.
 !goal && ($1 == ":KVMFW--flows" || $2 == "KVMFW--flows" || / -j KVMFW--flows$/) { next }
 /^\*/ { table = substr($1, 2); next }
 $0 == "&" { list++; next }
@@ -302,7 +302,7 @@ END {
 '
 
 # With look=1 prints of a save what a plan compares. Counters and headers are not state; nor are the connections that
-# were open when the rules came (flows.sh). Before CHANGE_AWK it also ends with 0 if the save is as the own text behind
+# were open when the rules came (conntrack.sh). Before CHANGE_AWK it also ends with 0 if the save is as the own text behind
 # it says and file `asked_text` is the same as file `kept_text`, else with 3: what was proven once and is still there
 # needs no second proof.
 LOOK_AWK='
@@ -314,19 +314,19 @@ look && !goal && NF && $0 != "=" && !/^# (Generated|Completed)/ && $1 != ":KVMFW
 
 ipt_version4='' ipt_version6='' live4='' saved4='' live6='' saved6=''
 # Sets ipt (iptables or ip6tables) for family 4 or 6.
-ipt_name() {
+ipt_find() {
 	if [ "$1" = 6 ]; then ipt=ip6tables; else ipt=iptables; fi
 	have "$ipt-save" && have "$ipt-restore"
 }
 
 # The same, and backend (nft or legacy) and ipt_version. What told its version once is not asked again, nor is one
 # whose saved rules begin with it.
-ipt_family() {
+ipt_find_backend() {
 	local said
 	said=$live4
 	if [ "$1" = 6 ]; then ipt_version=$ipt_version6 said=$live6; else ipt_version=$ipt_version4; fi
 	backend=none
-	ipt_name "$1" || return 1
+	ipt_find "$1" || return 1
 	if [ -z "$ipt_version" ]; then
 		said=${said%%"$NL"*}
 		case $said in
@@ -359,7 +359,7 @@ ipt_save() {
 
 # Sets live to what ipt_save said of family $1 the first time in this process: what a transaction compares with
 # its plan, records and proves is one and the same state.
-ipt_saved() {
+ipt_save_once() {
 	local rc=$saved4
 	[ "$1" = 4 ] || rc=$saved6
 	if [ -z "$rc" ]; then
@@ -372,13 +372,13 @@ ipt_saved() {
 }
 
 # Sets own to our part of save $1.
-ipt_own() {
+ipt_managed() {
 	local whole
 	own=$(awk "$OWN_AWK" <<-SAVE
 		$1
 		#end
 	SAVE
-	) && whole_output "$own" || return 1
+	) && text_unwrap_output "$own" || return 1
 	own=$whole
 }
 
@@ -399,14 +399,14 @@ ipt_change() {
 		$2
 		#end
 	TEXTS
-	) && whole_output "$change" || {
-		change=$(printf '%s\n=\n%s\n#end\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$CHANGE_AWK") && whole_output "$change" || return 1
+	) && text_unwrap_output "$change" || {
+		change=$(printf '%s\n=\n%s\n#end\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$CHANGE_AWK") && text_unwrap_output "$change" || return 1
 	}
 	change=$whole
 }
 
 # Whether live save $1 is as own text $2 says.
-ipt_is() {
+ipt_matches() {
 	local change
 	ipt_change "$1" "$2" && [ -z "$change" ]
 }
@@ -417,12 +417,12 @@ ipt_is() {
 # 4 when the change did; predicted is then what iptables said.
 # $1 family, $2 live save, $3 own text wanted.
 # shellcheck disable=SC2016
-ipt_dry() {
+ipt_dry_run() {
 	local change sets='' rc
 	predicted=
-	ipt_name "$1" && ipt_change "$2" "$3" || return 1
+	ipt_find "$1" && ipt_change "$2" "$3" || return 1
 	case "$2$3" in
-	*-set\ *) stand_ins "$1" || sets= ;;
+	*-set\ *) ipset_stand_ins "$1" || sets= ;;
 	esac
 	# /dev/null as the lock: a dry run neither waits for the host nor holds it up.
 	# Texts go in by descriptors: an argument or variable of the environment ends at 128 KiB.
@@ -443,13 +443,13 @@ $change
 CHANGE
 	)
 	rc=$?
-	[ $rc -ne 4 ] || predicted=$(printf '%s\n' "$predicted"; ipt_blame "$predicted" "$change")
+	[ $rc -ne 4 ] || predicted=$(printf '%s\n' "$predicted"; ipt_print_culprit "$predicted" "$change")
 	return $rc
 }
 
 # Names the rule that the host did not take: the line that iptables named, or, where legacy only
 # says that the COMMIT failed, the first rule that fails alone.
-ipt_blame() {
+ipt_print_culprit() {
 	local number rule
 	number=$(printf '%s\n' "$1" | sed -n 's/.*line:* *\([0-9][0-9]*\).*/\1/p' | tail -n 1)
 	rule=$(printf '%s\n' "$2" | sed -n "${number:-0}p" 2>/dev/null)
@@ -473,7 +473,7 @@ ipt_blame() {
 # Returns 1 at the first table that fails; what iptables said is on stderr.
 ipt_load() {
 	local rc
-	ipt_name "$1" || return 1
+	ipt_find "$1" || return 1
 	ipt_save || { say "$ipt-save failed"; return 1; }
 	ipt_load_onto "$2"
 	rc=$?
@@ -496,14 +496,14 @@ $all" in *"
 		case $all in *"
 COMMIT
 "*) ipt_change "$live" "$1" "$table" || return 1 ;; esac
-		fed "$change" "$ipt-restore" -w 10 --noflush || return 1
+		feed "$change" "$ipt-restore" -w 10 --noflush || return 1
 	done
 	case "$live$1" in *KVMFW--flows*) ;; *) return 0 ;; esac
 	# Nothing leads there any more.
 	ipt_save || return 0
 	case $live in
 	*' -j KVMFW--flows'*) ;;
-	*:KVMFW--flows*) fed "*filter$NL:KVMFW--flows - [0:0]$NL-X KVMFW--flows${NL}COMMIT" "$ipt-restore" -w 10 --noflush ;;
+	*:KVMFW--flows*) feed "*filter$NL:KVMFW--flows - [0:0]$NL-X KVMFW--flows${NL}COMMIT" "$ipt-restore" -w 10 --noflush ;;
 	esac
 	:
 }

@@ -32,25 +32,25 @@ section() {
 
 # Where a program lies. A busybox sh may prefer its own applet of that name, and its ip knows no
 # JSON, its sync no files.
-real() {
+find_program() {
 	for path in "/usr/sbin/$1" "/usr/bin/$1" "/sbin/$1" "/bin/$1"; do [ -x "$path" ] && return; done
 	path=
 	return 1
 }
-if real ip; then
+if find_program ip; then
 	IP=$path
 	ip() { "$IP" "$@"; }
 fi
-if real sync; then
+if find_program sync; then
 	SYNC=$path
 	sync() { "$SYNC" "$@"; }
 fi
-if real unshare; then
+if find_program unshare; then
 	UNSHARE=$path
 	unshare() { "$UNSHARE" "$@"; }
 fi
 
-if real timeout; then
+if find_program timeout; then
 	# That of BusyBox leaves a process behind, for up to a second and with all descriptors that it was given: none of a
 	# lock, or that would go on being held.
 	TIMEOUT=$path
@@ -66,18 +66,25 @@ first_line() {
 	:
 } 2>/dev/null
 
+# Sets line to the last line of file $1.
+last_line() {
+	local next
+	line=
+	while IFS= read -r next || [ -n "$next" ]; do line=$next; done <"$1"
+} 2>/dev/null
+
 # Files of ours hold a text and, as their last line, how many bytes it has: `#end 120`. A file that is missing, that
 # cannot be read or that is cut off so never passes for one that holds less, or nothing.
 
 # Writes text $2 to file $1 in that form.
-put_text() {
+text_write() {
 	case $2 in '' | *"$NL") set -- "$1" "$2" ;; *) set -- "$1" "$2$NL" ;; esac
 	printf '%s#end %s\n' "$2" "${#2}" >"$1"
 }
 
 # Sets text to what file $1 of ours holds, without the last line break. Fails where that is not known to be all of it:
 # what is read back decides what a host becomes, and an unread text must not count as an empty one.
-read_text() {
+text_read() {
 	local line='' n=0 got=''
 	text=
 	# A short one costs no process; of a long one dash would read each byte alone.
@@ -86,12 +93,12 @@ read_text() {
 		[ $((n += 1)) -le 20 ] || { got=$(cat "$1") || return 1; got=$got$NL line=; break; }
 		got=$got$line$NL
 	done 2>/dev/null <"$1" || return 1
-	whole_text "$got$line"
+	text_unwrap "$got$line"
 }
 
 # Sets text to what stands before the last line of $1, a text in that form. Fails where there is no such line, or it
 # tells of another number of bytes.
-whole_text() {
+text_unwrap() {
 	local before=${1%'#end '*}
 	text=
 	[ "$1" = "$before#end ${#before}$NL" ] || return 1
@@ -99,22 +106,22 @@ whole_text() {
 }
 
 # Sets lines to what file $1 of ours holds, each with its line break.
-lines_of() {
+text_read_lines() {
 	local text
 	lines=
-	read_text "$1" || return 1
+	text_read "$1" || return 1
 	lines=${text:+$text$NL}
 }
 
 # Whether file $1 of ours holds more than nothing. Yes, where that cannot be told: whoever goes on to read it fails.
-holds() {
+text_is_filled() {
 	first_line "$1"
 	[ "$line" != '#end 0' ]
 }
 
 # Sets whole to the output $1 of a program of ours that prints `#end` as its last line, without that line. The status
 # of a program tells of its death, and not of an input or an output that was cut off.
-whole_output() {
+text_unwrap_output() {
 	whole=
 	case $1 in '#end') ;; *"$NL#end") whole=${1%"$NL#end"} ;; *) return 1 ;; esac
 }
@@ -139,23 +146,23 @@ lock_within() {
 	done
 }
 
-boot_id() {
+read_boot_id() {
 	first_line /proc/sys/kernel/random/boot_id
 	boot=$line
 }
 
 # Writes files and their folders to disk. Never a bare sync: a hypervisor has gigabytes of dirty
 # pages of its guests, and waiting for them would outlast every deadline.
-to_disk() {
+disk_sync() {
 	[ $# -gt 0 ] || return 0
 	sync "$@"
 }
 
-# to_disk of names of which some may be gone by now. Anything else that sync(1) says means lost, and so does no
+# disk_sync of names of which some may be gone by now. Anything else that sync(1) says means lost, and so does no
 # word at all. A second try would prove nothing: the kernel tells of a write it lost only once.
-what_is_left_to_disk() {
+disk_sync_existing() {
 	local told
-	told=$(to_disk "$@" 2>&1) && return
+	told=$(disk_sync "$@" 2>&1) && return
 	[ -n "$told" ] || return 1
 	while [ -n "$told" ]; do
 		case ${told%%"$NL"*} in *': No such file or directory') ;; *) return 1 ;; esac
@@ -165,7 +172,7 @@ what_is_left_to_disk() {
 
 # Gives text $1 to a command as its stdin, and sets said to all that it says. A pipe has two processes more; but bash
 # may keep a text in a file, and where there is no room for that a way back still has to be found.
-fed() {
+feed() {
 	local text="$1" rc
 	shift
 	said=$("$@" 2>&1 <<-TEXT
@@ -187,7 +194,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 refuse() {
 	# A guard that waits for what comes next is told that nothing does.
-	[ -z "${guarded-}" ] || abort
+	[ -z "${guarded-}" ] || txn_abort
 	section refused
 	printf '%s\n%s\n' "$1" "$2"
 	exit 0
@@ -198,5 +205,5 @@ BOOT_UNITS='sysinit.target.wants/kvmfw-early.service sysinit.target.wants/kvmfw.
 multi-user.target.wants/kvmfw-settle.service'
 
 # Services that replace rules or make chains when they are started again: each has a link that then starts the second
-# stage of the boot (settle.sh). A service that is not installed has one too, because the next package may bring it.
+# stage of the boot (boot_settle.sh). A service that is not installed has one too, because the next package may bring it.
 FOLLOWED='nftables netfilter-persistent iptables ip6tables networking docker libvirtd virtnetworkd'

@@ -5,7 +5,7 @@
 # have cut off the disk. A rollback takes all that it needs from here, and is written to disk afterwards.
 #
 #   kvmfw.sh pre/ new/ limits    what the rollback needs; compared with the disk before anything is armed
-#   go abort armed result        what the guard looks at; decision is made here by link(2), and only here
+#   start abort armed result     what the guard looks at; decision is made here by link(2), and only here
 #   applied claim decision
 #   deadline beat                hundredths of a second since boot: when to act, and when the guard last did something
 #   act.1, act.2, …              who acts: process and start time; the highest number counts
@@ -16,7 +16,7 @@
 GRACE=5
 
 # Whether /run is in memory.
-run_is_memory() {
+memory_is_tmpfs() {
 	local mount type found=''
 	while read -r _ mount type _; do
 		if [ "$mount" = /run ]; then found=$type; fi
@@ -24,7 +24,7 @@ run_is_memory() {
 	case $found in tmpfs | ramfs) ;; *) return 1 ;; esac
 }
 
-make_memory() {
+memory_make() {
 	local mark
 	# Of transactions that are over, and whose end was cut off.
 	for mark in "$RUN"/*/done; do [ ! -e "$mark" ] || rm -rf "${mark%/done}"; done
@@ -34,7 +34,7 @@ make_memory() {
 }
 
 # Takes along what a rollback needs, and compares it with what is on disk.
-fill_memory() {
+memory_fill() {
 	local file sums line on_disk='' in_memory='' IFS="$NL"
 	cp -R "$T/limits" "$T/pre" "$T/new" "$R/" || return 1
 	set --
@@ -52,11 +52,11 @@ fill_memory() {
 }
 
 # For a transaction whose memory is gone, though the host was not booted.
-restore_memory() {
+memory_restore() {
 	local mark
 	[ ! -e "$R/filled" ] || return 0
 	rm -rf "$R"
-	make_memory && fill_memory && cp "$0" "$R/kvmfw.sh" || return 1
+	memory_make && memory_fill && cp "$0" "$R/kvmfw.sh" || return 1
 	for mark in armed reason claim apply.pid made made.sets placed quieted; do
 		[ ! -e "$T/$mark" ] || cp "$T/$mark" "$R/" || return 1
 	done
@@ -69,16 +69,16 @@ restore_memory() {
 }
 
 # The mark first: without it what is left of the memory does not count, but what the disk has.
-remove_memory() { rm -rf "$R/armed" "$R"; }
+memory_remove() { rm -rf "$R/armed" "$R"; }
 
 # Overwritten in place: a full tmpfs has no room for a new page.
-beat() {
+guard_beat() {
 	uptime_cs
 	printf '%15s\n' "$now" 1<>"$R/beat"
 } 2>/dev/null
 
 # Sets start to the start time of process $1, and stat to its state; fails when there is none.
-started() {
+proc_read_stat() {
 	stat='' start=''
 	read -r line <"/proc/$1/stat" || return 1
 	line=${line##*) }
@@ -88,24 +88,24 @@ started() {
 } 2>/dev/null
 
 # Sets actor to the number of who acts, 0 for nobody, and actor_pid.
-find_actor() {
+guard_find_actor() {
 	actor=0
 	while [ -e "$R/act.$((actor + 1))" ]; do actor=$((actor + 1)); done
 	first_line "$R/act.$actor"
 	actor_pid=${line%% *} actor_start=${line#* }
 }
 
-actor_lives() {
-	find_actor
-	[ "$actor" -gt 0 ] && started "${actor_pid:-0}" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ]
+guard_actor_lives() {
+	guard_find_actor
+	[ "$actor" -gt 0 ] && proc_read_stat "${actor_pid:-0}" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ]
 }
 
 # Whether group $1 may still be that of a process which started at $2. As long as a group has members, nobody else gets
 # its number; a process of that number with another start means that the group was gone before.
-is_group() { ! started "$1" || [ "$start" = "$2" ]; }
+proc_is_group() { ! proc_read_stat "$1" || [ "$start" = "$2" ]; }
 
 # Whether whoever acts should have moved by now, and has not.
-overdue() {
+guard_overdue() {
 	local due beaten
 	[ ! -e "$R/done" ] && [ -e "$R/deadline" ] || return 1
 	first_line "$R/deadline"
@@ -118,14 +118,14 @@ overdue() {
 
 # Takes the place of whoever acts. It is killed first, and so is what works for it. A process that hangs in the kernel
 # stays, but runs nothing any more once it has been killed: undead is its number. Fails when somebody else was faster.
-take_place() {
+guard_take_place() {
 	local number pid tries=0
 	undead=
-	if actor_lives; then
+	if guard_actor_lives; then
 		pid=$actor_pid
 		say "process $pid has not moved for ${GRACE}s or more, and is replaced"
 		kill -KILL "$pid" 2>/dev/null
-		while started "$pid" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ] && [ $tries -lt 50 ]; do
+		while proc_read_stat "$pid" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ] && [ $tries -lt 50 ]; do
 			tries=$((tries + 1))
 			sleep 0.02
 		done
@@ -134,8 +134,8 @@ take_place() {
 	number=$actor
 	first_line "$R/worker"
 	pid=${line%% *}
-	[ -z "$pid" ] || ! is_group "$pid" "${line#* }" || kill -KILL "-$pid" 2>/dev/null
-	started $$
+	[ -z "$pid" ] || ! proc_is_group "$pid" "${line#* }" || kill -KILL "-$pid" 2>/dev/null
+	proc_read_stat $$
 	echo "$$ $start" >"$R/self.$$"
 	ln "$R/self.$$" "$R/act.$((number + 1))" 2>/dev/null && return
 	# No room for a link is no reason to leave a host cut off.
@@ -143,38 +143,38 @@ take_place() {
 }
 
 # Sleeps until there is nobody who acts, or nobody who moves. Fails when the transaction is over.
-await_turn() {
+guard_await_turn() {
 	while :; do
 		# The guard ignores TERM, and so would flock. The shell says of each that is killed that it was. What a timeout
 		# leaves behind may keep this lock: it is ours from here on.
 		if { command timeout -s KILL 5 flock 7; } 2>/dev/null; then
 			[ -d "$R" ] && [ ! -e "$R/done" ] || return 1
 			# One who acts beside a guard that cannot be killed has no lock.
-			if actor_lives && ! overdue; then sleep 1; continue; fi
+			if guard_actor_lives && ! guard_overdue; then sleep 1; continue; fi
 		else
-			overdue || continue
+			guard_overdue || continue
 		fi
-		! take_place || return 0
+		! guard_take_place || return 0
 	done
 }
 
 # Has part $1 of the work done by a process group of its own, which is killed when it is at one step for $2 seconds:
 # this shell never waits for a disk or a program. Sets hung to yes where it was killed; the
 # next time it is granted twice as long, because it may only be slow. After five seconds calls $3.
-work() {
+guard_work() {
 	local limit=$2 late=${3-} word ticker since step='' ticks=0 rc=1 script=$R/kvmfw.sh times gone=''
 	hung=
 	first_line "$R/hung.$1"
 	times=${line:-0}
 	while [ "$times" -gt 0 ] && [ "$limit" -lt 300 ]; do times=$((times - 1)) limit=$((limit * 2)); done
 	if [ -n "${booting-}" ]; then
-		("work_$1")
+		("guard_work_$1")
 		return
 	fi
 	rm -f "$R/step"
 	setsid sh "$script" "$1" "$ID" "$ctl" 5>&- 6>&- 7>&- 9>&- >>"$R/log" 2>&1 &
 	worker=$!
-	started "$worker"
+	proc_read_stat "$worker"
 	echo "$worker $start" >"$R/worker"
 	# shellcheck disable=SC2016
 	setsid sh -c 'while sleep 1 && kill -0 "$1"; do echo tick >&8; done' sh $$ 5>&- 6>&- 7>&- 9>&- >/dev/null 2>&1 &
@@ -182,7 +182,7 @@ work() {
 	uptime_cs
 	since=$now
 	while IFS= read -r word <&8; do
-		beat
+		guard_beat
 		case $word in
 		"end $worker "*)
 			rc=${word##* }
@@ -206,7 +206,7 @@ work() {
 		fi
 		# It may have been killed before it could say that it ended. If it did, its word is in the fifo already, before
 		# this one. It is a process before it is a group; and ticks of an earlier timer may come at any time.
-		[ -n "$gone" ] || lives "$worker" || { started "$worker" && [ "$stat" != Z ]; } || { gone=yes && echo "gone $worker" >&8; }
+		[ -n "$gone" ] || proc_group_lives "$worker" || { proc_read_stat "$worker" && [ "$stat" != Z ]; } || { gone=yes && echo "gone $worker" >&8; }
 	done
 	kill -KILL "-$ticker" "$ticker" 2>/dev/null
 	wait "$ticker" 2>/dev/null
@@ -216,9 +216,9 @@ work() {
 }
 
 # After a worker that hung: another one only when that one is gone.
-outlive() {
-	while [ -n "$hung" ] && lives "$worker"; do
-		beat
+guard_outlive() {
+	while [ -n "$hung" ] && proc_group_lives "$worker"; do
+		guard_beat
 		sleep 2
 	done
 }
@@ -227,11 +227,11 @@ outlive() {
 guard_moves() {
 	guard=
 	[ -e "$R/filled" ] && [ ! -e "$R/done" ] || return 0
-	if ! actor_lives; then
+	if ! guard_actor_lives; then
 		guard='gone; kvmfw.sh rollback puts the host back'
 	elif [ "$stat" = T ] || [ "$stat" = t ]; then
 		guard="stopped (process $actor_pid); kvmfw.sh rollback acts in its place"
-	elif overdue; then
+	elif guard_overdue; then
 		guard="does not move (process $actor_pid); kvmfw.sh rollback acts in its place"
 	fi
 	[ -z "$guard" ]

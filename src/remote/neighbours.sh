@@ -5,14 +5,14 @@
 # under the new state. Otherwise the confirm would succeed over entries older than the change, and the host would
 # become unreachable once they expire. Entries that are never resolved again stay: permanent, noarp, and those that
 # a daemon or the kernel itself maintains. Fails where the entries cannot be read: a confirm would then prove nothing.
-forget_neighbours() {
+net_forget_neighbours() {
 	local hop zone entries
 	first_line "$T/ssh"
 	hop=${line%% *}
 	[ -n "$hop" ] || return 0
 	zone=
 	case $hop in *%*) zone=${hop#*%} hop=${hop%%%*} ;; esac
-	next_hop "$hop" "$zone" || return 1
+	net_next_hop "$hop" "$zone" || return 1
 	[ -n "$hop_device" ] || return 0
 	entries=$(ip -o neigh show to "$hop" dev "$hop_device" 2>/dev/null) || return 1
 	case $entries in '' | *PERMANENT* | *NOARP* | *extern_learn* | *managed*) return 0 ;; esac
@@ -22,7 +22,7 @@ forget_neighbours() {
 
 # Sets hop and hop_device to the neighbour that packets to address $1 (on link $2, where it is link-local) go to.
 # hop_device is empty where there is none, as on the loopback. Fails where that cannot be read.
-next_hop() {
+net_next_hop() {
 	local route word before=''
 	hop=$1 hop_device=$2
 	[ -z "$2" ] || return 0

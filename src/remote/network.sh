@@ -429,18 +429,18 @@ NETWORK_BACK_AWK='
 	}'
 
 # Writes down what is, before anything is touched.
-network_snapshot() {
+net_snapshot() {
 	local text devices whole=''
-	if holds "$T/new/bridges"; then
-		read_text "$T/new/devices" && devices=$text && read_text "$T/new/bridges" &&
-			whole_output "$(network_state '=touched' "$devices" "$text")" || return 1
+	if text_is_filled "$T/new/bridges"; then
+		text_read "$T/new/devices" && devices=$text && text_read "$T/new/bridges" &&
+			text_unwrap_output "$(net_print_state '=touched' "$devices" "$text")" || return 1
 	fi
-	put_text "$T/pre/network" "$whole"
+	text_write "$T/pre/network" "$whole"
 }
 
 # Prints the state. Its last line is #end, or it was not all to be had. The links are those of lines $2: with $1
 # `=touched` of the plan, and the bridges that they are ports of; with `=again` of a state. $3 is the way forward.
-network_state() {
+net_print_state() {
 	local file groups='' v6=''
 	[ ! -e /proc/net/if_inet6 ] || v6=yes
 	# bridge ends at what the kernel has not.
@@ -449,10 +449,10 @@ network_state() {
 		printf '%s\n' "$1" "$2" '=forward' "$3" '=links'
 		"${IP:-ip}" -d -o link show
 		echo '=4'
-		network_family 4
+		net_print_family 4
 		if [ -n "$v6" ]; then
 			echo '=6'
-			network_family 6
+			net_print_family 6
 		fi
 		echo '=bridge'
 		if have bridge; then printf 'fdb show\n%svlan show\n' "$groups" | bridge -d -batch -; fi
@@ -461,7 +461,7 @@ network_state() {
 }
 
 # `link show` says that all before it was read. An ip or a kernel without objects for next hops ends behind it.
-network_family() {
+net_print_family() {
 	"${IP:-ip}" -o "-$1" -batch - <<-'STATE'
 		rule show
 		addr show
@@ -475,16 +475,16 @@ network_family() {
 
 # Puts back what the change took of the network or left behind there, and fails where that is not to be had. What others
 # did meanwhile stays, and is told in the log.
-network_back() {
+net_restore() {
 	local text whole before forward made='' line lines='' lost='' others='' tries=0 unknown='after the rollback nobody can tell whether the network is as it was'
-	read_text "$T/pre/network" && before=$text && read_text "$T/new/bridges" || { say "$unknown"; return 1; }
+	text_read "$T/pre/network" && before=$text && text_read "$T/new/bridges" || { say "$unknown"; return 1; }
 	forward=$text
 	if [ -e "$T/made" ]; then
 		while IFS= read -r line; do made=$made$line$NL; done <"$T/made" || return 1
 	fi
 	while :; do
-		whole_output "$(network_state '=again' "$before" "$forward")" &&
-			whole_output "$(
+		text_unwrap_output "$(net_print_state '=again' "$before" "$forward")" &&
+			text_unwrap_output "$(
 				printf '%s\n' '=forward' "$forward" '=made' "$made" '=pre' "$before" '#end' '=now' "$whole" '#end' |
 					awk "$NETWORK_BACK_AWK"
 			)" || { say "$unknown"; return 1; }
@@ -499,7 +499,7 @@ network_back() {
 			$whole
 		COMPARED
 		[ -n "$lost" ] && [ $((tries += 1)) -le 4 ] || break
-		[ -z "$lines" ] || bridge_batch "$lines" -force
+		[ -z "$lines" ] || net_batch "$lines" -force
 	done
 	[ -z "$others" ] || say "changed by others meanwhile, and left so: $others"
 	[ -n "$lost" ] || return 0

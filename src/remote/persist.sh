@@ -3,11 +3,11 @@
 
 # iptables-nft leaves empty base chains behind where there was no table before. They decide
 # nothing, but "as it was" means as it was.
-tidy_tables() {
+ipt_tidy_tables() {
 	local table family=ip chains text
 	[ "$backend" = nft ] && have nft || return 0
 	[ "$1" = 6 ] && family=ip6
-	read_text "$2" || { say "which tables there were before cannot be read; empty ones may stay"; return 0; }
+	text_read "$2" || { say "which tables there were before cannot be read; empty ones may stay"; return 0; }
 	for table in $text; do
 		[ "$table" != absent ] || continue
 		chains=$(nft list table $family "$table" 2>/dev/null) || continue
@@ -23,29 +23,29 @@ tidy_tables() {
 }
 
 # Makes the generation what boots: one rename. All of it can be done again after a power cut.
-persist() {
+persist_generation() {
 	local generation family inventory
 	if [ -e "$T/new/zero" ]; then
 		for family in 4 6; do
-			ipt_family $family && tidy_tables $family $VAR/original/tables$family
+			ipt_find_backend $family && ipt_tidy_tables $family $VAR/original/tables$family
 		done
-		rm -f $ETC/current && link_files_none
+		rm -f $ETC/current && files_unlink_all
 		return
 	fi
 	first_line "$T/generation"
 	generation=$line
 	[ -e "$ETC/generations/$generation/want4" ] || return 1
-	keep_originals || return 1
-	put_link "generations/$generation" $ETC/current || return 1
+	persist_baseline || return 1
+	files_put_link "generations/$generation" $ETC/current || return 1
 	first_line "$T/new/inventory"
 	inventory=$line
 	first_line $ETC/inventory
 	if [ "$line" != "$inventory" ]; then
 		printf '%s\n' "$inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
 	fi
-	to_disk $ETC $ETC/inventory || return 1
+	disk_sync $ETC $ETC/inventory || return 1
 	# Done again at boot, where it is cut short twice.
-	link_files || link_files || say "not all of the files in /etc lead to generation $generation yet"
+	files_link || files_link || say "not all of the files in /etc lead to generation $generation yet"
 	# What is reloaded is followed by a unit that is active (kvmfw.service), also before the first boot.
 	if [ -d /run/systemd/system ] && [ -z "${booting-}" ]; then
 		set -- kvmfw.service
@@ -55,25 +55,25 @@ persist() {
 	fi
 	# What did not load at boot was decided anew.
 	[ ! -e $VAR/boot.failed ] || rm -f $VAR/boot.failed
-	prune
+	persist_prune
 }
 
 # Puts text $2 beside original $1, where that is not so already.
-keep_text() {
+persist_baseline_text() {
 	[ ! -e "$VAR/original/new/$1" ] || rm -f "$VAR/original/new/$1"
 	if [ -e "$VAR/original/$1" ]; then
-		lines_of "$VAR/original/$1" || return 1
+		text_read_lines "$VAR/original/$1" || return 1
 		case $2 in "$lines" | "$lines$NL") return 0 ;; esac
 	fi
-	put_text "$VAR/original/new/$1" "$2"
+	text_write "$VAR/original/new/$1" "$2"
 }
 
 # What was there before we first touched it, noted once.
-keep_originals() {
+persist_baseline() {
 	local dir=$VAR/original kept family
 	[ -d $dir/files ] && [ -d $dir/new ] || mkdir -p $dir/files $dir/new || return 1
-	[ -e $dir/sysctl ] || put_text $dir/sysctl '' || return 1
-	[ -e $dir/policies ] || put_text $dir/policies '' || return 1
+	[ -e $dir/sysctl ] || text_write $dir/sysctl '' || return 1
+	[ -e $dir/policies ] || text_write $dir/policies '' || return 1
 	# Each part of the input says what it is: any of the files may be empty.
 	kept=$(awk '
 		/^#end [0-9]+$/ { ended++; next }
@@ -99,23 +99,23 @@ keep_originals() {
 	# What is cut off has no end; a disk that is full, the shell tells.
 	case $kept in *"#policies$NL"*'#end') ;; *) return 1 ;; esac
 	set --
-	keep_text sysctl "${kept%%"#policies$NL"*}" && kept=${kept#*"#policies$NL"} && keep_text policies "${kept%'#end'}" || return 1
+	persist_baseline_text sysctl "${kept%%"#policies$NL"*}" && kept=${kept#*"#policies$NL"} && persist_baseline_text policies "${kept%'#end'}" || return 1
 	[ ! -e $dir/new/sysctl ] || set -- $dir/new/sysctl
 	[ ! -e $dir/new/policies ] || set -- "$@" $dir/new/policies
 	for family in 4 6; do
 		[ ! -e $dir/tables$family ] || continue
-		lines_of "$T/pre/tables$family" && put_text $dir/new/tables$family "$lines" || return 1
+		text_read_lines "$T/pre/tables$family" && text_write $dir/new/tables$family "$lines" || return 1
 		set -- "$@" $dir/new/tables$family
 	done
 	# Whole on disk before it takes the place of what was there.
-	[ $# -eq 0 ] || to_disk "$@" || return 1
+	[ $# -eq 0 ] || disk_sync "$@" || return 1
 	[ $# -eq 0 ] || mv -f "$@" $dir/ || return 1
-	keep_adopted_files || return 1
-	to_disk $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
+	adopt_keep_files || return 1
+	disk_sync $dir/sysctl $dir/policies $dir/tables4 $dir/tables6 $dir $VAR
 }
 
 # Generations beyond the newest twenty, and transactions beyond them, have served.
-prune() {
+persist_prune() {
 	local name
 	set -- "$ETC"/generations/*
 	# shellcheck disable=SC2012
@@ -127,7 +127,7 @@ prune() {
 
 # The boot units are the same in every generation; installed before anything is armed. Sets boot_files to those that
 # have to be synced to disk.
-install_boot() {
+boot_install_units() {
 	local unit dir=/etc/systemd/system
 	boot_files=
 	[ -d $dir ] || return 1
@@ -139,13 +139,13 @@ install_boot() {
 	for unit in $BOOT_UNITS; do boot_files="$boot_files $dir/${unit##*/}"; done
 	for unit in $FOLLOWED; do boot_files="$boot_files $dir/$unit.service.wants"; done
 	umask 022
-	put_units
+	boot_put_units
 	set -- $?
 	umask 077
 	return "$1"
 }
 
-put_units() {
+boot_put_units() {
 	local dir=/etc/systemd/system wants unit reload='' some=''
 	for wants in $BOOT_UNITS; do
 		for unit in "$dir/${wants##*/}" "$dir/$wants"; do
@@ -190,9 +190,9 @@ put_units() {
 }
 
 # Fails where something of it may be left; it can be done again.
-remove_boot() {
+boot_remove_units() {
 	local dir=/etc/systemd/system removed=0 wants
-	stop_units
+	boot_stop_units
 	set --
 	for wants in $BOOT_UNITS; do set -- "$@" "$dir/${wants##*/}" "$dir/$wants"; done
 	for wants in "$dir"/*.service.wants/kvmfw-settle.service; do set -- "$@" "$wants"; done
@@ -209,7 +209,7 @@ remove_boot() {
 }
 
 # What systemd has of them in memory goes too, or it lists them as not found. Not at boot, when this is one of them.
-stop_units() {
+boot_stop_units() {
 	local wants
 	[ -d /run/systemd/system ] && [ -z "${booting-}" ] || return 0
 	set --
@@ -220,7 +220,7 @@ stop_units() {
 }
 
 # A host that was never managed is left as it was found, but for the record of the attempt.
-forget_if_new() {
+persist_forget_new_host() {
 	[ -L $ETC/current ] && return
-	remove_boot && rm -rf $ETC
+	boot_remove_units && rm -rf $ETC
 }

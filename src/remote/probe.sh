@@ -1,8 +1,11 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # Reads what the host is like, in one go and without changing anything. The controller parses the
 # sections; this script decides nothing.
-# Expects: want FAMILY COMMAND… (runs it with the own text wanted on descriptor 3, rules of absent modules marked
-# `?MODULE `), want_keys COMMAND… (the same with sysctl keys, paths below /proc/sys, on its input).
+# Expects DESIRED, the prefix of three functions that hand over the desired state, and so tell where it comes from:
+#   document (remote.rs), generation (generation.sh), txn (change.sh, ipset_change.sh)
+#   ${DESIRED}_rules FAMILY COMMAND…   runs the command with own text on descriptor 3, rules of absent modules marked `?MODULE `
+#   ${DESIRED}_keys COMMAND…           runs it with sysctl keys, paths below /proc/sys, on its input
+#   ${DESIRED}_sets COMMAND…           runs it with sets on its input, where SETS is `yes`
 
 probe_host() {
 	section host
@@ -15,7 +18,7 @@ probe_host() {
 			case $key in ID | ID_LIKE) printf 'os=%s\n' "$value" ;; esac
 		done </etc/os-release
 	fi
-	boot_id
+	read_boot_id
 	printf 'boot_id=%s\n' "$boot"
 	first_line /proc/loadavg
 	printf 'loadavg=%s\n' "$line"
@@ -36,7 +39,7 @@ probe_host() {
 probe_state() {
 	local target
 	section state
-	read_links $ETC/current $VAR/open /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf \
+	link_read $ETC/current $VAR/open /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf \
 		/usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf
 	first_line $ETC/inventory
 	printf 'inventory=%s\n' "$line"
@@ -47,17 +50,17 @@ probe_state() {
 	printf 'generation=%s\n' "${current##*/}"
 	link_target $VAR/open
 	[ -z "$target" ] || printf 'open=%s\n' "${target##*/}"
-	boot_state
+	probe_boot_state
 	[ -n "$current" ] || [ ! -d $VAR ] || echo traces=yes
-	read_section generation
-	[ -z "$current" ] || read_file "$ETC/$current/desired.json"
-	read_section original
-	read_file $VAR/original/sysctl
-	read_file $VAR/original/policies
+	note_section generation
+	[ -z "$current" ] || note_file "$ETC/$current/desired.json"
+	note_section original
+	note_file $VAR/original/sysctl
+	note_file $VAR/original/policies
 }
 
 # What the last boot, and the second stage after it, left to be looked at.
-boot_state() {
+probe_boot_state() {
 	[ ! -s $VAR/boot.failed ] || printf 'boot_failed=%s\n' "$(tail -n 1 $VAR/boot.failed)"
 	[ ! -s $VAR/boot.left ] || sed 's/^/boot_left=/' $VAR/boot.left
 	[ ! -s $VAR/boot.repaired ] || sed 's/^/boot_repaired=/' $VAR/boot.repaired
@@ -65,11 +68,11 @@ boot_state() {
 
 probe_boot() {
 	section boot
-	[ -z "$current" ] || boot_missing
+	[ -z "$current" ] || probe_boot_missing
 }
 
 # What has to be there so that the generation boots, and is not. A masked unit is an empty one.
-boot_missing() {
+probe_boot_missing() {
 	local dir=/etc/systemd/system unit wants
 	[ -e $ETC/current/want4 ] || echo "$ETC/$(readlink $ETC/current)"
 	[ -s $VAR/kvmfw.sh ] || echo $VAR/kvmfw.sh
@@ -99,8 +102,8 @@ probe_sysctl() {
 	# In some shells root may read and write everything, whatever the modes say; nobody writes to this one.
 	[ ! -w /proc/sys/kernel/osrelease ] || modes=
 	keys_asked=
-	want_keys ask_keys
-	[ -n "$keys_asked" ] || no_room
+	"${DESIRED}_keys" probe_ask_keys
+	[ -n "$keys_asked" ] || probe_no_room
 	if [ -z "$modes" ] && [ -n "$keys" ]; then
 		printf '%s' "$keys" | (cd /proc/sys && xargs stat -c '%A %n' /dev/null 2>/dev/null) |
 			sed -n -e 's/^--w[^ ]* \(.*\)$/\1!writeonly/p' -e 's/^-r-[^ ]* \(.*\)$/\1!readonly/p'
@@ -108,11 +111,11 @@ probe_sysctl() {
 	modes=
 	if [ -e $ETC/current ]; then
 		keys_asked=
-		ask_keys <$ETC/current/sysctl.keys
+		probe_ask_keys <$ETC/current/sysctl.keys
 		[ -n "$keys_asked" ] || refuse unreadable-record "$ETC/current/sysctl.keys cannot be read; at the console of the host, \`$VAR/kvmfw.sh undo\` goes back to the generation before"
 	fi
 	# What a forecast needs whether it is declared or not.
-	ask_keys <<-'KEYS'
+	probe_ask_keys <<-'KEYS'
 		net/bridge/bridge-nf-call-iptables
 		net/bridge/bridge-nf-call-ip6tables
 		net/bridge/bridge-nf-call-arptables
@@ -147,18 +150,18 @@ probe_sysctl() {
 		sed -n -E 's,^(MemTotal|MemAvailable|SwapTotal|HugePages_Total|Hugepagesize|Committed_AS):,meminfo/&,p' /proc/meminfo
 		;;
 	esac
-	read_section sysctl.d
+	note_section sysctl.d
 	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do
 		[ -e "$file" ] || [ -L "$file" ] || continue
 		link_target "$file"
-		read_line ">$file${target:+ $target}"
-		read_file "$file"
+		note_line ">$file${target:+ $target}"
+		note_file "$file"
 	done
 }
 
 # Adds to keys the sysctl keys that come in. Those that are not there are told, and with modes=yes those that cannot
 # be read or not be written.
-ask_keys() {
+probe_ask_keys() {
 	local key
 	while read -r key; do
 		case $key in
@@ -176,14 +179,14 @@ ask_keys() {
 	done
 }
 
-print_third() { cat <&3; }
+probe_print_third() { cat <&3; }
 
 # Sets wanted to the own text wanted of family $1, and goal to the same with rules whose module is not loaded
 # replaced by a mark in their place: a plan must not load a module, and physdev would load br_netfilter.
-want_provable() {
+probe_provable_rules() {
 	if [ "$1" = 4 ]; then wanted=$wanted4; else wanted=$wanted6; fi
 	if [ -z "$wanted" ]; then
-		wanted=$(want "$1" print_third) && whole_text "$wanted$NL" || { goal=''; return 1; }
+		wanted=$("${DESIRED}_rules" "$1" probe_print_third) && text_unwrap "$wanted$NL" || { goal=''; return 1; }
 		wanted=$text
 		if [ "$1" = 4 ]; then wanted4=$wanted; else wanted6=$wanted; fi
 	fi
@@ -194,40 +197,40 @@ want_provable() {
 	else
 		goal='s/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/'
 	fi
-	goal=$(printf '%s\n#end\n' "$wanted" | sed "$goal") && whole_output "$goal" || { goal=''; return 1; }
+	goal=$(printf '%s\n#end\n' "$wanted" | sed "$goal") && text_unwrap_output "$goal" || { goal=''; return 1; }
 	goal=$whole
 }
 
 goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6='' dry_runs='' as_proven=''
 # Sets predicted where the probe of this process has seen what own text $2 makes of family $1.
-dry_known() {
+probe_dry_known() {
 	if [ "$1" = 4 ]; then predicted=$dry4; else predicted=$dry6; fi
 	[ -n "$predicted" ] && if [ "$1" = 4 ]; then [ "$2" = "$goal4" ]; else [ "$2" = "$goal6" ]; fi
 }
 
 # Some shells keep a text for a program in a file. What did not come for want of room must not pass for "nothing is
 # wanted".
-no_room() { refuse no-space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"; }
+probe_no_room() { refuse no-space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"; }
 
 probe_rules() {
 	local goal wanted text kept='' unread='' saved=0
 	section "rules$1"
-	if ipt_name "$1"; then
-		ipt_saved "$1"
+	if ipt_find "$1"; then
+		ipt_save_once "$1"
 		saved=$?
 	fi
-	ipt_family "$1"
+	ipt_find_backend "$1"
 	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
 	[ "$backend" = none ] && return
 	section "live$1"
 	looked=
-	if want "$1" look_at_rules "$1"; then
+	if "${DESIRED}_rules" "$1" probe_live_rules "$1"; then
 		section "same$1"
 		as_proven="$as_proven$1"
 		return
 	fi
-	[ -n "$looked" ] || no_room
-	want_provable "$1" || no_room
+	[ -n "$looked" ] || probe_no_room
+	probe_provable_rules "$1" || probe_no_room
 	# A save that failed is no host without rules.
 	if [ $saved = 1 ] && { [ -n "$wanted" ] || [ -L $ETC/current ]; }; then refuse dry-run "$ipt-save failed"; fi
 	case "$goal$live" in
@@ -237,29 +240,29 @@ probe_rules() {
 	[ -n "$goal" ] || case $live in *KVMFW-*) ;; *) return ;; esac
 	# The same is wanted, and what boots would perhaps not be that.
 	if [ -L $ETC/current ]; then
-		if ! read_text $ETC/current/want"$1"; then
+		if ! text_read $ETC/current/want"$1"; then
 			unread=yes
 		elif [ "$text" = "$wanted" ]; then
-			if read_text $ETC/current/rules.v"$1"; then kept=$text; else unread=yes; fi
+			if text_read $ETC/current/rules.v"$1"; then kept=$text; else unread=yes; fi
 		fi
 	fi
 	section "dry$1"
 	dry_runs=yes
-	ipt_dry "$1" "$live" "$goal"
+	ipt_dry_run "$1" "$live" "$goal"
 	rc=$?
 	printf 'rc=%s\n%s\n' "$rc" "$predicted" | awk -v look=1 "$LOOK_AWK"
 	if [ $rc -eq 0 ]; then
 		if [ "$1" = 4 ]; then goal4=$goal dry4=$predicted; else goal6=$goal dry6=$predicted; fi
 	fi
 	case $rc$goal in [!0]* | *kvmfw:unproven*) return ;; esac
-	if [ -n "$unread" ] || [ -n "$kept" ] && ! ipt_is "$predicted" "$kept"; then
+	if [ -n "$unread" ] || [ -n "$kept" ] && ! ipt_matches "$predicted" "$kept"; then
 		section "boot$1"
 		echo "$ETC/current/rules.v$1"
 	fi
 }
 
 # Prints what family $1 has live. Succeeds where that is what was proven before, and what is wanted now.
-look_at_rules() {
+probe_live_rules() {
 	looked=yes
 	first_line $ETC/current/rules.v"$1"
 	if [ -n "$line" ] && [ "$line" != '#end 0' ] && [ -e $ETC/current/want"$1" ]; then
@@ -277,26 +280,26 @@ look_at_rules() {
 
 # Behind which bridge and port guests are that lead here or to other hosts: the controller, jump hosts.
 probe_client() {
-	local client dev way met=''
+	local client dev jump met=''
 	section client
 	have bridge || return 0
 	client=${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}
 	client=${client%% *}
 	for dev in /sys/class/net/*/bridge ''; do [ ! -d "$dev" ] || break; done
 	[ -n "$dev" ] || return 0
-	[ -z "$client" ] || guest_port "$client" guest=
-	for way in ${WAYS-}; do
-		on_bridge "${way#*=}" || continue
-		met="$met $way"
+	[ -z "$client" ] || probe_guest_port "$client" guest=
+	for jump in ${JUMP_HOSTS-}; do
+		probe_on_bridge "${jump#*=}" || continue
+		met="$met $jump"
 		# Who was silent for long is forgotten there. All are asked at once: nobody waits for each that is away.
-		if have ping; then ping -c 1 -W 1 "${way#*=}" >/dev/null 2>&1 & fi
+		if have ping; then ping -c 1 -W 1 "${jump#*=}" >/dev/null 2>&1 & fi
 	done
 	[ -z "$met" ] || wait
-	for way in $met; do guest_port "${way#*=}" "way=${way%%=*} "; done
+	for jump in $met; do probe_guest_port "${jump#*=}" "jump_host=${jump%%=*} "; done
 }
 
 # Whether $1 is in the network of one of the host's bridges.
-on_bridge() {
+probe_on_bridge() {
 	local dev
 	dev=$("${IP:-ip}" -o route get "$1" 2>/dev/null)
 	case $dev in *' via '* | local* | '') return 1 ;; esac
@@ -305,7 +308,7 @@ on_bridge() {
 }
 
 # Prints $2, and the port and the bridge behind which $1 is, if that is a guest's: a tap, or named like one.
-guest_port() {
+probe_guest_port() {
 	local mac='' dev='' port neighbours word before=''
 	neighbours=$("${IP:-ip}" -o neigh show to "$1" 2>/dev/null)
 	for word in $neighbours; do
@@ -358,35 +361,35 @@ probe_sockets() {
 	local file
 	for file in "$ETC"/current/adopted/*; do [ ! -e "$file" ] || dry_runs=yes; done
 	[ -n "$dry_runs$boot_files_asked${SETS-}" ] || return 0
-	read_section sockets
-	for file in /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6; do read_file $file; done
+	note_section sockets
+	for file in /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6; do note_file $file; done
 }
 
 # What loads rules of others at boot: files as iptables-save writes them, and whatever may call iptables: scripts of the
-# network, units that are enabled, cron. read.sh tells the lines that matter, and of files of rules all where it is
+# network, units that are enabled, cron. notes.sh tells the lines that matter, and of files of rules all where it is
 # asked for (boot_files_asked), because such a file may be long.
 probe_boot_files() {
 	local file link name seen=' '
-	read_section boot_files
+	note_section boot_files
 	for file in /etc/iptables/rules.v4 /etc/iptables/rules.v6 /etc/sysconfig/iptables /etc/sysconfig/ip6tables \
 		/etc/iptables.rules /etc/ip6tables.rules /etc/iptables.up.rules /etc/rc.local /etc/rc.d/rc.local /etc/network/interfaces \
 		/etc/network/interfaces.d/* /etc/network/if-pre-up.d/* /etc/network/if-up.d/* /etc/networkd-dispatcher/*.d/* \
 		/etc/NetworkManager/dispatcher.d/* /etc/cron.d/* /etc/crontab /var/spool/cron/crontabs/* /var/spool/cron/* \
 		/etc/systemd/system/*.service.d/*.conf; do
-		case ${file##*/} in *kvmfw*) ;; *) read_file "$file" ;; esac
+		case ${file##*/} in *kvmfw*) ;; *) note_file "$file" ;; esac
 	done
 	for link in /etc/systemd/system/*.wants/*.service /etc/systemd/system/*.requires/*.service; do
 		name=${link##*/}
 		case $name$seen in kvmfw* | *" $name "*) continue ;; esac
 		seen="$seen$name "
-		case $name in netfilter-persistent.service | iptables.service | ip6tables.service) read_line "!$name" ;; esac
+		case $name in netfilter-persistent.service | iptables.service | ip6tables.service) note_line "!$name" ;; esac
 		for file in "/etc/systemd/system/$name" "/usr/local/lib/systemd/system/$name" "/usr/lib/systemd/system/$name" "/lib/systemd/system/$name"; do
-			if [ -e "$file" ] || [ -L "$file" ]; then read_file "$file"; break; fi
+			if [ -e "$file" ] || [ -L "$file" ]; then note_file "$file"; break; fi
 		done
 	done
 	for file in /etc/rc[2S].d/S*; do
 		name=${file##*/S[0-9][0-9]}
-		[ -e "/usr/lib/systemd/system/$name.service" ] || [ -e "/lib/systemd/system/$name.service" ] || read_file "$file"
+		[ -e "/usr/lib/systemd/system/$name.service" ] || [ -e "/lib/systemd/system/$name.service" ] || note_file "$file"
 	done
 }
 
@@ -429,7 +432,7 @@ probe_routes() {
 	ROUTES
 }
 
-probe() {
+probe_all() {
 	reads=''
 	probe_host
 	if [ "$ROOT" != yes ]; then
@@ -451,7 +454,7 @@ probe() {
 	probe_network
 	probe_boot_files
 	probe_client
-	read_noted || refuse unreadable "the files of this host cannot be read"
+	note_print || refuse unreadable "the files of this host cannot be read"
 	section end
 }
 

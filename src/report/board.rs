@@ -43,7 +43,7 @@ impl Board {
     /// Takes an event into account.
     pub fn hear(&mut self, event: &Event, now: Instant) {
         match event {
-            Event::Observing(of) => *self = Self { what: "looking", of: *of, ..Self::default() },
+            Event::Observing(of) => *self = Self { what: "probing", of: *of, ..Self::default() },
             Event::Applying { hosts, max_fail } => {
                 *self = Self { what: "applying", of: *hosts, max_fail: Some(*max_fail), ..Self::default() };
             }

@@ -79,7 +79,7 @@ pub enum EventEntry {
     Step {
         /// Name of the host.
         host: String,
-        /// `looking` before the line `applying`, and of a straggler also after it; `staging`, `applying`,
+        /// `probing` before the line `applying`, and of a straggler also after it; `staging`, `applying`,
         /// `confirming` and `soaking` after it.
         step: String,
         /// Seconds after which the guard rolls back without a further message.
@@ -282,7 +282,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
         match event {
             EventEntry::Done { told } => drop(done.insert(told.host.clone(), told)),
             // A probe changes nothing, and a straggler is still probed while other hosts are changed.
-            EventEntry::Step { host, step, .. } if step != "looking" => drop(begun.insert(host)),
+            EventEntry::Step { host, step, .. } if step != "probing" => drop(begun.insert(host)),
             _ => {}
         }
     }
@@ -384,7 +384,7 @@ mod tests {
             line(EventEntry::Step { host: host.into(), step: step.into(), guard: None })
         };
         let events = [
-            step("kvm3", "looking"),
+            step("kvm3", "probing"),
             line(EventEntry::Applying { hosts: 3, max_fail: 1 }),
             step("kvm1", "staging"),
             line(EventEntry::done(&plan.hosts[0])),
@@ -427,7 +427,7 @@ mod tests {
             plan.hosts.iter().map(|host| line(EventEntry::planned(host))).collect(),
             line(EventEntry::Applying { hosts: 2, max_fail: 1 }),
             line(EventEntry::done(&plan.hosts[0])),
-            step("looking"),
+            step("probing"),
             line(EventEntry::planned(&then)),
             step("staging"),
         ];

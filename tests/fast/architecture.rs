@@ -466,20 +466,20 @@ const UNASKED: [(&str, &str); 14] = [
     ("cat \"$folder/desired.json\"", "JSON that is cut off is none"),
     ("cat \"$ETC/generations/$to/desired.json\"", "JSON that is cut off is none"),
     ("cat $VAR/lock", "for people: who holds the lock"),
-    ("cat \"$T/units/$unit\"", "its status is asked, and install_boot compares"),
+    ("cat \"$T/units/$unit\"", "its status is asked, and boot_install_units compares"),
     ("number=$(printf", "which rule a message names"),
     ("rule=$(printf", "which rule a message names"),
-    ("predicted=$(printf '%s\\n' \"$predicted\"; ipt_blame", "the words of a refusal"),
+    ("predicted=$(printf '%s\\n' \"$predicted\"; ipt_print_culprit", "the words of a refusal"),
     ("id=$(sed -n", "no run is found, and nothing is done"),
-    ("line=$(reason)", "the words of a message"),
+    ("line=$(ipt_print_reason)", "the words of a message"),
     ("[ \"$(readlink \"$link\")\" != /dev/null ]", "a unit of others that is masked counts as enabled"),
 ];
 
 /// Files of other programs: what is not seen there is told as not seen, or makes a warning too many.
-const LOOKS_AT_OTHERS: [&str; 4] = ["others.sh", "explain.sh", "read.sh", "probe.sh"];
+const LOOKS_AT_OTHERS: [&str; 4] = ["unmanaged.sh", "explain.sh", "notes.sh", "probe.sh"];
 
 /// A program that fails, or is killed, must not pass for an empty answer: whatever a script takes from one is asked for
-/// its status or for its end, and files of ours are read by `read_text`.
+/// its status or for its end, and files of ours are read by `text_read`.
 #[test]
 fn every_answer_of_a_program_on_a_host_is_checked() {
     let mut bad = Vec::new();
@@ -527,8 +527,8 @@ fn takes_unasked(lines: &[&str], at: usize) -> bool {
         rest.matches('(').count() > rest.matches(')').count() || rest.ends_with('\'') || rest.contains("<<-");
     let function = lines[at..].iter().take_while(|line| **line != "}");
     let asked = [
-        format!("whole_output \"${name}\""),
-        format!("whole_text \"${name}"),
+        format!("text_unwrap_output \"${name}\""),
+        format!("text_unwrap \"${name}"),
         format!("case ${name} in"),
         "rc=$?".to_owned(),
         "case $? in".to_owned(),
@@ -554,7 +554,7 @@ fn reads_past_the_end(code: &str) -> bool {
         "cat \"$folder",
     ];
     let words = ["\"$(cat ", "\"$(readlink ", "\"$(awk ", "\"$(sed ", "\"$(ls ", "case $("];
-    let message = ["say ", "shout ", "failed ", "refuse ", "echo ", "printf ", "decide "];
+    let message = ["say ", "guard_broadcast ", "txn_fail ", "refuse ", "echo ", "printf ", "txn_decide "];
     cat.iter().any(|start| code.contains(start))
         || words.iter().any(|start| code.contains(start)) && !message.iter().any(|word| code.contains(word))
 }
@@ -580,11 +580,11 @@ const WAITS: [&str; 14] = [
 /// Calls without a limit of their own, and why nobody who has to put a host back waits for them.
 const UNLIMITED: [(&str, &str); 2] = [
     // Of a plan, in the background, and ping has a limit.
-    ("probe.sh", "if have ping; then ping -c 1 -W 1 \"${way#*=}\" >/dev/null 2>&1 & fi"),
+    ("probe.sh", "if have ping; then ping -c 1 -W 1 \"${jump#*=}\" >/dev/null 2>&1 & fi"),
     // The guard kills the apply at its deadline.
     (
         "change.sh",
-        "modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || failed \"cannot load br_netfilter\"",
+        "modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || txn_fail \"cannot load br_netfilter\"",
     ),
 ];
 
@@ -640,34 +640,116 @@ fn every_program_that_can_hang_on_a_host_has_a_limit() {
     assert!(checked > 30, "found only {checked} calls");
 }
 
+/// What the names of a script's functions begin with: the part of the job that they do. `lib.sh` has general helpers
+/// without a prefix too; they are listed as whole names.
+const PREFIXES: [(&str, &[&str]); 32] = [
+    ("adopt.sh", &["adopt_"]),
+    ("boot.sh", &["boot_"]),
+    ("boot_settle.sh", &["boot_", "ipt_"]),
+    ("bridges.sh", &["net_"]),
+    ("change.sh", &["txn_", "ipt_"]),
+    ("conntrack.sh", &["flows_"]),
+    ("explain.sh", &["explain_"]),
+    ("files.sh", &["files_", "net_"]),
+    ("generation.sh", &["generation_"]),
+    ("guard.sh", &["guard_", "txn_", "proc_"]),
+    ("history.sh", &["history_"]),
+    ("ipset.sh", &["ipset_", "probe_"]),
+    ("ipset_change.sh", &["ipset_", "txn_", "boot_", "undo_"]),
+    ("iptables.sh", &["ipt_"]),
+    ("lib.sh", &["text_", "disk_", "lock_", "read_"]),
+    ("main.sh", &[]),
+    ("memory.sh", &["memory_", "guard_", "proc_"]),
+    ("neighbours.sh", &["net_"]),
+    ("network.sh", &["net_"]),
+    ("notes.sh", &["note_", "link_"]),
+    ("over.sh", &[]),
+    ("persist.sh", &["persist_", "boot_", "ipt_"]),
+    ("probe.sh", &["probe_"]),
+    ("start.sh", &[]),
+    ("status.sh", &["status_"]),
+    ("sysctl.sh", &["sysctl_"]),
+    ("sysctl_effects.sh", &["sysctl_"]),
+    ("transaction.sh", &["txn_", "guard_"]),
+    ("undo.sh", &["undo_", "sysctl_"]),
+    ("undo_target.sh", &["undo_"]),
+    ("unmanaged.sh", &["probe_"]),
+    ("upload.sh", &["upload_"]),
+];
+const GENERAL_FUNCTIONS: [&str; 14] = [
+    "feed",
+    "find_program",
+    "first_line",
+    "have",
+    "ip",
+    "last_line",
+    "main",
+    "refuse",
+    "say",
+    "section",
+    "sync",
+    "timeout",
+    "unshare",
+    "uptime_cs",
+];
+
+/// A name says which part of the job a function of the shell does, and stands for one function only: all scripts are
+/// put together into one.
+#[test]
+fn every_function_on_a_host_has_a_name_of_its_own() {
+    let mut bad = Vec::new();
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for (file, code) in host_scripts() {
+        let Some((_, prefixes)) = PREFIXES.iter().find(|(name, _)| *name == file) else {
+            bad.push(format!("{file}: which prefixes do its functions have? PREFIXES"));
+            continue;
+        };
+        for line in code.lines() {
+            let Some((name, _)) = line.trim_start().split_once("() {") else { continue };
+            if !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+                continue;
+            }
+            let general = matches!(file.as_str(), "lib.sh" | "main.sh") && GENERAL_FUNCTIONS.contains(&name);
+            if !general && !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+                bad.push(format!("{file}: {name} has none of the prefixes {prefixes:?}"));
+            }
+            if let Some(other) = seen.insert(name.to_owned(), file.clone()) {
+                bad.push(format!("{file}: {other} has a function {name} too"));
+            }
+        }
+    }
+    assert!(seen.len() > 200, "{seen:?}");
+    wrong(bad);
+}
+
 /// What a guard does itself between the arming and the end of the rollback.
 const ON_THE_WAY_BACK: [&str; 26] = [
     "last_line",
-    "poke",
-    "set_deadline",
-    "stop_timer",
-    "start_timer",
-    "seconds_left",
-    "limit",
-    "decide",
-    "watch",
-    "fence",
-    "lives",
-    "finish",
-    "finish_rollback",
-    "rollback_reason",
-    "set_state",
-    "not_on_record",
-    "work_restore",
-    "beat",
-    "started",
-    "find_actor",
-    "actor_lives",
-    "overdue",
-    "take_place",
-    "await_turn",
-    "work",
-    "outlive",
+    "guard_wake",
+    "guard_set_deadline",
+    "guard_stop_timer",
+    "guard_start_timer",
+    "guard_seconds_left",
+    "txn_limit",
+    "txn_decide",
+    "guard_watch",
+    "guard_fence",
+    "proc_group_lives",
+    "guard_finish",
+    "guard_finish_rollback",
+    "txn_print_reason",
+    "guard_set_state",
+    "guard_note_unrecorded",
+    "guard_work_restore",
+    "guard_beat",
+    "proc_read_stat",
+    "guard_find_actor",
+    "guard_actor_lives",
+    "guard_overdue",
+    "guard_take_place",
+    "guard_await_turn",
+    "guard_work",
+    "guard_outlive",
 ];
 
 /// None of it reads or writes the disk, which the change may have cut off.
@@ -676,7 +758,7 @@ fn a_rollback_needs_no_disk() {
     let scripts = host_scripts();
     let all: String = scripts
         .iter()
-        .filter(|(name, _)| name == "guard.sh" || name == "memory.sh")
+        .filter(|(name, _)| ["guard.sh", "memory.sh", "lib.sh"].contains(&name.as_str()))
         .map(|(_, code)| code.as_str())
         .collect::<Vec<_>>()
         .join("\n");
@@ -687,9 +769,9 @@ fn a_rollback_needs_no_disk() {
         let length =
             if one_line { 1 } else { all.lines().skip(at).position(|l| l.starts_with('}')).unwrap() };
         for line in all.lines().skip(at).take(length) {
-            let disk = ["$T", "$VAR", "$ETC", "to_disk"].iter().any(|word| line.contains(word));
-            // Before memory is filled, at boot, as text for people, or behind `detach`, where nobody waits.
-            let excused = ["filled", "booting", "shout"].iter().any(|word| line.contains(word))
+            let disk = ["$T", "$VAR", "$ETC", "disk_sync"].iter().any(|word| line.contains(word));
+            // Before memory is filled, at boot, as text for people, or behind `guard_detach`, where nobody waits.
+            let excused = ["filled", "booting", "guard_broadcast"].iter().any(|word| line.contains(word))
                 || line.trim() == "true >\"$T/applied\"";
             assert!(!disk || excused, "{name}: `{}` needs the disk", line.trim());
         }

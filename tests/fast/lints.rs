@@ -151,16 +151,16 @@ fn a_guest_is_the_jump_host_of_other_hosts() {
             plan.jump_depth == usize::MAX,
         )
     };
-    let (told, alone) = planned(0, "way=1 vnet3 of br0");
+    let (told, alone) = planned(0, "jump_host=1 vnet3 of br0");
     let said = "jump-host-is-guest: bastion, the jump host of kvm2 and 1 more, is a guest of this host, behind port vnet3 of br0:";
     assert!(told.len() == 1 && told[0].starts_with(said) && alone, "{told:?}");
     // If it is the jump host of that host as well, one warning names it.
-    let (told, alone) = planned(1, "guest=vnet3 of br0\nway=1 vnet3 of br0");
+    let (told, alone) = planned(1, "guest=vnet3 of br0\njump_host=1 vnet3 of br0");
     assert!(
         told.len() == 1 && told[0].contains("the jump host ops@bastion:2222 is a guest") && alone,
         "{told:?}"
     );
-    for nobody in ["", "way=7 vnet3 of br0", "way=x vnet3 of br0"] {
+    for nobody in ["", "jump_host=7 vnet3 of br0", "jump_host=x vnet3 of br0"] {
         assert_eq!(planned(0, nobody), (vec![], false));
     }
     // Who runs kvmfw in a guest decides when; nobody else is cut off.

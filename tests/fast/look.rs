@@ -1,4 +1,4 @@
-//! How the probe reads files and links, and when it takes rules for proven (`src/remote/read.sh`, `probe.sh`), in
+//! How the probe reads files and links, and when it takes rules for proven (`src/remote/notes.sh`, `probe.sh`), in
 //! every shell that hosts have. No root and no iptables.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -16,8 +16,8 @@ fn look(folder: &TempDir, script: &str) -> String {
             "NONCE=n\n{}{}{}{}{}ETC=$D/etc\n{script}\n",
             include_str!("../../src/remote/lib.sh"),
             include_str!("../../src/remote/iptables.sh"),
-            include_str!("../../src/remote/read.sh"),
-            include_str!("../../src/remote/others.sh"),
+            include_str!("../../src/remote/notes.sh"),
+            include_str!("../../src/remote/unmanaged.sh"),
             include_str!("../../src/remote/probe.sh"),
         )
         .replace("$D", folder.path().to_str().unwrap()),
@@ -35,9 +35,9 @@ fn a_file_that_vanishes_hides_no_other() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("a.conf"), "# first\n\n; no\nnet.a = 1\n").unwrap();
     fs::write(folder.path().join("b.conf"), "x = 2").unwrap();
-    let script = "read_section sysctl.d\nread_line '>$D/a.conf'\nread_file $D/a.conf\nread_file $D\nread_file $D/none\n\
-                  read_file $D/gone.conf\nread_file $D/b.conf\nrm -f $D/gone.conf\nread_section generation\nread_file $D/b.conf\n\
-                  read_noted; section end";
+    let script = "note_section sysctl.d\nnote_line '>$D/a.conf'\nnote_file $D/a.conf\nnote_file $D\nnote_file $D/none\n\
+                  note_file $D/gone.conf\nnote_file $D/b.conf\nrm -f $D/gone.conf\nnote_section generation\nnote_file $D/b.conf\n\
+                  note_print; section end";
     let told = look(&folder, &format!("echo 1 >$D/gone.conf\n{script}"));
     let d = folder.path().display();
     assert_eq!(
@@ -60,7 +60,7 @@ fn links_keep_their_targets() {
     }
     let of = |stub: &str, files: &str| {
         let each = "for f in a b d plain none; do link_target $D/$f; printf '%s=%s;' $f \"$target\"; done";
-        look(&folder, &format!("{stub}\nread_links {files}\n{each}"))
+        look(&folder, &format!("{stub}\nlink_read {files}\n{each}"))
     };
     let right = "a=/dev/null;b=no where;d=plain;plain=;none=;";
     assert_eq!(of("", "$D/a $D/none $D/plain $D/b $D/d"), right);
@@ -85,7 +85,7 @@ fn rules_are_the_same_only_if_all_is() {
                  -A KVMFW-INPUT -i lo -j ACCEPT\nCOMMIT\n";
     let told = |live: &str, wanted: &str| {
         let script = format!(
-            "live=$(cat <<'LIVE'\n{live}\nLIVE\n)\nlook_at_rules 4 3<<'WANT' && echo same\n{}WANT\ntrue",
+            "live=$(cat <<'LIVE'\n{live}\nLIVE\n)\nprobe_live_rules 4 3<<'WANT' && echo same\n{}WANT\ntrue",
             whole(wanted)
         );
         look(&folder, &script)
@@ -124,16 +124,16 @@ fn half_an_answer_is_refused() {
     for code in [1, 2] {
         // The first awk prints half a line.
         let stub = format!("awk() {{ unset -f awk; printf '*fil'; return {code}; }}");
-        let told = look(&folder, &format!("{stub}\n{live}\nlook_at_rules 4 3</dev/null || echo differs"));
+        let told = look(&folder, &format!("{stub}\n{live}\nprobe_live_rules 4 3</dev/null || echo differs"));
         assert_eq!(told, format!("\n@n live4\n*fil{whole}differs\n"));
         let told =
-            look(&folder, &format!("{stub}\nread_section generation\nread_file $D/a.conf\nread_noted"));
+            look(&folder, &format!("{stub}\nnote_section generation\nnote_file $D/a.conf\nnote_print"));
         assert_eq!(told, "*fil\n@n generation\na = 1\n");
     }
-    // The text that is wanted did not come, and look_at_rules is never called.
+    // The text that is wanted did not come, and probe_live_rules is never called.
     let told = look(
         &folder,
-        "ipt_name() { :; }\nipt_saved() { live=x; }\nipt_family() { backend=nft ipt_version=x; }\nwant() { return 1; }\nprobe_rules 4\necho on",
+        "ipt_find() { :; }\nipt_save_once() { live=x; }\nipt_find_backend() { backend=nft ipt_version=x; }\nDESIRED=document\ndocument_rules() { return 1; }\nprobe_rules 4\necho on",
     );
     assert!(told.contains("@n refused\nno-space\n") && !told.ends_with("on\n"), "{told}");
 }

@@ -1,4 +1,4 @@
-//! Pieces of the sh of a transaction (`src/remote`: `keys.sh`, `persist.sh`, `lib.sh`, `upload.sh`), in every shell that hosts have.
+//! Pieces of the sh of a transaction (`src/remote`: `sysctl.sh`, `persist.sh`, `lib.sh`, `upload.sh`), in every shell that hosts have.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use crate::common;
@@ -14,9 +14,9 @@ fn differing(lines: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{lines}#end {}\n", lines.len())).unwrap();
     in_all_shells(&format!(
-        "NONCE=x\n{}\n{}\nkeys_that_differ '{}'\nprintf '%s' \"$differ\"\ncase $- in *f*) echo 'no patterns any more' ;; esac\n",
+        "NONCE=x\n{}\n{}\nsysctl_differing '{}'\nprintf '%s' \"$differ\"\ncase $- in *f*) echo 'no patterns any more' ;; esac\n",
         include_str!("../../src/remote/lib.sh"),
-        include_str!("../../src/remote/keys.sh"),
+        include_str!("../../src/remote/sysctl.sh"),
         file.path().display()
     ))
 }
@@ -65,7 +65,7 @@ fn neighbours_that_cannot_be_read_are_a_failure() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ssh"), "192.0.2.1 50000 192.0.2.2 22\n").unwrap();
         in_all_shells(&format!(
-            "NONCE=x\n{}\n{}\nT={}\nip() {{\n{ip}\n}}\nif forget_neighbours; then echo forgotten; else echo failed; fi\n",
+            "NONCE=x\n{}\n{}\nT={}\nip() {{\n{ip}\n}}\nif net_forget_neighbours; then echo forgotten; else echo failed; fi\n",
             include_str!("../../src/remote/lib.sh"),
             include_str!("../../src/remote/neighbours.sh"),
             folder.path().display()
@@ -90,9 +90,9 @@ fn a_grep_that_cannot_run_is_not_an_answer() {
     std::fs::write(file.path(), format!("{PANIC}=7\n#end 23\n")).unwrap();
     let file = file.path().display();
     let told = in_all_shells(&format!(
-        "NONCE=x\n{LIB}\n{}\ngrep() {{ return 127; }}\nkeys_that_differ '{file}' || echo unknown\n\
-         write_keys '{file}' /dev/null || echo unwritten\nlive_keys {PANIC} || echo unread\n",
-        include_str!("../../src/remote/keys.sh"),
+        "NONCE=x\n{LIB}\n{}\ngrep() {{ return 127; }}\nsysctl_differing '{file}' || echo unknown\n\
+         sysctl_write_file '{file}' /dev/null || echo unwritten\nsysctl_print_live {PANIC} || echo unread\n",
+        include_str!("../../src/remote/sysctl.sh"),
     ));
     assert_eq!(told, "unknown\nunwritten\nunread\n");
 }
@@ -102,7 +102,7 @@ fn a_grep_that_cannot_run_is_not_an_answer() {
 fn a_lost_write_is_not_tried_again() {
     let told = |lines: &str| {
         in_all_shells(&format!(
-            "NONCE=x\n{LIB}\nsync() {{ printf \"{lines}\" >&2; return 1; }}\nif what_is_left_to_disk a b; then echo kept; fi\n"
+            "NONCE=x\n{LIB}\nsync() {{ printf \"{lines}\" >&2; return 1; }}\nif disk_sync_existing a b; then echo kept; fi\n"
         ))
     };
     const GONE: &str = "sync: error opening a: No such file or directory\\n";
@@ -119,8 +119,8 @@ fn a_lost_write_is_not_tried_again() {
 #[test]
 fn all_keys_are_recorded() {
     let script = format!(
-        "NONCE=x\n{LIB}\n{}\nlive_keys \"$(seq 25000 | sed 's,^,net/not/{},')${{NL}}{PANIC}$NL\"\n",
-        include_str!("../../src/remote/keys.sh"),
+        "NONCE=x\n{LIB}\n{}\nsysctl_print_live \"$(seq 25000 | sed 's,^,net/not/{},')${{NL}}{PANIC}$NL\"\n",
+        include_str!("../../src/remote/sysctl.sh"),
         "there".repeat(20),
     );
     assert_eq!(in_all_shells(&script), format!("{PANIC}={}\n", now(PANIC)));
@@ -138,21 +138,24 @@ fn a_baseline_is_written_once() {
             folder.path().display()
         ))
     };
-    let had = |text: &str| format!("put_text $VAR/original/sysctl \"{text}\"");
-    assert_eq!(told("keep_text sysctl \"a=1$NL\""), "sysctl\na=1\n#end 4\n");
+    let had = |text: &str| format!("text_write $VAR/original/sysctl \"{text}\"");
+    assert_eq!(told("persist_baseline_text sysctl \"a=1$NL\""), "sysctl\na=1\n#end 4\n");
     assert_eq!(
-        told(&format!("{}; echo old >$VAR/original/new/sysctl; keep_text sysctl \"a=1$NL\"", had("a=1"))),
+        told(&format!(
+            "{}; echo old >$VAR/original/new/sysctl; persist_baseline_text sysctl \"a=1$NL\"",
+            had("a=1")
+        )),
         ""
     );
     assert_eq!(
-        told(&format!("{}; keep_text sysctl \"a=1${{NL}}b=2$NL\"", had("a=1"))),
+        told(&format!("{}; persist_baseline_text sysctl \"a=1${{NL}}b=2$NL\"", had("a=1"))),
         "sysctl\na=1\nb=2\n#end 8\n"
     );
-    assert_eq!(told(&format!("{}; keep_text sysctl ''", had(""))), "");
-    assert_eq!(told(&format!("{}; keep_text sysctl \"$many\"", had("$many"))), "");
+    assert_eq!(told(&format!("{}; persist_baseline_text sysctl ''", had(""))), "");
+    assert_eq!(told(&format!("{}; persist_baseline_text sysctl \"$many\"", had("$many"))), "");
     // One that cannot be read is not "nothing was kept yet".
     assert_eq!(
-        told("echo a=1 >$VAR/original/sysctl; keep_text sysctl \"a=1$NL\" || echo unread"),
+        told("echo a=1 >$VAR/original/sysctl; persist_baseline_text sysctl \"a=1$NL\" || echo unread"),
         "unread\n"
     );
 }
@@ -201,13 +204,13 @@ fn a_text_for_a_program_needs_no_disk() {
     if !common::require_root() {
         return;
     }
-    let fed = |command: &str| {
-        format!("NONCE=x\n{LIB}\nfed \"$(seq 100000)\" {command}\nprintf '%s %s\\n' $? \"$said\"\n")
+    let feed = |command: &str| {
+        format!("NONCE=x\n{LIB}\nfeed \"$(seq 100000)\" {command}\nprintf '%s %s\\n' $? \"$said\"\n")
     };
-    assert_eq!(without_room(&fed("tail -n 1")), "0 100000\n".repeat(3));
-    assert_eq!(without_room(&fed("sh -c 'cat >/dev/null; echo no >&2; exit 3'")), "3 no\n".repeat(3));
-    assert_eq!(in_all_shells(&fed("sed -n 7p")), "0 7\n");
-    assert_eq!(in_all_shells(&fed("false")), "1 \n");
+    assert_eq!(without_room(&feed("tail -n 1")), "0 100000\n".repeat(3));
+    assert_eq!(without_room(&feed("sh -c 'cat >/dev/null; echo no >&2; exit 3'")), "3 no\n".repeat(3));
+    assert_eq!(in_all_shells(&feed("sed -n 7p")), "0 7\n");
+    assert_eq!(in_all_shells(&feed("false")), "1 \n");
 }
 
 /// Nor does the way back of a long ruleset.
@@ -291,18 +294,18 @@ fn a_snapshot_that_is_cut_off_is_refused() {
     }
     // The disk is full while that is written, and no more for what comes then.
     let script = format!(
-        "NONCE=x\n{LIB}\n{}{}{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && put_text $T/new/want4 ''\n\
-         for f in sysctl.keys modules devices bridges sets sets.once; do put_text $T/new/$f ''; done\n\
+        "NONCE=x\n{LIB}\n{}{}{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && text_write $T/new/want4 ''\n\
+         for f in sysctl.keys modules devices bridges sets sets.once; do text_write $T/new/$f ''; done\n\
          [ \"$ROOM\" = yes ] || cat /dev/zero 2>/dev/null >/root/full\n\
-         backend=none\nipt_family() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_saved() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
-         foreign_goal() {{ foreign=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
-         ipt_own() {{ own=$1; }}\nrules=$(seq 20 | sed 's/^/-A OLD -p tcp -m tcp --dport /')\n\
-         snapshot 2>/dev/null && echo \"whole $(grep -c '^+-A OLD ' $T/pre/foreign4)\"\n",
+         backend=none\nipt_find_backend() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_save_once() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
+         adopt_goal() {{ foreign=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
+         ipt_managed() {{ own=$1; }}\nrules=$(seq 20 | sed 's/^/-A OLD -p tcp -m tcp --dport /')\n\
+         txn_snapshot 2>/dev/null && echo \"whole $(grep -c '^+-A OLD ' $T/pre/foreign4)\"\n",
         include_str!("../../src/remote/adopt.sh"),
-        include_str!("../../src/remote/keys.sh"),
-        include_str!("../../src/remote/effects.sh"),
+        include_str!("../../src/remote/sysctl.sh"),
+        include_str!("../../src/remote/sysctl_effects.sh"),
         include_str!("../../src/remote/network.sh"),
-        include_str!("../../src/remote/change_sets.sh"),
+        include_str!("../../src/remote/ipset_change.sh"),
         include_str!("../../src/remote/change.sh"),
     );
     assert_eq!(without_room(&format!("ROOM=yes\n{script}")), "whole 20\n".repeat(3));
@@ -318,26 +321,26 @@ fn a_text_comes_back_whole_or_not_at_all() {
     let script = |body: &str| format!("NONCE=x\n{LIB}\n{}\n", body.replace("$D", &d.to_string()));
     let texts = script(
         "for t in '' a \"a$NL\" \"a$NL$NL\" \"$(seq 19)\" \"$(seq 20)\" \"$(seq 21)\" \"$(seq 2000)\" 'ünïcode'; do\n\
-         put_text $D/f \"$t\" && read_text $D/f && [ \"$text\" = \"${t%\"$NL\"}\" ] && echo whole\n\
+         text_write $D/f \"$t\" && text_read $D/f && [ \"$text\" = \"${t%\"$NL\"}\" ] && echo whole\n\
          for cut in 1 2 3 7 8 9 30 90 3000; do\n\
-         head -c -$cut $D/f >$D/g; cmp -s $D/f $D/g || ! read_text $D/g || [ $cut = 1 ] || echo \"cut $cut\"\n\
-         head -c $cut $D/f >$D/g; cmp -s $D/f $D/g || ! read_text $D/g || echo \"kept $cut\"\ndone; done",
+         head -c -$cut $D/f >$D/g; cmp -s $D/f $D/g || ! text_read $D/g || [ $cut = 1 ] || echo \"cut $cut\"\n\
+         head -c $cut $D/f >$D/g; cmp -s $D/f $D/g || ! text_read $D/g || echo \"kept $cut\"\ndone; done",
     );
     assert_eq!(in_all_shells(&texts), "whole\n".repeat(9));
     let unread = script(
-        "put_text $D/f \"$(seq 30)\"; : >$D/empty\n\
-         for f in none empty .; do text=x; read_text $D/$f || echo \"no $f $text\"; done\n\
-         cat() { command cat \"$@\"; return 137; }; read_text $D/f || echo killed\n\
-         cat() { command cat \"$@\" | head -c 40; }; read_text $D/f || echo short\n\
-         cat() { :; }; read_text $D/f || echo nothing\n\
-         for f in f none empty; do holds $D/$f && echo perhaps; done; put_text $D/f ''; holds $D/f || echo 'holds nothing'",
+        "text_write $D/f \"$(seq 30)\"; : >$D/empty\n\
+         for f in none empty .; do text=x; text_read $D/$f || echo \"no $f $text\"; done\n\
+         cat() { command cat \"$@\"; return 137; }; text_read $D/f || echo killed\n\
+         cat() { command cat \"$@\" | head -c 40; }; text_read $D/f || echo short\n\
+         cat() { :; }; text_read $D/f || echo nothing\n\
+         for f in f none empty; do text_is_filled $D/$f && echo perhaps; done; text_write $D/f ''; text_is_filled $D/f || echo 'holds nothing'",
     );
     assert_eq!(
         in_all_shells(&unread),
         "no none \nno empty \nno . \nkilled\nshort\nnothing\nperhaps\nperhaps\nperhaps\nholds nothing\n"
     );
     let output = script(
-        "for o in '' x '#end' \"x$NL#end\" \"x${NL}y$NL#en\" \"x#end\"; do whole_output \"$o\" && echo \"<$whole>\"; done; :",
+        "for o in '' x '#end' \"x$NL#end\" \"x${NL}y$NL#en\" \"x#end\"; do text_unwrap_output \"$o\" && echo \"<$whole>\"; done; :",
     );
     assert_eq!(in_all_shells(&output), "<>\n<x>\n");
 }
@@ -352,11 +355,11 @@ fn ticks_of_an_earlier_timer_end_no_work() {
          R={}/$$ ID=r1\nmkdir $R\nmkfifo $R/ctl\nctl=$R/ctl\nexec 8<>$ctl\n\
          echo 'sleep 1.2; [ \"$1\" != good ] || echo \"end $$ 0\" 1<>\"$3\"; [ \"$1\" != slow ] || sleep 30' >$R/kvmfw.sh\n\
          for n in 1 2 3; do echo tick >&8; done\n\
-         work good 20; echo \"good $? $hung\"\n\
+         guard_work good 20; echo \"good $? $hung\"\n\
          for n in 1 2 3; do echo tick >&8; done\n\
-         work killed 20; echo \"killed $? $hung\"\n\
+         guard_work killed 20; echo \"killed $? $hung\"\n\
          for n in 1 2 3; do echo tick >&8; done\n\
-         work slow 2 2>/dev/null; echo \"slow $? $hung\"\n",
+         guard_work slow 2 2>/dev/null; echo \"slow $? $hung\"\n",
         include_str!("../../src/remote/lib.sh"),
         include_str!("../../src/remote/memory.sh"),
         include_str!("../../src/remote/guard.sh"),
@@ -374,9 +377,9 @@ fn an_undo_of_a_run_that_is_on_record_twice() {
         "NONCE=x\n{}\n{}\n\
          VAR={dir}/$$/var ETC={dir}/$$/etc\nmkdir -p $VAR $ETC/generations/3 $ETC/generations/4 $ETC/generations/5\n\
          for n in 3 4 5; do echo {{}} >$ETC/generations/$n/desired.json; echo $((n - 1)) >$ETC/generations/$n/before; done\n\
-         line=\"now\t4\tr1\tcommitted\troot\tplan\"\nprintf '%s\\n' \"$line\" \"$line\" >$VAR/history\ntarget r1 '' | grep =\n",
+         line=\"now\t4\tr1\tcommitted\troot\tplan\"\nprintf '%s\\n' \"$line\" \"$line\" >$VAR/history\nundo_target r1 '' | grep =\n",
         include_str!("../../src/remote/lib.sh"),
-        include_str!("../../src/remote/target.sh"),
+        include_str!("../../src/remote/undo_target.sh"),
         dir = folder.path().display()
     ));
     assert_eq!(told, "to=3\n");

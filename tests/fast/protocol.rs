@@ -10,7 +10,7 @@ const SCRIPTS: &str = "src/remote";
 
 /// Functions and awk programs that print keys for the sections that their callers start.
 const PRINT_FOR: [(&str, &[&str]); 11] = [
-    ("boot_state", &["state", "status"]),
+    ("probe_boot_state", &["state", "status"]),
     ("probe_managers", &["others"]),
     ("probe_nft", &["others"]),
     ("NATIVE_AWK", &["others"]),
@@ -18,9 +18,9 @@ const PRINT_FOR: [(&str, &[&str]); 11] = [
     // Inside READ_AWK.
     ("writers", &["evidence"]),
     ("libvirt", &["network"]),
-    ("adopted_rules", &["status"]),
-    ("unrecorded", &["status"]),
-    ("differs", &["status"]),
+    ("adopt_print_counts", &["status"]),
+    ("status_unrecorded", &["status"]),
+    ("status_differs", &["status"]),
     ("document", &["outcome"]),
 ];
 
@@ -85,7 +85,7 @@ fn is_key(c: char) -> bool {
 /// Sections that are started and keys that are printed, in the order of the code.
 fn printed(code: &str) -> Vec<Printed> {
     let mut found = BTreeMap::new();
-    for start in ["read_section ", "section "] {
+    for start in ["note_section ", "section "] {
         for (at, _) in code.match_indices(start) {
             if code[..at]
                 .ends_with(|c: char| c.is_alphanumeric() || "_ (".contains(c) && !code[..at].ends_with(" "))
@@ -102,9 +102,9 @@ fn printed(code: &str) -> Vec<Printed> {
         "printf '",
         "echo ",
         "echo \"",
-        "read_line ",
-        "read_line '",
-        "read_line \"",
+        "note_line ",
+        "note_line '",
+        "note_line \"",
         "s/^/",
         "print \"",
         "printf \"",
@@ -124,7 +124,7 @@ fn printed(code: &str) -> Vec<Printed> {
         }
     }
     // It prints what its second argument begins with.
-    for (at, _) in code.match_indices("guest_port \"") {
+    for (at, _) in code.match_indices("probe_guest_port \"") {
         let key = code[at..].split(' ').nth(2).unwrap().trim_start_matches('"');
         if let Some((key, _)) = key.split_once('=') {
             found.insert(at, Printed::Key(key.to_owned()));

@@ -182,9 +182,9 @@ fn a_rollback_that_fails_is_announced() {
     until("announced", || said().contains("/usr/bin/wall") && said().contains("/usr/bin/logger"));
     assert!(said().contains("logger -p daemon.crit -t kvmfw rollback of "), "{}", said());
     assert!(said().contains("wall kvmfw: rollback of "), "{}", said());
-    until("the state", || lab.host("kvm1", &["sh", SCRIPT, "status"]).ok().contains("\trollback failed\t"));
+    until("the state", || lab.host("kvm1", &["sh", SCRIPT, "status"]).ok().contains("\trollback-failed\t"));
     let text = project.kvmfw(&lab, &["status"]).expect(0).stdout;
-    assert!(text.contains(": rollback failed"), "{text}");
+    assert!(text.contains(": rollback-failed"), "{text}");
     // It keeps trying: what stood in the way is gone, and all is back.
     lab.host("kvm1", &["umount", restore.trim()]).ok();
     until("back", || {

@@ -44,7 +44,7 @@ fn all_but_one(lab: &Lab, project: &Project) {
         let events = events(project);
         let applying = events.iter().position(|event| event["event"] == "applying")?;
         let turn =
-            events[applying..].iter().any(|event| event["host"] == "kvm1" && event["step"] == "looking");
+            events[applying..].iter().any(|event| event["host"] == "kvm1" && event["step"] == "probing");
         turn.then_some(())
     });
 }

@@ -27,7 +27,7 @@ pub(in crate::engine) async fn probe_host(
     recover: bool,
 ) -> (Observation, Option<HostClient>) {
     let host = &desired.host;
-    events.emit(Event::Step(host.clone(), "looking", None));
+    events.emit(Event::Step(host.clone(), "probing", None));
     let client = match dialer.connect(host, &desired.connection).await {
         Ok(session) => HostClient::new(session),
         Err(error) => return (Err(transport_failed(host, &error)), None),
@@ -81,7 +81,7 @@ fn probe_document(nonce: &Nonce, desired: &Desired, options: &PlanOptions, jump_
         keys: &keys,
         sets: &sets,
         vlans: plan::needs_vlans(desired),
-        ways: jump_addresses,
+        jump_hosts: jump_addresses,
         // Boot files may load adopted rules again, or may lack rules that a rollback gives back.
         boot_files: options.adopt || options.restore.is_some(),
     };

@@ -48,7 +48,7 @@ pub(super) async fn await_stragglers(
 fn announce(events: &Events, stragglers: &mut BTreeMap<QueueIndex, Straggler>) {
     for straggler in stragglers.values_mut() {
         if !std::mem::replace(&mut straggler.probe.announced, true) {
-            events.emit(Event::Step(straggler.desired.host.clone(), "looking", None));
+            events.emit(Event::Step(straggler.desired.host.clone(), "probing", None));
         }
     }
 }

@@ -120,7 +120,7 @@ impl Transaction<'_> {
         self.step("applying", Some(self.context.settings.apply_timeout));
         let started = Instant::now();
         let limit = self.context.settings.apply_timeout.min(MAX_START_TIMEOUT) + Duration::from_secs(2);
-        let state = self.guard.state(&client, "go", limit).await;
+        let state = self.guard.state(&client, "start", limit).await;
         let outcome = match state {
             Ok(state) if state.is_final() || matches!(state, TransactionState::RollbackFailed(_)) => {
                 self.outcome_of(&state, None)
@@ -262,7 +262,7 @@ impl Transaction<'_> {
                 self.verify_and_commit(&client, before, &mut first_confirm).await
             } else {
                 let limit = CALL_TIMEOUT + self.checks_timeout();
-                self.guard.state(&client, "probe-confirm", limit).await.map(Verification::from)
+                self.guard.state(&client, "verify", limit).await.map(Verification::from)
             };
             client.close().await;
             match result {
@@ -354,7 +354,7 @@ impl Transaction<'_> {
         let patient_until = Instant::now() + self.check_patience;
         loop {
             let limit = CALL_TIMEOUT + self.checks_timeout();
-            let mut report = self.guard.report(client, "probe-confirm", limit).await?;
+            let mut report = self.guard.report(client, "verify", limit).await?;
             if report.state != TransactionState::Applied {
                 return Ok((report, None));
             }

@@ -16,22 +16,22 @@ MOST_SEARCH=2000
 ipt_load_most() {
 	local table change tries rc=0 error=''
 	left='' said='' text=$2
-	ipt_name "$1" || { said="there is no $ipt"; return 1; }
+	ipt_find "$1" || { said="there is no $ipt"; return 1; }
 	ipt_save || { said="$ipt-save failed"; return 1; }
 	for table in raw mangle nat filter security; do
 		tries=0
 		while :; do
 			ipt_change "$live" "$text" "$table" || { rc=1 error="no room for the rules"; break; }
 			[ -n "$change" ] || break
-			fed "$change" "$ipt-restore" -w 10 --noflush && break
+			feed "$change" "$ipt-restore" -w 10 --noflush && break
 			tries=$((tries + 1))
 			case $said in *'xtables lock'*) tries=1000 ;; esac
-			if [ $tries -le 100 ] && { leave_out_named || leave_out_line; }; then continue; fi
-			if [ $tries -le 101 ] && leave_out_found "$1"; then
+			if [ $tries -le 100 ] && { ipt_leave_out_named || ipt_leave_out_line; }; then continue; fi
+			if [ $tries -le 101 ] && ipt_leave_out_found "$1"; then
 				tries=101
 				continue
 			fi
-			rc=1 error="$table: $(reason)"
+			rc=1 error="$table: $(ipt_print_reason)"
 			break
 		done
 	done
@@ -40,7 +40,7 @@ ipt_load_most() {
 }
 
 # The first line of what iptables said that tells why.
-reason() {
+ipt_print_reason() {
 	printf '%s\n' "$said" | awk '
 		{ sub(/^.*tables[^ ]*-restore v[^ ]* \([^)]*\):/, ""); sub(/^ +/, "") }
 		/^$/ || /^Error occurred/ || /^Try / { next }
@@ -50,7 +50,7 @@ reason() {
 
 # Takes out of text what an awk program picks in the table: its input is $2, a line "=", and text; `picked` says of each
 # rule of ours whether it goes. Fails where it picks none.
-leave_out() {
+ipt_leave_out() {
 	local all gone line IFS
 	all=$(
 		awk -v table="$table" "$1"'
@@ -68,7 +68,7 @@ leave_out() {
 	) || return 1
 	case $all in *"$NL#end$NL=$NL"*) gone=${all#*"$NL#end$NL=$NL"} ;; *) return 1 ;; esac
 	text=${all%%"$NL#end$NL=$NL"*}
-	line=$(reason)
+	line=$(ipt_print_reason)
 	IFS=$NL
 	set -f
 	for gone in $gone; do left="$left$ipt $table $gone	$line$NL"; done
@@ -76,8 +76,8 @@ leave_out() {
 }
 
 # Those that need what iptables says is not there: a chain, a set, a match or a target. All of a kind at once.
-leave_out_named() {
-	leave_out '
+ipt_leave_out_named() {
+	ipt_leave_out '
 		function names(before, after, kind,   text, at) {
 			text = given
 			while ((at = index(text, before)) > 0) {
@@ -103,23 +103,23 @@ leave_out_named() {
 }
 
 # The rule at the line that iptables names, where one stands there.
-leave_out_line() {
+ipt_leave_out_line() {
 	local number rule
 	number=$(printf '%s\n' "$said" | sed -n 's/.*line:* *\([0-9][0-9]*\).*/\1/p' | sed -n 1p)
 	rule=$(printf '%s\n' "$change" | sed -n "${number:-0}p" 2>/dev/null)
 	case $rule in '-A KVMFW-'*) ;; *) return 1 ;; esac
-	leave_out 'function begin() { sub(/\n$/, "", given) } function picked() { return given == $0 }' "$rule"
+	ipt_leave_out 'function begin() { sub(/\n$/, "", given) } function picked() { return given == $0 }' "$rule"
 }
 
 # Where iptables names none: those that fail alone, found by halves in a clone of the live rules. What it does not come
 # to in time is left out too.
-leave_out_found() {
+ipt_leave_out_found() {
 	local first last middle until spans bad='' predicted
 	uptime_cs
 	until=$((now + MOST_SEARCH))
 	last=$(printf '%s\n' "$text" | awk -v table="$table" '/^\*/ { at = substr($1, 2) } at == table && /^-A KVMFW-/ { n++ } END { print n + 0 }')
 	# Chains and jump rules alone: if those do not load, no rule is to blame.
-	only_rules "$1" 0 0 || return 1
+	ipt_takes_rules "$1" 0 0 || return 1
 	spans="1-$last"
 	while [ -n "$spans" ]; do
 		first=${spans%%-*} last=${spans#*-}
@@ -128,13 +128,13 @@ leave_out_found() {
 		[ "$first" -le "$last" ] || continue
 		uptime_cs
 		if [ "$now" -ge $until ]; then bad="$bad$first-$last "; continue; fi
-		only_rules "$1" "$first" "$last" && continue
+		ipt_takes_rules "$1" "$first" "$last" && continue
 		if [ "$first" = "$last" ]; then bad="$bad$first-$last "; continue; fi
 		middle=$(((first + last) / 2))
 		spans="$first-$middle $((middle + 1))-$last${spans:+ $spans}"
 	done
 	[ -n "$bad" ] || return 1
-	leave_out '
+	ipt_leave_out '
 		function begin(   span, part, n, i, k) {
 			n = split(given, span, " ")
 			for (i = 1; i <= n; i++) { split(span[i], part, "-"); for (k = part[1] + 0; k <= part[2] + 0; k++) fails[k] = 1 }
@@ -143,8 +143,8 @@ leave_out_found() {
 }
 
 # Whether the host takes the table with those of its rules of ours alone that have the numbers $2 to $3.
-only_rules() {
-	ipt_dry "$1" "$live" "$(printf '%s\n' "$text" | awk -v table="$table" -v first="$2" -v last="$3" '
+ipt_takes_rules() {
+	ipt_dry_run "$1" "$live" "$(printf '%s\n' "$text" | awk -v table="$table" -v first="$2" -v last="$3" '
 		/^\*/ { at = substr($1, 2) }
 		at != table { next }
 		/^-A KVMFW-/ && (++n < first + 0 || n > last + 0) { next }
@@ -152,10 +152,10 @@ only_rules() {
 }
 
 # Loads what the generation has of family $1, and keeps record of what it could not; tells what is new of that.
-load_family() {
+boot_load_family() {
 	local program text lines line before rc unread=''
 	ipt_program "$1"
-	if ! read_text $ETC/current/rules.v"$1"; then
+	if ! text_read $ETC/current/rules.v"$1"; then
 		rc=1 unread=yes left='' said="$ETC/current/rules.v$1 cannot be read"
 	elif [ -z "$text" ]; then
 		return 0
@@ -163,22 +163,22 @@ load_family() {
 		ipt_load_most "$1" "$text"
 		rc=$?
 	fi
-	lines_without "$program: " $VAR/boot.failed
+	boot_lines_without "$program: " $VAR/boot.failed
 	if [ $rc -ne 0 ]; then
 		# Once, not at every try.
-		grep -qsxF "$program: $said" $VAR/boot.failed || shout "the $program rules did not load, the host may be open: $said"
+		grep -qsxF "$program: $said" $VAR/boot.failed || guard_broadcast "the $program rules did not load, the host may be open: $said"
 		lines="$lines$program: $said"
 	fi
-	keep_lines "${lines%"$NL"}" $VAR/boot.failed
+	boot_keep_lines "${lines%"$NL"}" $VAR/boot.failed
 	[ -z "$unread" ] || return 1
-	lines_without '' $VAR/boot.left
+	boot_lines_without '' $VAR/boot.left
 	before=$lines
-	lines_without "$program " $VAR/boot.left
+	boot_lines_without "$program " $VAR/boot.left
 	lines=$lines$left
-	keep_lines "${lines%"$NL"}" $VAR/boot.left
+	boot_keep_lines "${lines%"$NL"}" $VAR/boot.left
 	while IFS= read -r line; do
 		case "$NL$before$NL" in *"$NL$line$NL"*) continue ;; esac
-		[ -z "$line" ] || shout "this rule does not load yet and is left out until it does: ${line%%	*} (${line#*	})"
+		[ -z "$line" ] || guard_broadcast "this rule does not load yet and is left out until it does: ${line%%	*} (${line#*	})"
 	done <<-LEFT
 		${left%"$NL"}
 	LEFT
@@ -189,7 +189,7 @@ load_family() {
 ipt_program() { if [ "$1" = 6 ]; then program=ip6tables; else program=iptables; fi; }
 
 # Sets lines to those of file $2 that do not begin with $1; of a file that is not there, none.
-lines_without() {
+boot_lines_without() {
 	local line
 	lines=
 	[ -e "$2" ] || return 0
@@ -199,9 +199,9 @@ lines_without() {
 }
 
 # Makes lines $1 what file $2 holds; no lines, no file.
-keep_lines() {
+boot_keep_lines() {
 	local lines
-	lines_without '' "$2"
+	boot_lines_without '' "$2"
 	if [ -n "$1" ]; then
 		[ "$lines" = "$1$NL" ] || { printf '%s\n' "$1" >"$2.new" && mv -f "$2.new" "$2"; }
 	elif [ -e "$2" ]; then
@@ -220,15 +220,15 @@ boot_load() {
 		exec 9<$VAR/lock
 		lock_within 9 10 || { [ -L $VAR/open ] || say "no rules loaded: $VAR/lock is held"; [ -L $VAR/open ]; return; }
 	fi
-	if read_text $ETC/current/boot.modules; then
+	if text_read $ETC/current/boot.modules; then
 		for module in $text; do timeout -s KILL 30 modprobe "$module"; done
 	else
 		failed=1
 		say "$ETC/current/boot.modules cannot be read"
 		echo "modules: $ETC/current/boot.modules cannot be read" >>$VAR/boot.failed
 	fi
-	load_generation_sets || failed=1
-	for family in 4 6; do load_family $family || failed=1; done
+	boot_load_sets || failed=1
+	for family in 4 6; do boot_load_family $family || failed=1; done
 	return $failed
 }
 
@@ -241,8 +241,8 @@ boot_settle() {
 	while [ -e $ETC/current ]; do
 		turn=$((turn + 1))
 		waits=
-		settle_sets || return 1
-		for family in 4 6; do settle_rules "$family" || return 1; done
+		boot_settle_sets || return 1
+		for family in 4 6; do boot_settle_rules "$family" || return 1; done
 		uptime_cs
 		pause=1
 		[ $((now - since)) -lt 12000 ] || pause=5
@@ -260,13 +260,13 @@ boot_settle() {
 }
 
 # One look at family $1. Fails when it has repaired too often.
-settle_rules() {
+boot_settle_rules() {
 	local all now_left='' failed taken program text lines line rc missing before
 	# What cannot be read now, the next turn may read.
-	read_text $ETC/current/rules.v"$1" && [ -n "$text" ] && ipt_name "$1" && ipt_save || return 0
+	text_read $ETC/current/rules.v"$1" && [ -n "$text" ] && ipt_find "$1" && ipt_save || return 0
 	all=$text
 	ipt_program "$1"
-	missing_chains "$all"
+	boot_missing_chains "$all"
 	if [ "$1" = 6 ]; then before=$waited6 waited6=$missing; else before=$waited4 waited4=$missing; fi
 	[ -z "$missing" ] || waits=yes
 	[ ! -e $VAR/boot.left ] || while IFS= read -r line; do
@@ -278,26 +278,26 @@ settle_rules() {
 		case $line in "$program: "*) failed=yes ;; esac
 	done <$VAR/boot.failed
 	taken=yes
-	if ipt_is "$live" "$all"; then
+	if ipt_matches "$live" "$all"; then
 		[ -n "$now_left$failed" ] || return 0
 		taken=
-	elif [ "$before" != "$missing" ] && arrived "$all" "$before"; then
+	elif [ "$before" != "$missing" ] && boot_chain_arrived "$all" "$before"; then
 		taken=
-	elif [ -n "$failed" ] || { [ -n "$now_left" ] && without_rules "$all" "$now_left" && ipt_is "$live" "$text"; }; then
+	elif [ -n "$failed" ] || { [ -n "$now_left" ] && ipt_without_rules "$all" "$now_left" && ipt_matches "$live" "$text"; }; then
 		# What could not be loaded is to be loaded, and as far as is known nobody took it away; that costs more than a look.
 		[ "$turn" -le 10 ] || [ $((turn % 5)) -eq 0 ] || [ "$pause" = 30 ] || return 0
 		taken=
 	fi
 	[ -r $VAR/lock ] || return 0
 	exec 9<$VAR/lock
-	if ! flock -n 9 || [ -L $VAR/open ] || ! read_text $ETC/current/rules.v"$1" || [ "$text" != "$all" ]; then
+	if ! flock -n 9 || [ -L $VAR/open ] || ! text_read $ETC/current/rules.v"$1" || [ "$text" != "$all" ]; then
 		exec 9<&-
 		return 0
 	fi
 	echo "$SETTLES" >$VAR/lock
-	load_family "$1"
+	boot_load_family "$1"
 	rc=$?
-	[ -z "$taken" ] || repaired
+	[ -z "$taken" ] || boot_note_repair
 	true >$VAR/lock
 	exec 9<&-
 	if [ $rc -eq 0 ] && [ -d /run/systemd/system ] && timeout -s KILL 10 systemctl --quiet is-failed kvmfw.service; then
@@ -308,7 +308,7 @@ settle_rules() {
 
 # Sets missing to the chains of own text $1 that are to enter ours and are not in live (another
 # program makes them, maybe later), each with its table and a comma.
-missing_chains() {
+boot_missing_chains() {
 	local line table='' chain IFS="$NL"
 	missing=
 	set -f
@@ -331,7 +331,7 @@ missing_chains() {
 }
 
 # Whether only jump rules differ from own text $1 that waited for a chain of $2 which is there now; says so.
-arrived() {
+boot_chain_arrived() {
 	local text whole
 	text=$(awk -v come="$2" '
 		BEGIN { n = split(come, part, ","); for (i = 1; i <= n; i++) waited[part[i]] = 1 }
@@ -342,35 +342,35 @@ arrived() {
 			$1
 			#end
 		TEXT
-	) && whole_output "$text" && ipt_is "$live" "$whole" || return 1
-	tell "a chain that $program rules of kvmfw waited for is there now; they are in it"
+	) && text_unwrap_output "$text" && ipt_matches "$live" "$whole" || return 1
+	boot_log "a chain that $program rules of kvmfw waited for is there now; they are in it"
 }
 
 # Who holds the lock then; a transaction waits for it.
 SETTLES='the boot units, for a moment'
 
 # Keeps record of a repair; says so where it was the last.
-repaired() {
+boot_note_repair() {
 	repairs=$((repairs + 1))
 	printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$program" >>$VAR/boot.repaired
 	case $program in
-	ipset) tell "another program had taken away or changed sets of kvmfw since they were made; they are back" ;;
-	*) tell "another program had taken away or changed the $program rules of kvmfw since they were loaded; they are back" ;;
+	ipset) boot_log "another program had taken away or changed sets of kvmfw since they were made; they are back" ;;
+	*) boot_log "another program had taken away or changed the $program rules of kvmfw since they were loaded; they are back" ;;
 	esac
 	[ "$repairs" -ge $MOST_REPAIRS ] || return 0
 	echo "$program: another program takes the rules away again and again; after $MOST_REPAIRS repairs they are no longer put back" >>$VAR/boot.failed
-	shout "another program takes the rules away again and again; they are no longer put back: kvmfw plan names it"
+	guard_broadcast "another program takes the rules away again and again; they are no longer put back: kvmfw plan names it"
 }
 
 # For the journal, where there is one.
-tell() {
+boot_log() {
 	say "$1"
 	[ -d /run/systemd/system ] || ! have logger || timeout -s KILL 5 logger -p daemon.warning -t kvmfw "$1" 2>/dev/null
 	:
 }
 
 # Sets text to own text $1 less lines $2, `TABLE RULE` each.
-without_rules() {
+ipt_without_rules() {
 	local whole
 	text=$(awk '
 		{ last = $0 }
@@ -384,6 +384,6 @@ without_rules() {
 			$1
 			#end
 		TEXTS
-	) && whole_output "$text" || return 1
+	) && text_unwrap_output "$text" || return 1
 	text=$whole
 }

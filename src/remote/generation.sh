@@ -1,7 +1,8 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# What the generation that boots wanted: the probe compares with that instead of with an inventory.
+# The desired state as the generation that boots has it: `plan --drift` compares with that instead of an inventory.
 
-want() {
+DESIRED=generation
+generation_rules() {
 	asked=$ETC/current/want$1
 	shift
 	if [ -L $ETC/current ]; then
@@ -12,7 +13,7 @@ want() {
 		NOTHING
 	fi
 }
-want_keys() {
+generation_keys() {
 	if [ -L $ETC/current ]; then
 		"$@" <$ETC/current/sysctl.keys
 	else

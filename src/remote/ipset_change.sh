@@ -2,9 +2,9 @@
 # Changes of sets: in an apply, its rollback, at boot and in an undo at the console, all by one way. They are there
 # before the rules that ask them, and go after those; members change in one step, by a swap.
 
-want_sets() { "$@" <"$T/new/sets"; }
+txn_sets() { "$@" <"$T/new/sets"; }
 
-# Reads sets as they are wanted (sets.sh), a line "=", then `ipset save` and "#end". Prints what `ipset restore` has to be
+# Reads sets as they are wanted (ipset.sh), a line "=", then `ipset save` and "#end". Prints what `ipset restore` has to be
 # given, and nothing where all is so; then "#end". Where a set is there as another type it prints `type NAME` instead.
 SETS_CHANGE_AWK='
 { last = $0 }
@@ -95,16 +95,16 @@ END {
 
 # Prints what ipset has of the sets that text $1 names, and of what a swap left behind; behind it `#end`, unless that is
 # not all of it. Sets of others can be big, and this is asked every few seconds: they are not read.
-save_named_sets() {
+ipset_save_named() {
 	local names whole
-	! sets_loaded && { echo '#end'; return; }
+	! ipset_is_loaded && { echo '#end'; return; }
 	names=$(ipset list -n 2>/dev/null) || return 1
 	names=$(printf '%s\n=\n%s\n#end\n' "$1" "$names" | awk '
 		{ last = $0 }
 		$0 == "=" { live = 1; next }
 		!live { if ($1 == "create" || $1 == "keep") named[$2]; next }
 		($1 in named) || /^kvmfw-/ { print "save " $1 }
-		END { if (last == "#end") print last }') && whole_output "$names" || return 1
+		END { if (last == "#end") print last }') && text_unwrap_output "$names" || return 1
 	names=$whole
 	# One that was destroyed meanwhile would end the list.
 	[ -z "$names" ] || printf '%s\n' "$names" | ipset restore 2>/dev/null || return 1
@@ -112,45 +112,45 @@ save_named_sets() {
 }
 
 # Sets change to what makes the sets as text $1 says.
-sets_change() {
+ipset_change() {
 	change=$(
 		{
 			printf '%s\n=\n' "$1"
-			save_named_sets "$1" || save_sets
+			ipset_save_named "$1" || ipset_save
 		} | awk "$SETS_CHANGE_AWK"
-	) && whole_output "$change" || return 1
+	) && text_unwrap_output "$change" || return 1
 	change=$whole
 }
 
 # Makes the sets as text $1 says; those that are made are noted in file $2. Sets said to why it fails.
-load_sets() {
+ipset_load() {
 	local change whole made=''
 	said=
 	have ipset || { said='there is no ipset on this host'; return 1; }
-	sets_change "$1" || { said='the sets that are there cannot be read'; return 1; }
+	ipset_change "$1" || { said='the sets that are there cannot be read'; return 1; }
 	case $change in
 	'') return 0 ;;
 	'type '*) said="the set ${change#type } is there as another type"; return 1 ;;
 	esac
 	if [ -n "${2-}" ]; then
-		made=$(printf '%s\n#end\n' "$change" | sed -n -e '/^create kvmfw-/d' -e 's/^create \([^ ]*\) .*/\1/p' -e '/^#end$/p') && whole_output "$made" &&
-			put_text "$2" "$whole" || { said="cannot write $2"; return 1; }
+		made=$(printf '%s\n#end\n' "$change" | sed -n -e '/^create kvmfw-/d' -e 's/^create \([^ ]*\) .*/\1/p' -e '/^#end$/p') && text_unwrap_output "$made" &&
+			text_write "$2" "$whole" || { said="cannot write $2"; return 1; }
 	fi
-	fed "$change" ipset restore || { said=${said:-ipset did not come to its end}; return 1; }
-	sets_change "$1" && [ -z "$change" ] || { said='the sets were not there after loading them'; return 1; }
+	feed "$change" ipset restore || { said=${said:-ipset did not come to its end}; return 1; }
+	ipset_change "$1" && [ -z "$change" ] || { said='the sets were not there after loading them'; return 1; }
 }
 
 # Destroys sets of names $1, those that are there. One that a rule of others asks stays, and that is told.
-drop_sets() {
+ipset_drop() {
 	local name there lines='' IFS="$NL"
-	[ -n "$1" ] && have ipset && sets_loaded || return 0
+	[ -n "$1" ] && have ipset && ipset_is_loaded || return 0
 	there=$(ipset list -n 2>/dev/null) || { say "the sets that are there cannot be read"; return 1; }
 	for name in $1; do
 		case "$NL$there$NL" in *"$NL$name$NL"*) lines="${lines}destroy $name$NL" ;; esac
 	done
 	unset IFS
 	[ -n "$lines" ] || return 0
-	fed "${lines%"$NL"}" ipset restore && return
+	feed "${lines%"$NL"}" ipset restore && return
 	IFS=$NL
 	for name in $lines; do
 		name=${name#destroy }
@@ -160,7 +160,7 @@ drop_sets() {
 }
 
 # Sets names to what stands behind `gone` in text $1.
-gone_names() {
+ipset_gone_names() {
 	local line IFS="$NL"
 	names=
 	for line in $1; do
@@ -169,21 +169,21 @@ gone_names() {
 }
 
 # Sets wanted and once to what the transaction says of sets.
-sets_of_change() {
+ipset_read_change() {
 	local text
-	read_text "$T/new/sets" && wanted=$text && read_text "$T/new/sets.once" && once=$text
+	text_read "$T/new/sets" && wanted=$text && text_read "$T/new/sets.once" && once=$text
 }
 
 # Writes down the sets that the transaction touches, and which others there are: of a set whose members are those of
 # others, and of one that goes, what makes it again where it is gone; of one that stays, nothing else is ours to restore.
-snapshot_sets() {
+txn_snapshot_sets() {
 	local wanted once whole=''
-	sets_of_change || return 1
+	ipset_read_change || return 1
 	if [ -n "$wanted$once" ] && have ipset; then
 		whole=$(
 			{
 				printf '%s\n%s\n=\n' "$wanted" "$once"
-				save_sets
+				ipset_save
 			} | awk '
 				{ last = $0 }
 				$0 == "=" { live = 1; next }
@@ -192,45 +192,45 @@ snapshot_sets() {
 				$1 == "create" && !($2 in kept) { print "other " $2 " " $3; next }
 				$1 == "add" && ($2 in word) { print }
 				END { if (last == "#end") print last }'
-		) && whole_output "$whole" || return 1
+		) && text_unwrap_output "$whole" || return 1
 	fi
-	put_text "$T/pre/sets" "$whole"
+	text_write "$T/pre/sets" "$whole"
 }
 
-apply_sets() {
+txn_apply_sets() {
 	local wanted once
-	step sets
-	sets_of_change || failed "the sets of this change cannot be read"
+	txn_step sets
+	ipset_read_change || txn_fail "the sets of this change cannot be read"
 	[ -n "$wanted$once" ] || return 0
-	load_sets "$wanted$NL$once" "$R/made.sets" || failed "ipset: $said"
+	ipset_load "$wanted$NL$once" "$R/made.sets" || txn_fail "ipset: $said"
 }
 
 # Once no rule of ours asks them any more.
-apply_sets_gone() {
+txn_apply_sets_gone() {
 	local wanted once names
-	sets_of_change || failed "the sets of this change cannot be read"
-	gone_names "$once"
-	[ -z "$names" ] || drop_sets "$names" || failed "the sets that go are still there"
+	ipset_read_change || txn_fail "the sets of this change cannot be read"
+	ipset_gone_names "$once"
+	[ -z "$names" ] || ipset_drop "$names" || txn_fail "the sets that go are still there"
 }
 
 # The sets as they were, before the rules that ask them are put back.
-restore_sets() {
+txn_restore_sets() {
 	local text
-	read_text "$T/pre/sets" || { say "the sets that were there before cannot be read"; return 1; }
+	text_read "$T/pre/sets" || { say "the sets that were there before cannot be read"; return 1; }
 	[ -n "$text" ] || return 0
-	load_sets "$text" || { say "after the rollback not back: sets: $said"; return 1; }
+	ipset_load "$text" || { say "after the rollback not back: sets: $said"; return 1; }
 }
 
 # Sets that the change made go again, after the rules that ask them. What others did to theirs meanwhile stays so.
-restore_sets_gone() {
+txn_restore_sets_gone() {
 	local text line made names='' there lost='' IFS
 	[ -e "$T/made.sets" ] || return 0
-	read_text "$T/made.sets" && made=$text && read_text "$T/pre/sets" || { say "which sets were there before cannot be read"; return 1; }
+	text_read "$T/made.sets" && made=$text && text_read "$T/pre/sets" || { say "which sets were there before cannot be read"; return 1; }
 	IFS=$NL
 	# A list of sets goes before the sets in it, and was made after them.
 	for line in $made; do names=$line$NL$names; done
 	unset IFS
-	drop_sets "$names" || return 1
+	ipset_drop "$names" || return 1
 	case $NL$text in *"${NL}other "*) ;; *) return 0 ;; esac
 	there=$(ipset list -n 2>/dev/null) || return 0
 	IFS=$NL
@@ -242,30 +242,30 @@ restore_sets_gone() {
 }
 
 # Makes the sets of the generation that boots, and keeps record of a failure; tells what is new of that.
-load_generation_sets() {
+boot_load_sets() {
 	local text lines rc=0
 	# A generation of a kvmfw that knew no sets has no such file.
 	[ -e $ETC/current/sets ] || return 0
-	if ! read_text $ETC/current/sets; then
+	if ! text_read $ETC/current/sets; then
 		rc=1 said="$ETC/current/sets cannot be read"
 	elif [ -n "$text" ]; then
-		load_sets "$text" || rc=1
+		ipset_load "$text" || rc=1
 		said=${said%%"$NL"*}
 	fi
-	lines_without 'ipset: ' $VAR/boot.failed
+	boot_lines_without 'ipset: ' $VAR/boot.failed
 	if [ $rc -ne 0 ]; then
-		grep -qsxF "ipset: $said" $VAR/boot.failed || shout "not all of the sets could be made, and rules that ask them may be left out: $said"
+		grep -qsxF "ipset: $said" $VAR/boot.failed || guard_broadcast "not all of the sets could be made, and rules that ask them may be left out: $said"
 		lines="${lines}ipset: $said$NL"
 	fi
-	keep_lines "${lines%"$NL"}" $VAR/boot.failed
+	boot_keep_lines "${lines%"$NL"}" $VAR/boot.failed
 	return $rc
 }
 
 # One look at the sets of the generation, after the boot. Fails when it has repaired too often.
-settle_sets() {
+boot_settle_sets() {
 	local text change whole program=ipset failed=''
-	[ -e $ETC/current/sets ] && read_text $ETC/current/sets && [ -n "$text" ] && have ipset || return 0
-	sets_change "$text" && [ -n "$change" ] || return 0
+	[ -e $ETC/current/sets ] && text_read $ETC/current/sets && [ -n "$text" ] && have ipset || return 0
+	ipset_change "$text" && [ -n "$change" ] || return 0
 	! grep -qs '^ipset: ' $VAR/boot.failed || failed=yes
 	[ -r $VAR/lock ] || return 0
 	exec 9<$VAR/lock
@@ -274,33 +274,33 @@ settle_sets() {
 		return 0
 	fi
 	echo "$SETTLES" >$VAR/lock
-	load_generation_sets
-	[ -n "$failed" ] || repaired
+	boot_load_sets
+	[ -n "$failed" ] || boot_note_repair
 	true >$VAR/lock
 	exec 9<&-
 	[ "$repairs" -lt $MOST_REPAIRS ]
 }
 
 # Whether the sets are what the generation says.
-generation_sets_differ() {
+ipset_generation_differs() {
 	local text change whole
 	[ -e $ETC/current/sets ] || return 1
-	read_text $ETC/current/sets || return 0
+	text_read $ETC/current/sets || return 0
 	[ -n "$text" ] || return 1
-	have ipset && sets_change "$text" && [ -z "$change" ] || return 0
+	have ipset && ipset_change "$text" && [ -z "$change" ] || return 0
 	return 1
 }
 
 # Sets wanted and once to what an undo at the console from generation $1 to $2 makes of the sets: those of the second, and
 # what becomes of sets that only the first has.
-undo_sets() {
+undo_read_sets() {
 	local text whole originals='' from=''
 	wanted='' once=''
 	if [ -e "$ETC/generations/$1/sets" ]; then
-		read_text "$ETC/generations/$1/sets" && from=$text && read_text "$ETC/generations/$1/sets.originals" && originals=$text || return 1
+		text_read "$ETC/generations/$1/sets" && from=$text && text_read "$ETC/generations/$1/sets.originals" && originals=$text || return 1
 	fi
 	if [ -e "$ETC/generations/$2/sets" ]; then
-		read_text "$ETC/generations/$2/sets" && wanted=$text || return 1
+		text_read "$ETC/generations/$2/sets" && wanted=$text || return 1
 	fi
 	[ -n "$from" ] || return 0
 	once=$(printf '%s\n=\n%s\n=\n%s\n#end\n' "$wanted" "$originals" "$from" | awk '
@@ -312,6 +312,6 @@ undo_sets() {
 		$1 == "add" || ($2 in stays) || ($2 in was) { next }
 		$3 == "list:set" { print "gone " $2; next }
 		{ gone[++n] = $2 }
-		END { for (i = 1; i <= n; i++) print "gone " gone[i]; if (last == "#end") print last }') && whole_output "$once" || return 1
+		END { for (i = 1; i <= n; i++) print "gone " gone[i]; if (last == "#end") print last }') && text_unwrap_output "$once" || return 1
 	once=$whole
 }

@@ -2,7 +2,7 @@
 # What sysctl keys change beside themselves: the same key of other links, and the IPv6 addresses and routes of the host.
 
 # Records what writing keys $1 may change beside them.
-snapshot_side_effects() {
+sysctl_snapshot_effects() {
 	local key names='' ipv6='' state
 	for key in $1; do
 		case $key in
@@ -18,33 +18,33 @@ snapshot_side_effects() {
 		esac
 	done
 	# These go back too, but others may write them meanwhile: they are no measure of success.
-	keys_of_links "$names" && put_text "$T/pre/sysctl.side" "$lines" || return 1
+	sysctl_link_keys "$names" && text_write "$T/pre/sysctl.side" "$lines" || return 1
 	state=
-	[ -z "$ipv6" ] || ipv6_state || return 1
-	put_text "$T/pre/ipv6" "$state"
+	[ -z "$ipv6" ] || sysctl_ipv6_state || return 1
+	text_write "$T/pre/ipv6" "$state"
 }
 
 # Sets lines to KEY=VALUE of the sysctl keys named $1 of all links.
-keys_of_links() {
+sysctl_link_keys() {
 	local key name keys=''
 	for name in $1; do
 		for key in /proc/sys/net/ipv4/conf/*/"$name" /proc/sys/net/ipv6/conf/*/"$name"; do
 			[ ! -e "$key" ] || keys=$keys${key#/proc/sys/}$NL
 		done
 	done
-	lines=$(live_keys "$keys")
+	lines=$(sysctl_print_live "$keys")
 }
 
 # Sets state to the IPv6 addresses and routes of the host as lines for `ip -batch`, less those that the kernel makes
 # itself. A time that is left stands at the end, behind ` # `. Fails where not all of it could be read.
-ipv6_state() {
+sysctl_ipv6_state() {
 	local whole
 	state=$("${IP:-ip}" -6 -o -batch - 2>/dev/null <<-'SHOW'
 		address show
 		route show table all
 	SHOW
 	) || return 1
-	state=$(printf '%s\n#end\n' "$state" | awk "$IPV6_AWK") && whole_output "$state" || return 1
+	state=$(printf '%s\n#end\n' "$state" | awk "$IPV6_AWK") && text_unwrap_output "$state" || return 1
 	state=$whole
 }
 
@@ -79,9 +79,9 @@ $3 == "inet6" {
 END { if (last == "#end") print last }'
 
 # Sets lost to those lines of recorded IPv6 state $1 that are not so now, whatever time is left of them.
-ipv6_lost() {
+sysctl_ipv6_lost() {
 	local state whole
-	ipv6_state || return 1
+	sysctl_ipv6_state || return 1
 	lost=$(printf '%s\n=\n%s\n#end\n' "$state" "$1" | awk '
 		{ last = $0 }
 		$0 == "#end" { next }
@@ -89,23 +89,23 @@ ipv6_lost() {
 		{ what = $0; sub(/ #.*/, "", what) }
 		!rest { now[what] = 1; next }
 		what != "" && !(what in now) { sub(/ #/, ""); print }
-		END { if (last == "#end") print last }') && whole_output "$lost" || return 1
+		END { if (last == "#end") print last }') && text_unwrap_output "$lost" || return 1
 	lost=$whole
 }
 
 # Puts back what writing keys changed beside them. Others may write the keys of links meanwhile, so these are no measure
 # of success; addresses and routes without an end are.
-restore_side_effects() {
+sysctl_restore_effects() {
 	local text lost='' line name missing=''
-	read_text "$T/pre/sysctl.side" || { say "the sysctl keys that were there before cannot be read"; return 1; }
-	write_lines "$text" /dev/null
+	text_read "$T/pre/sysctl.side" || { say "the sysctl keys that were there before cannot be read"; return 1; }
+	sysctl_write "$text" /dev/null
 	# Writing one key can set others; a second pass finds them.
-	write_keys "$T/pre/sysctl" /dev/null
-	read_text "$T/pre/ipv6" || { say "the IPv6 addresses that were there before cannot be read"; return 1; }
+	sysctl_write_file "$T/pre/sysctl" /dev/null
+	text_read "$T/pre/ipv6" || { say "the IPv6 addresses that were there before cannot be read"; return 1; }
 	[ -n "$text" ] || return 0
 	# A second time for routes by addresses and routes that came after them.
 	for name in 1 2 3; do
-		ipv6_lost "$text" || { say "after the rollback nobody can tell whether the IPv6 addresses are back"; return 1; }
+		sysctl_ipv6_lost "$text" || { say "after the rollback nobody can tell whether the IPv6 addresses are back"; return 1; }
 		[ -n "$lost" ] || return 0
 		[ "$name" = 3 ] || printf '%s\n' "$lost" | "${IP:-ip}" -6 -force -batch - >/dev/null 2>&1
 	done
@@ -124,7 +124,7 @@ restore_side_effects() {
 
 # Whether all keys that still differ are such that the kernel refuses to set back. A key may be busy for a moment: only
 # the third time this is so, the rollback ends with it and says so.
-keys_refused() {
+sysctl_is_refused() {
 	local line refused='' IFS="$NL"
 	set -f
 	for line in $differ; do

@@ -2,7 +2,7 @@
 # sysctl keys: what they are, what differs from what is wanted, and writing that.
 
 # Sets lines to KEY=VALUE of the three keys of br_netfilter, with value $1.
-bridge_keys() {
+sysctl_bridge_keys() {
 	local key
 	lines=
 	for key in iptables ip6tables arptables; do lines=${lines}net/bridge/bridge-nf-call-$key=$1$NL; done
@@ -10,7 +10,7 @@ bridge_keys() {
 
 # Calls $1 with lines $2, some at a time: no command takes any number of arguments. Sets IFS to a newline for it, and
 # no patterns.
-by_parts() {
+sysctl_by_parts() {
 	local line some='' n=0 rc=0 IFS="$NL"
 	set -f
 	for line in $2; do
@@ -26,32 +26,32 @@ by_parts() {
 
 # Sets values to what sysctl keys $1 are, less those that are not there: lines /proc/sys/KEY:VALUE. Not by `read`: the
 # kernel gives it the first byte of a number and then the end. Fails where nobody could look, which is no answer.
-values_of() {
+sysctl_values() {
 	local key paths='' missing=''
 	for key in $1; do paths=$paths/proc/sys/$key$NL; done
-	grep_values "$paths" || return 1
+	sysctl_grep "$paths" || return 1
 	# What is there and was not read is asked for once more: some keys cannot be read, but grep may have been cut off too.
 	for key in $paths; do
 		case $NL$values in *"$NL$key:"*) ;; *) [ ! -r "$key" ] || missing=$missing$key$NL ;; esac
 	done
 	[ -n "$missing" ] || return 0
 	paths=$values
-	grep_values "$missing" || return 1
+	sysctl_grep "$missing" || return 1
 	values=$paths${paths:+$NL}$values
 }
 
-grep_values() {
+sysctl_grep() {
 	# shellcheck disable=SC2086 # one each
 	values=$(grep -sH '' /dev/null $1)
 	case $? in 0 | 1 | 2) ;; *) return 1 ;; esac
 }
 
 # Prints KEY=VALUE of the sysctl keys of lines $1 that are there.
-live_keys() { by_parts print_values "$1"; }
+sysctl_print_live() { sysctl_by_parts sysctl_print_values "$1"; }
 
-print_values() {
+sysctl_print_values() {
 	local line
-	values_of "$1" || return 1
+	sysctl_values "$1" || return 1
 	for line in $values; do
 		line=${line#/proc/sys/}
 		printf '%s=%s\n' "${line%%:*}" "${line#*:}" || return 1
@@ -60,15 +60,15 @@ print_values() {
 
 # Sets differ to those KEY=VALUE lines of file $1 that are not so now, keys that do not exist left out. Fails where
 # nobody could look.
-keys_that_differ() {
+sysctl_differing() {
 	differ=
-	lines_of "$1" && by_parts add_differing "$lines"
+	text_read_lines "$1" && sysctl_by_parts sysctl_add_differing "$lines"
 }
 
-add_differing() {
+sysctl_add_differing() {
 	local line entry key keys='' live
 	for line in $1; do keys=$keys${line%%=*}$NL; done
-	values_of "$keys" || return 1
+	sysctl_values "$keys" || return 1
 	for line in $1; do
 		case $line in *=*) ;; *) continue ;; esac
 		key=${line%%=*} live=$NL
@@ -77,14 +77,14 @@ add_differing() {
 			case $entry in "/proc/sys/$key:"*) live=${entry#*:} ;; esac
 		done
 		[ "$live" != "$NL" ] && [ "$live" != "${line#*=}" ] || continue
-		single_spaces "$live"
+		sysctl_single_spaces "$live"
 		live=$spaced
-		single_spaces "${line#*=}"
+		sysctl_single_spaces "${line#*=}"
 		[ "$live" = "$spaced" ] || differ=$differ$line$NL
 	done
 }
 
-single_spaces() {
+sysctl_single_spaces() {
 	local IFS=' 	'
 	# shellcheck disable=SC2086 # split on purpose
 	set -- $1
@@ -92,15 +92,15 @@ single_spaces() {
 }
 
 # Writes the KEY=VALUE lines of file $1 that are not so; what the kernel says of it goes to file $2.
-write_keys() {
-	lines_of "$1" || { say "the sysctl keys cannot be read" 2>>"${2-/dev/stderr}"; return 1; }
-	write_lines "$lines" "${2-/dev/stderr}"
+sysctl_write_file() {
+	text_read_lines "$1" || { say "the sysctl keys cannot be read" 2>>"${2-/dev/stderr}"; return 1; }
+	sysctl_write "$lines" "${2-/dev/stderr}"
 }
 
-write_lines() {
+sysctl_write() {
 	local line rc=0 IFS="$NL"
 	differ=
-	by_parts add_differing "$1" || { say "the sysctl keys cannot be read" 2>>"$2"; return 1; }
+	sysctl_by_parts sysctl_add_differing "$1" || { say "the sysctl keys cannot be read" 2>>"$2"; return 1; }
 	[ -n "$differ" ] || return 0
 	set -f
 	for line in $differ; do
@@ -113,8 +113,8 @@ write_lines() {
 }
 
 # The kernel may write a value in another way: sorted, in other units, within bounds.
-not_kept() {
+sysctl_print_not_kept() {
 	local now
-	now=$(live_keys "${1%%=*}") || now='=what cannot be read'
+	now=$(sysctl_print_live "${1%%=*}") || now='=what cannot be read'
 	printf 'the kernel did not keep %s but made it %s; if that is as good, write it so in the inventory' "$1" "${now#*=}"
 }

@@ -5,11 +5,11 @@
 
 reads='' boot_files_asked=''
 # Notes section $1.
-read_section() { reads="$reads$NL@$1"; }
+note_section() { reads="$reads$NL@$1"; }
 # Notes a line for it that is known already.
-read_line() { reads="$reads$NL=$1"; }
+note_line() { reads="$reads$NL=$1"; }
 # Notes file $1.
-read_file() {
+note_file() {
 	[ -f "$1" ] && [ -r "$1" ] || return 0
 	case $1 in *"$NL"*) ;; *) reads="$reads$NL$1" ;; esac
 }
@@ -117,7 +117,7 @@ $0 == "" { next }
 }
 '
 
-read_noted() {
+note_print() {
 	local mark='\n@'$NONCE' %s\n'
 	[ "$NONCE" != - ] || mark='%s:\n'
 	# A shell that has no room for a list in a file has one in a pipe; the last of two equal sections counts.
@@ -127,7 +127,7 @@ read_noted() {
 }
 
 # Sets links to lines `LINK TARGET` of those of these that are symbolic links.
-read_links() {
+link_read() {
 	local file targets odd=''
 	set -- "$@" ""
 	while [ -n "$1" ]; do

@@ -2,7 +2,7 @@
 # Connections that are open when the first rules come that ask conntrack.
 
 # Whether rules make conntrack look at packets.
-tracks() {
+flows_are_tracked() {
 	case $1 in *'-m state '* | *'-m conntrack '* | *'-j MASQUERADE'* | *NAT\ * | *'-j REDIRECT'* | *'-j CT '*) return 0 ;; esac
 	return 1
 }
@@ -11,23 +11,23 @@ tracks() {
 # takes the next packet of each for a new one: storage and cluster traffic would be rejected. A rule
 # that only asks makes it look, which is enough for what talks now. What is silent, or only hears,
 # gets rules of its own that ride with the real ones, in the same step: the open TCP connections,
-# each by its four numbers, pass wherever the rules let ESTABLISHED pass (with_flows). They are part
+# each by its four numbers, pass wherever the rules let ESTABLISHED pass (flows_join). They are part
 # of what is live, not of the generation: no plan sees them, no boot loads them.
 # Sets saved where ipt_save has told what is live, and nothing was done since.
-warm_up() {
+flows_warm_up() {
 	local sockets tries=0 open text
 	saved=
-	put_text "$T/flows$1" '' || return 0
-	tracks "$2" || return 0
+	text_write "$T/flows$1" '' || return 0
+	flows_are_tracked "$2" || return 0
 	! ipt_save || saved=yes
-	if [ -n "$saved" ] && tracks "$live"; then
+	if [ -n "$saved" ] && flows_are_tracked "$live"; then
 		# Once more those that an earlier apply let pass and that are still open.
-		holds "$T/pre/flows$1" || return 0
-		open_flows "$1" && read_text "$T/pre/flows$1" && only_flows_of "$text" && put_text "$T/flows$1" "$open" ||
-			failed "the connections that are open cannot be told"
+		text_is_filled "$T/pre/flows$1" || return 0
+		flows_list_open "$1" && text_read "$T/pre/flows$1" && flows_keep_listed "$text" && text_write "$T/flows$1" "$open" ||
+			txn_fail "the connections that are open cannot be told"
 		return 0
 	fi
-	open_flows "$1" && put_text "$T/flows$1" "$open" || failed "the connections that are open cannot be told"
+	flows_list_open "$1" && text_write "$T/flows$1" "$open" || txn_fail "the connections that are open cannot be told"
 	[ -n "$open" ] || return 0
 	saved=
 	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$R/log"
@@ -45,7 +45,7 @@ MOST_FLOWS=1000
 # Sets open to the open TCP connections of family $1 as rules, one for each direction, and sockets to how many they are.
 # Those of sshd are let in as new ones too. None of the rules lets a SYN pass: what is left of a closed connection opens
 # nothing.
-open_flows() {
+flows_list_open() {
 	local said whole
 	open='' sockets=0
 	have ss || return 0
@@ -72,13 +72,13 @@ open_flows() {
 			$said
 			#end
 		SOCKETS
-	) && whole_output "$said" || return 1
+	) && text_unwrap_output "$said" || return 1
 	sockets=${whole##*"$NL"}
 	case $whole in *"$NL"*) open=${whole%"$NL"*} ;; esac
 }
 
 # Sets open to those of its lines that are lines of $1 too.
-only_flows_of() {
+flows_keep_listed() {
 	local whole
 	open=$(awk '
 		{ last = $0 }
@@ -91,14 +91,14 @@ only_flows_of() {
 			$open
 			#end
 		TEXTS
-	) && whole_output "$open" || return 1
+	) && text_unwrap_output "$open" || return 1
 	open=$whole
 }
 
 # Sets text to own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
-with_flows() {
+flows_join() {
 	local whole
-	read_text "$2" || return 1
+	text_read "$2" || return 1
 	[ -n "$text" ] || { text=$1; return 0; }
 	text=$(awk '
 		{ last = $0 }
@@ -119,6 +119,6 @@ with_flows() {
 			$1
 			#end
 		TEXTS
-	) && whole_output "$text" || return 1
+	) && text_unwrap_output "$text" || return 1
 	text=$whole
 }

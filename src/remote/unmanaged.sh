@@ -5,8 +5,8 @@
 # that no D-Bus has to answer.
 probe_managers() {
 	local file unit known='' active=''
-	! unit_enabled firewalld && [ ! -e /run/firewalld.pid ] || known=firewalld
-	! unit_enabled nftables || known="$known nftables"
+	! probe_unit_enabled firewalld && [ ! -e /run/firewalld.pid ] || known=firewalld
+	! probe_unit_enabled nftables || known="$known nftables"
 	set --
 	for unit in firewalld nftables; do
 		case $known in *$unit*) continue ;; esac
@@ -33,7 +33,7 @@ probe_managers() {
 	:
 }
 
-unit_enabled() {
+probe_unit_enabled() {
 	local link
 	link=/etc/systemd/system/$1.service
 	[ ! -L "$link" ] || [ "$(readlink "$link")" != /dev/null ] || return 1
@@ -54,37 +54,37 @@ probe_others() {
 		names=$line
 		first_line /proc/net/ip6_tables_names
 		if [ -n "$names" ] && have iptables-legacy-save; then
-			iptables-legacy-save 2>/dev/null | deciding | sed 's/^/legacy4=/'
+			iptables-legacy-save 2>/dev/null | probe_count_deciding | sed 's/^/legacy4=/'
 		fi
 		if [ -n "$line" ] && have ip6tables-legacy-save; then
-			ip6tables-legacy-save 2>/dev/null | deciding | sed 's/^/legacy6=/'
+			ip6tables-legacy-save 2>/dev/null | probe_count_deciding | sed 's/^/legacy6=/'
 		fi
 		;;
 	legacy)
-		if have iptables-nft-save && nf_tables_loaded; then
-			iptables-nft-save 2>/dev/null | deciding | sed 's/^/nft4=/'
-			ip6tables-nft-save 2>/dev/null | deciding | sed 's/^/nft6=/'
+		if have iptables-nft-save && probe_nf_tables_loaded; then
+			iptables-nft-save 2>/dev/null | probe_count_deciding | sed 's/^/nft4=/'
+			ip6tables-nft-save 2>/dev/null | probe_count_deciding | sed 's/^/nft6=/'
 		fi
 		;;
 	esac
-	if have nft && { [ "$backend" = nft ] || nf_tables_loaded; }; then probe_nft; fi
+	if have nft && { [ "$backend" = nft ] || probe_nf_tables_loaded; }; then probe_nft; fi
 	# To ask one of these for a table makes it, so only what is loaded is asked for.
-	if { module_loaded ebtable_filter || module_loaded ebtable_nat || module_loaded ebtable_broute; } && have ebtables-legacy; then
+	if { probe_module_loaded ebtable_filter || probe_module_loaded ebtable_nat || probe_module_loaded ebtable_broute; } && have ebtables-legacy; then
 		for table in filter nat broute; do
-			module_loaded ebtable_$table && ebtables-legacy -t $table -L 2>/dev/null
+			probe_module_loaded ebtable_$table && ebtables-legacy -t $table -L 2>/dev/null
 		done | grep -c -e '^-' -e 'policy: DROP' | sed 's/^/ebtables=/'
 	fi
-	if module_loaded arptable_filter && have arptables-legacy; then
+	if probe_module_loaded arptable_filter && have arptables-legacy; then
 		arptables-legacy -n -L 2>/dev/null | grep -c -e '^-j' -e 'policy DROP' | sed 's/^/arptables=/'
 	fi
 }
 
 # How many rules and dropping policies a saved ruleset has.
-deciding() { grep -c -e '^-A' -e '^:[^ ]* DROP'; }
+probe_count_deciding() { grep -c -e '^-A' -e '^:[^ ]* DROP'; }
 
-module_loaded() { [ -e "/sys/module/$1/initstate" ]; }
+probe_module_loaded() { [ -e "/sys/module/$1/initstate" ]; }
 
-nf_tables_loaded() { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules ]; }
+probe_nf_tables_loaded() { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules ]; }
 
 # Base chains of native tables, then what their rules do; native rules in tables of iptables.
 probe_nft() {
@@ -129,34 +129,34 @@ END {
 # Who needs bridged frames in netfilter, and who brings them there. Files tell it; no daemon is asked.
 probe_evidence() {
 	local file arguments
-	read_section evidence
-	[ -d /etc/pve ] && read_line pve=/etc/pve
+	note_section evidence
+	[ -d /etc/pve ] && note_line pve=/etc/pve
 	for file in /var/lib/kubelet/config.yaml /etc/kubernetes/kubelet.conf /var/lib/rancher/k3s/agent /etc/cni/net.d/*.conf*; do
-		[ -e "$file" ] && read_line "kubernetes=$file"
+		[ -e "$file" ] && note_line "kubernetes=$file"
 	done
 	# Programs that make bridges, for those whose name fits.
 	for file in /var/lib/libvirt/dnsmasq /run/libvirt/network /var/lib/docker /etc/docker /run/docker.pid /etc/containers/networks \
 		/var/lib/containers /var/lib/cni /opt/cni/bin /var/lib/kubelet /etc/neutron /var/lib/neutron /etc/default/lxc-net /var/lib/lxd \
 		/var/snap/lxd /var/lib/incus /var/snap/multipass; do
-		[ -e "$file" ] && read_line "maker=$file"
+		[ -e "$file" ] && note_line "maker=$file"
 	done
 	first_line /run/docker.pid
 	if [ -n "$line" ] && [ -r "/proc/$line/cmdline" ]; then
 		arguments=$NL$(tr '\0' '\n' <"/proc/$line/cmdline")$NL
-		case $arguments in *"$NL--icc=false$NL"*) read_line 'docker-icc=command line of dockerd' ;; esac
-		case $arguments in *"$NL--userland-proxy=false$NL"*) read_line 'docker-proxy=command line of dockerd' ;; esac
+		case $arguments in *"$NL--icc=false$NL"*) note_line 'docker-icc=command line of dockerd' ;; esac
+		case $arguments in *"$NL--userland-proxy=false$NL"*) note_line 'docker-proxy=command line of dockerd' ;; esac
 	fi
 	for file in /etc/docker/daemon.json /etc/ufw/sysctl.conf /etc/rc.local /etc/network/interfaces /etc/network/interfaces.d/* \
 		/etc/network/if-*.d/* /etc/libvirt/hooks/* /etc/modprobe.d/*; do
-		read_file "$file"
+		note_file "$file"
 	done
 }
 
 # Who makes or configures links.
 probe_network() {
 	local file
-	read_section network
-	if [ -e /etc/network/if-pre-up.d/bridge ]; then read_line bridge-utils=yes; fi
+	note_section network
+	if [ -e /etc/network/if-pre-up.d/bridge ]; then note_line bridge-utils=yes; fi
 	# Networks of libvirt with the bridges that it makes for them, what the daemons say of each link, and the files
 	# that configure links, less our own.
 	for file in /run/libvirt/network/*.xml /etc/libvirt/qemu/networks/*.xml \
@@ -164,6 +164,6 @@ probe_network() {
 		/etc/systemd/network/*.network /run/systemd/network/*.network /usr/local/lib/systemd/network/*.network \
 		/usr/lib/systemd/network/*.network /etc/systemd/network/*.network.d/*.conf /run/systemd/network/*.network.d/*.conf \
 		/usr/local/lib/systemd/network/*.network.d/*.conf /usr/lib/systemd/network/*.network.d/*.conf /etc/NetworkManager/system-connections/* /run/NetworkManager/system-connections/*; do
-		case $file in *kvmfw-* | */90-kvmfw.conf) ;; *) read_file "$file" ;; esac
+		case $file in *kvmfw-* | */90-kvmfw.conf) ;; *) note_file "$file" ;; esac
 	done
 }

@@ -5,7 +5,7 @@
 #   add NAME MEMBER            one of them, as the kernel prints it
 #   keep NAME TYPE OPTIONS     a set that has to be there; its members are those of other programs
 #
-# Expects, where SETS says yes: want_sets COMMAND… (runs it with the wanted sets on its input).
+# Expects, where SETS is `yes`, the function ${DESIRED}_sets (probe.sh).
 
 # Members of a set that nobody asked for by name are printed only up to so many, and of all such sets ten times that.
 MOST_MEMBERS=10000
@@ -38,24 +38,24 @@ END {
 
 wanted_sets='' wanted_known=''
 # Sets wanted_sets to the lines that make the wanted sets.
-wanted_headers() {
+ipset_read_desired() {
 	[ -n "${SETS-}" ] && [ -z "$wanted_known" ] || return 0
-	wanted_sets=$(want_sets sed -n -e '/^create /p' -e '/^keep /p' -e '/^#end /p') || return 1
+	wanted_sets=$("${DESIRED}_sets" sed -n -e '/^create /p' -e '/^keep /p' -e '/^#end /p') || return 1
 	case $wanted_sets in *'#end '*) wanted_sets=${wanted_sets%'#end '*} wanted_known=yes ;; *) return 1 ;; esac
 }
 
 # Whether the kernel has sets at all: to ask it would load the module.
-sets_loaded() { [ -d /sys/module/ip_set ]; }
+ipset_is_loaded() { [ -d /sys/module/ip_set ]; }
 
 # Prints what ipset has, and behind it `#end`, unless that is not all of it.
-save_sets() {
-	! sets_loaded || ipset save 2>/dev/null || return 1
+ipset_save() {
+	! ipset_is_loaded || ipset save 2>/dev/null || return 1
 	echo '#end'
 }
 
 probe_sets() {
 	local kept=$ETC/current/sets
-	wanted_headers || no_room
+	ipset_read_desired || probe_no_room
 	first_line "$kept"
 	[ "$line" != '#end 0' ] && [ -e "$kept" ] || kept=
 	[ -n "$wanted_sets$kept$boot_files_asked" ] || return 0
@@ -66,31 +66,31 @@ probe_sets() {
 	fi
 	{
 		printf '%s=\n' "$wanted_sets"
-		save_sets
+		ipset_save
 	} | awk -v kept="$kept" -v all="${boot_files_asked:+1}" -v most=$MOST_MEMBERS "$SETS_AWK"
 	[ $? = 3 ] && have unshare || return 0
 	section dry_sets
-	dry_run_sets
+	ipset_dry_run
 	printf 'rc=%s\n%s\n' "$?" "$said"
 }
 
 # Makes the wanted sets in a network namespace that nobody else sees. Sets said to what ipset says.
-dry_run_sets() {
+ipset_dry_run() {
 	local line text='' IFS="$NL"
 	for line in $wanted_sets; do text="${text}create ${line#* }$NL"; done
 	unset IFS
-	fed "${text%"$NL"}" "${UNSHARE:-unshare}" -n ipset restore
+	feed "${text%"$NL"}" "${UNSHARE:-unshare}" -n ipset restore
 }
 
 # Sets sets to lines for `ipset restore` that make a set of each name that rules may ask in a dry run of family $1:
 # which members it has does not matter there.
-stand_ins() {
+ipset_stand_ins() {
 	local name names family=inet
 	sets=
 	[ "$1" = 4 ] || family=inet6
-	have ipset && wanted_headers || return 1
+	have ipset && ipset_read_desired || return 1
 	names=$wanted_sets
-	! sets_loaded || names=$names$(ipset list -n 2>/dev/null | sed 's/.*/create & -/') || return 1
+	! ipset_is_loaded || names=$names$(ipset list -n 2>/dev/null | sed 's/.*/create & -/') || return 1
 	while read -r _ name _; do
 		[ -z "$name" ] || sets="${sets}create $name hash:ip family $family$NL"
 	done <<-NAMES

@@ -2,7 +2,7 @@
 # Which generation an undo goes back to, and what that one wants.
 
 # $1 a run (empty: none), $2 a generation (empty: the one before the run's)
-target() {
+undo_target() {
 	local to=$2 from='' folder number
 	section target
 	if [ -z "$to" ]; then

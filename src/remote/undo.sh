@@ -1,0 +1,155 @@
+# shellcheck shell=dash disable=SC3043,SC2154
+# An undo at the console, where the controller is out of reach.
+
+# Sets keys to what the sysctl files of a generation's folder set, as PATH=VALUE. Of two files that set one, the last
+# counts.
+sysctl_generation_keys() {
+	local file text whole
+	keys=
+	for file in "$1"/sysctl.d/*.conf; do
+		[ ! -e "$file" ] || { set -- "$@" "$file"; }
+	done
+	shift
+	[ $# -gt 0 ] || return 0
+	# As sysctl.d(5): where the first separator is a dot, dots and slashes swap.
+	text=$(awk '
+		/^[^#=]*[^ #=] = / {
+			at = index($0, " = "); key = substr($0, 1, at - 1); out = ""
+			if (key ~ /^[^\/]*\./) {
+				for (i = 1; i <= length(key); i++) {
+					c = substr(key, i, 1)
+					out = out (c == "." ? "/" : c == "/" ? "." : c)
+				}
+				key = out
+			}
+			if (!(key in value)) order[++n] = key
+			value[key] = substr($0, at + 3)
+		}
+		END { for (i = 1; i <= n; i++) print order[i] "=" value[order[i]]; print "#end" }' "$@") && text_unwrap_output "$text" || return 1
+	keys=${whole:+$whole$NL}
+}
+
+# Sets to to the generation before $1, as that recorded it, or where it did not, the newest older one that has its rules.
+undo_generation_before() {
+	local file number
+	if [ -e "$ETC/generations/$1/before" ]; then
+		first_line "$ETC/generations/$1/before"
+		to=$line
+		[ -n "$to" ] || { say "which generation was before $1 cannot be read: name it"; return 1; }
+		return
+	fi
+	to=0
+	for file in "$ETC"/generations/*; do
+		number=${file##*/}
+		case $number in '' | *[!0-9]*) continue ;; esac
+		[ -s "$file/rules.v4" ] && [ -s "$file/rules.v6" ] || continue
+		[ "$number" -ge "$1" ] || [ "$number" -le "$to" ] || to=$number
+	done
+}
+
+# Sets goal to the policies of family $1 from before kvmfw, as own text.
+undo_policies() {
+	local text line IFS="$NL"
+	goal=
+	text_read $VAR/original/policies || return 1
+	for line in $text; do
+		case $line in "$1 "*) ;; *) continue ;; esac
+		IFS=' '
+		# shellcheck disable=SC2086 # its words
+		set -- $line
+		IFS=$NL
+		goal="$goal*$2$NL:$3 $4${NL}COMMIT$NL"
+	done
+	goal=${goal%"$NL"}
+}
+
+# Sets keys to KEY=VALUE of what an undo from generation $1 to $2 sets: what that generation sets, and for keys that it
+# does not set what was there before us.
+undo_keys() {
+	local key value text was there
+	sysctl_generation_keys "$ETC/generations/$2" || return 1
+	there=$NL$keys
+	text=
+	[ ! -e $VAR/original/sysctl ] || text_read $VAR/original/sysctl || return 1
+	was=$NL$text$NL
+	if [ -e "$ETC/generations/$1/sysctl.keys" ]; then
+		text_read "$ETC/generations/$1/sysctl.keys" || return 1
+	else
+		# Of a generation that is gone nobody knows what it set: it was some of these.
+		text=
+		while IFS= read -r key; do text="$text${key%%=*}$NL"; done <<-KEYS
+			$was
+		KEYS
+	fi
+	for key in $text; do
+		case $there in *"$NL$key="*) continue ;; esac
+		case $was in *"$NL$key="*) ;; *) continue ;; esac
+		value=${was#*"$NL$key="}
+		keys=$keys$key=${value%%"$NL"*}$NL
+	done
+}
+
+# At the console, with the controller out of reach: back to an older generation, at once and without
+# a guard, because whoever types this sits in front of the host. Bridges stay as they are.
+# $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
+undo_run() {
+	local current to=${1-} family text goal keys wanted once names rc=0
+	exec 9>>$VAR/lock
+	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
+	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
+	[ -L $ETC/current ] || { say "this host is not managed"; return 1; }
+	current=$(readlink $ETC/current) && [ -n "$current" ] || { say "which generation boots cannot be read"; return 1; }
+	current=${current##*/}
+	[ -n "$to" ] || undo_generation_before "$current" || return 1
+	[ "$to" = 0 ] || [ -e "$ETC/generations/$to/desired.json" ] || { say "there is no generation $to"; return 1; }
+	undo_read_sets "$current" "$to" || { say "the sets of generation $to cannot be read: name another"; return 1; }
+	[ -z "$wanted$once" ] || ipset_load "$wanted$NL$once" || { say "the sets did not load: $said"; return 1; }
+	# A disk that is full must not cut off what is loaded: nothing of it is written there.
+	for family in 4 6; do
+		ipt_find_backend $family || continue
+		goal=
+		if [ "$to" = 0 ]; then
+			undo_policies $family || { say "the policies from before kvmfw cannot be read"; return 1; }
+		else
+			text_read "$ETC/generations/$to/rules.v$family" || { say "the $(ipt_print_program $family) rules of generation $to cannot be read: name another"; return 1; }
+			goal=$text
+		fi
+		adopt_way_back $family "$to" || { say "the $(ipt_print_program $family) rules that were taken over cannot be read"; return 1; }
+		adopt_join "$goal" "$back"
+		ipt_load $family "$text" || { say "the $(ipt_print_program $family) rules did not load"; return 1; }
+	done
+	ipset_gone_names "$once"
+	ipset_drop "$names" || rc=1
+	# What the generation sets, and for keys that it does not set what was there before us: of two the last.
+	differ=
+	if ! undo_keys "$current" "$to" || ! sysctl_write "$keys" /dev/stderr; then
+		# Where the kernel refused some, once more would not help.
+		[ -n "$differ" ] || {
+			say "the rules of generation $to are live, but the sysctl keys cannot be read, and the next boot loads generation $current: undo once more"
+			return 1
+		}
+		rc=1
+	fi
+	printf '%s\t%s\tconsole\tundo\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$to" "${SUDO_USER:-root}" >>$VAR/history
+	if [ "$to" = 0 ]; then
+		for family in 4 6; do ipt_find_backend $family && ipt_tidy_tables $family $VAR/original/tables$family; done
+		rm -f $ETC/current
+		files_unlink_all || files_unlink_all || {
+			say "not all of the files in /etc could be removed: look for kvmfw in /etc/systemd/system and /etc/sysctl.d"
+			rc=1
+		}
+		txn_remove_traces
+		echo "back at the state before kvmfw$([ $rc = 0 ] || echo ', less what is said above')"
+		return $rc
+	fi
+	ln -sfn "generations/$to" $ETC/current.new && mv -fT $ETC/current.new $ETC/current && disk_sync $ETC || {
+		say "generation $to is live, but the next boot loads generation $current: $ETC cannot be written"
+		return 1
+	}
+	files_link || {
+		say "not all of the files in /etc are those of generation $to; the next boot puts them right"
+		rc=1
+	}
+	echo "back at generation $to$([ $rc = 0 ] || echo ', less what is said above')"
+	return $rc
+}
