@@ -7,10 +7,61 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+/// An awk program as the scripts have it: a variable, in single quotes, which is why no program has one of those.
+macro_rules! awk {
+    ($variable:literal, $file:literal) => {
+        concat!($variable, "='", include_str!(concat!("remote/awk/", $file)), "'\n")
+    };
+}
+
+/// The programs of a probe.
+macro_rules! awk_of_probe {
+    () => {
+        concat!(
+            awk!("IPT_TARGET_AWK", "ipt_target.awk"),
+            awk!("IPT_MANAGED_AWK", "ipt_managed.awk"),
+            awk!("IPT_CHANGE_AWK", "ipt_change.awk"),
+            awk!("NOTE_PRINT_AWK", "note_print.awk"),
+            awk!("PROBE_NFT_AWK", "probe_nft.awk"),
+            awk!("PROBE_SETS_AWK", "probe_sets.awk"),
+            awk!("PROBE_LIVE_AWK", "probe_live.awk"),
+        )
+    };
+}
+
+/// The programs that a transaction, a boot or an undo needs as well.
+macro_rules! awk_of_transaction {
+    () => {
+        concat!(
+            awk!("ADOPT_INVERSE_AWK", "adopt_inverse.awk"),
+            awk!("BOOT_MISSING_LINES_AWK", "boot_missing_lines.awk"),
+            awk!("BOOT_MISSING_VLANS_AWK", "boot_missing_vlans.awk"),
+            awk!("FLOWS_JOIN_AWK", "flows_join.awk"),
+            awk!("FLOWS_LIST_OPEN_AWK", "flows_list_open.awk"),
+            awk!("IPSET_CHANGE_AWK", "ipset_change.awk"),
+            awk!("IPT_CANONICAL_GOAL_AWK", "ipt_canonical_goal.awk"),
+            awk!("IPT_KEEP_POLICIES_AWK", "ipt_keep_policies.awk"),
+            awk!("IPT_LEAVE_OUT_AWK", "ipt_leave_out.awk"),
+            awk!("IPT_LEAVE_OUT_NAMED_AWK", "ipt_leave_out_named.awk"),
+            awk!("NET_RESTORE_AWK", "net_restore.awk"),
+            awk!("NET_STATE_AWK", "net_state.awk"),
+            awk!("PERSIST_BASELINE_AWK", "persist_baseline.awk"),
+            awk!("SYSCTL_GENERATION_KEYS_AWK", "sysctl_generation_keys.awk"),
+            awk!("SYSCTL_IPV6_AWK", "sysctl_ipv6.awk"),
+            awk!("TXN_SNAPSHOT_SETS_AWK", "txn_snapshot_sets.awk"),
+            awk!("UNDO_READ_SETS_AWK", "undo_read_sets.awk"),
+        )
+    };
+}
+
+/// All awk programs, for tests that run single scripts.
+pub const AWK_PROGRAMS: &str = concat!(awk_of_probe!(), awk_of_transaction!());
+
 const LIB: &str = include_str!("remote/lib.sh");
-/// All that looks at a host.
-const LOOK: &str = concat!(
+/// The scripts of a probe.
+const PROBE: &str = concat!(
     include_str!("remote/lib.sh"),
+    awk_of_probe!(),
     include_str!("remote/iptables.sh"),
     include_str!("remote/notes.sh"),
     include_str!("remote/unmanaged.sh"),
@@ -18,7 +69,8 @@ const LOOK: &str = concat!(
     include_str!("remote/probe.sh"),
 );
 const OVER: &str = include_str!("remote/over.sh");
-const UPLOAD: &str = include_str!("remote/upload.sh");
+const UPLOAD: &str =
+    concat!(awk!("UPLOAD_UNPACK_AWK", "upload_unpack.awk"), include_str!("remote/upload.sh"));
 const TARGET: &str = include_str!("remote/undo_target.sh");
 const HISTORY: &str = include_str!("remote/history.sh");
 const APPLIED: &str = include_str!("remote/generation.sh");
@@ -29,6 +81,8 @@ pub const KVMFW_SH: &str = concat!(
     "#!/bin/sh\n",
     include_str!("remote/start.sh"),
     include_str!("remote/lib.sh"),
+    awk_of_probe!(),
+    awk_of_transaction!(),
     include_str!("remote/iptables.sh"),
     include_str!("remote/notes.sh"),
     include_str!("remote/unmanaged.sh"),
@@ -146,7 +200,7 @@ pub struct Question<'a> {
 
 /// The document that observes a host and changes nothing.
 pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
-    let mut doc = format!("NONCE='{}'\n{LOOK}", nonce.as_str());
+    let mut doc = format!("NONCE='{}'\n{PROBE}", nonce.as_str());
     ask(&mut doc, nonce, question);
     if question.boot_files {
         doc.push_str("boot_files_asked=yes\n");
@@ -157,13 +211,13 @@ pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
 
 /// The document that observes a host as to what its own generation wants, and changes nothing.
 pub fn probe_applied(nonce: &Nonce) -> String {
-    format!("NONCE='{}'\n{LOOK}{APPLIED}probe_all </dev/null\n", nonce.as_str())
+    format!("NONCE='{}'\n{PROBE}{APPLIED}probe_all </dev/null\n", nonce.as_str())
 }
 
 /// The document that observes a host for `explain`: guests and boot files too, and with `log` what the
 /// kernel logged.
 pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
-    let mut doc = format!("NONCE='{}'\n{LOOK}{EXPLAIN}", nonce.as_str());
+    let mut doc = format!("NONCE='{}'\n{PROBE}{EXPLAIN}", nonce.as_str());
     doc.push_str("LINK_KEYS='rp_filter accept_local route_localnet'\n");
     ask(&mut doc, nonce, question);
     doc.push_str("if [ \"$ROOT\" = yes ]; then\nboot_files_asked=yes\nexplain_guests </dev/null\nexplain_beside </dev/null\n");

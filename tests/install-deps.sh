@@ -40,6 +40,8 @@ sysctl procps
 modprobe kmod
 dmesg util-linux
 awk mawk
+gawk gawk
+original-awk original-awk
 jq jq
 zsh zsh
 fish fish
@@ -74,6 +76,10 @@ if [ ! -e $policy ]; then
 	trap 'exit 130' INT TERM
 	printf '#!/bin/sh\nexit 101\n' >$policy
 	chmod 755 $policy
+fi
+# Another awk is only one more to test with: `awk` stays the one that it is.
+if command -v awk >/dev/null && command -v update-alternatives >/dev/null; then
+	update-alternatives --quiet --set awk "$(readlink -f "$(command -v awk)")" || :
 fi
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
 echo "install-deps.sh: installing$missing" >&2

@@ -53,25 +53,7 @@ boot_missing_lines() {
 	addresses=$("${IP:-ip}" -o addr show) || return 1
 	# Without IPv6 there are no routes of it; a gateway that is not seen here is only set once more.
 	routes=$("${IP:-ip}" -o route show default; "${IP:-ip}" -o -6 route show default)
-	todo=$(awk '
-		{ last = $0 }
-		/^=/ { part = $0; next }
-		part == "=links" { if ($0 != "") there[$0] = 1; next }
-		part == "=addresses" { there[$2 " " $4 ($5 == "peer" ? " peer " $6 : "")] = 1; next }
-		part == "=routes" { if (match($0, / dev [^ ]*/)) there[substr($0, 1, RSTART + RLENGTH - 1)] = 1; next }
-		$0 == "#end" || $0 == "" { next }
-		# Link and address, with its peer.
-		/^addr / { address = $4 == "peer" ? $7 " " $3 " peer " $5 : $5 " " $3 }
-		/^link add name / { made[$4] }
-		/^link add name / && ($4 in there) { next }
-		# At the name of a bridge that is not there ip would end; this fails, and is told.
-		/^link set dev .* master / && !($6 in there) && !($6 in made) { print "link set dev " $6 " up"; next }
-		/^addr add / && (address in there) { next }
-		/^route replace default via [^ ]* dev [^ ]*( onlink)?( proto static)?$/ && (($3 " " $4 " " $5 " " $6 " " $7) in there) { next }
-		/^vlan / { next }
-		/^addr del / && !(address in there) { next }
-		{ print }
-		END { if (last == "#end") print last }' <<-TEXTS
+	todo=$(awk "$BOOT_MISSING_LINES_AWK" <<-TEXTS
 			=links
 			$links
 			=addresses
@@ -92,18 +74,7 @@ boot_missing_vlans() {
 	todo=
 	case $NL$1 in *"${NL}vlan "*) ;; *) return 0 ;; esac
 	there=$(bridge vlan show) || return 1
-	todo=$(awk '
-		{ last = $0 }
-		$0 == "=" { rest = 1; next }
-		!rest && /^[^ \t]/ { port = $1; $1 = "" }
-		!rest { $0 = $0; there[port " " $1]; next }
-		!/^vlan / { next }
-		/^vlan add / { print; next }
-		{
-			if (split($6, ends, "-") == 1) ends[2] = ends[1]
-			for (vid = ends[1] + 0; vid <= ends[2] + 0; vid++) if (($4 " " vid) in there) { $6 = vid; print }
-		}
-		END { if (last == "#end") print last }' <<-TEXTS
+	todo=$(awk "$BOOT_MISSING_VLANS_AWK" <<-TEXTS
 			$there
 			=
 			$1

@@ -53,18 +53,12 @@ ipt_print_reason() {
 ipt_leave_out() {
 	local all gone line IFS
 	all=$(
-		awk -v table="$table" "$1"'
-			!rest && $0 == "=" { rest = 1; begin(); next }
-			!rest { given = given $0 "\n"; next }
-			/^\*/ { at = substr($1, 2) }
-			at == table && /^-A KVMFW-/ && picked() { gone = gone $0 "\n"; next }
-			{ print }
-			END { printf "=\n%s", gone }' <<-TEXT
-				$2
-				=
-				$text
-				#end
-			TEXT
+		awk -v table="$table" "$1$NL$IPT_LEAVE_OUT_AWK" <<-TEXT
+			$2
+			=
+			$text
+			#end
+		TEXT
 	) || return 1
 	case $all in *"$NL#end$NL=$NL"*) gone=${all#*"$NL#end$NL=$NL"} ;; *) return 1 ;; esac
 	text=${all%%"$NL#end$NL=$NL"*}
@@ -77,29 +71,7 @@ ipt_leave_out() {
 
 # Those that need what iptables says is not there: a chain, a set, a match or a target. All of a kind at once.
 ipt_leave_out_named() {
-	ipt_leave_out '
-		function names(before, after, kind,   text, at) {
-			text = given
-			while ((at = index(text, before)) > 0) {
-				text = substr(text, at + length(before))
-				at = index(text, after)
-				if (at > 1) missing[kind, substr(text, 1, at - 1)] = 1
-			}
-		}
-		function begin() {
-			names("Chain \047", "\047", "-j"); names("target `", "\047", "-j"); names("match `", "\047", "-m")
-			names("Set ", " doesn", "set")
-		}
-		function picked(   rule, words, n, i, kind) {
-			rule = $0
-			gsub(/"([^"\\]|\\.)*"/, "\"\"", rule)
-			n = split(rule, words, " ")
-			for (i = 1; i < n; i++) {
-				kind = words[i] == "-g" ? "-j" : words[i] ~ /^--(match|add|del|map)-set$/ ? "set" : words[i]
-				if ((kind, words[i + 1]) in missing) return 1
-			}
-			return 0
-		}' "$said"
+	ipt_leave_out "$IPT_LEAVE_OUT_NAMED_AWK" "$said"
 }
 
 # The rule at the line that iptables names, where one stands there.

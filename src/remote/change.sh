@@ -12,29 +12,7 @@ txn_keys() { "$@" <"$T/new/sysctl.keys"; }
 ipt_keep_policies() {
 	local text whole
 	text_read "$T/new/want$1" || return 1
-	own=$(awk '
-		{ last = $0 }
-		$0 == "=" { rest = 1; table = ""; next }
-		/^\*/ { table = substr($1, 2) }
-		!rest && /^\^/ && ($2 == "first" || $2 == "last") { moves[table " " $1 " " $3] = 1 }
-		!rest {
-			if (/^:/ && !/^:KVMFW-/) { named[table $1] = 1; list[table] = list[table] $1 "\n" }
-			next
-		}
-		/^\*/ { seen[table] = 1; delete left; n = split(list[table], left, "\n") }
-		/^:/ && !/^:KVMFW-/ { if (!((table $1) in named)) next; for (i = 1; i <= n; i++) if (left[i] == $1) left[i] = "" }
-		# What this transaction moves has to go back to where it stood.
-		/^\^/ && ((table " " $1 " " $3) in moves) { sub(/ /, " =") }
-		{ print }
-		END {
-			for (t in list) if (!(t in seen)) {
-				print "*" t
-				n = split(list[t], left, "\n")
-				for (i = 1; i <= n; i++) if (left[i] != "") print left[i] " ACCEPT"
-				print "COMMIT"
-			}
-			if (last == "#end") print last
-		}' <<-TEXTS
+	own=$(awk "$IPT_KEEP_POLICIES_AWK" <<-TEXTS
 			$text
 			=
 			$own
@@ -48,21 +26,7 @@ ipt_keep_policies() {
 # hooks and policies as they are wanted ($1).
 ipt_canonical_goal() {
 	local whole
-	goal=$(awk '
-		{ last = $0 }
-		function out(  i) {
-			print "*" table
-			printf "%s%s%s%s", head[table], chains[table], hooks[table], rules[table]
-			print "COMMIT"
-		}
-		$0 == "=" { rest = 1; next }
-		/^\*/ { table = substr($1, 2); if (!rest) order[++n] = table; next }
-		rest && ($1 == ":KVMFW--flows" || $2 == "KVMFW--flows" || / -j KVMFW--flows$/) { next }
-		/^:KVMFW-/ { if (rest) chains[table] = chains[table] $1 " -\n"; next }
-		/^:/ { if (!rest) head[table] = head[table] $0 "\n"; next }
-		/^\^/ { if (!rest) hooks[table] = hooks[table] $0 "\n"; next }
-		/^-A KVMFW-/ { if (rest) rules[table] = rules[table] $0 "\n" }
-		END { for (k = 1; k <= n; k++) { table = order[k]; out() } if (last == "#end") print last }' <<-TEXTS
+	goal=$(awk "$IPT_CANONICAL_GOAL_AWK" <<-TEXTS
 			$1
 			=
 			$2

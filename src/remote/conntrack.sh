@@ -51,24 +51,7 @@ flows_list_open() {
 	have ss || return 0
 	first_line "$T/ssh"
 	said=$(ss -tn state connected 2>/dev/null) || return 1
-	said=$(awk -v family="$1" -v ssh="${line##* }" -v most=$MOST_FLOWS '
-		function address(end) { sub(/:[0-9]+$/, "", end); gsub(/[][]/, "", end); sub(/^::ffff:/, "", end); return end }
-		function port(end) { sub(/.*:/, "", end); return end }
-		function rule(s, sport, d, dport) {
-			return "-A KVMFW--flows -s " s (family == 6 ? "/128" : "/32") " -d " d (family == 6 ? "/128" : "/32") \
-				" -p tcp -m tcp --sport " sport " --dport " dport " ! --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"
-		}
-		{ last = $0 }
-		$1 !~ /^(ESTAB|CLOSE-WAIT|FIN-WAIT-[12]|LAST-ACK)$/ { next }
-		{
-			gsub(/%[^]:]*/, "")
-			here = address($4); there = address($5)
-			if ((index(here, ":") > 0) != (family == 6) || port($4) == ssh || count == most) next
-			count++
-			print rule(there, port($5), here, port($4))
-			print rule(here, port($4), there, port($5))
-		}
-		END { print count + 0; if (last == "#end") print last }' <<-SOCKETS
+	said=$(awk -v family="$1" -v ssh="${line##* }" -v most=$MOST_FLOWS "$FLOWS_LIST_OPEN_AWK" <<-SOCKETS
 			$said
 			#end
 		SOCKETS
@@ -100,20 +83,7 @@ flows_join() {
 	local whole
 	text_read "$2" || return 1
 	[ -n "$text" ] || { text=$1; return 0; }
-	text=$(awk '
-		{ last = $0 }
-		$0 == "=" { rest = 1; next }
-		!rest { flow[++n] = $0; next }
-		/^COMMIT/ && table == "*filter" { for (i = 1; i <= n; i++) print flow[i] }
-		$0 != "#end" { print }
-		/^\*/ { table = $0; if (table == "*filter") print ":KVMFW--flows -" }
-		table != "*filter" || !/^-A KVMFW-/ || !/ESTABLISHED/ || !/ -j ACCEPT$/ { next }
-		{
-			gsub(/"([^"\\]|\\.)*"/, "")
-			gsub(/ -m comment --comment/, "")
-			if (sub(/ -m (state --state|conntrack --ctstate) [A-Z,]*ESTABLISHED[A-Z,]*/, "") && sub(/ -j ACCEPT$/, " -j KVMFW--flows")) print
-		}
-		END { if (last == "#end") print last }' <<-TEXTS
+	text=$(awk "$FLOWS_JOIN_AWK" <<-TEXTS
 			$text
 			=
 			$1

@@ -75,26 +75,7 @@ persist_baseline() {
 	[ -e $dir/sysctl ] || text_write $dir/sysctl '' || return 1
 	[ -e $dir/policies ] || text_write $dir/policies '' || return 1
 	# Each part of the input says what it is: any of the files may be empty.
-	kept=$(awk '
-		/^#end [0-9]+$/ { ended++; next }
-		part == "kept" { print; kept[substr($0, 1, index($0, "=") - 1)]; next }
-		part == "keys" { keys[++n] = $0; next }
-		part == "was" {
-			key = substr($0, 1, index($0, "=") - 1)
-			if (!(key in was)) was[key] = $0
-			next
-		}
-		part == "policies" { policies = policies $0 "\n"; kept[$1, $2, $3]; next }
-		/^\*/ { table = substr($1, 2) }
-		/^:/ && !/^:KVMFW-/ {
-			chain = substr($1, 2)
-			if (!((part, table, chain) in kept)) policies = policies part " " table " " chain " " $2 "\n"
-		}
-		END {
-			for (i = 1; i <= n; i++) if (!(keys[i] in kept) && (keys[i] in was)) print was[keys[i]]
-			printf "#policies\n%s", policies
-			if (ended == 6) print "#end"
-		}' part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" \
+	kept=$(awk "$PERSIST_BASELINE_AWK" part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" \
 		part=policies $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6")
 	# What is cut off has no end; a disk that is full, the shell tells.
 	case $kept in *"#policies$NL"*'#end') ;; *) return 1 ;; esac

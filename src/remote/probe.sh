@@ -250,7 +250,7 @@ probe_rules() {
 	dry_runs=yes
 	ipt_dry_run "$1" "$live" "$goal"
 	rc=$?
-	printf 'rc=%s\n%s\n' "$rc" "$predicted" | awk -v look=1 "$LOOK_AWK"
+	printf 'rc=%s\n%s\n' "$rc" "$predicted" | awk -v look=1 "$PROBE_LIVE_AWK"
 	if [ $rc -eq 0 ]; then
 		if [ "$1" = 4 ]; then goal4=$goal dry4=$predicted; else goal6=$goal dry6=$predicted; fi
 	fi
@@ -266,7 +266,7 @@ probe_live_rules() {
 	looked=yes
 	first_line $ETC/current/rules.v"$1"
 	if [ -n "$line" ] && [ "$line" != '#end 0' ] && [ -e $ETC/current/want"$1" ]; then
-		awk -v look=1 -v asked_text=/proc/self/fd/3 -v kept_text=$ETC/current/want"$1" "$LOOK_AWK$CHANGE_AWK" - $ETC/current/rules.v"$1" <<-LIVE
+		awk -v look=1 -v asked_text=/proc/self/fd/3 -v kept_text=$ETC/current/want"$1" "$PROBE_LIVE_AWK$IPT_TARGET_AWK$IPT_CHANGE_AWK" - $ETC/current/rules.v"$1" <<-LIVE
 			$live
 			=
 		LIVE
@@ -274,7 +274,7 @@ probe_live_rules() {
 		# It did not come to its end: once more, and the last of two sections counts.
 		section "live$1"
 	fi
-	[ -z "$live" ] || printf '%s\n' "$live" | awk -v look=1 "$LOOK_AWK"
+	[ -z "$live" ] || printf '%s\n' "$live" | awk -v look=1 "$PROBE_LIVE_AWK"
 	return 1
 }
 

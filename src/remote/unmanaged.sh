@@ -89,7 +89,7 @@ probe_nf_tables_loaded() { [ -d /sys/module/nf_tables ] || ! [ -s /proc/modules 
 # Base chains of native tables, then what their rules do; native rules in tables of iptables.
 probe_nft() {
 	local native
-	nft list ruleset 2>/dev/null | awk -v backend="$backend" "$NFT_AWK" && return
+	nft list ruleset 2>/dev/null | awk -v backend="$backend" "$PROBE_NFT_AWK" && return
 	# nft shows a match of iptables (time, hashlimit) as if it were a native one with a set; only
 	# its JSON tells them apart.
 	native=$(nft -j list ruleset 2>/dev/null | sed 's/{"[a-z]*": {"family": /\n&/g' | awk "$NATIVE_AWK"; echo end)
@@ -97,34 +97,13 @@ probe_nft() {
 	if [ "$native" != end ] || nft -j list tables >/dev/null 2>&1; then
 		printf '%s\n' "${native%end}"
 	else
-		nft list ruleset 2>/dev/null | awk -v backend="$backend" -v only=native "$NFT_AWK"
+		nft list ruleset 2>/dev/null | awk -v backend="$backend" -v only=native "$PROBE_NFT_AWK"
 	fi
 	:
 }
 
 # Native rules among the JSON of nft, one rule a line. Braces stand in brackets, for busybox.
 NATIVE_AWK='/^[{]"rule": [{]"family": "ip6?", "table": "(raw|mangle|nat|filter|security)"/ && /"set": / { print "native=" substr($0, 10, 240) }'
-
-# Ends with 1 where rules in tables of iptables look native; only=native prints those and nothing else.
-NFT_AWK='
-/^table / { table = $2 " " $3; own = table ~ /^ip6? (raw|mangle|nat|filter|security)$/; next }
-own && backend == "legacy" { next }
-{ bare = $0; gsub(/"[^"]*"/, "", bare) }
-own && bare !~ /^[ \t]*chain / && bare ~ /\{/ { native = 1; if (only) print "native=" table ": " $0 }
-own || only { next }
-$1 == "type" && $3 == "hook" { print "chain=" table " " $0; next }
-bare ~ /(^|[^a-z_-])(drop|reject|queue|tproxy|synproxy|fwd)([^a-z_-]|$)/ { acts[table " drop"] }
-bare ~ /(^|[^a-z_-])(dnat|redirect)([^a-z_-]|$)/ { acts[table " rewrite"] }
-bare ~ /(^|[^a-z_-])notrack([^a-z_-]|$)/ { acts[table " untrack"] }
-# What no rule of iptables is asked about in a way that the answer would change.
-{ gsub(/(ct mark|size|priority|nftrace|pkttype|secmark|dscp|ecn|ttl|hoplimit|helper|label|event) set /, "", bare) }
-gsub(/mark set /, "", bare) { acts[table " mark"] }
-bare ~ /[a-z] set / { acts[table " change"] }
-END {
-	for (act in acts) print "acts=" act
-	exit native
-}
-'
 
 # Who needs bridged frames in netfilter, and who brings them there. Files tell it; no daemon is asked.
 probe_evidence() {

@@ -15,7 +15,7 @@ fn look(folder: &TempDir, script: &str) -> String {
         &format!(
             "NONCE=n\n{}{}{}{}{}ETC=$D/etc\n{script}\n",
             include_str!("../../src/remote/lib.sh"),
-            include_str!("../../src/remote/iptables.sh"),
+            kvmfw::remote::AWK_PROGRAMS.to_owned() + include_str!("../../src/remote/iptables.sh"),
             include_str!("../../src/remote/notes.sh"),
             include_str!("../../src/remote/unmanaged.sh"),
             include_str!("../../src/remote/probe.sh"),

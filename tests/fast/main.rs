@@ -6,6 +6,7 @@ mod common;
 
 mod accepted;
 mod architecture;
+mod awk;
 mod bad_input;
 mod book;
 mod canon_rows;

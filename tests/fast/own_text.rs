@@ -13,7 +13,7 @@ fn change(live: &str, want: &str) -> String {
     let script = format!(
         "NONCE=x\n{}\n{}\nlive=$(cat <<'LIVE'\n{live}\nLIVE\n)\nwant=$(cat <<'WANT'\n{want}\nWANT\n)\nipt_change \"$live\" \"$want\" && [ -z \"$change\" ] || printf '%s\\n' \"$change\"\n",
         include_str!("../../src/remote/lib.sh"),
-        include_str!("../../src/remote/iptables.sh"),
+        kvmfw::remote::AWK_PROGRAMS.to_owned() + include_str!("../../src/remote/iptables.sh"),
     );
     in_all_shells(&script)
 }

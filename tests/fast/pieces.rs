@@ -4,7 +4,7 @@
 use crate::common;
 
 use common::all_shells::in_all_shells;
-use kvmfw::remote::{KVMFW_SH, Nonce, stage};
+use kvmfw::remote::{AWK_PROGRAMS, KVMFW_SH, Nonce, stage};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -220,7 +220,7 @@ fn a_change_is_found_without_a_disk() {
         return;
     }
     let script = format!(
-        "NONCE=x\n{LIB}\n{}\nrules=$(seq 5000 | sed 's/^/-A KVMFW-X -p tcp -m tcp --dport /')\n\
+        "NONCE=x\n{LIB}\n{AWK_PROGRAMS}{}\nrules=$(seq 5000 | sed 's/^/-A KVMFW-X -p tcp -m tcp --dport /')\n\
          ipt_change \"*filter$NL:KVMFW-X - [0:0]$NL$rules${{NL}}COMMIT\" '' && printf '%s\\n' \"$change\"\n",
         include_str!("../../src/remote/iptables.sh")
     );
@@ -294,7 +294,7 @@ fn a_snapshot_that_is_cut_off_is_refused() {
     }
     // The disk is full while that is written, and no more for what comes then.
     let script = format!(
-        "NONCE=x\n{LIB}\n{}{}{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && text_write $T/new/want4 ''\n\
+        "NONCE=x\n{LIB}\n{AWK_PROGRAMS}{}{}{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && text_write $T/new/want4 ''\n\
          for f in sysctl.keys modules devices bridges sets sets.once; do text_write $T/new/$f ''; done\n\
          [ \"$ROOM\" = yes ] || cat /dev/zero 2>/dev/null >/root/full\n\
          backend=none\nipt_find_backend() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_save_once() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\

@@ -9,13 +9,12 @@ use std::path::Path;
 const SCRIPTS: &str = "src/remote";
 
 /// Functions and awk programs that print keys for the sections that their callers start.
-const PRINT_FOR: [(&str, &[&str]); 11] = [
+const PRINT_FOR: [(&str, &[&str]); 10] = [
     ("probe_boot_state", &["state", "status"]),
     ("probe_managers", &["others"]),
     ("probe_nft", &["others"]),
     ("NATIVE_AWK", &["others"]),
-    ("NFT_AWK", &["others"]),
-    // Inside READ_AWK.
+    // Inside note_print.awk.
     ("writers", &["evidence"]),
     ("libvirt", &["network"]),
     ("adopt_print_counts", &["status"]),
@@ -32,13 +31,19 @@ struct Part {
 
 /// The functions of all scripts in order of files. What stands outside of functions belongs to the part before it.
 fn parts() -> Vec<Part> {
-    let mut files: Vec<_> = fs::read_dir(SCRIPTS).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|e| e == "sh"));
+    let folders = [SCRIPTS.to_owned(), format!("{SCRIPTS}/awk")];
+    let mut files: Vec<_> =
+        folders.iter().flat_map(|f| fs::read_dir(f).unwrap()).map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "sh" || e == "awk"));
     files.sort();
     assert!(files.len() > 20, "{files:?}");
     let mut parts = Vec::new();
     for path in files {
-        parts.push(Part { name: path.display().to_string(), code: String::new() });
+        let name = match path.extension() {
+            Some(e) if e == "awk" => path.file_stem().unwrap().to_string_lossy().into_owned(),
+            _ => path.display().to_string(),
+        };
+        parts.push(Part { name, code: String::new() });
         for line in fs::read_to_string(&path).unwrap().lines() {
             let head = line.strip_prefix("function ").unwrap_or(line);
             let word: String = head.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
