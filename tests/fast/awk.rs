@@ -75,7 +75,8 @@ fn run(awk: &[&str], case: &str) -> Option<String> {
 }
 
 fn written(folder: &Path) -> Vec<PathBuf> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     entries.into_iter().flat_map(|path| if path.is_dir() { written(&path) } else { vec![path] }).collect()
 }
