@@ -115,6 +115,11 @@ fn every_program_has_a_case() {
     }
 }
 
+/// Whether an awk program begins at the end of this line.
+fn opens_program(line: &str) -> bool {
+    line.split_once("awk").is_some_and(|(_, rest)| rest.ends_with('\'') && rest.matches('\'').count() == 1)
+}
+
 /// Longer programs have files of their own, where this test runs them.
 #[test]
 fn no_script_has_a_long_awk_program_in_it() {
@@ -123,7 +128,7 @@ fn no_script_has_a_long_awk_program_in_it() {
         let mut length = None;
         for (number, line) in text.lines().enumerate() {
             match length {
-                None if line.contains("awk") && line.ends_with('\'') => length = Some(0),
+                None if opens_program(line) => length = Some(0),
                 Some(lines) if line.contains('\'') => {
                     assert!(lines <= 8, "{file}:{number}: an awk program of {lines} lines");
                     length = None;
