@@ -13,16 +13,16 @@ const HEAD: &str = "\
 <!-- Written by CHAOS_BOOK=book/src/chaos.md cargo test --test chaos. -->
 
 Random changes of random hosts (nft or legacy, dash, bash or busybox, with and without `systemd-run`), with a
-random fault at a random step of the transaction. One change in four must not last: a check of it fails, or it lets
-no new SSH connection in. The disk of a host loses in a power cut what was not synced. After each run:
+random fault at a random step of the transaction. One change in four must be rolled back: one of its checks fails, or it
+blocks new SSH connections. In a power cut, the disk of a host loses all writes that were not synced. After each run:
 
 - the host answers a new SSH connection;
-- its live state is exactly the old one or exactly the new one, and so is what it boots;
-- ports of guests and rules of others are as they were, and guests reach each other;
-- what kvmfw said, by word and by exit code, is what `status` says, and true; nothing of ours runs on;
-- the next apply works. (Where all died before anything was armed, after `unlock`.)
+- its live state is exactly the old or exactly the new one, and so is its boot state;
+- ports of guests and unmanaged rules are unchanged, and guests reach each other;
+- the output and the exit code of kvmfw agree with `status` and with the state of the host; no process of kvmfw is left on the host;
+- the next apply succeeds. (If all processes died before arming, it needs `unlock` first.)
 
-A cell says how many runs ended old / new; an empty one is a fault that means nothing at that step.";
+A cell counts the runs that ended with the old / new state. In an empty cell, the fault has no meaning at that step.";
 
 #[derive(Default)]
 pub struct Table {
