@@ -3,6 +3,10 @@
 //! Every stage that reads what a person wrote collects [`Problem`]s instead of stopping at the
 //! first: a run shows all of them at once.
 
+mod warning;
+
+pub use warning::{Warning, WarningMessage};
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -113,17 +117,6 @@ impl fmt::Display for Problem {
         }
         Ok(())
     }
-}
-
-/// A lint of `check` or `plan`: nothing is refused because of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Warning {
-    /// A stable name of this kind of warning, kebab-case, for example `dead-rule`.
-    pub code: &'static str,
-    /// The whole sentence for the user.
-    pub message: String,
-    /// What it is about, where that has a place.
-    pub origin: Option<Origin>,
 }
 
 /// The text of every input file by the name under which problems name it, for snippets.

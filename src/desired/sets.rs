@@ -161,7 +161,7 @@ fn shown(
             false => format!("no entry of its list is of family {}", family_word(shape.family)),
         };
         let message = format!("set `{name}` has no members: {why}, so no packet is ever found in it");
-        out.warnings.push(Warning { code: "empty-list", message, origin: Some(place.origin()) });
+        out.warnings.push(Warning::new("empty-list", message, Some(place.origin())));
     }
 }
 
@@ -372,7 +372,7 @@ fn rule_fits(
             });
             let message =
                 format!("{} names the set `{name}`, which the inventory does not declare: {help}", what());
-            out.warnings.push(Warning { code: "unknown-set", message, origin: Some(origin.clone()) });
+            out.warnings.push(Warning::new("unknown-set", message, Some(origin.clone())));
             continue;
         };
         let effect = match (option.as_ref(), at > 0 && words[at - 1] == "!") {

@@ -65,7 +65,7 @@ pub fn remedies(scene: &ExplainContext<'_>) -> Vec<GuestRemedy> {
             sees packets between guests",
         throughput: "the cheapest: the number of rules does not matter; in netfilter, 1000 rules before the \
             accept cost 4.8 times as much (nft; legacy 2.3 times). Large TCP segments differ little",
-        traps: bypass_writers(scene.observed),
+        traps: bypass_writers(scene.observed).iter().map(ToString::to_string).collect(),
         wrong_here,
     };
     vec![each, physdev, bypass]

@@ -96,7 +96,7 @@ mod tests {
         let found = declared(&routes);
         let depths: Vec<(usize, usize)> = found.roles.iter().map(|(at, role)| (*at, role.depth)).collect();
         assert_eq!(depths, [(0, 2), (1, 1)]);
-        assert!(found.roles[&0].warning.message.contains("jump host of b and 2 more (`jump`)"));
+        assert!(found.roles[&0].warning.message.finding.contains("jump host of b and 2 more (`jump`)"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl JumpRole {
             "this host is the jump host of {behind} ({source}): what cuts it off cuts them off too; it is changed \
              alone, and last"
         );
-        Self { depth, warning: Warning { code: "jump-host", message, origin: None } }
+        Self { depth, warning: Warning::new("jump-host", message, None) }
     }
 }
 

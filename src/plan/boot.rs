@@ -3,23 +3,25 @@
 use super::{Change, ChangeAction, Diff, DiffLine, HostPlan, ResourceKind};
 use crate::desired::Desired;
 use crate::observe::{Observed, SkippedRule, plain_rule};
-use crate::problem::{Origin, Warning};
+use crate::problem::{Origin, Warning, WarningMessage};
 use crate::resource::iptables::{Family, PREFIX};
 use std::collections::BTreeMap;
 
 /// What the second stage of the boot did, and what it still waits for.
 pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
-    let left = observed.state.boot_left.iter().map(|left| Warning {
-        code: "left-out",
-        message: format!(
-            "{} {}/{}: `{}` is not loaded since the last boot; all other rules are loaded. Cause: {}",
-            left.family,
-            left.table,
-            left.chain.trim_start_matches(PREFIX),
-            left.rule,
-            left.reason
-        ),
-        origin: origin(desired, left),
+    let left = observed.state.boot_left.iter().map(|left| {
+        Warning::new(
+            "left-out",
+            WarningMessage::new(format!(
+                "{} {}/{}: `{}` is not loaded since the last boot; all other rules are loaded",
+                left.family,
+                left.table,
+                left.chain.trim_start_matches(PREFIX),
+                left.rule
+            ))
+            .cause(&*left.reason),
+            origin(desired, left),
+        )
     });
     let mut programs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for line in &observed.state.boot_repaired {
@@ -31,20 +33,23 @@ pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
         "ipset" => "sets".to_owned(),
         program => format!("the {program} rules"),
     };
-    let repaired = programs.into_iter().map(|(program, times)| Warning {
-        code: "boot-repaired",
-        message: format!(
-            "since the last boot another program removed or changed {} of kvmfw ({}, the last time at {}); \
-             kvmfw-settle.service restored them, and until then they did not filter. Fix: stop that program \
-             from changing them",
-            words(program),
-            match times.len() {
-                1 => "once".to_owned(),
-                n => format!("{n} times"),
-            },
-            times.last().unwrap_or(&"?")
-        ),
-        origin: None,
+    let repaired = programs.into_iter().map(|(program, times)| {
+        Warning::new(
+            "boot-repaired",
+            WarningMessage::new(format!(
+                "since the last boot another program removed or changed {} of kvmfw \
+                 ({}, the last time at {}); kvmfw-settle.service restored them, and \
+                 until then they did not filter",
+                words(program),
+                match times.len() {
+                    1 => "once".to_owned(),
+                    n => format!("{n} times"),
+                },
+                times.last().unwrap_or(&"?")
+            ))
+            .fix("stop that program from changing them"),
+            None,
+        )
     });
     left.chain(repaired).collect()
 }
@@ -88,16 +93,19 @@ pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut Host
             Family::V4 => ResourceKind::Iptables,
             Family::V6 => ResourceKind::Ip6tables,
         };
-        plan.warnings.push(Warning {
-            code: "unrecorded",
-            message: format!(
-                "{family} rules of kvmfw are live without a record on the host, and the next boot does not \
-                 load them. Cause: /etc/kvmfw was removed, or another program loaded rules that it had saved. \
-                 Fix: apply, to record the declared state; then `kvmfw undo --to 0` removes everything if \
-                 that is the goal"
+        plan.warnings.push(Warning::new(
+            "unrecorded",
+            WarningMessage::new(format!(
+                "{family} rules of kvmfw are live without a record on the host, and \
+                 the next boot does not load them"
+            ))
+            .cause("/etc/kvmfw was removed, or another program loaded rules that it had saved")
+            .fix(
+                "apply, to record the declared state; then `kvmfw undo --to 0` \
+                 removes everything if that is the goal",
             ),
-            origin: None,
-        });
+            None,
+        ));
         if desired.rules.contains_key(&family) {
             let text = "/etc/kvmfw/current, the boot state of these rules".to_owned();
             let diff = Diff::from(vec![DiffLine { sign: '+', text, origin: None }]);

@@ -79,11 +79,11 @@ fn without_record(desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
         plan.verdict = HostVerdict::Changes;
         return;
     }
-    plan.warnings.push(Warning {
-        code: "not-managed",
-        message: "nothing was ever applied to this host, so there is no drift".to_owned(),
-        origin: None,
-    });
+    plan.warnings.push(Warning::new(
+        "not-managed",
+        "nothing was ever applied to this host, so there is no drift".to_owned(),
+        None,
+    ));
 }
 
 /// Where the rules of a family cannot be compared, nothing may be said about them.

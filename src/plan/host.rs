@@ -9,7 +9,7 @@ use super::{
 use crate::desired::Desired;
 use crate::jump_hosts::{JumpHost, JumpRole};
 use crate::observe::Observed;
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::{Family, managed_text};
 use std::collections::BTreeSet;
 
@@ -224,64 +224,65 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
 /// What an earlier run or the last boot left to be looked at.
 pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Warning> {
     let state = &observed.state;
-    let open = state.open.as_ref().map(|id| Warning {
-        code: "open-transaction",
-        message: format!(
-            "transaction {id} is undecided: an apply is refused while its guard runs, and otherwise rolls it \
-             back first. Fix: run kvmfw status; to roll back now, run kvmfw unlock"
-        ),
-        origin: None,
+    let open = state.open.as_ref().map(|id| {
+        Warning::new(
+            "open-transaction",
+            WarningMessage::new(format!(
+                "transaction {id} is undecided: an apply is refused while its guard \
+                 runs, and otherwise rolls it back first"
+            ))
+            .fix("run kvmfw status; to roll back now, run kvmfw unlock"),
+            None,
+        )
     });
-    let boot = state.boot_failed.as_ref().map(|why| Warning {
-        code: "boot-failed",
-        message: match why.strip_prefix("bridges: ") {
-            Some(line) => format!("at the last boot the bridges were not set up as recorded. Cause: {line}"),
-            None if why.starts_with("ipset: ") => {
-                format!(
-                    "since the last boot the sets differ from the generation, and rules that use them may \
-                    be missing. Cause: {why}"
+    let boot = state.boot_failed.as_ref().map(|why| {
+        Warning::new(
+            "boot-failed",
+            match why.strip_prefix("bridges: ") {
+                Some(line) => WarningMessage::new("at the last boot the bridges were not set up as recorded")
+                    .cause(line),
+                None if why.starts_with("ipset: ") => WarningMessage::new(
+                    "since the last boot the sets differ from the generation, and rules \
+                     that use them may be missing",
                 )
-            }
-            None => {
-                format!(
-                    "since the last boot the rules are not loaded as a whole, so the host may be open. \
-                    Cause: {why}"
+                .cause(why),
+                None => WarningMessage::new(
+                    "since the last boot the rules are not loaded as a whole, so the host may be open",
                 )
-            }
-        },
-        origin: None,
+                .cause(why),
+            },
+            None,
+        )
     });
     // Who connects to the host is the last of the hops to it, where there are some.
     let hop = desired.connection.jump.as_deref().and_then(|jump| jump.rsplit(',').next());
     let guest = observed.facts.guest.as_ref().map(|port| match hop {
-        None => Warning {
-            code: "controller-is-guest",
-            message: format!(
-                "kvmfw runs in a guest of this host, behind port {port}: a change that cuts off that guest \
-                 cuts off kvmfw, and the host rolls itself back. Fix: apply changes of guests from another \
-                 machine"
-            ),
-            origin: None,
-        },
-        Some(hop) => Warning {
-            code: "jump-host-is-guest",
-            message: format!(
-                "the jump host {hop} is a guest of this host, behind port {port}: a change that cuts off that \
-                 guest cuts off all hosts behind it, and this host rolls itself back; it is changed alone, \
-                 and last. Fix: for changes of guests, reach these hosts without that jump host"
-            ),
-            origin: None,
-        },
+        None => Warning::new(
+            "controller-is-guest",
+            WarningMessage::new(format!(
+                "kvmfw runs in a guest of this host, behind port {port}: a change \
+                 that cuts off that guest cuts off kvmfw, and the host rolls itself \
+                 back"
+            ))
+            .fix("apply changes of guests from another machine"),
+            None,
+        ),
+        Some(hop) => Warning::new(
+            "jump-host-is-guest",
+            WarningMessage::new(format!(
+                "the jump host {hop} is a guest of this host, behind port {port}: a \
+                 change that cuts off that guest cuts off all hosts behind it, and \
+                 this host rolls itself back; it is changed alone, and last"
+            ))
+            .fix("for changes of guests, reach these hosts without that jump host"),
+            None,
+        ),
     });
-    let jump_guests = guest_jump_hosts(desired, observed).map(|(jump_host, port)| Warning {
-        code: "jump-host-is-guest",
-        message: format!(
+    let jump_guests = guest_jump_hosts(desired, observed).map(|(jump_host, port)| Warning::new("jump-host-is-guest", format!(
             "{}, the jump host of {}, is a guest of this host, behind port {port}: what cuts off that guest cuts off the \
              hosts behind it; this host is changed alone, and last",
             jump_host.address, jump_host.behind
-        ),
-        origin: None,
-    });
+        ), None));
     let boot = boot.into_iter().chain(super::boot::warnings(desired, observed));
     open.into_iter().chain(boot).chain(guest).chain(jump_guests.collect::<Vec<_>>())
 }

@@ -5,7 +5,7 @@ use super::sysctl::SysctlPlan;
 use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, Refusal};
 use crate::desired::Desired;
 use crate::observe::{HostLink, Observed};
-use crate::problem::{Origin, Warning};
+use crate::problem::{Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::sysctl::SysctlKey;
 
@@ -196,10 +196,11 @@ impl KeyWrite<'_> {
             }
             // Stated no more: it goes back to what it was.
             WriteEffect::Inherited if self.origin.is_none() && !is_of_all_links(key.path()) => {
-                let text = format!(
-                    "{key} goes back to {value}, but links created while it was {back} keep the inherited \
-                     value. Fix: set the key for each of these links that should not have it"
-                );
+                let text = WarningMessage::new(format!(
+                    "{key} goes back to {value}, but links created while it was {back} \
+                     keep the inherited value"
+                ))
+                .fix("set the key for each of these links that should not have it");
                 self.warn("inherited-key", plan, text, Some(ChangeRisk::OneWay));
             }
             WriteEffect::Inherited if !is_of_all_links(key.path()) => {
@@ -291,8 +292,14 @@ impl KeyWrite<'_> {
     }
 
     /// Warns, and marks the change that has the key.
-    fn warn(&self, code: &'static str, plan: &mut HostPlan, message: String, risk: Option<ChangeRisk>) {
-        plan.warnings.push(Warning { code, message, origin: self.origin.clone() });
+    fn warn(
+        &self,
+        code: &'static str,
+        plan: &mut HostPlan,
+        message: impl Into<WarningMessage>,
+        risk: Option<ChangeRisk>,
+    ) {
+        plan.warnings.push(Warning::new(code, message, self.origin.clone()));
         let name = format!("{} = ", self.key);
         let changes = plan.changes.iter_mut().filter(|change| change.kind == ResourceKind::Sysctl);
         for change in

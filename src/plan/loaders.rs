@@ -5,7 +5,7 @@ use super::PlanOptions;
 use super::rules::{RulesPlan, origins};
 use crate::desired::Desired;
 use crate::observe::Observed;
-use crate::problem::{Origin, Warning};
+use crate::problem::{Origin, Warning, WarningMessage};
 use crate::resource::iptables::save::{SaveChain, jump, tokens};
 use crate::resource::iptables::targets::is_set_option;
 use crate::resource::iptables::{Family, PREFIX};
@@ -41,34 +41,40 @@ pub(super) fn warnings(
 /// Programs that replace whole tables or flush them at boot.
 fn loaders(observed: &Observed) -> Vec<Warning> {
     let files = &observed.boot_files;
-    let warn = |message| Warning { code: "boot-loader", message, origin: None };
+    let warn = |message| Warning::new("boot-loader", message, None);
     let mut all = Vec::new();
     for (path, service, before) in SERVICES {
         if !files.saves(path) || !files.enabled(service) {
             continue;
         }
         all.push(warn(match before {
-            true => format!(
+            true => WarningMessage::new(format!(
                 "{service} replaces whole tables from {path}: harmless at boot, before the rules of kvmfw \
                  load. When it is restarted, the rules of kvmfw are missing for a second or two, until \
                  kvmfw-settle.service restores them"
-            ),
-            false => format!(
-                "{service} replaces whole tables from {path}, at boot and at a restart: the rules of kvmfw \
-                 are then missing for a second or two, until kvmfw-settle.service restores them. Fix: run \
-                 systemctl disable {service}, and move the rules of that file to the inventory"
-            ),
+            )),
+            false => WarningMessage::new(format!(
+                "{service} replaces whole tables from {path}, at boot and at a \
+                 restart: the rules of kvmfw are then missing for a second or two, \
+                 until kvmfw-settle.service restores them"
+            ))
+            .fix(format!(
+                "run systemctl disable {service}, and move the rules of that file to the inventory"
+            )),
         }));
     }
     for loader in &files.loaders {
         let place = &loader.place;
         let by = files.named_by(&place.path).map_or_else(String::new, |by| format!(", which {by} names"));
-        all.push(warn(format!(
-            "{}:{}{by}: `{}` removes or replaces all rules at boot: those of kvmfw are then missing for a \
-             second or two, until kvmfw-settle.service restores them. Fix: remove the line or load with \
-             --noflush, and move the rules that it loads to the inventory",
-            place.path, place.line, loader.command
-        )));
+        all.push(warn(
+            WarningMessage::new(format!(
+                "{}:{}{by}: `{}` removes or replaces all rules at boot: those of \
+                 kvmfw are then missing for a second or two, until \
+                 kvmfw-settle.service restores them",
+                place.path, place.line, loader.command
+            ))
+            .fix("remove the line or load with --noflush, and move the rules that it loads to the inventory"),
+        ));
     }
     all
 }
@@ -92,14 +98,14 @@ fn saved(observed: &Observed, options: &PlanOptions) -> Vec<Warning> {
                  generation replace them"
             }
         };
-        Warning {
-            code: "saved-rules",
-            message: format!(
-                "{path}:{line} contains rules of kvmfw (`{PREFIX}`), which another program saved: {what}. \
-                 Fix: {clean}run `sed -i /{PREFIX}/d {path}`"
-            ),
-            origin: None,
-        }
+        Warning::new(
+            "saved-rules",
+            WarningMessage::new(format!(
+                "{path}:{line} contains rules of kvmfw (`{PREFIX}`), which another program saved: {what}"
+            ))
+            .fix(format!("{clean}run `sed -i /{PREFIX}/d {path}`")),
+            None,
+        )
     };
     observed.boot_files.ours.iter().map(warn).collect()
 }
@@ -114,13 +120,15 @@ fn waiting(family: Family, desired: &Desired, observed: &Observed, planned: &Rul
             needs.insert((place, origin(family, desired, table, chain, index)), what);
         }
     }
-    let warn = |((place, origin), what)| Warning {
-        code: "not-at-boot",
-        message: format!(
-            "{place} cannot load at boot before {what} exists, which another program creates. Until then \
-             packets go on to the rules after it; all other rules load, and this one follows within seconds"
-        ),
-        origin,
+    let warn = |((place, origin), what)| {
+        Warning::new(
+            "not-at-boot",
+            format!(
+                "{place} cannot load at boot before {what} exists, which another program creates. Until then \
+                 packets go on to the rules after it; all other rules load, and this one follows within seconds"
+            ),
+            origin,
+        )
     };
     needs.into_iter().map(warn).collect()
 }

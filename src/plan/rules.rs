@@ -266,17 +266,17 @@ fn unproven(family: Family, wanted: &DeclaredRules, observed: &Observed, plan: &
             for text in found.iter_mut().filter(|t| t.contains(UNPROVEN)) {
                 let Some(rule) = marked.next() else { break };
                 *text = rule.text.clone();
-                plan.warnings.push(Warning {
-                    code: "unproven",
-                    message: format!(
+                plan.warnings.push(Warning::new(
+                    "unproven",
+                    format!(
                         "{family} {table}/{}: `{}` is unproven on this host: apply will load {}, which makes \
                          bridged frames pass the FORWARD chain of the host",
                         name.trim_start_matches(PREFIX),
                         rule.text,
                         rule.module.unwrap_or_default()
                     ),
-                    origin: Some(rule.origin.clone()),
-                });
+                    Some(rule.origin.clone()),
+                ));
                 plan.modules.extend(rule.module);
             }
         }
@@ -290,15 +290,15 @@ fn waiting(family: Family, live: &SavedTables, wanted: &DeclaredRules, plan: &mu
             let Some((chain, _)) = &declared.jump else { continue };
             let Some(maker) = maker_of_administrators(table, chain) else { continue };
             if live.chain(table, chain).is_none() {
-                plan.warnings.push(Warning {
-                    code: "waits-for-chain",
-                    message: format!(
+                plan.warnings.push(Warning::new(
+                    "waits-for-chain",
+                    format!(
                         "{family} {table}/{chain}: the chain does not exist until {maker} creates it; the \
                          rules are loaded, and kvmfw-settle.service adds the jump rule as soon as the chain \
                          exists"
                     ),
-                    origin: Some(declared.origin.clone()),
-                });
+                    Some(declared.origin.clone()),
+                ));
             }
         }
     }

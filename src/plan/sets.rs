@@ -3,7 +3,7 @@
 use super::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, GenerationManifest, PlanOptions, Refusal};
 use crate::desired::Desired;
 use crate::observe::Observed;
-use crate::problem::{Origin, Warning};
+use crate::problem::{Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::ipset::{DeclaredSet, LiveSet, plain_member};
 use crate::resource::iptables::PREFIX;
@@ -386,15 +386,16 @@ fn removed(
     }
     if let Some(rule) = named_by_others(&set.name, observed) {
         change(ChangeAction::Remove, stays("stays, because an unmanaged rule uses it"));
-        plan.warnings.push(Warning {
-            code: "set-in-use",
-            message: format!(
-                "the set `{}` stays on the host although it is no longer declared. Cause: {rule}, which is \
-                 unmanaged, uses it. Fix: remove that rule, then run `ipset destroy {}` on the host",
-                set.name, set.name
-            ),
-            origin: None,
-        });
+        plan.warnings.push(Warning::new(
+            "set-in-use",
+            WarningMessage::new(format!(
+                "the set `{}` stays on the host although it is no longer declared",
+                set.name
+            ))
+            .cause(format!("{rule}, which is unmanaged, uses it"))
+            .fix(format!("remove that rule, then run `ipset destroy {}` on the host", set.name)),
+            None,
+        ));
         return;
     }
     change(ChangeAction::Remove, whole('-', set, None));

@@ -4,7 +4,7 @@ use super::diff::DesiredLine;
 use super::{Change, ChangeAction, Diff, GenerationManifest, key_effects};
 use crate::desired::Desired;
 use crate::observe::{LiveValue, Observed, SysctlTool, UnmanagedFile};
-use crate::problem::{Warning, closest};
+use crate::problem::{Warning, WarningMessage, closest};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::{DeclaredRules, Family};
 use crate::resource::sysctl::{SysctlFile, SysctlKey, normal};
@@ -172,11 +172,11 @@ fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>,
         // What the kernel takes no more before the next boot is in effect then.
         let stays = live_value.as_ref().filter(|live| key_effects::stays(key, live, &wanted)).cloned();
         if let Some(live) = &stays {
-            plan.warnings.push(Warning {
-                code: "one-way-key",
-                message: format!("{key} stays {live} until the next boot, and is {wanted} after it"),
-                origin: Some(entry.origin.clone()),
-            });
+            plan.warnings.push(Warning::new(
+                "one-way-key",
+                format!("{key} stays {live} until the next boot, and is {wanted} after it"),
+                Some(entry.origin.clone()),
+            ));
         }
         let live_value = live_value.filter(|_| stays.is_none());
         let holds = kept == Some(&wanted) && live_value.as_ref().is_none_or(|v| *v == wanted);
@@ -195,16 +195,16 @@ fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>,
                 None => absent(key, observed),
             };
             if live == Some(&LiveValue::Unreadable) {
-                plan.warnings.push(Warning {
-                    code: "write-only-key",
-                    message: format!(
-                        "{key} can be written but not read, so it is an action and not a setting; it is only \
-                         written to {}, and runs at every boot. Fix: remove the key, or run the action once \
-                         by hand",
+                plan.warnings.push(Warning::new(
+                    "write-only-key",
+                    WarningMessage::new(format!(
+                        "{key} can be written but not read, so it is an action and not a \
+                         setting; it is only written to {}, and runs at every boot",
                         file.path()
-                    ),
-                    origin: Some(entry.origin.clone()),
-                });
+                    ))
+                    .fix("remove the key, or run the action once by hand"),
+                    Some(entry.origin.clone()),
+                ));
             } else if key.module().is_none() {
                 let message = match absent_link(key, observed) {
                     Some(link) => format!(
@@ -221,11 +221,7 @@ fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>,
                         )
                     }
                 };
-                plan.warnings.push(Warning {
-                    code: "no-such-key",
-                    message,
-                    origin: Some(entry.origin.clone()),
-                });
+                plan.warnings.push(Warning::new("no-such-key", message, Some(entry.origin.clone())));
             }
             notes.insert(line.clone(), why);
         }
@@ -301,18 +297,18 @@ fn overridden(
                 SysctlTool::Systemd => "systemd-sysctl",
                 SysctlTool::Procps => "sysctl --system",
             };
-            plan.warnings.push(Warning {
-                code: "sysctl-overridden",
-                message: format!(
-                    "{}:{} sets {key} to {} and is read after {} by {who}. Fix: remove that line, or give the \
-                     file a name that sorts later",
+            plan.warnings.push(Warning::new(
+                "sysctl-overridden",
+                WarningMessage::new(format!(
+                    "{}:{} sets {key} to {} and is read after {} by {who}",
                     winner.path,
                     winner.line,
                     winner.value,
                     file.path()
-                ),
-                origin: Some(entry.origin.clone()),
-            });
+                ))
+                .fix("remove that line, or give the file a name that sorts later"),
+                Some(entry.origin.clone()),
+            ));
             break;
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::engine::{HostOutcome, Planned, Status};
 use crate::plan::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, HostPlan, HostVerdict, ResourceKind};
-use crate::problem::Origin;
+use crate::problem::{Origin, WarningMessage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -87,7 +87,8 @@ pub struct WarningEntry {
     /// Stable code of the lint.
     pub code: String,
     /// Finding, cause and fix.
-    pub message: String,
+    #[schemars(with = "String")]
+    pub message: WarningMessage,
     /// `file:line` of the cause.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub origin: Option<String>,

@@ -3,15 +3,10 @@
 use super::document::Document;
 use super::severity::Severity;
 use super::{Style, fold_names, group, printable};
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use std::fmt::Write as _;
 
-/// Begins the part of a message that gives the rule or the setting.
-const CAUSE: &str = " Cause: ";
-/// Begins the part of a message that says what to do.
-const FIX: &str = " Fix: ";
-
-/// A warning of some hosts, taken apart; that of IPv6 is one with its twin of IPv4.
+/// A warning of some hosts; that of IPv6 is one with its twin of IPv4.
 struct Finding<'a> {
     code: &'a str,
     names: Vec<&'a str>,
@@ -22,23 +17,14 @@ struct Finding<'a> {
 }
 
 impl<'a> Finding<'a> {
-    fn new(code: &'a str, message: &str, origin: Option<String>, names: Vec<&'a str>) -> Self {
-        let (rest, fix) = match message.split_once(FIX) {
-            Some((rest, fix)) => (rest, Some(fix)),
-            None => (message, None),
-        };
-        let (text, cause) = match rest.split_once(CAUSE) {
-            Some((text, cause)) => (text, Some(cause.trim_end_matches('.'))),
-            None => (rest, None),
-        };
-        let text = if fix.is_some() || cause.is_some() { text.trim_end_matches('.') } else { text };
-        let (causes, origins) = match (cause, origin) {
-            (Some(cause), Some(origin)) => (vec![format!("{cause} ({origin})")], Vec::new()),
-            (Some(cause), None) => (vec![cause.to_owned()], Vec::new()),
+    fn new(code: &'a str, message: &WarningMessage, origin: Option<String>, names: Vec<&'a str>) -> Self {
+        let (causes, origins) = match (&message.cause, origin) {
+            (Some(cause), Some(origin)) => (vec![format!("{} ({origin})", without_stop(cause))], Vec::new()),
+            (Some(cause), None) => (vec![without_stop(cause).to_owned()], Vec::new()),
             (None, origin) => (Vec::new(), origin.into_iter().collect()),
         };
-        let fixes = fix.map(str::to_owned).into_iter().collect();
-        Self { code, names, text: text.to_owned(), causes, fixes, origins }
+        let fixes = message.fix.iter().cloned().collect();
+        Self { code, names, text: message.finding.clone(), causes, fixes, origins }
     }
 
     /// Takes in the same finding of the other family; false if it is another one.
@@ -77,6 +63,11 @@ impl<'a> Finding<'a> {
             }
         }
     }
+}
+
+/// A cause may be a sentence that a program on the host printed.
+fn without_stop(cause: &str) -> &str {
+    cause.trim_end_matches('.')
 }
 
 /// Whether two texts are those of IPv4 and IPv6.
@@ -120,19 +111,24 @@ mod tests {
     use super::*;
     use crate::problem::Origin;
 
-    fn warning(code: &'static str, message: &str, line: u32) -> Warning {
-        let origin = Some(Origin { file: "m.yaml".into(), line });
-        Warning { code, message: message.to_owned(), origin }
+    fn warning(code: &'static str, message: impl Into<WarningMessage>, line: u32) -> Warning {
+        Warning::new(code, message, Some(Origin { file: "m.yaml".into(), line }))
     }
 
     #[test]
     fn families_are_one_finding_and_errors_come_first() {
+        let found = |text: &str| WarningMessage::new(text);
+        let unreachable = |family, rule| {
+            WarningMessage::new(format!("guests unreachable over {family}"))
+                .cause(format!("rule {rule}"))
+                .fix("a module")
+        };
         let warnings = [
-            warning("empty-list", "nothing", 1),
-            warning("dead-rule", "iptables filter/INPUT rule 2 is never reached", 2),
-            warning("dead-rule", "ip6tables filter/INPUT rule 2 is never reached", 3),
-            warning("guests-unreachable", "guests unreachable over IPv4. Cause: rule 5. Fix: a module", 4),
-            warning("guests-unreachable", "guests unreachable over IPv6. Cause: rule 6. Fix: a module", 5),
+            warning("empty-list", found("nothing"), 1),
+            warning("dead-rule", found("iptables filter/INPUT rule 2 is never reached"), 2),
+            warning("dead-rule", found("ip6tables filter/INPUT rule 2 is never reached"), 3),
+            warning("guests-unreachable", unreachable("IPv4", 5), 4),
+            warning("guests-unreachable", unreachable("IPv6", 6), 5),
         ];
         assert_eq!(
             warnings_text(&warnings, Style::default()),

@@ -165,7 +165,8 @@ fn message(said: &Said<'_>) -> String {
 }
 
 fn note(warning: &WarningEntry, names: &[&str]) -> String {
-    let mut text = format!("- {} {}: {}", code(&warning.code), named(names), code(&warning.message));
+    let mut text =
+        format!("- {} {}: {}", code(&warning.code), named(names), code(&warning.message.to_string()));
     if let Some(origin) = &warning.origin {
         let _ = write!(text, " ({})", code(origin));
     }

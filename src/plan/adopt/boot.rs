@@ -2,7 +2,7 @@
 
 use super::AdoptedRule;
 use crate::observe::BootFiles;
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) 
             lines.entry(&place.path).or_default().insert(place.line);
         }
     }
-    let warn = |message| Warning { code: "adopted-at-boot", message, origin: None };
+    let warn = |message| Warning::new("adopted-at-boot", message, None);
     let mut all: Vec<Warning> = lines
         .into_iter()
         .map(|(path, lines)| {
@@ -23,11 +23,14 @@ pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) 
                 true => format!("delete those lines, move {path} away, or run apt purge iptables-persistent"),
                 false => format!("delete those lines, or move {path} away"),
             };
-            warn(format!(
-                "{path} loads the adopted rules again at the next boot, beside the managed ones (line {}). \
-                 Fix: {what}",
-                ranges(&lines)
-            ))
+            warn(
+                WarningMessage::new(format!(
+                    "{path} loads the adopted rules again at the next boot, beside the \
+                     managed ones (line {})",
+                    ranges(&lines)
+                ))
+                .fix(what),
+            )
         })
         .collect();
     let mut scripts: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
@@ -35,11 +38,13 @@ pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) 
         scripts.entry(&line.path).or_default().insert(line.line);
     }
     all.extend(scripts.into_iter().map(|(path, lines)| {
-        warn(format!(
-            "{path} calls iptables (line {}), so it may create the adopted rules again. Fix: check that line \
-             and remove it if it creates them",
-            ranges(&lines)
-        ))
+        warn(
+            WarningMessage::new(format!(
+                "{path} calls iptables (line {}), so it may create the adopted rules again",
+                ranges(&lines)
+            ))
+            .fix("check that line and remove it if it creates them"),
+        )
     }));
     all
 }
@@ -56,14 +61,18 @@ pub(super) fn missing(family: Family, again: &[AdoptedRule], files: &BootFiles) 
     let warn = |(path, count): (&str, usize)| {
         let (rules, do_not, them) =
             if count == 1 { ("rule", "does not", "it") } else { ("rules", "do not", "them") };
-        let remedy = match files.has(path) {
-            false => format!("{path}, which loaded {them}, no longer exists. Fix: restore that file"),
-            true => format!("{path} no longer contains {them}. Fix: write {them} to that file again"),
+        let (cause, fix) = match files.has(path) {
+            false => {
+                (format!("{path}, which loaded {them}, no longer exists"), "restore that file".to_owned())
+            }
+            true => (format!("{path} no longer contains {them}"), format!("write {them} to that file again")),
         };
-        let message = format!(
-            "{count} unmanaged {rules} that the undo restores {do_not} load at boot. Cause: {remedy}"
-        );
-        Warning { code: "not-at-boot", message, origin: None }
+        let message = WarningMessage::new(format!(
+            "{count} unmanaged {rules} that the undo restores {do_not} load at boot"
+        ))
+        .cause(cause)
+        .fix(fix);
+        Warning::new("not-at-boot", message, None)
     };
     lost.into_iter().map(warn).collect()
 }

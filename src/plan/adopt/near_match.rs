@@ -3,7 +3,7 @@
 use super::AdoptedRule;
 use super::rules::{enters_managed, managed_name};
 use crate::netfilter::covers;
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::save::SavedTables;
 use crate::resource::iptables::{Family, is_entered};
 
@@ -51,15 +51,16 @@ impl NearMatch {
     }
 
     pub fn warning(&self, family: Family) -> Warning {
-        Warning {
-            code: "not-adopted",
-            message: format!(
-                "{family} {}/{}: `{}` is not adopted. Cause: the closest managed rule differs: `{}`. Fix: \
-                 write the rule exactly as on the host",
-                self.table, self.chain, self.theirs, self.ours
-            ),
-            origin: None,
-        }
+        Warning::new(
+            "not-adopted",
+            WarningMessage::new(format!(
+                "{family} {}/{}: `{}` is not adopted",
+                self.table, self.chain, self.theirs
+            ))
+            .cause(format!("the closest managed rule differs: `{}`", self.ours))
+            .fix("write the rule exactly as on the host"),
+            None,
+        )
     }
 }
 

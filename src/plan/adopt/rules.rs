@@ -4,7 +4,7 @@ use super::AdoptedRule;
 use super::near_match::{NearMatch, near_matches};
 use crate::netfilter::{Ruleset, VerdictDifference, prove_equivalent};
 use crate::plan::origins_of;
-use crate::problem::{Origin, Warning};
+use crate::problem::{Origin, Warning, WarningMessage};
 use crate::resource::iptables::chain_writers::reserved_for;
 use crate::resource::iptables::save::{SaveChain, SaveTable, SavedTables, jump, tokens};
 use crate::resource::iptables::{DeclaredRules, Family, PREFIX, is_entered};
@@ -87,15 +87,13 @@ fn stays(rule: &str) -> Option<&'static str> {
 }
 
 fn not_taken(family: Family, table: &str, chain: &SaveChain, why: &str) -> Warning {
-    Warning {
-        code: "not-adopted",
-        message: format!(
-            "{family} {table}/{}: a rule is not adopted. Cause: iptables cannot delete a rule with `-m {why}` \
-             by its own text. Fix: delete it by number, from `{family} -t {table} -L {} --line-numbers`",
-            chain.name, chain.name
-        ),
-        origin: None,
-    }
+    Warning::new(
+        "not-adopted",
+        WarningMessage::new(format!("{family} {table}/{}: a rule is not adopted", chain.name))
+            .cause(format!("iptables cannot delete a rule with `-m {why}` by its own text"))
+            .fix(format!("delete it by number, from `{family} -t {table} -L {} --line-numbers`", chain.name)),
+        None,
+    )
 }
 
 /// Names of user chains of others that are, rule by rule, like the one of ours of that name.
@@ -182,11 +180,11 @@ fn differing(family: Family, name: &str, table: &SaveTable, like: &BTreeSet<&str
                 || "it jumps to a chain that differs from the managed one".to_owned(),
                 |(theirs, own)| format!("the host has {}, the inventory has {}", shown(theirs), shown(own)),
             );
-            Some(Warning {
-                code: "not-adopted",
-                message: format!("{family} {name}/{} is not adopted: {words}", chain.name),
-                origin: None,
-            })
+            Some(Warning::new(
+                "not-adopted",
+                format!("{family} {name}/{} is not adopted: {words}", chain.name),
+                None,
+            ))
         })
         .collect()
 }

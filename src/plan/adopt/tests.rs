@@ -23,7 +23,7 @@ fn adopt(theirs: &[&str], ours: &[&str]) -> (Vec<String>, Result<(), VerdictDiff
     wanted.tables.entry("filter".to_owned()).or_default();
     let taken = adoptable_rules(Family::V4, &predicted, &wanted);
     let proof = prove_unchanged(Family::V4, &live, &predicted, &taken);
-    (taken.warnings.into_iter().map(|warning| warning.message).collect(), proof)
+    (taken.warnings.into_iter().map(|warning| warning.message.to_string()).collect(), proof)
 }
 
 /// A comment, or a state more: ours accepts the packets of the rule that stays, so nothing is refused.

@@ -5,7 +5,7 @@ use super::planner::BridgePlanner;
 use super::vlans::{fresh, lines, live_or_fresh};
 use super::{RefusalCause, port_attributes, unmanaged};
 use crate::observe::{HostLink, PolicyRule};
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 
 impl BridgePlanner<'_> {
     pub(super) fn check_ports(&self) -> Result<(), RefusalCause> {
@@ -138,18 +138,23 @@ impl BridgePlanner<'_> {
                 })
             };
             let by_port = links.rules.iter().filter(|rule| rule.comes_in_by(port));
-            let rules = by_port.filter(|rule| !beside(rule)).map(|rule| Warning {
-                code: "rule-by-port",
-                message: format!(
-                    "bridge {}: the policy rule {} `{}` matches packets that arrive on {port}, which as a \
-                     port arrive on {}. Fix: before the apply, add `{}` on the host and in its network files",
-                    bridge.name,
-                    rule.preference,
-                    rule.words.join(" "),
-                    bridge.name,
-                    rule.for_link(port, &bridge.name)
-                ),
-                origin: Some(bridge.origin.clone()),
+            let rules = by_port.filter(|rule| !beside(rule)).map(|rule| {
+                Warning::new(
+                    "rule-by-port",
+                    WarningMessage::new(format!(
+                        "bridge {}: the policy rule {} `{}` matches packets that arrive on \
+                         {port}, which as a port arrive on {}",
+                        bridge.name,
+                        rule.preference,
+                        rule.words.join(" "),
+                        bridge.name
+                    ))
+                    .fix(format!(
+                        "before the apply, add `{}` on the host and in its network files",
+                        rule.for_link(port, &bridge.name)
+                    )),
+                    Some(bridge.origin.clone()),
+                )
             });
             self.plan.warnings.extend(rules);
         }

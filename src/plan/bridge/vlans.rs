@@ -4,7 +4,7 @@
 use super::RefusalCause;
 use super::planner::BridgePlanner;
 use crate::observe::{HostLink, HostLinks, PortVlans, VlanFlags, vlan_range};
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge};
 use std::collections::BTreeMap;
 
@@ -130,11 +130,11 @@ impl BridgePlanner<'_> {
             if !wanted.is_empty() {
                 self.warn(
                     "vlans-idle",
-                    format!(
-                        "bridge {}: `vlans` has no effect, because the bridge does not filter VLANs. Fix: set \
-                         `vlan_filtering: true`",
+                    WarningMessage::new(format!(
+                        "bridge {}: `vlans` has no effect, because the bridge does not filter VLANs",
                         bridge.name
-                    ),
+                    ))
+                    .fix("set `vlan_filtering: true`"),
                 );
             }
             return;
@@ -157,13 +157,13 @@ impl BridgePlanner<'_> {
         for port in others.iter().filter(|(_, vlans)| !meets(vlans)) {
             self.warn(
                 "vlan-apart",
-                format!(
-                    "bridge {}: {} has no VLAN in common with {}, so the guest behind it is cut off there. \
-                     Fix: set the VLAN where the guest is defined",
+                WarningMessage::new(format!(
+                    "bridge {}: {} has no VLAN in common with {}, so the guest behind it is cut off there",
                     bridge.name,
                     list(std::slice::from_ref(port)),
                     list(&named)
-                ),
+                ))
+                .fix("set the VLAN where the guest is defined"),
             );
         }
         let own = of(&bridge.name);
@@ -184,8 +184,8 @@ impl BridgePlanner<'_> {
         }
     }
 
-    pub(super) fn warn(&mut self, code: &'static str, message: String) {
-        self.plan.warnings.push(Warning { code, message, origin: Some(self.bridge.origin.clone()) });
+    pub(super) fn warn(&mut self, code: &'static str, message: impl Into<WarningMessage>) {
+        self.plan.warnings.push(Warning::new(code, message, Some(self.bridge.origin.clone())));
     }
 }
 

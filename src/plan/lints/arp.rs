@@ -1,11 +1,10 @@
 //! sysctl keys by which the host no longer answers ARP for the address of SSH.
 
-use super::warn;
 use crate::desired::Desired;
 use crate::netfilter::PacketDevice;
 use crate::observe::{LiveValue, Observed};
 use crate::plan::{ChangeRisk, HostPlan, forecast};
-use crate::problem::Origin;
+use crate::problem::{Origin, Warning};
 use crate::resource::ResourceKind;
 use std::net::IpAddr;
 
@@ -44,8 +43,8 @@ pub(super) fn unanswered(desired: &Desired, observed: &Observed, plan: &mut Host
         ssh.server, ssh.client
     );
     // What hides every address is told with the key's other effects.
-    if !plan.warnings.iter().any(|w| w.code == "lockout" && w.message.contains("arp_ignore")) {
-        plan.warnings.push(warn("lockout", format!("LOCKOUT: {why}"), declared.origin));
+    if !plan.warnings.iter().any(|w| w.code == "lockout" && w.message.finding.contains("arp_ignore")) {
+        plan.warnings.push(Warning::new("lockout", format!("LOCKOUT: {why}"), declared.origin));
     }
     plan.latent_lockout.get_or_insert(why);
     super::mark(plan, ChangeRisk::Lockout, |c| {

@@ -1,12 +1,12 @@
 //! NAT that also meets what a bridge carries between its ports.
 
-use super::{FamilyView, say, warn};
+use super::{FamilyView, say};
 use crate::netfilter::{
     MatchTest, MatchedRule, NatRewrite, Packet, PacketPath, RewriteAddress, RewritePart, RuleMatch,
     RuleTarget, Tristate, packets_between_ports, simulate,
 };
 use crate::plan::HostAfter;
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::bridge::LinkAddress;
 use crate::resource::iptables::Family;
 use ipnet::IpNet;
@@ -32,7 +32,7 @@ impl FamilyView<'_> {
                     }
                     told.push(name);
                     let message = self.nat_message(&bridge, met, self.will_be, &networks);
-                    warnings.push(warn("nat-on-bridged", message, self.origin_of(&met.step)));
+                    warnings.push(Warning::new("nat-on-bridged", message, self.origin_of(&met.step)));
                 }
             }
         }
@@ -76,19 +76,18 @@ impl FamilyView<'_> {
         met: &MatchedRule,
         host: &HostAfter<'_>,
         networks: &[IpNet],
-    ) -> String {
+    ) -> WarningMessage {
         let may = if met.answer == Tristate::Yes { "rewrites" } else { "may rewrite" };
         let offline = if self.observed.is_none() { " wherever br_netfilter is loaded" } else { "" };
-        let RuleTarget::Rewrite(rewrite) = &met.target else { return String::new() };
+        let RuleTarget::Rewrite(rewrite) = &met.target else { return WarningMessage::new("") };
         let forwards = host.forwards(self.family, bridge).map(|(on, _)| on);
         let (seen, remedy) = seen_by_peers(rewrite, forwards, networks);
-        format!(
-            "{} {may} frames between the ports of {bridge}: {seen}. Cause: bridged frames pass this rule \
-             because {}{offline}. Fix: {remedy}; or add the module bridge-bypass, with which no rule sees \
-             bridged frames",
-            say(&met.step),
-            host.switch_words(self.family, bridge),
-        )
+        WarningMessage::new(format!("{} {may} frames between the ports of {bridge}: {seen}", say(&met.step)))
+            .cause(format!(
+                "bridged frames pass this rule because {}{offline}",
+                host.switch_words(self.family, bridge)
+            ))
+            .fix(format!("{remedy}; or add the module bridge-bypass, with which no rule sees bridged frames"))
     }
 }
 

@@ -1,12 +1,12 @@
 //! Taking bridges out of netfilter: where that is wrong, and where it will not last.
 
-use super::{FamilyView, mark, warn};
+use super::{FamilyView, mark};
 use crate::desired::Desired;
 use crate::netfilter::{DevicePattern, MatchTest, ParsedRule, RuleTarget, Ruleset};
 use crate::observe::Observed;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
 use crate::plan::{ChangeRisk, HostPlan};
-use crate::problem::{Origin, Warning};
+use crate::problem::{Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::SavedTables;
@@ -40,13 +40,13 @@ pub(super) fn wrong(
     if evidence.is_empty() {
         return;
     }
-    let message = format!(
-        "the bypass is wrong on this host: with bridge-nf-call-iptables at 0 its filters of bridged frames \
-         see no frames. Cause: {}. Fix: use bridge-accept-each or bridge-accept-physdev instead of \
-         bridge-bypass",
-        evidence.into_iter().collect::<Vec<_>>().join("; ")
-    );
-    plan.warnings.push(warn("bypass-wrong", message, Some(origin)));
+    let message = WarningMessage::new(
+        "the bypass is wrong on this host: with bridge-nf-call-iptables at 0 \
+         its filters of bridged frames see no frames",
+    )
+    .cause(evidence.into_iter().collect::<Vec<_>>().join("; "))
+    .fix("use bridge-accept-each or bridge-accept-physdev instead of bridge-bypass");
+    plan.warnings.push(Warning::new("bypass-wrong", message, Some(origin)));
     mark(plan, ChangeRisk::BypassWrong, |change| {
         change.kind == ResourceKind::Sysctl && change.diff.text().contains("net.bridge.bridge-nf-call-")
     });
@@ -56,35 +56,40 @@ pub(super) fn wrong(
 pub(super) fn undone(desired: &Desired, observed: &Observed, warnings: &mut Vec<Warning>) {
     let Some(origin) = declared(desired) else { return };
     warnings.extend(
-        writers(observed).into_iter().map(|message| warn("bypass-undone", message, Some(origin.clone()))),
+        writers(observed)
+            .into_iter()
+            .map(|message| Warning::new("bypass-undone", message, Some(origin.clone()))),
     );
 }
 
 /// Who brings bridged frames back into netfilter on this host.
-pub fn writers(observed: &Observed) -> Vec<String> {
+pub fn writers(observed: &Observed) -> Vec<WarningMessage> {
     let mut found = Vec::new();
     let chain = |name: &str| observed.rules.values().any(|r| r.live.chain("filter", name).is_some());
     if chain("DOCKER") || chain("DOCKER-USER") || observed.links.by_name.contains_key("docker0") {
         found.push(
-            "Docker sets bridge-nf-call-iptables to 1 when it starts. Cause: the daemon does so before 27.3 \
-             always, later with icc=false or userland-proxy=false, and the udev rule covers only the loading \
-             of br_netfilter. Fix: use bridge-accept-physdev on this host, or run kvmfw plan again after \
-             Docker starts"
-                .to_owned(),
+            WarningMessage::new("Docker sets bridge-nf-call-iptables to 1 when it starts")
+                .cause(
+                    "the daemon does so before 27.3 always, later with icc=false or \
+                     userland-proxy=false, and the udev rule covers only the loading of \
+                     br_netfilter",
+                )
+                .fix("use bridge-accept-physdev on this host, or run kvmfw plan again after Docker starts"),
         );
     }
     for (what, file) in &observed.other_filters.evidence {
         match what.as_str() {
             "writer" => {
-                found.push(format!(
-                    "{file} also writes bridge-nf-call keys and may set them back. Fix: remove those lines \
-                     from {file}"
-                ));
+                found.push(
+                    WarningMessage::new(format!(
+                        "{file} also writes bridge-nf-call keys and may set them back"
+                    ))
+                    .fix(format!("remove those lines from {file}")),
+                );
             }
-            "pve" => found.push(
-                "pve-firewall sets bridge-nf-call-iptables to 1 whenever it starts (this is a Proxmox host)"
-                    .to_owned(),
-            ),
+            "pve" => found.push(WarningMessage::new(
+                "pve-firewall sets bridge-nf-call-iptables to 1 whenever it starts (this is a Proxmox host)",
+            )),
             _ => {}
         }
     }
@@ -107,13 +112,11 @@ impl FamilyView<'_> {
             if declared.is_some() {
                 continue;
             }
-            let message = format!(
-                "{} stays in netfilter. Cause: its own {knob} is 1, and either switch is enough. Fix: declare \
-                 `{knob}: false` for that bridge",
-                link.name
-            );
+            let message = WarningMessage::new(format!("{} stays in netfilter", link.name))
+                .cause(format!("its own {knob} is 1, and either switch is enough"))
+                .fix(format!("declare `{knob}: false` for that bridge"));
             let origin = self.desired.bridges.get(&link.name).map(|bridge| bridge.origin.clone());
-            warnings.push(warn("bypass-overridden", message, origin));
+            warnings.push(Warning::new("bypass-overridden", message, origin));
         }
     }
 }

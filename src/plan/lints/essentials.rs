@@ -1,11 +1,11 @@
 //! What every host needs whatever it serves: its loopback, and neighbour discovery for IPv6.
 
-use super::{FamilyView, plain, say, warn};
+use super::{FamilyView, plain, say};
 use crate::netfilter::{
     ConntrackStates, MatchTest, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep,
     simulate,
 };
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -33,13 +33,14 @@ impl FamilyView<'_> {
         }
         let Some((_, step)) = dropped.first() else { return };
         let what: Vec<&str> = dropped.iter().map(|(what, _)| what.as_str()).collect();
-        let message = format!(
-            "IPv6 neighbour discovery ({}) is dropped, so IPv6 works only until the neighbour entries expire. \
-             Cause: {}. Fix: put `-p ipv6-icmp -j ACCEPT` before that rule",
-            what.join(", "),
-            say(step)
-        );
-        warnings.push(warn("neighbour-discovery-dropped", message, self.origin_of(step)));
+        let message = WarningMessage::new(format!(
+            "IPv6 neighbour discovery ({}) is dropped, so IPv6 works only until \
+             the neighbour entries expire",
+            what.join(", ")
+        ))
+        .cause(say(step))
+        .fix("put `-p ipv6-icmp -j ACCEPT` before that rule");
+        warnings.push(Warning::new("neighbour-discovery-dropped", message, self.origin_of(step)));
     }
 
     /// Packets of the host to itself that rules of ours drop.
@@ -62,14 +63,14 @@ impl FamilyView<'_> {
             ..Packet::tcp(self.family, SAMPLE_PORT, SAMPLE_PORT + 1, TcpFlags::SYN)
         };
         let Some(step) = self.ours_drops(PacketPath::Output, &packet) else { return };
-        let message = format!(
-            "{}: packets of the host to itself (lo) are dropped, so local services such as DNS stubs and \
-             databases fail. Cause: {}. Fix: put `-i lo -j ACCEPT` first in INPUT, and `-o lo -j ACCEPT` \
-             first in OUTPUT if OUTPUT drops",
-            self.family,
-            say(&step)
-        );
-        warnings.push(warn("loopback-dropped", message, self.origin_of(&step)));
+        let message = WarningMessage::new(format!(
+            "{}: packets of the host to itself (lo) are dropped, so local \
+             services such as DNS stubs and databases fail",
+            self.family
+        ))
+        .cause(say(&step))
+        .fix("put `-i lo -j ACCEPT` first in INPUT, and `-o lo -j ACCEPT` first in OUTPUT if OUTPUT drops");
+        warnings.push(Warning::new("loopback-dropped", message, self.origin_of(&step)));
     }
 
     /// Rules of ours that ask for the ICMP of the other family, which no packet here carries.
@@ -85,15 +86,20 @@ impl FamilyView<'_> {
                 if !rule.matches.iter().any(|one| asks(&one.test)) {
                     continue;
                 }
-                let message = format!(
-                    "{} {table}/{} rule {}: `{}` matches nothing. Cause: `{written}` is of the other family. \
-                     Fix: write `{right}`",
+                let message = WarningMessage::new(format!(
+                    "{} {table}/{} rule {}: `{}` matches nothing",
                     self.family,
                     plain(&chain.name),
                     index + 1,
-                    rule.text,
-                );
-                warnings.push(warn("wrong-family", message, self.rule_origin(table, &chain.name, index + 1)));
+                    rule.text
+                ))
+                .cause(format!("`{written}` is of the other family"))
+                .fix(format!("write `{right}`"));
+                warnings.push(Warning::new(
+                    "wrong-family",
+                    message,
+                    self.rule_origin(table, &chain.name, index + 1),
+                ));
             }
         }
     }

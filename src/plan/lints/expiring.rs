@@ -1,11 +1,12 @@
 //! What the host's addresses and routes rest on and what expires: router advertisements and leases.
 
-use super::{FamilyView, kind, mark, say, warn};
+use super::{FamilyView, kind, mark, say};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TraceStep, simulate,
 };
 use crate::observe::{HostLink, Observed, StaticRoute};
 use crate::plan::{ChangeRisk, HostPlan};
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -63,14 +64,14 @@ impl FamilyView<'_> {
         } else if ssh.is_some_and(|ssh| answers_by_advertisement(observed, ssh.client, &link.name)) {
             "the route by which SSH is answered"
         } else {
-            let message = format!(
-                "IPv6 router advertisements on {} are dropped, so the addresses and routes that they give end \
-                 with their lifetime. Cause: {}. Fix: add `-p ipv6-icmp --icmpv6-type router-advertisement -j \
-                 ACCEPT` before that rule",
-                link.name,
-                say(&step)
-            );
-            plan.warnings.push(warn("router-advertisements-dropped", message, self.origin_of(&step)));
+            let message = WarningMessage::new(format!(
+                "IPv6 router advertisements on {} are dropped, so the addresses and \
+                 routes that they give end with their lifetime",
+                link.name
+            ))
+            .cause(say(&step))
+            .fix("add `-p ipv6-icmp --icmpv6-type router-advertisement -j ACCEPT` before that rule");
+            plan.warnings.push(Warning::new("router-advertisements-dropped", message, self.origin_of(&step)));
             return;
         };
         let why = format!(
@@ -106,7 +107,7 @@ impl FamilyView<'_> {
                 continue;
             }
             let message = format!("{why}. Clients with raw sockets (dhclient, dhcpcd) are not affected");
-            plan.warnings.push(warn("lease-renewal-dropped", message, self.origin_of(&step)));
+            plan.warnings.push(Warning::new("lease-renewal-dropped", message, self.origin_of(&step)));
         }
     }
 
@@ -137,7 +138,7 @@ impl FamilyView<'_> {
 
     /// Notes a lockout that a confirm cannot disprove.
     pub(super) fn latent(&self, why: &str, step: &TraceStep, plan: &mut HostPlan) {
-        plan.warnings.push(warn("lockout", format!("LOCKOUT: {why}"), self.origin_of(step)));
+        plan.warnings.push(Warning::new("lockout", format!("LOCKOUT: {why}"), self.origin_of(step)));
         plan.latent_lockout.get_or_insert_with(|| why.to_owned());
         mark(plan, ChangeRisk::Lockout, |c| {
             c.kind == kind(self.family) && c.risks.contains(&ChangeRisk::ManagementPath)

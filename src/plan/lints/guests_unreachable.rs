@@ -1,10 +1,10 @@
 //! Guests that the rules cut off from each other.
 
-use super::{FamilyView, finding, kind, mark, plain, say, warn};
+use super::{FamilyView, kind, mark, plain, say};
 use crate::netfilter::{BridgeBlocked, blocked_between_ports};
 use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan};
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 
@@ -42,9 +42,9 @@ impl FamilyView<'_> {
                 || blocked_between_ports(&self.before, &self.context, self.family, &before).is_some();
             if !was && !self.drift && self.has_guests(&name) && (is_at_once || !was_at_boot()) {
                 let place = origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
-                plan.guest_outages.push(format!("{}{place}", finding(&message)));
+                plan.guest_outages.push(format!("{}{place}", message.finding));
             }
-            plan.warnings.push(warn("guests-unreachable", message, origin));
+            plan.warnings.push(Warning::new("guests-unreachable", message, origin));
             if !was {
                 let chain = format!("{}/{}", blocked.step.table, plain(&blocked.step.chain));
                 mark(plan, ChangeRisk::GuestsUnreachable, |c| match c.kind {
@@ -72,23 +72,32 @@ impl FamilyView<'_> {
                 let switch = self.will_be.switch_words(self.family, name);
                 let switch = format!("{switch} wherever br_netfilter is loaded");
                 let message = self.unreachable_message(name, &blocked, "are", &switch);
-                warnings.push(warn("guests-unreachable", message, self.origin_of(&blocked.step)));
+                warnings.push(Warning::new("guests-unreachable", message, self.origin_of(&blocked.step)));
             }
         }
     }
 
-    fn unreachable_message(&self, bridge: &str, blocked: &BridgeBlocked, will: &str, switch: &str) -> String {
+    fn unreachable_message(
+        &self,
+        bridge: &str,
+        blocked: &BridgeBlocked,
+        will: &str,
+        switch: &str,
+    ) -> WarningMessage {
         let dropped = blocked.dropped.join(", ");
         let which = match self.family {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
         };
-        format!(
-            "guests on {bridge} {will} unreachable over {which} ({dropped}). Cause: {} drops bridged frames, \
-             which pass FORWARD because {switch}. Fix: add the module bridge-bypass (no host rule sees \
-             bridged frames), bridge-accept-each (one accept per bridge) or bridge-accept-physdev (accepts \
-             all bridged frames)",
-            say(&blocked.step),
-        )
+        WarningMessage::new(format!("guests on {bridge} {will} unreachable over {which} ({dropped})"))
+            .cause(format!(
+                "{} drops bridged frames, which pass FORWARD because {switch}",
+                say(&blocked.step)
+            ))
+            .fix(
+                "add the module bridge-bypass (no host rule sees bridged frames), \
+                 bridge-accept-each (one accept per bridge) or bridge-accept-physdev \
+                 (accepts all bridged frames)",
+            )
     }
 }

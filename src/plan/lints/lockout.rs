@@ -1,11 +1,12 @@
 //! The connection that reads the plan, and the next one.
 
-use super::{FamilyView, first_conntrack, kind, mark, say, warn};
+use super::{FamilyView, first_conntrack, kind, mark, say};
 use crate::netfilter::{
     PacketVerdict, SshArrival, SshCase, SshPath, SshSummary, SshVerdict, TraceStep, ssh_arrival, ssh_lockout,
 };
 use crate::observe::{HostLink, Observed, SshEnds};
 use crate::plan::{ChangeRisk, HostPlan, ResourceKind};
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 
@@ -42,7 +43,7 @@ impl FamilyView<'_> {
             SshSummary::Unknown { which, step } => ("lockout-unknown", which, step),
         };
         let message = message(code, which, step.as_ref(), &ends);
-        plan.warnings.push(warn(code, message, step.as_ref().and_then(|s| self.origin_of(s))));
+        plan.warnings.push(Warning::new(code, message, step.as_ref().and_then(|s| self.origin_of(s))));
         if code == "lockout" {
             let kinds = [kind(self.family), ResourceKind::Ipset];
             mark(plan, ChangeRisk::Lockout, |c| {
@@ -121,7 +122,7 @@ fn latent_neighbour(found: &SshVerdict, plan: &mut HostPlan) {
     ));
 }
 
-fn message(code: &str, which: SshCase, step: Option<&TraceStep>, ends: &SshEnds) -> String {
+fn message(code: &str, which: SshCase, step: Option<&TraceStep>, ends: &SshEnds) -> WarningMessage {
     let what = match which {
         SshCase::Established => "the open SSH connection",
         SshCase::Pickup => "the open SSH connection (conntrack will see it as new)",
@@ -131,16 +132,14 @@ fn message(code: &str, which: SshCase, step: Option<&TraceStep>, ends: &SshEnds)
     };
     let by = step.map_or_else(|| "the rules".to_owned(), say);
     match code {
-        "lockout" => {
-            format!(
-                "LOCKOUT: {what} from {} to port {} will be cut. Cause: {by}",
-                ends.client, ends.server_port
-            )
-        }
-        "session-dies" => format!("{what} will be cut; new ones are not. Cause: {by}"),
-        _ => format!(
-            "{what} may be cut: the rules cannot be simulated in full. Cause: {by}. Fix: nothing, if \
-            the rule is meant; the host rolls back if it becomes unreachable"
-        ),
+        "lockout" => WarningMessage::new(format!(
+            "LOCKOUT: {what} from {} to port {} will be cut",
+            ends.client, ends.server_port
+        ))
+        .cause(by),
+        "session-dies" => WarningMessage::new(format!("{what} will be cut; new ones are not")).cause(by),
+        _ => WarningMessage::new(format!("{what} may be cut: the rules cannot be simulated in full"))
+            .cause(by)
+            .fix("nothing, if the rule is meant; the host rolls back if it becomes unreachable"),
     }
 }

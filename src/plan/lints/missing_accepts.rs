@@ -1,8 +1,8 @@
 //! Rulesets of which a half is missing: answers, or SSH.
 
-use super::{FamilyView, say, warn};
+use super::{FamilyView, say};
 use crate::netfilter::{ConntrackStates, Packet, PacketPath, TcpFlags, TraceStep};
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 
 /// A port that no ruleset opens by its number, and one that a client has.
 const CLIENT_PORT: u16 = 40_000;
@@ -23,14 +23,14 @@ impl FamilyView<'_> {
             .collect();
         let Some((_, step)) = dropped.first() else { return };
         let what: Vec<&str> = dropped.iter().map(|(what, _)| *what).collect();
-        let message = format!(
-            "{}: answers to the host's own connections ({}) are dropped. Cause: {}. Fix: put `-m state \
-             --state RELATED,ESTABLISHED -j ACCEPT` before that rule",
+        let message = WarningMessage::new(format!(
+            "{}: answers to the host's own connections ({}) are dropped",
             self.family,
-            what.join(", "),
-            say(step)
-        );
-        warnings.push(warn("established-missing", message, self.origin_of(step)));
+            what.join(", ")
+        ))
+        .cause(say(step))
+        .fix("put `-m state --state RELATED,ESTABLISHED -j ACCEPT` before that rule");
+        warnings.push(Warning::new("established-missing", message, self.origin_of(step)));
     }
 
     /// New SSH connections, where nobody is connected who could be asked for his address.
@@ -43,12 +43,12 @@ impl FamilyView<'_> {
         let Some(step) = self.ours_drops(PacketPath::Input, &self.outside(PacketPath::Input, syn)) else {
             return;
         };
-        let message = format!(
-            "{0}: no rule accepts SSH (port {port}) before everything is dropped. Cause: {1}. Fix: accept \
-             port {port} before that rule, unless unmanaged rules do",
-            self.family,
-            say(&step)
-        );
-        warnings.push(warn("ssh-not-accepted", message, self.origin_of(&step)));
+        let message = WarningMessage::new(format!(
+            "{}: no rule accepts SSH (port {port}) before everything is dropped",
+            self.family
+        ))
+        .cause(say(&step))
+        .fix(format!("accept port {port} before that rule, unless unmanaged rules do"));
+        warnings.push(Warning::new("ssh-not-accepted", message, self.origin_of(&step)));
     }
 }

@@ -234,16 +234,6 @@ impl<'a> FamilyView<'a> {
     }
 }
 
-/// The finding alone, for a refusal: the warning stands above it with cause and fix.
-fn finding(message: &str) -> &str {
-    let end = [". Cause: ", ". Fix: "].iter().filter_map(|mark| message.find(mark)).min();
-    end.and_then(|end| message.get(..end)).unwrap_or(message)
-}
-
-fn warn(code: &'static str, message: String, origin: Option<Origin>) -> Warning {
-    Warning { code, message, origin }
-}
-
 fn kind(family: Family) -> ResourceKind {
     match family {
         Family::V4 => ResourceKind::Iptables,

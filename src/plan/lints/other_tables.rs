@@ -1,10 +1,9 @@
 //! Other firewalls on the host: what ours accept they may drop.
 
-use super::warn;
 use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::plan::other_tables::default_drop_chains;
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,11 +20,12 @@ pub(super) fn dropped_elsewhere(desired: &Desired, observed: &Observed, warnings
     }
     for (table, hooks) in found {
         let hooks: Vec<&str> = hooks.into_iter().collect();
-        let message = format!(
-            "{table} is another firewall with `policy drop` for {}, so it may drop packets that these rules \
-             accept. Fix: also accept them in that table, or remove the table and its loader",
+        let message = WarningMessage::new(format!(
+            "{table} is another firewall with `policy drop` for {}, so it may \
+             drop packets that these rules accept",
             hooks.join(" and ")
-        );
-        warnings.push(warn("dropped-elsewhere", message, None));
+        ))
+        .fix("also accept them in that table, or remove the table and its loader");
+        warnings.push(Warning::new("dropped-elsewhere", message, None));
     }
 }

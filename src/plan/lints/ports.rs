@@ -1,8 +1,8 @@
 //! Rules that name the port of a bridge: packets come in by the bridge, never by its port.
 
-use super::{FamilyView, plain, warn};
+use super::{FamilyView, plain};
 use crate::netfilter::{DevicePattern, MatchTest, ParsedRule};
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use std::collections::BTreeMap;
 
 /// So many rules of others are named in a warning.
@@ -29,16 +29,20 @@ impl FamilyView<'_> {
                     PortSince::Now => ("can", "is"),
                     PortSince::Soon => ("will", "becomes"),
                 };
-                let message = format!(
-                    "{} {table}/{} rule {}: `{}` {can} never match. Cause: {port} {is} a port of {bridge}, so \
-                     packets arrive and leave on {bridge}. Fix: write `{option} {bridge}`, or `-m physdev` \
-                     for the port",
+                let message = WarningMessage::new(format!(
+                    "{} {table}/{} rule {}: `{}` {can} never match",
                     self.family,
                     plain(&chain.name),
                     index + 1,
-                    rule.text,
-                );
-                warnings.push(warn("port-rule", message, self.rule_origin(table, &chain.name, index + 1)));
+                    rule.text
+                ))
+                .cause(format!("{port} {is} a port of {bridge}, so packets arrive and leave on {bridge}"))
+                .fix(format!("write `{option} {bridge}`, or `-m physdev` for the port"));
+                warnings.push(Warning::new(
+                    "port-rule",
+                    message,
+                    self.rule_origin(table, &chain.name, index + 1),
+                ));
             }
         }
         self.ports_of_others(warnings);
@@ -64,13 +68,14 @@ impl FamilyView<'_> {
                 _ => String::new(),
             };
             let named = rules.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-            let message = format!(
-                "{}: unmanaged rules will never match: {named}{more}. Cause: {port} becomes a port of \
-                 {bridge}, so packets arrive and leave on {bridge}. Fix: use {bridge} in these rules",
+            let message = WarningMessage::new(format!(
+                "{}: unmanaged rules will never match: {named}{more}",
                 self.family
-            );
+            ))
+            .cause(format!("{port} becomes a port of {bridge}, so packets arrive and leave on {bridge}"))
+            .fix(format!("use {bridge} in these rules"));
             let origin = self.desired.bridges.get(&bridge).map(|bridge| bridge.origin.clone());
-            warnings.push(warn("port-rule", message, origin));
+            warnings.push(Warning::new("port-rule", message, origin));
         }
     }
 

@@ -1,9 +1,9 @@
 //! Guests of a network that the host routes, and forwarding that ends.
 
-use super::{FamilyView, finding, mark, warn};
+use super::{FamilyView, mark};
 use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan, ValueSource};
-use crate::problem::Origin;
+use crate::problem::{Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 use crate::resource::sysctl::SysctlKey;
@@ -82,21 +82,21 @@ impl FamilyView<'_> {
         let which = if self.family == Family::V4 { "IPv4" } else { "IPv6" };
         let will = if self.drift { "are" } else { "will be" };
         let others =
-            if network.alone { "" } else { " Guests on this bridge with another gateway are not affected." };
-        let message = format!(
-            "guests on {name} that have the host as their gateway ({}) {when}{will} unreachable from other \
-             networks over {which}.{others} Cause: {why}, so the host forwards nothing that arrives on {}. \
-             Fix: set `{key}: 1`",
-            network.addresses.join(", "),
-            cut.device,
-        );
+            if network.alone { "" } else { ". Guests on this bridge with another gateway are not affected" };
+        let message = WarningMessage::new(format!(
+            "guests on {name} that have the host as their gateway ({}) \
+             {when}{will} unreachable from other networks over {which}{others}",
+            network.addresses.join(", ")
+        ))
+        .cause(format!("{why}, so the host forwards nothing that arrives on {}", cut.device))
+        .fix(format!("set `{key}: 1`"));
         // Whether guests have another gateway is not known where the network has other ports.
         let guests = !network.link.is_bridge()
             || self.observed.is_some_and(|o| o.links.ports(name).any(HostLink::is_of_guest));
         if network.alone && guests && when.is_empty() && !self.drift {
-            plan.guest_outages.push(finding(&message).to_owned());
+            plan.guest_outages.push(message.finding.clone());
         }
-        plan.warnings.push(warn("guests-unreachable", message, self.key_origin(&cut.key)));
+        plan.warnings.push(Warning::new("guests-unreachable", message, self.key_origin(&cut.key)));
         if network.alone {
             mark(plan, ChangeRisk::GuestsUnreachable, |change| {
                 change.kind == ResourceKind::Sysctl && change.diff.text().contains(&key)

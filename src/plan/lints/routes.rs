@@ -1,10 +1,9 @@
 //! A default route that forwarding takes away.
 
-use super::warn;
 use crate::desired::Desired;
 use crate::observe::{Observed, StaticRoute};
 use crate::plan::{HostAfter, ValueSource};
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::sysctl::SysctlKey;
 
 /// With forwarding on, the kernel drops the default routes that router advertisements gave it, and takes
@@ -35,11 +34,13 @@ pub(super) fn lost(
         };
         let entry = desired.sysctl.values().flat_map(|file| &file.entries).find(|e| e.key.path() == path);
         let key = SysctlKey::parse(&path).map_or(path, |key| key.to_string());
-        let message = format!(
-            "{key} = {value} removes the IPv6 default route on {link}. Cause: the route came by router \
-             advertisement, which a forwarding host ignores unless net.ipv6.conf.{link}.accept_ra is 2. Fix: \
-             declare that key, or a gateway"
-        );
-        warnings.push(warn("ra-route-lost", message, entry.map(|entry| entry.origin.clone())));
+        let message =
+            WarningMessage::new(format!("{key} = {value} removes the IPv6 default route on {link}"))
+                .cause(format!(
+                    "the route came by router advertisement, which a forwarding host \
+                     ignores unless net.ipv6.conf.{link}.accept_ra is 2"
+                ))
+                .fix("declare that key, or a gateway");
+        warnings.push(Warning::new("ra-route-lost", message, entry.map(|entry| entry.origin.clone())));
     }
 }

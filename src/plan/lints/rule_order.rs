@@ -2,7 +2,7 @@
 
 use super::{FamilyView, plain};
 use crate::netfilter::shadowed_rules;
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::chain_writers::chain_writer;
 use crate::resource::iptables::{JUMP_COMMENT, JumpPosition};
 
@@ -17,19 +17,18 @@ impl FamilyView<'_> {
                     continue;
                 };
                 let origin = self.rule_origin(table, &chain.name, dead.index);
-                warnings.push(Warning {
-                    code: "dead-rule",
-                    message: format!(
-                        "{} {table}/{} rule {}: `{rule}` is never reached. Cause: rule {} before it matches \
-                         the same packets: `{wall}`. Fix: move the rule up, into `first` for example, or \
-                         remove it",
+                warnings.push(Warning::new(
+                    "dead-rule",
+                    WarningMessage::new(format!(
+                        "{} {table}/{} rule {}: `{rule}` is never reached",
                         self.family,
                         plain(&chain.name),
-                        dead.index,
-                        dead.shadowed_by
-                    ),
+                        dead.index
+                    ))
+                    .cause(format!("rule {} before it matches the same packets: `{wall}`", dead.shadowed_by))
+                    .fix("move the rule up, into `first` for example, or remove it"),
                     origin,
-                });
+                ));
             }
         }
     }
@@ -51,15 +50,16 @@ impl FamilyView<'_> {
                     1 => String::new(),
                     n => format!(" and {} more", n - 1),
                 };
-                warnings.push(Warning {
-                    code: "shadows-unmanaged",
-                    message: format!(
-                        "{} {}/{}: kvmfw's chain decides every packet, so the unmanaged rules after it are \
-                         unreachable: `{first}`{more}. Fix: end with a narrower rule, or set `jump: last`",
+                warnings.push(Warning::new(
+                    "shadows-unmanaged",
+                    WarningMessage::new(format!(
+                        "{} {}/{}: kvmfw's chain decides every packet, so the unmanaged rules \
+                         after it are unreachable: `{first}`{more}",
                         self.family, hook.table, hook.chain
-                    ),
-                    origin: self.chain_origin(hook.table, &hook.target),
-                });
+                    ))
+                    .fix("end with a narrower rule, or set `jump: last`"),
+                    self.chain_origin(hook.table, &hook.target),
+                ));
             }
         }
     }
@@ -77,20 +77,20 @@ impl FamilyView<'_> {
             let decides: Vec<&String> =
                 before.filter(|r| !r.contains(JUMP_COMMENT) && may_decide(r)).collect();
             if let Some(first) = decides.first() {
-                warnings.push(Warning {
-                    code: "jump-outranked",
-                    message: format!(
-                        "{} {}/{}: {} is before kvmfw's jump rule and decides first: `{first}`. Fix: if \
-                         kvmfw's rules must come first, set `jump: first`",
+                warnings.push(Warning::new(
+                    "jump-outranked",
+                    WarningMessage::new(format!(
+                        "{} {}/{}: {} is before kvmfw's jump rule and decides first: `{first}`",
                         self.family,
                         hook.table,
                         hook.chain,
                         crate::resource::iptables::save::jump(first)
                             .and_then(|jump| chain_writer(&jump.target))
                             .unwrap_or("an unmanaged rule")
-                    ),
-                    origin: self.chain_origin(hook.table, &hook.target),
-                });
+                    ))
+                    .fix("if kvmfw's rules must come first, set `jump: first`"),
+                    self.chain_origin(hook.table, &hook.target),
+                ));
             }
         }
     }

@@ -1,12 +1,13 @@
 //! The host's own connections: which of them the new rules would cut.
 
-use super::{FamilyView, say, services, warn};
+use super::{FamilyView, say, services};
 use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TcpFlags,
     TraceStep, simulate,
 };
 use crate::observe::{HostSocket, Observed};
 use crate::plan::HostPlan;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -81,23 +82,20 @@ impl FamilyView<'_> {
             }
         }
         for (step, what) in open.into_values() {
-            let message = format!(
-                "open connections will be cut: {1}. Cause: {0}. Fix: accept ESTABLISHED before that \
-                    rule",
-                say(&step),
-                list(&what)
-            );
-            plan.warnings.push(warn("connections-cut", message, self.origin_of(&step)));
+            let message = WarningMessage::new(format!("open connections will be cut: {}", list(&what)))
+                .cause(say(&step))
+                .fix("accept ESTABLISHED before that rule");
+            plan.warnings.push(Warning::new("connections-cut", message, self.origin_of(&step)));
         }
         for (step, what) in closed.into_values() {
-            let message = format!(
-                "{0}: new connections to listening ports of the host will be cut: {2}. Cause: {1}. Fix: \
-                 accept these ports before that rule, or stop the services",
+            let message = WarningMessage::new(format!(
+                "{}: new connections to listening ports of the host will be cut: {}",
                 self.family,
-                say(&step),
                 list(&what)
-            );
-            plan.warnings.push(warn("ports-closed", message, self.origin_of(&step)));
+            ))
+            .cause(say(&step))
+            .fix("accept these ports before that rule, or stop the services");
+            plan.warnings.push(Warning::new("ports-closed", message, self.origin_of(&step)));
         }
     }
 

@@ -1,12 +1,13 @@
 //! SSH inside a tunnel that ends on the host. Conntrack carries the tunnel's outer packets past rules that let no new ones
 //! in, until its entry expires: so those packets are judged as new ones.
 
-use super::{FamilyView, say, warn};
+use super::{FamilyView, say};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep, simulate,
 };
 use crate::observe::{HostLink, HostSocket, Observed};
 use crate::plan::HostPlan;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -45,13 +46,13 @@ impl FamilyView<'_> {
             self.latent(&why, &step, plan);
             return;
         }
-        let message = format!(
-            "SSH inside the {kind} tunnel {} may be cut: new outer packets depend on a rule that cannot be \
-             simulated. Cause: {}",
-            link.name,
-            say(&step)
-        );
-        plan.warnings.push(warn("lockout-unknown", message, self.origin_of(&step)));
+        let message = WarningMessage::new(format!(
+            "SSH inside the {kind} tunnel {} may be cut: new outer packets depend \
+             on a rule that cannot be simulated",
+            link.name
+        ))
+        .cause(say(&step));
+        plan.warnings.push(Warning::new("lockout-unknown", message, self.origin_of(&step)));
     }
 
     /// What becomes of the outer packets, both ways.

@@ -1,13 +1,13 @@
 //! Guests that others filter, and accepts of ours that come first.
 
+use super::FamilyView;
 use super::bypass::is_bridged;
-use super::{FamilyView, warn};
 use crate::netfilter::{
     MatchedRule, Packet, PacketPath, PacketVerdict, RuleTarget, Ruleset, TraceStep, packets_between_ports,
     simulate,
 };
 use crate::observe::Observed;
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::iptables::PREFIX;
 use crate::resource::iptables::chain_writers::chain_writer;
 use crate::resource::iptables::save::{SaveChain, SavedTables, jump};
@@ -44,15 +44,20 @@ impl FamilyView<'_> {
             };
             let target = || jump(&rule.text).and_then(|jump| chain_writer(&jump.target));
             let who = chain_writer(&rule.chain).or_else(target);
-            let message = format!(
-                "{} filter/FORWARD: kvmfw's rules accept packets on {} before the unmanaged rule `{}`{}, \
-                 which filters nothing there. Fix: set `jump: last` for FORWARD",
+            let message = WarningMessage::new(format!(
+                "{} filter/FORWARD: kvmfw's rules accept packets on {} before the \
+                 unmanaged rule `{}`{}, which filters nothing there",
                 self.family,
                 link.name,
                 rule.text,
-                who.map_or_else(String::new, |who| format!(" of {who}")),
-            );
-            warnings.push(warn("shadows-unmanaged", message, self.chain_origin("filter", &hook.target)));
+                who.map_or_else(String::new, |who| format!(" of {who}"))
+            ))
+            .fix("set `jump: last` for FORWARD");
+            warnings.push(Warning::new(
+                "shadows-unmanaged",
+                message,
+                self.chain_origin("filter", &hook.target),
+            ));
         }
     }
 

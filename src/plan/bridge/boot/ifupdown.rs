@@ -5,7 +5,7 @@
 use super::{AddressAtBoot, BootConfig, BootContext, HEADER};
 use crate::observe::{HostLink, LinkOwner, Observed, PortVlans};
 use crate::plan::bridge::{port_attributes, vlans};
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,17 +23,19 @@ pub(super) fn make(
         owners.iter().flat_map(|(_, owner)| &owner.gives).map(ToString::to_string).collect();
     if !gives.is_empty() {
         let name = at_boot.name();
-        kept.warning = Some(Warning {
-            code: "moved-at-boot",
-            message: format!(
-                "bridge {name}: at boot ifupdown still configures its port from {}, and kvmfw-bridges.service \
-                 then moves that to {name}. Fix: replace these lines by `iface {} inet manual`, so that \
-                 ifupdown creates the bridge",
-                gives.join(", "),
+        kept.warning = Some(Warning::new(
+            "moved-at-boot",
+            WarningMessage::new(format!(
+                "bridge {name}: at boot ifupdown still configures its port from {}, \
+                 and kvmfw-bridges.service then moves that to {name}",
+                gives.join(", ")
+            ))
+            .fix(format!(
+                "replace these lines by `iface {} inet manual`, so that ifupdown creates the bridge",
                 owners.first().map_or("", |(link, _)| &link.name)
-            ),
-            origin: Some(at_boot.bridge.origin.clone()),
-        });
+            )),
+            Some(at_boot.bridge.origin.clone()),
+        ));
         return kept;
     }
     kept.files =

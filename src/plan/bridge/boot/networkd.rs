@@ -5,7 +5,7 @@ use super::carried::CarriedSettings;
 use super::{AddressAtBoot, BootConfig, BootContext, HEADER, networkd_settings};
 use crate::observe::{HostLink, LinkOwner, Observed, vlan_range};
 use crate::plan::bridge::RefusalCause;
-use crate::problem::Warning;
+use crate::problem::{Warning, WarningMessage};
 use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -44,15 +44,15 @@ fn carried(
 /// A client that asks for addresses has no place on a port.
 fn dropped(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> Option<Warning> {
     let first = carried.dropped.first()?;
-    Some(Warning {
-        code: "port-asks-no-more",
-        message: format!(
-            "bridge {}: {first} loses its effect, because a port of a bridge requests no addresses. Fix: \
-             configure DHCP for the bridge in a separate file",
+    Some(Warning::new(
+        "port-asks-no-more",
+        WarningMessage::new(format!(
+            "bridge {}: {first} loses its effect, because a port of a bridge requests no addresses",
             at_boot.name()
-        ),
-        origin: Some(at_boot.bridge.origin.clone()),
-    })
+        ))
+        .fix("configure DHCP for the bridge in a separate file"),
+        Some(at_boot.bridge.origin.clone()),
+    ))
 }
 
 /// What we add to a bridge that networkd makes: a drop-in of its file, and the files of further ports.

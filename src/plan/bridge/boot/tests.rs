@@ -184,7 +184,7 @@ fn networkd_with(settings: &str, moves: bool, drop_in: &str) -> Result<String, R
         numbered(drop_in)
     ));
     let kept = networkd::make(&at_boot, &[(&link, owner)])?;
-    let warning = kept.warning.map_or_else(String::new, |warning| warning.message);
+    let warning = kept.warning.map_or_else(String::new, |warning| warning.message.to_string());
     Ok(files(&kept.files) + &warning)
 }
 
