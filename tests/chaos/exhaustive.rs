@@ -4,11 +4,12 @@
 //!   EXHAUSTIVE_OP=NAME,…  only these operations
 //!   EXHAUSTIVE_BLOW=NAME,… only these blows (birth, end, exec, read; not stop, which costs a deadline each time)
 //!   EXHAUSTIVE_ONLY=LABEL only this process
+//!   EXHAUSTIVE_THREADS=N  so many operations at once
 
 use crate::common::project::Run;
 use crate::common::{self, without_empty_tables};
 use crate::desired::{Desired, Sick};
-use crate::fault::{names, wait};
+use crate::fault::{names, wait, wait_for_end};
 use crate::host::{HOST, Host};
 use crate::tracer::{self, Blow, Record, Target};
 use std::fmt;
@@ -210,14 +211,14 @@ impl Stage {
         let host = &self.host;
         let over = |t: &std::path::PathBuf| t.join("done").exists();
         if target.is_some_and(|t| t.blow == Blow::Stop) {
-            wait(Duration::from_secs(90), || !host.busy() || host.transactions().iter().all(over));
+            wait_for_end(Duration::from_secs(90), || !host.busy() || host.transactions().iter().all(over));
         } else {
-            wait(Duration::from_secs(90), || !host.busy());
+            wait_for_end(Duration::from_secs(90), || !host.busy());
         }
         // What was struck before it was armed holds the lock until its time is up; unlock is the way.
         if host.transactions().iter().any(|t| !over(t) && !t.join("armed").exists()) {
             host.project.kvmfw(&host.lab, &["unlock", HOST, "-y"]);
-            wait(Duration::from_secs(60), || !host.busy());
+            wait_for_end(Duration::from_secs(60), || !host.busy());
         }
     }
 
@@ -307,7 +308,7 @@ impl Stage {
         let host = &self.host;
         let mut live = String::new();
         // What a unit left undone the second stage does.
-        let as_before = wait(Duration::from_secs(20), || {
+        let as_before = wait_for_end(Duration::from_secs(20), || {
             live = host.dump();
             self.old.is_live(&live) && without_numbers(&host.boots()) == self.old.boots
         });
@@ -349,9 +350,14 @@ fn shard() -> (usize, usize) {
     (number.parse().unwrap(), of.parse().unwrap())
 }
 
-/// One operation with all of its targets of this shard. Returns how many were struck, and violations.
-fn strike_all(operation: Operation, seen: &Mutex<Vec<String>>) -> usize {
-    let (number, of) = shard();
+/// How many operations are worked on at once. Most of their time is deadlines that nothing can shorten.
+fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::env::var("EXHAUSTIVE_THREADS").map_or(2 * cores, |text| text.parse().unwrap())
+}
+
+/// One operation with the targets of a shard. Returns how many were struck, and violations.
+fn strike_all(operation: Operation, (number, of): (usize, usize), seen: &Mutex<Vec<String>>) -> usize {
     let mut stage = Stage::set_up(operation);
     let (_, record) = stage.strike(None);
     stage.back();
@@ -432,14 +438,20 @@ fn each_process_is_struck_once() {
     }
     let all = Operation::ALL.iter().copied();
     let operations: Vec<Operation> = all.filter(|one| chosen("EXHAUSTIVE_OP", one.name())).collect();
-    let (next, struck, seen) = (Mutex::new(operations), Mutex::new(0), Mutex::new(Vec::new()));
+    // A long shard of an operation is cut into parts, each with a host of its own.
+    let (number, of) = shard();
+    let parts = if of < 20 { threads() } else { 1 };
+    let part = |operation, n| (operation, (number + n * of, of * parts));
+    let work = operations.into_iter().flat_map(|one| (0..parts).map(move |n| part(one, n))).collect();
+    let (next, struck, seen): (Mutex<Vec<_>>, _, _) =
+        (Mutex::new(work), Mutex::new(0), Mutex::new(Vec::<String>::new()));
     let start = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 loop {
-                    let Some(operation) = next.lock().unwrap().pop() else { break };
-                    let count = strike_all(operation, &seen);
+                    let Some((operation, part)) = next.lock().unwrap().pop() else { break };
+                    let count = strike_all(operation, part, &seen);
                     *struck.lock().unwrap() += count;
                 }
             });

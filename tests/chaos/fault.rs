@@ -263,13 +263,22 @@ fn fs_word(t: &Path, file: &str) -> String {
 }
 
 /// Waits for something to become so.
-pub fn wait(limit: Duration, mut so: impl FnMut() -> bool) -> bool {
+pub fn wait(limit: Duration, so: impl FnMut() -> bool) -> bool {
+    poll(limit, Duration::from_micros(500), so)
+}
+
+/// The same for what may take seconds and is looked for among all processes: looking shall not keep the machine busy.
+pub fn wait_for_end(limit: Duration, so: impl FnMut() -> bool) -> bool {
+    poll(limit, Duration::from_millis(20), so)
+}
+
+fn poll(limit: Duration, interval: Duration, mut so: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !so() {
         if start.elapsed() > limit {
             return false;
         }
-        std::thread::sleep(Duration::from_micros(500));
+        std::thread::sleep(interval);
     }
     true
 }

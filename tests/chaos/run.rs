@@ -3,7 +3,7 @@
 use crate::PER_LAB;
 use crate::common::project::Run;
 use crate::desired::{Desired, Sick};
-use crate::fault::{Fault, Step, wait};
+use crate::fault::{Fault, Step, wait, wait_for_end};
 use crate::gate::Gate;
 use crate::host::Host;
 use crate::invariants;
@@ -155,7 +155,7 @@ pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>)
         }
         if fault.lasts() {
             let end = Instant::now() + plan.lasts;
-            wait(plan.lasts, || Instant::now() >= end || t.join("done").exists());
+            wait_for_end(plan.lasts, || Instant::now() >= end || t.join("done").exists());
             fault.mend(host);
         }
         if fault == Fault::Power {
@@ -169,9 +169,9 @@ pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>)
         if !t.join("armed").exists() && !t.join("done").exists() {
             host.project.kvmfw(&host.lab, &["unlock", crate::host::HOST, "-y"]);
         }
-        wait(Duration::from_secs(60), || t.join("done").exists() || !host.guarded());
+        wait_for_end(Duration::from_secs(60), || t.join("done").exists() || !host.guarded());
         // Nothing is compared while anything of ours is still at its last words.
-        wait(Duration::from_secs(60), || !host.busy());
+        wait_for_end(Duration::from_secs(60), || !host.busy());
     }
     fault.clear(host, struck.is_some());
     let look = invariants::Look { host, plan, before, booted_before, folder, struck, run, second };
