@@ -4,23 +4,22 @@
 # generations/N/adopted/K.4   what generation K took of iptables, as the list that puts it back; each
 #                             generation has all that was taken up to it
 
-# Sets foreign to what this transaction does about rules of others of family $1.
+# REPLY: foreign text of what this transaction does to unmanaged rules of family $1.
 adopt_goal() {
-	local text
-	foreign=
+	local adopted=''
 	if [ -e "$T/new/adopt$1" ]; then
 		text_read "$T/new/adopt$1" || return 1
-		foreign=$text
+		adopted=$REPLY
 	fi
+	REPLY=$adopted
 	[ -e "$T/new/back" ] || return 0
-	text_read "$T/new/back" && adopt_way_back "$1" "$text" || return 1
-	foreign=$foreign${foreign:+$NL}$back
+	text_read "$T/new/back" && adopt_way_back "$1" "$REPLY" || return 1
+	REPLY=$adopted${adopted:+$NL}$REPLY
 }
 
-# Sets back to what puts back what was taken of family $1 since generation $2; the last that was taken first.
+# REPLY: foreign text that puts back the rules of family $1 that were adopted since generation $2, the newest first.
 adopt_way_back() {
-	local file number next last='' text
-	back=
+	local file number next last='' back=''
 	while :; do
 		next=
 		for file in "$ETC"/current/adopted/*."$1"; do
@@ -28,41 +27,36 @@ adopt_way_back() {
 			case $number in '' | *[!0-9]*) continue ;; esac
 			[ -n "$last" ] && [ "$number" -ge "$last" ] || [ "$number" -lt "${next:-0}" ] || next=$number
 		done
-		[ -n "$next" ] || return 0
+		[ -n "$next" ] || { REPLY=$back; return 0; }
 		last=$next
 		[ ! -e "$ETC/generations/$2/adopted/$next.$1" ] || continue
 		text_read "$ETC/current/adopted/$next.$1" || return 1
-		back="$back${back:+$NL}&$NL$text"
+		back="$back${back:+$NL}&$NL$REPLY"
 	done
 }
 
-# Sets text to own text $1 and foreign text $2 as one; empty where both are.
-adopt_join() {
-	text=$1
-	[ -z "$2" ] || text="$1
-$2"
-}
+# REPLY: own text $1 and foreign text $2 as one; empty if both are.
+adopt_join() { REPLY=$1${2:+$NL$2}; }
 
-# Sets back to what undoes foreign text $2 on a host with live rules $1.
+# REPLY: foreign text that undoes foreign text $2 on a host with live rules $1.
 adopt_inverse() {
-	local whole
+	local back
 	back=$(awk "$ADOPT_INVERSE_AWK" <<-TEXTS
 			$1
 			=
 			$2
 			#end
 		TEXTS
-	) && text_unwrap_output "$back" || return 1
-	back=$whole
+	) && text_unwrap_output "$back"
 }
 
 # What the generation to be has taken: all that the one before has, or the one that is gone back to, and
 # what this transaction takes.
 adopt_keep_rules() {
-	local from=$ETC/current file family text
+	local from=$ETC/current file family
 	if [ -e "$T/new/back" ]; then
 		text_read "$T/new/back" || return 1
-		from=$ETC/generations/$text
+		from=$ETC/generations/$REPLY
 	fi
 	for file in "$from"/adopted/*; do
 		# What was given back since then is not taken again by going there.
@@ -81,11 +75,11 @@ adopt_print_counts() {
 
 # Files of sysctl.d that become ours: kept as they were, with mode and owner.
 adopt_keep_files() {
-	local name text kept=$VAR/original/files
+	local name kept=$VAR/original/files
 	[ -e "$T/new/adopt.files" ] || return 0
 	text_read "$T/new/adopt.files" || return 1
 	local IFS="$NL"
-	for name in $text; do
+	for name in $REPLY; do
 		[ -f "/etc/sysctl.d/$name" ] && [ ! -L "/etc/sysctl.d/$name" ] && [ ! -e "$kept/$name" ] || continue
 		cp -p "/etc/sysctl.d/$name" "$kept/$name.new" && disk_sync "$kept/$name.new" && mv -f "$kept/$name.new" "$kept/$name" || return 1
 	done

@@ -45,10 +45,10 @@ boot_release_unarmed() {
 	done 5>/dev/null
 }
 
-# Sets todo to those of lines $1 that are not so yet: links that are there are not made, addresses that are
+# REPLY: those of lines $1 that are not so yet: links that are there are not made, addresses that are
 # there are not added, and those that are not are not taken away; so it is with gateways. What is left must not fail.
 boot_missing_lines() {
-	local link links='' addresses routes whole
+	local link links='' addresses routes todo
 	for link in /sys/class/net/*; do links="$links${link##*/}$NL"; done
 	addresses=$("${IP:-ip}" -o addr show) || return 1
 	# Without IPv6 there are no routes of it; a gateway that is not seen here is only set once more.
@@ -64,14 +64,13 @@ boot_missing_lines() {
 			$1
 			#end
 		TEXTS
-	) && text_unwrap_output "$todo" || return 1
-	todo=$whole
+	) && text_unwrap_output "$todo"
 }
 
-# Sets todo to the VLANs among lines $1, less those that are to go and are not there.
+# REPLY: the VLANs among lines $1, less those that are to be removed and are missing already.
 boot_missing_vlans() {
-	local there whole
-	todo=
+	local there todo
+	REPLY=
 	case $NL$1 in *"${NL}vlan "*) ;; *) return 0 ;; esac
 	there=$(bridge vlan show) || return 1
 	todo=$(awk "$BOOT_MISSING_VLANS_AWK" <<-TEXTS
@@ -80,15 +79,15 @@ boot_missing_vlans() {
 			$1
 			#end
 		TEXTS
-	) && text_unwrap_output "$todo" || return 1
-	todo=$whole
+	) && text_unwrap_output "$todo"
 }
 
 # Has lines $2 done by $1 (ip or bridge), every one of them, and adds to errors which failed and why.
 boot_run_batch() {
 	local said
 	[ -n "$2" ] || return 0
-	if feed "$2" "$1" -force -batch - && [ -z "$said" ]; then return; fi
+	if feed "$2" "$1" -force -batch - && [ -z "$REPLY" ]; then return; fi
+	said=$REPLY
 	[ -z "$said" ] || said=$(net_print_failures "$2" "$said") || said=
 	[ -n "$said" ] || said="$1 did not come to its end"
 	while [ -n "$said" ]; do
@@ -99,23 +98,27 @@ boot_run_batch() {
 
 # At boot, after the distribution has made its links. Every line is tried; those that failed are told.
 boot_bridges() {
-	local text todo='' line links='' filters='' errors='' IFS
+	local text line links='' filters='' errors='' IFS
 	[ -L $ETC/current ] || return 0
 	if ! text_read $ETC/current/boot.bridges; then
 		errors="bridges: $ETC/current/boot.bridges cannot be read$NL"
-	elif [ -n "$text" ]; then
+	elif [ -n "$REPLY" ]; then
+		text=$REPLY
 		# Once more, for a program that was killed: without the bridges the guests have no network.
-		boot_missing_lines "$text" || boot_missing_lines "$text" || errors="bridges: the links that are there cannot be read$NL"
+		boot_missing_lines "$text" || boot_missing_lines "$text" || {
+			errors="bridges: the links that are there cannot be read$NL"
+			REPLY=
+		}
 		IFS=$NL
 		set -f
-		for line in $todo; do
+		for line in $REPLY; do
 			case $line in *' vlan_filtering 1') filters=$filters$line$NL ;; *) links=$links$line$NL ;; esac
 		done
 		set +f
 		unset IFS
 		boot_run_batch "${IP:-ip}" "${links%"$NL"}"
 		# Ports that there were not until now have VLANs too.
-		if boot_missing_vlans "$text"; then boot_run_batch bridge "$todo"; else errors="${errors}bridges: the VLANs that are there cannot be read$NL"; fi
+		if boot_missing_vlans "$text"; then boot_run_batch bridge "$REPLY"; else errors="${errors}bridges: the VLANs that are there cannot be read$NL"; fi
 		boot_run_batch "${IP:-ip}" "${filters%"$NL"}"
 	fi
 	[ -n "$errors" ] || return 0

@@ -11,19 +11,22 @@ MOST_REPAIRS=10
 MOST_SEARCH=2000
 
 # Loads as much of own text $2 of family $1 as the host takes: a rule whose chain, set or module is not there yet must not
-# keep the others out. Sets text to what is loaded, left to the rules that are not, as in boot.left, and said to what
-# iptables said of a table that could not be loaded at all; then it fails, but the other tables are loaded.
+# keep the others out. REPLY_left: the rules that are not loaded, as in boot.left. REPLY: what iptables printed about a table that
+# could not be loaded at all; then this fails, but the other tables are loaded.
 ipt_load_most() {
-	local table change tries rc=0 error=''
-	left='' said='' text=$2
-	ipt_find "$1" || { said="there is no $ipt"; return 1; }
-	ipt_save || { said="$ipt-save failed"; return 1; }
+	local table change tries rc=0 error='' text=$2 said live
+	REPLY_left=''
+	ipt_find "$1" || { REPLY="there is no $ipt"; return 1; }
+	ipt_save || { REPLY="$ipt-save failed"; return 1; }
+	live=$REPLY
 	for table in raw mangle nat filter security; do
 		tries=0
 		while :; do
 			ipt_change "$live" "$text" "$table" || { rc=1 error="no room for the rules"; break; }
+			change=$REPLY
 			[ -n "$change" ] || break
 			feed "$change" "$ipt-restore" -w 10 --noflush && break
+			said=$REPLY
 			tries=$((tries + 1))
 			case $said in *'xtables lock'*) tries=1000 ;; esac
 			if [ $tries -le 100 ] && { ipt_leave_out_named || ipt_leave_out_line; }; then continue; fi
@@ -35,7 +38,7 @@ ipt_load_most() {
 			break
 		done
 	done
-	said=$error
+	REPLY=$error
 	return $rc
 }
 
@@ -48,8 +51,8 @@ ipt_print_reason() {
 		END { if (!found) print "it does not load" }'
 }
 
-# Takes out of text what an awk program picks in the table: its input is $2, a line "=", and text; `picked` says of each
-# rule of ours whether it goes. Fails where it picks none.
+# Part of ipt_load_most, whose variables it changes: takes out of `text` the rules that an awk program picks in the table. The
+# input of the program is $2, a line "=", and `text`; its function picked() decides about each rule. Fails if it picks none.
 ipt_leave_out() {
 	local all gone line IFS
 	all=$(
@@ -65,7 +68,7 @@ ipt_leave_out() {
 	line=$(ipt_print_reason)
 	IFS=$NL
 	set -f
-	for gone in $gone; do left="$left$ipt $table $gone	$line$NL"; done
+	for gone in $gone; do REPLY_left="$REPLY_left$ipt $table $gone	$line$NL"; done
 	set +f
 }
 
@@ -86,9 +89,9 @@ ipt_leave_out_line() {
 # Where iptables names none: those that fail alone, found by halves in a clone of the live rules. What it does not come
 # to in time is left out too.
 ipt_leave_out_found() {
-	local first last middle until spans bad='' predicted
+	local first last middle until spans bad=''
 	uptime_cs
-	until=$((now + MOST_SEARCH))
+	until=$((REPLY + MOST_SEARCH))
 	last=$(printf '%s\n' "$text" | awk -v table="$table" '/^\*/ { at = substr($1, 2) } at == table && /^-A KVMFW-/ { n++ } END { print n + 0 }')
 	# Chains and jump rules alone: if those do not load, no rule is to blame.
 	ipt_takes_rules "$1" 0 0 || return 1
@@ -99,7 +102,7 @@ ipt_leave_out_found() {
 		case $spans in *' '*) spans=${spans#* } ;; *) spans= ;; esac
 		[ "$first" -le "$last" ] || continue
 		uptime_cs
-		if [ "$now" -ge $until ]; then bad="$bad$first-$last "; continue; fi
+		if [ "$REPLY" -ge $until ]; then bad="$bad$first-$last "; continue; fi
 		ipt_takes_rules "$1" "$first" "$last" && continue
 		if [ "$first" = "$last" ]; then bad="$bad$first-$last "; continue; fi
 		middle=$(((first + last) / 2))
@@ -125,17 +128,20 @@ ipt_takes_rules() {
 
 # Loads what the generation has of family $1, and keeps record of what it could not; tells what is new of that.
 boot_load_family() {
-	local program text lines line before rc unread=''
+	local program lines line before rc said left='' unread=''
 	ipt_program "$1"
+	program=$REPLY
 	if ! text_read $ETC/current/rules.v"$1"; then
-		rc=1 unread=yes left='' said="$ETC/current/rules.v$1 cannot be read"
-	elif [ -z "$text" ]; then
+		rc=1 unread=yes said="$ETC/current/rules.v$1 cannot be read"
+	elif [ -z "$REPLY" ]; then
 		return 0
 	else
-		ipt_load_most "$1" "$text"
+		ipt_load_most "$1" "$REPLY"
 		rc=$?
+		said=$REPLY left=$REPLY_left
 	fi
 	boot_lines_without "$program: " $VAR/boot.failed
+	lines=$REPLY
 	if [ $rc -ne 0 ]; then
 		# Once, not at every try.
 		grep -qsxF "$program: $said" $VAR/boot.failed || guard_broadcast "the $program rules did not load, the host may be open: $said"
@@ -144,9 +150,9 @@ boot_load_family() {
 	boot_keep_lines "${lines%"$NL"}" $VAR/boot.failed
 	[ -z "$unread" ] || return 1
 	boot_lines_without '' $VAR/boot.left
-	before=$lines
+	before=$REPLY
 	boot_lines_without "$program " $VAR/boot.left
-	lines=$lines$left
+	lines=$REPLY$left
 	boot_keep_lines "${lines%"$NL"}" $VAR/boot.left
 	while IFS= read -r line; do
 		case "$NL$before$NL" in *"$NL$line$NL"*) continue ;; esac
@@ -157,25 +163,24 @@ boot_load_family() {
 	[ $rc -eq 0 ] && [ -z "$left" ]
 }
 
-# Sets program to the program of family $1.
-ipt_program() { if [ "$1" = 6 ]; then program=ip6tables; else program=iptables; fi; }
+# REPLY: the program of family $1.
+ipt_program() { if [ "$1" = 6 ]; then REPLY=ip6tables; else REPLY=iptables; fi; }
 
-# Sets lines to those of file $2 that do not begin with $1; of a file that is not there, none.
+# REPLY: the lines of file $2 that do not begin with $1; none if the file does not exist.
 boot_lines_without() {
 	local line
-	lines=
+	REPLY=
 	[ -e "$2" ] || return 0
 	while IFS= read -r line; do
-		case $line in "${1:-$NL}"*) ;; *) lines=$lines$line$NL ;; esac
+		case $line in "${1:-$NL}"*) ;; *) REPLY=$REPLY$line$NL ;; esac
 	done <"$2"
 }
 
-# Makes lines $1 what file $2 holds; no lines, no file.
+# Writes lines $1 to file $2, unless it has them; removes it if there are none.
 boot_keep_lines() {
-	local lines
 	boot_lines_without '' "$2"
 	if [ -n "$1" ]; then
-		[ "$lines" = "$1$NL" ] || { printf '%s\n' "$1" >"$2.new" && mv -f "$2.new" "$2"; }
+		[ "$REPLY" = "$1$NL" ] || { printf '%s\n' "$1" >"$2.new" && mv -f "$2.new" "$2"; }
 	elif [ -e "$2" ]; then
 		rm -f "$2"
 	fi
@@ -183,7 +188,7 @@ boot_keep_lines() {
 
 # At boot, the rules of the generation. Fails until all of them are loaded.
 boot_load() {
-	local family module text failed=0
+	local family module failed=0
 	# A link that leads nowhere is a generation that is lost, not none.
 	[ -L $ETC/current ] || return 0
 	# Somebody may start the unit at any time: a transaction that is under way loads its own rules. Whoever else has the
@@ -193,7 +198,7 @@ boot_load() {
 		lock_within 9 10 || { [ -L $VAR/open ] || say "no rules loaded: $VAR/lock is held"; [ -L $VAR/open ]; return; }
 	fi
 	if text_read $ETC/current/boot.modules; then
-		for module in $text; do timeout -s KILL 30 modprobe "$module"; done
+		for module in $REPLY; do timeout -s KILL 30 modprobe "$module"; done
 	else
 		failed=1
 		say "$ETC/current/boot.modules cannot be read"
@@ -209,7 +214,7 @@ boot_load() {
 boot_settle() {
 	local since family pause=1 repairs=0 turn=0 waits='' waited4='' waited6=''
 	uptime_cs
-	since=$now
+	since=$REPLY
 	while [ -e $ETC/current ]; do
 		turn=$((turn + 1))
 		waits=
@@ -217,8 +222,8 @@ boot_settle() {
 		for family in 4 6; do boot_settle_rules "$family" || return 1; done
 		uptime_cs
 		pause=1
-		[ $((now - since)) -lt 12000 ] || pause=5
-		if [ $((now - since)) -ge $((SETTLE_WINDOW * 100)) ]; then
+		[ $((REPLY - since)) -lt 12000 ] || pause=5
+		if [ $((REPLY - since)) -ge $((SETTLE_WINDOW * 100)) ]; then
 			pause=30
 			if [ -d /run/systemd/system ] && [ "$(timeout -s KILL 10 systemctl is-system-running 2>/dev/null)" = starting ]; then
 				pause=5
@@ -233,12 +238,15 @@ boot_settle() {
 
 # One look at family $1. Fails when it has repaired too often.
 boot_settle_rules() {
-	local all now_left='' failed taken program text lines line rc missing before
+	local all='' now_left='' failed taken program line rc missing before live
 	# What cannot be read now, the next turn may read.
-	text_read $ETC/current/rules.v"$1" && [ -n "$text" ] && ipt_find "$1" && ipt_save || return 0
-	all=$text
+	text_read $ETC/current/rules.v"$1" && all=$REPLY
+	[ -n "$all" ] && ipt_find "$1" && ipt_save || return 0
+	live=$REPLY
 	ipt_program "$1"
+	program=$REPLY
 	boot_missing_chains "$all"
+	missing=$REPLY
 	if [ "$1" = 6 ]; then before=$waited6 waited6=$missing; else before=$waited4 waited4=$missing; fi
 	[ -z "$missing" ] || waits=yes
 	[ ! -e $VAR/boot.left ] || while IFS= read -r line; do
@@ -255,14 +263,14 @@ boot_settle_rules() {
 		taken=
 	elif [ "$before" != "$missing" ] && boot_chain_arrived "$all" "$before"; then
 		taken=
-	elif [ -n "$failed" ] || { [ -n "$now_left" ] && ipt_without_rules "$all" "$now_left" && ipt_matches "$live" "$text"; }; then
+	elif [ -n "$failed" ] || { [ -n "$now_left" ] && ipt_without_rules "$all" "$now_left" && ipt_matches "$live" "$REPLY"; }; then
 		# What could not be loaded is to be loaded, and as far as is known nobody took it away; that costs more than a look.
 		[ "$turn" -le 10 ] || [ $((turn % 5)) -eq 0 ] || [ "$pause" = 30 ] || return 0
 		taken=
 	fi
 	[ -r $VAR/lock ] || return 0
 	exec 9<$VAR/lock
-	if ! flock -n 9 || [ -L $VAR/open ] || ! text_read $ETC/current/rules.v"$1" || [ "$text" != "$all" ]; then
+	if ! flock -n 9 || [ -L $VAR/open ] || ! text_read $ETC/current/rules.v"$1" || [ "$REPLY" != "$all" ]; then
 		exec 9<&-
 		return 0
 	fi
@@ -278,11 +286,11 @@ boot_settle_rules() {
 	[ "$repairs" -lt $MOST_REPAIRS ]
 }
 
-# Sets missing to the chains of own text $1 that are to enter ours and are not in live (another
-# program makes them, maybe later), each with its table and a comma.
+# REPLY: the chains of own text $1 that are to enter ours and are not in `live` (another program makes them, maybe
+# later), each with its table and a comma.
 boot_missing_chains() {
 	local line table='' chain IFS="$NL"
-	missing=
+	REPLY=
 	set -f
 	for line in $1; do
 		case $line in
@@ -290,11 +298,11 @@ boot_missing_chains() {
 		'^INPUT '* | '^FORWARD '* | '^OUTPUT '* | '^PREROUTING '* | '^POSTROUTING '*) ;;
 		'^'*)
 			chain=${line#^} chain=${chain%% *}
-			case $live in *"$table$NL"*) ;; *) missing="$missing$table ^$chain," && continue ;; esac
+			case $live in *"$table$NL"*) ;; *) REPLY="$REPLY$table ^$chain," && continue ;; esac
 			line="${live#*"$table$NL"}"
 			case "$NL${line%%"${NL}COMMIT"*}" in
 			*"$NL:$chain "*) ;;
-			*) missing="$missing$table ^$chain," ;;
+			*) REPLY="$REPLY$table ^$chain," ;;
 			esac
 			;;
 		esac
@@ -304,7 +312,7 @@ boot_missing_chains() {
 
 # Whether only jump rules differ from own text $1 that waited for a chain of $2 which is there now; says so.
 boot_chain_arrived() {
-	local text whole
+	local text
 	text=$(awk -v come="$2" '
 		BEGIN { n = split(come, part, ","); for (i = 1; i <= n; i++) waited[part[i]] = 1 }
 		{ last = $0 }
@@ -314,7 +322,7 @@ boot_chain_arrived() {
 			$1
 			#end
 		TEXT
-	) && text_unwrap_output "$text" && ipt_matches "$live" "$whole" || return 1
+	) && text_unwrap_output "$text" && ipt_matches "$live" "$REPLY" || return 1
 	boot_log "a chain that $program rules of kvmfw waited for is there now; they are in it"
 }
 
@@ -341,9 +349,9 @@ boot_log() {
 	:
 }
 
-# Sets text to own text $1 less lines $2, `TABLE RULE` each.
+# REPLY: own text $1 without the rules of lines $2, `TABLE RULE` each.
 ipt_without_rules() {
-	local whole
+	local text
 	text=$(awk '
 		{ last = $0 }
 		!rest && $0 == "=" { rest = 1; next }
@@ -356,6 +364,5 @@ ipt_without_rules() {
 			$1
 			#end
 		TEXTS
-	) && text_unwrap_output "$text" || return 1
-	text=$whole
+	) && text_unwrap_output "$text"
 }

@@ -7,33 +7,31 @@ txn_rules() { asked=$1; shift; "$@" 3<"$T/new/want$asked"; }
 
 txn_keys() { "$@" <"$T/new/sysctl.keys"; }
 
-# Keeps of own the policies only of those chains whose policy the wanted text of family $1 names: what
-# the transaction does not manage it must not put back either. A chain that is not there yet accepts.
+# REPLY: own text $2 with the policies only of those chains whose policy the desired rules of family $1 name, because a
+# rollback must not restore what the transaction does not manage. A chain that does not exist yet accepts.
 ipt_keep_policies() {
-	local text whole
+	local own
 	text_read "$T/new/want$1" || return 1
 	own=$(awk "$IPT_KEEP_POLICIES_AWK" <<-TEXTS
-			$text
+			$REPLY
 			=
-			$own
+			$2
 			#end
 		TEXTS
-	) && text_unwrap_output "$own" || return 1
-	own=$whole
+	) && text_unwrap_output "$own"
 }
 
-# Sets goal to the goal in the host's own words: chains and rules as the dry run printed them ($2, a save),
-# hooks and policies as they are wanted ($1).
+# REPLY: own text $1 in the canonical form of the host: chains and rules as the dry run printed them ($2, a save), jump rules
+# and policies as they are desired.
 ipt_canonical_goal() {
-	local whole
+	local goal
 	goal=$(awk "$IPT_CANONICAL_GOAL_AWK" <<-TEXTS
 			$1
 			=
 			$2
 			#end
 		TEXTS
-	) && text_unwrap_output "$goal" || return 1
-	goal=$whole
+	) && text_unwrap_output "$goal"
 }
 
 # Whether it matters what rules of ours are live of family $1: some are wanted, or there was a generation before.
@@ -41,18 +39,21 @@ ipt_is_needed() { text_is_filled "$T/new/want$1" || [ -L $ETC/current ]; }
 
 # The part of it that is rules, of family $1.
 txn_snapshot_rules() {
-	local own='' foreign='' back='' flows=''
+	local own='' foreign back='' flows='' live
 	# Not straight from awk: that of busybox does not say that a disk was full.
 	if ! ipt_find_backend "$1" || ! ipt_save_once "$1"; then
 		[ "$backend" = none ] || ! ipt_is_needed "$1" || return 1
 	else
+		live=$REPLY
 		case $live in
 		*"$NL-A KVMFW--flows "*) flows=$(printf '%s\n' "$live" | grep '^-A KVMFW--flows ') || return 1 ;;
 		esac
 		adopt_goal "$1" || return 1
-		[ -z "$foreign" ] || adopt_inverse "$live" "$foreign" || return 1
-		[ -z "$live" ] || ipt_managed "$live" || return 1
-		ipt_keep_policies "$1" || return 1
+		foreign=$REPLY
+		[ -z "$foreign" ] || { adopt_inverse "$live" "$foreign" && back=$REPLY; } || return 1
+		[ -z "$live" ] || { ipt_managed "$live" && own=$REPLY; } || return 1
+		ipt_keep_policies "$1" "$own" || return 1
+		own=$REPLY
 	fi
 	text_write "$T/pre/flows$1" "$flows" && text_write "$T/pre/foreign$1" "$back" && text_write "$T/pre/own$1" "$own"
 }
@@ -76,19 +77,19 @@ txn_snapshot() {
 	done
 	text_write "$T/pre/ports" "$values" || return 1
 	text_read_lines "$T/new/sysctl.keys" || return 1
-	keys=$lines
+	keys=$REPLY
 	values=$(sysctl_print_live "$keys") || return 1
 	# Loading br_netfilter cannot be undone, but what it does can: at 0 it is as if it were not there.
 	if text_is_filled "$T/new/modules" && [ ! -d /proc/sys/net/bridge ]; then
 		sysctl_bridge_keys 0
-		values=$values${values:+$NL}$lines
+		values=$values${values:+$NL}$REPLY
 	fi
 	text_write "$T/pre/sysctl" "$values" || return 1
 	sysctl_snapshot_effects "$keys" || return 1
 	net_snapshot
 }
 
-txn_step() { uptime_cs; printf '%s %s\n' "$now" "$1" >>"$T/journal"; current_step=$1; } 2>/dev/null
+txn_step() { uptime_cs; printf '%s %s\n' "$REPLY" "$1" >>"$T/journal"; current_step=$1; } 2>/dev/null
 
 txn_fail() {
 	say "$current_step: $1"
@@ -98,50 +99,56 @@ txn_fail() {
 ipt_print_program() { case $1 in 4) echo iptables ;; 6) echo ip6tables ;; esac; }
 
 txn_apply_rules() {
-	local goal predicted foreign text wanted saved
+	local goal foreign text wanted='' live='' saved
 	if [ "$1" = 4 ]; then txn_step iptables; else txn_step ip6tables; fi
-	adopt_goal "$1" && text_read "$T/pre/own$1" || txn_fail "what was there before cannot be read"
-	case $text in *KVMFW-*) ;; *) text_is_filled "$T/new/want$1" || [ -n "$foreign" ] || return 0 ;; esac
+	adopt_goal "$1" && foreign=$REPLY && text_read "$T/pre/own$1" || txn_fail "what was there before cannot be read"
+	case $REPLY in *KVMFW-*) ;; *) text_is_filled "$T/new/want$1" || [ -n "$foreign" ] || return 0 ;; esac
 	ipt_find "$1" || { text_is_filled "$T/new/want$1" && txn_fail "iptables-save is missing"; return 0; }
-	wanted=
-	! text_is_filled "$T/new/boot.modules" || probe_provable_rules "$1" || txn_fail "the rules that are wanted cannot be read"
+	if text_is_filled "$T/new/boot.modules"; then
+		probe_provable_rules "$1" || txn_fail "the rules that are wanted cannot be read"
+		wanted=$REPLY_desired goal=$REPLY
+	fi
 	case $NL$wanted in *"$NL?"*)
 		ipt_save || txn_fail "$ipt-save failed"
+		live=$REPLY
 		adopt_join "$goal" "$foreign"
-		ipt_dry_run "$1" "$live" "$text" || txn_fail "$(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-		ipt_canonical_goal "$wanted" "$predicted" && text_write "$G/rules.v$1" "$goal" && disk_sync "$G/rules.v$1" || txn_fail "no space for the rules"
+		ipt_dry_run "$1" "$live" "$REPLY" || txn_fail "$(echo "$REPLY" | grep . | tail -n 3 | tr '\n' ' ')"
+		ipt_canonical_goal "$wanted" "$REPLY" && text_write "$G/rules.v$1" "$REPLY" && disk_sync "$G/rules.v$1" || txn_fail "no space for the rules"
 		;;
 	esac
 	text_read "$G/rules.v$1" || txn_fail "the rules of this change cannot be read"
-	goal=$text
+	goal=$REPLY
 	[ -n "$goal" ] || ! text_is_filled "$T/new/want$1" || txn_fail "the rules of this change are not there"
 	flows_warm_up "$1" "$goal"
+	live=$REPLY saved=$REPLY_saved
 	flows_join "$goal" "$T/flows$1" || txn_fail "the connections that are open cannot be read"
-	adopt_join "$text" "$foreign"
-	[ -n "$saved" ] || ipt_save || txn_fail "$ipt-save failed"
-	ipt_load_onto "$text" ||
-		txn_fail "$(echo "$said" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be taken over may have changed meanwhile; plan again)}"
+	adopt_join "$REPLY" "$foreign"
+	text=$REPLY
+	[ -n "$saved" ] || { ipt_save && live=$REPLY; } || txn_fail "$ipt-save failed"
+	ipt_load_onto "$live" "$text" ||
+		txn_fail "$(echo "$REPLY" | grep . | head -n 3 | tr '\n' ' ')${foreign:+(rules that were to be adopted may have changed meanwhile; plan again)}"
 	adopt_join "$goal" "$foreign"
-	ipt_save && ipt_matches "$live" "$text" || txn_fail "the rules were not there after loading them"
+	text=$REPLY
+	ipt_save && ipt_matches "$REPLY" "$text" || txn_fail "the rules were not there after loading them"
 }
 
 # Runs as a process group of its own, so that the guard can end all of it.
 txn_apply() {
 	trap '' HUP
 	proc_read_stat $$
-	echo "$$ $start" >"$R/apply.pid" && ln "$R/apply" "$R/claim" 2>/dev/null || exit 1
+	echo "$$ $REPLY" >"$R/apply.pid" && ln "$R/apply" "$R/claim" 2>/dev/null || exit 1
 	echo apply >"$T/claim"
 	first_line "$T/generation"
-	G=$ETC/generations/$line
+	G=$ETC/generations/$REPLY
 	txn_step modules
 	if text_is_filled "$T/new/modules" && [ ! -d /proc/sys/net/bridge ]; then
 		modprobe br_netfilter || [ -d /proc/sys/net/bridge ] || txn_fail "cannot load br_netfilter"
 		# It comes with 1: no guest may meet the old rules before the new ones are there.
 		sysctl_bridge_keys 0
-		text_write "$T/fresh" "$lines" || txn_fail "cannot write to $T"
+		text_write "$T/fresh" "$REPLY" || txn_fail "cannot write to $T"
 		sysctl_write_file "$T/fresh" || txn_fail "cannot keep br_netfilter from the guests"
 		sysctl_bridge_keys 1
-		text_write "$T/fresh" "$lines" || txn_fail "cannot write to $T"
+		text_write "$T/fresh" "$REPLY" || txn_fail "cannot write to $T"
 	fi
 	txn_step "sysctl, opening"
 	sysctl_write_file "$T/new/sysctl.open" || txn_fail "see above"
@@ -152,26 +159,27 @@ txn_apply() {
 	if text_is_filled "$T/new/bridges"; then
 		txn_step bridges
 		text_read_lines "$T/new/bridges" || txn_fail "cannot read what is to be done"
+		lines=$REPLY
 		net_new_ports "$lines" || txn_fail "cannot read what is to be done"
-		[ -z "$came" ] || txn_fail "${came%%"$NL"*}, and that bridge was to go: plan again"
+		[ -z "$REPLY" ] || txn_fail "${REPLY%%"$NL"*}, and that bridge was to go: plan again"
 		net_quiet_profiles
-		net_make_bridges "$lines" || txn_fail "$error"
-		net_batch "$rest" || txn_fail "$error"
+		net_make_bridges "$lines" || txn_fail "$REPLY"
+		net_batch "$REPLY" || txn_fail "$REPLY"
 	fi
 	net_place_window
 	txn_step "sysctl, closing"
 	# What boots next time comes with 1 too; what is declared otherwise stays as declared.
 	if [ -e "$T/fresh" ]; then
-		text_read_lines "$T/new/sysctl.keys" && text_read "$T/fresh" || txn_fail "the keys cannot be read"
-		for key in $text; do
+		text_read_lines "$T/new/sysctl.keys" && lines=$REPLY && text_read "$T/fresh" || txn_fail "the keys cannot be read"
+		for key in $REPLY; do
 			case $NL$lines in *"$NL${key%%=*}$NL"*) ;; *) printf '%s\n' "${key#*=}" >"/proc/sys/${key%%=*}" ;; esac
 		done
 	fi
 	sysctl_write_file "$T/new/sysctl.close" || txn_fail "see above"
 	sysctl_differing "$T/new/sysctl.open" || txn_fail "the keys cannot be read"
-	error=$differ
+	error=$REPLY
 	sysctl_differing "$T/new/sysctl.close" || txn_fail "the keys cannot be read"
-	error=$error$differ
+	error=$error$REPLY
 	[ -z "$error" ] || txn_fail "$(sysctl_print_not_kept "${error%%"$NL"*}")"
 	txn_step neighbours
 	net_forget_neighbours || txn_fail "the neighbour entries of the path to the controller cannot be read"
@@ -183,29 +191,31 @@ txn_apply() {
 # look at it afterwards would find that it is so.
 txn_restore_family() {
 	local own foreign text bad=0
-	text_read "$T/pre/foreign$1" && foreign=$text && text_read "$T/pre/own$1" ||
+	text_read "$T/pre/foreign$1" && foreign=$REPLY && text_read "$T/pre/own$1" ||
 		{ say "the $(ipt_print_program "$1") rules that were there before cannot be read"; return 1; }
-	own=$text
+	own=$REPLY
 	case $own in *KVMFW-*) ;; *) text_is_filled "$T/new/want$1" || [ -n "$foreign" ] || return 0 ;; esac
 	ipt_find_backend "$1" || { [ -z "$own" ]; return; }
 	# Connections that are open are worth a try, and no reason to stay with what failed.
-	flows_join "$own" "$T/pre/flows$1" || text=$own
-	adopt_join "$text" "$foreign"
-	ipt_load "$1" "$text" || bad=1
+	flows_join "$own" "$T/pre/flows$1" || REPLY=$own
+	adopt_join "$REPLY" "$foreign"
+	ipt_load "$1" "$REPLY" || bad=1
 	adopt_join "$own" "$foreign"
-	ipt_save && ipt_matches "$live" "$text" || bad=1
+	text=$REPLY
+	ipt_save && ipt_matches "$REPLY" "$text" || bad=1
 	ipt_tidy_tables "$1" "$T/pre/tables$1"
 	return $bad
 }
 
 # The links, with their ports and addresses.
 txn_restore_bridges() {
-	local lost said way came lines bad=0
+	local lost came bad=0
 	text_is_filled "$T/pre/bridges" || return 0
-	net_way_back && net_new_ports "$way" || { say "the way back of the bridges cannot be read"; return 1; }
+	net_way_back && net_new_ports "$REPLY" || { say "the way back of the bridges cannot be read"; return 1; }
+	came=$REPLY
 	if [ -n "$came" ]; then
 		first_line "$T/reason"
-		lost=$line
+		lost=$REPLY
 		while [ -n "$came" ]; do
 			lost="$lost; ${came%%"$NL"*}, which went with this change"
 			came=${came#*"$NL"}
@@ -215,12 +225,12 @@ txn_restore_bridges() {
 	fi
 	# First who configures links forgets the change: else it acts on it while it is taken back.
 	net_remove_window
-	net_way_back && net_batch "$way" -force || bad=1
+	net_way_back && net_batch "$REPLY" -force || bad=1
 	if ! net_lost_ports; then
 		say "the ports of the bridges that were there before cannot be read"
 		bad=1
-	elif [ -n "$lines" ]; then
-		net_batch_turn "${IP:-ip}" "$lines" -force || bad=1
+	elif [ -n "$REPLY" ]; then
+		net_batch_turn "${IP:-ip}" "$REPLY" -force || bad=1
 	fi
 	net_restore || bad=1
 	return $bad
@@ -249,13 +259,15 @@ txn_restore_rules() {
 }
 
 txn_restore_keys() {
+	local differ
 	sysctl_write_file "$T/pre/sysctl" /dev/null
 	sysctl_restore_effects || return 1
 	if ! sysctl_differing "$T/pre/sysctl"; then
 		say "after the rollback nobody can tell whether the sysctl keys are back"
 		return 1
 	fi
-	[ -z "$differ" ] || sysctl_is_refused || {
+	differ=$REPLY
+	[ -z "$differ" ] || sysctl_is_refused "$differ" || {
 		say "after the rollback not back at ${differ%%"$NL"*}"
 		return 1
 	}

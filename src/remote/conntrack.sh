@@ -13,23 +13,27 @@ flows_are_tracked() {
 # gets rules of its own that ride with the real ones, in the same step: the open TCP connections,
 # each by its four numbers, pass wherever the rules let ESTABLISHED pass (flows_join). They are part
 # of what is live, not of the generation: no plan sees them, no boot loads them.
-# Sets saved where ipt_save has told what is live, and nothing was done since.
+# REPLY_saved: `yes` if REPLY is the live save, and nothing was changed since.
 flows_warm_up() {
-	local sockets tries=0 open text
-	saved=
+	local sockets tries=0 open live=''
+	REPLY_saved=
 	text_write "$T/flows$1" '' || return 0
 	flows_are_tracked "$2" || return 0
-	! ipt_save || saved=yes
-	if [ -n "$saved" ] && flows_are_tracked "$live"; then
+	if ipt_save; then live=$REPLY REPLY_saved=yes; fi
+	if [ -n "$REPLY_saved" ] && flows_are_tracked "$live"; then
 		# Once more those that an earlier apply let pass and that are still open.
-		text_is_filled "$T/pre/flows$1" || return 0
-		flows_list_open "$1" && text_read "$T/pre/flows$1" && flows_keep_listed "$text" && text_write "$T/flows$1" "$open" ||
-			txn_fail "the connections that are open cannot be told"
+		! text_is_filled "$T/pre/flows$1" || {
+			flows_list_open "$1" && open=$REPLY && text_read "$T/pre/flows$1" && flows_keep_listed "$REPLY" "$open" &&
+				text_write "$T/flows$1" "$REPLY"
+		} || txn_fail "the connections that are open cannot be told"
+		REPLY=$live
 		return 0
 	fi
-	flows_list_open "$1" && text_write "$T/flows$1" "$open" || txn_fail "the connections that are open cannot be told"
+	flows_list_open "$1" && text_write "$T/flows$1" "$REPLY" || txn_fail "the connections that are open cannot be told"
+	open=$REPLY sockets=$REPLY_sockets
+	REPLY=$live
 	[ -n "$open" ] || return 0
-	saved=
+	REPLY_saved=
 	[ "$sockets" -lt $MOST_FLOWS ] || say "more than $MOST_FLOWS connections are open, the rest may have to be opened anew" 2>>"$R/log"
 	printf '*filter\n:KVMFW--flows - [0:0]\n-A KVMFW--flows -m conntrack --ctstate NEW\nCOMMIT\n' |
 		"$ipt-restore" -w 10 --noflush || return 0
@@ -42,27 +46,28 @@ flows_warm_up() {
 
 MOST_FLOWS=1000
 
-# Sets open to the open TCP connections of family $1 as rules, one for each direction, and sockets to how many they are.
+# REPLY: the open TCP connections of family $1 as rules, one for each direction. REPLY_sockets: the number of connections.
 # Those of sshd are let in as new ones too. None of the rules lets a SYN pass: what is left of a closed connection opens
 # nothing.
 flows_list_open() {
-	local said whole
-	open='' sockets=0
+	local said ends
+	REPLY='' REPLY_sockets=0
 	have ss || return 0
 	first_line "$T/ssh"
+	ends=$REPLY
 	said=$(ss -tn state connected 2>/dev/null) || return 1
-	said=$(awk -v family="$1" -v ssh="${line##* }" -v most=$MOST_FLOWS "$FLOWS_LIST_OPEN_AWK" <<-SOCKETS
+	said=$(awk -v family="$1" -v ssh="${ends##* }" -v most=$MOST_FLOWS "$FLOWS_LIST_OPEN_AWK" <<-SOCKETS
 			$said
 			#end
 		SOCKETS
 	) && text_unwrap_output "$said" || return 1
-	sockets=${whole##*"$NL"}
-	case $whole in *"$NL"*) open=${whole%"$NL"*} ;; esac
+	REPLY_sockets=${REPLY##*"$NL"}
+	case $REPLY in *"$NL"*) REPLY=${REPLY%"$NL"*} ;; *) REPLY= ;; esac
 }
 
-# Sets open to those of its lines that are lines of $1 too.
+# REPLY: the lines of $2 that are lines of $1 too.
 flows_keep_listed() {
-	local whole
+	local open
 	open=$(awk '
 		{ last = $0 }
 		$0 == "=" { rest = 1; next }
@@ -71,24 +76,22 @@ flows_keep_listed() {
 		END { if (last == "#end") print last }' <<-TEXTS
 			$1
 			=
-			$open
+			$2
 			#end
 		TEXTS
-	) && text_unwrap_output "$open" || return 1
-	open=$whole
+	) && text_unwrap_output "$open"
 }
 
-# Sets text to own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
+# REPLY: own text $1 with the rules of file $2 behind every rule that lets ESTABLISHED pass.
 flows_join() {
-	local whole
+	local text
 	text_read "$2" || return 1
-	[ -n "$text" ] || { text=$1; return 0; }
+	[ -n "$REPLY" ] || { REPLY=$1; return 0; }
 	text=$(awk "$FLOWS_JOIN_AWK" <<-TEXTS
-			$text
+			$REPLY
 			=
 			$1
 			#end
 		TEXTS
-	) && text_unwrap_output "$text" || return 1
-	text=$whole
+	) && text_unwrap_output "$text"
 }

@@ -30,7 +30,7 @@ files_link() {
 # Expects link_read to have read $2.
 files_place_link() {
 	link_target "$2"
-	[ "$target" != "$1" ] || return 0
+	[ "$REPLY" != "$1" ] || return 0
 	[ -d "${2%/*}" ] || mkdir -p "${2%/*}" || return 1
 	files_put_link "$1" "$2"
 }
@@ -66,11 +66,11 @@ files_unlink_all() {
 }
 
 
-# Sets path to where network file $1 of a generation belongs: its name is the path, with % for /.
+# REPLY: the path of network file $1 of a generation: the name of the file, with / for %.
 files_path() {
-	path=/${1##*/}
+	REPLY=/${1##*/}
 	while :; do
-		case $path in *%*) path=${path%%\%*}/${path#*%} ;; *) return ;; esac
+		case $REPLY in *%*) REPLY=${REPLY%%\%*}/${REPLY#*%} ;; *) return ;; esac
 	done
 }
 
@@ -95,7 +95,7 @@ net_set_autoconnect() { timeout -s KILL 10 nmcli connection modify --temporary i
 files_link_network() {
 	local path file before changed='' profiles=''
 	first_line $ETC/current/before
-	before=$ETC/generations/$line
+	before=$ETC/generations/$REPLY
 	for path in /etc/network/interfaces.d/kvmfw-* /etc/systemd/network/*kvmfw-* /etc/systemd/network/*.d/90-kvmfw.conf \
 		/etc/NetworkManager/system-connections/kvmfw-* /etc/netplan/90-kvmfw-*; do
 		[ -L "$path" ] && [ ! -e "$path" ] || continue
@@ -118,12 +118,13 @@ files_link_network() {
 	set --
 	for file in "$ETC"/current/net/*; do
 		files_path "$file"
-		set -- "$@" "$path"
+		set -- "$@" "$REPLY"
 	done
 	link_read "$@"
 	for file in "$ETC"/current/net/*; do
 		[ -e "$file" ] || continue
 		files_path "$file"
+		path=$REPLY
 		[ -d "${path%/*}" ] || { mkdir -p "${path%/*}" && chmod 755 "${path%/*}"; } || return 1
 		if ! cmp -s "$file" "$before/net/${file##*/}"; then
 			case $path in
@@ -153,6 +154,7 @@ net_place_window() {
 	for file in "$T"/new/run/*; do
 		[ -e "$file" ] || continue
 		files_path "$file"
+		path=$REPLY
 		[ ! -e "$path" ] && [ ! -e "/etc${path#/run}" ] || continue
 		printf '%s\n' "$path" >>"$R/placed" && mkdir -p "${path%/*}" && chmod 755 "${path%/*}" &&
 			cp "$file" "$path" && chmod 644 "$path" || txn_fail "cannot write $path"

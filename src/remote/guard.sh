@@ -17,28 +17,25 @@ txn_select() {
 	[ -n "$ID" ] && { [ -e "$R/armed" ] || [ -d "$T" ]; }
 }
 
-# Sets id to the transaction that is open. Which one that is takes no program, which might fail and say nothing.
+# REPLY: the open transaction. Reading it takes no program, which might fail and print nothing.
 txn_find_open() {
 	local folder
-	id=
+	REPLY=
 	[ -L $VAR/open ] || return 0
 	for folder in "$VAR"/txn/*; do
-		[ ! "$folder" -ef $VAR/open ] || id=${folder##*/}
+		[ ! "$folder" -ef $VAR/open ] || REPLY=${folder##*/}
 	done
 }
 
-# Sets owner to who the controller says it is.
-txn_owner() {
-	first_line "$T/owner"
-	owner=$line
-}
+# REPLY: who runs the controller.
+txn_owner() { first_line "$T/owner"; }
 
 guard_wake() { [ -p "$R/ctl" ] && echo "$1" 1<>"$R/ctl"; }
 
 guard_set_deadline() {
 	uptime_cs
 	# Also kept here, and overwritten in place: no room must not leave us with the deadline of the step before.
-	deadline=$((now + $1 * 100))
+	deadline=$((REPLY + $1 * 100))
 	printf '%15s\n' $deadline 1<>"$R/deadline" || return 1
 	guard_start_timer "$1"
 }
@@ -59,22 +56,25 @@ guard_start_timer() {
 	timer=$!
 }
 
+# REPLY: the seconds until the deadline.
 guard_seconds_left() {
+	local now
 	uptime_cs
-	if [ -n "${deadline-}" ]; then line=$deadline; else first_line "$R/deadline"; fi
-	left=$(((${line:-0} - now + 99) / 100))
+	now=$REPLY
+	if [ -n "${deadline-}" ]; then REPLY=$deadline; else first_line "$R/deadline"; fi
+	REPLY=$(((${REPLY:-0} - now + 99) / 100))
 }
 
-# Sets limit to the seconds that the controller grants for $1.
+# REPLY: the seconds that the controller grants for $1.
 txn_limit() {
 	local name value file=$R/limits
-	limit=
+	REPLY=
 	[ -e "$R/filled" ] || file=$T/limits
 	while IFS='=' read -r name value; do
-		if [ "$name" = "$1" ]; then limit=$value; fi
+		if [ "$name" = "$1" ]; then REPLY=$value; fi
 	done <"$file"
-	# A deadline there has to be.
-	case $limit in '' | *[!0-9]*) limit=60 ;; esac
+	# Without a deadline nothing would end the transaction.
+	case $REPLY in '' | *[!0-9]*) REPLY=60 ;; esac
 }
 
 # Only one of commit and rollback becomes the decision: link(2) refuses the second. It is made in memory, where nothing
@@ -92,16 +92,16 @@ txn_decide() {
 	fi
 }
 
-# Sets line to what was decided. It is one file with the word that won, which tells it without being read. After a boot
-# only the disk has it.
+# REPLY: the decision, or nothing. The file is a link to the candidate that won, which is known without reading it. After a
+# boot only the disk has it.
 txn_decision() {
 	local folder=$R
 	[ -e "$R/decision" ] || [ -e "$R/armed" ] || folder=$T
-	line=
+	REPLY=
 	if [ "$folder/decision" -ef "$folder/commit" ]; then
-		line=commit
+		REPLY=commit
 	elif [ "$folder/decision" -ef "$folder/rollback" ] || [ -n "${undecidable-}" ]; then
-		line=rollback
+		REPLY=rollback
 	elif [ -e "$folder/decision" ]; then
 		first_line "$folder/decision"
 	fi
@@ -110,8 +110,8 @@ txn_decision() {
 # Away with the candidate of a transaction that did not come to be.
 txn_drop_generation() {
 	first_line "$T/generation"
-	case $line in '' | *[!0-9]*) return 0 ;; esac
-	[ $ETC/current -ef "$ETC/generations/$line" ] || rm -rf "$ETC/generations/$line"
+	case $REPLY in '' | *[!0-9]*) return 0 ;; esac
+	[ $ETC/current -ef "$ETC/generations/$REPLY" ] || rm -rf "$ETC/generations/$REPLY"
 }
 
 # What only the change wanted goes. Where /etc could not be written a moment ago, it may be by now; what is left
@@ -148,18 +148,18 @@ guard_run() {
 	if [ -e "$R/deadline" ]; then
 		# The one before us had this lock. A process that it leaves behind may give it back a moment later than
 		# the lock of the guards, and who else gets it ends this transaction first. One that cannot be killed keeps it.
-		if [ -n "$undead" ]; then flock -n 9; else lock_within 9 10; fi
+		if [ -n "$REPLY_undead" ]; then flock -n 9; else lock_within 9 10; fi
 		[ -d "$R" ] && [ ! -e "$R/done" ] || exit 0
 		guard_seconds_left
-		[ "$left" -le 0 ] || guard_start_timer "$left"
+		[ "$REPLY" -le 0 ] || guard_start_timer "$REPLY"
 	elif flock -n 9 || guard_take_stale_lock; then
 		txn_owner
-		echo "$owner ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
+		echo "$REPLY ($ID, since $(date -u +%Y-%m-%dT%H:%M:%SZ))" >$VAR/lock
 		txn_finish_removal
 		if [ -L $VAR/open ]; then txn_recover 5>/dev/null; fi
 		[ ! -L $VAR/open ] || guard_refuse_busy "the transaction before, which is being ended"
 		txn_limit stage
-		guard_set_deadline "$limit" || guard_refuse_busy "nobody: there is no room in $RUN"
+		guard_set_deadline "$REPLY" || guard_refuse_busy "nobody: there is no room in $RUN"
 	else
 		IFS= read -r line <$VAR/lock
 		guard_refuse_busy "${line:-by an unknown holder}"
@@ -187,13 +187,14 @@ guard_refuse_busy() {
 guard_take_stale_lock() {
 	local id
 	first_line $VAR/lock
-	id=${line##*(}
-	[ "$line" = "$SETTLES" ] || [ -z "$line" ] || [ -e "$VAR/txn/${id%%,*}/done" ] || return 1
+	id=${REPLY##*(}
+	[ "$REPLY" = "$SETTLES" ] || [ -z "$REPLY" ] || [ -e "$VAR/txn/${id%%,*}/done" ] || return 1
 	lock_within 9 10
 }
 
 # Looks at the files and does what they call for. Fails when the transaction is over.
 guard_watch() {
+	local left result
 	if [ -e "$R/decision" ] || [ -n "${undecidable-}" ]; then
 		guard_finish
 		return 1
@@ -201,11 +202,12 @@ guard_watch() {
 	if [ -e "$R/armed" ] && [ -e "$R/abort" ]; then
 		# It came while the guard was arming.
 		first_line "$R/abort"
-		txn_decide rollback "${line:-the controller gave it up}"
+		txn_decide rollback "${REPLY:-the controller gave it up}"
 		guard_finish
 		return 1
 	fi
 	guard_seconds_left
+	left=$REPLY
 	if [ ! -e "$R/armed" ]; then
 		if [ -e "$R/abort" ] || [ "$left" -le 0 ]; then
 			txn_clear_away
@@ -222,16 +224,17 @@ guard_watch() {
 	fi
 	if [ -e "$R/result" ]; then
 		first_line "$R/result"
+		result=$REPLY
 		# Its word may not be there yet.
-		if [ -n "$line" ] && [ "$line" != ok ]; then
+		if [ -n "$result" ] && [ "$result" != ok ]; then
 			last_line "$R/error"
-			txn_decide rollback "the change could not be applied: $line"
+			txn_decide rollback "the change could not be applied: $REPLY"
 			guard_watch
 			return
 		fi
-		if [ -n "$line" ] && [ ! -e "$R/applied" ]; then
+		if [ -n "$result" ] && [ ! -e "$R/applied" ]; then
 			txn_limit confirm
-			guard_set_deadline "$limit"
+			guard_set_deadline "$REPLY"
 			if ! true >"$R/applied"; then
 				txn_decide rollback "that it was applied could not be recorded"
 				guard_watch
@@ -254,18 +257,20 @@ guard_watch() {
 	[ "$left" -gt 0 ] && { guard_start_timer "$left"; return 0; }
 	if [ -e "$R/applied" ]; then
 		txn_limit confirm
-		txn_decide rollback "nobody confirmed over a new connection within ${limit}s"
+		txn_decide rollback "nobody confirmed over a new connection within ${REPLY}s"
 	else
 		txn_limit apply
-		txn_decide rollback "the change was not applied within ${limit}s"
+		txn_decide rollback "the change was not applied within ${REPLY}s"
 	fi
 	guard_watch
 }
 
 guard_arm() {
+	local boot
 	read_boot_id
+	boot=$REPLY
 	txn_limit apply
-	[ -e "$R/filled" ] && echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && guard_set_deadline "$limit" &&
+	[ -e "$R/filled" ] && echo "$boot" >"$T/boot_id" && ln -s "txn/$ID" $VAR/open && guard_set_deadline "$REPLY" &&
 		true >"$T/armed" && disk_sync "$T/boot_id" "$T" $VAR && true >"$R/armed" || { rm -f $VAR/open "$T/armed"; return 1; }
 	echo armed >&5
 	{
@@ -281,22 +286,22 @@ guard_arm() {
 
 # Nothing of the apply may run on once the restore begins.
 guard_fence() {
-	local tries=0 group until
+	local tries=0 group start until
 	stuck=
 	ln "$R/fence" "$R/claim" 2>/dev/null
 	first_line "$R/claim"
-	[ "$line" = apply ] || return 0
+	[ "$REPLY" = apply ] || return 0
 	# It may have its claim and not yet have told its number.
-	while first_line "$R/apply.pid" && [ -z "$line" ] && [ $tries -lt 50 ]; do
+	while first_line "$R/apply.pid" && [ -z "$REPLY" ] && [ $tries -lt 50 ]; do
 		tries=$((tries + 1))
 		sleep 0.02
 	done
-	[ -n "$line" ] || return 0
-	group=${line%% *}
-	proc_is_group "$group" "${line#* }" || return 0
+	[ -n "$REPLY" ] || return 0
+	group=${REPLY%% *} start=${REPLY#* }
+	proc_is_group "$group" "$start" || return 0
 	uptime_cs
-	until=$((now + 200))
-	while [ "$now" -lt "$until" ]; do
+	until=$((REPLY + 200))
+	while [ "$REPLY" -lt "$until" ]; do
 		kill -KILL "-$group" 2>/dev/null
 		proc_group_lives "$group" || return 0
 		sleep 0.02
@@ -324,7 +329,7 @@ proc_group_lives() {
 guard_finish() {
 	guard_stop_timer
 	txn_decision
-	case $line in commit) guard_finish_commit ;; *) guard_finish_rollback ;; esac
+	case $REPLY in commit) guard_finish_commit ;; *) guard_finish_rollback ;; esac
 }
 
 guard_finish_commit() {
@@ -340,7 +345,7 @@ guard_finish_commit() {
 			guard_finish_rollback
 			return
 		fi
-		guard_outlive
+		guard_outlive "$REPLY_hung"
 		# The process that tried it is gone, so it will not come about any more.
 		[ -n "$inherited" ] || rm -f "$R/linking"
 		sleep 1
@@ -357,8 +362,8 @@ guard_finish_rollback() {
 		[ -z "${booting-}" ] || { echo "the rollback of $ID did not succeed" >>$VAR/boot.failed; return; }
 		[ $((tries % 600)) -eq 3 ] && guard_broadcast "rollback of $ID failed, trying on: $VAR/kvmfw.sh status"
 		last_line "$R/log"
-		[ $tries -eq 3 ] && echo "rollback-failed $line" >&5
-		[ $tries -ge 3 ] && guard_set_state rollback-failed "$line"
+		[ $tries -eq 3 ] && echo "rollback-failed $REPLY" >&5
+		[ $tries -ge 3 ] && guard_set_state rollback-failed "$REPLY"
 		sleep 1
 		# Not for ever more of the same.
 		[ $tries -lt 100 ] || true >"$R/log"
@@ -376,7 +381,7 @@ guard_finish_rollback() {
 		[ -n "${booting-}" ] || [ -e "$R/state" ] || guard_note_unrecorded 'take it'
 		# Whoever sits there is told; the second guard, the next apply or the next boot writes it down.
 		[ -z "${console-}${booting-}" ] || return 0
-		guard_outlive
+		guard_outlive "$REPLY_hung"
 		# A disk that refuses at once is not asked without a pause.
 		[ $((tries += 1)) -lt 10 ] || sleep 9
 		sleep 1
@@ -396,7 +401,7 @@ guard_copy_decision() {
 	[ -e "$T/decision" ] || ln "$T/rollback" "$T/decision"
 }
 
-txn_print_reason() { first_line "$R/reason"; printf '%s\n' "$line"; }
+txn_print_reason() { first_line "$R/reason"; printf '%s\n' "$REPLY"; }
 
 # What whoever asks is told meanwhile.
 guard_set_state() { printf '%s\n%s\n' "$1" "$2" >"$R/state"; }
@@ -486,16 +491,17 @@ txn_put_away() {
 }
 
 txn_record() {
-	local generation
+	local generation owner
 	[ -e "$T/armed" ] || return 0
 	# One that was killed on the way may have written it.
 	[ ! -e "$T/recording" ] || ! grep -qs "	$ID	" $VAR/history || return 0
 	true >"$T/recording"
 	txn_owner
+	owner=$REPLY
 	first_line "$T/generation"
-	generation=$line
+	generation=$REPLY
 	first_line "$T/plan"
-	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$generation" "$ID" "$1" "$owner" "$line" >>$VAR/history
+	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$generation" "$ID" "$1" "$owner" "$REPLY" >>$VAR/history
 }
 
 # Nobody waits for those who pass it on: a terminal, the journal or the console may have stopped.
@@ -513,27 +519,28 @@ guard_pass_on() {
 
 # A transaction that nobody watches any more: both guards dead, or the host was booted since.
 txn_recover() {
-	local mine=$ID id booted
+	local mine=$ID booted beaten
 	txn_find_open
-	txn_select "$id" || { rm -f $VAR/open; txn_select "$mine"; return; }
+	txn_select "$REPLY" || { rm -f $VAR/open; txn_select "$mine"; return; }
 	[ ! -e "$T/done" ] || { txn_put_away; memory_remove; txn_select "$mine"; return; }
 	say "recovering $ID, left open"
 	first_line "$T/boot_id"
-	booted=$line
-	read_boot_id
+	booted=$REPLY
 	[ -n "${booting-}" ] || memory_restore || { say "there is no room in $RUN"; txn_select "$mine"; return; }
 	[ -n "${booting-}${ctl-}" ] || { ctl=$R/ctl && exec 8<>"$ctl"; }
-	if [ "$booted" = "$boot" ]; then
-		# Somebody at the console may be at it.
+	read_boot_id
+	if [ "$booted" = "$REPLY" ]; then
+		# An operator at the console may be at it.
 		first_line "$R/beat"
+		beaten=${REPLY:-0}
 		uptime_cs
-		if guard_actor_lives && [ "$now" -le $((${line:-0} + GRACE * 100)) ]; then txn_select "$mine"; return; fi
+		if [ "$REPLY" -le $((beaten + GRACE * 100)) ] && guard_actor_lives; then txn_select "$mine"; return; fi
 		guard_take_place || { txn_select "$mine"; return; }
 		txn_decide rollback "its guard is gone"
 		guard_finish
 	else
 		txn_decision
-		if [ "$line" = commit ]; then
+		if [ "$REPLY" = commit ]; then
 			guard_finish
 		else
 			# What was live is gone with the boot, and what boots was never changed.

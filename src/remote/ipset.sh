@@ -10,8 +10,9 @@
 # Members of a set that nobody asked for by name are printed only up to so many, and of all such sets ten times that.
 MOST_MEMBERS=10000
 
+# The lines that make the desired sets, and whether they have been read.
 wanted_sets='' wanted_known=''
-# Sets wanted_sets to the lines that make the wanted sets.
+# Reads them, once.
 ipset_read_desired() {
 	[ -n "${SETS-}" ] && [ -z "$wanted_known" ] || return 0
 	wanted_sets=$("${DESIRED}_sets" sed -n -e '/^create /p' -e '/^keep /p' -e '/^#end /p') || return 1
@@ -31,7 +32,7 @@ probe_sets() {
 	local kept=$ETC/current/sets
 	ipset_read_desired || probe_no_room
 	first_line "$kept"
-	[ "$line" != '#end 0' ] && [ -e "$kept" ] || kept=
+	[ "$REPLY" != '#end 0' ] && [ -e "$kept" ] || kept=
 	[ -n "$wanted_sets$kept$boot_files_asked" ] || return 0
 	section sets
 	if ! have ipset; then
@@ -45,10 +46,10 @@ probe_sets() {
 	[ $? = 3 ] && have unshare || return 0
 	section dry_sets
 	ipset_dry_run
-	printf 'rc=%s\n%s\n' "$?" "$said"
+	printf 'rc=%s\n%s\n' "$?" "$REPLY"
 }
 
-# Makes the wanted sets in a network namespace that nobody else sees. Sets said to what ipset says.
+# Makes the desired sets in a throwaway network namespace. REPLY: what ipset prints.
 ipset_dry_run() {
 	local line text='' IFS="$NL"
 	for line in $wanted_sets; do text="${text}create ${line#* }$NL"; done
@@ -56,17 +57,17 @@ ipset_dry_run() {
 	feed "${text%"$NL"}" "${UNSHARE:-unshare}" -n ipset restore
 }
 
-# Sets sets to lines for `ipset restore` that make a set of each name that rules may ask in a dry run of family $1:
-# which members it has does not matter there.
+# REPLY: lines for `ipset restore` that make a set of each name that rules may match in a dry run of family $1. They have no
+# members, which do not matter there.
 ipset_stand_ins() {
 	local name names family=inet
-	sets=
+	REPLY=
 	[ "$1" = 4 ] || family=inet6
 	have ipset && ipset_read_desired || return 1
 	names=$wanted_sets
 	! ipset_is_loaded || names=$names$(ipset list -n 2>/dev/null | sed 's/.*/create & -/') || return 1
 	while read -r _ name _; do
-		[ -z "$name" ] || sets="${sets}create $name hash:ip family $family$NL"
+		[ -z "$name" ] || REPLY="${REPLY}create $name hash:ip family $family$NL"
 	done <<-NAMES
 		$names
 	NAMES

@@ -23,17 +23,18 @@
 #   &                                 the next list
 
 ipt_version4='' ipt_version6='' live4='' saved4='' live6='' saved6=''
-# Sets ipt (iptables or ip6tables) for family 4 or 6.
+# What the following functions work with, until they are called for the other family: ipt (iptables or ip6tables), backend (nft,
+# legacy, old or none) and ipt_version. These three are the state of this file, not results.
+
+# Sets ipt for family 4 or 6. Fails if the host does not have its programs.
 ipt_find() {
 	if [ "$1" = 6 ]; then ipt=ip6tables; else ipt=iptables; fi
 	have "$ipt-save" && have "$ipt-restore"
 }
 
-# The same, and backend (nft or legacy) and ipt_version. What told its version once is not asked again, nor is one
-# whose saved rules begin with it.
+# Sets backend and ipt_version too. The version is read once, and not at all if the saved rules begin with it.
 ipt_find_backend() {
-	local said
-	said=$live4
+	local said=$live4
 	if [ "$1" = 6 ]; then ipt_version=$ipt_version6 said=$live6; else ipt_version=$ipt_version4; fi
 	backend=none
 	ipt_find "$1" || return 1
@@ -55,54 +56,53 @@ ipt_find_backend() {
 	esac
 }
 
-# Sets live to what iptables-save says. No -t: on legacy that would register the table. A save that fails, or
-# that says it cannot show a table, is not an empty host.
+# REPLY: the live rules, as iptables-save prints them. No -t: on legacy that would register the table. A save that fails,
+# or that states that it cannot show a table, is not an empty host.
 ipt_save() {
-	live=$("$ipt-save" 2>/dev/null) || { live='' && return 1; }
-	case $live in
+	REPLY=$("$ipt-save" 2>/dev/null) || { REPLY='' && return 1; }
+	case $REPLY in
 	*'is incompatible'*) return 2 ;;
 	# The date behind it is 24 characters long.
 	'' | *'# Completed on '????????????????????????) ;;
-	*) live='' && return 1 ;;
+	*) REPLY='' && return 1 ;;
 	esac
 }
 
-# Sets live to what ipt_save said of family $1 the first time in this process: what a transaction compares with
-# its plan, records and proves is one and the same state.
+# REPLY: the live rules of family $1 as ipt_save read them the first time in this process, so that a transaction compares
+# with its plan, records and proves one and the same state.
 ipt_save_once() {
 	local rc=$saved4
 	[ "$1" = 4 ] || rc=$saved6
 	if [ -z "$rc" ]; then
 		ipt_save
 		rc=$?
-		if [ "$1" = 4 ]; then live4=$live saved4=$rc; else live6=$live saved6=$rc; fi
+		if [ "$1" = 4 ]; then live4=$REPLY saved4=$rc; else live6=$REPLY saved6=$rc; fi
 	fi
-	if [ "$1" = 4 ]; then live=$live4; else live=$live6; fi
+	if [ "$1" = 4 ]; then REPLY=$live4; else REPLY=$live6; fi
 	return "$rc"
 }
 
-# Sets own to our part of save $1.
+# REPLY: the managed part of save $1, as own text.
 ipt_managed() {
-	local whole
+	local own
 	own=$(awk "$IPT_TARGET_AWK$IPT_MANAGED_AWK" <<-SAVE
 		$1
 		#end
 	SAVE
-	) && text_unwrap_output "$own" || return 1
-	own=$whole
+	) && text_unwrap_output "$own"
 }
 
-# Sets change to what makes live save $1 own text $2, in table $3 only (empty: in all).
+# REPLY: the input of iptables-restore that turns live save $1 into own text $2, in table $3 only (empty: in all).
 ipt_change() {
-	local foreign=0 whole
+	local foreign=0 change
 	case $2 in
 	*"
 !"* | *"
 +"* | *"
 ~"*) foreign=1 ;;
 	esac
-	# A pipe has two processes more. But bash may keep the text in a file, and a way back has to be found where
-	# there is no room for one.
+	# A pipe needs two processes more. But bash may keep the text in a file, and a rollback has to work where there is no
+	# room for one.
 	change=$(awk 2>/dev/null -v only="${3-}" -v foreign=$foreign "$IPT_TARGET_AWK$IPT_CHANGE_AWK" <<-TEXTS
 		$1
 		=
@@ -110,29 +110,24 @@ ipt_change() {
 		#end
 	TEXTS
 	) && text_unwrap_output "$change" || {
-		change=$(printf '%s\n=\n%s\n#end\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$IPT_TARGET_AWK$IPT_CHANGE_AWK") && text_unwrap_output "$change" || return 1
+		change=$(printf '%s\n=\n%s\n#end\n' "$1" "$2" | awk -v only="${3-}" -v foreign=$foreign "$IPT_TARGET_AWK$IPT_CHANGE_AWK") && text_unwrap_output "$change"
 	}
-	change=$whole
 }
 
-# Whether live save $1 is as own text $2 says.
-ipt_matches() {
-	local change
-	ipt_change "$1" "$2" && [ -z "$change" ]
-}
+# Whether live save $1 is as own text $2 states.
+ipt_matches() { ipt_change "$1" "$2" && [ -z "$REPLY" ]; }
 
-# Loads a clone of the live rules into a network namespace that nobody else sees, makes the real
-# change there, and sets predicted to what iptables-save says afterwards: the host's own word on what the
-# rules will look like, and the proof that its kernel takes them. Returns 3 when the clone failed,
-# 4 when the change did; predicted is then what iptables said.
-# $1 family, $2 live save, $3 own text wanted.
+# Loads a clone of the live rules into a throwaway network namespace, makes the real change there, and so proves that the
+# kernel takes it. $1 family, $2 live save, $3 desired own text. REPLY: what iptables-save prints afterwards, the
+# canonical form of the rules; if the status is 3 (the clone failed) or 4 (the change failed), what iptables printed.
 # shellcheck disable=SC2016
 ipt_dry_run() {
-	local change sets='' rc
-	predicted=
-	ipt_find "$1" && ipt_change "$2" "$3" || return 1
+	local change predicted sets='' rc
+	REPLY=
+	ipt_find "$1" && ipt_change "$2" "$3" || { REPLY=; return 1; }
+	change=$REPLY
 	case "$2$3" in
-	*-set\ *) ipset_stand_ins "$1" || sets= ;;
+	*-set\ *) ! ipset_stand_ins "$1" || sets=$REPLY ;;
 	esac
 	# /dev/null as the lock: a dry run neither waits for the host nor holds it up.
 	# Texts go in by descriptors: an argument or variable of the environment ends at 128 KiB.
@@ -154,6 +149,7 @@ CHANGE
 	)
 	rc=$?
 	[ $rc -ne 4 ] || predicted=$(printf '%s\n' "$predicted"; ipt_print_culprit "$predicted" "$change")
+	REPLY=$predicted
 	return $rc
 }
 
@@ -179,24 +175,23 @@ ipt_print_culprit() {
 	case $rule in -A*) printf 'rule: %s\n' "$rule" ;; esac
 }
 
-# Makes our part of family $1 what own text $2 says, table by table. Each table is one atomic step.
-# Returns 1 at the first table that fails; what iptables said is on stderr.
+# Makes the managed rules of family $1 those of own text $2, table by table; each table is one atomic step. Returns 1 at the
+# first table that fails; what iptables printed is on stderr.
 ipt_load() {
 	local rc
 	ipt_find "$1" || return 1
 	ipt_save || { say "$ipt-save failed"; return 1; }
-	ipt_load_onto "$2"
+	ipt_load_onto "$REPLY" "$2"
 	rc=$?
-	[ -z "$said" ] || say "$said"
+	[ -z "$REPLY" ] || say "$REPLY"
 	return $rc
 }
 
-# The same for own text $1 of the family of ipt, onto what ipt_save has just told. Sets said to what iptables says.
+# The same for own text $2 of the family of ipt, onto save $1, which ipt_save has just read. REPLY: what iptables printed.
 ipt_load_onto() {
-	local table change all
-	said=
-	ipt_change "$live" "$1" || return 1
-	all=$change
+	local table change all said=''
+	ipt_change "$1" "$2" || { REPLY=; return 1; }
+	change=$REPLY all=$REPLY
 	for table in raw mangle nat filter security; do
 		case "
 $all" in *"
@@ -205,15 +200,18 @@ $all" in *"
 		# Of several tables each alone.
 		case $all in *"
 COMMIT
-"*) ipt_change "$live" "$1" "$table" || return 1 ;; esac
+"*) ipt_change "$1" "$2" "$table" && change=$REPLY || { REPLY=$said; return 1; } ;; esac
 		feed "$change" "$ipt-restore" -w 10 --noflush || return 1
+		said=$REPLY
 	done
-	case "$live$1" in *KVMFW--flows*) ;; *) return 0 ;; esac
+	REPLY=$said
+	case "$1$2" in *KVMFW--flows*) ;; *) return 0 ;; esac
 	# Nothing leads there any more.
-	ipt_save || return 0
-	case $live in
-	*' -j KVMFW--flows'*) ;;
-	*:KVMFW--flows*) feed "*filter$NL:KVMFW--flows - [0:0]$NL-X KVMFW--flows${NL}COMMIT" "$ipt-restore" -w 10 --noflush ;;
-	esac
-	:
+	if ipt_save; then
+		case $REPLY in
+		*' -j KVMFW--flows'*) ;;
+		*:KVMFW--flows*) feed "*filter$NL:KVMFW--flows - [0:0]$NL-X KVMFW--flows${NL}COMMIT" "$ipt-restore" -w 10 --noflush; said=$REPLY ;;
+		esac
+	fi
+	REPLY=$said
 }

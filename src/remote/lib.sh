@@ -30,47 +30,50 @@ section() {
 	esac
 }
 
-# Where a program lies. A busybox sh may prefer its own applet of that name, and its ip knows no
-# JSON, its sync no files.
+# A function that cannot print its result leaves it in REPLY, or in REPLY_WHAT where it has more than one; the comment above
+# the function says so. The next function may overwrite it: callers copy it at once.
+
+# REPLY: the path of program $1. A busybox sh may prefer its own applet of that name, and its ip does not print
+# JSON, its sync takes no files.
 find_program() {
-	for path in "/usr/sbin/$1" "/usr/bin/$1" "/sbin/$1" "/bin/$1"; do [ -x "$path" ] && return; done
-	path=
+	for REPLY in "/usr/sbin/$1" "/usr/bin/$1" "/sbin/$1" "/bin/$1"; do [ -x "$REPLY" ] && return; done
+	REPLY=
 	return 1
 }
 if find_program ip; then
-	IP=$path
+	IP=$REPLY
 	ip() { "$IP" "$@"; }
 fi
 if find_program sync; then
-	SYNC=$path
+	SYNC=$REPLY
 	sync() { "$SYNC" "$@"; }
 fi
 if find_program unshare; then
-	UNSHARE=$path
+	UNSHARE=$REPLY
 	unshare() { "$UNSHARE" "$@"; }
 fi
 
 if find_program timeout; then
 	# That of BusyBox leaves a process behind, for up to a second and with all descriptors that it was given: none of a
 	# lock, or that would go on being held.
-	TIMEOUT=$path
+	TIMEOUT=$REPLY
 	timeout() { "$TIMEOUT" "$@" 7<&- 9<&-; }
 fi
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# First line of a file, without a fork; empty when it cannot be read.
+# REPLY: the first line of file $1, without a fork; empty if the file cannot be read.
 first_line() {
-	line=
-	[ -r "$1" ] && IFS= read -r line <"$1"
+	REPLY=
+	[ -r "$1" ] && IFS= read -r REPLY <"$1"
 	:
 } 2>/dev/null
 
-# Sets line to the last line of file $1.
+# REPLY: the last line of file $1.
 last_line() {
 	local next
-	line=
-	while IFS= read -r next || [ -n "$next" ]; do line=$next; done <"$1"
+	REPLY=
+	while IFS= read -r next || [ -n "$next" ]; do REPLY=$next; done <"$1"
 } 2>/dev/null
 
 # Files of ours hold a text and, as their last line, how many bytes it has: `#end 120`. A file that is missing, that
@@ -82,11 +85,11 @@ text_write() {
 	printf '%s#end %s\n' "$2" "${#2}" >"$1"
 }
 
-# Sets text to what file $1 of ours holds, without the last line break. Fails where that is not known to be all of it:
-# what is read back decides what a host becomes, and an unread text must not count as an empty one.
+# REPLY: the text of file $1, without the last line break. Fails if the text is not known to be complete: it decides what
+# a host becomes, and an unread text must not count as an empty one.
 text_read() {
 	local line='' n=0 got=''
-	text=
+	REPLY=
 	# A short one costs no process; of a long one dash would read each byte alone.
 	# shellcheck disable=SC2094 # both only read
 	while IFS= read -r line; do
@@ -96,60 +99,56 @@ text_read() {
 	text_unwrap "$got$line"
 }
 
-# Sets text to what stands before the last line of $1, a text in that form. Fails where there is no such line, or it
-# tells of another number of bytes.
+# REPLY: $1, a text in that form, without its last line. Fails if that line is missing, or states another number of bytes.
 text_unwrap() {
 	local before=${1%'#end '*}
-	text=
+	REPLY=
 	[ "$1" = "$before#end ${#before}$NL" ] || return 1
-	text=${before%"$NL"}
+	REPLY=${before%"$NL"}
 }
 
-# Sets lines to what file $1 of ours holds, each with its line break.
+# REPLY: the lines of file $1, each with its line break.
 text_read_lines() {
-	local text
-	lines=
 	text_read "$1" || return 1
-	lines=${text:+$text$NL}
+	REPLY=${REPLY:+$REPLY$NL}
 }
 
-# Whether file $1 of ours holds more than nothing. Yes, where that cannot be told: whoever goes on to read it fails.
+# Whether file $1 has a text that is not empty. True if the file cannot be read: the caller reads it next, and fails then.
 text_is_filled() {
+	local REPLY
 	first_line "$1"
-	[ "$line" != '#end 0' ]
+	[ "$REPLY" != '#end 0' ]
 }
 
-# Sets whole to the output $1 of a program of ours that prints `#end` as its last line, without that line. The status
-# of a program tells of its death, and not of an input or an output that was cut off.
+# REPLY: the output $1 of one of our programs, which end with the line `#end`, without that line. The status of a program
+# shows that it died, but not that its input or output was cut off.
 text_unwrap_output() {
-	whole=
-	case $1 in '#end') ;; *"$NL#end") whole=${1%"$NL#end"} ;; *) return 1 ;; esac
+	REPLY=
+	case $1 in '#end') ;; *"$NL#end") REPLY=${1%"$NL#end"} ;; *) return 1 ;; esac
 }
 
-# Hundredths of a second since boot: no clock jump moves it.
+# REPLY: hundredths of a second since boot, which no change of the clock moves.
 uptime_cs() {
-	read -r up _ </proc/uptime
-	up_s=${up%.*}
-	up_c=${up#*.}
-	now=$((up_s * 100 + ${up_c#0}))
+	local cs
+	read -r REPLY _ </proc/uptime
+	cs=${REPLY#*.}
+	REPLY=$((${REPLY%.*} * 100 + ${cs#0}))
 }
 
 # Takes the lock of descriptor $1, and fails where others hold it for $2 seconds.
 lock_within() {
 	local until
 	uptime_cs
-	until=$((now + $2 * 100))
+	until=$((REPLY + $2 * 100))
 	while ! flock -n "$1"; do
 		uptime_cs
-		[ "$now" -lt $until ] || return 1
+		[ "$REPLY" -lt $until ] || return 1
 		sleep 0.1
 	done
 }
 
-read_boot_id() {
-	first_line /proc/sys/kernel/random/boot_id
-	boot=$line
-}
+# REPLY: the number of this boot.
+read_boot_id() { first_line /proc/sys/kernel/random/boot_id; }
 
 # Writes files and their folders to disk. Never a bare sync: a hypervisor has gigabytes of dirty
 # pages of its guests, and waiting for them would outlast every deadline.
@@ -170,20 +169,20 @@ disk_sync_existing() {
 	done
 }
 
-# Gives text $1 to a command as its stdin, and sets said to all that it says. A pipe has two processes more; but bash
-# may keep a text in a file, and where there is no room for that a way back still has to be found.
+# Gives text $1 to a command as its stdin. REPLY: all that the command prints. A pipe would need two processes more; but bash
+# may keep a text in a file, and a rollback has to work where there is no room for one.
 feed() {
 	local text="$1" rc
 	shift
-	said=$("$@" 2>&1 <<-TEXT
+	REPLY=$("$@" 2>&1 <<-TEXT
 		$text
 	TEXT
 	)
 	rc=$?
-	case $rc$said in
+	case $rc$REPLY in
 	0*) ;;
 	*here-document*)
-		said=$(printf '%s\n' "$text" | "$@" 2>&1)
+		REPLY=$(printf '%s\n' "$text" | "$@" 2>&1)
 		rc=$?
 		;;
 	esac

@@ -21,7 +21,7 @@ main() {
 	[ -n "$id" ] || for R in "$RUN"/*/armed; do
 		[ ! -e "$R" ] || [ -e "${R%/armed}/recorded" ] || { id=${R%/armed} id=${id##*/}; }
 	done
-	[ -n "$id" ] || txn_find_open
+	[ -n "$id" ] || { txn_find_open && id=$REPLY; }
 	# One that is not armed yet is known only by the lock that it holds.
 	[ -n "$id" ] || id=$(sed -n 's/.* (\([^ ]*\), since [^ ]*)$/\1/p' $VAR/lock 2>/dev/null)
 	if ! txn_select "$id"; then
@@ -41,7 +41,7 @@ main() {
 	confirm)
 		# At the console the operator is the proof.
 		first_line "$T/token"
-		SSH_CONNECTION='' TOKEN=$line
+		SSH_CONNECTION='' TOKEN=$REPLY
 		txn_commit
 		;;
 	abort)

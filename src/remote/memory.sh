@@ -71,72 +71,80 @@ memory_restore() {
 # The mark first: without it what is left of the memory does not count, but what the disk has.
 memory_remove() { rm -rf "$R/armed" "$R"; }
 
-# Overwritten in place: a full tmpfs has no room for a new page.
+# Notes that the guard moves. REPLY: the time, as of uptime_cs. Overwritten in place: a full tmpfs has no room for a new page.
 guard_beat() {
 	uptime_cs
-	printf '%15s\n' "$now" 1<>"$R/beat"
+	printf '%15s\n' "$REPLY" 1<>"$R/beat"
 } 2>/dev/null
 
-# Sets start to the start time of process $1, and stat to its state; fails when there is none.
+# REPLY: the start time of process $1. REPLY_state: its state. Fails if there is no such process.
 proc_read_stat() {
-	stat='' start=''
+	local line
+	REPLY='' REPLY_state=''
 	read -r line <"/proc/$1/stat" || return 1
 	line=${line##*) }
 	# shellcheck disable=SC2086 # words
 	set -- $line
-	stat=$1 start=${20}
+	REPLY_state=$1 REPLY=${20}
 } 2>/dev/null
 
-# Sets actor to the number of who acts, 0 for nobody, and actor_pid.
+# REPLY: the number of the actor, 0 if there is none. REPLY_pid, REPLY_start: its process, and when that started.
 guard_find_actor() {
-	actor=0
+	local actor=0
 	while [ -e "$R/act.$((actor + 1))" ]; do actor=$((actor + 1)); done
 	first_line "$R/act.$actor"
-	actor_pid=${line%% *} actor_start=${line#* }
+	REPLY_pid=${REPLY%% *} REPLY_start=${REPLY#* }
+	REPLY=$actor
 }
 
+# REPLY, REPLY_pid, REPLY_start: as of guard_find_actor.
 guard_actor_lives() {
+	local actor
 	guard_find_actor
-	[ "$actor" -gt 0 ] && proc_read_stat "${actor_pid:-0}" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ]
+	actor=$REPLY
+	[ "$actor" -gt 0 ] && proc_read_stat "${REPLY_pid:-0}" && [ "$REPLY" = "$REPLY_start" ] && [ "$REPLY_state" != Z ]
+	set -- $?
+	REPLY=$actor
+	return "$1"
 }
 
 # Whether group $1 may still be that of a process which started at $2. As long as a group has members, nobody else gets
 # its number; a process of that number with another start means that the group was gone before.
-proc_is_group() { ! proc_read_stat "$1" || [ "$start" = "$2" ]; }
+proc_is_group() { ! proc_read_stat "$1" || [ "$REPLY" = "$2" ]; }
 
 # Whether whoever acts should have moved by now, and has not.
 guard_overdue() {
 	local due beaten
 	[ ! -e "$R/done" ] && [ -e "$R/deadline" ] || return 1
 	first_line "$R/deadline"
-	due=${line:-0}
+	due=${REPLY:-0}
 	first_line "$R/beat"
-	beaten=${line:-0}
+	beaten=${REPLY:-0}
 	uptime_cs
-	[ "$now" -gt $((due + GRACE * 100)) ] && [ "$now" -gt $((beaten + GRACE * 100)) ]
+	[ "$REPLY" -gt $((due + GRACE * 100)) ] && [ "$REPLY" -gt $((beaten + GRACE * 100)) ]
 }
 
-# Takes the place of whoever acts. It is killed first, and so is what works for it. A process that hangs in the kernel
-# stays, but runs nothing any more once it has been killed: undead is its number. Fails when somebody else was faster.
+# Takes the place of the actor, which is killed first, with what works for it. REPLY_undead: its process, if that hangs in the
+# kernel. Such a process runs nothing any more once it has been killed. Fails if another process took the place first.
 guard_take_place() {
-	local number pid tries=0
-	undead=
-	if guard_actor_lives; then
-		pid=$actor_pid
+	local number pid start='' tries=0
+	REPLY_undead=
+	if guard_actor_lives; then start=$REPLY_start; fi
+	number=$REPLY pid=$REPLY_pid
+	if [ -n "$start" ]; then
 		say "process $pid has not moved for ${GRACE}s or more, and is replaced"
 		kill -KILL "$pid" 2>/dev/null
-		while proc_read_stat "$pid" && [ "$start" = "$actor_start" ] && [ "$stat" != Z ] && [ $tries -lt 50 ]; do
+		while proc_read_stat "$pid" && [ "$REPLY" = "$start" ] && [ "$REPLY_state" != Z ] && [ $tries -lt 50 ]; do
 			tries=$((tries + 1))
 			sleep 0.02
 		done
-		[ $tries -lt 50 ] || undead=$pid
+		[ $tries -lt 50 ] || REPLY_undead=$pid
 	fi
-	number=$actor
 	first_line "$R/worker"
-	pid=${line%% *}
-	[ -z "$pid" ] || ! proc_is_group "$pid" "${line#* }" || kill -KILL "-$pid" 2>/dev/null
+	pid=${REPLY%% *}
+	[ -z "$pid" ] || ! proc_is_group "$pid" "${REPLY#* }" || kill -KILL "-$pid" 2>/dev/null
 	proc_read_stat $$
-	echo "$$ $start" >"$R/self.$$"
+	echo "$$ $REPLY" >"$R/self.$$"
 	ln "$R/self.$$" "$R/act.$((number + 1))" 2>/dev/null && return
 	# No room for a link is no reason to leave a host cut off.
 	[ ! -e "$R/act.$((number + 1))" ]
@@ -158,14 +166,14 @@ guard_await_turn() {
 	done
 }
 
-# Has part $1 of the work done by a process group of its own, which is killed when it is at one step for $2 seconds:
-# this shell never waits for a disk or a program. Sets hung to yes where it was killed; the
-# next time it is granted twice as long, because it may only be slow. After five seconds calls $3.
+# Has part $1 of the work done by a process group of its own, because this shell must never wait for a disk or a program. The
+# group is killed if it stays at one step for $2 seconds; the next time it is granted twice as long, because it may only be
+# slow. REPLY_hung: the group, if it was killed. After five seconds calls $3.
 guard_work() {
-	local limit=$2 late=${3-} word ticker since step='' ticks=0 rc=1 script=$R/kvmfw.sh times gone=''
-	hung=
+	local limit=$2 late=${3-} word worker ticker since now step='' ticks=0 rc=1 script=$R/kvmfw.sh times gone=''
+	REPLY_hung=
 	first_line "$R/hung.$1"
-	times=${line:-0}
+	times=${REPLY:-0}
 	while [ "$times" -gt 0 ] && [ "$limit" -lt 300 ]; do times=$((times - 1)) limit=$((limit * 2)); done
 	if [ -n "${booting-}" ]; then
 		("guard_work_$1")
@@ -175,14 +183,15 @@ guard_work() {
 	setsid sh "$script" "$1" "$ID" "$ctl" 5>&- 6>&- 7>&- 9>&- >>"$R/log" 2>&1 &
 	worker=$!
 	proc_read_stat "$worker"
-	echo "$worker $start" >"$R/worker"
+	echo "$worker $REPLY" >"$R/worker"
 	# shellcheck disable=SC2016
 	setsid sh -c 'while sleep 1 && kill -0 "$1"; do echo tick >&8; done' sh $$ 5>&- 6>&- 7>&- 9>&- >/dev/null 2>&1 &
 	ticker=$!
 	uptime_cs
-	since=$now
+	since=$REPLY
 	while IFS= read -r word <&8; do
 		guard_beat
+		now=$REPLY
 		case $word in
 		"end $worker "*)
 			rc=${word##* }
@@ -193,46 +202,48 @@ guard_work() {
 		*) continue ;;
 		esac
 		first_line "$R/step"
-		[ "$line" = "$step" ] || { step=$line since=$now; }
+		[ "$REPLY" = "$step" ] || { step=$REPLY since=$now; }
 		[ $((ticks += 1)) -ne 5 ] || [ -z "$late" ] || "$late"
 		if [ "$now" -gt $((since + limit * 100)) ]; then
 			kill -KILL "-$worker" 2>/dev/null
-			hung=yes
+			REPLY_hung=$worker
 			say "$1: ${step:-it} has not returned for ${limit}s, and is killed"
 			[ -z "$step" ] || echo "$step" >>"$R/hung"
 			first_line "$R/hung.$1"
-			echo $((${line:-0} + 1)) >"$R/hung.$1"
+			echo $((${REPLY:-0} + 1)) >"$R/hung.$1"
 			break
 		fi
 		# It may have been killed before it could say that it ended. If it did, its word is in the fifo already, before
 		# this one. It is a process before it is a group; and ticks of an earlier timer may come at any time.
-		[ -n "$gone" ] || proc_group_lives "$worker" || { proc_read_stat "$worker" && [ "$stat" != Z ]; } || { gone=yes && echo "gone $worker" >&8; }
+		[ -n "$gone" ] || proc_group_lives "$worker" || { proc_read_stat "$worker" && [ "$REPLY_state" != Z ]; } || { gone=yes && echo "gone $worker" >&8; }
 	done
 	kill -KILL "-$ticker" "$ticker" 2>/dev/null
 	wait "$ticker" 2>/dev/null
 	echo "" >"$R/worker"
-	[ -n "$hung" ] || wait "$worker"
+	[ -n "$REPLY_hung" ] || wait "$worker"
 	return "$rc"
 }
 
-# After a worker that hung: another one only when that one is gone.
+# Waits until process group $1, which hung, is gone: only then may another one start.
 guard_outlive() {
-	while [ -n "$hung" ] && proc_group_lives "$worker"; do
+	while [ -n "$1" ] && proc_group_lives "$1"; do
 		guard_beat
 		sleep 2
 	done
 }
 
-# Whether the guard of an open transaction is there and moves as it should. Sets guard to what is wrong with it.
+# Whether the guard of an open transaction exists and moves as it should. REPLY: what is wrong with it.
 guard_moves() {
-	guard=
+	REPLY=
 	[ -e "$R/filled" ] && [ ! -e "$R/done" ] || return 0
 	if ! guard_actor_lives; then
-		guard='gone; kvmfw.sh rollback puts the host back'
-	elif [ "$stat" = T ] || [ "$stat" = t ]; then
-		guard="stopped (process $actor_pid); kvmfw.sh rollback acts in its place"
+		REPLY='gone; kvmfw.sh rollback puts the host back'
+	elif [ "$REPLY_state" = T ] || [ "$REPLY_state" = t ]; then
+		REPLY="stopped (process $REPLY_pid); kvmfw.sh rollback acts in its place"
 	elif guard_overdue; then
-		guard="does not move (process $actor_pid); kvmfw.sh rollback acts in its place"
+		REPLY="does not move (process $REPLY_pid); kvmfw.sh rollback acts in its place"
+	else
+		REPLY=
 	fi
-	[ -z "$guard" ]
+	[ -z "$REPLY" ]
 }

@@ -6,25 +6,26 @@
 # become unreachable once they expire. Entries that are never resolved again stay: permanent, noarp, and those that
 # a daemon or the kernel itself maintains. Fails where the entries cannot be read: a confirm would then prove nothing.
 net_forget_neighbours() {
-	local hop zone entries
+	local hop zone device entries
 	first_line "$T/ssh"
-	hop=${line%% *}
+	hop=${REPLY%% *}
 	[ -n "$hop" ] || return 0
 	zone=
 	case $hop in *%*) zone=${hop#*%} hop=${hop%%%*} ;; esac
 	net_next_hop "$hop" "$zone" || return 1
-	[ -n "$hop_device" ] || return 0
-	entries=$(ip -o neigh show to "$hop" dev "$hop_device" 2>/dev/null) || return 1
+	hop=$REPLY device=$REPLY_device
+	[ -n "$device" ] || return 0
+	entries=$(ip -o neigh show to "$hop" dev "$device" 2>/dev/null) || return 1
 	case $entries in '' | *PERMANENT* | *NOARP* | *extern_learn* | *managed*) return 0 ;; esac
-	ip neigh del "$hop" dev "$hop_device" 2>/dev/null
+	ip neigh del "$hop" dev "$device" 2>/dev/null
 	:
 }
 
-# Sets hop and hop_device to the neighbour that packets to address $1 (on link $2, where it is link-local) go to.
-# hop_device is empty where there is none, as on the loopback. Fails where that cannot be read.
+# REPLY: the neighbour that packets to address $1 (on link $2, if the address is link-local) go to. REPLY_device: its link,
+# empty if there is none, as on the loopback. Fails if the route cannot be read.
 net_next_hop() {
 	local route word before=''
-	hop=$1 hop_device=$2
+	REPLY=$1 REPLY_device=$2
 	[ -z "$2" ] || return 0
 	# Status 2: the kernel has no route.
 	route=$(ip -o route get "$1" 2>/dev/null)
@@ -32,8 +33,8 @@ net_next_hop() {
 	case $route in local* | '') return 0 ;; esac
 	for word in $route; do
 		case $before in
-		via) case $word in inet | inet6) continue ;; *) hop=$word ;; esac ;;
-		dev) hop_device=$word ;;
+		via) case $word in inet | inet6) continue ;; *) REPLY=$word ;; esac ;;
+		dev) REPLY_device=$word ;;
 		esac
 		before=$word
 	done

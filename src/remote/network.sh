@@ -5,12 +5,13 @@
 
 # Writes down what is, before anything is touched.
 net_snapshot() {
-	local text devices whole=''
+	local devices state=''
 	if text_is_filled "$T/new/bridges"; then
-		text_read "$T/new/devices" && devices=$text && text_read "$T/new/bridges" &&
-			text_unwrap_output "$(net_print_state '=touched' "$devices" "$text")" || return 1
+		text_read "$T/new/devices" && devices=$REPLY && text_read "$T/new/bridges" &&
+			text_unwrap_output "$(net_print_state '=touched' "$devices" "$REPLY")" || return 1
+		state=$REPLY
 	fi
-	text_write "$T/pre/network" "$whole"
+	text_write "$T/pre/network" "$state"
 }
 
 # Prints the state. Its last line is #end, or it was not all to be had. The links are those of lines $2: with $1
@@ -51,16 +52,16 @@ net_print_family() {
 # Puts back what the change took of the network or left behind there, and fails where that is not to be had. What others
 # did meanwhile stays, and is told in the log.
 net_restore() {
-	local text whole before forward made='' line lines='' lost='' others='' tries=0 unknown='after the rollback nobody can tell whether the network is as it was'
-	text_read "$T/pre/network" && before=$text && text_read "$T/new/bridges" || { say "$unknown"; return 1; }
-	forward=$text
+	local before forward made='' line lines='' lost='' others='' tries=0 unknown='after the rollback nobody can tell whether the network is as it was'
+	text_read "$T/pre/network" && before=$REPLY && text_read "$T/new/bridges" || { say "$unknown"; return 1; }
+	forward=$REPLY
 	if [ -e "$T/made" ]; then
 		while IFS= read -r line; do made=$made$line$NL; done <"$T/made" || return 1
 	fi
 	while :; do
 		text_unwrap_output "$(net_print_state '=again' "$before" "$forward")" &&
 			text_unwrap_output "$(
-				printf '%s\n' '=forward' "$forward" '=made' "$made" '=pre' "$before" '#end' '=now' "$whole" '#end' |
+				printf '%s\n' '=forward' "$forward" '=made' "$made" '=pre' "$before" '#end' '=now' "$REPLY" '#end' |
 					awk "$NET_RESTORE_AWK"
 			)" || { say "$unknown"; return 1; }
 		lines='' lost='' others=''
@@ -71,7 +72,7 @@ net_restore() {
 			'other '*) others=$others${others:+; }${line#other } ;;
 			esac
 		done <<-COMPARED
-			$whole
+			$REPLY
 		COMPARED
 		[ -n "$lost" ] && [ $((tries += 1)) -le 4 ] || break
 		[ -z "$lines" ] || net_batch "$lines" -force

@@ -23,7 +23,7 @@ note_print() {
 	LIST
 }
 
-# Sets links to lines `LINK TARGET` of those of these that are symbolic links.
+# Reads the targets of those of these files that are symbolic links, for link_target.
 link_read() {
 	local file targets odd=''
 	set -- "$@" ""
@@ -46,12 +46,12 @@ link_read() {
 	for file; do links="$links$file $(readlink "$file")$NL"; done
 }
 
-# Sets target to where link $1 leads; empty for what is no link.
+# REPLY: the target of link $1, as link_read read it; empty if it is not a link.
 link_target() {
-	target=
+	REPLY=
 	case $links in *"$NL$1 "*)
-		target=${links#*"$NL$1 "}
-		target=${target%%"$NL"*}
+		REPLY=${links#*"$NL$1 "}
+		REPLY=${REPLY%%"$NL"*}
 		;;
 	esac
 }

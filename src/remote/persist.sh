@@ -4,11 +4,11 @@
 # iptables-nft leaves empty base chains behind where there was no table before. They decide
 # nothing, but "as it was" means as it was.
 ipt_tidy_tables() {
-	local table family=ip chains text
+	local table family=ip chains
 	[ "$backend" = nft ] && have nft || return 0
 	[ "$1" = 6 ] && family=ip6
 	text_read "$2" || { say "which tables there were before cannot be read; empty ones may stay"; return 0; }
-	for table in $text; do
+	for table in $REPLY; do
 		[ "$table" != absent ] || continue
 		chains=$(nft list table $family "$table" 2>/dev/null) || continue
 		# Rules, a policy or a chain of anybody: then the table is in use.
@@ -33,14 +33,14 @@ persist_generation() {
 		return
 	fi
 	first_line "$T/generation"
-	generation=$line
+	generation=$REPLY
 	[ -e "$ETC/generations/$generation/want4" ] || return 1
 	persist_baseline || return 1
 	files_put_link "generations/$generation" $ETC/current || return 1
 	first_line "$T/new/inventory"
-	inventory=$line
+	inventory=$REPLY
 	first_line $ETC/inventory
-	if [ "$line" != "$inventory" ]; then
+	if [ "$REPLY" != "$inventory" ]; then
 		printf '%s\n' "$inventory" >$ETC/inventory.new && mv -f $ETC/inventory.new $ETC/inventory || return 1
 	fi
 	disk_sync $ETC $ETC/inventory || return 1
@@ -63,7 +63,7 @@ persist_baseline_text() {
 	[ ! -e "$VAR/original/new/$1" ] || rm -f "$VAR/original/new/$1"
 	if [ -e "$VAR/original/$1" ]; then
 		text_read_lines "$VAR/original/$1" || return 1
-		case $2 in "$lines" | "$lines$NL") return 0 ;; esac
+		case $2 in "$REPLY" | "$REPLY$NL") return 0 ;; esac
 	fi
 	text_write "$VAR/original/new/$1" "$2"
 }
@@ -85,7 +85,7 @@ persist_baseline() {
 	[ ! -e $dir/new/policies ] || set -- "$@" $dir/new/policies
 	for family in 4 6; do
 		[ ! -e $dir/tables$family ] || continue
-		text_read_lines "$T/pre/tables$family" && text_write $dir/new/tables$family "$lines" || return 1
+		text_read_lines "$T/pre/tables$family" && text_write $dir/new/tables$family "$REPLY" || return 1
 		set -- "$@" $dir/new/tables$family
 	done
 	# Whole on disk before it takes the place of what was there.
@@ -106,11 +106,11 @@ persist_prune() {
 	[ $# -le 20 ] || ls -1t $VAR/txn | tail -n +21 | while read -r name; do rm -rf "$VAR/txn/$name"; done
 }
 
-# The boot units are the same in every generation; installed before anything is armed. Sets boot_files to those that
-# have to be synced to disk.
+# The boot units are the same in every generation; installed before anything is armed. REPLY: the files that have to
+# be synced to disk.
 boot_install_units() {
-	local unit dir=/etc/systemd/system
-	boot_files=
+	local unit boot_files dir=/etc/systemd/system
+	REPLY=
 	[ -d $dir ] || return 1
 	[ -e $VAR/kvmfw.sh ] && cmp -s "$T/kvmfw.sh" $VAR/kvmfw.sh ||
 		{ cp "$T/kvmfw.sh" $VAR/kvmfw.sh.new && chmod 700 $VAR/kvmfw.sh.new && mv -f $VAR/kvmfw.sh.new $VAR/kvmfw.sh; } || return 1
@@ -123,6 +123,7 @@ boot_install_units() {
 	boot_put_units
 	set -- $?
 	umask 077
+	REPLY=$boot_files
 	return "$1"
 }
 

@@ -10,18 +10,18 @@
 probe_host() {
 	section host
 	first_line /proc/sys/kernel/osrelease
-	printf 'kernel=%s\n' "$line"
+	printf 'kernel=%s\n' "$REPLY"
 	first_line /proc/sys/kernel/hostname
-	printf 'hostname=%s\n' "$line"
+	printf 'hostname=%s\n' "$REPLY"
 	if [ -r /etc/os-release ]; then
 		while IFS='=' read -r key value; do
 			case $key in ID | ID_LIKE) printf 'os=%s\n' "$value" ;; esac
 		done </etc/os-release
 	fi
 	read_boot_id
-	printf 'boot_id=%s\n' "$boot"
+	printf 'boot_id=%s\n' "$REPLY"
 	first_line /proc/loadavg
-	printf 'loadavg=%s\n' "$line"
+	printf 'loadavg=%s\n' "$REPLY"
 	if [ -d /run/systemd/system ]; then echo systemd=yes; else echo systemd=no; fi
 	if [ -d /etc/systemd/system ]; then echo units=yes; else echo units=no; fi
 	# Who works on the host itself may have come over SSH too, though nothing is applied over it.
@@ -37,19 +37,18 @@ probe_host() {
 }
 
 probe_state() {
-	local target
 	section state
 	link_read $ETC/current $VAR/open /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf \
 		/usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf
 	first_line $ETC/inventory
-	printf 'inventory=%s\n' "$line"
+	printf 'inventory=%s\n' "$REPLY"
 	link_target $ETC/current
-	current=$target
+	current=$REPLY
 	# One that cannot be read must not pass for none.
 	[ -n "$current" ] || [ ! -L $ETC/current ] || refuse unreadable-record "which generation boots cannot be read from $ETC/current"
 	printf 'generation=%s\n' "${current##*/}"
 	link_target $VAR/open
-	[ -z "$target" ] || printf 'open=%s\n' "${target##*/}"
+	[ -z "$REPLY" ] || printf 'open=%s\n' "${REPLY##*/}"
 	probe_boot_state
 	[ -n "$current" ] || [ ! -d $VAR ] || echo traces=yes
 	note_section generation
@@ -90,9 +89,9 @@ probe_boot_missing() {
 	fi
 	for family in 4 6; do
 		first_line "$ETC/current/want$family"
-		case $line in '' | '#end 0') continue ;; esac
+		case $REPLY in '' | '#end 0') continue ;; esac
 		first_line "$ETC/current/rules.v$family"
-		case $line in '' | '#end 0') echo "$ETC/current/rules.v$family" ;; esac
+		case $REPLY in '' | '#end 0') echo "$ETC/current/rules.v$family" ;; esac
 	done
 }
 
@@ -154,7 +153,7 @@ probe_sysctl() {
 	for file in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf /lib/sysctl.d/*.conf /etc/sysctl.conf; do
 		[ -e "$file" ] || [ -L "$file" ] || continue
 		link_target "$file"
-		note_line ">$file${target:+ $target}"
+		note_line ">$file${REPLY:+ $REPLY}"
 		note_file "$file"
 	done
 }
@@ -181,31 +180,31 @@ probe_ask_keys() {
 
 probe_print_third() { cat <&3; }
 
-# Sets wanted to the own text wanted of family $1, and goal to the same with rules whose module is not loaded
-# replaced by a mark in their place: a plan must not load a module, and physdev would load br_netfilter.
+# REPLY_desired: the desired own text of family $1. REPLY: the same with rules whose module is not loaded replaced by a mark
+# in their place: a plan must not load a module, and physdev would load br_netfilter.
 probe_provable_rules() {
+	local goal wanted
 	if [ "$1" = 4 ]; then wanted=$wanted4; else wanted=$wanted6; fi
 	if [ -z "$wanted" ]; then
-		wanted=$("${DESIRED}_rules" "$1" probe_print_third) && text_unwrap "$wanted$NL" || { goal=''; return 1; }
-		wanted=$text
+		wanted=$("${DESIRED}_rules" "$1" probe_print_third) && text_unwrap "$wanted$NL" || return 1
+		wanted=$REPLY
 		if [ "$1" = 4 ]; then wanted4=$wanted; else wanted6=$wanted; fi
 	fi
-	goal=$wanted
+	REPLY_desired=$wanted REPLY=$wanted
 	case $wanted in *'?br_netfilter '*) ;; *) return 0 ;; esac
 	if [ -d /proc/sys/net/bridge ]; then
 		goal='s/^?br_netfilter //'
 	else
 		goal='s/^?br_netfilter -A \([^ ]*\) .*/-A \1 -m comment --comment "kvmfw:unproven"/'
 	fi
-	goal=$(printf '%s\n#end\n' "$wanted" | sed "$goal") && text_unwrap_output "$goal" || { goal=''; return 1; }
-	goal=$whole
+	goal=$(printf '%s\n#end\n' "$wanted" | sed "$goal") && text_unwrap_output "$goal"
 }
 
 goal4='' dry4='' goal6='' dry6='' wanted4='' wanted6='' dry_runs='' as_proven=''
-# Sets predicted where the probe of this process has seen what own text $2 makes of family $1.
+# REPLY: the canonical form of own text $2 of family $1. Fails if the probe of this process did not try this text.
 probe_dry_known() {
-	if [ "$1" = 4 ]; then predicted=$dry4; else predicted=$dry6; fi
-	[ -n "$predicted" ] && if [ "$1" = 4 ]; then [ "$2" = "$goal4" ]; else [ "$2" = "$goal6" ]; fi
+	if [ "$1" = 4 ]; then REPLY=$dry4; else REPLY=$dry6; fi
+	[ -n "$REPLY" ] && if [ "$1" = 4 ]; then [ "$2" = "$goal4" ]; else [ "$2" = "$goal6" ]; fi
 }
 
 # Some shells keep a text for a program in a file. What did not come for want of room must not pass for "nothing is
@@ -213,11 +212,11 @@ probe_dry_known() {
 probe_no_room() { refuse no-space "the shell there found no room for a text of the plan, in /dev/shm or /tmp"; }
 
 probe_rules() {
-	local goal wanted text kept='' unread='' saved=0
+	local goal wanted predicted live='' kept='' unread='' saved=0
 	section "rules$1"
 	if ipt_find "$1"; then
 		ipt_save_once "$1"
-		saved=$?
+		saved=$? live=$REPLY
 	fi
 	ipt_find_backend "$1"
 	printf 'backend=%s\nversion=%s\n' "$backend" "$ipt_version"
@@ -231,6 +230,7 @@ probe_rules() {
 	fi
 	[ -n "$looked" ] || probe_no_room
 	probe_provable_rules "$1" || probe_no_room
+	wanted=$REPLY_desired goal=$REPLY
 	# A save that failed is no host without rules.
 	if [ $saved = 1 ] && { [ -n "$wanted" ] || [ -L $ETC/current ]; }; then refuse dry-run "$ipt-save failed"; fi
 	case "$goal$live" in
@@ -242,14 +242,14 @@ probe_rules() {
 	if [ -L $ETC/current ]; then
 		if ! text_read $ETC/current/want"$1"; then
 			unread=yes
-		elif [ "$text" = "$wanted" ]; then
-			if text_read $ETC/current/rules.v"$1"; then kept=$text; else unread=yes; fi
+		elif [ "$REPLY" = "$wanted" ]; then
+			if text_read $ETC/current/rules.v"$1"; then kept=$REPLY; else unread=yes; fi
 		fi
 	fi
 	section "dry$1"
 	dry_runs=yes
 	ipt_dry_run "$1" "$live" "$goal"
-	rc=$?
+	rc=$? predicted=$REPLY
 	printf 'rc=%s\n%s\n' "$rc" "$predicted" | awk -v look=1 "$PROBE_LIVE_AWK"
 	if [ $rc -eq 0 ]; then
 		if [ "$1" = 4 ]; then goal4=$goal dry4=$predicted; else goal6=$goal dry6=$predicted; fi
@@ -265,7 +265,7 @@ probe_rules() {
 probe_live_rules() {
 	looked=yes
 	first_line $ETC/current/rules.v"$1"
-	if [ -n "$line" ] && [ "$line" != '#end 0' ] && [ -e $ETC/current/want"$1" ]; then
+	if [ -n "$REPLY" ] && [ "$REPLY" != '#end 0' ] && [ -e $ETC/current/want"$1" ]; then
 		awk -v look=1 -v asked_text=/proc/self/fd/3 -v kept_text=$ETC/current/want"$1" "$PROBE_LIVE_AWK$IPT_TARGET_AWK$IPT_CHANGE_AWK" - $ETC/current/rules.v"$1" <<-LIVE
 			$live
 			=
@@ -409,7 +409,7 @@ probe_vlans() {
 	for file in /sys/class/net/*/bridge/vlan_filtering; do
 		[ -n "$asked" ] && break
 		first_line "$file"
-		[ "$line" != 1 ] || asked=yes
+		[ "$REPLY" != 1 ] || asked=yes
 	done
 	if [ -z "$asked" ]; then
 		[ -s $ETC/current/boot.bridges ] || [ -s "${T-}/new/boot.bridges" ] || return 0

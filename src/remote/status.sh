@@ -10,12 +10,12 @@ status_print() {
 	fi
 	printf 'generation=%s\n' "${current##*/}"
 	first_line $ETC/inventory
-	printf 'inventory=%s\n' "$line"
+	printf 'inventory=%s\n' "$REPLY"
 	txn_find_open
-	open=$id
+	open=$REPLY
 	printf 'open=%s\n' "$open"
 	R=$RUN/$open
-	[ -z "$open" ] || guard_moves || printf 'guard=%s\n' "$guard"
+	[ -z "$open" ] || guard_moves || printf 'guard=%s\n' "$REPLY"
 	probe_boot_state
 	adopt_print_counts
 	[ -n "$current$open" ] || status_unrecorded
@@ -28,14 +28,14 @@ status_print() {
 		[ -d "$T" ] || continue
 		T=${T%/} R=$RUN/${T##*/}
 		first_line "$T/done"
-		state=$line
+		state=$REPLY
 		if [ -z "$state" ]; then
 			state=$(txn_outcome) || state='state=unknown'
 			state=${state#*state=}
 			state=${state%%"$NL"*}
 		fi
 		txn_owner
-		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$owner"
+		printf '%s\t%s\t%s\n' "${T##*/}" "$state" "$REPLY"
 	done
 	section lock
 	# The text outlives a holder that was killed; the lock itself does not.
@@ -50,22 +50,22 @@ status_unrecorded() {
 	local family
 	for family in 4 6; do
 		ipt_find $family && ipt_save || continue
-		case $live in *:KVMFW-*) printf 'unrecorded=%s\n' "$(ipt_print_program $family)" ;; esac
+		case $REPLY in *:KVMFW-*) printf 'unrecorded=%s\n' "$(ipt_print_program $family)" ;; esac
 	done
 }
 
 # Where what is live is not what the generation says.
 status_differs() {
-	local family text keys
+	local family text
 	for family in 4 6; do
 		if ! text_read $ETC/current/rules.v$family; then
 			printf 'boot_missing=%s\n' "$ETC/current/rules.v$family"
 			continue
 		fi
+		text=$REPLY
 		[ -n "$text" ] && ipt_find $family && ipt_save || continue
-		ipt_matches "$live" "$text" || printf 'differs=%s\n' "$(ipt_print_program $family)"
+		ipt_matches "$REPLY" "$text" || printf 'differs=%s\n' "$(ipt_print_program $family)"
 	done
 	! ipset_generation_differs || echo differs=ipset
-	differ=
-	sysctl_generation_keys $ETC/current && sysctl_by_parts sysctl_add_differing "$keys" && [ -z "$differ" ] || echo differs=sysctl
+	sysctl_generation_keys $ETC/current && sysctl_differing_lines "$REPLY" && [ -z "$REPLY" ] || echo differs=sysctl
 }

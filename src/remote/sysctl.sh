@@ -1,15 +1,15 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # sysctl keys: what they are, what differs from what is wanted, and writing that.
 
-# Sets lines to KEY=VALUE of the three keys of br_netfilter, with value $1.
+# REPLY: KEY=VALUE of the three keys of br_netfilter, with value $1.
 sysctl_bridge_keys() {
 	local key
-	lines=
-	for key in iptables ip6tables arptables; do lines=${lines}net/bridge/bridge-nf-call-$key=$1$NL; done
+	REPLY=
+	for key in iptables ip6tables arptables; do REPLY=${REPLY}net/bridge/bridge-nf-call-$key=$1$NL; done
 }
 
-# Calls $1 with lines $2, some at a time: no command takes any number of arguments. Sets IFS to a newline for it, and
-# no patterns.
+# Calls $1 with lines $2, some at a time: no command takes any number of arguments. IFS is a newline for it, and
+# patterns are off.
 sysctl_by_parts() {
 	local line some='' n=0 rc=0 IFS="$NL"
 	set -f
@@ -24,25 +24,26 @@ sysctl_by_parts() {
 	return $rc
 }
 
-# Sets values to what sysctl keys $1 are, less those that are not there: lines /proc/sys/KEY:VALUE. Not by `read`: the
-# kernel gives it the first byte of a number and then the end. Fails where nobody could look, which is no answer.
+# REPLY: the values of sysctl keys $1 that exist, as lines /proc/sys/KEY:VALUE. Not by `read`: the kernel gives it the first
+# byte of a number and then the end. Fails if the keys could not be read, which is not an answer.
 sysctl_values() {
-	local key paths='' missing=''
+	local key values paths='' missing=''
 	for key in $1; do paths=$paths/proc/sys/$key$NL; done
 	sysctl_grep "$paths" || return 1
+	values=$REPLY
 	# What is there and was not read is asked for once more: some keys cannot be read, but grep may have been cut off too.
 	for key in $paths; do
 		case $NL$values in *"$NL$key:"*) ;; *) [ ! -r "$key" ] || missing=$missing$key$NL ;; esac
 	done
 	[ -n "$missing" ] || return 0
-	paths=$values
 	sysctl_grep "$missing" || return 1
-	values=$paths${paths:+$NL}$values
+	REPLY=$values${values:+$NL}$REPLY
 }
 
+# REPLY: lines FILE:TEXT of files $1.
 sysctl_grep() {
 	# shellcheck disable=SC2086 # one each
-	values=$(grep -sH '' /dev/null $1)
+	REPLY=$(grep -sH '' /dev/null $1)
 	case $? in 0 | 1 | 2) ;; *) return 1 ;; esac
 }
 
@@ -52,23 +53,29 @@ sysctl_print_live() { sysctl_by_parts sysctl_print_values "$1"; }
 sysctl_print_values() {
 	local line
 	sysctl_values "$1" || return 1
-	for line in $values; do
+	for line in $REPLY; do
 		line=${line#/proc/sys/}
 		printf '%s=%s\n' "${line%%:*}" "${line#*:}" || return 1
 	done
 }
 
-# Sets differ to those KEY=VALUE lines of file $1 that are not so now, keys that do not exist left out. Fails where
-# nobody could look.
-sysctl_differing() {
-	differ=
-	text_read_lines "$1" && sysctl_by_parts sysctl_add_differing "$lines"
+# REPLY: the KEY=VALUE lines of file $1 whose keys have another value now; keys that do not exist are left out. Fails if the
+# keys could not be read.
+sysctl_differing() { text_read_lines "$1" && sysctl_differing_lines "$REPLY"; }
+
+# REPLY: the same of lines $1.
+sysctl_differing_lines() {
+	local differ=''
+	sysctl_by_parts sysctl_add_differing "$1" || return 1
+	REPLY=$differ
 }
 
+# Part of sysctl_differing_lines: adds to `differ` those of lines $1.
 sysctl_add_differing() {
-	local line entry key keys='' live
+	local line entry key keys='' values live
 	for line in $1; do keys=$keys${line%%=*}$NL; done
 	sysctl_values "$keys" || return 1
+	values=$REPLY
 	for line in $1; do
 		case $line in *=*) ;; *) continue ;; esac
 		key=${line%%=*} live=$NL
@@ -78,29 +85,32 @@ sysctl_add_differing() {
 		done
 		[ "$live" != "$NL" ] && [ "$live" != "${line#*=}" ] || continue
 		sysctl_single_spaces "$live"
-		live=$spaced
+		live=$REPLY
 		sysctl_single_spaces "${line#*=}"
-		[ "$live" = "$spaced" ] || differ=$differ$line$NL
+		[ "$live" = "$REPLY" ] || differ=$differ$line$NL
 	done
 }
 
+# REPLY: $1 with single spaces.
 sysctl_single_spaces() {
 	local IFS=' 	'
 	# shellcheck disable=SC2086 # split on purpose
 	set -- $1
-	spaced="$*"
+	REPLY="$*"
 }
 
 # Writes the KEY=VALUE lines of file $1 that are not so; what the kernel says of it goes to file $2.
 sysctl_write_file() {
 	text_read_lines "$1" || { say "the sysctl keys cannot be read" 2>>"${2-/dev/stderr}"; return 1; }
-	sysctl_write "$lines" "${2-/dev/stderr}"
+	sysctl_write "$REPLY" "${2-/dev/stderr}"
 }
 
+# The same of lines $1. REPLY: those that had another value; with status 1 and nothing here, no key could be read.
 sysctl_write() {
-	local line rc=0 IFS="$NL"
-	differ=
-	sysctl_by_parts sysctl_add_differing "$1" || { say "the sysctl keys cannot be read" 2>>"$2"; return 1; }
+	local line differ rc=0 IFS="$NL"
+	REPLY=
+	sysctl_differing_lines "$1" || { say "the sysctl keys cannot be read" 2>>"$2"; REPLY=; return 1; }
+	differ=$REPLY
 	[ -n "$differ" ] || return 0
 	set -f
 	for line in $differ; do
@@ -109,6 +119,7 @@ sysctl_write() {
 		rc=1
 	done 2>>"$2" || rc=1
 	set +f
+	REPLY=$differ
 	return $rc
 }
 

@@ -50,14 +50,15 @@ txn_stage() {
 	for family in 4 6; do
 		absent=
 		if ipt_find_backend $family; then
-			ipt_save_once $family || live=
+			ipt_save_once $family || REPLY=
 			for table in raw mangle nat filter security; do
-				case "$NL$live$NL" in *"$NL*$table$NL"*) ;; *) absent="${absent}absent $table$NL" ;; esac
+				case "$NL$REPLY$NL" in *"$NL*$table$NL"*) ;; *) absent="${absent}absent $table$NL" ;; esac
 			done
 		fi
 		text_write "$T/pre/tables$family" "$absent" || refuse no-space "cannot write to $T"
 	done
 	boot_install_units || refuse no-boot "there is no /etc/systemd/system to put the boot units into"
+	boot_files=$REPLY
 	set --
 	for file in "$T"/* "$T"/pre/* "$T"/new/* "$T" "$G"/* "$G"/sysctl.d/* "$G"/net/* "$G"/adopted/* "$G" $ETC/generations $ETC ${ETC%/*} $VAR/txn $VAR ${VAR%/*}; do
 		[ ! -e "$file" ] || [ -p "$file" ] || set -- "$@" "$file"
@@ -77,7 +78,7 @@ txn_print_current() {
 	if [ -L $ETC/current ]; then
 		# The probe has read it, under the same lock.
 		link_target $ETC/current
-		now=${target:-$(readlink $ETC/current)} || return 1
+		now=${REPLY:-$(readlink $ETC/current)} || return 1
 		[ -n "$now" ] || return 1
 	fi
 	printf '%s\n' "${now##*/}"
@@ -85,14 +86,16 @@ txn_print_current() {
 
 # The very transaction, in a clone of the live rules, before anything is armed.
 txn_prove() {
-	local live predicted goal wanted foreign text
+	local live predicted goal foreign text
 	text_write "$G/rules.v$1" '' || refuse no-space "cannot write to $G"
-	adopt_goal "$1" || refuse unreadable "what was taken over cannot be read"
+	adopt_goal "$1" || refuse unreadable "what was adopted cannot be read"
+	foreign=$REPLY
 	ipt_find_backend "$1" || return 0
 	if ! ipt_save_once "$1"; then
 		! ipt_is_needed "$1" || refuse dry-run "$ipt-save failed"
 		return 0
 	fi
+	live=$REPLY
 	text_is_filled "$T/new/want$1" || [ -n "$foreign" ] || case $live in *KVMFW-*) ;; *) return 0 ;; esac
 	# The live rules are what was proven of this very text: nothing is to be loaded, and nothing to be proven.
 	case $as_proven in *"$1"*)
@@ -103,15 +106,18 @@ txn_prove() {
 		;;
 	esac
 	probe_provable_rules "$1" || refuse unreadable "the rules that are wanted cannot be read"
+	goal=$REPLY
 	case "
-$wanted" in *"
+$REPLY_desired" in *"
 ?"*) [ -d /proc/sys/net/bridge ] || return 0 ;; esac
 	adopt_join "$goal" "$foreign"
+	text=$REPLY
 	probe_dry_known "$1" "$text" || ipt_dry_run "$1" "$live" "$text" ||
-		refuse dry-run "$(ipt_print_program "$1") refuses the rules: $(echo "$predicted" | grep . | tail -n 3 | tr '\n' ' ')"
-	ipt_canonical_goal "$goal" "$predicted" && text_write "$G/rules.v$1" "$goal" || refuse no-space "cannot write to $G"
+		refuse dry-run "$(ipt_print_program "$1") refuses the rules: $(echo "$REPLY" | grep . | tail -n 3 | tr '\n' ' ')"
+	predicted=$REPLY
+	ipt_canonical_goal "$goal" "$predicted" && goal=$REPLY && text_write "$G/rules.v$1" "$goal" || refuse no-space "cannot write to $G"
 	adopt_join "$goal" "$foreign"
-	ipt_matches "$predicted" "$text" || refuse dry-run "the rules are not what was wanted after loading them in a dry run"
+	ipt_matches "$predicted" "$REPLY" || refuse dry-run "the rules are not what was wanted after loading them in a dry run"
 }
 
 # Before anything is armed.
@@ -162,54 +168,54 @@ txn_start() {
 	guard_replace
 	guard_wake start
 	txn_limit apply
-	guard_await $((limit + 10))
+	guard_await $((REPLY + 10))
 	txn_outcome
 }
 
 # What is so, from the files.
 txn_outcome() {
+	local outcome why=''
 	section outcome
 	if [ -e "$T/done" ]; then
-		first_line "$T/done"
-		why=
 		if [ -e "$T/reason" ]; then
 			first_line "$T/reason"
-			why=${line:-the reason that the host recorded cannot be read}
-			first_line "$T/done"
+			why=${REPLY:-the reason that the host recorded cannot be read}
 		fi
-		[ -n "$why" ] || case $line in *': '*) why=${line#*: } ;; esac
-		if [ -z "$line" ]; then
-			# The disk was full when it ended; which way it ended is on record.
+		first_line "$T/done"
+		outcome=$REPLY
+		[ -n "$why" ] || case $outcome in *': '*) why=${outcome#*: } ;; esac
+		if [ -z "$outcome" ]; then
+			# The disk was full when the transaction ended; the decision is on record.
 			first_line "$T/decision"
-			case $line in commit) line=committed ;; *) line=rolled-back ;; esac
+			case $REPLY in commit) outcome=committed ;; *) outcome=rolled-back ;; esac
 		fi
-		printf 'state=%s\n' "${line%%:*}"
+		printf 'state=%s\n' "${outcome%%:*}"
 		printf 'reason=%s\n' "$why"
 	elif [ -e "$R/state" ]; then
-		{ IFS= read -r line && IFS= read -r why; } <"$R/state"
-		printf 'state=%s\nreason=%s\n' "$line" "$why"
-	elif txn_decision && [ -n "$line" ]; then
-		printf 'state=deciding\ndecision=%s\n' "$line"
+		{ IFS= read -r outcome && IFS= read -r why; } <"$R/state"
+		printf 'state=%s\nreason=%s\n' "${outcome-}" "$why"
+	elif txn_decision && [ -n "$REPLY" ]; then
+		printf 'state=deciding\ndecision=%s\n' "$REPLY"
 	elif [ -e "$R/applied" ]; then
 		guard_seconds_left
-		printf 'state=applied\nleft=%s\n' "$left"
+		printf 'state=applied\nleft=%s\n' "$REPLY"
 	elif [ -e "$T/armed" ]; then
 		printf 'state=applying\nstep=%s\n' "$(tail -n 1 "$T/journal" 2>/dev/null)"
 	else
 		printf 'state=staged\n'
 	fi
 	if [ -s "$R/error" ]; then sed 's/^/error=/' "$R/error"; elif [ -s "$T/error" ]; then sed 's/^/error=/' "$T/error"; fi
-	guard_moves || printf 'guard=%s\n' "$guard"
+	guard_moves || printf 'guard=%s\n' "$REPLY"
 	section end
 }
 
 # One line of new/checks: number, from host or not, timeout, kind, argument, port.
 txn_run_checks() {
-	local n seconds kind what port line text IFS="$NL"
+	local n seconds kind what port line IFS="$NL"
 	text_read "$T/new/checks" || refuse unreadable "the checks of this change cannot be read"
 	section "checks"
 	set -f
-	for line in $text; do
+	for line in $REPLY; do
 		set +f
 		unset IFS
 		n=${line%% *} line=${line#* }
@@ -246,9 +252,9 @@ txn_verify() {
 }
 
 # An established session lives on under rules that no new one passes.
-txn_is_old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$line" ]; }
+txn_is_old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$REPLY" ]; }
 
-txn_token_is_right() { first_line "$T/token"; [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$line" ]; }
+txn_token_is_right() { first_line "$T/token"; [ "${TOKEN-}" != "" ] && [ "$TOKEN" = "$REPLY" ]; }
 
 txn_commit() {
 	! txn_is_old_connection && txn_token_is_right && [ -e "$R/applied" ] && txn_disk_answers && txn_decide commit
@@ -260,7 +266,7 @@ txn_disk_answers() {
 	local folder
 	first_line "$T/generation"
 	# Two disks, perhaps.
-	for folder in "$T" "$ETC/generations/$line"; do
+	for folder in "$T" "$ETC/generations/$REPLY"; do
 		[ -d "$folder" ] || continue
 		timeout -s KILL 10 dd if="$R/limits" of="$folder/answers" conv=fsync 2>/dev/null || {
 			say "the disk does not take the decision"
@@ -279,7 +285,7 @@ guard_wait() {
 		if { timeout -s KILL 1 flock "$R/guard.lock" true; } 2>/dev/null; then guard_actor_lives || return 1; fi
 		tries=$((tries + 1))
 		first_line "$R/beat"
-		if [ "$line" = "$beaten" ]; then silent=$((silent + 1)); else silent=0 beaten=$line; fi
+		if [ "$REPLY" = "$beaten" ]; then silent=$((silent + 1)); else silent=0 beaten=$REPLY; fi
 		[ $silent -lt $GRACE ] || return 1
 	done
 }
@@ -287,8 +293,8 @@ guard_wait() {
 txn_await_decision() {
 	guard_wake decision
 	txn_decision
-	if [ -n "$line" ]; then
-		won=$line
+	won=$REPLY
+	if [ -n "$won" ]; then
 		case $NONCE in -) txn_await_end ;; *) guard_wait ;; esac
 		if [ ! -d "$T" ]; then
 			# The last trace went with the transaction: back to the original.

@@ -1,11 +1,10 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # An undo at the console, where the controller is out of reach.
 
-# Sets keys to what the sysctl files of a generation's folder set, as PATH=VALUE. Of two files that set one, the last
-# counts.
+# REPLY: what the sysctl files of the generation in folder $1 set, as PATH=VALUE. If two files set a key, the last counts.
 sysctl_generation_keys() {
-	local file text whole
-	keys=
+	local file text
+	REPLY=
 	for file in "$1"/sysctl.d/*.conf; do
 		[ ! -e "$file" ] || { set -- "$@" "$file"; }
 	done
@@ -13,33 +12,31 @@ sysctl_generation_keys() {
 	[ $# -gt 0 ] || return 0
 	# As sysctl.d(5): where the first separator is a dot, dots and slashes swap.
 	text=$(awk "$SYSCTL_GENERATION_KEYS_AWK" "$@") && text_unwrap_output "$text" || return 1
-	keys=${whole:+$whole$NL}
+	REPLY=${REPLY:+$REPLY$NL}
 }
 
-# Sets to to the generation before $1, as that recorded it, or where it did not, the newest older one that has its rules.
+# REPLY: the generation before $1, as that recorded it, or if it did not, the newest older one that has its rules.
 undo_generation_before() {
-	local file number
+	local file number to=0
 	if [ -e "$ETC/generations/$1/before" ]; then
 		first_line "$ETC/generations/$1/before"
-		to=$line
-		[ -n "$to" ] || { say "which generation was before $1 cannot be read: name it"; return 1; }
+		[ -n "$REPLY" ] || { say "which generation was before $1 cannot be read: name it"; return 1; }
 		return
 	fi
-	to=0
 	for file in "$ETC"/generations/*; do
 		number=${file##*/}
 		case $number in '' | *[!0-9]*) continue ;; esac
 		[ -s "$file/rules.v4" ] && [ -s "$file/rules.v6" ] || continue
 		[ "$number" -ge "$1" ] || [ "$number" -le "$to" ] || to=$number
 	done
+	REPLY=$to
 }
 
-# Sets goal to the policies of family $1 from before kvmfw, as own text.
+# REPLY: the baseline of the policies of family $1, as own text.
 undo_policies() {
-	local text line IFS="$NL"
-	goal=
+	local goal='' line IFS="$NL"
 	text_read $VAR/original/policies || return 1
-	for line in $text; do
+	for line in $REPLY; do
 		case $line in "$1 "*) ;; *) continue ;; esac
 		IFS=' '
 		# shellcheck disable=SC2086 # its words
@@ -47,20 +44,22 @@ undo_policies() {
 		IFS=$NL
 		goal="$goal*$2$NL:$3 $4${NL}COMMIT$NL"
 	done
-	goal=${goal%"$NL"}
+	REPLY=${goal%"$NL"}
 }
 
-# Sets keys to KEY=VALUE of what an undo from generation $1 to $2 sets: what that generation sets, and for keys that it
-# does not set what was there before us.
+# REPLY: KEY=VALUE of what an undo from generation $1 to $2 sets: what that generation sets, and the baseline of keys that it
+# does not set.
 undo_keys() {
-	local key value text was there
+	local key keys value text was there
 	sysctl_generation_keys "$ETC/generations/$2" || return 1
+	keys=$REPLY
 	there=$NL$keys
-	text=
+	REPLY=
 	[ ! -e $VAR/original/sysctl ] || text_read $VAR/original/sysctl || return 1
-	was=$NL$text$NL
+	was=$NL$REPLY$NL
 	if [ -e "$ETC/generations/$1/sysctl.keys" ]; then
 		text_read "$ETC/generations/$1/sysctl.keys" || return 1
+		text=$REPLY
 	else
 		# Of a generation that is gone nobody knows what it set: it was some of these.
 		text=
@@ -74,44 +73,43 @@ undo_keys() {
 		value=${was#*"$NL$key="}
 		keys=$keys$key=${value%%"$NL"*}$NL
 	done
+	REPLY=$keys
 }
 
 # At the console, with the controller out of reach: back to an older generation, at once and without
 # a guard, because whoever types this sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo_run() {
-	local current to=${1-} family text goal keys wanted once names rc=0
+	local current to=${1-} family goal rc=0
 	exec 9>>$VAR/lock
 	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
 	[ -L $ETC/current ] || { say "this host is not managed"; return 1; }
 	current=$(readlink $ETC/current) && [ -n "$current" ] || { say "which generation boots cannot be read"; return 1; }
 	current=${current##*/}
-	[ -n "$to" ] || undo_generation_before "$current" || return 1
+	[ -n "$to" ] || { undo_generation_before "$current" && to=$REPLY; } || return 1
 	[ "$to" = 0 ] || [ -e "$ETC/generations/$to/desired.json" ] || { say "there is no generation $to"; return 1; }
 	undo_read_sets "$current" "$to" || { say "the sets of generation $to cannot be read: name another"; return 1; }
-	[ -z "$wanted$once" ] || ipset_load "$wanted$NL$once" || { say "the sets did not load: $said"; return 1; }
+	[ -z "$REPLY_wanted$REPLY_once" ] || ipset_load "$REPLY_wanted$NL$REPLY_once" || { say "the sets did not load: $REPLY"; return 1; }
 	# A disk that is full must not cut off what is loaded: nothing of it is written there.
 	for family in 4 6; do
 		ipt_find_backend $family || continue
-		goal=
 		if [ "$to" = 0 ]; then
 			undo_policies $family || { say "the policies from before kvmfw cannot be read"; return 1; }
 		else
 			text_read "$ETC/generations/$to/rules.v$family" || { say "the $(ipt_print_program $family) rules of generation $to cannot be read: name another"; return 1; }
-			goal=$text
 		fi
-		adopt_way_back $family "$to" || { say "the $(ipt_print_program $family) rules that were taken over cannot be read"; return 1; }
-		adopt_join "$goal" "$back"
-		ipt_load $family "$text" || { say "the $(ipt_print_program $family) rules did not load"; return 1; }
+		goal=$REPLY
+		adopt_way_back $family "$to" || { say "the $(ipt_print_program $family) rules that were adopted cannot be read"; return 1; }
+		adopt_join "$goal" "$REPLY"
+		ipt_load $family "$REPLY" || { say "the $(ipt_print_program $family) rules did not load"; return 1; }
 	done
-	ipset_gone_names "$once"
-	ipset_drop "$names" || rc=1
+	ipset_gone_names "$REPLY_once"
+	ipset_drop "$REPLY" || rc=1
 	# What the generation sets, and for keys that it does not set what was there before us: of two the last.
-	differ=
-	if ! undo_keys "$current" "$to" || ! sysctl_write "$keys" /dev/stderr; then
+	if ! { undo_keys "$current" "$to" || { REPLY=; false; }; } || ! sysctl_write "$REPLY" /dev/stderr; then
 		# Where the kernel refused some, once more would not help.
-		[ -n "$differ" ] || {
+		[ -n "$REPLY" ] || {
 			say "the rules of generation $to are live, but the sysctl keys cannot be read, and the next boot loads generation $current: undo once more"
 			return 1
 		}

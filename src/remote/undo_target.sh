@@ -19,7 +19,7 @@ undo_target() {
 		fi
 		# What was live then; a number before it may have been left by an undo at the console.
 		first_line "$ETC/generations/$from/before"
-		to=$line
+		to=$REPLY
 		[ -n "$to" ] || [ ! -e "$ETC/generations/$from/before" ] || refuse unreadable "$ETC/generations/$from/before cannot be read"
 		if [ -z "$to" ]; then
 			to=0

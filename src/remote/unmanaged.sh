@@ -51,12 +51,12 @@ probe_others() {
 	case $backend in
 	nft)
 		first_line /proc/net/ip_tables_names
-		names=$line
+		names=$REPLY
 		first_line /proc/net/ip6_tables_names
 		if [ -n "$names" ] && have iptables-legacy-save; then
 			iptables-legacy-save 2>/dev/null | probe_count_deciding | sed 's/^/legacy4=/'
 		fi
-		if [ -n "$line" ] && have ip6tables-legacy-save; then
+		if [ -n "$REPLY" ] && have ip6tables-legacy-save; then
 			ip6tables-legacy-save 2>/dev/null | probe_count_deciding | sed 's/^/legacy6=/'
 		fi
 		;;
@@ -120,8 +120,8 @@ probe_evidence() {
 		[ -e "$file" ] && note_line "maker=$file"
 	done
 	first_line /run/docker.pid
-	if [ -n "$line" ] && [ -r "/proc/$line/cmdline" ]; then
-		arguments=$NL$(tr '\0' '\n' <"/proc/$line/cmdline")$NL
+	if [ -n "$REPLY" ] && [ -r "/proc/$REPLY/cmdline" ]; then
+		arguments=$NL$(tr '\0' '\n' <"/proc/$REPLY/cmdline")$NL
 		case $arguments in *"$NL--icc=false$NL"*) note_line 'docker-icc=command line of dockerd' ;; esac
 		case $arguments in *"$NL--userland-proxy=false$NL"*) note_line 'docker-proxy=command line of dockerd' ;; esac
 	fi

@@ -33,7 +33,7 @@ old_connection() {
                 Ok(verified) => self.outcome_of(&verified.state, None),
                 Err(_) => self.confirm(&before, started, true).await,
             },'
-    plant src/remote/transaction.sh 1 'txn_is_old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$line" ]; }' \
+    plant src/remote/transaction.sh 1 'txn_is_old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$REPLY" ]; }' \
         'txn_is_old_connection() { return 1; }'
 }
 # A later decision takes the place of the one that was made.
@@ -66,7 +66,7 @@ guard_in_session() {
 ports_forgotten() {
     space 'guest started' 'recorded,staged' 'check fails,well'
     plant src/remote/bridges.sh 1 $'\t\tlines="${lines}link set dev $port master $bridge$NL"' $'\t\t:'
-    plant src/remote/change.sh 1 $'\t\tnet_new_ports "$lines" || txn_fail "cannot read what is to be done"' $'\t\tcame='
+    plant src/remote/change.sh 1 $'\t\tnet_new_ports "$lines" || txn_fail "cannot read what is to be done"' $'\t\tREPLY='
 }
 
 all='no_fence old_connection move_for_link no_sync early_persist late_snapshot guard_in_session ports_forgotten'

@@ -59,7 +59,7 @@ fn links_keep_their_targets() {
         symlink(target, folder.path().join(link)).unwrap();
     }
     let of = |stub: &str, files: &str| {
-        let each = "for f in a b d plain none; do link_target $D/$f; printf '%s=%s;' $f \"$target\"; done";
+        let each = "for f in a b d plain none; do link_target $D/$f; printf '%s=%s;' $f \"$REPLY\"; done";
         look(&folder, &format!("{stub}\nlink_read {files}\n{each}"))
     };
     let right = "a=/dev/null;b=no where;d=plain;plain=;none=;";
@@ -133,7 +133,7 @@ fn half_an_answer_is_refused() {
     // The text that is wanted did not come, and probe_live_rules is never called.
     let told = look(
         &folder,
-        "ipt_find() { :; }\nipt_save_once() { live=x; }\nipt_find_backend() { backend=nft ipt_version=x; }\nDESIRED=document\ndocument_rules() { return 1; }\nprobe_rules 4\necho on",
+        "ipt_find() { :; }\nipt_save_once() { REPLY=x; }\nipt_find_backend() { backend=nft ipt_version=x; }\nDESIRED=document\ndocument_rules() { return 1; }\nprobe_rules 4\necho on",
     );
     assert!(told.contains("@n refused\nno-space\n") && !told.ends_with("on\n"), "{told}");
 }

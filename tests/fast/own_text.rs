@@ -11,7 +11,7 @@ const HOOK: &str = "-m comment --comment \"kvmfw:hook\" -j";
 /// The change that `ipt_change` finds, which has to be the same in all shells.
 fn change(live: &str, want: &str) -> String {
     let script = format!(
-        "NONCE=x\n{}\n{}\nlive=$(cat <<'LIVE'\n{live}\nLIVE\n)\nwant=$(cat <<'WANT'\n{want}\nWANT\n)\nipt_change \"$live\" \"$want\" && [ -z \"$change\" ] || printf '%s\\n' \"$change\"\n",
+        "NONCE=x\n{}\n{}\nlive=$(cat <<'LIVE'\n{live}\nLIVE\n)\nwant=$(cat <<'WANT'\n{want}\nWANT\n)\nipt_change \"$live\" \"$want\" && [ -z \"$REPLY\" ] || printf '%s\\n' \"$REPLY\"\n",
         include_str!("../../src/remote/lib.sh"),
         kvmfw::remote::AWK_PROGRAMS.to_owned() + include_str!("../../src/remote/iptables.sh"),
     );

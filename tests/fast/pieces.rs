@@ -14,7 +14,7 @@ fn differing(lines: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{lines}#end {}\n", lines.len())).unwrap();
     in_all_shells(&format!(
-        "NONCE=x\n{}\n{}\nsysctl_differing '{}'\nprintf '%s' \"$differ\"\ncase $- in *f*) echo 'no patterns any more' ;; esac\n",
+        "NONCE=x\n{}\n{}\nsysctl_differing '{}'\nprintf '%s' \"$REPLY\"\ncase $- in *f*) echo 'no patterns any more' ;; esac\n",
         include_str!("../../src/remote/lib.sh"),
         include_str!("../../src/remote/sysctl.sh"),
         file.path().display()
@@ -205,7 +205,7 @@ fn a_text_for_a_program_needs_no_disk() {
         return;
     }
     let feed = |command: &str| {
-        format!("NONCE=x\n{LIB}\nfeed \"$(seq 100000)\" {command}\nprintf '%s %s\\n' $? \"$said\"\n")
+        format!("NONCE=x\n{LIB}\nfeed \"$(seq 100000)\" {command}\nprintf '%s %s\\n' $? \"$REPLY\"\n")
     };
     assert_eq!(without_room(&feed("tail -n 1")), "0 100000\n".repeat(3));
     assert_eq!(without_room(&feed("sh -c 'cat >/dev/null; echo no >&2; exit 3'")), "3 no\n".repeat(3));
@@ -221,7 +221,7 @@ fn a_change_is_found_without_a_disk() {
     }
     let script = format!(
         "NONCE=x\n{LIB}\n{AWK_PROGRAMS}{}\nrules=$(seq 5000 | sed 's/^/-A KVMFW-X -p tcp -m tcp --dport /')\n\
-         ipt_change \"*filter$NL:KVMFW-X - [0:0]$NL$rules${{NL}}COMMIT\" '' && printf '%s\\n' \"$change\"\n",
+         ipt_change \"*filter$NL:KVMFW-X - [0:0]$NL$rules${{NL}}COMMIT\" '' && printf '%s\\n' \"$REPLY\"\n",
         include_str!("../../src/remote/iptables.sh")
     );
     let way = "*filter\n:KVMFW-X - [0:0]\n-X KVMFW-X\nCOMMIT\n";
@@ -297,9 +297,9 @@ fn a_snapshot_that_is_cut_off_is_refused() {
         "NONCE=x\n{LIB}\n{AWK_PROGRAMS}{}{}{}{}{}{}T=/root/t\nmount -o remount,size=96k /root\nrm -rf /root/* && mkdir -p $T/new $T/pre && text_write $T/new/want4 ''\n\
          for f in sysctl.keys modules devices bridges sets sets.once; do text_write $T/new/$f ''; done\n\
          [ \"$ROOM\" = yes ] || cat /dev/zero 2>/dev/null >/root/full\n\
-         backend=none\nipt_find_backend() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_save_once() {{ live=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
-         adopt_goal() {{ foreign=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
-         ipt_managed() {{ own=$1; }}\nrules=$(seq 20 | sed 's/^/-A OLD -p tcp -m tcp --dport /')\n\
+         backend=none\nipt_find_backend() {{ [ $1 = 4 ] || {{ rm -f /root/full; return 1; }}; }}\nipt_save_once() {{ REPLY=\"*filter$NL:OLD -$NL$rules${{NL}}COMMIT\"; }}\n\
+         adopt_goal() {{ REPLY=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
+         ipt_managed() {{ REPLY=$1; }}\nrules=$(seq 20 | sed 's/^/-A OLD -p tcp -m tcp --dport /')\n\
          txn_snapshot 2>/dev/null && echo \"whole $(grep -c '^+-A OLD ' $T/pre/foreign4)\"\n",
         include_str!("../../src/remote/adopt.sh"),
         include_str!("../../src/remote/sysctl.sh"),
@@ -321,7 +321,7 @@ fn a_text_comes_back_whole_or_not_at_all() {
     let script = |body: &str| format!("NONCE=x\n{LIB}\n{}\n", body.replace("$D", &d.to_string()));
     let texts = script(
         "for t in '' a \"a$NL\" \"a$NL$NL\" \"$(seq 19)\" \"$(seq 20)\" \"$(seq 21)\" \"$(seq 2000)\" 'ünïcode'; do\n\
-         text_write $D/f \"$t\" && text_read $D/f && [ \"$text\" = \"${t%\"$NL\"}\" ] && echo whole\n\
+         text_write $D/f \"$t\" && text_read $D/f && [ \"$REPLY\" = \"${t%\"$NL\"}\" ] && echo whole\n\
          for cut in 1 2 3 7 8 9 30 90 3000; do\n\
          head -c -$cut $D/f >$D/g; cmp -s $D/f $D/g || ! text_read $D/g || [ $cut = 1 ] || echo \"cut $cut\"\n\
          head -c $cut $D/f >$D/g; cmp -s $D/f $D/g || ! text_read $D/g || echo \"kept $cut\"\ndone; done",
@@ -329,7 +329,7 @@ fn a_text_comes_back_whole_or_not_at_all() {
     assert_eq!(in_all_shells(&texts), "whole\n".repeat(9));
     let unread = script(
         "text_write $D/f \"$(seq 30)\"; : >$D/empty\n\
-         for f in none empty .; do text=x; text_read $D/$f || echo \"no $f $text\"; done\n\
+         for f in none empty .; do REPLY=x; text_read $D/$f || echo \"no $f $REPLY\"; done\n\
          cat() { command cat \"$@\"; return 137; }; text_read $D/f || echo killed\n\
          cat() { command cat \"$@\" | head -c 40; }; text_read $D/f || echo short\n\
          cat() { :; }; text_read $D/f || echo nothing\n\
@@ -340,7 +340,7 @@ fn a_text_comes_back_whole_or_not_at_all() {
         "no none \nno empty \nno . \nkilled\nshort\nnothing\nperhaps\nperhaps\nperhaps\nholds nothing\n"
     );
     let output = script(
-        "for o in '' x '#end' \"x$NL#end\" \"x${NL}y$NL#en\" \"x#end\"; do text_unwrap_output \"$o\" && echo \"<$whole>\"; done; :",
+        "for o in '' x '#end' \"x$NL#end\" \"x${NL}y$NL#en\" \"x#end\"; do text_unwrap_output \"$o\" && echo \"<$REPLY>\"; done; :",
     );
     assert_eq!(in_all_shells(&output), "<>\n<x>\n");
 }
@@ -355,11 +355,11 @@ fn ticks_of_an_earlier_timer_end_no_work() {
          R={}/$$ ID=r1\nmkdir $R\nmkfifo $R/ctl\nctl=$R/ctl\nexec 8<>$ctl\n\
          echo 'sleep 1.2; [ \"$1\" != good ] || echo \"end $$ 0\" 1<>\"$3\"; [ \"$1\" != slow ] || sleep 30' >$R/kvmfw.sh\n\
          for n in 1 2 3; do echo tick >&8; done\n\
-         guard_work good 20; echo \"good $? $hung\"\n\
+         guard_work good 20; echo \"good $? $REPLY_hung\"\n\
          for n in 1 2 3; do echo tick >&8; done\n\
-         guard_work killed 20; echo \"killed $? $hung\"\n\
+         guard_work killed 20; echo \"killed $? $REPLY_hung\"\n\
          for n in 1 2 3; do echo tick >&8; done\n\
-         guard_work slow 2 2>/dev/null; echo \"slow $? $hung\"\n",
+         guard_work slow 2 2>/dev/null; echo \"slow $? ${{REPLY_hung:+yes}}\"\n",
         include_str!("../../src/remote/lib.sh"),
         include_str!("../../src/remote/memory.sh"),
         include_str!("../../src/remote/guard.sh"),
