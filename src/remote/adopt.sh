@@ -1,5 +1,5 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# Rules of others that are taken over, and what puts them back. In the words of iptables.sh ("foreign text").
+# Adopted rules, and what puts them back, as the foreign text of iptables.sh.
 #
 # generations/N/adopted/K.4   what generation K took of iptables, as the list that puts it back; each
 #                             generation has all that was taken up to it
@@ -67,13 +67,13 @@ adopt_keep_rules() {
 	done
 }
 
-# How many rules of others are taken over, by the generation that took them.
+# Prints how many rules are adopted, by the generation that adopted them.
 adopt_print_counts() {
 	awk '/^\+-A / { n = split(FILENAME, part, "/"); sub(/\..*/, "", part[n]); rules[part[n]]++ }
 		END { for (n in rules) printf "adopted=%s %s\n", n, rules[n] }' $ETC/current/adopted/*.[46] 2>/dev/null | sort -t = -k 2n
 }
 
-# Files of sysctl.d that become ours: kept as they were, with mode and owner.
+# Keeps the files of sysctl.d that are adopted as they are, with mode and owner.
 adopt_keep_files() {
 	local name kept=$VAR/original/files
 	[ -e "$T/new/adopt.files" ] || return 0

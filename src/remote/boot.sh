@@ -1,7 +1,7 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # What the boot units do: first the transaction that was open, then the rules (boot_settle.sh), then the bridges.
 
-# Does $1 for a boot unit. Where the shell ends before that is done, it is told as a failure of the boot.
+# Runs $1 for a boot unit. If the shell ends before that is done, the boot counts as failed.
 boot_run_unit() {
 	local rc
 	unit=$1
@@ -23,7 +23,7 @@ boot_early() {
 	current=$(readlink $ETC/current)
 	if [ -L $VAR/open ]; then
 		exec 9>>$VAR/lock 5>/dev/null
-		# Without it too: whoever hangs is replaced, whoever moves is left alone.
+		# Goes on without the lock too: an actor that hangs is replaced, one that moves is left alone.
 		lock_within 9 30
 		ID=none T=$VAR/txn/none
 		txn_recover
@@ -45,8 +45,8 @@ boot_release_unarmed() {
 	done 5>/dev/null
 }
 
-# REPLY: those of lines $1 that are not so yet: links that are there are not made, addresses that are
-# there are not added, and those that are not are not taken away; so it is with gateways. What is left must not fail.
+# REPLY: the lines of $1 that still change something: without links and addresses that exist already, without the removal of
+# those that do not, and the same for gateways. None of the remaining lines may fail.
 boot_missing_lines() {
 	local link links='' addresses routes todo
 	for link in /sys/class/net/*; do links="$links${link##*/}$NL"; done
@@ -96,7 +96,7 @@ boot_run_batch() {
 	done
 }
 
-# At boot, after the distribution has made its links. Every line is tried; those that failed are told.
+# At boot, after the distribution has made its links. Every line is tried; those that failed are reported.
 boot_bridges() {
 	local text line links='' filters='' errors='' IFS
 	[ -L $ETC/current ] || return 0

@@ -1,8 +1,8 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # The rules at boot, when less may exist than when they were proven, and after it, while other programs load theirs.
 #
-#   boot.left      rules of ours that the host cannot load yet, a line each: PROGRAM TABLE RULE, a tab, the reason
-#   boot.repaired  when rules of ours had been taken away and were put back, a line each: TIME PROGRAM
+#   boot.left      managed rules that the host cannot load yet, a line each: PROGRAM TABLE RULE, a tab, the reason
+#   boot.repaired  when removed managed rules were put back, a line each: TIME PROGRAM
 
 # How long the second stage watches (seconds), how often it repairs, and how long it may look for a rule that fails
 # (hundredths of a second).
@@ -42,7 +42,7 @@ ipt_load_most() {
 	return $rc
 }
 
-# The first line of what iptables said that tells why.
+# Prints the line of the output of iptables that gives the reason.
 ipt_print_reason() {
 	printf '%s\n' "$said" | awk '
 		{ sub(/^.*tables[^ ]*-restore v[^ ]* \([^)]*\):/, ""); sub(/^ +/, "") }
@@ -72,7 +72,7 @@ ipt_leave_out() {
 	set +f
 }
 
-# Those that need what iptables says is not there: a chain, a set, a match or a target. All of a kind at once.
+# Leaves out the rules that need what iptables reports as missing: a chain, a set, a match or a target; all of a kind at once.
 ipt_leave_out_named() {
 	ipt_leave_out "$IPT_LEAVE_OUT_NAMED_AWK" "$said"
 }
@@ -117,7 +117,7 @@ ipt_leave_out_found() {
 		function picked() { return (++rule) in fails }' "$bad"
 }
 
-# Whether the host takes the table with those of its rules of ours alone that have the numbers $2 to $3.
+# Whether the host takes the table with only those of its managed rules that have the numbers $2 to $3.
 ipt_takes_rules() {
 	ipt_dry_run "$1" "$live" "$(printf '%s\n' "$text" | awk -v table="$table" -v first="$2" -v last="$3" '
 		/^\*/ { at = substr($1, 2) }
@@ -126,7 +126,7 @@ ipt_takes_rules() {
 		{ print }')"
 }
 
-# Loads what the generation has of family $1, and keeps record of what it could not; tells what is new of that.
+# Loads the rules of family $1 of the generation, and records those that do not load; reports those that are new.
 boot_load_family() {
 	local program lines line before rc said left='' unread=''
 	ipt_program "$1"
@@ -191,7 +191,7 @@ boot_load() {
 	local family module failed=0
 	# A link that leads nowhere is a generation that is lost, not none.
 	[ -L $ETC/current ] || return 0
-	# Somebody may start the unit at any time: a transaction that is under way loads its own rules. Whoever else has the
+	# An operator may start the unit at any time: a transaction that is under way loads its own rules. Any other holder of the
 	# lock gives it back soon; a boot does not go on without its rules meanwhile.
 	if [ -r $VAR/lock ]; then
 		exec 9<$VAR/lock
@@ -236,7 +236,7 @@ boot_settle() {
 	:
 }
 
-# One look at family $1. Fails when it has repaired too often.
+# Compares family $1 once, and repairs it. Fails when it has repaired too often.
 boot_settle_rules() {
 	local all='' now_left='' failed taken program line rc missing before live
 	# What cannot be read now, the next turn may read.
@@ -264,7 +264,7 @@ boot_settle_rules() {
 	elif [ "$before" != "$missing" ] && boot_chain_arrived "$all" "$before"; then
 		taken=
 	elif [ -n "$failed" ] || { [ -n "$now_left" ] && ipt_without_rules "$all" "$now_left" && ipt_matches "$live" "$REPLY"; }; then
-		# What could not be loaded is to be loaded, and as far as is known nobody took it away; that costs more than a look.
+		# Rules that could not be loaded before are tried again. No program is known to have removed them; loading costs more than comparing.
 		[ "$turn" -le 10 ] || [ $((turn % 5)) -eq 0 ] || [ "$pause" = 30 ] || return 0
 		taken=
 	fi
@@ -310,7 +310,7 @@ boot_missing_chains() {
 	set +f
 }
 
-# Whether only jump rules differ from own text $1 that waited for a chain of $2 which is there now; says so.
+# Whether only jump rules differ from own text $1 that waited for a chain of $2 which exists now. Logs that.
 boot_chain_arrived() {
 	local text
 	text=$(awk -v come="$2" '
@@ -326,10 +326,10 @@ boot_chain_arrived() {
 	boot_log "a chain that $program rules of kvmfw waited for is there now; they are in it"
 }
 
-# Who holds the lock then; a transaction waits for it.
+# The holder of the lock then; a transaction waits for it.
 SETTLES='the boot units, for a moment'
 
-# Keeps record of a repair; says so where it was the last.
+# Records a repair, and broadcasts the last one.
 boot_note_repair() {
 	repairs=$((repairs + 1))
 	printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$program" >>$VAR/boot.repaired
@@ -342,7 +342,7 @@ boot_note_repair() {
 	guard_broadcast "another program takes the rules away again and again; they are no longer put back: kvmfw plan names it"
 }
 
-# For the journal, where there is one.
+# Logs to the journal, or to syslog.
 boot_log() {
 	say "$1"
 	[ -d /run/systemd/system ] || ! have logger || timeout -s KILL 5 logger -p daemon.warning -t kvmfw "$1" 2>/dev/null

@@ -37,7 +37,7 @@ net_batch_turn() {
 	return 1
 }
 
-# Which of the lines $1 failed and why, where ip or bridge said $2 of them.
+# Prints which of the lines $1 failed and why; $2 is the output of ip or bridge.
 net_print_failures() {
 	printf '%s\n=\n%s\n' "$1" "$2" | awk '
 		$0 == "=" { rest = 1; next }

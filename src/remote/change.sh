@@ -1,5 +1,5 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# What touches the host: snapshot, apply, rollback, persist.
+# What changes the host: snapshot, apply, rollback.
 
 # The desired state as the transaction has it, for the probe under the lock.
 DESIRED=txn
@@ -34,10 +34,10 @@ ipt_canonical_goal() {
 	) && text_unwrap_output "$goal"
 }
 
-# Whether it matters what rules of ours are live of family $1: some are wanted, or there was a generation before.
+# Whether the live managed rules of family $1 matter: some are desired, or an earlier generation exists.
 ipt_is_needed() { text_is_filled "$T/new/want$1" || [ -L $ETC/current ]; }
 
-# The part of it that is rules, of family $1.
+# Records the rules of family $1.
 txn_snapshot_rules() {
 	local own='' foreign back='' flows='' live
 	# Not straight from awk: that of busybox does not say that a disk was full.
@@ -58,7 +58,7 @@ txn_snapshot_rules() {
 	text_write "$T/pre/flows$1" "$flows" && text_write "$T/pre/foreign$1" "$back" && text_write "$T/pre/own$1" "$own"
 }
 
-# Everything that a rollback puts back, read before anything is touched.
+# Records everything that a rollback restores, before anything is changed.
 txn_snapshot() {
 	local family port bridge name value values keys
 	for family in 4 6; do txn_snapshot_rules $family || return 1; done
@@ -187,8 +187,8 @@ txn_apply() {
 	exit 0
 }
 
-# The rules of family $1. Nothing is loaded of what cannot be read: an empty text would take all of ours away, and the
-# look at it afterwards would find that it is so.
+# Restores the rules of family $1. A text that cannot be read is not loaded: an empty one would remove all managed rules, and
+# the comparison afterwards would succeed.
 txn_restore_family() {
 	local own foreign text bad=0
 	text_read "$T/pre/foreign$1" && foreign=$REPLY && text_read "$T/pre/own$1" ||
@@ -223,7 +223,7 @@ txn_restore_bridges() {
 		say "$lost"
 		printf '%s\n' "$lost" >"$T/reason"
 	fi
-	# First who configures links forgets the change: else it acts on it while it is taken back.
+	# The daemon that configures links forgets the change first, or it would act on it during the rollback.
 	net_remove_window
 	net_way_back && net_batch "$REPLY" -force || bad=1
 	if ! net_lost_ports; then
@@ -239,7 +239,7 @@ txn_restore_bridges() {
 # Puts back what the snapshot recorded, whatever state the apply left behind, and looks.
 txn_roll_back() {
 	local part bad=0 last=''
-	# What did not return in an earlier attempt keeps nobody from the rest.
+	# A part that did not return in an earlier attempt must not delay the others.
 	for part in bridges sets rules sets_gone keys links; do
 		if [ -e "$R/hung" ] && grep -qsx "$part" "$R/hung"; then last="$last $part"; else txn_restore_part "$part" || bad=1; fi
 	done
@@ -273,7 +273,7 @@ txn_restore_keys() {
 	}
 }
 
-# Last of all, who would make a bridge anew that is not there: it may not answer.
+# Last of all the daemon that would make a missing bridge again, because it may not answer.
 txn_restore_links() {
 	! text_is_filled "$T/pre/bridges" || net_unquiet_profiles
 }

@@ -54,7 +54,7 @@ files_unlink() {
 	fi
 }
 
-# Nothing of ours in /etc any more. Fails where something may be left; it can be done again.
+# Removes everything of kvmfw from /etc. Fails if something may be left; it can be repeated.
 files_unlink_all() {
 	local file
 	for file in /etc/sysctl.d/*.conf; do

@@ -3,7 +3,7 @@
 # else is a hint.
 #
 #   start     the controller wants it          armed     the guard watches: from here on it ends
-#   claim     apply or fence, who was first    result    the apply child ended: ok or bad
+#   claim     apply or fence: which came first result    the apply child ended: ok or bad
 #   decision  commit or rollback, by link(2)   done      what came of it
 #
 # The guard sleeps in read(2) on the fifo `ctl`; whatever happens writes a word there, and the
@@ -78,7 +78,7 @@ txn_limit() {
 }
 
 # Only one of commit and rollback becomes the decision: link(2) refuses the second. It is made in memory, where nothing
-# hangs; who carries it out writes it to disk. A power cut between the two finds no decision, and the old state boots.
+# hangs, and written to disk when it is carried out. A power cut between the two finds no decision, and the old state boots.
 txn_decide() {
 	[ -e "$R/decision" ] && return
 	# The room that was kept for what is written from now on.
@@ -133,8 +133,8 @@ guard_run() {
 	cd /
 	exec 5<>"$R/ack" 8<>"$R/ctl" 7>>"$R/guard.lock"
 	ctl=$R/ctl
-	# The lock of the host is opened while the disk is there. Who comes later opens it only to read, which does not wait
-	# for a disk that hangs; after an undo to the original there is none.
+	# The lock of the host is opened while the disk works. A later guard opens it only to read, which does not wait for a disk
+	# that hangs; after an undo to the baseline the file does not exist.
 	if [ ! -e "$R/armed" ]; then
 		exec 4>>$VAR/lock
 	elif [ -e $VAR/lock ]; then
@@ -240,7 +240,7 @@ guard_watch() {
 				guard_watch
 				return
 			fi
-			# On disk for whoever looks there; nobody waits for it.
+			# On disk for people only, so nothing waits for it.
 			{
 				guard_detach
 				true >"$T/applied"
@@ -253,7 +253,7 @@ guard_watch() {
 		guard_watch
 		return
 	fi
-	# Always anew: who sleeps on without a timer sleeps for ever.
+	# Always a new timer: without one the guard would sleep for ever.
 	[ "$left" -gt 0 ] && { guard_start_timer "$left"; return 0; }
 	if [ -e "$R/applied" ]; then
 		txn_limit confirm
@@ -291,7 +291,7 @@ guard_fence() {
 	ln "$R/fence" "$R/claim" 2>/dev/null
 	first_line "$R/claim"
 	[ "$REPLY" = apply ] || return 0
-	# It may have its claim and not yet have told its number.
+	# The apply may have its claim and not yet have written its number.
 	while first_line "$R/apply.pid" && [ -z "$REPLY" ] && [ $tries -lt 50 ]; do
 		tries=$((tries + 1))
 		sleep 0.02
@@ -307,7 +307,7 @@ guard_fence() {
 		sleep 0.02
 		guard_beat
 	done
-	# It waits in the kernel, for a disk perhaps. It runs nothing any more, but what it asked for last may still come.
+	# It waits in the kernel, perhaps for a disk. It runs nothing any more, but its last request may still take effect.
 	stuck=$group
 }
 
@@ -373,16 +373,16 @@ guard_finish_rollback() {
 		guard_beat
 		sleep 2
 	done
-	# What it had asked for came only now.
+	# Its last request may have taken effect only now.
 	[ -z "$stuck" ] || { stuck=; guard_finish_rollback; return; }
 	[ "$tries" -lt 3 ] || rm -f "$R/state"
 	tries=0
 	until guard_work record 30 guard_note_unrecorded; do
 		[ -n "${booting-}" ] || [ -e "$R/state" ] || guard_note_unrecorded 'take it'
-		# Whoever sits there is told; the second guard, the next apply or the next boot writes it down.
+		# The operator at the console is told; the second guard, the next apply or the next boot records it.
 		[ -z "${console-}${booting-}" ] || return 0
 		guard_outlive "$REPLY_hung"
-		# A disk that refuses at once is not asked without a pause.
+		# A disk that refuses at once is tried again only after a pause.
 		[ $((tries += 1)) -lt 10 ] || sleep 9
 		sleep 1
 		[ $tries -lt 100 ] || true >"$R/log"
@@ -394,7 +394,7 @@ guard_finish_rollback() {
 # keeps copies of what a redirection of its own functions closes.
 guard_detach() { exec 5>&- 7>&- 8>&- 9>&- >/dev/null 2>&1; }
 
-# For whoever looks at the disk; nobody waits for it, and guard_work_record does it again.
+# On disk for people only: nothing waits for it, and guard_work_record does it again.
 guard_copy_decision() {
 	guard_detach
 	cp "$R/reason" "$T/reason"
@@ -403,7 +403,7 @@ guard_copy_decision() {
 
 txn_print_reason() { first_line "$R/reason"; printf '%s\n' "$REPLY"; }
 
-# What whoever asks is told meanwhile.
+# The state that commands report meanwhile.
 guard_set_state() { printf '%s\n%s\n' "$1" "$2" >"$R/state"; }
 
 guard_note_deciding() { guard_set_state deciding "confirmed, but the disk does not answer: until it does, the old state boots"; }
@@ -458,7 +458,7 @@ txn_close() {
 	for kept in log error; do [ ! -s "$R/$kept" ] || cat "$R/$kept" >"$T/$kept"; done
 	# Whole or not at all; where not even this can be written, an empty one with the decision beside it.
 	if ! { echo "$1" >"$T/done.new" && mv -f "$T/done.new" "$T/done"; }; then true >"$T/done"; fi
-	# Whoever acts next has to know, without a disk, that nothing is to be put back any more.
+	# The next actor has to know, without a disk, that nothing is to be restored any more.
 	if [ -e "$T/done" ] && [ -d "$R" ]; then true >"$R/recorded"; fi
 	txn_wind_up "$1"
 }
@@ -470,8 +470,8 @@ txn_wind_up() {
 	if [ "$1" = committed ] && [ -e "$T/new/zero" ]; then txn_remove_traces; fi
 }
 
-# Nothing of us is left, in one step: who waits for a lock would put it into a folder that is half gone. What
-# is at its place after that step is of whoever came next.
+# Removes all state in one step (rename, then delete), so that a process that waits for the lock never sees a folder that is
+# half deleted. A folder at its place after that step belongs to the next transaction.
 txn_remove_traces() {
 	if mv $VAR $VAR.gone 2>/dev/null; then rm -rf $VAR.gone; else rm -rf $VAR; fi
 }
@@ -504,7 +504,7 @@ txn_record() {
 	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$generation" "$ID" "$1" "$owner" "$REPLY" >>$VAR/history
 }
 
-# Nobody waits for those who pass it on: a terminal, the journal or the console may have stopped.
+# In the background: a terminal, the journal or the console may have stopped.
 guard_broadcast() {
 	say "$1"
 	if [ -n "${booting-}" ]; then guard_pass_on "$1"; else { guard_detach; guard_pass_on "$1"; } & fi
@@ -517,7 +517,7 @@ guard_pass_on() {
 	echo "kvmfw: $1" >/dev/kmsg
 } 2>/dev/null
 
-# A transaction that nobody watches any more: both guards dead, or the host was booted since.
+# Ends a transaction without a guard: both guards are dead, or the host was booted since.
 txn_recover() {
 	local mine=$ID booted beaten
 	txn_find_open

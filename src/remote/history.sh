@@ -1,5 +1,5 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# What came of every transaction, and what each generation that is kept wants.
+# The outcome of every transaction, and the record of each generation that is kept.
 
 history_print() {
 	local folder

@@ -1,13 +1,13 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# Sets of ipset: which there are, and whether the host takes those that are wanted. Part of the probe: changes nothing.
+# The sets of ipset: which exist, and whether the host takes the desired ones. Part of the probe: changes nothing.
 #
-#   create NAME TYPE OPTIONS   a set whose members are ours, and
+#   create NAME TYPE OPTIONS   a set whose members are managed, and
 #   add NAME MEMBER            one of them, as the kernel prints it
 #   keep NAME TYPE OPTIONS     a set that has to be there; its members are those of other programs
 #
 # Expects, where SETS is `yes`, the function ${DESIRED}_sets (probe.sh).
 
-# Members of a set that nobody asked for by name are printed only up to so many, and of all such sets ten times that.
+# The most members that are printed of a set which no rule or plan names; of all such sets, ten times that.
 MOST_MEMBERS=10000
 
 # The lines that make the desired sets, and whether they have been read.

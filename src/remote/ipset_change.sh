@@ -51,7 +51,7 @@ ipset_load() {
 	ipset_change "$1" && [ -z "$REPLY" ] || { REPLY='the sets were not there after loading them'; return 1; }
 }
 
-# Destroys sets of names $1, those that are there. One that a rule of others asks stays, and that is told.
+# Destroys the sets of names $1 that exist. One that an unmanaged rule uses stays, which is logged.
 ipset_drop() {
 	local name there lines='' IFS="$NL"
 	[ -n "$1" ] && have ipset && ipset_is_loaded || return 0
@@ -108,7 +108,7 @@ txn_apply_sets() {
 	ipset_load "$REPLY_wanted$NL$REPLY_once" "$R/made.sets" || txn_fail "ipset: $REPLY"
 }
 
-# Once no rule of ours asks them any more.
+# Once no managed rule uses them any more.
 txn_apply_sets_gone() {
 	ipset_read_change || txn_fail "the sets of this change cannot be read"
 	ipset_gone_names "$REPLY_once"
@@ -143,7 +143,7 @@ txn_restore_sets_gone() {
 	[ -z "$lost" ] || say "changed by others meanwhile, and left so: gone are the sets$lost"
 }
 
-# Makes the sets of the generation that boots, and keeps record of a failure; tells what is new of that.
+# Makes the sets of the generation that boots, and records a failure; broadcasts a new one.
 boot_load_sets() {
 	local said lines rc=0
 	# A generation of a kvmfw that knew no sets has no such file.
@@ -164,7 +164,7 @@ boot_load_sets() {
 	return $rc
 }
 
-# One look at the sets of the generation, after the boot. Fails when it has repaired too often.
+# Compares the sets of the generation once, after the boot, and repairs them. Fails when it has repaired too often.
 boot_settle_sets() {
 	local program=ipset failed=''
 	[ -e $ETC/current/sets ] && text_read $ETC/current/sets && [ -n "$REPLY" ] && have ipset || return 0
@@ -184,7 +184,7 @@ boot_settle_sets() {
 	[ "$repairs" -lt $MOST_REPAIRS ]
 }
 
-# Whether the sets are what the generation says.
+# Whether the live sets differ from the generation.
 ipset_generation_differs() {
 	[ -e $ETC/current/sets ] || return 1
 	text_read $ETC/current/sets || return 0

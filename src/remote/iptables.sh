@@ -4,22 +4,22 @@
 #
 #   *filter
 #   :INPUT DROP                       policy of a built-in chain
-#   :KVMFW-INPUT -                    a chain of ours
-#   ^INPUT any KVMFW-INPUT            the hook and where it has to stand: any, first, last
-#   ^INPUT 3 KVMFW-INPUT -j …         a hook as it was found, with its number and its own words;
+#   :KVMFW-INPUT -                    a managed chain
+#   ^INPUT any KVMFW-INPUT            the jump rule and its place: any, first, last
+#   ^INPUT 3 KVMFW-INPUT -j …         a jump rule as it was found, with its number and its own text;
 #   ^INPUT =3 KVMFW-INPUT -j …        with = it also has to stand at that number again
 #   ^DOCKER-USER any KVMFW-DOCKER-USER  one in a chain that another program makes counts only while that chain is there
 #   -A KVMFW-INPUT -i lo -j ACCEPT
 #   COMMIT
 #
-# What is taken over of others, and put back, stands in blocks of their own ("foreign text"):
+# Unmanaged rules that are adopted, or put back, stand in blocks of their own ("foreign text"):
 #
-#   !-A INPUT -j OLD                  a rule of others that goes, if it is there, by its own text
-#   !:OLD                             a chain of others that goes; what else is in it makes the change fail
-#   ~:OLD                             the same, but what is in use stays
-#   +:OLD                             a chain of others that has to be there
-#   +-A INPUT -j OLD                  a rule of others that has to be there, behind the ones before it in this
-#   =-A INPUT -i lo -j ACCEPT         list; with = only to tell the place
+#   !-A INPUT -j OLD                  an unmanaged rule to remove, by its own text, if it exists
+#   !:OLD                             an unmanaged chain to remove; other rules in it make the change fail
+#   ~:OLD                             the same, but a chain in use stays
+#   +:OLD                             an unmanaged chain that has to exist
+#   +-A INPUT -j OLD                  an unmanaged rule that has to exist, behind those before it in this
+#   =-A INPUT -i lo -j ACCEPT         list; with = only to mark the place
 #   &                                 the next list
 
 ipt_version4='' ipt_version6='' live4='' saved4='' live6='' saved6=''

@@ -1,5 +1,5 @@
 # shellcheck shell=dash disable=SC3043
-# What every script of ours on a host stands on: a fixed environment, framed output, small helpers.
+# The base of every script on a host: a fixed environment, framed output, small helpers.
 # Plain sh: dash, bash and busybox sh run it alike. `local` is not in POSIX, but in all of them.
 
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
@@ -192,7 +192,7 @@ feed() {
 say() { printf '%s\n' "$*" >&2; }
 
 refuse() {
-	# A guard that waits for what comes next is told that nothing does.
+	# A guard that waits for the next command must not wait any longer.
 	[ -z "${guarded-}" ] || txn_abort
 	section refused
 	printf '%s\n%s\n' "$1" "$2"

@@ -1,14 +1,14 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# The transaction in memory (/run/kvmfw/RUN, a tmpfs), and who acts on it.
+# The transaction in memory (/run/kvmfw/RUN, a tmpfs), and the actor: the process that carries it out.
 #
 # From the moment a change is armed until the host is as before, nothing here reads or writes a disk: the change may
 # have cut off the disk. A rollback takes all that it needs from here, and is written to disk afterwards.
 #
 #   kvmfw.sh pre/ new/ limits    what the rollback needs; compared with the disk before anything is armed
-#   start abort armed result     what the guard looks at; decision is made here by link(2), and only here
+#   start abort armed result     what the guard reads; the decision is made here by link(2), and only here
 #   applied claim decision
 #   deadline beat                hundredths of a second since boot: when to act, and when the guard last did something
-#   act.1, act.2, …              who acts: process and start time; the highest number counts
+#   act.1, act.2, …              the actor: process and start time; the highest number counts
 #   reserve                      room for what is written from the decision on
 #   step hung worker             what a rollback is doing, what of it did not return, and its process group
 
@@ -60,7 +60,7 @@ memory_restore() {
 	for mark in armed reason claim apply.pid made made.sets placed quieted; do
 		[ ! -e "$T/$mark" ] || cp "$T/$mark" "$R/" || return 1
 	done
-	# A link, which tells the decision without being read.
+	# A link, so that the decision is known without reading it.
 	if [ "$T/decision" -ef "$T/commit" ]; then
 		ln "$R/commit" "$R/decision"
 	elif [ -e "$T/decision" ]; then
@@ -112,7 +112,7 @@ guard_actor_lives() {
 # its number; a process of that number with another start means that the group was gone before.
 proc_is_group() { ! proc_read_stat "$1" || [ "$REPLY" = "$2" ]; }
 
-# Whether whoever acts should have moved by now, and has not.
+# Whether the actor should have moved by now, and has not.
 guard_overdue() {
 	local due beaten
 	[ ! -e "$R/done" ] && [ -e "$R/deadline" ] || return 1
@@ -150,14 +150,14 @@ guard_take_place() {
 	[ ! -e "$R/act.$((number + 1))" ]
 }
 
-# Sleeps until there is nobody who acts, or nobody who moves. Fails when the transaction is over.
+# Sleeps until there is no actor, or one that does not move. Fails when the transaction is over.
 guard_await_turn() {
 	while :; do
 		# The guard ignores TERM, and so would flock. The shell says of each that is killed that it was. What a timeout
 		# leaves behind may keep this lock: it is ours from here on.
 		if { command timeout -s KILL 5 flock 7; } 2>/dev/null; then
 			[ -d "$R" ] && [ ! -e "$R/done" ] || return 1
-			# One who acts beside a guard that cannot be killed has no lock.
+			# An actor beside a guard that cannot be killed has no lock.
 			if guard_actor_lives && ! guard_overdue; then sleep 1; continue; fi
 		else
 			guard_overdue || continue

@@ -24,7 +24,7 @@ probe_host() {
 	printf 'loadavg=%s\n' "$REPLY"
 	if [ -d /run/systemd/system ]; then echo systemd=yes; else echo systemd=no; fi
 	if [ -d /etc/systemd/system ]; then echo units=yes; else echo units=no; fi
-	# Who works on the host itself may have come over SSH too, though nothing is applied over it.
+	# An operator on the host itself may have come over SSH too, though nothing is applied over that connection.
 	printf 'ssh=%s\n' "${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}"
 	printf 'root=%s\n' "$ROOT"
 	if [ -d /proc/sys/net/bridge ]; then echo br_netfilter=yes; else echo br_netfilter=no; fi
@@ -98,7 +98,7 @@ probe_boot_missing() {
 probe_sysctl() {
 	local file target keys='' modes=yes
 	section sysctl
-	# In some shells root may read and write everything, whatever the modes say; nobody writes to this one.
+	# In some shells root may read and write everything, whatever the modes are; this key cannot be written.
 	[ ! -w /proc/sys/kernel/osrelease ] || modes=
 	keys_asked=
 	"${DESIRED}_keys" probe_ask_keys
@@ -238,7 +238,7 @@ probe_rules() {
 	*) return ;;
 	esac
 	[ -n "$goal" ] || case $live in *KVMFW-*) ;; *) return ;; esac
-	# The same is wanted, and what boots would perhaps not be that.
+	# The same rules are desired, but those that boot may differ.
 	if [ -L $ETC/current ]; then
 		if ! text_read $ETC/current/want"$1"; then
 			unread=yes
@@ -261,7 +261,7 @@ probe_rules() {
 	fi
 }
 
-# Prints what family $1 has live. Succeeds where that is what was proven before, and what is wanted now.
+# Prints the live rules of family $1. Succeeds if they are those that were proven before and are desired now.
 probe_live_rules() {
 	looked=yes
 	first_line $ETC/current/rules.v"$1"
@@ -291,7 +291,7 @@ probe_client() {
 	for jump in ${JUMP_HOSTS-}; do
 		probe_on_bridge "${jump#*=}" || continue
 		met="$met $jump"
-		# Who was silent for long is forgotten there. All are asked at once: nobody waits for each that is away.
+		# Idle hosts drop out of the forwarding database. All are pinged in parallel, so absent ones cost one timeout.
 		if have ping; then ping -c 1 -W 1 "${jump#*=}" >/dev/null 2>&1 & fi
 	done
 	[ -z "$met" ] || wait

@@ -1,5 +1,5 @@
 # shellcheck shell=dash
-# How the script starts. Whoever calls it at the console brings the environment of a login: functions that bash exports
+# How the script starts. A call at the console has the environment of a login: functions that bash exports
 # and that stand in the way of programs, variables that change what those do. What systemd, the guard or the controller
 # starts is clean already.
 

@@ -45,7 +45,7 @@ status_print() {
 	section end
 }
 
-# Rules of ours that are live on a host that has no generation.
+# Prints the families with live managed rules on a host without a generation.
 status_unrecorded() {
 	local family
 	for family in 4 6; do
@@ -54,7 +54,7 @@ status_unrecorded() {
 	done
 }
 
-# Where what is live is not what the generation says.
+# Prints in what the live state differs from the generation.
 status_differs() {
 	local family text
 	for family in 4 6; do

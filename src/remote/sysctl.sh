@@ -1,5 +1,5 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# sysctl keys: what they are, what differs from what is wanted, and writing that.
+# sysctl keys: their values, which of them differ from the desired ones, and writing these.
 
 # REPLY: KEY=VALUE of the three keys of br_netfilter, with value $1.
 sysctl_bridge_keys() {
@@ -99,7 +99,7 @@ sysctl_single_spaces() {
 	REPLY="$*"
 }
 
-# Writes the KEY=VALUE lines of file $1 that are not so; what the kernel says of it goes to file $2.
+# Writes the keys of KEY=VALUE lines of file $1 that have another value. What the kernel refuses is written to file $2.
 sysctl_write_file() {
 	text_read_lines "$1" || { say "the sysctl keys cannot be read" 2>>"${2-/dev/stderr}"; return 1; }
 	sysctl_write "$REPLY" "${2-/dev/stderr}"

@@ -7,17 +7,17 @@ txn_stage() {
 	memory_make || refuse no-space "cannot write to $R"
 	printf '%s\n' "${SSH_CONNECTION:-${OPERATOR_CONNECTION-}}" >"$T/ssh"
 	for mark in commit rollback; do echo $mark >"$T/$mark" || refuse no-space "cannot write to $T"; done
-	# Open before the guard is: what it says and then dies of must not be lost.
+	# Opened before the guard starts, so that its last word is not lost if it dies.
 	exec 6<>"$R/ack"
 	guard_start
-	# Not by the function, which would be one process more: there is no lock here that could be kept.
+	# Not by the function, which would cost one more process: no lock is open here that could leak.
 	answer=$(command timeout 15 sh -c 'IFS= read -r line <&6 && printf "%s\n" "$line"')
 	case $answer in
 	locked) guarded=yes ;;
 	busy*) refuse locked "${answer#busy }" ;;
 	*) refuse guard-failed "the guard did not come up: $(tail -n 1 "$R/log" 2>/dev/null)" ;;
 	esac
-	# Where rules of others are taken over it is recorded what loaded them.
+	# The record of adopted rules names what loaded them.
 	if [ -e "$T/new/adopt4" ] || [ -e "$T/new/adopt6" ]; then boot_files_asked=yes; fi
 	! text_is_filled "$T/new/sets" || SETS=yes
 	probe_all
@@ -150,7 +150,7 @@ guard_replace() {
 	[ -d /run/systemd/system ] || ! flock -n "$R/guard.lock" true || guard_start
 }
 
-# Reads what the guard says until it is one of the words that end the wait, for $1 seconds at most.
+# Reads the words of the guard until one of them ends the wait, for $1 seconds at most.
 guard_await() {
 	[ ! -e "$T/done" ] || return 0
 	timeout "$1" sh -c '
@@ -160,7 +160,7 @@ guard_await() {
 		exit 1'
 }
 
-# Arms the guard and tells how the change went.
+# Lets the guard arm, waits for the change, and prints the outcome.
 txn_start() {
 	[ -d "$R" ] || { txn_outcome; return; }
 	true >"$R/start" || refuse no-space "cannot write to $R"
@@ -172,7 +172,7 @@ txn_start() {
 	txn_outcome
 }
 
-# What is so, from the files.
+# Prints the state of the transaction, from its files.
 txn_outcome() {
 	local outcome why=''
 	section outcome
@@ -236,7 +236,7 @@ txn_run_checks() {
 	set +f
 }
 
-# Comes over a new connection, proves by the token that it is the controller, and decides.
+# Verifies, over a new connection, that the controller with the token can reach the host, and runs the checks. Decides nothing.
 txn_verify() {
 	section verify
 	if ! txn_token_is_right; then
@@ -276,12 +276,12 @@ txn_disk_answers() {
 	rm -f "$folder/answers"
 }
 
-# Until the guard is through, or has said that it tries on: that is an answer too.
+# Waits until the guard has ended, or has written a state while it keeps trying.
 # Fails when the guard is gone or does not move.
 guard_wait() {
 	local tries=0 silent=0 beaten=''
 	while [ -d "$R" ] && [ ! -e "$R/done" ] && [ ! -e "$R/state" ] && [ $tries -lt 60 ]; do
-		# Who acts at a console has no lock.
+		# An actor at a console has no lock.
 		if { timeout -s KILL 1 flock "$R/guard.lock" true; } 2>/dev/null; then guard_actor_lives || return 1; fi
 		tries=$((tries + 1))
 		first_line "$R/beat"
@@ -307,14 +307,14 @@ txn_await_decision() {
 	txn_outcome
 }
 
-# At the console: waits for the guard, and does its work in its place where it is gone or does not move.
+# At the console: waits for the guard, and acts in its place if it is gone or does not move.
 txn_await_end() {
 	while [ -d "$R" ] && [ ! -e "$R/done" ] && { [ ! -e "$R/state" ] || ! guard_moves; }; do
 		if [ ! -e "$R/state" ] && guard_wait || guard_act_beside; then return; fi
 	done
 }
 
-# Fails when somebody else was faster.
+# Fails if another process took the place first.
 guard_act_beside() {
 	[ -p "$R/ctl" ] || return 0
 	exec 5>/dev/null 8<>"$R/ctl"
@@ -332,7 +332,7 @@ guard_act_beside() {
 	memory_remove
 }
 
-# Ends a transaction that nobody watches any more; one that is watched is left alone.
+# Ends a transaction without a guard; one with a guard is left alone.
 txn_recover_abandoned() {
 	section recovered
 	[ -L $VAR/open ] || { section end; return 0; }

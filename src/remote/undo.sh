@@ -61,7 +61,7 @@ undo_keys() {
 		text_read "$ETC/generations/$1/sysctl.keys" || return 1
 		text=$REPLY
 	else
-		# Of a generation that is gone nobody knows what it set: it was some of these.
+		# What a deleted generation set is not known: some of these keys.
 		text=
 		while IFS= read -r key; do text="$text${key%%=*}$NL"; done <<-KEYS
 			$was
@@ -77,7 +77,7 @@ undo_keys() {
 }
 
 # At the console, with the controller out of reach: back to an older generation, at once and without
-# a guard, because whoever types this sits in front of the host. Bridges stay as they are.
+# a guard, because the operator sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo_run() {
 	local current to=${1-} family goal rc=0

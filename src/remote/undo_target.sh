@@ -1,5 +1,5 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# Which generation an undo goes back to, and what that one wants.
+# The generation that an undo goes to, and its record.
 
 # $1 a run (empty: none), $2 a generation (empty: the one before the run's)
 undo_target() {
@@ -12,7 +12,7 @@ undo_target() {
 			echo unknown=run
 			if [ "$VAR/txn/$1" -ef $VAR/open ]; then echo open=yes; fi
 			if [ -d "$VAR/txn/$1" ] || grep -qs "	$1	" $VAR/history; then echo tried=yes; fi
-			# Whoever mistyped one is told of the nearest.
+			# For a suggestion, if the name was mistyped.
 			awk -F '\t' '{ print "run=" $3 }' $VAR/history 2>/dev/null
 			section end
 			return

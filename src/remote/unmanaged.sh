@@ -1,7 +1,7 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# Who else has a hand in rules, sysctl keys and links here. Part of the probe: reads, and decides nothing.
+# Which other programs change rules, sysctl keys and links. Part of the probe: reads, and decides nothing.
 
-# Who else loads and flushes rules here: what is active, or will be at the next boot. Files tell it where they can, so
+# Which other programs load and flush rules, now or at the next boot. Read from files where possible, so
 # that no D-Bus has to answer.
 probe_managers() {
 	local file unit known='' active=''
@@ -105,7 +105,7 @@ probe_nft() {
 # Native rules among the JSON of nft, one rule a line. Braces stand in brackets, for busybox.
 NATIVE_AWK='/^[{]"rule": [{]"family": "ip6?", "table": "(raw|mangle|nat|filter|security)"/ && /"set": / { print "native=" substr($0, 10, 240) }'
 
-# Who needs bridged frames in netfilter, and who brings them there. Files tell it; no daemon is asked.
+# Which programs need bridged frames in netfilter, and which send them there. Read from files, not from daemons.
 probe_evidence() {
 	local file arguments
 	note_section evidence
@@ -131,7 +131,7 @@ probe_evidence() {
 	done
 }
 
-# Who makes or configures links.
+# Which programs make or configure links.
 probe_network() {
 	local file
 	note_section network

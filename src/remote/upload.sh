@@ -1,5 +1,5 @@
 # shellcheck shell=dash disable=SC3043,SC2154
-# What brings a transaction onto its host, up to where its own script takes over.
+# Uploads a transaction to its host, up to the call of its own script.
 
 # $1 the run. The document has the files: `document_files COMMAND…` gives them to a command.
 upload_run() {
