@@ -72,8 +72,9 @@ persist_baseline_text() {
 persist_baseline() {
 	local dir=$VAR/original kept family
 	[ -d $dir/files ] && [ -d $dir/new ] || mkdir -p $dir/files $dir/new || return 1
-	[ -e $dir/sysctl ] || text_write $dir/sysctl '' || return 1
-	[ -e $dir/policies ] || text_write $dir/policies '' || return 1
+	# An empty file is one that a power cut left before it was synced; later ones take its place by a rename.
+	[ -s $dir/sysctl ] || text_write $dir/sysctl '' || return 1
+	[ -s $dir/policies ] || text_write $dir/policies '' || return 1
 	# Each part of the input says what it is: any of the files may be empty.
 	kept=$(awk "$PERSIST_BASELINE_AWK" part=kept $dir/sysctl part=keys "$T/new/sysctl.keys" part=was "$T/pre/sysctl" \
 		part=policies $dir/policies part=4 "$T/pre/own4" part=6 "$T/pre/own6")

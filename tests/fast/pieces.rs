@@ -160,6 +160,24 @@ fn a_baseline_is_written_once() {
     );
 }
 
+/// A power cut may leave a file that was made and not synced yet without its content. What was decided is made to last all the
+/// same.
+#[test]
+fn a_baseline_that_a_power_cut_emptied_is_written_again() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let told = in_all_shells(&format!(
+        "NONCE=x\n{LIB}\n{AWK_PROGRAMS}{}{}\nVAR={}\nT=$VAR/t\nrm -rf $VAR/*\nmkdir -p $VAR/original $T/new $T/pre\n\
+         text_write $T/new/sysctl.keys kernel/a; text_write $T/pre/sysctl kernel/a=1\n\
+         for f in own4 own6 tables4 tables6; do text_write $T/pre/$f ''; done\n\
+         for f in sysctl policies; do : >$VAR/original/$f; done\n\
+         persist_baseline && cat $VAR/original/sysctl $VAR/original/policies\n",
+        include_str!("../../src/remote/adopt.sh"),
+        include_str!("../../src/remote/persist.sh"),
+        folder.path().display()
+    ));
+    assert_eq!(told, "kernel/a=1\n#end 11\n#end 0\n");
+}
+
 /// Keys with a value of more than one line, with none, and such as cannot be read.
 #[test]
 fn odd_keys() {

@@ -17,7 +17,7 @@ fn t18_a_rollback_that_fails_is_loud_and_goes_on() {
     let run = project.apply(&lab, &["--format", "json"]).expect(6);
     assert_eq!(run.json()["hosts"][0]["reason"], "rollback-failed", "{}", run.stdout);
     let status = project.kvmfw(&lab, &["status"]);
-    assert!(status.stdout.contains("rollback failed"), "{}", status.stdout);
+    assert!(status.stdout.contains("rollback-failed"), "{}", status.stdout);
     let folder = newest(&lab, HOST).filter(|t| Some(t) != last.as_ref()).unwrap();
     on_host(&lab, "rm /run/broken");
     assert!(ended(&folder).starts_with("rolled-back"));
