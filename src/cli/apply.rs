@@ -2,7 +2,7 @@
 
 use super::output::{Output, Stream};
 use super::saved::SavedPlan;
-use super::{Code, Common, Format, exit, retry, runs, setup};
+use super::{CliError, CliResult, Common, Format, console, exit, load, prompt, retry, runs, runtime};
 use crate::desired::Desired;
 use crate::engine::{Budget, Engine, HostOutcome, LoginProof, PlanMode, Settings, Status, parse_batches};
 use crate::plan::{AcceptableRisk, PlanOptions};
@@ -90,14 +90,16 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 impl RolloutArgs {
-    pub(super) fn settings(&self, common: &Common, run: &str, max_fail: Budget) -> Result<Settings, u8> {
-        let batches = parse_batches(&self.batch).map_err(|error| {
-            setup::complain(&format!("--batch: {error}"));
-            exit::BAD_INPUT
-        })?;
+    pub(super) fn settings(
+        &self,
+        common: &Common,
+        run: &str,
+        max_fail: Budget,
+    ) -> Result<Settings, CliError> {
+        let batches =
+            parse_batches(&self.batch).map_err(|error| CliError::bad_input(format!("--batch: {error}")))?;
         if self.apply_timeout.is_zero() || self.confirm_timeout.is_zero() {
-            setup::complain("--apply-timeout and --confirm-timeout must be longer than 0s");
-            return Err(exit::BAD_INPUT);
+            return Err(CliError::bad_input("--apply-timeout and --confirm-timeout must be longer than 0s"));
         }
         Ok(Settings {
             batches,
@@ -106,22 +108,21 @@ impl RolloutArgs {
             apply_timeout: self.apply_timeout,
             confirm_timeout: self.confirm_timeout,
             soak: self.soak,
-            ..setup::settings(common, run)
+            ..runtime::settings(common, run)
         })
     }
 }
 
-pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
+pub(super) fn run(common: &Common, args: &ApplyArgs) -> CliResult {
     let saved = match &args.file {
         Some(path) => {
             if common.limit.is_some()
                 || common.shard.is_some()
                 || common.inventory.is_some() && std::env::var_os("KVMFW_INVENTORY").is_none()
             {
-                setup::complain(
+                return Err(CliError::bad_input(
                     "apply FILE takes no --limit, --shard or --inventory: the hosts are in the plan",
-                );
-                return Err(exit::BAD_INPUT);
+                ));
             }
             Some(SavedPlan::load(path)?)
         }
@@ -129,7 +130,7 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> Code {
     };
     let (desired, allowed) = match &saved {
         Some(saved) => (saved.desired(common)?, saved.options()),
-        None => (setup::desired(common)?.1, PlanOptions::default()),
+        None => (load::desired(common)?.1, PlanOptions::default()),
     };
     let mut accept = args.rollout.accept.set();
     accept.extend(&allowed.accept);
@@ -158,8 +159,13 @@ pub(super) struct Work {
 }
 
 /// Plans, shows, asks, applies, and shows what came of it.
-pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'static str, todo: Work) -> Code {
-    let run = setup::run_name()?;
+pub(super) fn carry_out(
+    common: &Common,
+    rollout: &RolloutArgs,
+    command: &'static str,
+    todo: Work,
+) -> CliResult {
+    let run = runtime::run_name()?;
     let mut settings = rollout.settings(common, &run, todo.max_fail)?;
     let Work { hosts, saved, left, local, .. } = todo;
     let alone = local.is_some();
@@ -168,14 +174,14 @@ pub(super) fn carry_out(common: &Common, rollout: &RolloutArgs, command: &'stati
     }
     let output = Output::begin(common, command, Some(&run))?;
     let stream = output.stream();
-    let (outcomes, interrupted) = setup::engine(common, settings, Some(output.stream()), |engine| {
+    let (outcomes, interrupted) = runtime::engine(common, settings, Some(output.stream()), |engine| {
         work(common, (command, &run), engine, &stream, hosts, saved)
     })?;
     let mut outcomes = match outcomes {
         Ok(outcomes) => outcomes,
-        Err(code) => {
+        Err(error) => {
             drop(stream);
-            return Ok(output.leave(code));
+            return Err(output.leave(error));
         }
     };
     outcomes.extend(left);
@@ -204,7 +210,7 @@ async fn work(
     stream: &Stream,
     hosts: Vec<(Desired, PlanOptions)>,
     saved: Option<SavedPlan>,
-) -> Result<Vec<HostOutcome>, u8> {
+) -> Result<Vec<HostOutcome>, CliError> {
     let asks = saved.is_none() && !common.yes;
     if let Some(saved) = saved {
         engine.set_plan_check(Arc::new(move |plan| saved.hold(plan)));
@@ -215,15 +221,15 @@ async fn work(
     if document.count(Status::Changed) > 0 {
         engine.drain_events().await;
         if common.format == Format::Human {
-            let style = setup::style(common, std::io::stderr().is_terminal());
-            setup::complain(&Human { style, part: Part::Plan }.render(&document));
+            let style = console::style(common, std::io::stderr().is_terminal());
+            console::notice(&Human { style, part: Part::Plan }.render(&document));
         }
         if asks {
             let (some, all) = (document.count(Status::Changed), planned.len());
             let question = format!("Apply to {some} of {all} {}?", if all == 1 { "host" } else { "hosts" });
-            if let Err(code) = tokio::task::block_in_place(|| setup::ask(common, command, &question)) {
+            if let Err(error) = tokio::task::block_in_place(|| prompt::ask(common, command, &question)) {
                 engine.close().await;
-                return Err(code);
+                return Err(error);
             }
         }
         document.run = Some(run.to_owned());

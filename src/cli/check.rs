@@ -1,26 +1,24 @@
 //! `kvmfw check`
 
-use super::{Code, Common, Format, exit, setup};
+use super::{CliError, CliResult, Common, Format, console, exit, load};
 use crate::inventory::{self, Project};
 use crate::plan::module_test;
 use crate::{desired, plan, report};
 use rayon::prelude::*;
 use std::io::IsTerminal;
 
-pub(super) fn run(common: &Common) -> Code {
+pub(super) fn run(common: &Common) -> CliResult {
     if let Some(program) = &common.inventory_program {
-        setup::complain(&format!(
-            "--inventory-program {}: check runs no programs; save the output of the program to a file and \
-            pass it with -i",
+        return Err(CliError::bad_input(format!(
+            "--inventory-program {}: check runs no programs",
             program.display()
-        ));
-        return Err(exit::BAD_INPUT);
+        ))
+        .hint("save the output of the program to a file and pass it with -i"));
     }
-    let project = setup::project(common)?;
-    let names = setup::selected(common, &project)?;
-    let desired =
-        desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
-    let tests = module_tests(common, &project)?;
+    let project = load::project(common)?;
+    let names = load::selected(common, &project)?;
+    let desired = desired::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+    let tests = module_tests(&project)?;
     let mut warnings: Vec<_> = desired.iter().flat_map(plan::check).collect();
     warnings.sort();
     warnings.dedup();
@@ -35,14 +33,14 @@ pub(super) fn run(common: &Common) -> Code {
             let document = serde_json::json!({
                 "version": crate::report::Document::VERSION, "errors": [], "warnings": list, "hosts": desired.len(), "tests": tests,
             });
-            setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+            console::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
         _ => {
-            let style = setup::style(common, std::io::stdout().is_terminal());
-            setup::print(&report::warnings_text(&warnings, style));
-            setup::print(&format!("{}: {}, no errors.\n", project.name, report::hosts(desired.len())));
+            let style = console::style(common, std::io::stdout().is_terminal());
+            console::print(&report::warnings_text(&warnings, style));
+            console::print(&format!("{}: {}, no errors.\n", project.name, report::hosts(desired.len())));
             if tests > 0 {
-                setup::print(&format!("{tests} module tests passed.\n"));
+                console::print(&format!("{tests} module tests passed.\n"));
             }
         }
     }
@@ -50,13 +48,12 @@ pub(super) fn run(common: &Common) -> Code {
 }
 
 /// Runs the tests of the project's modules; gives back how many passed.
-fn module_tests(common: &Common, project: &Project) -> Result<usize, u8> {
-    let (tests, sources) =
-        inventory::module_tests(project).map_err(|p| setup::report(common, &p.list, &p.sources))?;
+fn module_tests(project: &Project) -> Result<usize, CliError> {
+    let (tests, sources) = inventory::module_tests(project).map_err(CliError::from)?;
     let wrong: Vec<_> = tests.par_iter().flat_map_iter(|test| module_test(project, test)).collect();
     if wrong.is_empty() {
         return Ok(tests.len());
     }
     let sources = project.sources.clone().into_iter().chain(sources).collect();
-    Err(setup::report(common, &wrong, &sources))
+    Err(CliError::problems(wrong, &sources))
 }

@@ -1,6 +1,6 @@
 //! `kvmfw explain`: why guests are dark, what becomes of a packet, what a log line means.
 
-use super::{Code, Common, Format, exit, reach, setup};
+use super::{CliError, CliResult, Common, Format, console, exit, load, reach, runtime};
 use crate::desired::{self, Desired};
 use crate::explain::{
     ExplainContext, ExplainProbe, HostExplanation, PacketEndpoint, PacketQuery, bridges, destination,
@@ -51,19 +51,17 @@ pub(super) struct ExplainArgs {
 /// What one host answered.
 type Answer = Result<Box<(Observed, ExplainProbe)>, ObserveError>;
 
-pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
+pub(super) fn run(common: &Common, args: &ExplainArgs) -> CliResult {
     if matches!(common.format, Format::Svg | Format::Mermaid) && (args.to.is_some() || args.log.is_some()) {
-        setup::complain("--format svg and mermaid draw a host; remove --to and --log");
-        return Err(exit::BAD_INPUT);
+        return Err(CliError::bad_input("--format svg and mermaid draw a host").hint("remove --to and --log"));
     }
     let question = args.question()?;
     let log = args.log_text()?;
     let Some(host) = args.host.as_deref().or(common.limit.as_deref()) else {
         let Some(text) = log else {
-            setup::complain(
+            return Err(CliError::bad_input(
                 "no host given: add --host NAME or --host USER@HOST; only --log FILE works without a host",
-            );
-            return Err(exit::BAD_INPUT);
+            ));
         };
         let found = HostExplanation {
             state: "live",
@@ -75,13 +73,12 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
     };
     let (hosts, known) = hosts(common, host, &args.files, None)?;
     if args.desired && !known {
-        setup::complain("--desired needs a host of the inventory");
-        return Err(exit::BAD_INPUT);
+        return Err(CliError::bad_input("--desired needs a host of the inventory"));
     }
     let journal = args.log.as_deref() == Some("");
     // What is desired is asked for where it is looked at, and in a log, which says what it would change.
     let wanted = known && (args.desired || args.log.is_some());
-    let mut code = exit::DONE;
+    let mut failed = Vec::new();
     let mut found = Vec::new();
     for desired in hosts {
         match ask(common, &desired, wanted, journal, question.as_ref())? {
@@ -91,13 +88,13 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> Code {
                 let look = Look { args, question: question.as_ref(), text, wanted };
                 found.push(look.explain(&desired, &observed, &extra)?);
             }
-            Err(code_of_host) => code = exit::worse(code, code_of_host),
+            Err(error) => failed.push(error),
         }
     }
     if !found.is_empty() {
         show(common, &found);
     }
-    Ok(code)
+    CliError::of_hosts(failed).map_or(Ok(exit::DONE), Err)
 }
 
 /// What a host is looked at for.
@@ -114,7 +111,7 @@ impl Look<'_> {
         desired: &Desired,
         observed: &Observed,
         extra: &ExplainProbe,
-    ) -> Result<HostExplanation, u8> {
+    ) -> Result<HostExplanation, CliError> {
         let live = ExplainContext::new(&desired.host, observed, None, extra);
         let will_be = ExplainContext::new(&desired.host, observed, Some(desired), extra);
         let scene = if self.args.desired { &will_be } else { &live };
@@ -129,10 +126,7 @@ impl Look<'_> {
             let then = self.wanted.then_some(&will_be);
             found.log = Some(read_log(self.text, Some(&live), then));
         } else if let Some(question) = self.question {
-            found.packets = packet_reports(scene, question).map_err(|error| {
-                setup::complain(&error);
-                exit::BAD_INPUT
-            })?;
+            found.packets = packet_reports(scene, question).map_err(CliError::bad_input)?;
             let bridged = |story: &&crate::explain::PacketReport| story.route.bridge.is_some();
             dark = found
                 .packets
@@ -142,8 +136,11 @@ impl Look<'_> {
         } else {
             found.bridges = bridges(scene, self.args.bridge.as_deref());
             if let (true, Some(name)) = (found.bridges.is_empty(), &self.args.bridge) {
-                setup::complain(&format!("{} has no bridge {}", scene.host, name.escape_debug()));
-                return Err(exit::BAD_INPUT);
+                return Err(CliError::bad_input(format!(
+                    "{} has no bridge {}",
+                    scene.host,
+                    name.escape_debug()
+                )));
             }
             dark = found
                 .bridges
@@ -159,11 +156,8 @@ impl Look<'_> {
 }
 
 impl ExplainArgs {
-    fn question(&self) -> Result<Option<PacketQuery>, u8> {
-        let bad = |error: String| {
-            setup::complain(&error);
-            exit::BAD_INPUT
-        };
+    fn question(&self) -> Result<Option<PacketQuery>, CliError> {
+        let bad = |error: String| CliError::bad_input(error);
         let Some(to) = &self.to else { return Ok(None) };
         let (to, port, transport) = destination(to).map_err(bad)?;
         let from = self.from.as_deref().map(PacketEndpoint::parse).transpose().map_err(bad)?;
@@ -180,7 +174,7 @@ impl ExplainArgs {
     }
 
     /// The lines of a file or of stdin; those of the host's journal come with its answer.
-    fn log_text(&self) -> Result<Option<String>, u8> {
+    fn log_text(&self) -> Result<Option<String>, CliError> {
         let Some(path) = self.log.as_deref().filter(|path| !path.is_empty()) else { return Ok(None) };
         let mut bytes = Vec::new();
         let read = match path {
@@ -189,10 +183,7 @@ impl ExplainArgs {
         };
         match read {
             Ok(()) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-            Err(error) => {
-                setup::complain(&format!("cannot read {path}: {error}"));
-                Err(exit::BAD_INPUT)
-            }
+            Err(error) => Err(CliError::bad_input(format!("cannot read {path}: {error}"))),
         }
     }
 }
@@ -203,42 +194,37 @@ pub(super) fn hosts(
     host: &str,
     files: &reach::Files,
     name: Option<&String>,
-) -> Result<(Vec<Desired>, bool), u8> {
+) -> Result<(Vec<Desired>, bool), CliError> {
     if host.contains('@') && !host.starts_with('@') {
         let reach = reach::parse(host, Some(files), name)?;
         let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
         let locate = ProjectLocation { dir: common.dir.clone(), inventory: None, home };
         let yaml = HostStanza::default().yaml(&reach, &Default::default());
-        let project = inventory::load_text(&locate, BOOTSTRAP, &yaml)
-            .map_err(|p| setup::report(common, &p.list, &p.sources))?;
+        let project = inventory::load_text(&locate, BOOTSTRAP, &yaml).map_err(CliError::from)?;
         let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
         let desired =
-            desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
+            desired::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
         return Ok((desired, false));
     }
     if let Some(flag) = files.flag().or(name.map(|_| "--name")) {
-        setup::complain(&format!(
-            "{flag} is only for USER@HOST; set it for `{}` in the inventory",
-            host.escape_debug()
-        ));
-        return Err(exit::BAD_INPUT);
+        return Err(CliError::bad_input(format!("{flag} is only for USER@HOST"))
+            .hint(format!("set it for `{}` in the inventory", host.escape_debug())));
     }
-    let project = setup::project(common)?;
+    let project = load::project(common)?;
     let names =
-        inventory::select(&project, host).map_err(|p| setup::report(common, &[p], &project.sources))?;
-    let desired =
-        desired::compile(&project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
+        inventory::select(&project, host).map_err(|p| CliError::problems(vec![p], &project.sources))?;
+    let desired = desired::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
     Ok((desired, true))
 }
 
-/// Asks one host; the code of one that gives no answer, which was said.
+/// Asks one host. The inner error is that of a host that gives no answer.
 fn ask(
     common: &Common,
     desired: &Desired,
     wanted: bool,
     journal: bool,
     question: Option<&PacketQuery>,
-) -> Result<Result<Box<(Observed, ExplainProbe)>, u8>, u8> {
+) -> Result<Result<Box<(Observed, ExplainProbe)>, CliError>, CliError> {
     let (want, mut keys) = if wanted { plan::probe_request(desired) } else { Default::default() };
     for device in
         question.and_then(|question| question.device.as_deref()).into_iter().flat_map(|d| ["all", d])
@@ -257,7 +243,7 @@ pub(super) fn ask_about(
     desired: &Desired,
     (want, keys, sets): ([String; 2], String, String),
     journal: bool,
-) -> Result<Result<Box<(Observed, ExplainProbe)>, u8>, u8> {
+) -> Result<Result<Box<(Observed, ExplainProbe)>, CliError>, CliError> {
     let hosts = vec![(desired.connection.clone(), desired.host.clone())];
     let document = move |nonce: &remote::Nonce| {
         remote::explain(
@@ -281,11 +267,13 @@ pub(super) fn ask_about(
         }
         Some(observed.map(|observed| Box::new((observed, ExplainProbe::read(sections)))))
     };
-    let settings = setup::settings(common, run);
-    let (mut answers, _) = setup::engine(common, settings, None, |engine| async move {
+    let settings = runtime::settings(common, run);
+    let (mut answers, _) = runtime::engine(common, settings, None, |engine| async move {
         engine.request(hosts, document, read).await
     })?;
-    let Some((host, answer)) = answers.pop() else { return Err(exit::INTERNAL) };
+    let Some((host, answer)) = answers.pop() else {
+        return Err(CliError::internal("internal error: the host has no answer"));
+    };
     let (code, message) = match answer {
         Ok(Ok(answer)) => return Ok(Ok(answer)),
         Ok(Err(ObserveError::Refused(_, message))) => (exit::LEFT_ALONE, message),
@@ -294,24 +282,23 @@ pub(super) fn ask_about(
         Err(outcome) => (exit::of_outcome(&outcome), outcome.message.unwrap_or_default()),
     };
     let message = crate::characters::shortened(message);
-    setup::complain(&format!("{host}: {}", crate::report::printable(&message)));
-    Ok(Err(code))
+    Ok(Err(CliError::outcome(code, format!("{host}: {}", crate::report::printable(&message)))))
 }
 
 fn show(common: &Common, found: &[HostExplanation]) {
     match common.format {
         Format::Json => {
             let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": found });
-            setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+            console::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
-        Format::Svg => found.iter().for_each(|one| setup::print(&svg(&one.name, one.state, &one.bridges))),
+        Format::Svg => found.iter().for_each(|one| console::print(&svg(&one.name, one.state, &one.bridges))),
         Format::Mermaid => {
-            found.iter().for_each(|one| setup::print(&mermaid(&one.name, one.state, &one.bridges)))
+            found.iter().for_each(|one| console::print(&mermaid(&one.name, one.state, &one.bridges)))
         }
         Format::Human | Format::Jsonl | Format::Markdown => {
-            let style = setup::style(common, std::io::stdout().is_terminal());
+            let style = console::style(common, std::io::stdout().is_terminal());
             for one in found {
-                setup::print(&explanation_text(one, style));
+                console::print(&explanation_text(one, style));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `kvmfw generate`: what other programs read about kvmfw.
 
-use super::{Code, complete, exit, setup};
+use super::{CliError, CliResult, complete, console, exit};
 use crate::files::{self, Readers};
 use crate::inventory;
 use crate::report::{Document, Line};
@@ -86,16 +86,16 @@ enum Shell {
     Fish,
 }
 
-pub(super) fn run(args: &GenerateArgs, command: Command) -> Code {
+pub(super) fn run(args: &GenerateArgs, command: Command) -> CliResult {
     match &args.what {
-        What::Schema { name, out: None } => setup::print(&name.map(Schema::text).unwrap_or_default()),
+        What::Schema { name, out: None } => console::print(&name.map(Schema::text).unwrap_or_default()),
         What::Schema { name, out: Some(folder) } => {
             let chosen = name.map_or_else(|| Schema::value_variants().to_vec(), |name| vec![name]);
             write(folder, chosen.iter().map(|schema| (format!("{}.json", schema.name()), schema.text())))?;
         }
-        What::Completions { shell } => setup::print(&completions(*shell)),
+        What::Completions { shell } => console::print(&completions(*shell)),
         What::Man { out: None } => {
-            setup::print(&pages(command).into_iter().next().map(|(_, text)| text).unwrap_or_default());
+            console::print(&pages(command).into_iter().next().map(|(_, text)| text).unwrap_or_default());
         }
         What::Man { out: Some(folder) } => write(folder, pages(command).into_iter())?,
     }
@@ -103,10 +103,9 @@ pub(super) fn run(args: &GenerateArgs, command: Command) -> Code {
 }
 
 /// Writes files into a folder that may not be there yet.
-fn write(folder: &Path, files: impl Iterator<Item = (String, String)>) -> Result<(), u8> {
+fn write(folder: &Path, files: impl Iterator<Item = (String, String)>) -> Result<(), CliError> {
     let fail = |path: &Path, error: std::io::Error| {
-        setup::complain(&format!("cannot write {}: {error}", path.display()));
-        exit::INTERNAL
+        CliError::internal(format!("cannot write {}: {error}", path.display()))
     };
     files::folder(folder, Readers::Everybody).map_err(|error| fail(folder, error))?;
     for (name, text) in files {

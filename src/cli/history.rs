@@ -1,6 +1,6 @@
 //! `kvmfw history`: what came of every transaction of a host, and what each generation changed.
 
-use super::{Code, Common, Format, exit, setup};
+use super::{CliResult, Common, Format, console, exit, load, runtime};
 use crate::observe::ProbeSections;
 use crate::plan::{AdoptionDelta, GenerationManifest};
 use crate::protocol;
@@ -56,10 +56,10 @@ struct Entry {
     given_back: Option<AdoptionDelta>,
 }
 
-pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
-    let hosts = setup::named(common, &args.host)?;
+pub(super) fn run(common: &Common, args: &HistoryArgs) -> CliResult {
+    let hosts = load::named(common, &args.host)?;
     let (answers, _) =
-        setup::engine(common, setup::settings(common, "history"), None, |engine| async move {
+        runtime::engine(common, runtime::settings(common, "history"), None, |engine| async move {
             engine.request(hosts, remote::history, |s| s.get(protocol::END).map(|_| read(s))).await
         })?;
     let mut code = exit::DONE;
@@ -76,9 +76,9 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> Code {
     match common.format {
         Format::Json => {
             let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": hosts });
-            setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+            console::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
-        _ => hosts.iter().for_each(|host| setup::print(&text(host))),
+        _ => hosts.iter().for_each(|host| console::print(&text(host))),
     }
     Ok(code)
 }

@@ -1,6 +1,6 @@
 //! `kvmfw inventory`
 
-use super::{Code, Common, Format, exit, setup};
+use super::{CliError, CliResult, Common, Format, console, exit, load};
 use crate::desired;
 use crate::report::{Fact, facts_text};
 use clap::{Args, Subcommand};
@@ -24,11 +24,11 @@ enum What {
     },
 }
 
-pub(super) fn run(common: &Common, args: &InventoryArgs) -> Code {
-    let project = setup::project(common)?;
+pub(super) fn run(common: &Common, args: &InventoryArgs) -> CliResult {
+    let project = load::project(common)?;
     match &args.what {
         What::List => {
-            let names = setup::selected(common, &project)?;
+            let names = load::selected(common, &project)?;
             let hosts: Vec<_> = project.hosts.iter().filter(|h| names.contains(&h.name)).collect();
             let groups = |h: &crate::inventory::Host| -> Vec<String> {
                 h.lineage.iter().map(|(_, g)| g.name.clone()).collect()
@@ -37,17 +37,17 @@ pub(super) fn run(common: &Common, args: &InventoryArgs) -> Code {
                 let list: Vec<_> =
                     hosts.iter().map(|h| serde_json::json!({"name": h.name, "groups": groups(h)})).collect();
                 let document = serde_json::json!({"version": crate::report::Document::VERSION, "inventory": project.name, "hosts": list});
-                setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+                console::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
             } else {
                 for host in hosts {
-                    setup::print(&format!("{}  {}\n", host.name, groups(host).join(" ")));
+                    console::print(&format!("{}  {}\n", host.name, groups(host).join(" ")));
                 }
             }
         }
         What::Show { host } => {
             let name = crate::inventory::select(&project, host)
-                .map_err(|p| setup::report(common, &[p], &project.sources))?;
-            desired::compile(&project, &name).map_err(|p| setup::report(common, &p, &project.sources))?;
+                .map_err(|p| CliError::problems(vec![p], &project.sources))?;
+            desired::compile(&project, &name).map_err(|p| CliError::problems(p, &project.sources))?;
             for name in name {
                 let facts = desired::explain_host(&project, &name);
                 if common.format == Format::Json {
@@ -56,7 +56,7 @@ pub(super) fn run(common: &Common, args: &InventoryArgs) -> Code {
                         .map(|f| serde_json::json!({"path": f.0, "value": f.1, "origin": f.2.to_string()}))
                         .collect();
                     let document = serde_json::json!({"version": crate::report::Document::VERSION, "host": name, "values": list});
-                    setup::print(&format!(
+                    console::print(&format!(
                         "{}\n",
                         serde_json::to_string_pretty(&document).unwrap_or_default()
                     ));
@@ -65,8 +65,8 @@ pub(super) fn run(common: &Common, args: &InventoryArgs) -> Code {
                         .into_iter()
                         .map(|(path, value, origin)| (path, value, origin.to_string()))
                         .collect();
-                    let style = setup::style(common, std::io::stdout().is_terminal());
-                    setup::print(&facts_text(&facts, style));
+                    let style = console::style(common, std::io::stdout().is_terminal());
+                    console::print(&facts_text(&facts, style));
                 }
             }
         }

@@ -4,20 +4,24 @@ mod apply;
 mod bootstrap;
 mod check;
 mod complete;
+mod console;
+mod error;
 mod exit;
 mod explain;
 mod generate;
 mod history;
 mod import;
 mod inventory;
+mod load;
 mod output;
 mod plan;
 mod program;
+mod prompt;
 mod reach;
 mod retry;
 mod runs;
+mod runtime;
 mod saved;
-mod setup;
 mod shard;
 mod show;
 mod status;
@@ -25,6 +29,7 @@ mod undo;
 mod unlock;
 mod usage;
 
+use self::error::CliError;
 use crate::report::{GITHUB_LIMIT, LEAST_LIMIT, ProgressMode, outlet};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -217,15 +222,12 @@ pub fn run() -> ExitCode {
     if matches!(common.format, Format::Json | Format::Jsonl) {
         outlet::stdout_is_json();
     }
-    if let Err(code) = output::supported(common, &cli.command) {
-        return ExitCode::from(code);
-    }
     // How the hosts are matters more than what could be said of it.
     let touches = matches!(
         cli.command,
         Command::Apply(_) | Command::Undo(_) | Command::Unlock(_) | Command::Bootstrap(_)
     );
-    let code = match cli.command {
+    let result = output::supported(common, &cli.command).and_then(|()| match cli.command {
         Command::Check => check::run(common),
         Command::Plan(args) => plan::run(common, &args),
         Command::Apply(args) => apply::run(common, &args),
@@ -239,9 +241,13 @@ pub fn run() -> ExitCode {
         Command::Bootstrap(args) => bootstrap::run(common, &args),
         Command::Inventory(args) => inventory::run(common, &args),
         Command::Generate(args) => generate::run(&args, Cli::command()),
-    };
-    match code.unwrap_or_else(|code| code) {
-        exit::DONE | exit::CHANGES if setup::result_lost() && !touches => ExitCode::from(exit::INTERNAL),
+    });
+    let code = result.unwrap_or_else(|error| {
+        error.print(common);
+        error.exit_code()
+    });
+    match code {
+        exit::DONE | exit::CHANGES if console::result_lost() && !touches => ExitCode::from(exit::INTERNAL),
         code => ExitCode::from(code),
     }
 }
@@ -252,12 +258,12 @@ fn explain_usage(error: &clap::Error) {
     if error.use_stderr() {
         // It quotes arguments, which may come from anywhere.
         outlet::err(&text.to_string());
-    } else if setup::colors_stdout() {
+    } else if console::colors_stdout() {
         let _ = outlet::out(&outlet::stamped(&text.ansi().to_string()));
     } else {
         let _ = outlet::out(&text.to_string());
     }
 }
 
-/// A subcommand's exit code, either way: `Err` only lets `?` leave early.
-type Code = Result<u8, u8>;
+/// Result of a command: the exit code of what it printed, or the error that ends it.
+type CliResult = Result<u8, CliError>;

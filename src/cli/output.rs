@@ -1,7 +1,7 @@
 //! How a result leaves: the formats, the stream of events, the JUnit file. A thread of its own writes
 //! the stream, so that a reader that does not read holds up no host's decision.
 
-use super::{Code, Command, Common, Format, exit, runs, setup};
+use super::{CliError, CliResult, Command, Common, Format, console, exit, runs, runtime};
 use crate::engine::Event;
 use crate::files::{self, Readers};
 use crate::report::{
@@ -35,22 +35,19 @@ fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
 }
 
 /// What was asked for and cannot be had is bad input, never ignored.
-pub(super) fn supported(common: &Common, command: &Command) -> Result<(), u8> {
+pub(super) fn supported(common: &Common, command: &Command) -> Result<(), CliError> {
     let (name, formats, junit) = abilities(command);
     if !formats.contains(&common.format) {
         let list: Vec<String> = formats.iter().map(|f| f.as_str().to_owned()).collect();
-        setup::complain(&format!(
+        return Err(CliError::bad_input(format!(
             "--format {}: not available for {name}; available formats: {}",
             common.format.as_str(),
             list.join(", ")
-        ));
-        return Err(exit::BAD_INPUT);
+        )));
     }
     if common.junit.is_some() && !junit {
-        setup::complain(&format!(
-            "--junit: {name} has no per-host results; use it with plan, apply, undo, bootstrap or show"
-        ));
-        return Err(exit::BAD_INPUT);
+        return Err(CliError::bad_input(format!("--junit: {name} has no per-host results"))
+            .hint("use it with plan, apply, undo, bootstrap or show"));
     }
     Ok(())
 }
@@ -77,7 +74,7 @@ pub(super) struct Stream(Sender<Message>);
 impl Stream {
     fn tell(&self, event: EventEntry) {
         // The writer only ends when all ways into the stream are gone.
-        drop(self.0.send(Message::Line(Box::new(Line { time: setup::now(), event }))));
+        drop(self.0.send(Message::Line(Box::new(Line { time: runtime::now(), event }))));
     }
 
     /// What the engine told.
@@ -105,7 +102,11 @@ impl<'a> Output<'a> {
     /// Begins to tell of a command.
     ///
     /// Errors: the JUnit file cannot be written.
-    pub(super) fn begin(common: &'a Common, command: &'static str, run: Option<&str>) -> Result<Self, u8> {
+    pub(super) fn begin(
+        common: &'a Common,
+        command: &'static str,
+        run: Option<&str>,
+    ) -> Result<Self, CliError> {
         let junit = junit(common)?;
         let (lines, receiver) = channel();
         let shown = common.format == Format::Jsonl;
@@ -128,9 +129,9 @@ impl<'a> Output<'a> {
             Format::Jsonl => {}
             // The result of a bootstrap is the inventory to keep: `kvmfw bootstrap … >prod.yaml`.
             Format::Human if command == "bootstrap" && code == exit::DONE => {
-                setup::complain(render(common, document, part, code).trim_end());
+                console::notice(render(common, document, part, code).trim_end());
             }
-            _ => setup::print(&render(common, document, part, code)),
+            _ => console::print(&render(common, document, part, code)),
         }
         if let Some((path, file)) = junit {
             write_junit(command, document, &path, file);
@@ -139,9 +140,9 @@ impl<'a> Output<'a> {
     }
 
     /// Ends without a result: it was declined, for example.
-    pub(super) fn leave(self, code: u8) -> u8 {
-        finish(self.lines, self.writer, serde_json::Map::new(), code);
-        code
+    pub(super) fn leave(self, error: CliError) -> CliError {
+        finish(self.lines, self.writer, serde_json::Map::new(), error.exit_code());
+        error
     }
 }
 
@@ -159,11 +160,10 @@ fn finish(
 }
 
 /// Opens the JUnit file, before anything else: that it cannot be written must be no surprise afterwards.
-fn junit(common: &Common) -> Result<Option<(PathBuf, File)>, u8> {
+fn junit(common: &Common) -> Result<Option<(PathBuf, File)>, CliError> {
     let Some(path) = &common.junit else { return Ok(None) };
     let file = files::create(path, Readers::Everybody).map_err(|error| {
-        setup::complain(&format!("--junit {}: cannot be written: {error}", path.display()));
-        exit::BAD_INPUT
+        CliError::bad_input(format!("--junit {}: cannot be written: {error}", path.display()))
     })?;
     Ok(Some((path.clone(), file)))
 }
@@ -175,16 +175,16 @@ pub(super) fn show(
     plan: Option<&Document>,
     document: &Document,
     code: u8,
-) -> Code {
+) -> CliResult {
     let junit = junit(common)?;
     let part = match plan {
         Some(plan) => {
-            setup::print(&(render(common, plan, Part::Plan, code) + "\n"));
+            console::print(&(render(common, plan, Part::Plan, code) + "\n"));
             Part::Recap
         }
         None => Part::All,
     };
-    setup::print(&render(common, document, part, code));
+    console::print(&render(common, document, part, code));
     if let Some((path, file)) = junit {
         write_junit(command, document, &path, file);
     }
@@ -193,11 +193,11 @@ pub(super) fn show(
 
 /// The document in the format that was asked for.
 fn render(common: &Common, document: &Document, part: Part, code: u8) -> String {
-    let style = || setup::style(common, std::io::stdout().is_terminal());
+    let style = || console::style(common, std::io::stdout().is_terminal());
     let renderer: Box<dyn Renderer> = match common.format {
         Format::Human | Format::Svg | Format::Mermaid => Box::new(Human { style: style(), part }),
         Format::Json => Box::new(Json),
-        Format::Jsonl => Box::new(Jsonl { time: setup::now(), exit: code }),
+        Format::Jsonl => Box::new(Jsonl { time: runtime::now(), exit: code }),
         Format::Markdown => Box::new(Markdown { limit: common.markdown_limit }),
     };
     renderer.render(document)
@@ -206,7 +206,7 @@ fn render(common: &Common, document: &Document, part: Part, code: u8) -> String 
 fn write_junit(command: &'static str, document: &Document, path: &Path, mut file: File) {
     let text = Junit { command }.render(document);
     if let Err(error) = file.write_all(text.as_bytes()) {
-        setup::complain(&format!("--junit {}: {error}", path.display()));
+        console::notice(&format!("--junit {}: {error}", path.display()));
     }
 }
 
@@ -217,7 +217,7 @@ fn write(messages: &Receiver<Message>, shown: bool) {
     let put = |line: &Line, kept: &mut Kept| {
         let text = line.text();
         if shown {
-            setup::print(&text);
+            console::print(&text);
         }
         kept.put(&text);
     };
@@ -232,7 +232,7 @@ fn write(messages: &Receiver<Message>, shown: bool) {
             }
             Message::Rest(hosts) => {
                 for host in hosts.iter().filter(|h| !done.contains(&h.name)) {
-                    put(&Line { time: setup::now(), event: EventEntry::done(host) }, &mut kept);
+                    put(&Line { time: runtime::now(), event: EventEntry::done(host) }, &mut kept);
                 }
             }
         }
@@ -261,7 +261,7 @@ impl Kept {
             Self::Text(before) => before.push_str(text),
             Self::File(file) => {
                 if let Err(error) = file.write_all(text.as_bytes()) {
-                    setup::complain(&format!("cannot record the events of the run: {error}"));
+                    console::notice(&format!("cannot record the events of the run: {error}"));
                     *self = Self::Nowhere;
                 }
             }

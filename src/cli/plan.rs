@@ -3,7 +3,7 @@
 use super::apply::AcceptArgs;
 use super::output::Output;
 use super::saved::SavedPlan;
-use super::{Code, Common, exit, setup};
+use super::{CliError, CliResult, Common, console, exit, load, runtime};
 use crate::engine::PlanMode;
 use crate::files::{self, Readers};
 use crate::plan::PlanOptions;
@@ -30,8 +30,8 @@ pub(super) struct PlanArgs {
     accept: AcceptArgs,
 }
 
-pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
-    let (project, desired) = setup::desired(common)?;
+pub(super) fn run(common: &Common, args: &PlanArgs) -> CliResult {
+    let (project, desired) = load::desired(common)?;
     let options = PlanOptions {
         reassign: args.reassign,
         accept: args.accept.set(),
@@ -41,24 +41,22 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> Code {
     };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
     let output = Output::begin(common, if args.drift { "drift" } else { "plan" }, None)?;
-    let settings = setup::settings(common, "plan");
-    let (planned, _) = setup::engine(common, settings, Some(output.stream()), |mut engine| async move {
+    let settings = runtime::settings(common, "plan");
+    let (planned, _) = runtime::engine(common, settings, Some(output.stream()), |mut engine| async move {
         engine.plan(hosts, PlanMode::DryRun).await
     })?;
     let document = if args.drift { Document::of_drift(&planned) } else { Document::of_plan(&planned) };
     if let Some(path) = &args.out {
         let saved = SavedPlan::of(&project, common, &options, &planned, &document);
-        files::write(path, Readers::Owner, &saved.text()).map_err(|error| {
-            setup::complain(&format!("cannot write {}: {error}", path.display()));
-            exit::INTERNAL
-        })?;
+        files::write(path, Readers::Owner, &saved.text())
+            .map_err(|error| CliError::internal(format!("cannot write {}: {error}", path.display())))?;
     }
     output.stream().planned(&document);
     let code =
         exit::of(&document, if common.detailed_exitcode || args.drift { exit::CHANGES } else { exit::DONE });
     let code = output.end(&document, Part::Plan, code);
     if let Some(path) = args.out.as_ref().map(|path| path.display()) {
-        setup::complain(&format!("Saved to {path}. Run `kvmfw apply {path}`."));
+        console::notice(&format!("Saved to {path}. Run `kvmfw apply {path}`."));
     }
     Ok(code)
 }

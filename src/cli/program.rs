@@ -1,6 +1,6 @@
 //! An inventory that is a program: what it prints is read.
 
-use super::{exit, setup};
+use super::CliError;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,11 +11,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Runs it with `--list`, as Ansible runs its own, and gives back what it printed.
 ///
 /// Errors: it cannot be run, fails, hangs, or prints no text; all are said.
-pub(super) fn run(path: &Path) -> Result<String, u8> {
-    let fail = |why: String| {
-        setup::complain(&format!("{}: {why}", path.display()));
-        exit::BAD_INPUT
-    };
+pub(super) fn run(path: &Path) -> Result<String, CliError> {
+    let fail = |why: String| CliError::bad_input(format!("{}: {why}", path.display()));
     let path_of: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

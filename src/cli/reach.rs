@@ -1,6 +1,6 @@
 //! How a host is reached, from the words of the command line.
 
-use super::{exit, setup};
+use super::{CliError, runtime};
 use crate::inventory::SshTarget;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl Files {
 }
 
 /// `USER@HOST:PORT` taken apart; the name is the host's in the inventory.
-pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) -> Result<SshTarget, u8> {
+pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) -> Result<SshTarget, CliError> {
     let (user, place) = match text.rsplit_once('@') {
         Some((user, place)) => (Some(user.to_owned()), place),
         None => (None, text),
@@ -49,8 +49,7 @@ pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) ->
         },
     };
     let Ok(port) = port.map(str::parse::<u16>).transpose() else {
-        setup::complain(&format!("`{}`: not a valid port", text.escape_debug()));
-        return Err(exit::BAD_INPUT);
+        return Err(CliError::bad_input(format!("`{}`: not a valid port", text.escape_debug())));
     };
     let files = files.map(Files::keys).unwrap_or_default();
     let name = name.cloned().unwrap_or_else(|| match address.contains(':') {
@@ -62,11 +61,10 @@ pub(super) fn parse(text: &str, files: Option<&Files>, name: Option<&String>) ->
 }
 
 /// How others may reach this very machine, as far as one can tell before looking at it.
-pub(super) fn here(name: Option<&String>) -> Result<SshTarget, u8> {
+pub(super) fn here(name: Option<&String>) -> Result<SshTarget, CliError> {
     let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
     let Some(name) = name.cloned().or(host) else {
-        setup::complain("this host has no name; pass one with --name");
-        return Err(exit::BAD_INPUT);
+        return Err(CliError::bad_input("this host has no name").hint("pass one with --name"));
     };
-    Ok(SshTarget { address: name.clone(), name, user: setup::user(), port: None, files: Vec::new() })
+    Ok(SshTarget { address: name.clone(), name, user: runtime::user(), port: None, files: Vec::new() })
 }

@@ -1,7 +1,7 @@
 //! What the controller keeps of a run, in a folder below the run directory: `plan.json` and
 //! `events.jsonl` from before the first host is changed, `result.json` at its end.
 
-use super::{Common, exit, saved, setup};
+use super::{CliError, Common, console, saved};
 use crate::engine::Status;
 use crate::files::{self, Readers};
 use crate::problem::closest;
@@ -74,7 +74,7 @@ pub(super) fn keep(common: &Common, run: &str, document: &Document) {
 
 fn complain(folder: &Path, result: std::io::Result<()>) {
     if let Err(error) = result {
-        setup::complain(&format!("{}: cannot record the run: {error}", folder.display()));
+        console::notice(&format!("{}: cannot record the run: {error}", folder.display()));
     }
 }
 
@@ -131,15 +131,12 @@ pub(super) fn is_for_retry(host: &HostEntry) -> bool {
 /// The name of a run as a user gave it.
 ///
 /// Errors: it cannot be one.
-pub(super) fn name(word: &str) -> Result<String, u8> {
+pub(super) fn name(word: &str) -> Result<String, CliError> {
     if is_name(word) {
         return Ok(word.to_owned());
     }
-    setup::complain(&format!(
-        "`{}` is not the name of a run; list runs with `kvmfw status` or `kvmfw history HOST`",
-        word.escape_debug()
-    ));
-    Err(exit::BAD_INPUT)
+    Err(CliError::bad_input(format!("`{}` is not the name of a run", word.escape_debug()))
+        .hint("list runs with `kvmfw status` or `kvmfw history HOST`"))
 }
 
 /// Whether a word looks like the name of a host and not like that of a file.
@@ -152,7 +149,7 @@ pub(super) fn append(path: &Path) -> Option<File> {
     match files::append(path, Readers::Owner) {
         Ok(file) => Some(file),
         Err(error) => {
-            setup::complain(&format!("{}: cannot record the events of the run: {error}", path.display()));
+            console::notice(&format!("{}: cannot record the events of the run: {error}", path.display()));
             None
         }
     }

@@ -1,6 +1,6 @@
 //! Saved plans: what was planned, from which files, and how each host was. Applied exactly, or not at all.
 
-use super::{Common, exit, runs, setup};
+use super::{CliError, Common, load, runs, runtime};
 use crate::desired::{self, Desired};
 use crate::engine::{HostOutcome, Planned, Status};
 use crate::inventory::Project;
@@ -74,7 +74,7 @@ impl SavedPlan {
         Self {
             version: Self::VERSION,
             kvmfw: env!("CARGO_PKG_VERSION").to_owned(),
-            made: setup::now(),
+            made: runtime::now(),
             dir: project.root.clone(),
             inventory: inventory_name(project, common),
             program: common.inventory_program.as_ref().map(|path| path.display().to_string()),
@@ -93,11 +93,9 @@ impl SavedPlan {
     }
 
     /// Reads a plan that is to be applied.
-    pub(super) fn load(path: &Path) -> Result<Self, u8> {
-        let fail = |error: String| {
-            setup::complain(&format!("{}: cannot be applied: {error}", path.display()));
-            exit::BAD_INPUT
-        };
+    pub(super) fn load(path: &Path) -> Result<Self, CliError> {
+        let fail =
+            |error: String| CliError::bad_input(format!("{}: cannot be applied: {error}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| {
             let hint = match (error.kind(), path.to_str()) {
                 (std::io::ErrorKind::NotFound, Some(name)) if runs::looks_like_host(name) => {
@@ -136,7 +134,7 @@ impl SavedPlan {
     }
 
     /// The desired state of the plan's hosts, from the very files that it was made from.
-    pub(super) fn desired(&self, common: &Common) -> Result<Vec<Desired>, u8> {
+    pub(super) fn desired(&self, common: &Common) -> Result<Vec<Desired>, CliError> {
         let here = std::env::current_dir().ok();
         let project_here = here.as_deref().and_then(|here| {
             here.ancestors().find(|dir| dir.join("inventories").is_dir() || dir.join("modules").is_dir())
@@ -147,30 +145,29 @@ impl SavedPlan {
             None => self.inventory.clone(),
         };
         self.same_program(common)?;
-        let project = setup::open(common, Some(dir.to_path_buf()), Some(inventory))?;
+        let project = load::open(common, Some(dir.to_path_buf()), Some(inventory))?;
         let other = differences(&self.sources, &digests(&project));
         if !other.is_empty() {
-            setup::complain(&format!(
+            return Err(CliError::bad_input(format!(
                 "The plan was made from different files than those in {}; nothing was touched:\n  {}\nRun \
                 kvmfw plan again, or apply the plan in a folder with the original files (-C DIR; the plan was \
                 made in {}).",
                 dir.display(),
                 other.join("\n  "),
                 self.dir.display()
-            ));
-            return Err(exit::BAD_INPUT);
+            )));
         }
         let all: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
         // All of them: that a host is the way to others shows only in those.
         let mut desired =
-            desired::compile(&project, &all).map_err(|p| setup::report(common, &p, &project.sources))?;
+            desired::compile(&project, &all).map_err(|p| CliError::problems(p, &project.sources))?;
         let names: BTreeSet<&String> = self.plan.hosts.iter().map(|h| &h.name).collect();
         desired.retain(|d| names.contains(&d.host));
         Ok(desired)
     }
 
     /// Whether the inventory comes from a program now if it did when the plan was made.
-    fn same_program(&self, common: &Common) -> Result<(), u8> {
+    fn same_program(&self, common: &Common) -> Result<(), CliError> {
         let wrong = match (&self.program, &common.inventory_program) {
             (Some(program), None) => format!(
                 "The plan's inventory was printed by a program, and kvmfw runs a program only if the command \
@@ -181,8 +178,7 @@ impl SavedPlan {
             }
             _ => return Ok(()),
         };
-        setup::complain(&wrong);
-        Err(exit::BAD_INPUT)
+        Err(CliError::bad_input(wrong))
     }
 
     /// What the user allowed when it was made.

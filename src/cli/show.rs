@@ -1,6 +1,6 @@
 //! `kvmfw show`
 
-use super::{Code, Common, Format, exit, output, runs, saved, setup};
+use super::{CliError, CliResult, Common, Format, console, exit, output, runs, saved};
 use crate::report::Document;
 use clap::Args;
 use std::collections::BTreeSet;
@@ -14,13 +14,10 @@ pub(super) struct ShowArgs {
     what: Vec<String>,
 }
 
-pub(super) fn run(common: &Common, args: &ShowArgs) -> Code {
+pub(super) fn run(common: &Common, args: &ShowArgs) -> CliResult {
     let mut documents = Vec::new();
     for what in &args.what {
-        documents.push(load(common, what).map_err(|error| {
-            setup::complain(&format!("{what}: {error}"));
-            exit::BAD_INPUT
-        })?);
+        documents.push(load(common, what).map_err(|error| CliError::bad_input(format!("{what}: {error}")))?);
     }
     let several = documents.len() > 1;
     let document = match documents.pop() {
@@ -29,7 +26,7 @@ pub(super) fn run(common: &Common, args: &ShowArgs) -> Code {
     };
     let mut seen = BTreeSet::new();
     for host in document.hosts.iter().filter(|h| !seen.insert(&h.name)) {
-        setup::complain(&format!(
+        console::notice(&format!(
             "{} is in more than one of these files and is counted once for each",
             host.name
         ));
@@ -42,7 +39,7 @@ pub(super) fn run(common: &Common, args: &ShowArgs) -> Code {
     if let ([what], Format::Jsonl) = (&args.what[..], common.format)
         && let Some(events) = folder(common, what).and_then(|folder| runs::events(&folder))
     {
-        setup::print(&events);
+        console::print(&events);
         return Ok(code);
     }
     let plan = match &args.what[..] {

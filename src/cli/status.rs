@@ -1,6 +1,6 @@
 //! `kvmfw status`
 
-use super::{Code, Common, Format, exit, setup};
+use super::{CliResult, Common, Format, console, exit, load, runtime};
 use crate::observe::ProbeSections;
 use crate::protocol;
 use crate::remote;
@@ -53,18 +53,19 @@ struct TransactionStatus {
     owner: String,
 }
 
-pub(super) fn run(common: &Common) -> Code {
-    let (_, desired) = setup::desired(common)?;
+pub(super) fn run(common: &Common) -> CliResult {
+    let (_, desired) = load::desired(common)?;
     let hosts = desired.into_iter().map(|d| (d.connection, d.host)).collect();
-    let (answers, _) = setup::engine(common, setup::settings(common, "status"), None, |engine| async move {
-        engine
-            .request(
-                hosts,
-                |nonce| remote::console(nonce, "status", ""),
-                |s| s.get(protocol::END).map(|_| read(s)),
-            )
-            .await
-    })?;
+    let (answers, _) =
+        runtime::engine(common, runtime::settings(common, "status"), None, |engine| async move {
+            engine
+                .request(
+                    hosts,
+                    |nonce| remote::console(nonce, "status", ""),
+                    |s| s.get(protocol::END).map(|_| read(s)),
+                )
+                .await
+        })?;
     let mut code = exit::DONE;
     let hosts: Vec<HostStatus> = answers
         .into_iter()
@@ -79,7 +80,7 @@ pub(super) fn run(common: &Common) -> Code {
     match common.format {
         Format::Json => {
             let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": hosts });
-            setup::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+            console::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
         _ => hosts.iter().for_each(show),
     }
@@ -242,5 +243,5 @@ fn show(host: &HostStatus) {
             text.push_str(&format!("  {when}  generation {generation}  {run}  {outcome}  by {owner}\n"));
         }
     }
-    setup::print(&text);
+    console::print(&text);
 }

@@ -1,7 +1,7 @@
 //! `kvmfw undo`: an apply of an older generation, guarded like any other.
 
 use super::apply::{RolloutArgs, Work, carry_out};
-use super::{Code, Common, runs, setup};
+use super::{CliResult, Common, load, runs, runtime};
 use crate::engine::{Budget, HostOutcome, Status};
 use crate::plan::{AcceptableRisk, GenerationManifest, PlanOptions, RestoreTarget};
 use crate::protocol;
@@ -37,14 +37,14 @@ enum Target {
     Generation(u32, Box<GenerationManifest>),
 }
 
-pub(super) fn run(common: &Common, args: &UndoArgs) -> Code {
+pub(super) fn run(common: &Common, args: &UndoArgs) -> CliResult {
     let name = args.run.as_deref().map_or(Ok(String::new()), runs::name)?;
     let to = args.to.map_or_else(String::new, |n| n.to_string());
-    let (_, desired) = setup::desired(common)?;
+    let (_, desired) = load::desired(common)?;
     let hosts = desired.iter().map(|d| (d.connection.clone(), d.host.clone())).collect();
-    let settings = setup::settings(common, "undo");
+    let settings = runtime::settings(common, "undo");
     let run = name.clone();
-    let (asked, _) = setup::engine(common, settings, None, |engine| async move {
+    let (asked, _) = runtime::engine(common, settings, None, |engine| async move {
         let document = move |nonce: &remote::Nonce| remote::target(nonce, &run, &to);
         engine.request(hosts, document, read).await
     })?;

@@ -1,6 +1,6 @@
 //! `kvmfw unlock`
 
-use super::{Code, Common, exit, setup};
+use super::{CliResult, Common, console, exit, load, prompt, runtime};
 use crate::engine::TransactionState;
 use crate::protocol;
 use crate::remote;
@@ -14,18 +14,20 @@ pub(super) struct UnlockArgs {
     host: String,
 }
 
-pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
-    let hosts = setup::named(common, &args.host)?;
+pub(super) fn run(common: &Common, args: &UnlockArgs) -> CliResult {
+    let hosts = load::named(common, &args.host)?;
     let names: Vec<&str> = hosts.iter().map(|(_, host)| host.as_str()).collect();
-    setup::ask(common, "unlock", &format!("Roll back the open transaction on {}?", names.join(", ")))?;
-    let (answers, _) = setup::engine(common, setup::settings(common, "unlock"), None, |engine| async move {
-        let document = |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
-        engine
-            .request(hosts, document, |s| {
-                s.get(protocol::END).map(|_| TransactionState::read(s).unwrap_or(TransactionState::None))
-            })
-            .await
-    })?;
+    prompt::ask(common, "unlock", &format!("Roll back the open transaction on {}?", names.join(", ")))?;
+    let (answers, _) =
+        runtime::engine(common, runtime::settings(common, "unlock"), None, |engine| async move {
+            let document =
+                |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
+            engine
+                .request(hosts, document, |s| {
+                    s.get(protocol::END).map(|_| TransactionState::read(s).unwrap_or(TransactionState::None))
+                })
+                .await
+        })?;
     let mut code = exit::DONE;
     for (host, answer) in answers {
         let text = match answer {
@@ -40,7 +42,7 @@ pub(super) fn run(common: &Common, args: &UnlockArgs) -> Code {
                 outcome.message.unwrap_or_default()
             }
         };
-        setup::print(&format!("{host}: {}\n", printable(&text)));
+        console::print(&format!("{host}: {}\n", printable(&text)));
     }
     Ok(code)
 }

@@ -1,7 +1,7 @@
 //! Which bridges of the host `$bridges` stands for.
 
 use super::BootstrapArgs;
-use crate::cli::{Common, exit, setup};
+use crate::cli::{CliError, Common, console, prompt};
 use crate::inventory::{HostStanza, Project};
 use crate::observe::{HostLink, Observed};
 use crate::plan::bridge_maker;
@@ -16,16 +16,15 @@ pub(super) fn propose(
     stanza: &HostStanza,
     project: &Project,
     before: &BTreeSet<String>,
-) -> Result<Vec<String>, u8> {
+) -> Result<Vec<String>, CliError> {
     let all: Vec<&HostLink> = observed.links.bridges().collect();
     if let Some(none) = args.bridge.iter().find(|name| !all.iter().any(|link| link.name == **name)) {
         let names: Vec<&str> = all.iter().map(|link| link.name.as_str()).collect();
-        setup::complain(&format!(
+        return Err(CliError::bad_input(format!(
             "the host has no bridge `{}`; its bridges: {}",
             none.escape_debug(),
             if names.is_empty() { "none".to_owned() } else { printable(&names.join(", ")) }
-        ));
-        return Err(exit::BAD_INPUT);
+        )));
     }
     let asks = stanza.modules.iter().any(|m| project.modules.get(m).is_some_and(|m| m.uses_bridges));
     if !asks || !args.bridge.is_empty() {
@@ -37,10 +36,8 @@ pub(super) fn propose(
         .collect();
     if found.is_empty() {
         if before.is_empty() {
-            setup::complain(
-                "the host has no bridge for $bridges; name one with --bridge, or remove that module",
-            );
-            return Err(exit::BAD_INPUT);
+            return Err(CliError::bad_input("the host has no bridge for $bridges")
+                .hint("name one with --bridge, or remove that module"));
         }
         return Ok(Vec::new());
     }
@@ -51,10 +48,10 @@ pub(super) fn propose(
             printable(&format!("{} ({})", link.name, ports.join(" ")))
         })
         .collect();
-    setup::complain(&format!(
+    console::notice(&format!(
         "The modules have rules for each of $bridges. Bridges on the host: {}",
         shown.join(", ")
     ));
-    setup::ask(common, "use them for $bridges", "Use them for $bridges?")?;
+    prompt::ask(common, "use them for $bridges", "Use them for $bridges?")?;
     Ok(found.into_iter().map(|link| link.name.clone()).collect())
 }

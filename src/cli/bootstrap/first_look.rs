@@ -1,7 +1,7 @@
 //! The first look at a host, and the question for its key before it.
 
 use super::BootstrapArgs;
-use crate::cli::{Code, Common, exit, setup};
+use crate::cli::{CliError, Common, console, prompt};
 use crate::desired::Desired;
 use crate::engine::{Engine, HostOutcome};
 use crate::observe::Observed;
@@ -15,11 +15,8 @@ pub(super) async fn look(
     args: &BootstrapArgs,
     engine: Engine,
     desired: Desired,
-) -> Result<Result<Box<Observed>, HostOutcome>, u8> {
-    let fail = |error: TransportError| {
-        setup::complain(&format!("{}: {error}", args.shown()));
-        exit::UNREACHABLE
-    };
+) -> Result<Result<Box<Observed>, HostOutcome>, CliError> {
+    let fail = |error: TransportError| CliError::unreachable(format!("{}: {error}", args.shown()));
     let known = match args.local {
         true => Known::Unclear,
         false => host_key::known(&desired.connection).await,
@@ -53,22 +50,21 @@ pub(super) async fn look(
     }
     let file = host_key::remember(&desired.connection, &key).await.map_err(fail)?;
     if !common.quiet {
-        setup::complain(&format!("Added the host key of {} to {}.", args.shown(), file.display()));
+        console::notice(&format!("Added the host key of {} to {}.", args.shown(), file.display()));
     }
     Ok(engine.observe(&desired).await)
 }
 
-fn same(args: &BootstrapArgs, key: &HostKey, right: &str) -> Code {
+fn same(args: &BootstrapArgs, key: &HostKey, right: &str) -> Result<(), CliError> {
     if key.fingerprint == right {
-        return Ok(exit::DONE);
+        return Ok(());
     }
-    setup::complain(&format!(
+    Err(CliError::left_alone(format!(
         "{}: the host key is {} {}, not {right}; nothing was changed",
         args.shown(),
         key.kind,
         key.fingerprint
-    ));
-    Err(exit::LEFT_ALONE)
+    )))
 }
 
 fn unknown_key(outcome: &HostOutcome) -> bool {
@@ -76,15 +72,14 @@ fn unknown_key(outcome: &HostOutcome) -> bool {
 }
 
 /// Only a person, or a fingerprint from one, can say that a key is right; `--yes` cannot.
-fn trust(common: &Common, args: &BootstrapArgs, key: &HostKey) -> Code {
+fn trust(common: &Common, args: &BootstrapArgs, key: &HostKey) -> Result<(), CliError> {
     let what = format!("{}: unknown host key {} {}", args.shown(), key.kind, key.fingerprint);
-    if common.yes || !setup::can_ask() {
-        setup::complain(&format!(
+    if common.yes || !prompt::can_ask() {
+        return Err(CliError::left_alone(format!(
             "{what}\nVerify it on the host; then pass --host-key-fingerprint {}",
             key.fingerprint
-        ));
-        return Err(exit::LEFT_ALONE);
+        )));
     }
-    setup::complain(&what);
-    setup::ask(common, "accept it", "Is this the key of the host?")
+    console::notice(&what);
+    prompt::ask(common, "accept it", "Is this the key of the host?")
 }

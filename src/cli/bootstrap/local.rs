@@ -1,7 +1,7 @@
 //! The host that kvmfw itself runs on: what proves, before a change is kept, that one still gets in.
 //! kvmfw comes from inside and proves nothing; a person at the terminal or a third machine does.
 
-use crate::cli::{Code, Common, exit, setup};
+use crate::cli::{CliError, Common, prompt, runtime};
 use crate::engine::{Confirmation, LoginProof};
 use crate::inventory::{BOOTSTRAP, HostConnection, SshTarget};
 use crate::observe::SshEnds;
@@ -24,15 +24,14 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Without a terminal nobody could say that the change is good.
-pub(super) fn needs_terminal() -> Code {
-    if setup::can_ask() {
-        return Ok(exit::DONE);
+pub(super) fn needs_terminal() -> Result<(), CliError> {
+    if prompt::can_ask() {
+        return Ok(());
     }
-    setup::complain(
+    Err(CliError::left_alone(
         "There is no terminal to confirm the change on; nothing was changed. Run the command on a terminal, \
         or let another machine confirm: --confirm-from USER@HOST",
-    );
-    Err(exit::LEFT_ALONE)
+    ))
 }
 
 /// How others reach this host: as the operator came, else by the address that a third machine sees.
@@ -57,10 +56,10 @@ pub(super) fn by_third(
     common: &Common,
     third: HostConnection,
     host: &HostConnection,
-) -> Result<LoginProof, u8> {
+) -> Result<LoginProof, CliError> {
     let (third, host) = (Arc::new(third), Arc::new(host.clone()));
-    let settings = setup::settings(common, BOOTSTRAP);
-    let (right, _) = setup::engine(common, settings, None, |_| async {
+    let settings = runtime::settings(common, BOOTSTRAP);
+    let (right, _) = runtime::engine(common, settings, None, |_| async {
         let own = host_key::fetch(&host)
             .await
             .map_err(|e| format!("{}: sshd does not answer: {e}", host.address))?;
@@ -76,13 +75,12 @@ pub(super) fn by_third(
     let right = right.map_err(|why| {
         let user = third.user.as_ref().map_or_else(String::new, |user| format!("{user}@"));
         let name = format!("{user}{}", third.address);
-        setup::complain(&format!(
+        CliError::left_alone(format!(
             "{} cannot confirm: {why}. Nothing was changed. `ssh {name}` must work here without a prompt, and \
             sshd there must allow TCP forwarding. If that machine reaches this host at another address, name \
             it: kvmfw bootstrap --local USER@HOST",
             third.address
-        ));
-        exit::LEFT_ALONE
+        ))
     })?;
     Ok(LoginProof::new(move |left| reached(third.clone(), host.clone(), right.clone(), left)))
 }

@@ -5,7 +5,7 @@ mod first_look;
 mod local;
 
 use super::apply::{RolloutArgs, Work, carry_out};
-use super::{Code, Common, Format, exit, output, reach, setup};
+use super::{CliError, CliResult, Common, Format, console, exit, load, output, reach, runtime};
 use crate::desired::{self, Desired};
 use crate::engine::{Budget, Settings};
 use crate::inventory::{self, BOOTSTRAP, HostStanza, Project, SshTarget};
@@ -56,7 +56,7 @@ impl BootstrapArgs {
     }
 
     /// How the host is reached.
-    fn reach(&self) -> Result<SshTarget, u8> {
+    fn reach(&self) -> Result<SshTarget, CliError> {
         // They are for the machine that is logged in to.
         let files = (!self.local).then_some(&self.files);
         match &self.target {
@@ -66,14 +66,14 @@ impl BootstrapArgs {
     }
 
     /// The machine that confirms a local bootstrap.
-    fn third(&self, common: &Common) -> Result<Option<Desired>, u8> {
+    fn third(&self, common: &Common) -> Result<Option<Desired>, CliError> {
         let Some(text) = &self.confirm_from else { return Ok(None) };
         let reach = reach::parse(text, Some(&self.files), None)?;
-        compile(common, &project(common, &HostStanza::default().yaml(&reach, &Default::default()))?).map(Some)
+        compile(&project(common, &HostStanza::default().yaml(&reach, &Default::default()))?).map(Some)
     }
 }
 
-pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
+pub(super) fn run(common: &Common, args: &BootstrapArgs) -> CliResult {
     let mut reach = args.reach()?;
     let wanted = wanted(args)?;
     let third = args.third(common)?;
@@ -84,13 +84,13 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     known(&wanted, &bare)?;
     // What is wrong with the words is said before anybody is asked or connected to.
     let early = HostStanza { bridges: ["br0".to_owned()].into(), ..wanted.clone() };
-    compile(common, &project(common, &early.yaml(&reach, &bare.modules))?)?;
+    compile(&project(common, &early.yaml(&reach, &bare.modules))?)?;
 
     let via = if args.local { Via::Local } else { Via::Ssh };
-    let settings = Settings { via, ..setup::settings(common, BOOTSTRAP) };
-    let base = compile(common, &bare)?;
+    let settings = Settings { via, ..runtime::settings(common, BOOTSTRAP) };
+    let base = compile(&bare)?;
     let (looked, _) =
-        setup::engine(common, settings, None, |engine| first_look::look(common, args, engine, base))?;
+        runtime::engine(common, settings, None, |engine| first_look::look(common, args, engine, base))?;
     let observed = match looked? {
         Ok(observed) => observed,
         Err(outcome) => {
@@ -110,7 +110,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
         local::refine(&mut reach, observed.facts.ssh.as_ref(), third.as_ref());
     }
     let yaml = stanza.yaml(&reach, &bare.modules);
-    let mut desired = compile(common, &project(common, &yaml)?)?;
+    let mut desired = compile(&project(common, &yaml)?)?;
     desired.stanza = Some(stanza);
     let local = match (args.local, third) {
         (false, _) => None,
@@ -122,11 +122,11 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
     let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, "bootstrap", todo)?;
     if code == exit::DONE {
-        setup::complain("\nSave this as inventories/prod.yaml (the next plan will show no changes):\n");
+        console::notice("\nSave this as inventories/prod.yaml (the next plan will show no changes):\n");
         let text = format!("{MODELINE}{yaml}");
         match common.format {
-            Format::Human => setup::print(&text),
-            _ => setup::complain(&text),
+            Format::Human => console::print(&text),
+            _ => console::notice(&text),
         }
     }
     Ok(code)
@@ -136,7 +136,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> Code {
 const MODELINE: &str = "# yaml-language-server: $schema=../schema/inventory.json\n";
 
 /// What was asked for in words.
-fn wanted(args: &BootstrapArgs) -> Result<HostStanza, u8> {
+fn wanted(args: &BootstrapArgs) -> Result<HostStanza, CliError> {
     let mut stanza = HostStanza { bridges: args.bridge.iter().cloned().collect(), ..HostStanza::default() };
     for module in args.module.iter().flat_map(|m| m.split(',')).map(str::trim) {
         if !stanza.modules.iter().any(|m| m == module) {
@@ -146,11 +146,10 @@ fn wanted(args: &BootstrapArgs) -> Result<HostStanza, u8> {
     for param in &args.param {
         let split = param.split_once('=').and_then(|(path, value)| Some((path.split_once('.')?, value)));
         let Some(((module, name), value)) = split else {
-            setup::complain(&format!(
+            return Err(CliError::bad_input(format!(
                 "--param `{}`: write MODULE.PARAM=VALUE, for example host-firewall.allow_tcp=22,16514",
                 param.escape_debug()
-            ));
-            return Err(exit::BAD_INPUT);
+            )));
         };
         stanza.params.entry(module.to_owned()).or_default().insert(name.to_owned(), value.to_owned());
     }
@@ -158,28 +157,26 @@ fn wanted(args: &BootstrapArgs) -> Result<HostStanza, u8> {
 }
 
 /// Whether there are all the modules that were asked for.
-fn known(wanted: &HostStanza, project: &Project) -> Code {
+fn known(wanted: &HostStanza, project: &Project) -> Result<(), CliError> {
     let Some(module) = wanted.modules.iter().find(|module| !project.modules.contains_key(*module)) else {
-        return Ok(exit::DONE);
+        return Ok(());
     };
-    let help = did_you_mean(module, project.modules.keys().map(String::as_str));
-    setup::complain(&format!(
-        "unknown module `{}`{}",
-        module.escape_debug(),
-        help.map_or_else(String::new, |h| format!("; {h}"))
-    ));
-    Err(exit::BAD_INPUT)
+    let error = CliError::bad_input(format!("unknown module `{}`", module.escape_debug()));
+    Err(match did_you_mean(module, project.modules.keys().map(String::as_str)) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
 }
 
-fn project(common: &Common, yaml: &str) -> Result<Project, u8> {
-    let locate = setup::locate(common.dir.clone(), None);
-    inventory::load_text(&locate, BOOTSTRAP, yaml).map_err(|p| setup::report(common, &p.list, &p.sources))
+fn project(common: &Common, yaml: &str) -> Result<Project, CliError> {
+    let locate = load::locate(common.dir.clone(), None);
+    inventory::load_text(&locate, BOOTSTRAP, yaml).map_err(CliError::from)
 }
 
-fn compile(common: &Common, project: &Project) -> Result<Desired, u8> {
+fn compile(project: &Project) -> Result<Desired, CliError> {
     let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
-    let all = desired::compile(project, &names).map_err(|p| setup::report(common, &p, &project.sources))?;
-    all.into_iter().next().ok_or(exit::INTERNAL)
+    let all = desired::compile(project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+    all.into_iter().next().ok_or_else(|| CliError::internal("internal error: the inventory has no host"))
 }
 
 /// What earlier bootstraps asked for, as the host remembers it.
