@@ -3,8 +3,10 @@
 //! Every stage that reads what a person wrote collects [`Problem`]s instead of stopping at the
 //! first: a run shows all of them at once.
 
+mod lint_code;
 mod warning;
 
+pub use lint_code::{LintCode, LintSeverity};
 pub use warning::{Warning, WarningMessage};
 
 use std::collections::BTreeMap;

@@ -27,7 +27,7 @@ pub(super) fn run(common: &Common) -> CliResult {
             let list: Vec<_> = warnings
                 .iter()
                 .map(|w| {
-                    serde_json::json!({"code": w.code, "message": w.message, "origin": w.origin.as_ref().map(ToString::to_string)})
+                    serde_json::json!({"code": w.code.as_str(), "message": w.message, "origin": w.origin.as_ref().map(ToString::to_string)})
                 })
                 .collect();
             let document = serde_json::json!({

@@ -2,7 +2,7 @@
 
 use super::merge::{CompileReport, MergeSlot};
 use crate::inventory::{ChainStatement, DeclaredResources, RuleStatement};
-use crate::problem::{Place, Problem, Warning, did_you_mean};
+use crate::problem::{LintCode, Place, Problem, Warning, did_you_mean};
 use crate::resource::iptables::expand::{self, ParamScope};
 use crate::resource::iptables::rule::{self, CheckedRule};
 use crate::resource::iptables::targets::TARGETS;
@@ -148,7 +148,7 @@ fn finish(
     for name in own.iter().filter(|name| !entered.contains(*name)) {
         let origin = done.chains.get(&format!("{PREFIX}{name}")).map(|chain| chain.origin.clone());
         let message = format!("no rule of {family} {table} jumps to chain `{name}`");
-        out.warnings.push(Warning::new("unused-chain", message, origin));
+        out.warnings.push(Warning::new(LintCode::UnusedChain, message, origin));
     }
     done
 }
@@ -188,7 +188,7 @@ pub fn expand(
             "`${list}` is empty: this rule expands to nothing in {} {}",
             chain.family, chain.name.value
         );
-        warnings.push(Warning::new("empty-list", message, Some(template.place.origin())));
+        warnings.push(Warning::new(LintCode::EmptyList, message, Some(template.place.origin())));
     }
     expansion.rules.iter().filter_map(|words| rule::check(words, chain.context(), problems)).collect()
 }
@@ -282,7 +282,7 @@ fn one_family(families: &BTreeMap<Family, DeclaredRules>, out: &mut CompileRepor
         let origin = v4.chains.values().map(|chain| chain.origin.clone()).next();
         let message =
             "iptables has filter rules and ip6tables has none: over IPv6 everything passes".to_owned();
-        out.warnings.push(Warning::new("ipv6-missing", message, origin));
+        out.warnings.push(Warning::new(LintCode::Ipv6Missing, message, origin));
         return;
     };
     for chain in ["INPUT", "FORWARD"] {
@@ -292,7 +292,7 @@ fn one_family(families: &BTreeMap<Family, DeclaredRules>, out: &mut CompileRepor
             let message = format!(
                 "iptables has rules in {chain} and ip6tables has none there: over IPv6 everything passes it"
             );
-            out.warnings.push(Warning::new("ipv6-missing", message, Some(origin)));
+            out.warnings.push(Warning::new(LintCode::Ipv6Missing, message, Some(origin)));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::merge::{CompileReport, MergeSlot};
 use crate::inventory::{DeclaredResources, EntriesStatement, EntryList, SetStatement};
-use crate::problem::{Origin, Place, Problem, Warning, did_you_mean};
+use crate::problem::{LintCode, Origin, Place, Problem, Warning, did_you_mean};
 use crate::resource::ipset::{self, DeclaredSet, MAX_MEMBERS, MemberPart, SetShape, SetType, family_word};
 use crate::resource::iptables::save::tokens;
 use crate::resource::iptables::targets::is_set_option;
@@ -161,7 +161,7 @@ fn shown(
             false => format!("no entry of its list is of family {}", family_word(shape.family)),
         };
         let message = format!("set `{name}` has no members: {why}, so no packet is ever found in it");
-        out.warnings.push(Warning::new("empty-list", message, Some(place.origin())));
+        out.warnings.push(Warning::new(LintCode::EmptyList, message, Some(place.origin())));
     }
 }
 
@@ -372,7 +372,7 @@ fn rule_fits(
             });
             let message =
                 format!("{} names the set `{name}`, which the inventory does not declare: {help}", what());
-            out.warnings.push(Warning::new("unknown-set", message, Some(origin.clone())));
+            out.warnings.push(Warning::new(LintCode::UnknownSet, message, Some(origin.clone())));
             continue;
         };
         let effect = match (option.as_ref(), at > 0 && words[at - 1] == "!") {

@@ -1,6 +1,6 @@
 //! The depth of a jump host: the longest chain of hosts that are reached through it.
 
-use crate::problem::Warning;
+use crate::problem::{LintCode, Warning};
 use std::collections::BTreeMap;
 
 /// A host through which others are reached.
@@ -19,7 +19,7 @@ impl JumpRole {
             "this host is the jump host of {behind} ({source}): what cuts it off cuts them off too; it is changed \
              alone, and last"
         );
-        Self { depth, warning: Warning::new("jump-host", message, None) }
+        Self { depth, warning: Warning::new(LintCode::JumpHost, message, None) }
     }
 }
 

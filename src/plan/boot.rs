@@ -3,7 +3,7 @@
 use super::{Change, ChangeAction, Diff, DiffLine, HostPlan, ResourceKind};
 use crate::desired::Desired;
 use crate::observe::{Observed, SkippedRule, plain_rule};
-use crate::problem::{Origin, Warning, WarningMessage};
+use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::iptables::{Family, PREFIX};
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
     let left = observed.state.boot_left.iter().map(|left| {
         Warning::new(
-            "left-out",
+            LintCode::LeftOut,
             WarningMessage::new(format!(
                 "{} {}/{}: `{}` is not loaded since the last boot; all other rules are loaded",
                 left.family,
@@ -35,7 +35,7 @@ pub(super) fn warnings(desired: &Desired, observed: &Observed) -> Vec<Warning> {
     };
     let repaired = programs.into_iter().map(|(program, times)| {
         Warning::new(
-            "boot-repaired",
+            LintCode::BootRepaired,
             WarningMessage::new(format!(
                 "since the last boot another program removed or changed {} of kvmfw \
                  ({}, the last time at {}); kvmfw-settle.service restored them, and \
@@ -94,7 +94,7 @@ pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut Host
             Family::V6 => ResourceKind::Ip6tables,
         };
         plan.warnings.push(Warning::new(
-            "unrecorded",
+            LintCode::Unrecorded,
             WarningMessage::new(format!(
                 "{family} rules of kvmfw are live without a record on the host, and \
                  the next boot does not load them"

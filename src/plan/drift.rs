@@ -11,7 +11,7 @@ use super::{
 use super::{bridge, host, lints, refusal, rules, sets, sysctl};
 use crate::desired::Desired;
 use crate::observe::Observed;
-use crate::problem::Warning;
+use crate::problem::{LintCode, Warning};
 use crate::resource::iptables::Family;
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> H
     let sysctl = sysctl::plan(&applied, observed, &record, false);
     plan.changes.extend(sysctl.changes);
     plan.changes.extend(sysctl.unmanaged.iter().filter_map(|file| replaced(&file.path, &record)));
-    plan.warnings.extend(sysctl.warnings.into_iter().filter(|w| w.code == "sysctl-overridden"));
+    plan.warnings.extend(sysctl.warnings.into_iter().filter(|w| w.code == LintCode::SysctlOverridden));
     let rules = Family::ALL.map(|family| rules::plan(family, &applied, observed, &record));
     plan.changes.extend(rules.iter().flat_map(|rules| rules.changes.iter().cloned()));
     plan.changes.extend(sets::plan(&applied, observed, &record, options).changes);
@@ -75,12 +75,12 @@ fn without_record(desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
         plan.changes.extend(rules::plan(family, &nothing, observed, &GenerationManifest::default()).changes);
     }
     plan.changes.iter_mut().for_each(turn);
-    if plan.warnings.iter().any(|warning| warning.code == "unrecorded") {
+    if plan.warnings.iter().any(|warning| warning.code == LintCode::Unrecorded) {
         plan.verdict = HostVerdict::Changes;
         return;
     }
     plan.warnings.push(Warning::new(
-        "not-managed",
+        LintCode::NotManaged,
         "nothing was ever applied to this host, so there is no drift".to_owned(),
         None,
     ));

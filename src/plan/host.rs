@@ -9,7 +9,7 @@ use super::{
 use crate::desired::Desired;
 use crate::jump_hosts::{JumpHost, JumpRole};
 use crate::observe::Observed;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::{Family, managed_text};
 use std::collections::BTreeSet;
 
@@ -226,7 +226,7 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
     let state = &observed.state;
     let open = state.open.as_ref().map(|id| {
         Warning::new(
-            "open-transaction",
+            LintCode::OpenTransaction,
             WarningMessage::new(format!(
                 "transaction {id} is undecided: an apply is refused while its guard \
                  runs, and otherwise rolls it back first"
@@ -237,7 +237,7 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
     });
     let boot = state.boot_failed.as_ref().map(|why| {
         Warning::new(
-            "boot-failed",
+            LintCode::BootFailed,
             match why.strip_prefix("bridges: ") {
                 Some(line) => WarningMessage::new("at the last boot the bridges were not set up as recorded")
                     .cause(line),
@@ -258,7 +258,7 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
     let hop = desired.connection.jump.as_deref().and_then(|jump| jump.rsplit(',').next());
     let guest = observed.facts.guest.as_ref().map(|port| match hop {
         None => Warning::new(
-            "controller-is-guest",
+            LintCode::ControllerIsGuest,
             WarningMessage::new(format!(
                 "kvmfw runs in a guest of this host, behind port {port}: a change \
                  that cuts off that guest cuts off kvmfw, and the host rolls itself \
@@ -268,7 +268,7 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
             None,
         ),
         Some(hop) => Warning::new(
-            "jump-host-is-guest",
+            LintCode::JumpHostIsGuest,
             WarningMessage::new(format!(
                 "the jump host {hop} is a guest of this host, behind port {port}: a \
                  change that cuts off that guest cuts off all hosts behind it, and \
@@ -278,7 +278,7 @@ pub(super) fn left_behind(desired: &Desired, observed: &Observed) -> impl Iterat
             None,
         ),
     });
-    let jump_guests = guest_jump_hosts(desired, observed).map(|(jump_host, port)| Warning::new("jump-host-is-guest", format!(
+    let jump_guests = guest_jump_hosts(desired, observed).map(|(jump_host, port)| Warning::new(LintCode::JumpHostIsGuest, format!(
             "{}, the jump host of {}, is a guest of this host, behind port {port}: what cuts off that guest cuts off the \
              hosts behind it; this host is changed alone, and last",
             jump_host.address, jump_host.behind

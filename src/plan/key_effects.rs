@@ -5,7 +5,7 @@ use super::sysctl::SysctlPlan;
 use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, Refusal};
 use crate::desired::Desired;
 use crate::observe::{HostLink, Observed};
-use crate::problem::{Origin, Warning, WarningMessage};
+use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::sysctl::SysctlKey;
 
@@ -192,7 +192,7 @@ impl KeyWrite<'_> {
                     "{key} = {value} is one-way: neither a rollback nor an undo can revert it before the next \
                      boot"
                 );
-                self.warn("one-way-key", plan, text, Some(ChangeRisk::OneWay));
+                self.warn(LintCode::OneWayKey, plan, text, Some(ChangeRisk::OneWay));
             }
             // Stated no more: it goes back to what it was.
             WriteEffect::Inherited if self.origin.is_none() && !is_of_all_links(key.path()) => {
@@ -201,14 +201,14 @@ impl KeyWrite<'_> {
                      keep the inherited value"
                 ))
                 .fix("set the key for each of these links that should not have it");
-                self.warn("inherited-key", plan, text, Some(ChangeRisk::OneWay));
+                self.warn(LintCode::InheritedKey, plan, text, Some(ChangeRisk::OneWay));
             }
             WriteEffect::Inherited if !is_of_all_links(key.path()) => {
                 let text = format!(
                     "{key} = {value} is inherited by links created from now on, which keep it after a \
                      rollback or an undo"
                 );
-                self.warn("inherited-key", plan, text, Some(ChangeRisk::OneWay));
+                self.warn(LintCode::InheritedKey, plan, text, Some(ChangeRisk::OneWay));
             }
             WriteEffect::StopsIpv6 if value != "0" && self.link() != "default" => {
                 self.stops_ipv6(observed, plan)
@@ -248,7 +248,7 @@ impl KeyWrite<'_> {
                 self.value,
                 names.join(", ")
             );
-            self.warn("ipv6-stops", plan, text, Some(ChangeRisk::OneWay));
+            self.warn(LintCode::Ipv6Stops, plan, text, Some(ChangeRisk::OneWay));
         }
         let server = observed.facts.ssh.as_ref().map(|ssh| ssh.server.to_string());
         let ends = server
@@ -288,13 +288,13 @@ impl KeyWrite<'_> {
     fn lockout(&self, plan: &mut HostPlan, what: Option<String>) {
         let Some(what) = what else { return };
         let text = format!("LOCKOUT: {} = {} removes {what}", self.key, self.value);
-        self.warn("lockout", plan, text, Some(ChangeRisk::Lockout));
+        self.warn(LintCode::Lockout, plan, text, Some(ChangeRisk::Lockout));
     }
 
     /// Warns, and marks the change that has the key.
     fn warn(
         &self,
-        code: &'static str,
+        code: LintCode,
         plan: &mut HostPlan,
         message: impl Into<WarningMessage>,
         risk: Option<ChangeRisk>,

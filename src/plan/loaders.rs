@@ -5,7 +5,7 @@ use super::PlanOptions;
 use super::rules::{RulesPlan, origins};
 use crate::desired::Desired;
 use crate::observe::Observed;
-use crate::problem::{Origin, Warning, WarningMessage};
+use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::iptables::save::{SaveChain, jump, tokens};
 use crate::resource::iptables::targets::is_set_option;
 use crate::resource::iptables::{Family, PREFIX};
@@ -41,7 +41,7 @@ pub(super) fn warnings(
 /// Programs that replace whole tables or flush them at boot.
 fn loaders(observed: &Observed) -> Vec<Warning> {
     let files = &observed.boot_files;
-    let warn = |message| Warning::new("boot-loader", message, None);
+    let warn = |message| Warning::new(LintCode::BootLoader, message, None);
     let mut all = Vec::new();
     for (path, service, before) in SERVICES {
         if !files.saves(path) || !files.enabled(service) {
@@ -99,7 +99,7 @@ fn saved(observed: &Observed, options: &PlanOptions) -> Vec<Warning> {
             }
         };
         Warning::new(
-            "saved-rules",
+            LintCode::SavedRules,
             WarningMessage::new(format!(
                 "{path}:{line} contains rules of kvmfw (`{PREFIX}`), which another program saved: {what}"
             ))
@@ -122,7 +122,7 @@ fn waiting(family: Family, desired: &Desired, observed: &Observed, planned: &Rul
     }
     let warn = |((place, origin), what)| {
         Warning::new(
-            "not-at-boot",
+            LintCode::NotAtBoot,
             format!(
                 "{place} cannot load at boot before {what} exists, which another program creates. Until then \
                  packets go on to the rules after it; all other rules load, and this one follows within seconds"

@@ -4,7 +4,7 @@ use super::{AcceptableRisk, Change, ChangeRisk, GenerationManifest, HostPlan, Pl
 use crate::desired::Desired;
 use crate::inventory::BOOTSTRAP;
 use crate::observe::{Observed, PredictedRules};
-use crate::problem::Origin;
+use crate::problem::{LintCode, Origin};
 use crate::resource::iptables::{ADMINISTRATORS, Family, PREFIX, managed_text};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -60,13 +60,13 @@ pub(super) fn risky(plan: &HostPlan, options: &PlanOptions) -> Option<Refusal> {
         return None;
     }
     let found = |risk| match risk {
-        AcceptableRisk::Lockout => warning(plan, "lockout"),
+        AcceptableRisk::Lockout => warning(plan, LintCode::Lockout),
         AcceptableRisk::GuestsUnreachable => {
             (!plan.guest_outages.is_empty()).then(|| plan.guest_outages.join("; "))
         }
         AcceptableRisk::BypassWrong => {
             let changes = plan.changes.iter().any(|c| c.risks.contains(&ChangeRisk::BypassWrong));
-            warning(plan, "bypass-wrong").filter(|_| changes)
+            warning(plan, LintCode::BypassWrong).filter(|_| changes)
         }
         AcceptableRisk::RemovesAll => removed_kinds(&plan.changes),
     };
@@ -77,7 +77,7 @@ pub(super) fn risky(plan: &HostPlan, options: &PlanOptions) -> Option<Refusal> {
 }
 
 /// The sentence of a warning, with its place.
-fn warning(plan: &HostPlan, code: &str) -> Option<String> {
+fn warning(plan: &HostPlan, code: LintCode) -> Option<String> {
     let found = plan.warnings.iter().find(|w| w.code == code)?;
     let origin = found.origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"));
     Some(format!("{}{origin}", found.message))

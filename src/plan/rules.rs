@@ -4,7 +4,7 @@ use super::diff::DesiredLine;
 use super::{Change, ChangeAction, ChangeRisk, Diff, GenerationManifest};
 use crate::desired::Desired;
 use crate::observe::{Observed, PredictedRules};
-use crate::problem::{Origin, Warning};
+use crate::problem::{LintCode, Origin, Warning};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::save::{SaveChain, SavedTables, jump, tokens};
 use crate::resource::iptables::{
@@ -267,7 +267,7 @@ fn unproven(family: Family, wanted: &DeclaredRules, observed: &Observed, plan: &
                 let Some(rule) = marked.next() else { break };
                 *text = rule.text.clone();
                 plan.warnings.push(Warning::new(
-                    "unproven",
+                    LintCode::Unproven,
                     format!(
                         "{family} {table}/{}: `{}` is unproven on this host: apply will load {}, which makes \
                          bridged frames pass the FORWARD chain of the host",
@@ -291,7 +291,7 @@ fn waiting(family: Family, live: &SavedTables, wanted: &DeclaredRules, plan: &mu
             let Some(maker) = maker_of_administrators(table, chain) else { continue };
             if live.chain(table, chain).is_none() {
                 plan.warnings.push(Warning::new(
-                    "waits-for-chain",
+                    LintCode::WaitsForChain,
                     format!(
                         "{family} {table}/{chain}: the chain does not exist until {maker} creates it; the \
                          rules are loaded, and kvmfw-settle.service adds the jump rule as soon as the chain \

@@ -3,7 +3,7 @@
 use super::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, GenerationManifest, PlanOptions, Refusal};
 use crate::desired::Desired;
 use crate::observe::Observed;
-use crate::problem::{Origin, Warning, WarningMessage};
+use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::ipset::{DeclaredSet, LiveSet, plain_member};
 use crate::resource::iptables::PREFIX;
@@ -387,7 +387,7 @@ fn removed(
     if let Some(rule) = named_by_others(&set.name, observed) {
         change(ChangeAction::Remove, stays("stays, because an unmanaged rule uses it"));
         plan.warnings.push(Warning::new(
-            "set-in-use",
+            LintCode::SetInUse,
             WarningMessage::new(format!(
                 "the set `{}` stays on the host although it is no longer declared",
                 set.name

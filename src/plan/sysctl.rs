@@ -4,7 +4,7 @@ use super::diff::DesiredLine;
 use super::{Change, ChangeAction, Diff, GenerationManifest, key_effects};
 use crate::desired::Desired;
 use crate::observe::{LiveValue, Observed, SysctlTool, UnmanagedFile};
-use crate::problem::{Warning, WarningMessage, closest};
+use crate::problem::{LintCode, Warning, WarningMessage, closest};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::{DeclaredRules, Family};
 use crate::resource::sysctl::{SysctlFile, SysctlKey, normal};
@@ -173,7 +173,7 @@ fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>,
         let stays = live_value.as_ref().filter(|live| key_effects::stays(key, live, &wanted)).cloned();
         if let Some(live) = &stays {
             plan.warnings.push(Warning::new(
-                "one-way-key",
+                LintCode::OneWayKey,
                 format!("{key} stays {live} until the next boot, and is {wanted} after it"),
                 Some(entry.origin.clone()),
             ));
@@ -196,7 +196,7 @@ fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>,
             };
             if live == Some(&LiveValue::Unreadable) {
                 plan.warnings.push(Warning::new(
-                    "write-only-key",
+                    LintCode::WriteOnlyKey,
                     WarningMessage::new(format!(
                         "{key} can be written but not read, so it is an action and not a \
                          setting; it is only written to {}, and runs at every boot",
@@ -221,7 +221,7 @@ fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>,
                         )
                     }
                 };
-                plan.warnings.push(Warning::new("no-such-key", message, Some(entry.origin.clone())));
+                plan.warnings.push(Warning::new(LintCode::NoSuchKey, message, Some(entry.origin.clone())));
             }
             notes.insert(line.clone(), why);
         }
@@ -298,7 +298,7 @@ fn overridden(
                 SysctlTool::Procps => "sysctl --system",
             };
             plan.warnings.push(Warning::new(
-                "sysctl-overridden",
+                LintCode::SysctlOverridden,
                 WarningMessage::new(format!(
                     "{}:{} sets {key} to {} and is read after {} by {who}",
                     winner.path,

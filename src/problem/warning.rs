@@ -1,6 +1,6 @@
 //! Warnings of `check` and `plan`.
 
-use super::Origin;
+use super::{LintCode, Origin};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
@@ -12,8 +12,8 @@ const FIX: &str = " Fix: ";
 /// A lint of `check` or `plan`: nothing is refused because of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Warning {
-    /// A stable name of this kind of warning, kebab-case, for example `dead-rule`.
-    pub code: &'static str,
+    /// The kind of warning.
+    pub code: LintCode,
     /// Finding, cause and fix.
     pub message: WarningMessage,
     /// What it is about, where that has a place.
@@ -22,7 +22,7 @@ pub struct Warning {
 
 impl Warning {
     /// A warning; a message that is one text is the finding.
-    pub fn new(code: &'static str, message: impl Into<WarningMessage>, origin: Option<Origin>) -> Self {
+    pub fn new(code: LintCode, message: impl Into<WarningMessage>, origin: Option<Origin>) -> Self {
         Self { code, message: message.into(), origin }
     }
 }

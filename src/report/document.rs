@@ -284,7 +284,7 @@ impl HostEntry {
                 .warnings
                 .iter()
                 .map(|w| WarningEntry {
-                    code: w.code.to_owned(),
+                    code: w.code.as_str().to_owned(),
                     message: w.message.clone(),
                     origin: w.origin.as_ref().map(ToString::to_string),
                 })

@@ -1,7 +1,7 @@
 //! Warnings as people read them: one line of finding, one of cause, one of fix; errors first.
 
 use super::document::Document;
-use super::severity::Severity;
+use super::severity::{paint, severity, word};
 use super::{Style, fold_names, group, printable};
 use crate::problem::{Warning, WarningMessage};
 use std::fmt::Write as _;
@@ -46,8 +46,8 @@ impl<'a> Finding<'a> {
     }
 
     fn write(&self, style: Style, out: &mut String) {
-        let severity = Severity::of(self.code);
-        let label = severity.paint(style, &format!("{}[{}]", severity.word(), self.code));
+        let severity = severity(self.code);
+        let label = paint(severity, style, &format!("{}[{}]", word(severity), self.code));
         let hosts = match self.names.is_empty() {
             true => String::new(),
             false => format!(" {}", printable(&fold_names(&self.names))),
@@ -83,7 +83,7 @@ fn write_all<'a>(all: impl Iterator<Item = Finding<'a>>, style: Style) -> String
             merged.push(finding);
         }
     }
-    merged.sort_by_key(|finding| Severity::of(finding.code));
+    merged.sort_by_key(|finding| severity(finding.code));
     let mut out = String::new();
     merged.iter().for_each(|finding| finding.write(style, &mut out));
     out
@@ -98,9 +98,9 @@ pub(super) fn of_document(document: &Document, style: Style) -> String {
 
 /// Warnings of the inventory alone.
 pub fn warnings_text(warnings: &[Warning], style: Style) -> String {
-    let findings = warnings
-        .iter()
-        .map(|w| Finding::new(w.code, &w.message, w.origin.as_ref().map(ToString::to_string), Vec::new()));
+    let findings = warnings.iter().map(|w| {
+        Finding::new(w.code.as_str(), &w.message, w.origin.as_ref().map(ToString::to_string), Vec::new())
+    });
     write_all(findings, style)
 }
 
@@ -109,9 +109,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
     use super::*;
-    use crate::problem::Origin;
+    use crate::problem::{LintCode, Origin};
 
-    fn warning(code: &'static str, message: impl Into<WarningMessage>, line: u32) -> Warning {
+    fn warning(code: LintCode, message: impl Into<WarningMessage>, line: u32) -> Warning {
         Warning::new(code, message, Some(Origin { file: "m.yaml".into(), line }))
     }
 
@@ -124,11 +124,11 @@ mod tests {
                 .fix("a module")
         };
         let warnings = [
-            warning("empty-list", found("nothing"), 1),
-            warning("dead-rule", found("iptables filter/INPUT rule 2 is never reached"), 2),
-            warning("dead-rule", found("ip6tables filter/INPUT rule 2 is never reached"), 3),
-            warning("guests-unreachable", unreachable("IPv4", 5), 4),
-            warning("guests-unreachable", unreachable("IPv6", 6), 5),
+            warning(LintCode::EmptyList, found("nothing"), 1),
+            warning(LintCode::DeadRule, found("iptables filter/INPUT rule 2 is never reached"), 2),
+            warning(LintCode::DeadRule, found("ip6tables filter/INPUT rule 2 is never reached"), 3),
+            warning(LintCode::GuestsUnreachable, unreachable("IPv4", 5), 4),
+            warning(LintCode::GuestsUnreachable, unreachable("IPv6", 6), 5),
         ];
         assert_eq!(
             warnings_text(&warnings, Style::default()),

@@ -1,7 +1,7 @@
 //! What many hosts have in common, said once: in the order of first mention.
 
 use super::document::{ChangeEntry, Document, HostEntry, WarningEntry};
-use super::severity::Severity;
+use super::severity::severity;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(super) fn changes(document: &Document) -> Vec<Group<'_, ChangeEntry>> {
 /// Equal warnings with their hosts, errors first.
 pub(super) fn warnings(document: &Document) -> Vec<Group<'_, WarningEntry>> {
     let mut all = group(document.hosts.iter().flat_map(|h| h.warnings.iter().map(|w| (w, h.name.as_str()))));
-    all.sort_by_key(|(warning, _)| Severity::of(&warning.code));
+    all.sort_by_key(|(warning, _)| severity(&warning.code));
     all
 }
 

@@ -1,46 +1,27 @@
-//! How much a warning matters, by its code.
+//! How the severity of a warning is shown.
 
 use super::Style;
+use crate::problem::{LintCode, LintSeverity};
 
-/// How much a warning matters. The order is that of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Severity {
-    /// Connections or guests are cut off.
-    Error,
-    /// Something does not work as it was meant.
-    Warning,
-    /// Good to know; nothing has to be done.
-    Note,
+/// The severity of a code, also of one in the document of another version of kvmfw.
+pub(super) fn severity(code: &str) -> LintSeverity {
+    LintCode::parse(code).map_or(LintSeverity::Warning, LintCode::severity)
 }
 
-impl Severity {
-    /// The severity of a code.
-    pub(super) fn of(code: &str) -> Self {
-        match code {
-            "lockout" | "guests-unreachable" | "connections-cut" | "bypass-wrong" | "boot-failed"
-            | "unrecorded" => Self::Error,
-            "session-dies" | "first-conntrack" | "unproven" | "not-managed" | "jump-host"
-            | "inherited-key" | "waits-for-chain" | "bridge-in-use" | "set-in-use" | "moved-at-boot"
-            | "not-at-boot" | "unused-chain" | "empty-list" => Self::Note,
-            _ => Self::Warning,
-        }
+/// The word in front of a finding.
+pub(super) fn word(severity: LintSeverity) -> &'static str {
+    match severity {
+        LintSeverity::Error => "error",
+        LintSeverity::Warning => "warning",
+        LintSeverity::Note => "note",
     }
+}
 
-    /// Its name in front of a finding.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Note => "note",
-        }
-    }
-
-    /// A text in its colour.
-    pub(super) fn paint(self, style: Style, text: &str) -> String {
-        match self {
-            Self::Error => style.alarm(text),
-            Self::Warning => style.warn(text),
-            Self::Note => style.strong(text),
-        }
+/// A text in the colour of a severity.
+pub(super) fn paint(severity: LintSeverity, style: Style, text: &str) -> String {
+    match severity {
+        LintSeverity::Error => style.alarm(text),
+        LintSeverity::Warning => style.warn(text),
+        LintSeverity::Note => style.strong(text),
     }
 }

@@ -11,7 +11,7 @@ use kvmfw::desired::{Desired, compile};
 use kvmfw::inventory::{ProjectLocation, load_text};
 use kvmfw::observe::{ProbeSections, observe};
 use kvmfw::plan::{self, HostVerdict, PlanOptions};
-use kvmfw::problem::Warning;
+use kvmfw::problem::{LintCode, Warning};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ fn lints() {
         let (fires, end) = half(&case, "fires");
         let (silent, _) = half(&case, "silent");
         let of_code = |warnings: &[Warning]| -> Vec<Warning> {
-            warnings.iter().filter(|w| w.code == code).cloned().collect()
+            warnings.iter().filter(|w| w.code.as_str() == code).cloned().collect()
         };
         for warning in of_code(&silent) {
             writeln!(wrong, "{}: not silent: {}", case.display(), warning.message).unwrap();
@@ -89,7 +89,7 @@ fn lints() {
             writeln!(said, "{}{origin}", warning.message).unwrap();
         }
         if said.is_empty() {
-            let others: BTreeSet<&str> = fires.iter().map(|w| w.code).collect();
+            let others: BTreeSet<&str> = fires.iter().map(|w| w.code.as_str()).collect();
             writeln!(wrong, "{}: does not fire, only {others:?}", case.display()).unwrap();
         }
         said.push_str(&end);
@@ -117,7 +117,7 @@ fn a_guest_is_the_jump_host_of_its_own_host() {
         let observed = observe(&ProbeSections::split(&answer, "n"), "").unwrap();
         let mut plans =
             [plan::host, plan::drift].map(|of| of(&desired, &observed, &PlanOptions::default()).warnings);
-        plans[1].retain(|warning| warning.code != "not-managed");
+        plans[1].retain(|warning| warning.code != LintCode::NotManaged);
         assert_eq!(plans[0], plans[1]);
         plans[0].iter().map(|w| format!("{}: {}", w.code, w.message)).collect::<Vec<_>>()
     };
@@ -167,19 +167,6 @@ fn a_guest_is_the_jump_host_of_other_hosts() {
     assert!(!planned(0, "guest=vnet3 of br0").1);
 }
 
-/// Names that stand in the room of the lints and are not codes of warnings.
-const NO_CODES: [&str; 3] = ["docker-icc", "docker-proxy", "libvirt-host-in"];
-
-/// The literals of a text that look like the code of a warning.
-fn literals(text: &str) -> impl Iterator<Item = &str> {
-    let fits = |word: &&str| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        *word == "lockout"
-            || word.contains('-') && word.chars().all(inner) && !word.starts_with('-') && !word.ends_with('-')
-    };
-    text.split('"').filter(fits)
-}
-
 fn sources(folder: &str) -> Vec<String> {
     let mut texts = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -203,8 +190,8 @@ fn tables() -> [BTreeSet<String>; 2] {
     })
 }
 
-/// Every lint has a case in which it fires and one in which it is silent: what the book lists, and what the source
-/// can say.
+/// Every lint has a case in which it fires and one in which it is silent. The book lists the codes of the registry, and the
+/// source reports all of them.
 #[test]
 fn every_lint_has_a_case() {
     let mut there = BTreeSet::new();
@@ -218,27 +205,31 @@ fn every_lint_has_a_case() {
     assert!(lints.len() > 15 && notes.len() > 10, "{lints:?} {notes:?}");
     assert_eq!(lints, there, "book/src/lints.md and tests/cases/lints");
 
-    let rooms = sources("src/plan/lints").join("\n");
-    let mut said: BTreeSet<&str> = literals(&rooms).collect();
-    for other in NO_CODES {
-        assert!(said.remove(other), "{other} is no literal of src/plan/lints any more");
-    }
-    let without = |known: &BTreeSet<String>, said: &BTreeSet<&str>| -> Vec<String> {
-        said.iter().filter(|code| !known.contains(**code)).map(|code| (*code).to_owned()).collect()
-    };
-    assert_eq!(without(&lints, &said), Vec::<String>::new(), "lints without a case");
+    let registry: BTreeSet<String> = LintCode::ALL.iter().map(ToString::to_string).collect();
+    let book: BTreeSet<String> = lints.union(&notes).cloned().collect();
+    assert_eq!(book, registry, "book/src/lints.md and src/problem/lint_code.rs");
 
-    // Warnings that are made elsewhere are lints too, or notes about a host.
-    let elsewhere = [sources("src/plan"), sources("src/desired")].concat();
-    let made: BTreeSet<&str> = elsewhere
-        .iter()
-        .flat_map(|text| ["Warning::new(", "warn("].into_iter().flat_map(|mark| text.split(mark).skip(1)))
-        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
-        .collect();
-    assert!(made.len() > 25, "{made:?}");
-    let known: BTreeSet<String> = lints.union(&notes).cloned().collect();
-    assert_eq!(without(&known, &made), Vec::<String>::new(), "warnings that the book does not list");
-    said.extend(made);
-    let dead: Vec<&String> = lints.iter().filter(|code| !said.contains(code.as_str())).collect();
-    assert_eq!(dead, Vec::<&String>::new(), "lints that nothing says");
+    // A lint of the rules has a case; the other warnings are notes about a host.
+    let named_in = |folders: &[&str]| -> BTreeSet<String> {
+        let texts: String = folders.iter().flat_map(|folder| sources(folder)).collect();
+        let named = |lint: &&LintCode| {
+            let name = format!("LintCode::{lint:?}");
+            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+            texts.split(&name).skip(1).any(ends)
+        };
+        LintCode::ALL.iter().filter(named).map(ToString::to_string).collect()
+    };
+    let of_rules = named_in(&["src/plan/lints"]);
+    assert!(of_rules.len() > 20, "{of_rules:?}");
+    assert_eq!(
+        of_rules.difference(&lints).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "lints without a case"
+    );
+    let made = named_in(&["src/plan", "src/desired", "src/jump_hosts"]);
+    assert_eq!(
+        registry.difference(&made).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "lints that nothing reports"
+    );
 }

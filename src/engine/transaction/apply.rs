@@ -11,6 +11,7 @@ use crate::engine::failures::{internal, observed_or_failed, transport_failed};
 use crate::engine::outcome::{HostOutcome, Status, TransactionState};
 use crate::engine::proof::Confirmation;
 use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
+use crate::problem::LintCode;
 use crate::protocol;
 use crate::remote::{self, Nonce};
 use crate::resource::ResourceKind;
@@ -65,7 +66,7 @@ pub(in crate::engine) async fn apply_host(
         outcome.hint = Some("log in again before you leave; `kvmfw undo` reverts the change".to_owned());
     }
     if outcome.status == Status::RolledBack
-        && let Some(lockout) = plan.warnings.iter().find(|warning| warning.code == "lockout")
+        && let Some(lockout) = plan.warnings.iter().find(|warning| warning.code == LintCode::Lockout)
     {
         let origin = lockout.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
         outcome.hint = Some(format!("the plan warned: {}{origin}", lockout.message));

@@ -2,7 +2,7 @@
 
 use super::AdoptedRule;
 use crate::observe::BootFiles;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) 
             lines.entry(&place.path).or_default().insert(place.line);
         }
     }
-    let warn = |message| Warning::new("adopted-at-boot", message, None);
+    let warn = |message| Warning::new(LintCode::AdoptedAtBoot, message, None);
     let mut all: Vec<Warning> = lines
         .into_iter()
         .map(|(path, lines)| {
@@ -72,7 +72,7 @@ pub(super) fn missing(family: Family, again: &[AdoptedRule], files: &BootFiles) 
         ))
         .cause(cause)
         .fix(fix);
-        Warning::new("not-at-boot", message, None)
+        Warning::new(LintCode::NotAtBoot, message, None)
     };
     lost.into_iter().map(warn).collect()
 }

@@ -3,7 +3,7 @@
 use super::AdoptedRule;
 use super::rules::{enters_managed, managed_name};
 use crate::netfilter::covers;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::save::SavedTables;
 use crate::resource::iptables::{Family, is_entered};
 
@@ -52,7 +52,7 @@ impl NearMatch {
 
     pub fn warning(&self, family: Family) -> Warning {
         Warning::new(
-            "not-adopted",
+            LintCode::NotAdopted,
             WarningMessage::new(format!(
                 "{family} {}/{}: `{}` is not adopted",
                 self.table, self.chain, self.theirs

@@ -4,7 +4,7 @@ use super::AdoptedRule;
 use super::near_match::{NearMatch, near_matches};
 use crate::netfilter::{Ruleset, VerdictDifference, prove_equivalent};
 use crate::plan::origins_of;
-use crate::problem::{Origin, Warning, WarningMessage};
+use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::iptables::chain_writers::reserved_for;
 use crate::resource::iptables::save::{SaveChain, SaveTable, SavedTables, jump, tokens};
 use crate::resource::iptables::{DeclaredRules, Family, PREFIX, is_entered};
@@ -88,7 +88,7 @@ fn stays(rule: &str) -> Option<&'static str> {
 
 fn not_taken(family: Family, table: &str, chain: &SaveChain, why: &str) -> Warning {
     Warning::new(
-        "not-adopted",
+        LintCode::NotAdopted,
         WarningMessage::new(format!("{family} {table}/{}: a rule is not adopted", chain.name))
             .cause(format!("iptables cannot delete a rule with `-m {why}` by its own text"))
             .fix(format!("delete it by number, from `{family} -t {table} -L {} --line-numbers`", chain.name)),
@@ -181,7 +181,7 @@ fn differing(family: Family, name: &str, table: &SaveTable, like: &BTreeSet<&str
                 |(theirs, own)| format!("the host has {}, the inventory has {}", shown(theirs), shown(own)),
             );
             Some(Warning::new(
-                "not-adopted",
+                LintCode::NotAdopted,
                 format!("{family} {name}/{} is not adopted: {words}", chain.name),
                 None,
             ))

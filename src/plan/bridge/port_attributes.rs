@@ -3,6 +3,7 @@
 
 use super::planner::BridgePlanner;
 use crate::observe::HostLink;
+use crate::problem::LintCode;
 use crate::resource::bridge::{BridgeAttribute, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;
 
@@ -107,7 +108,7 @@ impl BridgePlanner<'_> {
             there.map(|port| port.name.as_str()).filter(|port| !new.iter().any(|n| n == port)).collect();
         let Some(first) = new.first().filter(|_| !others.is_empty()) else { return };
         self.warn(
-            "ports-apart",
+            LintCode::PortsApart,
             format!(
                 "bridge {}: {first} becomes isolated, and isolated ports exchange no frames: it is cut off \
                  from {}",

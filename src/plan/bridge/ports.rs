@@ -5,7 +5,7 @@ use super::planner::BridgePlanner;
 use super::vlans::{fresh, lines, live_or_fresh};
 use super::{RefusalCause, port_attributes, unmanaged};
 use crate::observe::{HostLink, PolicyRule};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 
 impl BridgePlanner<'_> {
     pub(super) fn check_ports(&self) -> Result<(), RefusalCause> {
@@ -140,7 +140,7 @@ impl BridgePlanner<'_> {
             let by_port = links.rules.iter().filter(|rule| rule.comes_in_by(port));
             let rules = by_port.filter(|rule| !beside(rule)).map(|rule| {
                 Warning::new(
-                    "rule-by-port",
+                    LintCode::RuleByPort,
                     WarningMessage::new(format!(
                         "bridge {}: the policy rule {} `{}` matches packets that arrive on \
                          {port}, which as a port arrive on {}",

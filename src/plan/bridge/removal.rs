@@ -9,7 +9,7 @@ use super::vlans::{fresh, is_port, lines, live_or_fresh};
 use super::{BridgeOwnership, BridgePlan, port_attributes};
 use crate::observe::{HostLink, HostLinks, Observed, StaticRoute};
 use crate::plan::{Change, ChangeAction, Diff};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::bridge::{BridgeAttribute, LinkAddress};
 use std::collections::BTreeSet;
@@ -258,7 +258,7 @@ impl BridgeRemoval<'_> {
                 .insert(0, format!("link add name {name}{address} type bridge stp_state 0 forward_delay 0"));
         } else if owned.created {
             self.plan.warnings.push(Warning::new(
-                "bridge-in-use",
+                LintCode::BridgeInUse,
                 WarningMessage::new(format!("bridge {name} stays"))
                     .cause(format!("{} is still attached to it", unmanaged.join(", "))),
                 None,

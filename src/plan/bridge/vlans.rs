@@ -4,7 +4,7 @@
 use super::RefusalCause;
 use super::planner::BridgePlanner;
 use crate::observe::{HostLink, HostLinks, PortVlans, VlanFlags, vlan_range};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge};
 use std::collections::BTreeMap;
 
@@ -129,7 +129,7 @@ impl BridgePlanner<'_> {
         if !bridge.vlan_filtering.unwrap_or(filters) {
             if !wanted.is_empty() {
                 self.warn(
-                    "vlans-idle",
+                    LintCode::VlansIdle,
                     WarningMessage::new(format!(
                         "bridge {}: `vlans` has no effect, because the bridge does not filter VLANs",
                         bridge.name
@@ -156,7 +156,7 @@ impl BridgePlanner<'_> {
         };
         for port in others.iter().filter(|(_, vlans)| !meets(vlans)) {
             self.warn(
-                "vlan-apart",
+                LintCode::VlanApart,
                 WarningMessage::new(format!(
                     "bridge {}: {} has no VLAN in common with {}, so the guest behind it is cut off there",
                     bridge.name,
@@ -171,7 +171,7 @@ impl BridgePlanner<'_> {
         let heard = own.pvid().is_some_and(|vid| ports().any(|(_, vlans)| vlans.0.contains_key(&vid)));
         if self.carries_ssh() && !heard {
             self.warn(
-                "lockout",
+                LintCode::Lockout,
                 format!(
                     "bridge {}: SSH arrives at the bridge itself, whose VLANs are {own}, and no port has the \
                      VLAN of its untagged frames (pvid): {}; set the VLANs of the bridge in `vlans: {{ {}: … \
@@ -184,7 +184,7 @@ impl BridgePlanner<'_> {
         }
     }
 
-    pub(super) fn warn(&mut self, code: &'static str, message: impl Into<WarningMessage>) {
+    pub(super) fn warn(&mut self, code: LintCode, message: impl Into<WarningMessage>) {
         self.plan.warnings.push(Warning::new(code, message, Some(self.bridge.origin.clone())));
     }
 }

@@ -4,7 +4,7 @@ use crate::desired::Desired;
 use crate::netfilter::PacketDevice;
 use crate::observe::{LiveValue, Observed};
 use crate::plan::{ChangeRisk, HostPlan, forecast};
-use crate::problem::{Origin, Warning};
+use crate::problem::{LintCode, Origin, Warning};
 use crate::resource::ResourceKind;
 use std::net::IpAddr;
 
@@ -43,8 +43,9 @@ pub(super) fn unanswered(desired: &Desired, observed: &Observed, plan: &mut Host
         ssh.server, ssh.client
     );
     // What hides every address is told with the key's other effects.
-    if !plan.warnings.iter().any(|w| w.code == "lockout" && w.message.finding.contains("arp_ignore")) {
-        plan.warnings.push(Warning::new("lockout", format!("LOCKOUT: {why}"), declared.origin));
+    if !plan.warnings.iter().any(|w| w.code == LintCode::Lockout && w.message.finding.contains("arp_ignore"))
+    {
+        plan.warnings.push(Warning::new(LintCode::Lockout, format!("LOCKOUT: {why}"), declared.origin));
     }
     plan.latent_lockout.get_or_insert(why);
     super::mark(plan, ChangeRisk::Lockout, |c| {

@@ -6,7 +6,7 @@ use crate::netfilter::{
     RuleTarget, Tristate, packets_between_ports, simulate,
 };
 use crate::plan::HostAfter;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::bridge::LinkAddress;
 use crate::resource::iptables::Family;
 use ipnet::IpNet;
@@ -32,7 +32,7 @@ impl FamilyView<'_> {
                     }
                     told.push(name);
                     let message = self.nat_message(&bridge, met, self.will_be, &networks);
-                    warnings.push(Warning::new("nat-on-bridged", message, self.origin_of(&met.step)));
+                    warnings.push(Warning::new(LintCode::NatOnBridged, message, self.origin_of(&met.step)));
                 }
             }
         }

@@ -6,7 +6,7 @@ use crate::netfilter::{DevicePattern, MatchTest, ParsedRule, RuleTarget, Ruleset
 use crate::observe::Observed;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
 use crate::plan::{ChangeRisk, HostPlan};
-use crate::problem::{Origin, Warning, WarningMessage};
+use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 use crate::resource::iptables::save::SavedTables;
@@ -46,7 +46,7 @@ pub(super) fn wrong(
     )
     .cause(evidence.into_iter().collect::<Vec<_>>().join("; "))
     .fix("use bridge-accept-each or bridge-accept-physdev instead of bridge-bypass");
-    plan.warnings.push(Warning::new("bypass-wrong", message, Some(origin)));
+    plan.warnings.push(Warning::new(LintCode::BypassWrong, message, Some(origin)));
     mark(plan, ChangeRisk::BypassWrong, |change| {
         change.kind == ResourceKind::Sysctl && change.diff.text().contains("net.bridge.bridge-nf-call-")
     });
@@ -58,7 +58,7 @@ pub(super) fn undone(desired: &Desired, observed: &Observed, warnings: &mut Vec<
     warnings.extend(
         writers(observed)
             .into_iter()
-            .map(|message| Warning::new("bypass-undone", message, Some(origin.clone()))),
+            .map(|message| Warning::new(LintCode::BypassUndone, message, Some(origin.clone()))),
     );
 }
 
@@ -116,7 +116,7 @@ impl FamilyView<'_> {
                 .cause(format!("its own {knob} is 1, and either switch is enough"))
                 .fix(format!("declare `{knob}: false` for that bridge"));
             let origin = self.desired.bridges.get(&link.name).map(|bridge| bridge.origin.clone());
-            warnings.push(Warning::new("bypass-overridden", message, origin));
+            warnings.push(Warning::new(LintCode::BypassOverridden, message, origin));
         }
     }
 }

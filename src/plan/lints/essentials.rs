@@ -5,7 +5,7 @@ use crate::netfilter::{
     ConntrackStates, MatchTest, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep,
     simulate,
 };
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -40,7 +40,7 @@ impl FamilyView<'_> {
         ))
         .cause(say(step))
         .fix("put `-p ipv6-icmp -j ACCEPT` before that rule");
-        warnings.push(Warning::new("neighbour-discovery-dropped", message, self.origin_of(step)));
+        warnings.push(Warning::new(LintCode::NeighbourDiscoveryDropped, message, self.origin_of(step)));
     }
 
     /// Packets of the host to itself that rules of ours drop.
@@ -70,7 +70,7 @@ impl FamilyView<'_> {
         ))
         .cause(say(&step))
         .fix("put `-i lo -j ACCEPT` first in INPUT, and `-o lo -j ACCEPT` first in OUTPUT if OUTPUT drops");
-        warnings.push(Warning::new("loopback-dropped", message, self.origin_of(&step)));
+        warnings.push(Warning::new(LintCode::LoopbackDropped, message, self.origin_of(&step)));
     }
 
     /// Rules of ours that ask for the ICMP of the other family, which no packet here carries.
@@ -96,7 +96,7 @@ impl FamilyView<'_> {
                 .cause(format!("`{written}` is of the other family"))
                 .fix(format!("write `{right}`"));
                 warnings.push(Warning::new(
-                    "wrong-family",
+                    LintCode::WrongFamily,
                     message,
                     self.rule_origin(table, &chain.name, index + 1),
                 ));

@@ -6,7 +6,7 @@ use crate::netfilter::{
 };
 use crate::observe::{HostLink, Observed, StaticRoute};
 use crate::plan::{ChangeRisk, HostPlan};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -71,7 +71,11 @@ impl FamilyView<'_> {
             ))
             .cause(say(&step))
             .fix("add `-p ipv6-icmp --icmpv6-type router-advertisement -j ACCEPT` before that rule");
-            plan.warnings.push(Warning::new("router-advertisements-dropped", message, self.origin_of(&step)));
+            plan.warnings.push(Warning::new(
+                LintCode::RouterAdvertisementsDropped,
+                message,
+                self.origin_of(&step),
+            ));
             return;
         };
         let why = format!(
@@ -107,7 +111,7 @@ impl FamilyView<'_> {
                 continue;
             }
             let message = format!("{why}. Clients with raw sockets (dhclient, dhcpcd) are not affected");
-            plan.warnings.push(Warning::new("lease-renewal-dropped", message, self.origin_of(&step)));
+            plan.warnings.push(Warning::new(LintCode::LeaseRenewalDropped, message, self.origin_of(&step)));
         }
     }
 
@@ -138,7 +142,7 @@ impl FamilyView<'_> {
 
     /// Notes a lockout that a confirm cannot disprove.
     pub(super) fn latent(&self, why: &str, step: &TraceStep, plan: &mut HostPlan) {
-        plan.warnings.push(Warning::new("lockout", format!("LOCKOUT: {why}"), self.origin_of(step)));
+        plan.warnings.push(Warning::new(LintCode::Lockout, format!("LOCKOUT: {why}"), self.origin_of(step)));
         plan.latent_lockout.get_or_insert_with(|| why.to_owned());
         mark(plan, ChangeRisk::Lockout, |c| {
             c.kind == kind(self.family) && c.risks.contains(&ChangeRisk::ManagementPath)

@@ -1,7 +1,7 @@
 //! Connections that are open when the first rules come that ask conntrack.
 
 use super::FamilyView;
-use crate::problem::Warning;
+use crate::problem::{LintCode, Warning};
 use crate::resource::iptables::ChainPolicy;
 use crate::resource::iptables::save::SavedTables;
 
@@ -18,7 +18,7 @@ impl FamilyView<'_> {
              a rule that accepts NEW",
             self.family
         );
-        warnings.push(Warning::new("first-conntrack", message, None));
+        warnings.push(Warning::new(LintCode::FirstConntrack, message, None));
     }
 }
 

@@ -4,7 +4,7 @@ use super::{FamilyView, kind, mark, plain, say};
 use crate::netfilter::{BridgeBlocked, blocked_between_ports};
 use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 
@@ -44,7 +44,7 @@ impl FamilyView<'_> {
                 let place = origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
                 plan.guest_outages.push(format!("{}{place}", message.finding));
             }
-            plan.warnings.push(Warning::new("guests-unreachable", message, origin));
+            plan.warnings.push(Warning::new(LintCode::GuestsUnreachable, message, origin));
             if !was {
                 let chain = format!("{}/{}", blocked.step.table, plain(&blocked.step.chain));
                 mark(plan, ChangeRisk::GuestsUnreachable, |c| match c.kind {
@@ -72,7 +72,11 @@ impl FamilyView<'_> {
                 let switch = self.will_be.switch_words(self.family, name);
                 let switch = format!("{switch} wherever br_netfilter is loaded");
                 let message = self.unreachable_message(name, &blocked, "are", &switch);
-                warnings.push(Warning::new("guests-unreachable", message, self.origin_of(&blocked.step)));
+                warnings.push(Warning::new(
+                    LintCode::GuestsUnreachable,
+                    message,
+                    self.origin_of(&blocked.step),
+                ));
             }
         }
     }

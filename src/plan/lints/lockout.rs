@@ -6,7 +6,7 @@ use crate::netfilter::{
 };
 use crate::observe::{HostLink, Observed, SshEnds};
 use crate::plan::{ChangeRisk, HostPlan, ResourceKind};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::net::IpAddr;
 
@@ -38,13 +38,15 @@ impl FamilyView<'_> {
         let (code, which, step) = match found.summary() {
             SshSummary::Safe => return,
             // New connections are made all the same, and one of those confirms.
-            SshSummary::LockedOut { which: SshCase::Pickup, step } => ("session-dies", SshCase::Pickup, step),
-            SshSummary::LockedOut { which, step } => ("lockout", which, step),
-            SshSummary::Unknown { which, step } => ("lockout-unknown", which, step),
+            SshSummary::LockedOut { which: SshCase::Pickup, step } => {
+                (LintCode::SessionDies, SshCase::Pickup, step)
+            }
+            SshSummary::LockedOut { which, step } => (LintCode::Lockout, which, step),
+            SshSummary::Unknown { which, step } => (LintCode::LockoutUnknown, which, step),
         };
         let message = message(code, which, step.as_ref(), &ends);
         plan.warnings.push(Warning::new(code, message, step.as_ref().and_then(|s| self.origin_of(s))));
-        if code == "lockout" {
+        if code == LintCode::Lockout {
             let kinds = [kind(self.family), ResourceKind::Ipset];
             mark(plan, ChangeRisk::Lockout, |c| {
                 kinds.contains(&c.kind) && c.risks.contains(&ChangeRisk::ManagementPath)
@@ -122,7 +124,7 @@ fn latent_neighbour(found: &SshVerdict, plan: &mut HostPlan) {
     ));
 }
 
-fn message(code: &str, which: SshCase, step: Option<&TraceStep>, ends: &SshEnds) -> WarningMessage {
+fn message(code: LintCode, which: SshCase, step: Option<&TraceStep>, ends: &SshEnds) -> WarningMessage {
     let what = match which {
         SshCase::Established => "the open SSH connection",
         SshCase::Pickup => "the open SSH connection (conntrack will see it as new)",
@@ -132,12 +134,14 @@ fn message(code: &str, which: SshCase, step: Option<&TraceStep>, ends: &SshEnds)
     };
     let by = step.map_or_else(|| "the rules".to_owned(), say);
     match code {
-        "lockout" => WarningMessage::new(format!(
+        LintCode::Lockout => WarningMessage::new(format!(
             "LOCKOUT: {what} from {} to port {} will be cut",
             ends.client, ends.server_port
         ))
         .cause(by),
-        "session-dies" => WarningMessage::new(format!("{what} will be cut; new ones are not")).cause(by),
+        LintCode::SessionDies => {
+            WarningMessage::new(format!("{what} will be cut; new ones are not")).cause(by)
+        }
         _ => WarningMessage::new(format!("{what} may be cut: the rules cannot be simulated in full"))
             .cause(by)
             .fix("nothing, if the rule is meant; the host rolls back if it becomes unreachable"),

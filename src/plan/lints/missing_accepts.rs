@@ -2,7 +2,7 @@
 
 use super::{FamilyView, say};
 use crate::netfilter::{ConntrackStates, Packet, PacketPath, TcpFlags, TraceStep};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 
 /// A port that no ruleset opens by its number, and one that a client has.
 const CLIENT_PORT: u16 = 40_000;
@@ -30,7 +30,7 @@ impl FamilyView<'_> {
         ))
         .cause(say(step))
         .fix("put `-m state --state RELATED,ESTABLISHED -j ACCEPT` before that rule");
-        warnings.push(Warning::new("established-missing", message, self.origin_of(step)));
+        warnings.push(Warning::new(LintCode::EstablishedMissing, message, self.origin_of(step)));
     }
 
     /// New SSH connections, where nobody is connected who could be asked for his address.
@@ -49,6 +49,6 @@ impl FamilyView<'_> {
         ))
         .cause(say(&step))
         .fix(format!("accept port {port} before that rule, unless unmanaged rules do"));
-        warnings.push(Warning::new("ssh-not-accepted", message, self.origin_of(&step)));
+        warnings.push(Warning::new(LintCode::SshNotAccepted, message, self.origin_of(&step)));
     }
 }

@@ -3,7 +3,7 @@
 use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::plan::other_tables::default_drop_chains;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +26,6 @@ pub(super) fn dropped_elsewhere(desired: &Desired, observed: &Observed, warnings
             hooks.join(" and ")
         ))
         .fix("also accept them in that table, or remove the table and its loader");
-        warnings.push(Warning::new("dropped-elsewhere", message, None));
+        warnings.push(Warning::new(LintCode::DroppedElsewhere, message, None));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{FamilyView, plain};
 use crate::netfilter::{DevicePattern, MatchTest, ParsedRule};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use std::collections::BTreeMap;
 
 /// So many rules of others are named in a warning.
@@ -39,7 +39,7 @@ impl FamilyView<'_> {
                 .cause(format!("{port} {is} a port of {bridge}, so packets arrive and leave on {bridge}"))
                 .fix(format!("write `{option} {bridge}`, or `-m physdev` for the port"));
                 warnings.push(Warning::new(
-                    "port-rule",
+                    LintCode::PortRule,
                     message,
                     self.rule_origin(table, &chain.name, index + 1),
                 ));
@@ -75,7 +75,7 @@ impl FamilyView<'_> {
             .cause(format!("{port} becomes a port of {bridge}, so packets arrive and leave on {bridge}"))
             .fix(format!("use {bridge} in these rules"));
             let origin = self.desired.bridges.get(&bridge).map(|bridge| bridge.origin.clone());
-            warnings.push(Warning::new("port-rule", message, origin));
+            warnings.push(Warning::new(LintCode::PortRule, message, origin));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{FamilyView, mark};
 use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan, ValueSource};
-use crate::problem::{Origin, Warning, WarningMessage};
+use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::Family;
 use crate::resource::sysctl::SysctlKey;
@@ -96,7 +96,7 @@ impl FamilyView<'_> {
         if network.alone && guests && when.is_empty() && !self.drift {
             plan.guest_outages.push(message.finding.clone());
         }
-        plan.warnings.push(Warning::new("guests-unreachable", message, self.key_origin(&cut.key)));
+        plan.warnings.push(Warning::new(LintCode::GuestsUnreachable, message, self.key_origin(&cut.key)));
         if network.alone {
             mark(plan, ChangeRisk::GuestsUnreachable, |change| {
                 change.kind == ResourceKind::Sysctl && change.diff.text().contains(&key)

@@ -3,7 +3,7 @@
 use crate::desired::Desired;
 use crate::observe::{Observed, StaticRoute};
 use crate::plan::{HostAfter, ValueSource};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::sysctl::SysctlKey;
 
 /// With forwarding on, the kernel drops the default routes that router advertisements gave it, and takes
@@ -41,6 +41,6 @@ pub(super) fn lost(
                      ignores unless net.ipv6.conf.{link}.accept_ra is 2"
                 ))
                 .fix("declare that key, or a gateway");
-        warnings.push(Warning::new("ra-route-lost", message, entry.map(|entry| entry.origin.clone())));
+        warnings.push(Warning::new(LintCode::RaRouteLost, message, entry.map(|entry| entry.origin.clone())));
     }
 }

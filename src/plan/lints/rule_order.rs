@@ -2,7 +2,7 @@
 
 use super::{FamilyView, plain};
 use crate::netfilter::shadowed_rules;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::chain_writers::chain_writer;
 use crate::resource::iptables::{JUMP_COMMENT, JumpPosition};
 
@@ -18,7 +18,7 @@ impl FamilyView<'_> {
                 };
                 let origin = self.rule_origin(table, &chain.name, dead.index);
                 warnings.push(Warning::new(
-                    "dead-rule",
+                    LintCode::DeadRule,
                     WarningMessage::new(format!(
                         "{} {table}/{} rule {}: `{rule}` is never reached",
                         self.family,
@@ -51,7 +51,7 @@ impl FamilyView<'_> {
                     n => format!(" and {} more", n - 1),
                 };
                 warnings.push(Warning::new(
-                    "shadows-unmanaged",
+                    LintCode::ShadowsUnmanaged,
                     WarningMessage::new(format!(
                         "{} {}/{}: kvmfw's chain decides every packet, so the unmanaged rules \
                          after it are unreachable: `{first}`{more}",
@@ -78,7 +78,7 @@ impl FamilyView<'_> {
                 before.filter(|r| !r.contains(JUMP_COMMENT) && may_decide(r)).collect();
             if let Some(first) = decides.first() {
                 warnings.push(Warning::new(
-                    "jump-outranked",
+                    LintCode::JumpOutranked,
                     WarningMessage::new(format!(
                         "{} {}/{}: {} is before kvmfw's jump rule and decides first: `{first}`",
                         self.family,

@@ -7,7 +7,7 @@ use crate::netfilter::{
 };
 use crate::observe::{HostSocket, Observed};
 use crate::plan::HostPlan;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -85,7 +85,7 @@ impl FamilyView<'_> {
             let message = WarningMessage::new(format!("open connections will be cut: {}", list(&what)))
                 .cause(say(&step))
                 .fix("accept ESTABLISHED before that rule");
-            plan.warnings.push(Warning::new("connections-cut", message, self.origin_of(&step)));
+            plan.warnings.push(Warning::new(LintCode::ConnectionsCut, message, self.origin_of(&step)));
         }
         for (step, what) in closed.into_values() {
             let message = WarningMessage::new(format!(
@@ -95,7 +95,7 @@ impl FamilyView<'_> {
             ))
             .cause(say(&step))
             .fix("accept these ports before that rule, or stop the services");
-            plan.warnings.push(Warning::new("ports-closed", message, self.origin_of(&step)));
+            plan.warnings.push(Warning::new(LintCode::PortsClosed, message, self.origin_of(&step)));
         }
     }
 

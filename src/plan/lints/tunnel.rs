@@ -7,7 +7,7 @@ use crate::netfilter::{
 };
 use crate::observe::{HostLink, HostSocket, Observed};
 use crate::plan::HostPlan;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::Family;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -52,7 +52,7 @@ impl FamilyView<'_> {
             link.name
         ))
         .cause(say(&step));
-        plan.warnings.push(Warning::new("lockout-unknown", message, self.origin_of(&step)));
+        plan.warnings.push(Warning::new(LintCode::LockoutUnknown, message, self.origin_of(&step)));
     }
 
     /// What becomes of the outer packets, both ways.

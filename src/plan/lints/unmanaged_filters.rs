@@ -7,7 +7,7 @@ use crate::netfilter::{
     simulate,
 };
 use crate::observe::Observed;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::PREFIX;
 use crate::resource::iptables::chain_writers::chain_writer;
 use crate::resource::iptables::save::{SaveChain, SavedTables, jump};
@@ -54,7 +54,7 @@ impl FamilyView<'_> {
             ))
             .fix("set `jump: last` for FORWARD");
             warnings.push(Warning::new(
-                "shadows-unmanaged",
+                LintCode::ShadowsUnmanaged,
                 message,
                 self.chain_origin("filter", &hook.target),
             ));

@@ -5,7 +5,7 @@
 use super::{AddressAtBoot, BootConfig, BootContext, HEADER};
 use crate::observe::{HostLink, LinkOwner, Observed, PortVlans};
 use crate::plan::bridge::{port_attributes, vlans};
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ pub(super) fn make(
     if !gives.is_empty() {
         let name = at_boot.name();
         kept.warning = Some(Warning::new(
-            "moved-at-boot",
+            LintCode::MovedAtBoot,
             WarningMessage::new(format!(
                 "bridge {name}: at boot ifupdown still configures its port from {}, \
                  and kvmfw-bridges.service then moves that to {name}",

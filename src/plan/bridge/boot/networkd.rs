@@ -5,7 +5,7 @@ use super::carried::CarriedSettings;
 use super::{AddressAtBoot, BootConfig, BootContext, HEADER, networkd_settings};
 use crate::observe::{HostLink, LinkOwner, Observed, vlan_range};
 use crate::plan::bridge::RefusalCause;
-use crate::problem::{Warning, WarningMessage};
+use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -45,7 +45,7 @@ fn carried(
 fn dropped(at_boot: &BootContext<'_>, carried: &CarriedSettings) -> Option<Warning> {
     let first = carried.dropped.first()?;
     Some(Warning::new(
-        "port-asks-no-more",
+        LintCode::PortAsksNoMore,
         WarningMessage::new(format!(
             "bridge {}: {first} loses its effect, because a port of a bridge requests no addresses",
             at_boot.name()
