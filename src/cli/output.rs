@@ -52,7 +52,7 @@ pub(super) fn supported(common: &Common, command: &Command) -> Result<(), CliErr
     Ok(())
 }
 
-/// Where a plan or a run is told.
+/// Output of a plan or a run.
 pub(super) struct Output<'a> {
     common: &'a Common,
     command: &'static str,
@@ -77,7 +77,7 @@ impl Stream {
         drop(self.0.send(Message::Line(Box::new(Line { time: runtime::now(), event }))));
     }
 
-    /// What the engine told.
+    /// Adds the lines of an event.
     pub(super) fn event(&self, event: &Event) {
         EventEntry::of(event).into_iter().for_each(|event| self.tell(event));
     }
@@ -87,12 +87,12 @@ impl Stream {
         document.hosts.iter().for_each(|host| self.tell(EventEntry::planned(host)));
     }
 
-    /// How those hosts ended of which that was not told yet: they needed no transaction, or had no turn.
+    /// Adds the outcomes of hosts that have none in the stream: they needed no transaction, or were not started.
     pub(super) fn rest(&self, document: &Document) {
         drop(self.0.send(Message::Rest(document.hosts.clone())));
     }
 
-    /// From here on hosts are changed: the events so far and all that follow are kept in a folder.
+    /// From here on hosts are changed: the events so far and all that follow are recorded in a folder.
     pub(super) fn keep_in(&self, folder: &Path) {
         drop(self.0.send(Message::KeepIn(folder.to_owned())));
     }
@@ -168,7 +168,7 @@ fn junit(common: &Common) -> Result<Option<(PathBuf, File)>, CliError> {
     Ok(Some((path.clone(), file)))
 }
 
-/// Tells of something that is over, and of what was planned before it where that is kept.
+/// Shows a finished result, after the recorded plan where there is one.
 pub(super) fn show(
     common: &Common,
     command: &'static str,
@@ -213,26 +213,26 @@ fn write_junit(command: &'static str, document: &Document, path: &Path, mut file
 /// Writes lines until nobody can send any more.
 fn write(messages: &Receiver<Message>, shown: bool) {
     let mut done = BTreeSet::new();
-    let mut kept = Kept::Text(String::new());
-    let put = |line: &Line, kept: &mut Kept| {
+    let mut log = EventLog::Text(String::new());
+    let put = |line: &Line, log: &mut EventLog| {
         let text = line.text();
         if shown {
             console::print(&text);
         }
-        kept.put(&text);
+        log.put(&text);
     };
     for message in messages {
         match message {
-            Message::KeepIn(folder) => kept.keep_in(&folder),
+            Message::KeepIn(folder) => log.keep_in(&folder),
             Message::Line(line) => {
-                if let EventEntry::Done { told } = &line.event {
-                    done.insert(told.host.clone());
+                if let EventEntry::Done { outcome } = &line.event {
+                    done.insert(outcome.host.clone());
                 }
-                put(&line, &mut kept);
+                put(&line, &mut log);
             }
             Message::Rest(hosts) => {
                 for host in hosts.iter().filter(|h| !done.contains(&h.name)) {
-                    put(&Line { time: runtime::now(), event: EventEntry::done(host) }, &mut kept);
+                    put(&Line { time: runtime::now(), event: EventEntry::done(host) }, &mut log);
                 }
             }
         }
@@ -240,14 +240,14 @@ fn write(messages: &Receiver<Message>, shown: bool) {
 }
 
 /// The events of a run: in memory until it is one.
-enum Kept {
+enum EventLog {
     Text(String),
     File(File),
     /// It failed once: the run goes on, its result says what came of it.
     Nowhere,
 }
 
-impl Kept {
+impl EventLog {
     fn keep_in(&mut self, folder: &Path) {
         if let Self::Text(before) = self {
             let before = std::mem::take(before);

@@ -4,7 +4,7 @@ use super::events::{Event, Events};
 use super::unparsed::unparsed_output;
 use crate::observe::{ObserveError, Observed, ProbeSections, observe};
 use crate::remote::Nonce;
-use crate::transport::{Answer, Room, Session, TransportError};
+use crate::transport::{Answer, AnswerLength, Room, Session, TransportError};
 use std::time::{Duration, Instant};
 
 /// Limit of a short request of a transaction.
@@ -32,29 +32,19 @@ impl HostClient {
         Self { session }
     }
 
-    /// Sends the document that `build` makes for a fresh nonce. Its answer may be long.
+    /// Sends the document that `build` makes for a fresh nonce.
     pub(super) async fn request(
         &self,
         build: impl FnOnce(&Nonce) -> String,
         timeout: Duration,
+        length: AnswerLength,
     ) -> Result<Response, TransportError> {
-        let nonce = fresh_nonce()?;
+        let nonce = Nonce::fresh().map_err(|error| TransportError::Here(error.to_string()))?;
         let document = build(&nonce);
-        Ok(Response::new(self.session.run(&document, timeout).await?, nonce))
+        Ok(Response::new(self.session.run(&document, timeout, length).await?, nonce))
     }
 
-    /// Sends a document whose answer is short.
-    pub(super) async fn call(
-        &self,
-        build: impl FnOnce(&Nonce) -> String,
-        timeout: Duration,
-    ) -> Result<Response, TransportError> {
-        let nonce = fresh_nonce()?;
-        let document = build(&nonce);
-        Ok(Response::new(self.session.call(&document, timeout).await?, nonce))
-    }
-
-    /// [`Self::request`], with an event of its duration and length.
+    /// [`Self::request`] of a long answer, with an event of its duration and length.
     pub(super) async fn timed_request(
         &self,
         host: &str,
@@ -63,7 +53,7 @@ impl HostClient {
         timeout: Duration,
     ) -> Result<Response, TransportError> {
         let start = Instant::now();
-        let result = self.request(build, timeout).await;
+        let result = self.request(build, timeout, AnswerLength::Long).await;
         let seconds = start.elapsed().as_secs_f64();
         events.emit(Event::Detail(match &result {
             Ok(response) => format!("{host}: answered after {seconds:.2}s, {} bytes", response.bytes),
@@ -75,16 +65,12 @@ impl HostClient {
     /// Whether the host still answers over this connection.
     pub(super) async fn is_alive(&self) -> bool {
         self.session.silence() < ALIVE_WITHOUT_CHECK
-            || self.session.call("echo alive\n", ALIVE_CHECK_TIMEOUT).await.is_ok()
+            || self.session.run("echo alive\n", ALIVE_CHECK_TIMEOUT, AnswerLength::Short).await.is_ok()
     }
 
     pub(super) async fn close(self) {
         self.session.close().await;
     }
-}
-
-fn fresh_nonce() -> Result<Nonce, TransportError> {
-    Nonce::fresh().map_err(|error| TransportError::Here(error.to_string()))
 }
 
 /// Answer of a host to one document.

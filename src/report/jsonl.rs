@@ -52,7 +52,7 @@ pub enum EventEntry {
     Planned {
         /// Status of the host; `changed` if there are changes.
         #[serde(flatten)]
-        told: Told,
+        outcome: HostStatusFields,
         /// Hash of the plan.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         plan: Option<String>,
@@ -90,7 +90,7 @@ pub enum EventEntry {
     Done {
         /// Outcome of the host.
         #[serde(flatten)]
-        told: Told,
+        outcome: HostStatusFields,
     },
     /// A remark; with `-v` also each connection.
     Note {
@@ -120,9 +120,9 @@ pub enum EventEntry {
     },
 }
 
-/// What there is to say of a host.
+/// Status of a host with its reason, as a plan and the end of a host have it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Told {
+pub struct HostStatusFields {
     /// Name of the host.
     pub host: String,
     /// Status in a plan (`changed` if there are changes), or outcome of a run.
@@ -138,7 +138,7 @@ pub struct Told {
     pub hint: Option<String>,
 }
 
-impl Told {
+impl HostStatusFields {
     fn of(host: &HostEntry) -> Self {
         let HostEntry { name, status, reason, message, hint, .. } = host.clone();
         Self { host: name, status, reason, message, hint }
@@ -187,7 +187,7 @@ impl EventEntry {
         }
     }
 
-    /// What the engine told, as far as it is for readers.
+    /// Lines of an event of the engine.
     pub fn of(event: &Event) -> Vec<Self> {
         vec![match event {
             Event::Observing(hosts) => Self::Observing { hosts: *hosts },
@@ -201,7 +201,7 @@ impl EventEntry {
                 Self::Step { host: host.clone(), step: (*step).to_owned(), guard: guard.map(|g| g.as_secs()) }
             }
             Event::Done(outcome) => Self::Done {
-                told: Told {
+                outcome: HostStatusFields {
                     host: outcome.host.clone(),
                     status: outcome.status,
                     reason: outcome.reason.clone(),
@@ -217,7 +217,7 @@ impl EventEntry {
     /// What a plan says of a host.
     pub fn planned(host: &HostEntry) -> Self {
         Self::Planned {
-            told: Told::of(host),
+            outcome: HostStatusFields::of(host),
             plan: host.plan.clone(),
             changes: host.changes.clone(),
             warnings: host.warnings.clone(),
@@ -226,11 +226,11 @@ impl EventEntry {
 
     /// How a host ended.
     pub fn done(host: &HostEntry) -> Self {
-        Self::Done { told: Told::of(host) }
+        Self::Done { outcome: HostStatusFields::of(host) }
     }
 }
 
-/// A document that is told afterwards, as the events that make it.
+/// Renders a finished document as the events that make it.
 pub struct Jsonl {
     /// When.
     pub time: String,
@@ -260,9 +260,9 @@ fn entries(events: &str) -> impl Iterator<Item = EventEntry> {
 pub fn with_late(plan: &Document, events: &str) -> Document {
     let mut later = BTreeMap::new();
     for event in entries(events) {
-        if let EventEntry::Planned { told, plan, changes, warnings } = event {
-            let name = told.host.clone();
-            later.insert(name, HostEntry { plan, changes, warnings, ..told.entry() });
+        if let EventEntry::Planned { outcome, plan, changes, warnings } = event {
+            let name = outcome.host.clone();
+            later.insert(name, HostEntry { plan, changes, warnings, ..outcome.entry() });
         }
     }
     let entry = |host: &HostEntry| match later.remove(&host.name) {
@@ -280,7 +280,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
     let mut begun = BTreeSet::new();
     for event in entries(events) {
         match event {
-            EventEntry::Done { told } => drop(done.insert(told.host.clone(), told)),
+            EventEntry::Done { outcome } => drop(done.insert(outcome.host.clone(), outcome)),
             // A probe changes nothing, and a straggler is still probed while other hosts are changed.
             EventEntry::Step { host, step, .. } if step != "probing" => drop(begun.insert(host)),
             _ => {}
@@ -289,28 +289,29 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
     let plan = with_late(plan, events);
     let said = |text: &str| Some(text.to_owned());
     let end = |host: &HostEntry| {
-        let interrupted = Told { reason: said("interrupted"), ..Told::of(host) };
-        let told = match done.get(&host.name) {
-            Some(told) => told.clone(),
-            None if begun.contains(&host.name) => Told {
+        let interrupted = HostStatusFields { reason: said("interrupted"), ..HostStatusFields::of(host) };
+        let outcome = match done.get(&host.name) {
+            Some(outcome) => outcome.clone(),
+            None if begun.contains(&host.name) => HostStatusFields {
                 status: Status::Unknown,
                 message: said("kvmfw ended before this host reported its outcome; its guard decides"),
                 hint: said("kvmfw status"),
                 ..interrupted
             },
-            None if host.status == Status::Changed => Told {
+            None if host.status == Status::Changed => HostStatusFields {
                 status: Status::Skipped,
                 message: said("kvmfw ended before this host was started"),
                 hint: None,
                 ..interrupted
             },
-            None if host.reason.as_deref() == Some(STRAGGLER) => {
-                Told { message: said("kvmfw ended before this host answered"), ..Told::of(host) }
-            }
-            None => Told::of(host),
+            None if host.reason.as_deref() == Some(STRAGGLER) => HostStatusFields {
+                message: said("kvmfw ended before this host answered"),
+                ..HostStatusFields::of(host)
+            },
+            None => HostStatusFields::of(host),
         };
         let HostEntry { plan, changes, warnings, .. } = host.clone();
-        HostEntry { plan, changes, warnings, ..told.entry() }
+        HostEntry { plan, changes, warnings, ..outcome.entry() }
     };
     Document::new(plan.run.clone(), plan.hosts.iter().map(end).collect())
 }
@@ -334,11 +335,13 @@ pub fn document_of(events: &str) -> Result<Document, String> {
     for event in &lines {
         match event.clone() {
             // The second entry of a straggler is found below.
-            EventEntry::Planned { told, plan, changes, warnings } if known.insert(told.host.clone()) => {
-                hosts.push(HostEntry { plan, changes, warnings, ..told.entry() });
+            EventEntry::Planned { outcome, plan, changes, warnings }
+                if known.insert(outcome.host.clone()) =>
+            {
+                hosts.push(HostEntry { plan, changes, warnings, ..outcome.entry() });
             }
             // Hosts that were not planned: they could not be asked which they are.
-            EventEntry::Done { told } => ended.push(told),
+            EventEntry::Done { outcome } => ended.push(outcome),
             EventEntry::Applying { hosts, .. } => changing |= hosts > 0,
             EventEntry::Error { message, place, .. } => {
                 let place = place.map_or_else(String::new, |place| format!("{place}: "));
@@ -348,7 +351,9 @@ pub fn document_of(events: &str) -> Result<Document, String> {
         }
     }
     let is_run = !ended.is_empty() || changing;
-    hosts.extend(ended.into_iter().filter(|told| !known.contains(&told.host)).map(Told::entry));
+    hosts.extend(
+        ended.into_iter().filter(|outcome| !known.contains(&outcome.host)).map(HostStatusFields::entry),
+    );
     let mut plan = Document::new(run.clone().filter(|_| changing), hosts);
     plan.drift = command == "drift";
     Ok(if is_run { fold_events(&plan, events) } else { plan })

@@ -8,10 +8,29 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// The longest answer that is read from one host. A host with ten thousand rules answers with 2 MiB.
-pub const MAX_ANSWER: usize = 16 << 20;
+const MAX_ANSWER: usize = 16 << 20;
 
 /// Answers up to this length are read from any number of hosts at once; a longer one needs a [`Room`].
-pub const SHORT_ANSWER: usize = 1 << 20;
+pub(super) const SHORT_ANSWER: usize = 1 << 20;
+
+/// How long the answer to a document may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerLength {
+    /// The answer of a step of a transaction.
+    Short,
+    /// The answer of a probe.
+    Long,
+}
+
+impl AnswerLength {
+    /// The limit in bytes.
+    pub(super) fn max_bytes(self) -> usize {
+        match self {
+            Self::Short => SHORT_ANSWER,
+            Self::Long => MAX_ANSWER,
+        }
+    }
+}
 
 /// How many long answers are in memory at once, and what is made of them.
 static ROOMS: Semaphore = Semaphore::const_new(2);

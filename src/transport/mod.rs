@@ -14,7 +14,8 @@ use crate::remote;
 use std::time::Duration;
 use thiserror::Error;
 
-pub use answer::{Answer, MAX_ANSWER, Room, SHORT_ANSWER};
+use answer::SHORT_ANSWER;
+pub use answer::{Answer, AnswerLength, Room};
 pub use private::clean;
 
 /// All that a document finds in its environment besides the ends of its connection; `lib.sh` sets the rest.
@@ -136,22 +137,13 @@ pub async fn leave() {
 
 impl Session {
     /// Runs a document as root on the host.
-    pub async fn run(&self, document: &str, limit: Duration) -> Result<Answer, TransportError> {
-        self.run_within(document, limit, MAX_ANSWER).await
-    }
-
-    /// The same where the answer is a short one.
-    pub async fn call(&self, document: &str, limit: Duration) -> Result<Answer, TransportError> {
-        self.run_within(document, limit, SHORT_ANSWER).await
-    }
-
-    async fn run_within(
+    pub async fn run(
         &self,
         document: &str,
         limit: Duration,
-        length: usize,
+        length: AnswerLength,
     ) -> Result<Answer, TransportError> {
-        let script = Script::new(document, length)?;
+        let script = Script::new(document, length.max_bytes())?;
         let work = async {
             match self {
                 Session::Ssh(session) => session.run(&script).await,

@@ -15,7 +15,7 @@ use crate::problem::LintCode;
 use crate::protocol;
 use crate::remote::{self, Nonce};
 use crate::resource::ResourceKind;
-use crate::transport::TransportError;
+use crate::transport::{AnswerLength, TransportError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -165,13 +165,14 @@ impl Transaction<'_> {
         files.push(("limits".into(), self.limits().into()));
         let vlans = plan::needs_vlans(self.desired);
         let document = |nonce: &Nonce| remote::stage(nonce, &self.context.settings.run, &files, vlans);
-        let response = match client.request(document, PROBE_TIMEOUT + self.checks_timeout()).await {
-            Ok(response) => response,
-            Err(error) => {
-                self.abort_over_new_connection().await;
-                return Err(transport_failed(host, &error));
-            }
-        };
+        let response =
+            match client.request(document, PROBE_TIMEOUT + self.checks_timeout(), AnswerLength::Long).await {
+                Ok(response) => response,
+                Err(error) => {
+                    self.abort_over_new_connection().await;
+                    return Err(transport_failed(host, &error));
+                }
+            };
         let (staged, mut passed) = match self.read_staged(response) {
             Ok(staged) => staged,
             Err(outcome) => {

@@ -7,7 +7,7 @@ use crate::engine::settings::Settings;
 use crate::observe::ProbeSections;
 use crate::protocol;
 use crate::remote::{self, Nonce};
-use crate::transport::TransportError;
+use crate::transport::{AnswerLength, TransportError};
 use std::time::Duration;
 
 /// Report of a guard.
@@ -34,7 +34,7 @@ impl GuardHandle<'_> {
         timeout: Duration,
     ) -> Result<GuardReport, TransportError> {
         let document = |nonce: &Nonce| remote::call(nonce, command, &self.settings.run, &self.token);
-        let response = client.call(document, timeout).await?;
+        let response = client.request(document, timeout, AnswerLength::Short).await?;
         self.read_report(&response.sections())
             .ok_or_else(|| TransportError::Lost(response.incomplete().to_string()))
     }
@@ -63,7 +63,7 @@ impl GuardHandle<'_> {
     ) -> Result<TransactionState, TransportError> {
         let command = format!("rollback {}", self.settings.run);
         let document = |nonce: &Nonce| remote::console(nonce, &command, reason);
-        let response = client.call(document, CALL_TIMEOUT + ROLLBACK_GRACE).await?;
+        let response = client.request(document, CALL_TIMEOUT + ROLLBACK_GRACE, AnswerLength::Short).await?;
         Ok(TransactionState::read(&response.sections()).unwrap_or(TransactionState::Deciding))
     }
 
