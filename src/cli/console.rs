@@ -1,7 +1,7 @@
 //! What the terminal gets: results on stdout, diagnostics on stderr.
 
 use super::{Common, When};
-use crate::report::{Style, aside, outlet};
+use crate::report::{Style, outlet, print_above_progress};
 use std::io::{ErrorKind, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,5 +51,5 @@ pub fn result_lost() -> bool {
 
 /// Writes a diagnostic to stderr, above the progress display.
 pub fn notice(text: &str) {
-    aside(text);
+    print_above_progress(text);
 }

@@ -1,4 +1,4 @@
-//! `kvmfw explain`: why guests are dark, what becomes of a packet, what a log line means.
+//! `kvmfw explain`: why guests are unreachable, what the rules do to a packet, what a log line means.
 
 use super::{CliError, CliResult, Common, Format, console, exit, load, reach, runtime};
 use crate::desired::{self, Desired};
@@ -121,14 +121,14 @@ impl Look<'_> {
             other_tables: scene.other_tables(),
             ..HostExplanation::default()
         };
-        let mut dark = false;
+        let mut is_blocked = false;
         if self.args.log.is_some() {
             let then = self.wanted.then_some(&will_be);
             found.log = Some(read_log(self.text, Some(&live), then));
         } else if let Some(question) = self.question {
             found.packets = packet_reports(scene, question).map_err(CliError::bad_input)?;
             let bridged = |story: &&crate::explain::PacketReport| story.route.bridge.is_some();
-            dark = found
+            is_blocked = found
                 .packets
                 .iter()
                 .filter(bridged)
@@ -142,13 +142,13 @@ impl Look<'_> {
                     name.escape_debug()
                 )));
             }
-            dark = found
+            is_blocked = found
                 .bridges
                 .iter()
                 .flat_map(|bridge| &bridge.families)
                 .any(|family| family.blocked.is_some());
         }
-        if dark {
+        if is_blocked {
             found.remedies = remedies(scene);
         }
         Ok(found)

@@ -5,7 +5,7 @@ use super::{CliError, Common, console, saved};
 use crate::engine::Status;
 use crate::files::{self, Readers};
 use crate::problem::closest;
-use crate::report::{Document, EventEntry, HostEntry, Json, Line, Renderer, fold_events, with_late};
+use crate::report::{Document, EventEntry, HostEntry, Json, Line, Renderer, fold_events, with_stragglers};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +59,7 @@ pub(super) fn base(given: Option<&Path>) -> PathBuf {
 pub(super) fn begin(common: &Common, run: &str, plan: &Document) -> PathBuf {
     let folder = folder(common, run);
     let made = files::folder(&folder, Readers::Owner);
-    complain(
+    warn_unless_recorded(
         &folder,
         made.and_then(|()| files::write(&folder.join(PLAN), Readers::Owner, &Json.render(plan))),
     );
@@ -69,10 +69,10 @@ pub(super) fn begin(common: &Common, run: &str, plan: &Document) -> PathBuf {
 /// Keeps what came of a run. That this fails must not hide how the hosts are.
 pub(super) fn keep(common: &Common, run: &str, document: &Document) {
     let folder = folder(common, run);
-    complain(&folder, files::write(&folder.join(RESULT), Readers::Owner, &Json.render(document)));
+    warn_unless_recorded(&folder, files::write(&folder.join(RESULT), Readers::Owner, &Json.render(document)));
 }
 
-fn complain(folder: &Path, result: std::io::Result<()>) {
+fn warn_unless_recorded(folder: &Path, result: std::io::Result<()>) {
     if let Err(error) = result {
         console::notice(&format!("{}: cannot record the run: {error}", folder.display()));
     }
@@ -102,7 +102,7 @@ pub(super) fn load(folder: &Path) -> Result<Document, String> {
 /// What was planned in a run, as it was shown, also while it went on.
 pub(super) fn plan(folder: &Path) -> Option<Document> {
     let plan = saved::document(&folder.join(PLAN)).ok()?;
-    let mut plan = with_late(&plan, &events(folder).unwrap_or_default());
+    let mut plan = with_stragglers(&plan, &events(folder).unwrap_or_default());
     // The run it became is no part of what was shown.
     plan.run = None;
     Some(plan)

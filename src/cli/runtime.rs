@@ -4,7 +4,7 @@ use super::output::Stream;
 use super::{CliError, Common, Format, console, exit};
 use crate::engine::{Budget, Engine, Event, Events, Interrupt, Settings};
 use crate::remote;
-use crate::report::{Progress, last_word};
+use crate::report::{Progress, print_final};
 use crate::transport::{self, Via};
 use nix::sys::signal::Signal;
 use std::future::Future;
@@ -124,7 +124,7 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
             continue;
         }
         let said = tokio::task::spawn_blocking(move || {
-            last_word(if changing {
+            print_final(if changing {
                 "\nStopped waiting: unconfirmed hosts roll back by themselves. Run kvmfw status."
             } else {
                 "\nInterrupted: nothing was changed."

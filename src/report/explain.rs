@@ -27,9 +27,9 @@ pub fn explanation_text(found: &HostExplanation, style: Style) -> String {
     if !found.remedies.is_empty() {
         let _ = writeln!(out, "\n{}", style.strong("Possible fixes"));
         let mut before = None;
-        for cure in &found.remedies {
-            cure_text(cure, before, style, &mut out);
-            before = Some(cure);
+        for remedy in &found.remedies {
+            remedy_text(remedy, before, style, &mut out);
+            before = Some(remedy);
         }
     }
     for other in &found.other_tables {
@@ -103,11 +103,11 @@ fn family_text(story: &FamilyReport, style: Style, out: &mut String) {
     };
     let line = format!("    {name}  {word}  {sees}: {}", printable(&story.because));
     let _ = writeln!(out, "{}", style.prose(&line));
-    if let Some(dark) = &story.blocked {
-        let (what, sample) = (dark.dropped.join(", "), printable(&dark.sample));
+    if let Some(blocked) = &story.blocked {
+        let (what, sample) = (blocked.dropped.join(", "), printable(&blocked.sample));
         let line = format!("          dropped: {what} (for example a {sample})");
         let _ = writeln!(out, "{}", style.prose(&line));
-        let _ = writeln!(out, "{}", style.prose(&format!("          by {}", place(&dark.by))));
+        let _ = writeln!(out, "{}", style.prose(&format!("          by {}", place(&blocked.by))));
     }
     if let Some(doubt) = &story.undecided {
         let (what, sample) = (doubt.kinds.join(", "), printable(&doubt.sample));
@@ -145,7 +145,7 @@ fn packet_text(story: &PacketReport, style: Style, out: &mut String) {
         let _ = writeln!(out, "{}", style.faint(&style.prose(&format!("    {}", printable(note)))));
     }
     story.hooks.iter().for_each(|hop| hop_text(hop, style, out));
-    let _ = writeln!(out, "{}", style.prose(&format!("  {}", fate_text(&story.verdict, style))));
+    let _ = writeln!(out, "{}", style.prose(&format!("  {}", verdict_text(&story.verdict, style))));
 }
 
 fn hop_text(hop: &HookReport, style: Style, out: &mut String) {
@@ -173,14 +173,14 @@ fn hop_text(hop: &HookReport, style: Style, out: &mut String) {
     }
 }
 
-fn fate_text(fate: &FinalVerdict, style: Style) -> String {
-    let word = match fate.verdict {
+fn verdict_text(verdict: &FinalVerdict, style: Style) -> String {
+    let word = match verdict.verdict {
         "dropped" => style.alarm("DROPPED"),
         "passes" => style.added("PASSES"),
         _ => style.warn("UNKNOWN"),
     };
-    let by = fate.by.as_ref().map_or_else(String::new, |by| format!(" by {}", place(by)));
-    let because = fate.because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
+    let by = verdict.by.as_ref().map_or_else(String::new, |by| format!(" by {}", place(by)));
+    let because = verdict.because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
     format!("{word}{}{}", by, printable(&because))
 }
 
@@ -220,34 +220,34 @@ fn group_text(group: &LogGroup, style: Style, out: &mut String) {
     };
     let _ = writeln!(out, "{}", style.prose(&format!("    {by}")));
     if let Some(live) = &group.live {
-        let _ = writeln!(out, "{}", style.prose(&format!("    now        {}", fate_text(live, style))));
+        let _ = writeln!(out, "{}", style.prose(&format!("    now        {}", verdict_text(live, style))));
     }
     if let Some(desired) = &group.desired {
         let same = group.live.as_ref().is_some_and(|live| live.verdict == desired.verdict);
         let words = if same { "the inventory does not change that" } else { "the inventory changes that" };
-        let line = format!("    desired    {}   {}", fate_text(desired, style), style.faint(words));
+        let line = format!("    desired    {}   {}", verdict_text(desired, style), style.faint(words));
         let _ = writeln!(out, "{}", style.prose(&line));
     }
 }
 
-/// What is as in the cure before is not said twice.
-fn cure_text(cure: &GuestRemedy, before: Option<&GuestRemedy>, style: Style, out: &mut String) {
+/// Leaves out what equals the remedy before.
+fn remedy_text(remedy: &GuestRemedy, before: Option<&GuestRemedy>, style: Style, out: &mut String) {
     let mut say = |line: String| {
         let _ = writeln!(out, "{}", style.prose(&line));
     };
-    say(format!("  {}  {}", style.strong(cure.module), cure.what));
-    let same = before.filter(|b| (b.isolation, b.throughput) == (cure.isolation, cure.throughput));
+    say(format!("  {}  {}", style.strong(remedy.module), remedy.what));
+    let same = before.filter(|b| (b.isolation, b.throughput) == (remedy.isolation, remedy.throughput));
     match same {
         Some(before) => say(format!("      isolation, cost: as with {}", before.module)),
         None => {
-            say(format!("      isolation: {}", cure.isolation));
-            say(format!("      cost: {}", cure.throughput));
+            say(format!("      isolation: {}", remedy.isolation));
+            say(format!("      cost: {}", remedy.throughput));
         }
     }
-    for trap in &cure.traps {
+    for trap in &remedy.traps {
         say(format!("      note: {}", printable(trap)));
     }
-    for wrong in &cure.wrong_here {
+    for wrong in &remedy.wrong_here {
         say(format!("      {} {}", style.alarm("WRONG HERE:"), printable(wrong)));
     }
 }

@@ -257,7 +257,7 @@ fn entries(events: &str) -> impl Iterator<Item = EventEntry> {
 }
 
 /// What was planned in a run, with the plans of those hosts that had not answered when the others began.
-pub fn with_late(plan: &Document, events: &str) -> Document {
+pub fn with_stragglers(plan: &Document, events: &str) -> Document {
     let mut later = BTreeMap::new();
     for event in entries(events) {
         if let EventEntry::Planned { outcome, plan, changes, warnings } = event {
@@ -286,7 +286,7 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
             _ => {}
         }
     }
-    let plan = with_late(plan, events);
+    let plan = with_stragglers(plan, events);
     let said = |text: &str| Some(text.to_owned());
     let end = |host: &HostEntry| {
         let interrupted = HostStatusFields { reason: said("interrupted"), ..HostStatusFields::of(host) };
@@ -450,7 +450,7 @@ mod tests {
                 assert_eq!(end.hosts.len(), 2);
             }
         }
-        let shown = with_late(&plan, &stream.concat());
+        let shown = with_stragglers(&plan, &stream.concat());
         assert_eq!((shown.hosts[1].status, shown.count(Status::Changed)), (Status::Changed, 2));
     }
 

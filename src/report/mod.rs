@@ -27,11 +27,11 @@ pub use findings::warnings_text;
 pub use fold::fold_names;
 pub use human::{Human, Part, counted, hosts};
 pub use json::Json;
-pub use jsonl::{EventEntry, Jsonl, Line, document_of, fold_events, with_late};
+pub use jsonl::{EventEntry, Jsonl, Line, document_of, fold_events, with_stragglers};
 pub use junit::Junit;
 pub use markdown::{GITHUB_LIMIT, LEAST_LIMIT, Markdown};
 pub use problems::{problems_json, problems_jsonl, problems_text};
-pub use progress::{Progress, ProgressMode, aside, last_word};
+pub use progress::{Progress, ProgressMode, print_above_progress, print_final};
 pub use style::{Style, printable};
 
 /// A form in which a document is written; each has a file of its own.

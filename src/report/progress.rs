@@ -69,7 +69,7 @@ fn on_stderr() -> MutexGuard<'static, Option<ProgressBar>> {
 }
 
 /// Writes a line to stderr that stays: above the board, if there is one.
-pub fn aside(text: &str) {
+pub fn print_above_progress(text: &str) {
     match on_stderr().as_ref() {
         Some(bar) => {
             let width = Stderr.size().map(|(columns, _)| columns);
@@ -81,7 +81,7 @@ pub fn aside(text: &str) {
 }
 
 /// The same where nothing more is to come: the board goes away.
-pub fn last_word(text: &str) {
+pub fn print_final(text: &str) {
     if let Some(bar) = on_stderr().take() {
         bar.finish_and_clear();
     }
