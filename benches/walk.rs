@@ -7,7 +7,7 @@ use kvmfw::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TcpFlags,
     simulate,
 };
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 use kvmfw::resource::iptables::save::SavedTables;
 use std::fmt::Write;
 use std::hint::black_box;
@@ -29,7 +29,7 @@ fn packet() -> Packet {
         in_iface: PacketDevice::named("eth0"),
         out_iface: PacketDevice::Absent,
         state: ConntrackStates::NEW,
-        ..Packet::tcp(Family::V4, 40_000, 22, TcpFlags::SYN)
+        ..Packet::tcp(IpFamily::V4, 40_000, 22, TcpFlags::SYN)
     }
 }
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use kvmfw::netfilter::{BridgeView, HostContext, Ruleset, blocked_between_ports, shadowed_rules};
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 use kvmfw::resource::iptables::save::SavedTables;
 use libfuzzer_sys::fuzz_target;
 
@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
         nf_call: true,
         untagged: None,
     };
-    for family in Family::ALL {
+    for family in IpFamily::ALL {
         let _ = blocked_between_ports(&rules, &HostContext::default(), family, &bridge);
     }
     for (table, chain) in save.managed_chains() {

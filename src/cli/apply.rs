@@ -4,7 +4,9 @@ use super::output::{Output, Stream};
 use super::saved::SavedPlan;
 use super::{CliError, CliResult, Common, Format, console, exit, load, prompt, retry, runs, runtime};
 use crate::desired::Desired;
-use crate::engine::{Budget, Engine, HostOutcome, LoginProof, PlanMode, Settings, Status, parse_batches};
+use crate::engine::{
+    Budget, Engine, EngineSettings, HostOutcome, HostStatus, LoginProof, PlanMode, parse_batches,
+};
 use crate::plan::{AcceptableRisk, PlanOptions};
 use crate::report::{Document, Human, Part, Renderer};
 use crate::transport::Via;
@@ -95,13 +97,13 @@ impl RolloutArgs {
         common: &Common,
         run: &str,
         max_fail: Budget,
-    ) -> Result<Settings, CliError> {
+    ) -> Result<EngineSettings, CliError> {
         let batches =
             parse_batches(&self.batch).map_err(|error| CliError::bad_input(format!("--batch: {error}")))?;
         if self.apply_timeout.is_zero() || self.confirm_timeout.is_zero() {
             return Err(CliError::bad_input("--apply-timeout and --confirm-timeout must be longer than 0s"));
         }
-        Ok(Settings {
+        Ok(EngineSettings {
             batches,
             max_fail: self.max_fail.unwrap_or(max_fail),
             max_unreachable: self.max_unreachable,
@@ -141,12 +143,12 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> CliResult {
         None => (desired, Vec::new()),
     };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
-    let todo = Work { hosts, saved, left, max_fail: Budget::Hosts(1), local: None };
+    let todo = ApplyRequest { hosts, saved, left, max_fail: Budget::Hosts(1), local: None };
     carry_out(common, &args.rollout, "apply", todo)
 }
 
 /// What is to be carried out.
-pub(super) struct Work {
+pub(super) struct ApplyRequest {
     pub hosts: Vec<(Desired, PlanOptions)>,
     /// The plan that was saved: what comes out otherwise now is left alone.
     pub saved: Option<SavedPlan>,
@@ -163,14 +165,14 @@ pub(super) fn carry_out(
     common: &Common,
     rollout: &RolloutArgs,
     command: &'static str,
-    todo: Work,
+    todo: ApplyRequest,
 ) -> CliResult {
     let run = runtime::run_name()?;
     let mut settings = rollout.settings(common, &run, todo.max_fail)?;
-    let Work { hosts, saved, left, local, .. } = todo;
+    let ApplyRequest { hosts, saved, left, local, .. } = todo;
     let alone = local.is_some();
     if alone {
-        settings = Settings { via: Via::Local, proof: local, ..settings };
+        settings = EngineSettings { via: Via::Local, proof: local, ..settings };
     }
     let output = Output::begin(common, command, Some(&run))?;
     let stream = output.stream();
@@ -186,7 +188,8 @@ pub(super) fn carry_out(
     };
     outcomes.extend(left);
     let mut document = Document::of_run(&run, &outcomes);
-    let idle = |o: &HostOutcome| o.plan.is_none() || matches!(o.status, Status::Unchanged | Status::Refused);
+    let idle =
+        |o: &HostOutcome| o.plan.is_none() || matches!(o.status, HostStatus::Unchanged | HostStatus::Refused);
     if outcomes.iter().all(idle) {
         // No transaction was opened: there is no run to undo or to look at.
         document.run = None;
@@ -218,14 +221,14 @@ async fn work(
     let planned = engine.plan(hosts, if asks { PlanMode::Interactive } else { PlanMode::Unattended }).await;
     let mut document = Document::of_plan(&planned);
     stream.planned(&document);
-    if document.count(Status::Changed) > 0 {
+    if document.count(HostStatus::Changed) > 0 {
         engine.drain_events().await;
         if common.format == Format::Human {
             let style = console::style(common, std::io::stderr().is_terminal());
             console::notice(&Human { style, part: Part::Plan }.render(&document));
         }
         if asks {
-            let (some, all) = (document.count(Status::Changed), planned.len());
+            let (some, all) = (document.count(HostStatus::Changed), planned.len());
             let question = format!("Apply to {some} of {all} {}?", if all == 1 { "host" } else { "hosts" });
             if let Err(error) = tokio::task::block_in_place(|| prompt::ask(common, command, &question)) {
                 engine.close().await;

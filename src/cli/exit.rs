@@ -1,6 +1,6 @@
 //! Exit codes, documented and stable. Several at once: 6 > 4 > 5 > 7 > 2 > 0.
 
-use crate::engine::{HostOutcome, Status};
+use crate::engine::{HostOutcome, HostStatus};
 use crate::report::Document;
 
 /// Done.
@@ -62,9 +62,9 @@ fn is_internal(reason: Option<&str>) -> bool {
 pub fn of_outcome(outcome: &HostOutcome) -> u8 {
     match outcome.status {
         _ if is_internal(outcome.reason.as_deref()) => INTERNAL,
-        Status::Refused => LEFT_ALONE,
-        Status::Failed => FAILED,
-        Status::Unknown => UNKNOWN,
+        HostStatus::Refused => LEFT_ALONE,
+        HostStatus::Failed => FAILED,
+        HostStatus::Unknown => UNKNOWN,
         _ => UNREACHABLE,
     }
 }
@@ -73,19 +73,19 @@ pub fn of_outcome(outcome: &HostOutcome) -> u8 {
 pub fn of(document: &Document, changes: u8) -> u8 {
     let any = |status| document.count(status) > 0;
     // A plan touches nothing; of a run, what was changed or put back was touched.
-    let touched = document.is_run() && (any(Status::Changed) || any(Status::RolledBack));
+    let touched = document.is_run() && (any(HostStatus::Changed) || any(HostStatus::RolledBack));
     let internal = document.hosts.iter().any(|h| is_internal(h.reason.as_deref()));
-    if any(Status::Unknown) || internal && touched {
+    if any(HostStatus::Unknown) || internal && touched {
         UNKNOWN
     } else if internal {
         INTERNAL
-    } else if any(Status::Failed) || any(Status::RolledBack) {
+    } else if any(HostStatus::Failed) || any(HostStatus::RolledBack) {
         FAILED
-    } else if any(Status::Unreachable) {
+    } else if any(HostStatus::Unreachable) {
         UNREACHABLE
-    } else if any(Status::Refused) || any(Status::Skipped) {
+    } else if any(HostStatus::Refused) || any(HostStatus::Skipped) {
         LEFT_ALONE
-    } else if any(Status::Changed) {
+    } else if any(HostStatus::Changed) {
         changes
     } else {
         DONE

@@ -2,7 +2,7 @@
 //! the stream, so that a reader that does not read holds up no host's decision.
 
 use super::{CliError, CliResult, Command, Common, Format, console, exit, runs, runtime};
-use crate::engine::Event;
+use crate::engine::EngineEvent;
 use crate::files::{self, Readers};
 use crate::report::{
     Document, EventEntry, HostEntry, Human, Json, Jsonl, Junit, Line, Markdown, Part, Renderer,
@@ -78,7 +78,7 @@ impl Stream {
     }
 
     /// Adds the lines of an event.
-    pub(super) fn event(&self, event: &Event) {
+    pub(super) fn event(&self, event: &EngineEvent) {
         EventEntry::of(event).into_iter().for_each(|event| self.tell(event));
     }
 

@@ -2,7 +2,7 @@
 //! `events.jsonl` from before the first host is changed, `result.json` at its end.
 
 use super::{CliError, Common, console, saved};
-use crate::engine::Status;
+use crate::engine::HostStatus;
 use crate::files::{self, Readers};
 use crate::problem::closest;
 use crate::report::{Document, EventEntry, HostEntry, Json, Line, Renderer, fold_events, with_stragglers};
@@ -124,7 +124,11 @@ pub(super) fn next(command: &str, document: &Document) -> Option<String> {
 pub(super) fn is_for_retry(host: &HostEntry) -> bool {
     matches!(
         host.status,
-        Status::Failed | Status::RolledBack | Status::Unreachable | Status::Unknown | Status::Skipped
+        HostStatus::Failed
+            | HostStatus::RolledBack
+            | HostStatus::Unreachable
+            | HostStatus::Unknown
+            | HostStatus::Skipped
     )
 }
 

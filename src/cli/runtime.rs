@@ -2,7 +2,7 @@
 
 use super::output::Stream;
 use super::{CliError, Common, Format, console, exit};
-use crate::engine::{Budget, Engine, Event, Events, Interrupt, Settings};
+use crate::engine::{Budget, Engine, EngineEvent, EngineSettings, EventSender, Interrupt};
 use crate::remote;
 use crate::report::{Progress, print_final};
 use crate::transport::{self, Via};
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of an engine that only looks.
-pub fn settings(common: &Common, run: &str) -> Settings {
-    Settings {
+pub fn settings(common: &Common, run: &str) -> EngineSettings {
+    EngineSettings {
         via: Via::Ssh,
         parallel: usize::from(common.parallel),
         batches: vec![Budget::Percent(100)],
@@ -47,7 +47,7 @@ fn owner() -> String {
 /// it was interrupted.
 pub fn engine<T, F>(
     common: &Common,
-    settings: Settings,
+    settings: EngineSettings,
     stream: Option<Stream>,
     work: impl FnOnce(Engine) -> F,
 ) -> Result<(T, bool), CliError>
@@ -70,12 +70,12 @@ where
         let display = std::thread::spawn(move || progress.run(&receiver));
         // The display may be gone; the engine's work goes on.
         let (verbose, human) = (common.verbose > 0, common.format == Format::Human);
-        let events = Events::to(move |event| match event {
-            Event::Detail(_) if !verbose => {}
+        let events = EventSender::to(move |event| match event {
+            EngineEvent::Detail(_) if !verbose => {}
             event => {
                 stream.iter().for_each(|stream| stream.event(&event));
                 // As the plans before it, it is shown to people.
-                if human || !matches!(event, Event::Planned(_)) {
+                if human || !matches!(event, EngineEvent::Planned(_)) {
                     drop(sender.send(event));
                 }
             }

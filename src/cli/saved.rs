@@ -2,7 +2,7 @@
 
 use super::{CliError, Common, load, runs, runtime};
 use crate::desired::{self, Desired};
-use crate::engine::{HostOutcome, Planned, Status};
+use crate::engine::{HostOutcome, HostStatus, Planned};
 use crate::inventory::Project;
 use crate::plan::{AcceptableRisk, HostPlan, HostVerdict, PlanOptions, digest};
 use crate::report::{Document, Line, document_of};
@@ -191,7 +191,7 @@ impl SavedPlan {
     /// A saved plan is applied exactly or not at all: a host that is not as it was is left alone, with this outcome.
     pub(super) fn hold(&self, plan: &HostPlan) -> Option<HostOutcome> {
         let message = self.stale(plan)?;
-        let outcome = HostOutcome::new(&plan.host, Status::Refused).reason("stale").message(message);
+        let outcome = HostOutcome::new(&plan.host, HostStatus::Refused).reason("stale").message(message);
         Some(outcome.hint("nothing was touched; run kvmfw plan again"))
     }
 
@@ -206,7 +206,7 @@ impl SavedPlan {
         let Some(seen) = self.hosts.get(&now.host) else {
             let then = self.plan.hosts.iter().find(|h| h.name == now.host);
             return Some(match then.map(|h| h.status) {
-                Some(Status::Unchanged) => {
+                Some(HostStatus::Unchanged) => {
                     "the host had no changes when the plan was made, and now it has".to_owned()
                 }
                 Some(status) => {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// What one host says.
 #[derive(Debug, Serialize)]
-struct HostStatus {
+struct StatusReport {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -67,13 +67,13 @@ pub(super) fn run(common: &Common) -> CliResult {
                 .await
         })?;
     let mut code = exit::DONE;
-    let hosts: Vec<HostStatus> = answers
+    let hosts: Vec<StatusReport> = answers
         .into_iter()
         .map(|(name, answer)| match answer {
-            Ok(status) => HostStatus { name, ..status },
+            Ok(status) => StatusReport { name, ..status },
             Err(outcome) => {
                 code = exit::worse(code, exit::of_outcome(&outcome));
-                HostStatus { name, error: outcome.message, ..empty() }
+                StatusReport { name, error: outcome.message, ..empty() }
             }
         })
         .collect();
@@ -87,8 +87,8 @@ pub(super) fn run(common: &Common) -> CliResult {
     Ok(code)
 }
 
-fn empty() -> HostStatus {
-    HostStatus {
+fn empty() -> StatusReport {
+    StatusReport {
         name: String::new(),
         error: None,
         generation: None,
@@ -108,7 +108,7 @@ fn empty() -> HostStatus {
     }
 }
 
-fn read(s: &ProbeSections<'_>) -> HostStatus {
+fn read(s: &ProbeSections<'_>) -> StatusReport {
     let text = |key| s.value(protocol::STATUS, key).map(str::to_owned);
     let transactions = s.get(protocol::TRANSACTIONS).unwrap_or("").lines().filter_map(|line| {
         let mut parts = line.split('\t');
@@ -118,7 +118,7 @@ fn read(s: &ProbeSections<'_>) -> HostStatus {
             owner: parts.next()?.to_owned(),
         })
     });
-    HostStatus {
+    StatusReport {
         generation: text("generation"),
         managed_by: text("inventory"),
         open: text("open"),
@@ -168,7 +168,7 @@ fn repairs(all: &[String]) -> String {
     programs.into_iter().map(line).collect()
 }
 
-fn show(host: &HostStatus) {
+fn show(host: &StatusReport) {
     let mut text = format!("{}: ", host.name);
     if let Some(error) = &host.error {
         text.push_str(&format!("NO ANSWER {}", printable(error)));

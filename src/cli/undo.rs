@@ -1,8 +1,8 @@
 //! `kvmfw undo`: an apply of an older generation, guarded like any other.
 
-use super::apply::{RolloutArgs, Work, carry_out};
+use super::apply::{ApplyRequest, RolloutArgs, carry_out};
 use super::{CliResult, Common, load, runs, runtime};
-use crate::engine::{Budget, HostOutcome, Status};
+use crate::engine::{Budget, HostOutcome, HostStatus};
 use crate::plan::{AcceptableRisk, GenerationManifest, PlanOptions, RestoreTarget};
 use crate::protocol;
 use crate::remote;
@@ -70,7 +70,7 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> CliResult {
                 hosts.push((record.restore(&desired), PlanOptions { restore: back, ..options.clone() }));
             }
             Ok(Target::Open) => left.push(
-                HostOutcome::new(&host, Status::Refused)
+                HostOutcome::new(&host, HostStatus::Refused)
                     .reason("locked")
                     .message("the run is not decided on this host: its guard commits or rolls back")
                     .hint(format!(
@@ -80,11 +80,11 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> CliResult {
             ),
             Ok(Target::Strange { tried: true, .. }) => {
                 let message = "the run was not committed on this host; nothing to undo";
-                left.push(HostOutcome::new(host, Status::Unchanged).message(message));
+                left.push(HostOutcome::new(host, HostStatus::Unchanged).message(message));
             }
             Ok(Target::Strange { .. }) if somebody => {
                 let message = "no record of the run on this host; nothing to undo";
-                left.push(HostOutcome::new(host, Status::Unchanged).message(message));
+                left.push(HostOutcome::new(host, HostStatus::Unchanged).message(message));
             }
             Ok(Target::Strange { .. }) => {
                 let outcome = refused(host, "run");
@@ -98,12 +98,12 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> CliResult {
         }
     }
     // What fails on one host must not keep the others in a state that is to be left.
-    let todo = Work { hosts, saved: None, left, max_fail: Budget::Percent(100), local: None };
+    let todo = ApplyRequest { hosts, saved: None, left, max_fail: Budget::Percent(100), local: None };
     carry_out(common, &args.rollout, "undo", todo)
 }
 
 fn refused(host: String, what: &str) -> HostOutcome {
-    HostOutcome::new(host, Status::Refused)
+    HostOutcome::new(host, HostStatus::Refused)
         .reason("nothing-to-undo")
         .message(format!("the host has no such {what}; nothing to undo"))
 }

@@ -4,7 +4,7 @@ use super::SchedulingConstraints;
 use crate::inventory::{ConfirmCheck, HostConnection, HostStanza};
 use crate::jump_hosts::JumpHost;
 use crate::problem::Warning;
-use crate::resource::iptables::{DeclaredRules, Family};
+use crate::resource::iptables::{DeclaredRules, IpFamily};
 use crate::resource::{bridge::DeclaredBridge, ipset, sysctl};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub struct Desired {
     /// Files of ours in sysctl.d, by name without `.conf`.
     pub sysctl: BTreeMap<String, sysctl::SysctlFile>,
     /// Rules, by family. A family without an entry has nothing declared.
-    pub rules: BTreeMap<Family, DeclaredRules>,
+    pub rules: BTreeMap<IpFamily, DeclaredRules>,
     /// Sets of ipset by name.
     pub sets: BTreeMap<String, ipset::DeclaredSet>,
     /// Bridges by name, also those with `manage: false`.

@@ -8,7 +8,7 @@ use crate::resource::iptables::rule::{self, CheckedRule};
 use crate::resource::iptables::targets::TARGETS;
 use crate::resource::iptables::text::RuleTemplate;
 use crate::resource::iptables::{
-    ChainPolicy, DeclaredChain, DeclaredRules, Family, JumpPosition, PREFIX, TableRules,
+    ChainPolicy, DeclaredChain, DeclaredRules, IpFamily, JumpPosition, PREFIX, TableRules,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,8 @@ pub fn rules(
     sources: &[(u32, &DeclaredResources)],
     scope: &ParamScope,
     out: &mut CompileReport,
-) -> BTreeMap<Family, DeclaredRules> {
-    let mut merged: BTreeMap<(Family, &str), ChainTable<'_>> = BTreeMap::new();
+) -> BTreeMap<IpFamily, DeclaredRules> {
+    let mut merged: BTreeMap<(IpFamily, &str), ChainTable<'_>> = BTreeMap::new();
     let mut unmanaged: BTreeMap<&str, &Place> = BTreeMap::new();
     for (rank, resources) in sources {
         for name in &resources.unmanaged_chains {
@@ -57,7 +57,7 @@ pub fn rules(
             }
         }
     }
-    let mut families: BTreeMap<Family, DeclaredRules> = BTreeMap::new();
+    let mut families: BTreeMap<IpFamily, DeclaredRules> = BTreeMap::new();
     for ((family, name), table) in merged {
         let done = finish(family, name, table, &unmanaged, scope, out);
         if !done.chains.is_empty() || !done.policies.is_empty() {
@@ -72,7 +72,7 @@ pub fn rules(
 }
 
 fn finish(
-    family: Family,
+    family: IpFamily,
     table: &str,
     merged: ChainTable<'_>,
     unmanaged: &BTreeMap<&str, &Place>,
@@ -239,7 +239,7 @@ fn entered_help(problem: Problem, rule: &CheckedRule, declared: &BTreeSet<&str>)
 
 /// The kernel refuses rules that go round.
 fn loops(
-    family: Family,
+    family: IpFamily,
     table: &str,
     jumps: &BTreeMap<String, BTreeSet<String>>,
     done: &TableRules,
@@ -275,10 +275,10 @@ fn loops(
 }
 
 /// Rules for IPv4 alone leave IPv6 open.
-fn one_family(families: &BTreeMap<Family, DeclaredRules>, out: &mut CompileReport) {
+fn one_family(families: &BTreeMap<IpFamily, DeclaredRules>, out: &mut CompileReport) {
     let filter = |family| families.get(&family).and_then(|rules| rules.tables.get("filter"));
-    let Some(v4) = filter(Family::V4) else { return };
-    let Some(v6) = filter(Family::V6) else {
+    let Some(v4) = filter(IpFamily::V4) else { return };
+    let Some(v6) = filter(IpFamily::V6) else {
         let origin = v4.chains.values().map(|chain| chain.origin.clone()).next();
         let message =
             "iptables has filter rules and ip6tables has none: over IPv6 everything passes".to_owned();

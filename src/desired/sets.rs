@@ -6,7 +6,7 @@ use crate::problem::{LintCode, Origin, Place, Problem, Warning, did_you_mean};
 use crate::resource::ipset::{self, DeclaredSet, MAX_MEMBERS, MemberPart, SetShape, SetType, family_word};
 use crate::resource::iptables::save::tokens;
 use crate::resource::iptables::targets::is_set_option;
-use crate::resource::iptables::{DeclaredRules, Family, PREFIX};
+use crate::resource::iptables::{DeclaredRules, IpFamily, PREFIX};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -28,7 +28,7 @@ const MAX_SHOWN: usize = 1000;
 struct SetMerge {
     place: Option<Place>,
     kind: MergeSlot<SetType>,
-    family: MergeSlot<Family>,
+    family: MergeSlot<IpFamily>,
     entries: MergeSlot<EntriesStatement>,
     range: MergeSlot<String>,
     numbers: BTreeMap<&'static str, MergeSlot<u32>>,
@@ -108,7 +108,7 @@ fn finish(
     };
     out.fact(|| format!("ipset.{name}.type"), || kind.as_str().to_owned(), &kind_place);
     let family = merge.family.take(|| format!("`ipset.{name}.family`"), out);
-    let mut shape = SetShape::new(kind, family.as_ref().map_or(Family::V4, |(family, _)| *family));
+    let mut shape = SetShape::new(kind, family.as_ref().map_or(IpFamily::V4, |(family, _)| *family));
     if let Some((family, place)) = &family {
         out.fact(|| format!("ipset.{name}.family"), || family_word(*family).to_owned(), place);
     }
@@ -228,11 +228,11 @@ fn options_fit(
         let message = format!("set `{name}` of type {} needs a `range`", kind.as_str());
         out.problems.push(Problem::new("missing-key", message).at_place(place).help(format!("add `{help}`")));
     }
-    if kind.method() == "bitmap" && shape.family == Family::V6 && kind.has_family() {
+    if kind.method() == "bitmap" && shape.family == IpFamily::V6 && kind.has_family() {
         let message = format!("set `{name}` of type {} takes no IPv6 addresses", kind.as_str());
         out.problems.push(Problem::new("wrong-family", message).at_place(place).help("use type `hash:ip`"));
     }
-    let bits = if shape.family == Family::V4 { 32 } else { 128 };
+    let bits = if shape.family == IpFamily::V4 { 32 } else { 128 };
     if shape.netmask.is_some_and(|netmask| netmask > bits) {
         let message = format!("set `{name}` has a netmask of more than {bits} bits");
         out.problems.push(Problem::new("out-of-range", message).at_place(place));
@@ -311,7 +311,7 @@ fn members(
 /// Whether an element of a list param is of the family of a set, as far as it can be told.
 fn of_family(text: &str, shape: &SetShape) -> bool {
     let v6 = text.split([',', ' ']).next().is_some_and(|first| first.matches(':').count() > 1);
-    !shape.kind.has_family() || v6 == (shape.family == Family::V6)
+    !shape.kind.has_family() || v6 == (shape.family == IpFamily::V6)
 }
 
 fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone, place: &Place) -> Problem {
@@ -337,7 +337,7 @@ fn lists(sets: &BTreeMap<String, DeclaredSet>, out: &mut CompileReport) {
 
 /// Whether the rules of a host and its sets fit together: what never matches is refused, what nobody declares is told.
 pub fn link(
-    families: &BTreeMap<Family, DeclaredRules>,
+    families: &BTreeMap<IpFamily, DeclaredRules>,
     sets: &BTreeMap<String, DeclaredSet>,
     out: &mut CompileReport,
 ) {
@@ -355,7 +355,7 @@ pub fn link(
 }
 
 fn rule_fits(
-    family: Family,
+    family: IpFamily,
     text: &str,
     origin: &Origin,
     sets: &BTreeMap<String, DeclaredSet>,
@@ -391,7 +391,7 @@ fn rule_fits(
 
 /// Why a set decides nothing in a rule, or would be spoilt by it.
 fn misfit(
-    family: Family,
+    family: IpFamily,
     option: &str,
     effect: &str,
     flags: &str,
@@ -436,10 +436,10 @@ fn misfit(
 }
 
 /// Whether the kernel asks a set at all for packets of a family.
-fn can_hold(set: &DeclaredSet, family: Family) -> bool {
+fn can_hold(set: &DeclaredSet, family: IpFamily) -> bool {
     match (set.shape.kind.has_family(), set.shape.kind.method()) {
         (false, _) => true,
-        (true, "bitmap") => family == Family::V4,
+        (true, "bitmap") => family == IpFamily::V4,
         (true, _) => set.shape.family == family,
     }
 }

@@ -1,6 +1,6 @@
 //! Requests to one host: a document goes out, the sections of an answer come back.
 
-use super::events::{Event, Events};
+use super::events::{EngineEvent, EventSender};
 use super::unparsed::unparsed_output;
 use crate::observe::{ObserveError, Observed, ProbeSections, observe};
 use crate::remote::Nonce;
@@ -48,14 +48,14 @@ impl HostClient {
     pub(super) async fn timed_request(
         &self,
         host: &str,
-        events: &Events,
+        events: &EventSender,
         build: impl FnOnce(&Nonce) -> String,
         timeout: Duration,
     ) -> Result<Response, TransportError> {
         let start = Instant::now();
         let result = self.request(build, timeout, AnswerLength::Long).await;
         let seconds = start.elapsed().as_secs_f64();
-        events.emit(Event::Detail(match &result {
+        events.emit(EngineEvent::Detail(match &result {
             Ok(response) => format!("{host}: answered after {seconds:.2}s, {} bytes", response.bytes),
             Err(error) => format!("{host}: no answer after {seconds:.2}s: {error}"),
         }));

@@ -1,10 +1,10 @@
 //! What all parts of the engine share.
 
 use super::dialer::Dialer;
-use super::events::{DrainToken, Event, Events};
+use super::events::{DrainToken, EngineEvent, EventSender};
 use super::interrupt::Interrupt;
 use super::outcome::HostOutcome;
-use super::settings::Settings;
+use super::settings::EngineSettings;
 use crate::plan::{self, HostPlan};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -17,8 +17,8 @@ pub type PlanCheck = Arc<dyn Fn(&HostPlan) -> Option<HostOutcome> + Send + Sync>
 pub(super) struct EngineContext {
     pub interrupt: Arc<Interrupt>,
     pub dialer: Arc<Dialer>,
-    pub settings: Arc<Settings>,
-    pub events: Events,
+    pub settings: Arc<EngineSettings>,
+    pub events: EventSender,
     /// Limits how many hosts are probed at the same time.
     pub probe_slots: Arc<Semaphore>,
     pub shared: Arc<plan::DiffInterner>,
@@ -26,7 +26,7 @@ pub(super) struct EngineContext {
 }
 
 impl EngineContext {
-    pub(super) fn new(settings: Settings, events: Events, interrupt: Arc<Interrupt>) -> Self {
+    pub(super) fn new(settings: EngineSettings, events: EventSender, interrupt: Arc<Interrupt>) -> Self {
         Self {
             interrupt,
             dialer: Arc::new(Dialer::new(settings.via, events.clone())),
@@ -41,7 +41,7 @@ impl EngineContext {
     /// Waits until every event so far has been shown.
     pub(super) async fn drain_events(&self) {
         let (marker, drained) = tokio::sync::oneshot::channel::<()>();
-        self.events.emit(Event::Drain(DrainToken::new(marker)));
+        self.events.emit(EngineEvent::Drain(DrainToken::new(marker)));
         let _ = drained.await;
     }
 }

@@ -1,6 +1,6 @@
 //! Opens connections to hosts, with retries where sshd drops one before authentication.
 
-use super::events::{Event, Events};
+use super::events::{EngineEvent, EventSender};
 use crate::inventory::HostConnection;
 use crate::remote;
 use crate::transport::{self, Session, TransportError, Via};
@@ -23,14 +23,14 @@ const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(600);
 /// Opens connections.
 pub(super) struct Dialer {
     via: Via,
-    events: Events,
+    events: EventSender,
     /// Jump hosts that have worked at least once. For others a drop may be a refusal, and repeated attempts may get
     /// the controller banned.
     working_jump_hosts: Mutex<BTreeSet<String>>,
 }
 
 impl Dialer {
-    pub(super) fn new(via: Via, events: Events) -> Self {
+    pub(super) fn new(via: Via, events: EventSender) -> Self {
         Self { via, events, working_jump_hosts: Mutex::default() }
     }
 
@@ -76,7 +76,7 @@ impl Dialer {
             Err(error) => format!("no connection: {error}"),
         };
         let (command, seconds) = (transport::command(self.via, connection), start.elapsed().as_secs_f64());
-        self.events.emit(Event::Detail(format!("{host}: {command}: {outcome} after {seconds:.2}s")));
+        self.events.emit(EngineEvent::Detail(format!("{host}: {command}: {outcome} after {seconds:.2}s")));
         result
     }
 }

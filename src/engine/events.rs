@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Progress of a run.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum EngineEvent {
     /// This number of hosts is about to be probed.
     Observing(usize),
     /// The probe of a host ended, with an error if it failed.
@@ -62,23 +62,23 @@ impl fmt::Debug for DrainToken {
 
 /// Sends events to a listener, if there is one.
 #[derive(Clone, Default)]
-pub struct Events(Option<Arc<dyn Fn(Event) + Send + Sync>>);
+pub struct EventSender(Option<Arc<dyn Fn(EngineEvent) + Send + Sync>>);
 
-impl Events {
+impl EventSender {
     /// Events for a listener, which must not block.
-    pub fn to(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+    pub fn to(listener: impl Fn(EngineEvent) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(listener)))
     }
 
     /// Sends an event.
-    pub fn emit(&self, event: Event) {
+    pub fn emit(&self, event: EngineEvent) {
         if let Some(listener) = &self.0 {
             listener(event);
         }
     }
 }
 
-impl fmt::Debug for Events {
+impl fmt::Debug for EventSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Events(listener)" } else { "Events(none)" })
     }

@@ -1,12 +1,12 @@
 //! Entry points of the engine.
 
 use super::context::{EngineContext, PlanCheck};
-use super::events::{Event, Events};
+use super::events::{EngineEvent, EventSender};
 use super::interrupt::Interrupt;
 use super::outcome::HostOutcome;
 use super::probe::{FleetPlan, JumpAddresses, PlanMode, Planned, plan_fleet, probe_host, request_fleet};
 use super::schedule::apply_fleet;
-use super::settings::Settings;
+use super::settings::EngineSettings;
 use crate::desired::Desired;
 use crate::inventory::HostConnection;
 use crate::observe::{Observed, ProbeSections};
@@ -24,7 +24,7 @@ pub struct Engine {
 
 impl Engine {
     /// Creates an engine that sends its events to `events`.
-    pub fn new(settings: Settings, events: Events, interrupt: Arc<Interrupt>) -> Self {
+    pub fn new(settings: EngineSettings, events: EventSender, interrupt: Arc<Interrupt>) -> Self {
         Self { context: EngineContext::new(settings, events, interrupt), fleet: FleetPlan::default() }
     }
 
@@ -36,10 +36,10 @@ impl Engine {
     /// Observes one host without planning it. The event has no error: the caller reports it.
     pub async fn observe(&self, desired: &Desired) -> Result<Box<Observed>, HostOutcome> {
         let EngineContext { dialer, events, .. } = &self.context;
-        events.emit(Event::Observing(1));
+        events.emit(EngineEvent::Observing(1));
         let (options, addresses) = (PlanOptions::default(), JumpAddresses::default());
         let (observed, client) = probe_host(dialer, events, desired, &options, &addresses, false).await;
-        events.emit(Event::Observed(desired.host.clone(), None));
+        events.emit(EngineEvent::Observed(desired.host.clone(), None));
         if let Some(client) = client {
             client.close().await;
         }

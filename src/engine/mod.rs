@@ -18,10 +18,10 @@ mod unparsed;
 
 pub use budget::{Budget, parse_batches};
 pub use context::PlanCheck;
-pub use events::{Event, Events};
+pub use events::{EngineEvent, EventSender};
 pub use facade::Engine;
 pub use interrupt::Interrupt;
-pub use outcome::{HostOutcome, Status, TransactionState};
+pub use outcome::{HostOutcome, HostStatus, TransactionState};
 pub use probe::{PlanMode, Planned, STRAGGLER};
 pub use proof::{Confirmation, LoginProof};
-pub use settings::Settings;
+pub use settings::EngineSettings;

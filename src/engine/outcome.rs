@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 /// Status of a host after a run or a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Status {
+#[schemars(rename = "Status")]
+pub enum HostStatus {
     /// The host was already in the desired state.
     Unchanged,
     /// Changed and confirmed (in a plan: there are changes).
@@ -29,44 +30,44 @@ pub enum Status {
     Refused,
 }
 
-impl Status {
+impl HostStatus {
     /// All statuses, in the order of the summary.
-    pub const ALL: [Status; 8] = [
-        Status::Unchanged,
-        Status::Changed,
-        Status::RolledBack,
-        Status::Failed,
-        Status::Unreachable,
-        Status::Unknown,
-        Status::Skipped,
-        Status::Refused,
+    pub const ALL: [HostStatus; 8] = [
+        HostStatus::Unchanged,
+        HostStatus::Changed,
+        HostStatus::RolledBack,
+        HostStatus::Failed,
+        HostStatus::Unreachable,
+        HostStatus::Unknown,
+        HostStatus::Skipped,
+        HostStatus::Refused,
     ];
 
     /// The JSON value.
     pub fn as_str(self) -> &'static str {
         match self {
-            Status::Unchanged => "unchanged",
-            Status::Changed => "changed",
-            Status::RolledBack => "rolled-back",
-            Status::Failed => "failed",
-            Status::Unreachable => "unreachable",
-            Status::Unknown => "unknown",
-            Status::Skipped => "skipped",
-            Status::Refused => "refused",
+            HostStatus::Unchanged => "unchanged",
+            HostStatus::Changed => "changed",
+            HostStatus::RolledBack => "rolled-back",
+            HostStatus::Failed => "failed",
+            HostStatus::Unreachable => "unreachable",
+            HostStatus::Unknown => "unknown",
+            HostStatus::Skipped => "skipped",
+            HostStatus::Refused => "refused",
         }
     }
 
     /// Text for people.
     pub fn words(self) -> &'static str {
         match self {
-            Status::RolledBack => "rolled back",
+            HostStatus::RolledBack => "rolled back",
             other => other.as_str(),
         }
     }
 
     /// Whether it counts against `--max-fail`.
     pub fn is_failure(self) -> bool {
-        matches!(self, Status::RolledBack | Status::Failed | Status::Unknown)
+        matches!(self, HostStatus::RolledBack | HostStatus::Failed | HostStatus::Unknown)
     }
 }
 
@@ -76,7 +77,7 @@ pub struct HostOutcome {
     /// The host.
     pub host: String,
     /// Its status.
-    pub status: Status,
+    pub status: HostStatus,
     /// Stable code of the reason, unless the status says it all.
     pub reason: Option<String>,
     /// Message for the user.
@@ -91,7 +92,7 @@ pub struct HostOutcome {
 
 impl HostOutcome {
     /// An outcome with a status only.
-    pub fn new(host: impl Into<String>, status: Status) -> Self {
+    pub fn new(host: impl Into<String>, status: HostStatus) -> Self {
         Self {
             host: host.into(),
             status,

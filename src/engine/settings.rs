@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// How a run is carried out.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct EngineSettings {
     /// How hosts are reached.
     pub via: Via,
     /// Number of hosts that are probed or changed at the same time.

@@ -7,7 +7,7 @@ use crate::netfilter::{NetfilterHook, blocked_between_ports, undecided_between_p
 use crate::observe::HostLink;
 use crate::plan::ValueSource;
 use crate::plan::forecast::{global_knob, own_knob};
-use crate::resource::iptables::{ChainPolicy, Family};
+use crate::resource::iptables::{ChainPolicy, IpFamily};
 use serde::Serialize;
 
 /// One bridge.
@@ -43,7 +43,7 @@ pub struct PortReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FamilyReport {
     /// iptables or ip6tables.
-    pub family: Family,
+    pub family: IpFamily,
     /// Whether its rules see bridged frames.
     pub filtered: bool,
     /// Which switch says so.
@@ -93,14 +93,14 @@ pub fn bridges(scene: &ExplainContext<'_>, only: Option<&str>) -> Vec<BridgeRepo
 fn bridge_report(scene: &ExplainContext<'_>, name: &str) -> BridgeReport {
     let link = scene.link(name);
     let addresses = link.into_iter().flat_map(|link| &link.addresses).filter(|a| a.scope != "link");
-    let view = scene.bridge(Family::V4, name);
+    let view = scene.bridge(IpFamily::V4, name);
     let switches = scene.switches(name);
     let ports = view.ports.iter().map(|port| port_report(scene, port, name)).collect();
     BridgeReport {
         name: name.to_owned(),
         addresses: addresses.filter_map(|a| a.identity().map(|address| address.to_string())).collect(),
         ports,
-        families: Family::ALL.into_iter().map(|family| family_report(scene, family, name)).collect(),
+        families: IpFamily::ALL.into_iter().map(|family| family_report(scene, family, name)).collect(),
         tagged: switches.tagged,
         arptables: switches.arptables,
     }
@@ -118,7 +118,7 @@ fn port_report(scene: &ExplainContext<'_>, name: &str, bridge: &str) -> PortRepo
     PortReport { name: name.to_owned(), kind, guest }
 }
 
-fn family_report(scene: &ExplainContext<'_>, family: Family, name: &str) -> FamilyReport {
+fn family_report(scene: &ExplainContext<'_>, family: IpFamily, name: &str) -> FamilyReport {
     let view = scene.bridge(family, name);
     let (set, around) = (scene.sets.get(&family), scene.host_context(family));
     let blocked = set.and_then(|set| blocked_between_ports(set, around, family, &view));
@@ -162,7 +162,7 @@ const BRIDGED_CHAINS: [(&str, &str); 8] = [
 ];
 
 /// What stands on the way of frames and could do something.
-fn tables(scene: &ExplainContext<'_>, family: Family, filtered: bool) -> Vec<String> {
+fn tables(scene: &ExplainContext<'_>, family: IpFamily, filtered: bool) -> Vec<String> {
     let save = scene.saves.get(&family).filter(|_| filtered);
     let acts = |(table, chain): &(&str, &str)| {
         if save.is_some_and(|save| save.incompatible.iter().any(|name| name == table)) {
@@ -181,7 +181,7 @@ fn tables(scene: &ExplainContext<'_>, family: Family, filtered: bool) -> Vec<Str
 }
 
 /// Which of the two switches decides.
-fn because(scene: &ExplainContext<'_>, family: Family, name: &str, filtered: bool) -> String {
+fn because(scene: &ExplainContext<'_>, family: IpFamily, name: &str, filtered: bool) -> String {
     let knob = global_knob(family).rsplit('/').next().unwrap_or_default();
     let own = own_knob(family);
     let global = scene.host_after().key(global_knob(family)).map(|(value, source)| (value != "0", source));

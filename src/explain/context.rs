@@ -7,7 +7,7 @@ use crate::plan::{GenerationManifest, HostAfter, forecast, origins_of, other_tab
 use crate::protocol;
 use crate::resource::iptables::chain_writers::chain_writer;
 use crate::resource::iptables::save::SavedTables;
-use crate::resource::iptables::{DeclaredRules, Family, PREFIX};
+use crate::resource::iptables::{DeclaredRules, IpFamily, PREFIX};
 use ipnet::IpNet;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,11 +78,11 @@ pub struct ExplainContext<'a> {
     pub guests: GuestsByPort,
     /// What else sees packets.
     pub(super) beside: OtherPrograms,
-    pub(super) saves: BTreeMap<Family, SavedTables>,
-    pub(super) sets: BTreeMap<Family, Ruleset>,
+    pub(super) saves: BTreeMap<IpFamily, SavedTables>,
+    pub(super) sets: BTreeMap<IpFamily, Ruleset>,
     host_after: HostAfter<'a>,
     around: [HostContext; 2],
-    declared: BTreeMap<Family, DeclaredRules>,
+    declared: BTreeMap<IpFamily, DeclaredRules>,
     files: &'a BootFiles,
 }
 
@@ -123,7 +123,7 @@ impl<'a> ExplainContext<'a> {
             Some(desired) => desired.rules.clone(),
             None => record.rules,
         };
-        let saves: BTreeMap<Family, SavedTables> = observed
+        let saves: BTreeMap<IpFamily, SavedTables> = observed
             .rules
             .iter()
             .map(|(family, rules)| {
@@ -137,7 +137,7 @@ impl<'a> ExplainContext<'a> {
         let known = host_after.sets();
         let sets = saves.iter().map(|(family, save)| (*family, Ruleset::with_sets(save, &known))).collect();
         let (guests, files) = (extra.guests.clone(), &observed.boot_files);
-        let around = Family::ALL.map(|family| HostContext {
+        let around = IpFamily::ALL.map(|family| HostContext {
             other_tables: other_tables(&observed.other_filters, family),
             ..forecast::host_context(observed)
         });
@@ -181,7 +181,7 @@ impl<'a> ExplainContext<'a> {
     }
 
     /// A bridge as the rules of a family see it.
-    pub(super) fn bridge(&self, family: Family, name: &str) -> BridgeView {
+    pub(super) fn bridge(&self, family: IpFamily, name: &str) -> BridgeView {
         self.host_after.bridge_view(family, name)
     }
 
@@ -191,9 +191,9 @@ impl<'a> ExplainContext<'a> {
     }
 
     /// What decides about packets of a family beside its rules.
-    pub(super) fn host_context(&self, family: Family) -> &HostContext {
+    pub(super) fn host_context(&self, family: IpFamily) -> &HostContext {
         let [v4, v6] = &self.around;
-        if family == Family::V4 { v4 } else { v6 }
+        if family == IpFamily::V4 { v4 } else { v6 }
     }
 
     /// The link of a name.
@@ -202,7 +202,7 @@ impl<'a> ExplainContext<'a> {
     }
 
     /// Where a step stands, and whose it is.
-    pub(super) fn place(&self, family: Family, step: &TraceStep) -> RulePlace {
+    pub(super) fn place(&self, family: IpFamily, step: &TraceStep) -> RulePlace {
         RulePlace {
             table: step.table.to_string(),
             chain: step.chain.to_string(),
@@ -213,7 +213,7 @@ impl<'a> ExplainContext<'a> {
         }
     }
 
-    fn origin(&self, family: Family, step: &TraceStep) -> Option<String> {
+    fn origin(&self, family: IpFamily, step: &TraceStep) -> Option<String> {
         let declared = self.declared.get(&family).and_then(|rules| rules.tables.get(&*step.table));
         let Some(index) = step.index else {
             return declared?.policies.get(&*step.chain).map(|(_, origin)| origin.to_string());

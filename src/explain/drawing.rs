@@ -2,13 +2,13 @@
 
 use super::bridges::FamilyReport;
 use super::context::RulePlace;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 
 /// `IPv4 through the host's rules`, or past them.
 pub(super) fn cloud(family: &FamilyReport) -> String {
     let name = match family.family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
+        IpFamily::V4 => "IPv4",
+        IpFamily::V6 => "IPv6",
     };
     if family.filtered {
         format!("{name} through the rules of the host")

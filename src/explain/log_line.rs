@@ -1,7 +1,7 @@
 //! A line that the LOG target wrote, taken apart.
 
 use crate::netfilter::{ConntrackStates, Packet, PacketDevice, PacketPath, TcpFlags};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::net::IpAddr;
 
 /// What a kernel line says of a packet.
@@ -66,8 +66,8 @@ impl LogLine {
     }
 
     /// The family.
-    pub fn family(&self) -> Family {
-        if self.src.is_ipv4() { Family::V4 } else { Family::V6 }
+    pub fn family(&self) -> IpFamily {
+        if self.src.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 }
     }
 
     /// Where the packet was going.
@@ -101,7 +101,7 @@ impl LogLine {
             other => Packet { protocol: other.parse().ok(), ..Packet::new(family) },
         };
         let neighbour =
-            family == Family::V6 && self.icmp.is_some_and(|(kind, _)| (133..=137).contains(&kind));
+            family == IpFamily::V6 && self.icmp.is_some_and(|(kind, _)| (133..=137).contains(&kind));
         let state = match self.protocol.as_str() {
             _ if neighbour => ConntrackStates::UNTRACKED,
             "tcp" if !self.opens => ConntrackStates::NEW | ConntrackStates::ESTABLISHED,
@@ -142,7 +142,7 @@ mod tests {
         let read = LogLine::parse(tcp).unwrap();
         assert_eq!(
             (read.head.as_str(), read.base(), read.family(), read.opens),
-            ("tight", PacketPath::Input, Family::V6, true)
+            ("tight", PacketPath::Input, IpFamily::V6, true)
         );
 
         let error = "IN=eth0 OUT= SRC=10.0.0.1 DST=10.0.0.2 PROTO=ICMP TYPE=3 CODE=1 [SRC=10.0.0.2 DST=10.9.9.9 PROTO=UDP SPT=5 DPT=6 ]";

@@ -6,7 +6,7 @@ use super::path::PacketRoute;
 use super::routing::{RouteDecision, RouteLookup, lookup, vrf_of};
 use crate::netfilter::{MatchedRule, Packet, PacketDevice, PacketPath, PacketTrace, RuleTarget, Tristate};
 use crate::observe::HostLink;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ pub(super) enum OtherFilter {
 /// The first that drops a packet, else the first that may.
 pub(super) fn other_filter(
     scene: &ExplainContext<'_>,
-    family: Family,
+    family: IpFamily,
     route: &PacketRoute,
     trace: Option<&PacketTrace>,
 ) -> Option<OtherFilter> {
@@ -89,7 +89,7 @@ fn programs(scene: &ExplainContext<'_>, route: &PacketRoute, packet: &Packet) ->
     if route.bridge.is_none() {
         let among =
             |net: &ipnet::IpNet, address: Option<IpAddr>| address.is_none_or(|one| net.contains(&one));
-        let v6 = packet.family == Family::V6;
+        let v6 = packet.family == IpFamily::V6;
         let policy = scene.beside.xfrm.iter().find(|(src, dst)| {
             src.addr().is_ipv6() == v6 && among(src, packet.src) && among(dst, packet.dst)
         });
@@ -192,7 +192,7 @@ fn routed_packets(trace: &PacketTrace) -> Vec<(PacketPath, &Packet)> {
 /// What the routes, the keys and the time to live make of a packet.
 fn routed(
     scene: &ExplainContext<'_>,
-    family: Family,
+    family: IpFamily,
     base: PacketPath,
     asked: &Packet,
     trace: &PacketTrace,
@@ -234,7 +234,7 @@ fn routed(
 
 fn one_way(
     scene: &ExplainContext<'_>,
-    family: Family,
+    family: IpFamily,
     base: PacketPath,
     asked: &Packet,
     packet: &Packet,
@@ -303,7 +303,7 @@ fn leaves(
 }
 
 /// Whether the host forwards what comes in by a device.
-fn forwarded(scene: &ExplainContext<'_>, family: Family, packet: &Packet) -> Option<OtherFilter> {
+fn forwarded(scene: &ExplainContext<'_>, family: IpFamily, packet: &Packet) -> Option<OtherFilter> {
     let device = name(&packet.in_iface).unwrap_or("all");
     let (on, key) = scene.host_after().forwards(family, device)?;
     if on {
@@ -324,7 +324,7 @@ fn forwarded(scene: &ExplainContext<'_>, family: Family, packet: &Packet) -> Opt
 /// What is looked at where a packet comes in: addresses that no packet may have, and the way back.
 fn arrives(
     scene: &ExplainContext<'_>,
-    family: Family,
+    family: IpFamily,
     input: &str,
     asked: &Packet,
     packet: &Packet,
@@ -337,7 +337,7 @@ fn arrives(
             scene.host_after().key(&path).is_some_and(|(value, _)| value != "0")
         })
     };
-    let local_net = family == Family::V4 && on("route_localnet");
+    let local_net = family == IpFamily::V4 && on("route_localnet");
     if input == "lo" {
         return found;
     }
@@ -364,7 +364,7 @@ fn arrives(
         && dst.is_loopback()
         && !local_net
     {
-        let key = if family == Family::V4 { " (route_localnet is 0)" } else { "" };
+        let key = if family == IpFamily::V4 { " (route_localnet is 0)" } else { "" };
         found.extend(drops(format!("nothing that comes in by {input} gets to {dst}{key}")));
     }
     found
@@ -377,7 +377,7 @@ fn reverse_path(
     src: IpAddr,
     dst: Option<IpAddr>,
 ) -> Option<OtherFilter> {
-    if scene.host_context(Family::V4).is_local(src) == Some(true) {
+    if scene.host_context(IpFamily::V4).is_local(src) == Some(true) {
         return None;
     }
     let value = |device: &str| scene.host_after().key(&super::rp_filter(device))?.0.parse::<u8>().ok();

@@ -10,7 +10,7 @@ use crate::netfilter::{
     Ruleset, SkipReason, TcpFlags, TraceStep, Tristate, simulate,
 };
 use crate::observe::HostLink;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use serde::Serialize;
 use std::net::IpAddr;
 
@@ -88,7 +88,7 @@ pub struct PacketReport {
     /// What was asked, in words.
     pub packet: String,
     /// iptables or ip6tables.
-    pub family: Family,
+    pub family: IpFamily,
     /// How it goes.
     pub route: PacketRoute,
     /// The hooks.
@@ -116,15 +116,15 @@ pub fn packet_reports(
     {
         return Err(format!("{from} and {to} are of different families"));
     }
-    let families = Family::ALL.into_iter().filter(|family| asked.is_none_or(|asked| asked == *family));
+    let families = IpFamily::ALL.into_iter().filter(|family| asked.is_none_or(|asked| asked == *family));
     families.map(|family| one(scene, question, family)).collect()
 }
 
-fn family_of(address: IpAddr) -> Family {
-    if address.is_ipv4() { Family::V4 } else { Family::V6 }
+fn family_of(address: IpAddr) -> IpFamily {
+    if address.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 }
 }
 
-fn one(scene: &ExplainContext<'_>, question: &PacketQuery, family: Family) -> Result<PacketReport, String> {
+fn one(scene: &ExplainContext<'_>, question: &PacketQuery, family: IpFamily) -> Result<PacketReport, String> {
     let route = route(scene, question, family)?;
     let verdict = final_verdict(scene, family, route.base, &route.packet, route.bridge.as_deref());
     let set = scene.sets.get(&family).filter(|_| seen(scene, family, route.bridge.as_deref()));
@@ -161,7 +161,7 @@ fn words(question: &PacketQuery) -> String {
 /// What becomes of a packet; one that crosses a bridge may be seen by no rule.
 pub(super) fn final_verdict(
     scene: &ExplainContext<'_>,
-    family: Family,
+    family: IpFamily,
     base: PacketPath,
     packet: &Packet,
     bridge: Option<&str>,
@@ -225,7 +225,7 @@ fn unique(mut words: Vec<String>) -> Vec<String> {
 }
 
 /// Whether rules see it: everything but what crosses a bridge that is out of netfilter.
-fn seen(scene: &ExplainContext<'_>, family: Family, bridge: Option<&str>) -> bool {
+fn seen(scene: &ExplainContext<'_>, family: IpFamily, bridge: Option<&str>) -> bool {
     bridge.is_none_or(|bridge| scene.bridge(family, bridge).nf_call)
 }
 
@@ -239,7 +239,7 @@ pub(super) fn rule_hits(
     simulate(set, around, base, packet).matched_rules().map(|met| met.step.clone()).collect()
 }
 
-fn hops(scene: &ExplainContext<'_>, family: Family, found: &PacketTrace) -> Vec<HookReport> {
+fn hops(scene: &ExplainContext<'_>, family: IpFamily, found: &PacketTrace) -> Vec<HookReport> {
     let hop = |stage: &crate::netfilter::TraceStage| {
         let skipped = stage.skipped.map(|why| match why {
             SkipReason::NoRules => "no rules".to_owned(),
@@ -297,7 +297,11 @@ struct PathSide {
     port: Option<String>,
 }
 
-fn route(scene: &ExplainContext<'_>, question: &PacketQuery, family: Family) -> Result<PacketRoute, String> {
+fn route(
+    scene: &ExplainContext<'_>,
+    question: &PacketQuery,
+    family: IpFamily,
+) -> Result<PacketRoute, String> {
     let mut notes = Vec::new();
     let from = from_side(scene, question)?;
     let host = question.from == Some(PacketEndpoint::Host);
@@ -471,7 +475,7 @@ fn to_address(
 fn finish(
     scene: &ExplainContext<'_>,
     question: &PacketQuery,
-    family: Family,
+    family: IpFamily,
     kind: &'static str,
     base: PacketPath,
     from: PathSide,
@@ -523,12 +527,14 @@ fn finish(
     PacketRoute { kind, bridge, input: name(from), output: name(to), notes, base, packet }
 }
 
-fn transport(question: &PacketQuery, family: Family) -> Packet {
+fn transport(question: &PacketQuery, family: IpFamily) -> Packet {
     let flags = if question.established { TcpFlags::ACK } else { TcpFlags::SYN };
     let packet = match question.transport {
         PacketTransport::Tcp => Packet::tcp(family, 0, 0, flags),
         PacketTransport::Udp => Packet::udp(family, 0, 0),
-        PacketTransport::Icmp => return Packet::icmp(family, if family == Family::V4 { 8 } else { 128 }, 0),
+        PacketTransport::Icmp => {
+            return Packet::icmp(family, if family == IpFamily::V4 { 8 } else { 128 }, 0);
+        }
     };
     Packet { sport: None, dport: question.port, ..packet }
 }

@@ -11,7 +11,7 @@ use crate::resource::iptables::rule::{self, RuleContext};
 use crate::resource::iptables::save::{SaveChain, SaveTable, jump, tokens};
 use crate::resource::iptables::targets::is_set_option;
 use crate::resource::iptables::text::{TextLine, split};
-use crate::resource::iptables::{ChainPolicy, Family, JUMP_COMMENT, PREFIX, is_administrators, is_builtin};
+use crate::resource::iptables::{ChainPolicy, IpFamily, JUMP_COMMENT, PREFIX, is_administrators, is_builtin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -45,7 +45,7 @@ impl<'a> RuleImport<'a> {
     }
 
     /// Every chain that is not kvmfw's.
-    fn chains(&self) -> Vec<(Family, &'a str, &'a SaveTable, &'a SaveChain)> {
+    fn chains(&self) -> Vec<(IpFamily, &'a str, &'a SaveTable, &'a SaveChain)> {
         let mut all = Vec::new();
         for (family, rules) in &self.observed.rules {
             for (name, table) in &rules.live.tables {
@@ -57,7 +57,7 @@ impl<'a> RuleImport<'a> {
     }
 
     /// Why a user chain is left out as a whole: one rule less, and it would say something else.
-    fn why_not(&self, family: Family, table: &str, chain: &SaveChain) -> Option<String> {
+    fn why_not(&self, family: IpFamily, table: &str, chain: &SaveChain) -> Option<String> {
         if let Some(who) = self.owner(&chain.name).filter(|_| !is_administrators(table, &chain.name)) {
             return Some(format!("{who} writes it"));
         }
@@ -76,7 +76,7 @@ impl<'a> RuleImport<'a> {
     }
 
     /// The rules of a built-in chain, less our hooks.
-    fn rules(&self, family: Family, table: &str, chain: &'a SaveChain) -> Vec<BuiltinRule<'a>> {
+    fn rules(&self, family: IpFamily, table: &str, chain: &'a SaveChain) -> Vec<BuiltinRule<'a>> {
         let judge = |rule: &'a String| match self.writer(rule) {
             Some(who) => BuiltinRule::Left(rule, format!("of {who}")),
             None => match refused(rule, family, table, chain) {
@@ -134,7 +134,7 @@ impl<'a> RuleImport<'a> {
     }
 
     /// The rules of a chain that are stated.
-    fn stated(&self, family: Family, table: &str, chain: &'a SaveChain) -> Vec<&'a str> {
+    fn stated(&self, family: IpFamily, table: &str, chain: &'a SaveChain) -> Vec<&'a str> {
         if !is_builtin(table, &chain.name) {
             let left = self.left.contains_key(chain.name.as_str());
             return own_rules(table, chain).into_iter().filter(|_| !left).collect();
@@ -171,7 +171,7 @@ impl<'a> RuleImport<'a> {
     }
 
     /// One chain, or why it is left out.
-    fn chain(&self, family: Family, table: &str, chain: &'a SaveChain, left: &mut Vec<String>) -> String {
+    fn chain(&self, family: IpFamily, table: &str, chain: &'a SaveChain, left: &mut Vec<String>) -> String {
         let name = &chain.name;
         if let Some(why) = self.left.get(name.as_str()) {
             left.push(format!("chain {table}/{name} ({} rules): {why}", chain.rules.len()));
@@ -219,7 +219,7 @@ impl<'a> RuleImport<'a> {
     }
 
     /// Where rules of nobody known come from.
-    fn from(&self, family: Family, table: &str, chain: &str, rules: &[&str]) -> String {
+    fn from(&self, family: IpFamily, table: &str, chain: &str, rules: &[&str]) -> String {
         let files = &self.observed.boot_files;
         let mut paths: BTreeSet<&str> = BTreeSet::new();
         let mut loaded = 0;
@@ -280,7 +280,7 @@ fn needed_set(rule: &str) -> Option<String> {
 }
 
 /// Why an inventory cannot state a rule.
-fn refused(rule: &str, family: Family, table: &str, chain: &SaveChain) -> Option<String> {
+fn refused(rule: &str, family: IpFamily, table: &str, chain: &SaveChain) -> Option<String> {
     if rule.is_empty() {
         return Some("a rule that only counts".to_owned());
     }

@@ -4,7 +4,7 @@ use super::comment;
 use crate::inventory::quoted;
 use crate::observe::Observed;
 use crate::resource::ipset::{LiveSet, MAX_NAME, MemberPart, SetShape, TEMPORARY, TYPES, family_word};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -76,7 +76,7 @@ pub(super) fn write(observed: &Observed, text: &mut String) {
 fn fields(live: &LiveSet, shape: &SetShape, names: &BTreeSet<&str>) -> String {
     let kind = TYPES.iter().find(|(name, _)| *name == live.kind).map_or("", |(name, _)| name);
     let mut fields = vec![format!("type: '{kind}'")];
-    if shape.family == Family::V6 {
+    if shape.family == IpFamily::V6 {
         fields.push(format!("family: {}", family_word(shape.family)));
     }
     let numbers = [("maxelem", shape.maxelem), ("timeout", shape.timeout), ("size", shape.size)];

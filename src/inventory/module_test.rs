@@ -7,7 +7,7 @@ use super::reader::{InventoryReader, Spanned};
 use super::resources::{self, SysctlStatement};
 use super::rules::{self, ChainStatement};
 use crate::problem::{Place, Problem, did_you_mean};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::save::SavedTables;
 use crate::yaml::{Node, Style, Value};
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub struct ModuleTest {
     /// What the host's entry would say; without modules, this module.
     pub given: InventoryEntry,
     /// The rules that are there already.
-    pub saves: BTreeMap<Family, SavedTables>,
+    pub saves: BTreeMap<IpFamily, SavedTables>,
     /// Live values of keys.
     pub live: Vec<SysctlStatement>,
     /// The chains that are expected, whole.
@@ -70,7 +70,7 @@ pub struct PacketStatement {
     /// The bridge that forwards it as a frame.
     pub bridge: Option<String>,
     /// The families that it is sent in.
-    pub families: Vec<Family>,
+    pub families: Vec<IpFamily>,
     /// The device, or port of the bridge, it comes in by.
     pub input: Option<String>,
     /// The device, or port of the bridge, it leaves by.
@@ -150,8 +150,8 @@ fn test(
                 test.wrong = reader.problems.split_off(before);
             }
             "observed" => observed(value, &mut test, reader),
-            "iptables" => test.chains.extend(rules::chains(value, Family::V4, &[], reader)),
-            "ip6tables" => test.chains.extend(rules::chains(value, Family::V6, &[], reader)),
+            "iptables" => test.chains.extend(rules::chains(value, IpFamily::V4, &[], reader)),
+            "ip6tables" => test.chains.extend(rules::chains(value, IpFamily::V6, &[], reader)),
             "sysctl" => test.sysctl = resources::sysctl_files(value, reader),
             "packets" => {
                 let items = reader.list(value, "a list of packets");
@@ -182,8 +182,8 @@ fn observed(node: &Node, test: &mut ModuleTest, reader: &mut InventoryReader<'_>
     for pair in reader.fields(node, "what is observed", &OBSERVED) {
         let value = &pair.value;
         let family = match pair.key.as_str() {
-            "iptables" => Family::V4,
-            "ip6tables" => Family::V6,
+            "iptables" => IpFamily::V4,
+            "ip6tables" => IpFamily::V6,
             "sysctl" => {
                 let file = crate::yaml::Pair {
                     key: "live".to_owned(),
@@ -215,7 +215,7 @@ fn packet(node: &Node, reader: &mut InventoryReader<'_>) -> Option<PacketStateme
         place: node.place.clone(),
         chain: String::new(),
         bridge: None,
-        families: Family::ALL.to_vec(),
+        families: IpFamily::ALL.to_vec(),
         input: None,
         output: None,
         ends: [None, None],
@@ -255,8 +255,8 @@ fn packet(node: &Node, reader: &mut InventoryReader<'_>) -> Option<PacketStateme
             reader.wrong_help("wrong-type", &node.place, "types of ICMP are not those of ICMPv6", help);
         }
         [] => {}
-        [4] => found.families = vec![Family::V4],
-        [6] => found.families = vec![Family::V6],
+        [4] => found.families = vec![IpFamily::V4],
+        [6] => found.families = vec![IpFamily::V6],
         _ => reader.wrong("wrong-type", &node.place, "a packet has addresses of one family"),
     }
     if carried > 1 {

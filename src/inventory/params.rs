@@ -3,7 +3,7 @@
 use super::reader::{InventoryReader, describe};
 use crate::problem::{Place, Problem};
 use crate::resource::bridge::check_link_name;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::address;
 use crate::resource::iptables::expand::{ParamElement, ParamValue};
 use crate::yaml::{Node, Style, Value};
@@ -273,7 +273,9 @@ impl BaseType {
     fn element(&self, node: &Node) -> ParamElement {
         let text = plain(node);
         let family = match self {
-            BaseType::Cidr | BaseType::Ip => Some(if text.contains(':') { Family::V6 } else { Family::V4 }),
+            BaseType::Cidr | BaseType::Ip => {
+                Some(if text.contains(':') { IpFamily::V6 } else { IpFamily::V4 })
+            }
             _ => None,
         };
         ParamElement { text, family }

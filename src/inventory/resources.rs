@@ -7,7 +7,7 @@ use super::rules::{self, ChainStatement};
 use super::sets::{self, SetStatement};
 use crate::problem::{Place, Warning};
 use crate::resource::bridge::{LinkAddress, PORT_ATTRIBUTES, PortVlan, check_link_name};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::address::is_mac;
 use crate::resource::sysctl;
 use crate::yaml::{Node, Pair, Value};
@@ -96,8 +96,8 @@ impl DeclaredResources {
         let value = &pair.value;
         match pair.key.as_str() {
             "sysctl" => self.sysctl = sysctl_files(value, reader),
-            "iptables" => self.chains.extend(rules::chains(value, Family::V4, params, reader)),
-            "ip6tables" => self.chains.extend(rules::chains(value, Family::V6, params, reader)),
+            "iptables" => self.chains.extend(rules::chains(value, IpFamily::V4, params, reader)),
+            "ip6tables" => self.chains.extend(rules::chains(value, IpFamily::V6, params, reader)),
             "ipset" => {
                 let of_params = std::mem::take(&mut reader.sets_of_params);
                 self.sets = sets::sets(value, &of_params, reader);

@@ -9,7 +9,7 @@ use crate::resource::iptables::rule::{self, CheckedRule, RuleContext};
 use crate::resource::iptables::targets::TARGETS;
 use crate::resource::iptables::text::{self, RuleTemplate, WordPiece};
 use crate::resource::iptables::{
-    ChainPolicy, Family, JumpPosition, PREFIX, TABLES, builtin_chains, is_administrators, is_builtin,
+    ChainPolicy, IpFamily, JumpPosition, PREFIX, TABLES, builtin_chains, is_administrators, is_builtin,
 };
 use crate::yaml::{Node, Pair, Style, Value};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) const KEYS: [&str; 5] = ["first", "rules", "last", "policy", "jump"];
 #[derive(Clone, Debug)]
 pub struct ChainStatement {
     /// iptables or ip6tables.
-    pub family: Family,
+    pub family: IpFamily,
     /// The table.
     pub table: String,
     /// The chain as the user names it.
@@ -47,7 +47,7 @@ pub enum RuleStatement {
 }
 
 impl ChainStatement {
-    fn new(family: Family, table: &str, name: &str, place: &Place) -> Self {
+    fn new(family: IpFamily, table: &str, name: &str, place: &Place) -> Self {
         Self {
             family,
             table: table.to_owned(),
@@ -82,7 +82,7 @@ impl ChainStatement {
 /// Reads `iptables:` or `ip6tables:`.
 pub fn chains(
     node: &Node,
-    family: Family,
+    family: IpFamily,
     params: &[&str],
     reader: &mut InventoryReader<'_>,
 ) -> Vec<ChainStatement> {
@@ -182,7 +182,7 @@ pub fn check_chain(table: &str, name: &str) -> Result<(), Problem> {
 }
 
 fn chain(
-    family: Family,
+    family: IpFamily,
     table: &str,
     pair: &Pair,
     params: &[&str],

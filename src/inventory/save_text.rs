@@ -7,7 +7,7 @@ use crate::problem::{Place, Problem, did_you_mean};
 use crate::resource::iptables::chain_writers::reserved_for;
 use crate::resource::iptables::text::{RuleTemplate, RuleWord, TextLine, lines, odd_character, split};
 use crate::resource::iptables::{
-    ChainPolicy, Family, PREFIX, TABLES, builtin_chains, is_administrators, is_builtin,
+    ChainPolicy, IpFamily, PREFIX, TABLES, builtin_chains, is_administrators, is_builtin,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub fn chains(
     block: &str,
     at: &Place,
-    family: Family,
+    family: IpFamily,
     params: &[&str],
     reader: &mut InventoryReader<'_>,
 ) -> Vec<ChainStatement> {
@@ -54,7 +54,7 @@ pub fn chains(
 }
 
 struct SaveReader {
-    family: Family,
+    family: IpFamily,
     table: Option<String>,
     chains: Vec<ChainStatement>,
     /// The place of a chain in `chains`, by table and name.

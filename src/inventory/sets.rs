@@ -3,7 +3,7 @@
 use super::reader::{InventoryReader, Spanned};
 use crate::problem::{Place, did_you_mean};
 use crate::resource::ipset::{self, MAX_MEMBERS, MAX_NAME, SetType, TEMPORARY, TYPES};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::yaml::{Node, Pair, Value};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct SetStatement {
     /// `type`.
     pub kind: Option<Spanned<SetType>>,
     /// `family`.
-    pub family: Option<Spanned<Family>>,
+    pub family: Option<Spanned<IpFamily>>,
     /// `entries`.
     pub entries: Option<Spanned<EntriesStatement>>,
     /// `range`.
@@ -162,10 +162,10 @@ fn kind(node: &Node, reader: &mut InventoryReader<'_>) -> Option<SetType> {
     found
 }
 
-fn family(node: &Node, reader: &mut InventoryReader<'_>) -> Option<Family> {
+fn family(node: &Node, reader: &mut InventoryReader<'_>) -> Option<IpFamily> {
     match reader.line(node, "a family")? {
-        "inet" => Some(Family::V4),
-        "inet6" => Some(Family::V6),
+        "inet" => Some(IpFamily::V4),
+        "inet6" => Some(IpFamily::V6),
         other => {
             let message = format!("`{other}` is not a family of sets");
             reader.wrong_help("wrong-type", &node.place, message, "write `inet` or `inet6`");

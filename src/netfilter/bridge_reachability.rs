@@ -4,7 +4,7 @@ use super::packet::{ConntrackStates, Packet, PacketDevice, TcpFlags};
 use super::ruleset::Ruleset;
 use super::simulate::{PacketPath, simulate};
 use super::{DevicePattern, HostContext, MatchTest, PacketVerdict, TraceStep};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, HashSet};
 
 /// A bridge as far as the rules can tell.
@@ -103,7 +103,7 @@ const CLASSES: usize = 8;
 pub fn blocked_between_ports(
     rules: &Ruleset,
     context: &HostContext,
-    family: Family,
+    family: IpFamily,
     bridge: &BridgeView,
 ) -> Option<BridgeBlocked> {
     if !bridge.nf_call {
@@ -121,7 +121,7 @@ pub fn blocked_between_ports(
 pub fn undecided_between_ports(
     rules: &Ruleset,
     context: &HostContext,
-    family: Family,
+    family: IpFamily,
     bridge: &BridgeView,
     forwards: bool,
 ) -> Option<BridgeUndecided> {
@@ -167,7 +167,7 @@ pub fn undecided_between_ports(
 
 /// First packets from port to port of a bridge, of whatever addresses and ports, for each sort of port that the rules
 /// tell apart.
-pub fn packets_between_ports(rules: &Ruleset, family: Family, bridge: &BridgeView) -> Vec<Packet> {
+pub fn packets_between_ports(rules: &Ruleset, family: IpFamily, bridge: &BridgeView) -> Vec<Packet> {
     let mut packets = Vec::new();
     for (from, to) in bridge.pairs(rules) {
         packets.extend(samples(family).into_iter().take(2).map(|(_, packet)| {
@@ -181,7 +181,7 @@ pub fn packets_between_ports(rules: &Ruleset, family: Family, bridge: &BridgeVie
 fn blocked_from_to(
     rules: &Ruleset,
     context: &HostContext,
-    family: Family,
+    family: IpFamily,
     bridge: &BridgeView,
     from: &PacketDevice,
     to: &PacketDevice,
@@ -204,18 +204,18 @@ fn shown(port: &PacketDevice) -> &str {
 }
 
 /// What a guest has to be able to send.
-fn samples(family: Family) -> Vec<(&'static str, Packet)> {
+fn samples(family: IpFamily) -> Vec<(&'static str, Packet)> {
     let new = |packet| Packet { state: ConntrackStates::NEW, ..packet };
     let ping = match family {
-        Family::V4 => Packet::icmp(family, 8, 0),
-        Family::V6 => Packet::icmp(family, 128, 0),
+        IpFamily::V4 => Packet::icmp(family, 8, 0),
+        IpFamily::V6 => Packet::icmp(family, 128, 0),
     };
     let mut samples = vec![
         ("new TCP connection", new(Packet::tcp(family, SPORT, DPORT, TcpFlags::SYN))),
         ("new UDP flow", new(Packet::udp(family, SPORT, DPORT))),
         ("ping", new(ping)),
     ];
-    if family == Family::V6 {
+    if family == IpFamily::V6 {
         let untracked = |kind| Packet { state: ConntrackStates::UNTRACKED, ..Packet::icmp(family, kind, 0) };
         samples.push(("neighbour solicitation", untracked(135)));
         samples.push(("neighbour advertisement", untracked(136)));

@@ -12,7 +12,7 @@ use super::ruleset::Ruleset;
 use super::simulate::simulate_chain;
 use super::{MatchTest, PacketVerdict, RuleMatch};
 use crate::resource::iptables::save::{takes_value, tokens};
-use crate::resource::iptables::{Family, TABLES};
+use crate::resource::iptables::{IpFamily, TABLES};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -100,7 +100,11 @@ impl ChainItem<'_> {
 }
 
 /// Proves that every packet has the same verdict in every chain, and is rewritten alike.
-pub fn prove_equivalent(before: &Ruleset, after: &Ruleset, family: Family) -> Result<(), VerdictDifference> {
+pub fn prove_equivalent(
+    before: &Ruleset,
+    after: &Ruleset,
+    family: IpFamily,
+) -> Result<(), VerdictDifference> {
     for (table, chains) in TABLES {
         for chain in chains {
             let differs = |what: String, packet: Option<Packet>| VerdictDifference {
@@ -309,11 +313,11 @@ fn ends(item: &ChainItem<'_>, outcomes: &mut BTreeSet<String>) -> bool {
 }
 
 /// A packet that meets two items, as far as their conditions say; what they do not ask for is what is common.
-fn packet(family: Family, chain: &str, one: &ChainItem<'_>, two: &ChainItem<'_>) -> Packet {
+fn packet(family: IpFamily, chain: &str, one: &ChainItem<'_>, two: &ChainItem<'_>) -> Packet {
     let device = |has: bool| if has { PacketDevice::named("eth0") } else { PacketDevice::Absent };
     let documentation: [IpAddr; 2] = match family {
-        Family::V4 => [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()],
-        Family::V6 => [1, 2].map(|last| [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into()),
+        IpFamily::V4 => [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()],
+        IpFamily::V6 => [1, 2].map(|last| [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into()),
     };
     let mut packet = Packet {
         src: Some(documentation[0]),
@@ -357,7 +361,7 @@ fn packet(family: Family, chain: &str, one: &ChainItem<'_>, two: &ChainItem<'_>)
     match packet.protocol {
         Some(protocol::TCP) => packet.tcp_flags = super::TcpFlags::SYN,
         Some(protocol::ICMP | protocol::ICMPV6) => {
-            packet.icmp = Some((if family == Family::V4 { 8 } else { 128 }, 0));
+            packet.icmp = Some((if family == IpFamily::V4 { 8 } else { 128 }, 0));
             (packet.sport, packet.dport) = (None, None);
         }
         _ => {}

@@ -1,12 +1,12 @@
 //! Which rules a frame meets that a bridge carries from port to port.
 
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 
 /// What is in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramePayload {
     /// IPv4 or IPv6.
-    Ip(Family),
+    Ip(IpFamily),
     /// ARP for IPv4.
     Arp,
     /// Anything else.
@@ -26,7 +26,7 @@ pub struct BridgeFrame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameRules {
     /// Those of iptables or ip6tables.
-    Ip(Family),
+    Ip(IpFamily),
     /// Those of arptables.
     Arp,
 }
@@ -52,8 +52,8 @@ impl BridgeSwitches {
             return None;
         }
         let (on, rules) = match frame.payload {
-            FramePayload::Ip(Family::V4) => (self.iptables, FrameRules::Ip(Family::V4)),
-            FramePayload::Ip(Family::V6) => (self.ip6tables, FrameRules::Ip(Family::V6)),
+            FramePayload::Ip(IpFamily::V4) => (self.iptables, FrameRules::Ip(IpFamily::V4)),
+            FramePayload::Ip(IpFamily::V6) => (self.ip6tables, FrameRules::Ip(IpFamily::V6)),
             FramePayload::Arp => (self.arptables, FrameRules::Arp),
             FramePayload::Other => return None,
         };

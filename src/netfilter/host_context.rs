@@ -2,7 +2,7 @@
 
 use super::outcome::TraceStep;
 use super::packet::PacketDevice;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -123,8 +123,8 @@ impl HostContext {
     }
 
     /// The addresses of a family that the host has; none where they are not known.
-    pub(super) fn own_addresses(&self, family: Family) -> Vec<IpAddr> {
-        let v4 = family == Family::V4;
+    pub(super) fn own_addresses(&self, family: IpFamily) -> Vec<IpAddr> {
+        let v4 = family == IpFamily::V4;
         let own = self.addresses.iter().map(|(_, own)| own.addr()).filter(|own| own.is_ipv4() == v4);
         let mut all: Vec<IpAddr> = own.collect();
         if !all.is_empty() {

@@ -8,14 +8,14 @@ use super::packet::{
 use super::ruleset::Ruleset;
 use super::simulate::{PacketPath, PacketTrace, simulate};
 use super::{PacketVerdict, TraceStep};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::net::IpAddr;
 
 /// An SSH connection as the host sees it (`SSH_CONNECTION`), not as the controller does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshPath {
     /// iptables or ip6tables.
-    pub family: Family,
+    pub family: IpFamily,
     /// The address the connection comes from.
     pub src: IpAddr,
     /// The address of the host.
@@ -135,7 +135,7 @@ pub fn ssh_lockout(rules: &Ruleset, context: &HostContext, path: &SshPath) -> Ss
         pickup: (!path.conntrack_active_before).then(|| inbound(path.sport, TcpFlags::ACK, pickup)),
         new: inbound(path.sport, TcpFlags::SYN, ConntrackStates::NEW),
         reply: simulate(rules, context, PacketPath::Output, &outward(reply, path)),
-        neighbour: (path.family == Family::V6).then(|| neighbour(rules, context, path)),
+        neighbour: (path.family == IpFamily::V6).then(|| neighbour(rules, context, path)),
     }
 }
 
@@ -285,7 +285,7 @@ fn outward(packet: Packet, path: &SshPath) -> Packet {
 fn neighbour(rules: &Ruleset, context: &HostContext, path: &SshPath) -> PacketTrace {
     // Conntrack leaves neighbour discovery alone. Who asks is the router or the client itself, by
     // a link-local or a global address.
-    let message = |kind| Packet { state: ConntrackStates::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
+    let message = |kind| Packet { state: ConntrackStates::UNTRACKED, ..Packet::icmp(IpFamily::V6, kind, 0) };
     let mut worst: Option<PacketTrace> = None;
     for kind in [135, 136] {
         for found in [

@@ -10,7 +10,7 @@ use super::packet::{
 use super::rewrite::{NatRewrite, RewriteAddress};
 use super::ruleset::Ruleset;
 use super::simulate::PacketPath;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 
 /// In how many ways a packet may be rewritten before it counts as rewritten to anything.
 const MAX_REWRITES: usize = 16;
@@ -81,7 +81,7 @@ impl NatHypothesis {
             NetfilterHook::Postrouting => {}
             NetfilterHook::Output => packet.out_iface = self.first_out.clone(),
             // What is for the host itself is joined before, in IPv4; in IPv6 it is only behind INPUT.
-            NetfilterHook::Input if packet.family == Family::V4 => packet.fragment = FragmentPart::Whole,
+            NetfilterHook::Input if packet.family == IpFamily::V4 => packet.fragment = FragmentPart::Whole,
             NetfilterHook::Input
             | NetfilterHook::Forward
             | NetfilterHook::Bridge
@@ -312,14 +312,14 @@ fn own(
         // What the host redirects of its own goes to the loopback.
         RewriteAddress::Redirect if hypothesis.base == PacketPath::Output => {
             Ok(match hypothesis.packet.family {
-                Family::V4 => Some(std::net::Ipv4Addr::LOCALHOST.into()),
-                Family::V6 => Some(std::net::Ipv6Addr::LOCALHOST.into()),
+                IpFamily::V4 => Some(std::net::Ipv4Addr::LOCALHOST.into()),
+                IpFamily::V6 => Some(std::net::Ipv6Addr::LOCALHOST.into()),
             })
         }
         RewriteAddress::Redirect => context.own_address_on(device, hypothesis.packet.dst),
         // On its way to itself IPv6 takes the destination for the source (RFC 6724, rule 1).
         RewriteAddress::Masquerade
-            if hypothesis.packet.family == Family::V6 && hypothesis.packet.dst_local == Some(true) =>
+            if hypothesis.packet.family == IpFamily::V6 && hypothesis.packet.dst_local == Some(true) =>
         {
             Ok(hypothesis.packet.dst)
         }

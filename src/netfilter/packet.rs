@@ -1,6 +1,6 @@
 //! What is known of a packet.
 
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::net::IpAddr;
 use std::ops::BitOr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// iptables or ip6tables.
-    pub family: Family,
+    pub family: IpFamily,
     /// Source address.
     pub src: Option<IpAddr>,
     /// Where the source is not known: addresses of which it is one. None is: nothing is known.
@@ -123,7 +123,7 @@ pub(super) mod protocol {
 
 impl Packet {
     /// A packet of which nothing is known but its family and that no mark is set.
-    pub fn new(family: Family) -> Self {
+    pub fn new(family: IpFamily) -> Self {
         Self {
             family,
             src: None,
@@ -153,7 +153,7 @@ impl Packet {
     }
 
     /// A TCP segment between two ports.
-    pub fn tcp(family: Family, sport: u16, dport: u16, tcp_flags: TcpFlags) -> Self {
+    pub fn tcp(family: IpFamily, sport: u16, dport: u16, tcp_flags: TcpFlags) -> Self {
         Self {
             protocol: Some(protocol::TCP),
             sport: Some(sport),
@@ -164,15 +164,15 @@ impl Packet {
     }
 
     /// A UDP datagram between two ports.
-    pub fn udp(family: Family, sport: u16, dport: u16) -> Self {
+    pub fn udp(family: IpFamily, sport: u16, dport: u16) -> Self {
         Self { protocol: Some(protocol::UDP), sport: Some(sport), dport: Some(dport), ..Self::new(family) }
     }
 
     /// An ICMP or ICMPv6 message.
-    pub fn icmp(family: Family, kind: u8, code: u8) -> Self {
+    pub fn icmp(family: IpFamily, kind: u8, code: u8) -> Self {
         let protocol = match family {
-            Family::V4 => protocol::ICMP,
-            Family::V6 => protocol::ICMPV6,
+            IpFamily::V4 => protocol::ICMP,
+            IpFamily::V6 => protocol::ICMPV6,
         };
         Self { protocol: Some(protocol), icmp: Some((kind, code)), ..Self::new(family) }
     }

@@ -5,7 +5,7 @@ use super::matches::{MatchTest, RuleMatch};
 use super::names;
 use super::packet::{FragmentPart, Packet, PacketDevice, protocol};
 use crate::resource::ipset::{DeclaredSet, MemberPart, SetShape};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -21,7 +21,7 @@ pub struct KnownSets(BTreeMap<String, Arc<SetContents>>);
 struct SetContents {
     parts: &'static [MemberPart],
     /// The family whose packets it can match; `None`: both.
-    family: Option<Family>,
+    family: Option<IpFamily>,
     members: Vec<SetMember>,
     /// The members in the place of those, where each is one address or network.
     networks: Option<NetworkTable>,
@@ -216,7 +216,7 @@ impl SetContents {
         let parts = shape.kind.parts();
         let family = match (shape.kind.has_family(), shape.kind.method()) {
             (false, _) => None,
-            (true, "bitmap") => Some(Family::V4),
+            (true, "bitmap") => Some(IpFamily::V4),
             (true, _) => Some(shape.family),
         };
         // Without its mask an address would be compared with the one that is stored.
@@ -350,7 +350,7 @@ mod tests {
     use crate::resource::ipset::SetType;
     use crate::resource::iptables::save::SavedTables;
 
-    fn set(name: &str, kind: &str, family: Family, entries: &[&str]) -> DeclaredSet {
+    fn set(name: &str, kind: &str, family: IpFamily, entries: &[&str]) -> DeclaredSet {
         let shape = SetShape::new(SetType::parse(kind).unwrap(), family);
         let entries = entries.iter().flat_map(|text| shape.members(text).unwrap()).collect();
         DeclaredSet {
@@ -362,15 +362,15 @@ mod tests {
     }
 
     fn answer(rule: &str, packet: &Packet) -> PacketVerdict {
-        let mut timed = set("timed", "hash:ip", Family::V4, &["192.0.2.1"]);
+        let mut timed = set("timed", "hash:ip", IpFamily::V4, &["192.0.2.1"]);
         timed.shape.timeout = Some(60);
         let sets = [
-            set("nets", "hash:net", Family::V4, &["10.0.0.0/8", "10.1.0.0/16 nomatch", "10.1.2.0/24"]),
-            set("nets6", "hash:net", Family::V6, &["2001:db8::/32"]),
-            set("ports", "bitmap:port", Family::V4, &["22", "80-81"]),
-            set("pairs", "hash:ip,port", Family::V4, &["192.0.2.1,tcp:22"]),
-            set("both", "list:set", Family::V4, &["nets", "nets6"]),
-            set("nobody", "hash:ip", Family::V4, &[]),
+            set("nets", "hash:net", IpFamily::V4, &["10.0.0.0/8", "10.1.0.0/16 nomatch", "10.1.2.0/24"]),
+            set("nets6", "hash:net", IpFamily::V6, &["2001:db8::/32"]),
+            set("ports", "bitmap:port", IpFamily::V4, &["22", "80-81"]),
+            set("pairs", "hash:ip,port", IpFamily::V4, &["192.0.2.1,tcp:22"]),
+            set("both", "list:set", IpFamily::V4, &["nets", "nets6"]),
+            set("nobody", "hash:ip", IpFamily::V4, &[]),
             timed,
         ];
         let save = format!("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m set {rule} -j DROP\nCOMMIT\n");
@@ -386,7 +386,7 @@ mod tests {
             src: Some(src.parse().unwrap()),
             ..Packet::tcp(family, 40000, dport, TcpFlags::SYN)
         };
-        let v4 = |src| packet(Family::V4, src, 22);
+        let v4 = |src| packet(IpFamily::V4, src, 22);
         for (rule, packet, verdict) in [
             ("--match-set nets src", v4("10.9.9.9"), PacketVerdict::Drop),
             ("--match-set nets src", v4("10.1.9.9"), PacketVerdict::Accept),
@@ -394,14 +394,14 @@ mod tests {
             ("! --match-set nets src", v4("192.0.2.9"), PacketVerdict::Drop),
             ("--match-set nets dst", v4("10.9.9.9"), PacketVerdict::Unknown),
             ("--match-set ports dst", v4("192.0.2.9"), PacketVerdict::Drop),
-            ("--match-set ports dst", packet(Family::V4, "192.0.2.9", 443), PacketVerdict::Accept),
+            ("--match-set ports dst", packet(IpFamily::V4, "192.0.2.9", 443), PacketVerdict::Accept),
             ("--match-set pairs src,dst", v4("192.0.2.1"), PacketVerdict::Drop),
-            ("--match-set pairs src,dst", packet(Family::V4, "192.0.2.1", 23), PacketVerdict::Accept),
+            ("--match-set pairs src,dst", packet(IpFamily::V4, "192.0.2.1", 23), PacketVerdict::Accept),
             ("--match-set pairs src", v4("192.0.2.1"), PacketVerdict::Accept),
             ("--match-set both src", v4("10.1.2.9"), PacketVerdict::Drop),
-            ("--match-set both src", packet(Family::V6, "2001:db8::9", 22), PacketVerdict::Drop),
-            ("--match-set both src", packet(Family::V6, "2001:db9::9", 22), PacketVerdict::Accept),
-            ("--match-set nobody src", Packet::new(Family::V4), PacketVerdict::Accept),
+            ("--match-set both src", packet(IpFamily::V6, "2001:db8::9", 22), PacketVerdict::Drop),
+            ("--match-set both src", packet(IpFamily::V6, "2001:db9::9", 22), PacketVerdict::Accept),
+            ("--match-set nobody src", Packet::new(IpFamily::V4), PacketVerdict::Accept),
             ("--match-set timed src", v4("192.0.2.1"), PacketVerdict::Unknown),
             ("--match-set others src", v4("192.0.2.1"), PacketVerdict::Unknown),
         ] {
@@ -409,7 +409,7 @@ mod tests {
         }
         let several = Packet {
             src_among: ["10.9.9.9", "10.8.8.8"].map(|text| text.parse().unwrap()).to_vec(),
-            ..Packet::new(Family::V4)
+            ..Packet::new(IpFamily::V4)
         };
         assert_eq!(answer("--match-set nets src", &several), PacketVerdict::Drop);
     }
@@ -417,7 +417,7 @@ mod tests {
     /// Two hosts that have one list of members have one list of networks, and no other list is taken for it.
     #[test]
     fn hosts_share_what_is_made_of_a_list() {
-        let one = set("one", "hash:net", Family::V4, &["10.0.0.0/8"]);
+        let one = set("one", "hash:net", IpFamily::V4, &["10.0.0.0/8"]);
         let contents = |set: &DeclaredSet| KnownSets::declared(std::iter::once(set)).0["one"].clone();
         let first = contents(&one);
         assert!(Arc::ptr_eq(&first, &contents(&one.clone())));
@@ -425,8 +425,8 @@ mod tests {
             DeclaredSet { shape: SetShape { netmask: Some(24), ..one.shape.clone() }, ..one.clone() };
         assert!(!Arc::ptr_eq(&first, &contents(&masked)), "another shape makes others of the same words");
         drop((first, one, masked));
-        let other = contents(&set("one", "hash:net", Family::V4, &["192.0.2.0/24"]));
-        let packet = |src: &str| Packet { src: Some(src.parse().unwrap()), ..Packet::new(Family::V4) };
+        let other = contents(&set("one", "hash:net", IpFamily::V4, &["192.0.2.0/24"]));
+        let packet = |src: &str| Packet { src: Some(src.parse().unwrap()), ..Packet::new(IpFamily::V4) };
         let answers = ["192.0.2.1", "10.0.0.1"].map(|src| other.answer(&[true], &packet(src)));
         assert_eq!(answers, [Tristate::Yes, Tristate::No]);
     }

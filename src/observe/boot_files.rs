@@ -1,7 +1,7 @@
 //! The files that load rules of others at boot: where a live rule comes from, and what brings it back.
 
 use super::flushes::flushes;
-use crate::resource::iptables::{Family, PREFIX};
+use crate::resource::iptables::{IpFamily, PREFIX};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the boot files of a host say of rules.
@@ -29,7 +29,7 @@ pub struct BootFiles {
 /// A rule that a file in the form of `iptables-save` loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct BootRule {
-    family: Family,
+    family: IpFamily,
     /// `TABLE -A CHAIN …`.
     text: String,
     place: BootLine,
@@ -86,7 +86,7 @@ impl BootFiles {
                 files.chains.insert((path.to_owned(), table.clone(), name.to_owned()));
             } else if rule.starts_with("-A ") {
                 let v6 = path.ends_with(".v6") || path.contains("ip6tables");
-                let family = if v6 { Family::V6 } else { Family::V4 };
+                let family = if v6 { IpFamily::V6 } else { IpFamily::V4 };
                 files.rules.push(BootRule { family, text: format!("{table} {}", plain(rule)), place });
             } else {
                 if let Some(command) = flushes(rule) {
@@ -111,8 +111,8 @@ impl BootFiles {
     }
 
     /// Whether a file that loads before ours at boot makes a chain.
-    pub fn makes_chain(&self, family: Family, table: &str, chain: &str) -> bool {
-        let path = if family == Family::V4 { "/etc/iptables/rules.v4" } else { "/etc/iptables/rules.v6" };
+    pub fn makes_chain(&self, family: IpFamily, table: &str, chain: &str) -> bool {
+        let path = if family == IpFamily::V4 { "/etc/iptables/rules.v4" } else { "/etc/iptables/rules.v6" };
         self.chains.contains(&(path.to_owned(), table.to_owned(), chain.to_owned()))
     }
 
@@ -127,7 +127,7 @@ impl BootFiles {
     }
 
     /// The first `file:line` that loads this rule.
-    pub fn find(&self, family: Family, table: &str, chain: &str, rule: &str) -> Option<String> {
+    pub fn find(&self, family: IpFamily, table: &str, chain: &str, rule: &str) -> Option<String> {
         let place = self.places(family, table, chain, rule).next()?;
         Some(format!("{}:{}", place.path, place.line))
     }
@@ -135,7 +135,7 @@ impl BootFiles {
     /// Every line that loads this rule.
     pub fn places(
         &self,
-        family: Family,
+        family: IpFamily,
         table: &str,
         chain: &str,
         rule: &str,
@@ -184,7 +184,7 @@ mod tests {
              7:-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n\
              8:-A INPUT -m state --state NEW -m tcp -p tcp ! --dport 80 -j ACCEPT\n>/etc/rc.local\n3:iptables-restore </root/fw\n",
         );
-        let find = |rule| files.find(Family::V4, "filter", "INPUT", rule);
+        let find = |rule| files.find(IpFamily::V4, "filter", "INPUT", rule);
         assert_eq!(find("-p tcp -m tcp --dport 22 -j ACCEPT").as_deref(), Some("/etc/iptables/rules.v4:5"));
         assert_eq!(
             find("-m state --state ESTABLISHED,RELATED -j ACCEPT").as_deref(),

@@ -29,7 +29,7 @@ pub use sockets::HostSocket;
 pub use sysctl_dirs::{DecidingLine, SysctlDirs, SysctlTool, UnmanagedFile};
 pub use vlans::{PortVlans, VlanFlags, range as vlan_range};
 
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::save::SavedTables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ pub struct Observed {
     /// The sysctl.d folders.
     pub sysctl_dirs: SysctlDirs,
     /// Live rules, and how they would be.
-    pub rules: BTreeMap<Family, ObservedRules>,
+    pub rules: BTreeMap<IpFamily, ObservedRules>,
     /// Sets of ipset.
     pub sets: ObservedSets,
     /// Who else filters.
@@ -135,14 +135,14 @@ pub struct ManagedState {
     /// sysctl values before we first touched them.
     pub original_sysctl: BTreeMap<String, String>,
     /// Policies before we first touched them, by family, table and chain.
-    pub original_policies: BTreeMap<(Family, String, String), String>,
+    pub original_policies: BTreeMap<(IpFamily, String, String), String>,
 }
 
 /// A rule of ours that is not loaded, because something that it needs is not there yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedRule {
     /// iptables or ip6tables.
-    pub family: Family,
+    pub family: IpFamily,
     /// The table.
     pub table: String,
     /// The chain, with our prefix.
@@ -159,8 +159,8 @@ impl SkippedRule {
         let (rule, reason) = line.split_once('\t')?;
         let mut words = rule.splitn(5, ' ');
         let family = match words.next()? {
-            "iptables" => Family::V4,
-            "ip6tables" => Family::V6,
+            "iptables" => IpFamily::V4,
+            "ip6tables" => IpFamily::V6,
             _ => return None,
         };
         let table = words.next()?.to_owned();

@@ -6,7 +6,7 @@ use super::{
     SysctlDirs,
 };
 use crate::protocol::{self, RuleSections, SectionName};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::save::SavedTables;
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
@@ -28,7 +28,7 @@ pub enum ObserveError {
     NoPrivilege,
     /// What iptables-save printed is not what it prints.
     #[error("cannot read the host's {0}: {1}")]
-    Rules(Family, String),
+    Rules(IpFamily, String),
     /// What `ip` printed is not what that of iproute2 prints.
     #[error(
         "cannot read the host's links from `ip -d -j address show`, which has to be that of iproute2: {0}"
@@ -64,7 +64,7 @@ pub fn observe(sections: &ProbeSections<'_>, words: &str) -> Result<Observed, Ob
         return Err(ObserveError::Refused("unreadable-record".to_owned(), message));
     }
     let mut rules = BTreeMap::new();
-    for (family, names) in [(Family::V4, protocol::IPTABLES), (Family::V6, protocol::IP6TABLES)] {
+    for (family, names) in [(IpFamily::V4, protocol::IPTABLES), (IpFamily::V6, protocol::IP6TABLES)] {
         rules.insert(family, family_rules(sections, family, names)?);
     }
     Ok(Observed {
@@ -185,7 +185,7 @@ fn state(s: &ProbeSections<'_>) -> ManagedState {
         if let Some((key, value)) = line.split_once('=') {
             state.original_sysctl.insert(key.to_owned(), value.to_owned());
         } else if let [family, table, chain, policy] = line.split(' ').collect::<Vec<_>>()[..] {
-            let family = if family == "6" { Family::V6 } else { Family::V4 };
+            let family = if family == "6" { IpFamily::V6 } else { IpFamily::V4 };
             state.original_policies.insert((family, table.to_owned(), chain.to_owned()), policy.to_owned());
         }
     }
@@ -216,7 +216,7 @@ fn read_only(text: &str) -> BTreeSet<String> {
 
 fn family_rules(
     s: &ProbeSections<'_>,
-    family: Family,
+    family: IpFamily,
     names: RuleSections,
 ) -> Result<ObservedRules, ObserveError> {
     let parse = |text: &str| SavedTables::parse(text).map_err(|e| ObserveError::Rules(family, e.to_string()));

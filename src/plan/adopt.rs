@@ -21,7 +21,7 @@ use crate::observe::{BootFiles, Observed};
 use crate::problem::Warning;
 use crate::resource::ResourceKind;
 use crate::resource::iptables::save::SaveChain;
-use crate::resource::iptables::{ChainPolicy, Family, is_builtin};
+use crate::resource::iptables::{ChainPolicy, IpFamily, is_builtin};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -30,7 +30,7 @@ use std::fmt::Write as _;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AdoptedRule {
     /// iptables or ip6tables.
-    pub family: Family,
+    pub family: IpFamily,
     /// The table.
     pub table: String,
     /// The chain.
@@ -60,7 +60,7 @@ pub(super) struct AdoptionPlan {
     pub changes: Vec<Change>,
     pub warnings: Vec<Warning>,
     /// Unmanaged text by family, for the host.
-    pub texts: BTreeMap<Family, String>,
+    pub texts: BTreeMap<IpFamily, String>,
     /// All that is taken over afterwards.
     pub adopted: Vec<AdoptedRule>,
     /// The same of files of sysctl.d, less `.conf`.
@@ -88,7 +88,7 @@ pub(super) fn plan(
         // What was given back since then is not taken again by going there.
         let given = less(&record.adopted, &back.adopted);
         adoption.adopted = less(&record.adopted, &given);
-        for (family, planned) in Family::ALL.into_iter().zip(rules) {
+        for (family, planned) in IpFamily::ALL.into_iter().zip(rules) {
             let again: Vec<_> = given.iter().filter(|one| one.family == family).cloned().collect();
             adoption.warnings.extend(boot::missing(family, &again, &observed.boot_files));
             bring_back(family, &again, planned, &mut adoption);
@@ -98,7 +98,7 @@ pub(super) fn plan(
     if !options.adopt {
         return adoption;
     }
-    for (family, planned) in Family::ALL.into_iter().zip(rules) {
+    for (family, planned) in IpFamily::ALL.into_iter().zip(rules) {
         let (Some(there), Some(wanted)) = (observed.rules.get(&family), desired.rules.get(&family)) else {
             continue;
         };
@@ -149,7 +149,7 @@ fn less(all: &[AdoptedRule], some: &[AdoptedRule]) -> Vec<AdoptedRule> {
 }
 
 /// The rules come back where they stood; the host knows where. For what is said of it here they stand first.
-fn bring_back(family: Family, again: &[AdoptedRule], planned: &mut RulesPlan, adoption: &mut AdoptionPlan) {
+fn bring_back(family: IpFamily, again: &[AdoptedRule], planned: &mut RulesPlan, adoption: &mut AdoptionPlan) {
     adoption.changes.extend(changes(family, ChangeAction::Add, again, &BTreeMap::new()));
     for one in again {
         let table = planned.predicted.tables.entry(one.table.clone()).or_default();
@@ -185,7 +185,7 @@ fn text(list: &[AdoptedRule], sign: char) -> String {
 
 /// What the plan shows: a change for each chain of others.
 fn changes(
-    family: Family,
+    family: IpFamily,
     action: ChangeAction,
     list: &[AdoptedRule],
     origins: &BTreeMap<AdoptedRule, crate::problem::Origin>,
@@ -195,8 +195,8 @@ fn changes(
         by_chain.entry((&one.table, &one.chain)).or_default().push(one);
     }
     let kind = match family {
-        Family::V4 => ResourceKind::Iptables,
-        Family::V6 => ResourceKind::Ip6tables,
+        IpFamily::V4 => ResourceKind::Iptables,
+        IpFamily::V6 => ResourceKind::Ip6tables,
     };
     let sign = if action == ChangeAction::Remove { '-' } else { '+' };
     by_chain

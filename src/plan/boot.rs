@@ -4,7 +4,7 @@ use super::{Change, ChangeAction, Diff, DiffLine, HostPlan, ResourceKind};
 use crate::desired::Desired;
 use crate::observe::{Observed, SkippedRule, plain_rule};
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
-use crate::resource::iptables::{Family, PREFIX};
+use crate::resource::iptables::{IpFamily, PREFIX};
 use std::collections::BTreeMap;
 
 /// What the second stage of the boot did, and what it still waits for.
@@ -84,14 +84,14 @@ pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut Host
     if observed.state.generation.is_some() {
         return;
     }
-    for family in Family::ALL {
+    for family in IpFamily::ALL {
         let live = observed.rules.get(&family).map(|rules| &rules.live);
         if !live.is_some_and(|live| live.managed_chains().next().is_some() || !live.jump_rules().is_empty()) {
             continue;
         }
         let kind = match family {
-            Family::V4 => ResourceKind::Iptables,
-            Family::V6 => ResourceKind::Ip6tables,
+            IpFamily::V4 => ResourceKind::Iptables,
+            IpFamily::V6 => ResourceKind::Ip6tables,
         };
         plan.warnings.push(Warning::new(
             LintCode::Unrecorded,

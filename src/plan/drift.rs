@@ -12,7 +12,7 @@ use super::{bridge, host, lints, refusal, rules, sets, sysctl};
 use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::problem::{LintCode, Warning};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::collections::BTreeMap;
 
 /// What has changed on a host since its last apply. `desired` only tells which host and inventory.
@@ -51,7 +51,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> H
     plan.changes.extend(sysctl.changes);
     plan.changes.extend(sysctl.unmanaged.iter().filter_map(|file| replaced(&file.path, &record)));
     plan.warnings.extend(sysctl.warnings.into_iter().filter(|w| w.code == LintCode::SysctlOverridden));
-    let rules = Family::ALL.map(|family| rules::plan(family, &applied, observed, &record));
+    let rules = IpFamily::ALL.map(|family| rules::plan(family, &applied, observed, &record));
     plan.changes.extend(rules.iter().flat_map(|rules| rules.changes.iter().cloned()));
     plan.changes.extend(sets::plan(&applied, observed, &record, options).changes);
     bridges(&applied, observed, &record, &mut plan);
@@ -71,7 +71,7 @@ fn without_record(desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
     // Which rules the inventory wants does not matter here.
     let nothing = Desired { rules: BTreeMap::new(), ..desired.clone() };
     super::boot::unrecorded(&nothing, observed, plan);
-    for family in Family::ALL {
+    for family in IpFamily::ALL {
         plan.changes.extend(rules::plan(family, &nothing, observed, &GenerationManifest::default()).changes);
     }
     plan.changes.iter_mut().for_each(turn);
@@ -88,7 +88,7 @@ fn without_record(desired: &Desired, observed: &Observed, plan: &mut HostPlan) {
 
 /// Where the rules of a family cannot be compared, nothing may be said about them.
 fn unknowable(applied: &Desired, observed: &Observed) -> Option<Refusal> {
-    Family::ALL
+    IpFamily::ALL
         .into_iter()
         .filter_map(|family| refusal::refused_rules(family, applied, observed))
         .find(|refusal| refusal.is_failure() || refusal.reason == "missing-tool")

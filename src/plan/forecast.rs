@@ -4,13 +4,13 @@ use super::{GenerationManifest, rules};
 use crate::desired::Desired;
 use crate::netfilter::{HostContext, IptablesBackend};
 use crate::observe::{Observed, PredictedRules};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::save::SavedTables;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// All rules of a family as they will be once the desired ones are in place.
-pub fn rules_after(family: Family, desired: &Desired, observed: &Observed) -> SavedTables {
+pub fn rules_after(family: IpFamily, desired: &Desired, observed: &Observed) -> SavedTables {
     let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
     rules::plan(family, desired, observed, &record.unwrap_or_default()).predicted
 }
@@ -80,18 +80,18 @@ fn network(dst: &str) -> Option<IpNet> {
 }
 
 /// A bridge's own switch, as `ip` calls it.
-pub fn own_knob(family: Family) -> &'static str {
+pub fn own_knob(family: IpFamily) -> &'static str {
     match family {
-        Family::V4 => "nf_call_iptables",
-        Family::V6 => "nf_call_ip6tables",
+        IpFamily::V4 => "nf_call_iptables",
+        IpFamily::V6 => "nf_call_ip6tables",
     }
 }
 
 /// The switch for all bridges, as a path below `/proc/sys`.
-pub fn global_knob(family: Family) -> &'static str {
+pub fn global_knob(family: IpFamily) -> &'static str {
     match family {
-        Family::V4 => "net/bridge/bridge-nf-call-iptables",
-        Family::V6 => "net/bridge/bridge-nf-call-ip6tables",
+        IpFamily::V4 => "net/bridge/bridge-nf-call-iptables",
+        IpFamily::V6 => "net/bridge/bridge-nf-call-ip6tables",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Change, ChangeAction, Diff, GenerationManifest, ResourceKind};
 use crate::resource::bridge::DeclaredBridge;
-use crate::resource::iptables::{DeclaredRules, Family, PREFIX, managed_text};
+use crate::resource::iptables::{DeclaredRules, IpFamily, PREFIX, managed_text};
 use std::collections::{BTreeMap, BTreeSet};
 
 type ResourceTexts = BTreeMap<(ResourceKind, String), Vec<String>>;
@@ -54,10 +54,10 @@ impl GenerationManifest {
 }
 
 /// The own text of a family, taken apart by chain; policies and hooks stand with their chain.
-fn chains(family: Family, rules: &DeclaredRules, texts: &mut ResourceTexts) {
+fn chains(family: IpFamily, rules: &DeclaredRules, texts: &mut ResourceTexts) {
     let kind = match family {
-        Family::V4 => ResourceKind::Iptables,
-        Family::V6 => ResourceKind::Ip6tables,
+        IpFamily::V4 => ResourceKind::Iptables,
+        IpFamily::V6 => ResourceKind::Ip6tables,
     };
     let mut table = String::new();
     for line in managed_text::render(rules).lines() {

@@ -10,7 +10,7 @@ use crate::desired::Desired;
 use crate::jump_hosts::{JumpHost, JumpRole};
 use crate::observe::Observed;
 use crate::problem::{LintCode, Warning, WarningMessage};
-use crate::resource::iptables::{Family, managed_text};
+use crate::resource::iptables::{IpFamily, managed_text};
 use std::collections::BTreeSet;
 
 /// What a user allowed beforehand.
@@ -120,7 +120,7 @@ pub fn set_headers(desired: &Desired) -> String {
 
 /// What has to be asked of a host: own text wanted of each family, and sysctl keys.
 pub fn probe_request(desired: &Desired) -> ([String; 2], String) {
-    let want = Family::ALL.map(|f| desired.rules.get(&f).map_or_else(String::new, managed_text::render));
+    let want = IpFamily::ALL.map(|f| desired.rules.get(&f).map_or_else(String::new, managed_text::render));
     let mut keys = String::new();
     for entry in desired.sysctl.values().flat_map(|f| &f.entries) {
         for path in std::iter::once(entry.key.path()).chain(key_effects::asks(entry.key.path())) {
@@ -170,7 +170,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
         }
     };
     let sysctl = sysctl::plan(desired, observed, &record, options.adopt);
-    let mut rules = Family::ALL.map(|family| rules::plan(family, desired, observed, &record));
+    let mut rules = IpFamily::ALL.map(|family| rules::plan(family, desired, observed, &record));
     let adoption = adopt::plan(desired, observed, &record, options, &mut rules, &sysctl);
 
     plan.changes.extend(sysctl.changes.iter().cloned());
@@ -322,8 +322,8 @@ fn removes_all(record: &GenerationManifest, desired: &Desired, changes: &mut [Ch
     let has_rules = |f| desired.rules.get(&f).is_some_and(|r| !managed_text::render(r).is_empty());
     let gone = [
         (ResourceKind::Sysctl, !record.sysctl.is_empty() && desired.sysctl.is_empty()),
-        (ResourceKind::Iptables, had_rules(Family::V4) && !has_rules(Family::V4)),
-        (ResourceKind::Ip6tables, had_rules(Family::V6) && !has_rules(Family::V6)),
+        (ResourceKind::Iptables, had_rules(IpFamily::V4) && !has_rules(IpFamily::V4)),
+        (ResourceKind::Ip6tables, had_rules(IpFamily::V6) && !has_rules(IpFamily::V6)),
         (ResourceKind::Ipset, !record.sets.is_empty() && desired.sets.is_empty()),
         (ResourceKind::Bridge, !record.bridges.is_empty() && desired.bridges.is_empty()),
     ];

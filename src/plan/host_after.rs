@@ -9,7 +9,7 @@ use crate::desired::Desired;
 use crate::netfilter::{BridgeFrame, BridgeSwitches, BridgeView, FramePayload, KnownSets};
 use crate::observe::{LiveValue, Observed};
 use crate::resource::bridge::DeclaredBridge;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::sysctl::SysctlKey;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -166,7 +166,7 @@ impl<'a> HostAfter<'a> {
     }
 
     /// A bridge as the rules of a family see it.
-    pub fn bridge_view(&self, family: Family, name: &str) -> BridgeView {
+    pub fn bridge_view(&self, family: IpFamily, name: &str) -> BridgeView {
         let ports = self.ports(name);
         let switches = self.switches(name);
         let plain = BridgeFrame { payload: FramePayload::Ip(family), tagged: false };
@@ -220,8 +220,8 @@ impl<'a> HostAfter<'a> {
     pub fn switches(&self, name: &str) -> BridgeSwitches {
         let either = |knob: &str, key: &str| self.own_switch(name, knob) || self.for_all_bridges(key);
         BridgeSwitches {
-            iptables: either(own_knob(Family::V4), global_knob(Family::V4)),
-            ip6tables: either(own_knob(Family::V6), global_knob(Family::V6)),
+            iptables: either(own_knob(IpFamily::V4), global_knob(IpFamily::V4)),
+            ip6tables: either(own_knob(IpFamily::V6), global_knob(IpFamily::V6)),
             arptables: either("nf_call_arptables", "net/bridge/bridge-nf-call-arptables"),
             tagged: self.for_all_bridges(TAGGED),
         }
@@ -240,7 +240,7 @@ impl<'a> HostAfter<'a> {
     }
 
     /// Which switch brings the frames of a bridge to the rules of a family, in words.
-    pub fn switch_words(&self, family: Family, name: &str) -> String {
+    pub fn switch_words(&self, family: IpFamily, name: &str) -> String {
         let path = global_knob(family);
         let short = path.rsplit('/').next().unwrap_or(path);
         match self.key(path) {
@@ -261,10 +261,10 @@ impl<'a> HostAfter<'a> {
     }
 
     /// Whether the host forwards what comes in by a device, and the key that decides. `None`: not known.
-    pub fn forwards(&self, family: Family, device: &str) -> Option<(bool, String)> {
+    pub fn forwards(&self, family: IpFamily, device: &str) -> Option<(bool, String)> {
         let all = forwarding_keys(family);
         let own = format!("net/ipv4/conf/{device}/forwarding");
-        if family == Family::V4
+        if family == IpFamily::V4
             && let Some((value, source @ (ValueSource::Declared | ValueSource::Returned))) = self.key(&own)
             && !(self.boot && source == ValueSource::Returned)
         {
@@ -276,17 +276,17 @@ impl<'a> HostAfter<'a> {
         let written =
             source != ValueSource::Live && (self.boot || self.live_key(path) != Some(value.clone()));
         match self.live_key(&own) {
-            Some(own_value) if family == Family::V4 && !written => Some((own_value != "0", own)),
+            Some(own_value) if family == IpFamily::V4 && !written => Some((own_value != "0", own)),
             _ => Some((value != "0", path.to_owned())),
         }
     }
 }
 
 /// The keys that switch forwarding on for all links; they are one.
-pub fn forwarding_keys(family: Family) -> &'static [&'static str] {
+pub fn forwarding_keys(family: IpFamily) -> &'static [&'static str] {
     match family {
-        Family::V4 => &["net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding"],
-        Family::V6 => &["net/ipv6/conf/all/forwarding"],
+        IpFamily::V4 => &["net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding"],
+        IpFamily::V6 => &["net/ipv6/conf/all/forwarding"],
     }
 }
 
@@ -296,6 +296,6 @@ fn kernel_default(key: &SysctlKey) -> Option<String> {
     if path.starts_with("net/bridge/bridge-nf-call-") {
         return Some("1".to_owned());
     }
-    let off = path == TAGGED || Family::ALL.iter().any(|family| forwarding_keys(*family).contains(&path));
+    let off = path == TAGGED || IpFamily::ALL.iter().any(|family| forwarding_keys(*family).contains(&path));
     off.then(|| "0".to_owned())
 }

@@ -8,7 +8,7 @@ use crate::observe::Observed;
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::iptables::save::{SaveChain, jump, tokens};
 use crate::resource::iptables::targets::is_set_option;
-use crate::resource::iptables::{Family, PREFIX};
+use crate::resource::iptables::{IpFamily, PREFIX};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who loads a file in the form of `iptables-save` without a line that says so: the file, the service, and whether that
@@ -32,7 +32,7 @@ pub(super) fn warnings(
         return all;
     }
     all.extend(loaders(observed));
-    for (family, planned) in Family::ALL.into_iter().zip(rules) {
+    for (family, planned) in IpFamily::ALL.into_iter().zip(rules) {
         all.extend(waiting(family, desired, observed, planned));
     }
     all
@@ -111,7 +111,7 @@ fn saved(observed: &Observed, options: &PlanOptions) -> Vec<Warning> {
 }
 
 /// Rules of ours that need a chain or a set of others, which is not there yet when the rules load at boot.
-fn waiting(family: Family, desired: &Desired, observed: &Observed, planned: &RulesPlan) -> Vec<Warning> {
+fn waiting(family: IpFamily, desired: &Desired, observed: &Observed, planned: &RulesPlan) -> Vec<Warning> {
     let mut needs: BTreeMap<(String, Option<Origin>), String> = BTreeMap::new();
     for (table, chain) in planned.predicted.managed_chains() {
         for (index, rule) in chain.rules.iter().enumerate() {
@@ -135,7 +135,7 @@ fn waiting(family: Family, desired: &Desired, observed: &Observed, planned: &Rul
 
 /// The chain or the set of others that a rule needs.
 fn needed(
-    family: Family,
+    family: IpFamily,
     table: &str,
     rule: &str,
     desired: &Desired,
@@ -160,7 +160,13 @@ fn needed(
     others.next().map(|set| format!("the set {set}"))
 }
 
-fn origin(family: Family, desired: &Desired, table: &str, chain: &SaveChain, index: usize) -> Option<Origin> {
+fn origin(
+    family: IpFamily,
+    desired: &Desired,
+    table: &str,
+    chain: &SaveChain,
+    index: usize,
+) -> Option<Origin> {
     let declared = desired.rules.get(&family)?.tables.get(table)?.chains.get(&chain.name)?;
     origins(declared, chain.rules.len()).into_iter().nth(index)?
 }

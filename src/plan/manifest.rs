@@ -4,7 +4,7 @@
 use super::adopt::AdoptionPlan;
 use crate::desired::Desired;
 use crate::inventory::HostStanza;
-use crate::resource::iptables::{DeclaredRules, Family, module_of};
+use crate::resource::iptables::{DeclaredRules, IpFamily, module_of};
 use crate::resource::{bridge::DeclaredBridge, ipset, sysctl};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ pub struct GenerationManifest {
     /// Files of sysctl.d.
     pub sysctl: BTreeMap<String, sysctl::SysctlFile>,
     /// Rules by family.
-    pub rules: BTreeMap<Family, DeclaredRules>,
+    pub rules: BTreeMap<IpFamily, DeclaredRules>,
     /// Sets of ipset.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sets: BTreeMap<String, ipset::DeclaredSet>,

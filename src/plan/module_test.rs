@@ -14,7 +14,7 @@ use crate::netfilter::{
 };
 use crate::problem::{Place, Problem};
 use crate::resource::iptables::save::{SaveChain, SavedTables};
-use crate::resource::iptables::{ChainPolicy, DeclaredRules, Family, JUMP_COMMENT, JumpPosition, PREFIX};
+use crate::resource::iptables::{ChainPolicy, DeclaredRules, IpFamily, JUMP_COMMENT, JumpPosition, PREFIX};
 use std::sync::Arc;
 
 /// What a module has instead of the name of a host.
@@ -70,7 +70,7 @@ impl ModuleTestRun<'_> {
         let chains = self.test.chains.iter().filter_map(|chain| self.chain(chain));
         let files = self.test.sysctl.iter().filter_map(|file| self.file(file));
         let mut wrong: Vec<Problem> = chains.chain(files).collect();
-        for family in Family::ALL {
+        for family in IpFamily::ALL {
             let rules =
                 Ruleset::with_sets(&self.predicted(family), &KnownSets::declared(self.desired.sets.values()));
             let packets = self.test.packets.iter().filter(|packet| packet.families.contains(&family));
@@ -120,7 +120,7 @@ impl ModuleTestRun<'_> {
     }
 
     /// The rules that are there with ours put in as an apply would.
-    fn predicted(&self, family: Family) -> SavedTables {
+    fn predicted(&self, family: IpFamily) -> SavedTables {
         let mut save = self.test.saves.get(&family).cloned().unwrap_or_default();
         let nothing = DeclaredRules::default();
         let rules = self.desired.rules.get(&family).unwrap_or(&nothing);
@@ -155,7 +155,7 @@ impl ModuleTestRun<'_> {
 
     /// Whether bridged frames meet the rules: by what is wanted, else by what is observed; unless
     /// one of them says otherwise they do, as where br_netfilter is loaded.
-    fn frames_are_seen(&self, family: Family) -> bool {
+    fn frames_are_seen(&self, family: IpFamily) -> bool {
         let key = format!("net/bridge/bridge-nf-call-{family}");
         let wanted =
             self.desired.sysctl.values().flat_map(|f| &f.entries).find(|entry| entry.key.path() == key);
@@ -164,7 +164,7 @@ impl ModuleTestRun<'_> {
         value.is_none_or(|value| value.trim() != "0")
     }
 
-    fn packet(&self, wanted: &PacketStatement, family: Family, rules: &Ruleset) -> Option<Problem> {
+    fn packet(&self, wanted: &PacketStatement, family: IpFamily, rules: &Ruleset) -> Option<Problem> {
         let (found, by) = if wanted.bridge.is_some() && !self.frames_are_seen(family) {
             ("ACCEPT", format!("bridge-nf-call-{family} is 0: no rule sees bridged frames"))
         } else {
@@ -179,7 +179,7 @@ impl ModuleTestRun<'_> {
             Some(part) => format!("{} by `{part}`", wanted.verdict),
             None => wanted.verdict.clone(),
         };
-        let version = if family == Family::V4 { "IPv4" } else { "IPv6" };
+        let version = if family == IpFamily::V4 { "IPv4" } else { "IPv6" };
         Some(failed(&wanted.place, format!("expected {expected}, the {version} packet gets {found}: {by}")))
     }
 }
@@ -197,7 +197,7 @@ fn differs(name: &Spanned<String>, what: &str, expected: &[String], found: &[Str
     Some(failed(&name.place, format!("{what} differs")).help(help))
 }
 
-fn sent(wanted: &PacketStatement, family: Family, rules: &Ruleset) -> PacketTrace {
+fn sent(wanted: &PacketStatement, family: IpFamily, rules: &Ruleset) -> PacketTrace {
     let new = wanted.state == "NEW";
     let bare = match wanted.carries {
         PacketPayload::Something => Packet::new(family),
@@ -205,7 +205,7 @@ fn sent(wanted: &PacketStatement, family: Family, rules: &Ruleset) -> PacketTrac
             Packet::tcp(family, 40_000, port, if new { TcpFlags::SYN } else { TcpFlags::ACK })
         }
         PacketPayload::Udp(port) => Packet::udp(family, 40_000, port),
-        PacketPayload::Echo => Packet::icmp(family, if family == Family::V4 { 8 } else { 128 }, 0),
+        PacketPayload::Echo => Packet::icmp(family, if family == IpFamily::V4 { 8 } else { 128 }, 0),
         PacketPayload::Icmp(kind, code) => Packet::icmp(family, kind, code),
     };
     let device =

@@ -2,17 +2,17 @@
 
 use crate::netfilter::{NetfilterHook, OtherTable, TableEffect};
 use crate::observe::OtherFilters;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 
 /// Everything else there that packets of a family pass and that can stop or rewrite them.
-pub fn other_tables(others: &OtherFilters, family: Family) -> Vec<OtherTable> {
-    let digit = if family == Family::V4 { '4' } else { '6' };
+pub fn other_tables(others: &OtherFilters, family: IpFamily) -> Vec<OtherTable> {
+    let digit = if family == IpFamily::V4 { '4' } else { '6' };
     let mut found: Vec<OtherTable> =
         others.chains.iter().flat_map(|chain| native(chain, others, family)).collect();
     for backend in others.backend_rules.keys() {
         let (name, hooks) = match backend.as_str() {
             "ebtables" => ("ebtables".to_owned(), vec![NetfilterHook::Bridge, NetfilterHook::BridgeHost]),
-            "arptables" if family == Family::V4 => ("arptables".to_owned(), vec![NetfilterHook::Bridge]),
+            "arptables" if family == IpFamily::V4 => ("arptables".to_owned(), vec![NetfilterHook::Bridge]),
             other => match other.strip_suffix(digit) {
                 Some(other) => {
                     (format!("{family}-{other}"), vec![NetfilterHook::Prerouting, NetfilterHook::Output])
@@ -34,7 +34,7 @@ pub fn other_tables(others: &OtherFilters, family: Family) -> Vec<OtherTable> {
 /// family.
 pub(super) fn default_drop_chains(
     others: &OtherFilters,
-    family: Family,
+    family: IpFamily,
 ) -> impl Iterator<Item = (String, &'static str)> {
     let walls = others.chains.iter().filter(|chain| chain.contains("policy drop"));
     let all = walls.flat_map(move |chain| native(chain, others, family));
@@ -51,7 +51,7 @@ pub(super) fn default_drop_chains(
 
 /// `inet other type filter hook forward priority 10; policy drop;`, where it meets packets of the family
 /// and it or its table does something to them: once for each thing that it may do.
-fn native(chain: &str, others: &OtherFilters, family: Family) -> Vec<OtherTable> {
+fn native(chain: &str, others: &OtherFilters, family: IpFamily) -> Vec<OtherTable> {
     let Some(BaseChain { table, nat, drops, hooks }) = base_chain(chain, family) else { return Vec::new() };
     let acts = |act: &str| others.acts.contains(&format!("{table} {act}"));
     let effects = [
@@ -77,7 +77,7 @@ struct BaseChain {
 }
 
 /// Reads a base chain that packets of the family meet.
-fn base_chain(chain: &str, family: Family) -> Option<BaseChain> {
+fn base_chain(chain: &str, family: IpFamily) -> Option<BaseChain> {
     let words: Vec<&str> = chain.split([' ', '\t', ';']).filter(|word| !word.is_empty()).collect();
     let after = |name: &str| {
         let at = words.iter().skip(2).position(|word| *word == name)?;
@@ -87,8 +87,8 @@ fn base_chain(chain: &str, family: Family) -> Option<BaseChain> {
     let bridge = kind == "bridge";
     let meets = match kind {
         "inet" | "netdev" | "bridge" => true,
-        "ip" => family == Family::V4,
-        "ip6" => family == Family::V6,
+        "ip" => family == IpFamily::V4,
+        "ip6" => family == IpFamily::V6,
         _ => false,
     };
     let hooks = match after("hook")? {
@@ -122,21 +122,21 @@ mod tests {
         };
         let drop = Some((NetfilterHook::Input, TableEffect::MayDrop));
         let input = "inet other \t\ttype filter hook input priority filter; policy accept;";
-        assert_eq!(met(input, &["inet other drop"], Family::V4), drop);
-        assert_eq!(met(input, &["inet other drop"], Family::V6), drop);
-        assert_eq!(met(input, &["inet another drop"], Family::V4), None);
-        assert_eq!(met(&input.replace("accept", "drop"), &[], Family::V4), drop);
-        assert_eq!(met(&input.replace("inet", "ip6"), &["ip6 other drop"], Family::V4), None);
+        assert_eq!(met(input, &["inet other drop"], IpFamily::V4), drop);
+        assert_eq!(met(input, &["inet other drop"], IpFamily::V6), drop);
+        assert_eq!(met(input, &["inet another drop"], IpFamily::V4), None);
+        assert_eq!(met(&input.replace("accept", "drop"), &[], IpFamily::V4), drop);
+        assert_eq!(met(&input.replace("inet", "ip6"), &["ip6 other drop"], IpFamily::V4), None);
         assert_eq!(
             met(
                 "ip lib type nat hook prerouting priority -100; policy accept;",
                 &["ip lib rewrite"],
-                Family::V4
+                IpFamily::V4
             ),
             Some((NetfilterHook::Prerouting, TableEffect::MayRewrite))
         );
         assert_eq!(
-            met("bridge f type filter hook forward priority 0; policy drop;", &[], Family::V6),
+            met("bridge f type filter hook forward priority 0; policy drop;", &[], IpFamily::V6),
             Some((NetfilterHook::Bridge, TableEffect::MayDrop))
         );
         for (act, effect) in [
@@ -145,12 +145,12 @@ mod tests {
             ("untrack", TableEffect::MayUntrack),
         ] {
             let acts = [format!("inet other {act}")];
-            assert_eq!(met(input, &[&acts[0]], Family::V4), Some((NetfilterHook::Input, effect)));
+            assert_eq!(met(input, &[&acts[0]], IpFamily::V4), Some((NetfilterHook::Input, effect)));
         }
         let at_port = "netdev f type filter hook ingress device \"vnet0\" priority 0; policy drop;";
         let others = OtherFilters { chains: vec![at_port.to_owned()], ..OtherFilters::default() };
         assert_eq!(
-            other_tables(&others, Family::V4)[0].hooks,
+            other_tables(&others, IpFamily::V4)[0].hooks,
             [NetfilterHook::Prerouting, NetfilterHook::Bridge]
         );
     }
@@ -162,7 +162,7 @@ mod tests {
         let others = OtherFilters { backend_rules, ..OtherFilters::default() };
         let names =
             |family| other_tables(&others, family).into_iter().map(|one| one.name).collect::<Vec<_>>();
-        assert_eq!(names(Family::V4), ["ebtables", "iptables-legacy"]);
-        assert_eq!(names(Family::V6), ["ebtables", "ip6tables-nft"]);
+        assert_eq!(names(IpFamily::V4), ["ebtables", "iptables-legacy"]);
+        assert_eq!(names(IpFamily::V6), ["ebtables", "ip6tables-nft"]);
     }
 }

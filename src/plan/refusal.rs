@@ -5,7 +5,7 @@ use crate::desired::Desired;
 use crate::inventory::BOOTSTRAP;
 use crate::observe::{Observed, PredictedRules};
 use crate::problem::{LintCode, Origin};
-use crate::resource::iptables::{ADMINISTRATORS, Family, PREFIX, managed_text};
+use crate::resource::iptables::{ADMINISTRATORS, IpFamily, PREFIX, managed_text};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -142,7 +142,8 @@ pub(super) fn refusal(
     options: &PlanOptions,
     sysctl: &sysctl::SysctlPlan,
 ) -> Option<Refusal> {
-    let wants_rules = |f: Family| desired.rules.get(&f).is_some_and(|r| !managed_text::render(r).is_empty());
+    let wants_rules =
+        |f: IpFamily| desired.rules.get(&f).is_some_and(|r| !managed_text::render(r).is_empty());
     let managed_by = managed_by(desired, observed, options);
     if managed_by.is_some() {
         return managed_by;
@@ -153,9 +154,9 @@ pub(super) fn refusal(
         .iter()
         .map(String::as_str)
         .filter(|tool| match *tool {
-            "iptables-save" => wants_rules(Family::V4),
-            "ip6tables-save" => wants_rules(Family::V6),
-            "unshare" => Family::ALL.into_iter().any(wants_rules),
+            "iptables-save" => wants_rules(IpFamily::V4),
+            "ip6tables-save" => wants_rules(IpFamily::V6),
+            "unshare" => IpFamily::ALL.into_iter().any(wants_rules),
             _ => true,
         })
         .collect();
@@ -186,14 +187,14 @@ pub(super) fn refusal(
     if let Some(file) = sysctl.unmanaged.first() {
         return Some(Refusal::new("unmanaged-owner", file.refusal(options.adopt)));
     }
-    Family::ALL
+    IpFamily::ALL
         .into_iter()
         .filter(|f| wants_rules(*f))
         .find_map(|family| refused_rules(family, desired, observed))
 }
 
 /// Where the rule was declared that the host named.
-fn blamed<'a>(family: Family, desired: &'a Desired, words: &str) -> Option<&'a Origin> {
+fn blamed<'a>(family: IpFamily, desired: &'a Desired, words: &str) -> Option<&'a Origin> {
     let (chain, text) = words.rsplit_once("rule: -A ")?.1.split_once(' ')?;
     let tables = desired.rules.get(&family)?.tables.values();
     let mut rules = tables.filter_map(|t| t.chains.get(chain)).flat_map(|c| c.rules.iter());
@@ -221,7 +222,7 @@ fn other_firewall(manager: &str) -> String {
     }
 }
 
-pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observed) -> Option<Refusal> {
+pub(super) fn refused_rules(family: IpFamily, desired: &Desired, observed: &Observed) -> Option<Refusal> {
     let rules = observed.rules.get(&family)?;
     if rules.backend == "none" {
         return Some(Refusal::new("missing-tool", format!("the host has no {family}; install it there")));
@@ -248,7 +249,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
             ),
         ));
     }
-    let digit = if family == Family::V4 { "4" } else { "6" };
+    let digit = if family == IpFamily::V4 { "4" } else { "6" };
     if let Some((backend, count)) =
         observed.other_filters.backend_rules.iter().find(|(b, _)| b.ends_with(digit))
     {
@@ -291,7 +292,7 @@ pub(super) fn refused_rules(family: Family, desired: &Desired, observed: &Observ
 }
 
 /// What to do about a rule that jumps to a chain which another program has not made yet.
-fn absent_chain(family: Family, desired: &Desired, words: &str) -> String {
+fn absent_chain(family: IpFamily, desired: &Desired, words: &str) -> String {
     // iptables-nft and iptables-legacy.
     let named = ["Chain '", "load target `"].iter().find_map(|start| words.split_once(start));
     let Some((chain, _)) = named.and_then(|(_, rest)| rest.split_once('\'')) else { return String::new() };

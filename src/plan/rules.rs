@@ -8,8 +8,8 @@ use crate::problem::{LintCode, Origin, Warning};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::save::{SaveChain, SavedTables, jump, tokens};
 use crate::resource::iptables::{
-    ChainPolicy, DeclaredChain, DeclaredRules, Family, JUMP_COMMENT, JumpPosition, PREFIX, is_administrators,
-    maker_of_administrators,
+    ChainPolicy, DeclaredChain, DeclaredRules, IpFamily, JUMP_COMMENT, JumpPosition, PREFIX,
+    is_administrators, maker_of_administrators,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ pub(super) struct RulesPlan {
 }
 
 pub(super) fn plan(
-    family: Family,
+    family: IpFamily,
     desired: &Desired,
     observed: &Observed,
     record: &GenerationManifest,
@@ -73,7 +73,7 @@ pub(super) fn plan(
 }
 
 fn change(
-    family: Family,
+    family: IpFamily,
     table: &str,
     chain: &str,
     action: ChangeAction,
@@ -94,8 +94,8 @@ fn change(
         Vec::new()
     };
     let kind = match family {
-        Family::V4 => ResourceKind::Iptables,
-        Family::V6 => ResourceKind::Ip6tables,
+        IpFamily::V4 => ResourceKind::Iptables,
+        IpFamily::V6 => ResourceKind::Ip6tables,
     };
     Change { kind, resource: format!("{table}/{chain}"), action, diff, origin, risks }
 }
@@ -187,7 +187,7 @@ fn expansion(rule: &str) -> usize {
 
 /// Policies of the generation that boots which are declared no more.
 fn policies_back(
-    family: Family,
+    family: IpFamily,
     wanted: &DeclaredRules,
     observed: &Observed,
     record: &GenerationManifest,
@@ -253,7 +253,7 @@ pub(super) fn as_written(live: &SavedTables, wanted: &DeclaredRules) -> SavedTab
 }
 
 /// Puts the declared text where the dry run had to leave a mark, and says so.
-fn unproven(family: Family, wanted: &DeclaredRules, observed: &Observed, plan: &mut RulesPlan) {
+fn unproven(family: IpFamily, wanted: &DeclaredRules, observed: &Observed, plan: &mut RulesPlan) {
     if observed.facts.br_netfilter {
         return;
     }
@@ -284,7 +284,7 @@ fn unproven(family: Family, wanted: &DeclaredRules, observed: &Observed, plan: &
 }
 
 /// Chains of the administrator that are not there yet: nothing enters ours until another program makes them.
-fn waiting(family: Family, live: &SavedTables, wanted: &DeclaredRules, plan: &mut RulesPlan) {
+fn waiting(family: IpFamily, live: &SavedTables, wanted: &DeclaredRules, plan: &mut RulesPlan) {
     for (table, rules) in &wanted.tables {
         for declared in rules.chains.values() {
             let Some((chain, _)) = &declared.jump else { continue };

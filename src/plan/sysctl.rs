@@ -6,7 +6,7 @@ use crate::desired::Desired;
 use crate::observe::{LiveValue, Observed, SysctlTool, UnmanagedFile};
 use crate::problem::{LintCode, Warning, WarningMessage, closest};
 use crate::resource::ResourceKind;
-use crate::resource::iptables::{DeclaredRules, Family};
+use crate::resource::iptables::{DeclaredRules, IpFamily};
 use crate::resource::sysctl::{SysctlFile, SysctlKey, normal};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,7 +114,7 @@ fn accounting(
     plan: &mut SysctlPlan,
 ) {
     const KEY: &str = "net/netfilter/nf_conntrack_acct";
-    let counts = |rules: &BTreeMap<Family, DeclaredRules>| {
+    let counts = |rules: &BTreeMap<IpFamily, DeclaredRules>| {
         let tables = rules.values().flat_map(|rules| rules.tables.values());
         let mut rules = tables.flat_map(|table| table.chains.values()).flat_map(|chain| chain.rules.iter());
         rules.any(|rule| rule.text.contains("-m connbytes"))

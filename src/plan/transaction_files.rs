@@ -10,7 +10,7 @@ use crate::desired::Desired;
 use crate::inventory::{CheckFrom, CheckProbe};
 use crate::observe::Observed;
 use crate::resource::ipset::DeclaredSet;
-use crate::resource::iptables::{Family, managed_text};
+use crate::resource::iptables::{IpFamily, managed_text};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl TransactionFiles {
     ) -> Self {
         let mut files = Vec::new();
         let mut put = |name: &str, text: String| files.push((format!("new/{name}"), Arc::from(text)));
-        for (digit, (family, plan)) in ["4", "6"].into_iter().zip(Family::ALL.into_iter().zip(rules)) {
+        for (digit, (family, plan)) in ["4", "6"].into_iter().zip(IpFamily::ALL.into_iter().zip(rules)) {
             let base = desired.rules.get(&family).map_or_else(String::new, managed_text::render);
             put(&format!("want{digit}"), with_policies(&base, plan));
             // As it stands there in the generation.

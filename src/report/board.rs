@@ -2,7 +2,7 @@
 //! until a guard rolls back. Pure; drawing it is for the progress display.
 
 use super::printable;
-use crate::engine::{Event, HostOutcome};
+use crate::engine::{EngineEvent, HostOutcome};
 use std::time::{Duration, Instant};
 
 /// The state of a run as far as events have told it.
@@ -41,20 +41,23 @@ const BAR: (usize, usize) = (16, 4);
 
 impl Board {
     /// Takes an event into account.
-    pub fn hear(&mut self, event: &Event, now: Instant) {
+    pub fn hear(&mut self, event: &EngineEvent, now: Instant) {
         match event {
-            Event::Observing(of) => *self = Self { what: "probing", of: *of, ..Self::default() },
-            Event::Applying { hosts, max_fail } => {
+            EngineEvent::Observing(of) => *self = Self { what: "probing", of: *of, ..Self::default() },
+            EngineEvent::Applying { hosts, max_fail } => {
                 *self = Self { what: "applying", of: *hosts, max_fail: Some(*max_fail), ..Self::default() };
             }
-            Event::Batch { number, of } => self.batch = Some((*number, *of)),
-            Event::Step(host, step, guard) => self.step(host, step, guard.map(|left| now + left), now),
-            Event::Observed(host, _) => self.land(host),
-            Event::Done(HostOutcome { host, status, .. }) => {
+            EngineEvent::Batch { number, of } => self.batch = Some((*number, *of)),
+            EngineEvent::Step(host, step, guard) => self.step(host, step, guard.map(|left| now + left), now),
+            EngineEvent::Observed(host, _) => self.land(host),
+            EngineEvent::Done(HostOutcome { host, status, .. }) => {
                 self.failed += usize::from(status.is_failure());
                 self.land(host);
             }
-            Event::Planned(_) | Event::Note(_) | Event::Detail(_) | Event::Drain(_) => {}
+            EngineEvent::Planned(_)
+            | EngineEvent::Note(_)
+            | EngineEvent::Detail(_)
+            | EngineEvent::Drain(_) => {}
         }
     }
 
@@ -157,15 +160,15 @@ fn cut(text: &str, columns: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Status;
+    use crate::engine::HostStatus;
 
     fn flying(hosts: usize) -> (Board, Instant) {
         let (mut board, now) = (Board::default(), Instant::now());
-        board.hear(&Event::Applying { hosts: 200, max_fail: 3 }, now);
-        board.hear(&Event::Batch { number: 2, of: 3 }, now);
+        board.hear(&EngineEvent::Applying { hosts: 200, max_fail: 3 }, now);
+        board.hear(&EngineEvent::Batch { number: 2, of: 3 }, now);
         for n in 0..hosts {
             let guard = (n % 2 == 0).then_some(Duration::from_secs(60));
-            board.hear(&Event::Step(format!("kvm{n:03}.dc1.example.net"), "confirming", guard), now);
+            board.hear(&EngineEvent::Step(format!("kvm{n:03}.dc1.example.net"), "confirming", guard), now);
         }
         (board, now + Duration::from_secs(7))
     }
@@ -199,7 +202,7 @@ mod tests {
     fn a_long_name_pushes_no_guard_off_the_screen() {
         let (mut board, now) = flying(3);
         let long = "kvm100.a-very-long-rack-name-in-the-third-hall-of-the-north.dc1.emea.corp.example.net";
-        board.hear(&Event::Step(long.to_owned(), "confirming", Some(Duration::from_secs(8))), now);
+        board.hear(&EngineEvent::Step(long.to_owned(), "confirming", Some(Duration::from_secs(8))), now);
         let lines = board.lines(9, 79, now);
         assert!(lines[0].ends_with("guard rolls back in 53s"), "{lines:#?}");
         assert_eq!(
@@ -220,11 +223,11 @@ mod tests {
         let (mut board, now) = flying(0);
         let head = |board: &Board, columns| board.head(columns, Some(Duration::from_secs(95)));
         assert_eq!(head(&board, 79), (16, " 0/200 hosts  batch 2/3  failed 0/3".to_owned()));
-        board.hear(&Event::Done(HostOutcome::new("kvm1", Status::Failed)), now);
+        board.hear(&EngineEvent::Done(HostOutcome::new("kvm1", HostStatus::Failed)), now);
         assert_eq!(head(&board, 79), (16, " 1/200 hosts  batch 2/3  failed 1/3  eta 95s".to_owned()));
         assert_eq!(head(&board, 60).0, 5);
         let (mut all, now) = flying(199);
-        all.hear(&Event::Done(HostOutcome::new("kvm1", Status::Failed)), now);
+        all.hear(&EngineEvent::Done(HostOutcome::new("kvm1", HostStatus::Failed)), now);
         assert_eq!(head(&all, 79).1, " 1/200 hosts  batch 2/3  failed 1/3", "nobody is left to begin");
         let (bar, text) = head(&board, 40);
         assert_eq!((bar, text.as_str()), (4, " 1/200 hosts  batch 2/3 …"));
@@ -234,7 +237,7 @@ mod tests {
     fn who_ends_makes_room() {
         let (mut board, now) = flying(3);
         let host = "kvm000.dc1.example.net";
-        board.hear(&Event::Done(HostOutcome::new(host, Status::RolledBack)), now);
+        board.hear(&EngineEvent::Done(HostOutcome::new(host, HostStatus::RolledBack)), now);
         assert_eq!((board.done, board.lines(9, 80, now).len()), (1, 2));
         assert_eq!(
             board.heartbeat(),

@@ -1,6 +1,6 @@
 //! The one model of everything that is shown: JSON prints it, text renders it, a run keeps it.
 
-use crate::engine::{HostOutcome, Planned, Status};
+use crate::engine::{HostOutcome, HostStatus, Planned};
 use crate::plan::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, HostPlan, HostVerdict, ResourceKind};
 use crate::problem::{Origin, WarningMessage};
 use schemars::JsonSchema;
@@ -41,7 +41,7 @@ pub struct HostEntry {
     /// Name of the host.
     pub name: String,
     /// Status in a plan, or outcome of a run.
-    pub status: Status,
+    pub status: HostStatus,
     /// Stable code of the reason.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
@@ -118,7 +118,7 @@ impl Document {
         }
         let mut summary = serde_json::Map::new();
         summary.insert("hosts".into(), hosts.len().into());
-        for status in Status::ALL {
+        for status in HostStatus::ALL {
             let count = hosts.iter().filter(|h| h.status == status).count();
             summary.insert(status.as_str().into(), count.into());
         }
@@ -151,7 +151,7 @@ impl Document {
 
     /// How many hosts answered.
     pub fn answered(&self) -> usize {
-        self.hosts.len() - self.count(Status::Unreachable) - self.count(Status::Unknown)
+        self.hosts.len() - self.count(HostStatus::Unreachable) - self.count(HostStatus::Unknown)
     }
 
     /// What has drifted; there is no plan that a hash could name.
@@ -174,7 +174,7 @@ impl Document {
     }
 
     /// How many hosts have a status.
-    pub fn count(&self, status: Status) -> usize {
+    pub fn count(&self, status: HostStatus) -> usize {
         self.hosts.iter().filter(|h| h.status == status).count()
     }
 
@@ -244,10 +244,10 @@ impl HostEntry {
 
     fn of_host_plan<'a>(plan: &'a HostPlan, texts: &mut Texts<'a>) -> Self {
         let (status, reason, message, hint) = match &plan.verdict {
-            HostVerdict::Unchanged => (Status::Unchanged, None, None, None),
-            HostVerdict::Changes => (Status::Changed, None, None, None),
+            HostVerdict::Unchanged => (HostStatus::Unchanged, None, None, None),
+            HostVerdict::Changes => (HostStatus::Changed, None, None, None),
             HostVerdict::Refused(refusal) => {
-                let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
+                let status = if refusal.is_failure() { HostStatus::Failed } else { HostStatus::Refused };
                 let hint = refusal.hint().map(str::to_owned);
                 (status, Some(refusal.reason.clone()), Some(refusal.message.clone()), hint)
             }
@@ -274,7 +274,7 @@ impl HostEntry {
     fn details<'a>(plan: &'a HostPlan, texts: &mut Texts<'a>) -> Self {
         Self {
             name: plan.host.clone(),
-            status: Status::Unchanged,
+            status: HostStatus::Unchanged,
             reason: None,
             message: None,
             hint: None,

@@ -5,7 +5,7 @@ use crate::explain::{
     BridgeReport, FamilyReport, FinalVerdict, GuestRemedy, HookReport, HostExplanation, LogGroup, LogReport,
     LogSide, PacketReport, RulePlace,
 };
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::fmt::Write as _;
 
 /// What was found out about one host.
@@ -39,10 +39,10 @@ pub fn explanation_text(found: &HostExplanation, style: Style) -> String {
     out
 }
 
-fn protocol(family: Family) -> &'static str {
+fn protocol(family: IpFamily) -> &'static str {
     match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
+        IpFamily::V4 => "IPv4",
+        IpFamily::V6 => "IPv6",
     }
 }
 

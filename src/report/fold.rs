@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 /// What stands before and after the number, and the numbers with their widths.
-type Family = (String, String, Vec<(u64, usize)>);
+type NamePattern = (String, String, Vec<(u64, usize)>);
 
 /// Folds names that differ in one number. The order is that of first mention.
 pub fn fold_names<S: AsRef<str>>(names: &[S]) -> String {
     // Around the last run of digits: prefix and suffix make the family, the digits the member.
-    let mut families: Vec<Family> = Vec::new();
+    let mut families: Vec<NamePattern> = Vec::new();
     let mut index: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut order: Vec<Result<usize, String>> = Vec::new();
     for name in names.iter().map(AsRef::as_ref) {
@@ -53,7 +53,7 @@ fn split(name: &str) -> Option<(&str, &str, &str)> {
     Some((&name[..start], &name[start..end], &name[end..]))
 }
 
-fn fold_family((prefix, suffix, members): &mut Family) -> String {
+fn fold_family((prefix, suffix, members): &mut NamePattern) -> String {
     members.sort_unstable();
     members.dedup();
     let mut ranges: Vec<String> = Vec::new();

@@ -4,7 +4,7 @@
 use super::document::{ChangeEntry, Document, HostEntry};
 use super::group::Said;
 use super::{Renderer, Style, findings, fold_names, group, printable};
-use crate::engine::{STRAGGLER, Status};
+use crate::engine::{HostStatus, STRAGGLER};
 use crate::plan::{ChangeAction, ChangeRisk};
 use std::fmt::Write as _;
 
@@ -62,13 +62,13 @@ fn plan_text(document: &Document, style: Style) -> String {
 /// The last line of a plan: how much changes, and what is left alone.
 pub(super) fn summary(document: &Document, style: Style) -> String {
     let mut out = String::new();
-    let changing = document.count(Status::Changed);
+    let changing = document.count(HostStatus::Changed);
     let of_changing =
-        || document.hosts.iter().filter(|h| h.status == Status::Changed).flat_map(|h| &h.changes);
+        || document.hosts.iter().filter(|h| h.status == HostStatus::Changed).flat_map(|h| &h.changes);
     let count = |action| of_changing().filter(|c| c.action == action).count();
     let risky = of_changing().filter(|c| c.risks.contains(&ChangeRisk::ManagementPath)).count();
-    let refused = document.count(Status::Refused);
-    let stuck = document.hosts.iter().filter(|h| h.status == Status::Failed).count();
+    let refused = document.count(HostStatus::Refused);
+    let stuck = document.hosts.iter().filter(|h| h.status == HostStatus::Failed).count();
     if changing == 0 && stuck == 0 && refused == 0 {
         let _ = write!(out, "{}", style.strong(&nothing(document)));
     } else if changing > 0 && document.drift {
@@ -103,7 +103,7 @@ pub(super) fn summary(document: &Document, style: Style) -> String {
         let _ =
             write!(out, "{}{}", gap(&out), style.warn(&format!("{} not answered yet.", hosts(stragglers))));
     }
-    let unreachable = document.count(Status::Unreachable) - stragglers;
+    let unreachable = document.count(HostStatus::Unreachable) - stragglers;
     if unreachable > 0 {
         let text = style.alarm(&format!("{} unreachable.", hosts(unreachable)));
         let _ = write!(out, "{}{text}", gap(&out));
@@ -145,7 +145,7 @@ fn recap_text(document: &Document, style: Style) -> String {
     } else if !document.runs.is_empty() {
         let _ = writeln!(out, "{}", style.strong(&format!("Runs {}", document.runs.join(", "))));
     }
-    for status in Status::ALL {
+    for status in HostStatus::ALL {
         let names: Vec<&str> =
             document.hosts.iter().filter(|h| h.status == status).map(|h| h.name.as_str()).collect();
         if names.is_empty() {
@@ -153,9 +153,9 @@ fn recap_text(document: &Document, style: Style) -> String {
         }
         let word = format!("{:<12}", status.words());
         let word = match status {
-            Status::Unchanged => word,
-            Status::Changed => style.added(&word),
-            Status::Skipped | Status::Refused => style.warn(&word),
+            HostStatus::Unchanged => word,
+            HostStatus::Changed => style.added(&word),
+            HostStatus::Skipped | HostStatus::Refused => style.warn(&word),
             _ => style.alarm(&word),
         };
         let line = format!("  {word} {:>4}   {}", names.len(), printable(&fold_names(&names)));

@@ -3,7 +3,7 @@
 
 use super::document::{ChangeEntry, WarningEntry};
 use super::{Document, HostEntry, Renderer};
-use crate::engine::{Event, STRAGGLER, Status};
+use crate::engine::{EngineEvent, HostStatus, STRAGGLER};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,7 +126,7 @@ pub struct HostStatusFields {
     /// Name of the host.
     pub host: String,
     /// Status in a plan (`changed` if there are changes), or outcome of a run.
-    pub status: Status,
+    pub status: HostStatus,
     /// Stable code of the reason.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
@@ -188,19 +188,21 @@ impl EventEntry {
     }
 
     /// Lines of an event of the engine.
-    pub fn of(event: &Event) -> Vec<Self> {
+    pub fn of(event: &EngineEvent) -> Vec<Self> {
         vec![match event {
-            Event::Observing(hosts) => Self::Observing { hosts: *hosts },
-            Event::Observed(host, error) => Self::Observed { host: host.clone(), error: error.clone() },
-            Event::Planned(plans) => {
+            EngineEvent::Observing(hosts) => Self::Observing { hosts: *hosts },
+            EngineEvent::Observed(host, error) => Self::Observed { host: host.clone(), error: error.clone() },
+            EngineEvent::Planned(plans) => {
                 return plans.iter().map(|plan| Self::planned(&HostEntry::of_plan(plan))).collect();
             }
-            Event::Applying { hosts, max_fail } => Self::Applying { hosts: *hosts, max_fail: *max_fail },
-            Event::Batch { number, of } => Self::Batch { number: *number, of: *of },
-            Event::Step(host, step, guard) => {
+            EngineEvent::Applying { hosts, max_fail } => {
+                Self::Applying { hosts: *hosts, max_fail: *max_fail }
+            }
+            EngineEvent::Batch { number, of } => Self::Batch { number: *number, of: *of },
+            EngineEvent::Step(host, step, guard) => {
                 Self::Step { host: host.clone(), step: (*step).to_owned(), guard: guard.map(|g| g.as_secs()) }
             }
-            Event::Done(outcome) => Self::Done {
+            EngineEvent::Done(outcome) => Self::Done {
                 outcome: HostStatusFields {
                     host: outcome.host.clone(),
                     status: outcome.status,
@@ -209,8 +211,10 @@ impl EventEntry {
                     hint: outcome.hint.clone(),
                 },
             },
-            Event::Note(message) | Event::Detail(message) => Self::Note { message: message.clone() },
-            Event::Drain(_) => return Vec::new(),
+            EngineEvent::Note(message) | EngineEvent::Detail(message) => {
+                Self::Note { message: message.clone() }
+            }
+            EngineEvent::Drain(_) => return Vec::new(),
         }]
     }
 
@@ -293,13 +297,13 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
         let outcome = match done.get(&host.name) {
             Some(outcome) => outcome.clone(),
             None if begun.contains(&host.name) => HostStatusFields {
-                status: Status::Unknown,
+                status: HostStatus::Unknown,
                 message: said("kvmfw ended before this host reported its outcome; its guard decides"),
                 hint: said("kvmfw status"),
                 ..interrupted
             },
-            None if host.status == Status::Changed => HostStatusFields {
-                status: Status::Skipped,
+            None if host.status == HostStatus::Changed => HostStatusFields {
+                status: HostStatus::Skipped,
                 message: said("kvmfw ended before this host was started"),
                 hint: None,
                 ..interrupted
@@ -371,9 +375,9 @@ mod tests {
             line(EventEntry::Step { host: "kvm1".into(), step: "confirming".into(), guard: Some(60) }),
             "{\"time\":\"2026-11-24T12:00:00Z\",\"event\":\"step\",\"host\":\"kvm1\",\"step\":\"confirming\",\"guard\":60}\n"
         );
-        let outcome = HostOutcome::new("kvm1", Status::RolledBack).reason("rolled-back");
+        let outcome = HostOutcome::new("kvm1", HostStatus::RolledBack).reason("rolled-back");
         assert_eq!(
-            line(EventEntry::of(&Event::Done(outcome)).remove(0)),
+            line(EventEntry::of(&EngineEvent::Done(outcome)).remove(0)),
             "{\"time\":\"2026-11-24T12:00:00Z\",\"event\":\"done\",\"host\":\"kvm1\",\"status\":\"rolled-back\",\"reason\":\"rolled-back\"}\n"
         );
     }
@@ -381,9 +385,9 @@ mod tests {
     #[test]
     fn a_run_that_was_cut_off() {
         let names = ["kvm1", "kvm2", "kvm3", "kvm4"];
-        let outcomes = names.map(|n| HostOutcome::new(n, Status::Changed));
+        let outcomes = names.map(|n| HostOutcome::new(n, HostStatus::Changed));
         let mut plan = Document::of_run("r1", &outcomes);
-        plan.hosts[3].status = Status::Unreachable;
+        plan.hosts[3].status = HostStatus::Unreachable;
         let line = |event| Line { time: String::new(), event }.text();
         let step = |host: &str, step: &str| {
             line(EventEntry::Step { host: host.into(), step: step.into(), guard: None })
@@ -397,8 +401,8 @@ mod tests {
             "{\"time\":\"2026".to_owned(),
         ];
         let end = fold_events(&plan, &events.concat());
-        let statuses: Vec<Status> = end.hosts.iter().map(|h| h.status).collect();
-        let all = [Status::Changed, Status::Unknown, Status::Skipped, Status::Unreachable];
+        let statuses: Vec<HostStatus> = end.hosts.iter().map(|h| h.status).collect();
+        let all = [HostStatus::Changed, HostStatus::Unknown, HostStatus::Skipped, HostStatus::Unreachable];
         assert_eq!(statuses, all);
 
         // The same from the stream alone.
@@ -421,11 +425,11 @@ mod tests {
         let plan = Document::of_run(
             "r1",
             &[
-                HostOutcome::new("kvm1", Status::Changed),
-                HostOutcome::new("kvm2", Status::Unreachable).reason(STRAGGLER).message("no answer yet"),
+                HostOutcome::new("kvm1", HostStatus::Changed),
+                HostOutcome::new("kvm2", HostStatus::Unreachable).reason(STRAGGLER).message("no answer yet"),
             ],
         );
-        let changed = Document::of_run("r1", &[HostOutcome::new("kvm2", Status::Changed)]);
+        let changed = Document::of_run("r1", &[HostOutcome::new("kvm2", HostStatus::Changed)]);
         let then = HostEntry { plan: Some("h2".into()), ..changed.hosts[0].clone() };
         let stream = [
             line(EventEntry::start("apply", Some("r1"))),
@@ -437,9 +441,9 @@ mod tests {
             step("staging"),
         ];
         for (lines, status, planned) in [
-            (5, Status::Unreachable, None),
-            (6, Status::Skipped, Some("h2")),
-            (7, Status::Unknown, Some("h2")),
+            (5, HostStatus::Unreachable, None),
+            (6, HostStatus::Skipped, Some("h2")),
+            (7, HostStatus::Unknown, Some("h2")),
         ] {
             let events = stream[..lines].concat();
             for end in [fold_events(&plan, &events), document_of(&events).unwrap()] {
@@ -451,7 +455,7 @@ mod tests {
             }
         }
         let shown = with_stragglers(&plan, &stream.concat());
-        assert_eq!((shown.hosts[1].status, shown.count(Status::Changed)), (Status::Changed, 2));
+        assert_eq!((shown.hosts[1].status, shown.count(HostStatus::Changed)), (HostStatus::Changed, 2));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! JUnit XML, as CI engines show it: a suite for what was done, a case for each host.
 
 use super::{Document, HostEntry, Renderer, printable};
-use crate::engine::Status;
+use crate::engine::HostStatus;
 use std::fmt::Write as _;
 
 /// JUnit: a host that failed, was rolled back or left alone is a failure; one that could not be
@@ -13,14 +13,14 @@ pub struct Junit {
 
 impl Renderer for Junit {
     fn render(&self, document: &Document) -> String {
-        let count = |list: &[Status]| list.iter().map(|s| document.count(*s)).sum::<usize>();
-        let drifted = if document.drift { document.count(Status::Changed) } else { 0 };
-        let failures = count(&[Status::Failed, Status::RolledBack, Status::Refused]) + drifted;
-        let errors = count(&[Status::Unreachable, Status::Unknown]);
+        let count = |list: &[HostStatus]| list.iter().map(|s| document.count(*s)).sum::<usize>();
+        let drifted = if document.drift { document.count(HostStatus::Changed) } else { 0 };
+        let failures = count(&[HostStatus::Failed, HostStatus::RolledBack, HostStatus::Refused]) + drifted;
+        let errors = count(&[HostStatus::Unreachable, HostStatus::Unknown]);
         let totals = format!(
             "tests=\"{}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{}\"",
             document.hosts.len(),
-            count(&[Status::Skipped])
+            count(&[HostStatus::Skipped])
         );
         let suite = format!("kvmfw {}", self.command);
         let name = match &document.run {
@@ -52,19 +52,19 @@ fn case(suite: &str, drift: bool, host: &HostEntry, text: &mut String) {
     };
     let hint = || xml(host.hint.as_deref().unwrap_or_default());
     match host.status {
-        Status::Failed | Status::RolledBack | Status::Refused => {
+        HostStatus::Failed | HostStatus::RolledBack | HostStatus::Refused => {
             let _ = write!(text, "<failure {}>{}</failure>", message(), hint());
         }
-        Status::Unreachable | Status::Unknown => {
+        HostStatus::Unreachable | HostStatus::Unknown => {
             let _ = write!(text, "<error {}>{}</error>", message(), hint());
         }
-        Status::Skipped => {
+        HostStatus::Skipped => {
             let _ = write!(text, "<skipped {}/>", message());
         }
-        Status::Changed if drift => {
+        HostStatus::Changed if drift => {
             let _ = write!(text, "<failure message=\"drift\" type=\"drift\"></failure>");
         }
-        Status::Changed | Status::Unchanged => {}
+        HostStatus::Changed | HostStatus::Unchanged => {}
     }
     if !host.changes.is_empty() {
         text.push_str("<system-out>");
@@ -105,12 +105,12 @@ mod tests {
     #[test]
     fn a_case_for_each_host() {
         let outcomes = [
-            HostOutcome::new("kvm1", Status::Changed),
-            HostOutcome::new("kvm2", Status::RolledBack)
+            HostOutcome::new("kvm1", HostStatus::Changed),
+            HostOutcome::new("kvm2", HostStatus::RolledBack)
                 .reason("rolled-back")
                 .message("a \"<b>\"\u{1b}[2J & c\nd"),
-            HostOutcome::new("kvm3", Status::Unreachable).message("no route"),
-            HostOutcome::new("kvm4", Status::Skipped).message("budget"),
+            HostOutcome::new("kvm3", HostStatus::Unreachable).message("no route"),
+            HostOutcome::new("kvm4", HostStatus::Skipped).message("budget"),
         ];
         let text = Junit { command: "apply" }.render(&Document::of_run("r1", &outcomes));
         let expected = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\

@@ -8,7 +8,7 @@ use super::document::{ChangeEntry, Document, WarningEntry};
 use super::group::Said;
 use super::human::{hosts, risk_words, summary};
 use super::{Renderer, Style, fold_names, group, printable, problems_text};
-use crate::engine::Status;
+use crate::engine::HostStatus;
 use crate::plan::ChangeAction;
 use crate::problem::Problem;
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ fn headline(document: &Document) -> String {
         return format!("kvmfw: {}", summary(document, Style::default()).replace('\n', " "));
     }
     let runs: Vec<&str> = document.run.iter().chain(&document.runs).map(String::as_str).collect();
-    let counts: Vec<String> = Status::ALL
+    let counts: Vec<String> = HostStatus::ALL
         .into_iter()
         .map(|status| (document.count(status), status.words()))
         .filter(|(count, _)| *count > 0)
@@ -99,7 +99,7 @@ fn headline(document: &Document) -> String {
 fn counts(document: &Document) -> Option<String> {
     let mut table = String::from("| status | hosts | |\n|---|---:|---|\n");
     let mut any = false;
-    for status in Status::ALL {
+    for status in HostStatus::ALL {
         let names: Vec<&str> =
             document.hosts.iter().filter(|h| h.status == status).map(|h| h.name.as_str()).collect();
         if names.is_empty() {
@@ -107,8 +107,8 @@ fn counts(document: &Document) -> Option<String> {
         }
         any = true;
         let word = match status {
-            Status::Changed if document.drift => "drifted",
-            Status::Changed if !document.is_run() => "to change",
+            HostStatus::Changed if document.drift => "drifted",
+            HostStatus::Changed if !document.is_run() => "to change",
             other => other.words(),
         };
         let _ = writeln!(table, "| {word} | {} | {} |", names.len(), code(&shortened(&fold_names(&names))));
@@ -228,7 +228,7 @@ mod tests {
     fn document(changes: &[(&str, Vec<ChangeEntry>)]) -> Document {
         let host = |(name, changes): &(&str, Vec<ChangeEntry>)| HostEntry {
             name: (*name).to_owned(),
-            status: if changes.is_empty() { Status::Unchanged } else { Status::Changed },
+            status: if changes.is_empty() { HostStatus::Unchanged } else { HostStatus::Changed },
             reason: None,
             message: None,
             hint: None,

@@ -5,7 +5,7 @@ use super::human::changes_text;
 use super::outlet;
 use super::screen::Screen;
 use super::{Board, Document, HostEntry, Style, fold_names, printable};
-use crate::engine::{Event, HostOutcome, Status};
+use crate::engine::{EngineEvent, HostOutcome, HostStatus};
 use crate::plan::HostPlan;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -104,7 +104,7 @@ impl Progress {
 
     /// Runs until the engine has said its last word. This belongs on a thread of its own: a terminal that was stopped, or
     /// a pager that does not read, holds up what writes to it.
-    pub fn run(mut self, events: &Receiver<Event>) {
+    pub fn run(mut self, events: &Receiver<EngineEvent>) {
         let period = if self.mode == ProgressMode::Bar { TICK } else { HEARTBEAT };
         let mut tick = Instant::now() + period;
         loop {
@@ -126,18 +126,18 @@ impl Progress {
         self.finish();
     }
 
-    fn show(&mut self, event: Event) {
+    fn show(&mut self, event: EngineEvent) {
         self.board.hear(&event, Instant::now());
         match event {
-            Event::Observing(_) | Event::Applying { .. } => self.start(),
-            Event::Observed(host, Some(error)) => {
+            EngineEvent::Observing(_) | EngineEvent::Applying { .. } => self.start(),
+            EngineEvent::Observed(host, Some(error)) => {
                 self.line(&format!("{}: {}", printable(&host), printable(&error)));
             }
-            Event::Planned(plans) => self.planned(&plans),
-            Event::Done(outcome) => self.done(&outcome),
-            Event::Note(text) | Event::Detail(text) => self.line(&printable(&text)),
-            Event::Drain(_) => self.finish(),
-            Event::Observed(_, None) | Event::Batch { .. } | Event::Step(..) => {}
+            EngineEvent::Planned(plans) => self.planned(&plans),
+            EngineEvent::Done(outcome) => self.done(&outcome),
+            EngineEvent::Note(text) | EngineEvent::Detail(text) => self.line(&printable(&text)),
+            EngineEvent::Drain(_) => self.finish(),
+            EngineEvent::Observed(_, None) | EngineEvent::Batch { .. } | EngineEvent::Step(..) => {}
         }
     }
 
@@ -201,8 +201,8 @@ impl Progress {
 
     fn done(&mut self, outcome: &HostOutcome) {
         let word = match outcome.status {
-            Status::Changed => self.style.added(outcome.status.words()),
-            Status::Unchanged | Status::Skipped => outcome.status.words().to_owned(),
+            HostStatus::Changed => self.style.added(outcome.status.words()),
+            HostStatus::Unchanged | HostStatus::Skipped => outcome.status.words().to_owned(),
             _ => self.style.alarm(&outcome.status.words().to_uppercase()),
         };
         let mut text = format!("  {}  {word}", printable(&outcome.host));

@@ -5,7 +5,7 @@ mod member;
 pub use member::MemberProblem;
 
 use crate::problem::Origin;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -133,7 +133,7 @@ pub struct SetShape {
     #[serde(rename = "type")]
     pub kind: SetType,
     /// The family of its addresses; of types without any it says nothing.
-    pub family: Family,
+    pub family: IpFamily,
     /// The initial size of its table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashsize: Option<u32>,
@@ -165,7 +165,7 @@ pub struct SetShape {
 
 impl SetShape {
     /// A shape with nothing but a type and a family.
-    pub fn new(kind: SetType, family: Family) -> Self {
+    pub fn new(kind: SetType, family: IpFamily) -> Self {
         Self {
             kind,
             family,
@@ -217,7 +217,7 @@ impl SetShape {
 
     /// The netmask, where it masks anything: ipset neither sends nor shows one of all bits.
     fn masked(&self) -> Option<u8> {
-        let whole = if self.family == Family::V4 { 32 } else { 128 };
+        let whole = if self.family == IpFamily::V4 { 32 } else { 128 };
         self.netmask.filter(|bits| *bits != whole)
     }
 
@@ -251,10 +251,10 @@ impl SetShape {
 }
 
 /// The word of ipset for a family.
-pub fn family_word(family: Family) -> &'static str {
+pub fn family_word(family: IpFamily) -> &'static str {
     match family {
-        Family::V4 => "inet",
-        Family::V6 => "inet6",
+        IpFamily::V4 => "inet",
+        IpFamily::V6 => "inet6",
     }
 }
 
@@ -354,7 +354,7 @@ impl LiveSet {
     /// It as an inventory could state it; `None` where that is not possible.
     pub fn shape(&self) -> Option<SetShape> {
         let kind = SetType::parse(&self.kind)?;
-        let family = if self.family.as_deref() == Some("inet6") { Family::V6 } else { Family::V4 };
+        let family = if self.family.as_deref() == Some("inet6") { IpFamily::V6 } else { IpFamily::V4 };
         let mut shape = SetShape::new(kind, family);
         let mut words = self.options.split(' ').skip(1);
         while let Some(word) = words.next() {
@@ -444,7 +444,7 @@ mod tests {
         let mut other = set.clone();
         other.shape.timeout = None;
         assert!(!other.has_options_of(&live), "a timeout that goes is a change");
-        other.shape.family = Family::V6;
+        other.shape.family = IpFamily::V6;
         assert!(!other.is_same_type(&live));
         assert!(LiveSet::parse("hash:mac hashsize 1024").shape().is_none());
     }
@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn a_declared_member_outlasts_the_timeout_of_its_set() {
         let kind = SetType::parse("hash:net").unwrap();
-        let shape = SetShape { timeout: Some(60), comment: true, ..SetShape::new(kind, Family::V4) };
+        let shape = SetShape { timeout: Some(60), comment: true, ..SetShape::new(kind, IpFamily::V4) };
         let entries = shape.members("10.0.0.1/8 comment \"the office\"").unwrap();
         let set = DeclaredSet {
             name: "a".into(),

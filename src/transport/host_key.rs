@@ -95,7 +95,7 @@ async fn ask(connection: &HostConnection, mut ssh: Command) -> Result<HostKey, T
 pub async fn remember(connection: &HostConnection, key: &HostKey) -> Result<PathBuf, TransportError> {
     let file = match &connection.known_hosts {
         Some(file) => Some(file.clone()),
-        None => Settings::of(connection).await?.known_hosts(connection).into_iter().next(),
+        None => SshSettings::of(connection).await?.known_hosts(connection).into_iter().next(),
     };
     let Some(file) = file else { return Err(TransportError::Here("ssh names no known_hosts".into())) };
     let write = || {
@@ -122,7 +122,7 @@ pub enum Known {
 
 /// Looks a host's keys up where ssh would; no connection is opened.
 pub async fn known(connection: &HostConnection) -> Known {
-    let Ok(settings) = Settings::of(connection).await else { return Known::Unclear };
+    let Ok(settings) = SshSettings::of(connection).await else { return Known::Unclear };
     let program = settings.get("knownhostscommand").is_some_and(|command| command != "none");
     let files = settings.known_hosts(connection);
     // Without a name, ssh did not take its configuration; it says why when it connects.
@@ -145,9 +145,9 @@ pub async fn known(connection: &HostConnection) -> Known {
 }
 
 /// What ssh says of its own configuration for a host.
-struct Settings(String);
+struct SshSettings(String);
 
-impl Settings {
+impl SshSettings {
     async fn of(connection: &HostConnection) -> Result<Self, TransportError> {
         let mut ssh = Command::new("ssh");
         ssh.arg("-G");

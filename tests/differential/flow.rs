@@ -5,7 +5,7 @@ use kvmfw::netfilter::{
     BridgeFrame, BridgeSwitches, ConnectionNat, ConntrackStates, FlowDirection, FramePayload, HostContext,
     IptablesBackend, NatEndpoint, Packet, PacketDevice, PacketPath, TcpFlags,
 };
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -35,16 +35,16 @@ impl Node {
         [Node::G0, Node::G1, Node::Net].into_iter().find(|node| node.name() == name).unwrap_or(Node::Host)
     }
 
-    fn addresses(self, family: Family) -> &'static [&'static str] {
+    fn addresses(self, family: IpFamily) -> &'static [&'static str] {
         match (self, family) {
-            (Node::G0, Family::V4) => &["10.0.0.1"],
-            (Node::G1, Family::V4) => &["10.0.0.2"],
-            (Node::Net, Family::V4) => &["10.1.0.1"],
-            (Node::Host, Family::V4) => &["10.0.0.254", "10.1.0.254"],
-            (Node::G0, Family::V6) => &["fd00::1"],
-            (Node::G1, Family::V6) => &["fd00::2"],
-            (Node::Net, Family::V6) => &["fd01::1"],
-            (Node::Host, Family::V6) => &["fd00::fe", "fd01::fe"],
+            (Node::G0, IpFamily::V4) => &["10.0.0.1"],
+            (Node::G1, IpFamily::V4) => &["10.0.0.2"],
+            (Node::Net, IpFamily::V4) => &["10.1.0.1"],
+            (Node::Host, IpFamily::V4) => &["10.0.0.254", "10.1.0.254"],
+            (Node::G0, IpFamily::V6) => &["fd00::1"],
+            (Node::G1, IpFamily::V6) => &["fd00::2"],
+            (Node::Net, IpFamily::V6) => &["fd01::1"],
+            (Node::Host, IpFamily::V6) => &["fd00::fe", "fd01::fe"],
         }
     }
 
@@ -53,7 +53,7 @@ impl Node {
         if address.is_loopback() {
             return Some(Node::Host);
         }
-        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let family = if address.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 };
         let owner = [Node::G0, Node::G1, Node::Net, Node::Host]
             .into_iter()
             .find(|node| node.addresses(family).iter().any(|own| own.parse() == Ok(address)));
@@ -105,7 +105,7 @@ pub struct Hints {
 /// One packet as it is put on the wire.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    pub family: Family,
+    pub family: IpFamily,
     pub at: Node,
     pub src: IpAddr,
     pub dst: IpAddr,
@@ -135,11 +135,11 @@ pub struct Sent {
 }
 
 /// The host as the walk is told of it.
-pub fn surroundings(family: Family, backend: IptablesBackend) -> HostContext {
+pub fn surroundings(family: IpFamily, backend: IptablesBackend) -> HostContext {
     let net = |text: &str| text.parse().unwrap();
     let (own, routes) = match family {
-        Family::V4 => (["10.0.0.254/24", "10.1.0.254/24"], ["10.0.0.0/24", "10.1.0.0/24", "0.0.0.0/0"]),
-        Family::V6 => (["fd00::fe/64", "fd01::fe/64"], ["fd00::/64", "fd01::/64", "::/0"]),
+        IpFamily::V4 => (["10.0.0.254/24", "10.1.0.254/24"], ["10.0.0.0/24", "10.1.0.0/24", "0.0.0.0/0"]),
+        IpFamily::V6 => (["fd00::fe/64", "fd01::fe/64"], ["fd00::/64", "fd01::/64", "::/0"]),
     };
     let devices = ["br0", "eth0", "eth0"];
     HostContext {
@@ -167,7 +167,7 @@ impl Sent {
     /// The first packet of a random connection.
     pub fn first(
         random: &mut Random,
-        family: Family,
+        family: IpFamily,
         number: u16,
         loose: bool,
         switches: BridgeSwitches,
@@ -199,10 +199,10 @@ impl Sent {
         let kinds =
             [Kind::Tcp, Kind::Tcp, Kind::Tcp, Kind::Udp, Kind::Udp, Kind::Ping, Kind::Ping, Kind::Other];
         let mut kind = random.of_these(&kinds);
-        if family == Family::V6 && random.one_in(12) {
+        if family == IpFamily::V6 && random.one_in(12) {
             kind = Kind::Discovery;
         }
-        let v4 = family == Family::V4;
+        let v4 = family == IpFamily::V4;
         let mut sent = Sent {
             family,
             at,
@@ -308,7 +308,7 @@ impl Sent {
             echo: arrived.echo.unwrap_or(self.echo),
             ..self.clone()
         };
-        let (protocol, icmp) = if self.family == Family::V4 { (1, (3, 3)) } else { (58, (1, 4)) };
+        let (protocol, icmp) = if self.family == IpFamily::V4 { (1, (3, 3)) } else { (58, (1, 4)) };
         let mut error = Sent {
             protocol,
             icmp,
@@ -394,7 +394,7 @@ impl Sent {
             _ => "host",
         };
         let mut order = json!({
-            "id": id, "at": self.at.name(), "mac": mac, "family": if self.family == Family::V4 { 4 } else { 6 },
+            "id": id, "at": self.at.name(), "mac": mac, "family": if self.family == IpFamily::V4 { 4 } else { 6 },
             "src": self.src, "dst": self.dst, "protocol": self.protocol, "sport": self.sport, "dport": self.dport,
             "flags": self.flags, "seq": self.seq, "ack": self.ack, "icmp": [self.icmp.0, self.icmp.1],
             "echo": self.echo,

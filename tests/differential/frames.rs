@@ -4,7 +4,7 @@
 use crate::common;
 use crate::world::World;
 use kvmfw::netfilter::{BridgeFrame, BridgeSwitches, FramePayload, IptablesBackend};
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 use serde_json::json;
 
 /// For all bridges, and for this one.
@@ -15,8 +15,8 @@ enum Where {
 }
 
 const PAYLOADS: [(FramePayload, &str); 4] = [
-    (FramePayload::Ip(Family::V4), "4"),
-    (FramePayload::Ip(Family::V6), "6"),
+    (FramePayload::Ip(IpFamily::V4), "4"),
+    (FramePayload::Ip(IpFamily::V6), "6"),
     (FramePayload::Arp, "arp"),
     (FramePayload::Other, "other"),
 ];
@@ -27,7 +27,7 @@ fn frames_meet_the_rules_that_the_switches_say() {
         return;
     }
     let mut world = World::up();
-    for family in Family::ALL {
+    for family in IpFamily::ALL {
         world.load(IptablesBackend::Legacy, family, "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n").unwrap();
     }
     world.host(&["arptables-legacy", "-P", "FORWARD", "DROP"], "").unwrap();
@@ -78,8 +78,8 @@ fn order(id: u64, payload: FramePayload, tagged: bool) -> serde_json::Value {
     match payload {
         FramePayload::Ip(family) => {
             let (number, ends) = match family {
-                Family::V4 => (4, ["10.0.0.1", "10.0.0.2"]),
-                Family::V6 => (6, ["fd00::1", "fd00::2"]),
+                IpFamily::V4 => (4, ["10.0.0.1", "10.0.0.2"]),
+                IpFamily::V6 => (6, ["fd00::1", "fd00::2"]),
             };
             order["family"] = number.into();
             let more = json!({ "src": ends[0], "dst": ends[1], "protocol": 17, "sport": 1000, "dport": 53 });

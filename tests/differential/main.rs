@@ -23,7 +23,7 @@ use kvmfw::netfilter::{
     PacketPath, PacketTrace, PacketVerdict, Ruleset, TcpFlags, blocked_between_ports, simulate,
     undecided_between_ports,
 };
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 use kvmfw::resource::iptables::save::SavedTables;
 use random::Random;
 use rules::{Rules, UNKNOWN_IS_ENOUGH};
@@ -104,7 +104,7 @@ fn the_simulator_agrees_with_the_kernel() {
 /// Loads one random ruleset and sends connections through it.
 fn one_ruleset(world: &mut World, seed: u64, run: u64, count: &mut Count) {
     let mut random = Random::of(seed, run);
-    let family = random.of_these(&[Family::V4, Family::V4, Family::V6]);
+    let family = random.of_these(&[IpFamily::V4, IpFamily::V4, IpFamily::V6]);
     let backend = random.of_these(&[IptablesBackend::Nft, IptablesBackend::Legacy]);
     let text = Rules { random: &mut random, family }.file();
     let Ok(save) = world.load(backend, family, &text) else {
@@ -130,7 +130,7 @@ fn one_ruleset(world: &mut World, seed: u64, run: u64, count: &mut Count) {
 struct Trial {
     /// What a wrong answer is reported with.
     name: String,
-    family: Family,
+    family: IpFamily,
     backend: IptablesBackend,
     /// Where the numbers of its connections begin.
     first_port: u64,
@@ -185,7 +185,7 @@ fn opens(base: PacketPath, packet: &Packet) -> bool {
 }
 
 /// Nothing of a ruleset may be met by the next one, which may be of the other backend or family.
-fn unload(world: &World, backend: IptablesBackend, family: Family) {
+fn unload(world: &World, backend: IptablesBackend, family: IpFamily) {
     let tables = rules::TABLES.map(|(table, chains)| {
         let chains: String = chains.iter().map(|chain| format!(":{chain} ACCEPT\n")).collect();
         format!("*{table}\n{chains}COMMIT\n")

@@ -10,7 +10,7 @@ use kvmfw::netfilter::{
     BridgeSwitches, FragmentPart, HostContext, IptablesBackend, Packet, PacketPath, PacketTrace,
     PacketVerdict, Ruleset, simulate,
 };
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 
 /// So many packets are tried against one ruleset.
 const PACKETS: u16 = 12;
@@ -46,7 +46,7 @@ fn pieces(tracking: bool) {
     let packets = number("DIFF_PACKETS").unwrap_or(if long { 10_000 } else { 500 }) / 2;
     common::tell(&format!("DIFF_SEED={seed} DIFF_PACKETS={}", packets * 2));
     let mut world = World::up();
-    for family in Family::ALL {
+    for family in IpFamily::ALL {
         world.nf_call(family, true, false);
     }
     if tracking {
@@ -91,7 +91,7 @@ fn pieces_with_connection_tracking() {
 
 fn one_ruleset(world: &mut World, tracking: bool, seed: u64, run: u64, count: &mut Count) {
     let mut random = Random::of(seed, run);
-    let family = random.of_these(&[Family::V4, Family::V4, Family::V6]);
+    let family = random.of_these(&[IpFamily::V4, IpFamily::V4, IpFamily::V6]);
     let backend = random.of_these(&[IptablesBackend::Nft, IptablesBackend::Legacy]);
     let mut text = Rules { random: &mut random, family }.file();
     if !tracking {
@@ -176,7 +176,7 @@ impl Trial<'_> {
             // IPv4 joins before INPUT, and what is joined has the mark of its first piece; a later one only has to come there.
             n > 0
                 && local
-                && self.sent.family == Family::V4
+                && self.sent.family == IpFamily::V4
                 && walk.stages.iter().any(|stage| stage.chain == "INPUT")
         };
         let passes =

@@ -7,7 +7,7 @@ use crate::random::Random;
 use crate::world::World;
 use crate::{Count, Trial, common, try_out, unload};
 use kvmfw::netfilter::{IptablesBackend, MatchTest, Ruleset};
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 use kvmfw::resource::iptables::save::{SavedTables, tokens};
 use std::net::IpAddr;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn rules_of_other_programs() {
     assert!(cases.len() >= 10, "only {} cases", cases.len());
     let mut run = 0;
     for case in &cases {
-        for (family, file) in [(Family::V4, "rules.v4"), (Family::V6, "rules.v6")] {
+        for (family, file) in [(IpFamily::V4, "rules.v4"), (IpFamily::V6, "rules.v6")] {
             let Ok(text) = std::fs::read_to_string(case.join(file)) else { continue };
             let text = translated(&text, case);
             for backend in [IptablesBackend::Nft, IptablesBackend::Legacy] {
@@ -67,7 +67,13 @@ fn translated(text: &str, case: &Path) -> String {
 }
 
 /// Loads rules; what is read of them prints as it was, and loads again to the same.
-fn canonical(world: &World, backend: IptablesBackend, family: Family, text: &str, name: &str) -> SavedTables {
+fn canonical(
+    world: &World,
+    backend: IptablesBackend,
+    family: IpFamily,
+    text: &str,
+    name: &str,
+) -> SavedTables {
     let load = |text: &str| {
         let save = world.load(backend, family, text).unwrap_or_else(|why| panic!("{name}: {why}"));
         // What an empty table looks like differs with who looked at it.

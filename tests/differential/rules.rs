@@ -1,12 +1,12 @@
 //! Random rules over what is in the world, so that many of them meet the packets that are sent.
 
 use crate::random::Random;
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 
 /// Which parts of the language are drawn.
 pub struct Rules<'a> {
     pub random: &'a mut Random,
-    pub family: Family,
+    pub family: IpFamily,
 }
 
 pub const TABLES: [(&str, &[&str]); 5] = [
@@ -105,7 +105,7 @@ impl Rules<'_> {
 
     /// What stands before any `-m`, each at most once.
     fn head(&mut self, hook: &str, protocol: &mut Option<String>, before: &str) -> String {
-        let v4 = self.family == Family::V4;
+        let v4 = self.family == IpFamily::V4;
         let option =
             self.random.of_these(&["-s", "-d", "-i", "-o", "-p", "-p", "-p", "-d", "-p", "-s", "-p", "-f"]);
         let incoming = matches!(hook, "PREROUTING" | "INPUT");
@@ -139,7 +139,7 @@ impl Rules<'_> {
 
     fn network(&mut self) -> &'static str {
         match self.family {
-            Family::V4 => self.random.of_these(&[
+            IpFamily::V4 => self.random.of_these(&[
                 "10.0.0.0/24",
                 "10.0.0.1",
                 "10.0.0.2",
@@ -152,7 +152,7 @@ impl Rules<'_> {
                 "10.0.0.0/31",
                 "192.0.2.0/24",
             ]),
-            Family::V6 => self.random.of_these(&[
+            IpFamily::V6 => self.random.of_these(&[
                 "fd00::/64",
                 "fd00::1",
                 "fd00::2",
@@ -218,7 +218,7 @@ impl Rules<'_> {
             10 => self.range(not),
             11 if self.random.one_in(4) => {
                 let hops =
-                    if self.family == Family::V4 { "-m ttl --ttl-lt 64 " } else { "-m hl --hl-lt 64 " };
+                    if self.family == IpFamily::V4 { "-m ttl --ttl-lt 64 " } else { "-m hl --hl-lt 64 " };
                 self.random
                     .of_these(&[
                         "-m limit --limit 1/min --limit-burst 1 ",
@@ -280,10 +280,12 @@ impl Rules<'_> {
     fn range(&mut self, not: &str) -> String {
         let which = self.random.of_these(&["--src-range", "--dst-range"]);
         let range = match self.family {
-            Family::V4 => {
+            IpFamily::V4 => {
                 self.random.of_these(&["10.0.0.1-10.0.0.9", "10.0.0.200-10.1.0.1", "10.1.0.1-10.1.0.254"])
             }
-            Family::V6 => self.random.of_these(&["fd00::1-fd00::9", "fd00::80-fd01::1", "fd01::1-fd01::fe"]),
+            IpFamily::V6 => {
+                self.random.of_these(&["fd00::1-fd00::9", "fd00::80-fd01::1", "fd01::1-fd01::fe"])
+            }
         };
         format!("-m iprange {not}{which} {range} ")
     }
@@ -315,7 +317,7 @@ impl Rules<'_> {
                 .to_owned(),
             "nat" => self.nat(hook, protocol),
             "filter" => match self.random.below(5) {
-                0 if self.family == Family::V4 => "-j REJECT --reject-with icmp-host-prohibited".to_owned(),
+                0 if self.family == IpFamily::V4 => "-j REJECT --reject-with icmp-host-prohibited".to_owned(),
                 0 => "-j REJECT --reject-with icmp6-adm-prohibited".to_owned(),
                 1 => "-j MARK --set-xmark 0x1/0x1".to_owned(),
                 _ => self.random.of_these(&ends).to_owned(),
@@ -327,7 +329,7 @@ impl Rules<'_> {
     /// Rewriting targets stand only in chains of the hooks that allow them.
     fn nat(&mut self, hook: &str, protocol: Option<&str>) -> String {
         let ported = matches!(protocol, Some("tcp" | "udp"));
-        let v4 = self.family == Family::V4;
+        let v4 = self.family == IpFamily::V4;
         let address = |random: &mut Random, list: [&'static str; 4], list6: [&'static str; 4]| {
             random.of_these(if v4 { &list } else { &list6 }).to_owned()
         };

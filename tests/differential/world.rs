@@ -1,7 +1,7 @@
 //! The host under test and its neighbours, for real: namespaces that `wire.py` makes.
 
 use kvmfw::netfilter::IptablesBackend;
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 use kvmfw::resource::iptables::save::SavedTables;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -58,9 +58,14 @@ impl World {
     }
 
     /// Replaces all rules of a backend and family; what is there then, or why the kernel refused.
-    pub fn load(&self, backend: IptablesBackend, family: Family, rules: &str) -> Result<SavedTables, String> {
+    pub fn load(
+        &self,
+        backend: IptablesBackend,
+        family: IpFamily,
+        rules: &str,
+    ) -> Result<SavedTables, String> {
         let tool = |what: &str| {
-            let family = if family == Family::V4 { "iptables" } else { "ip6tables" };
+            let family = if family == IpFamily::V4 { "iptables" } else { "ip6tables" };
             let backend = if backend == IptablesBackend::Nft { "nft" } else { "legacy" };
             format!("{family}-{backend}-{what}")
         };
@@ -75,8 +80,8 @@ impl World {
     }
 
     /// Whether rules see what bridges carry: what is said for all, and what for br0.
-    pub fn nf_call(&self, family: Family, all: bool, own: bool) {
-        let name = if family == Family::V4 { "iptables" } else { "ip6tables" };
+    pub fn nf_call(&self, family: IpFamily, all: bool, own: bool) {
+        let name = if family == IpFamily::V4 { "iptables" } else { "ip6tables" };
         self.sysctl(&format!("net.bridge.bridge-nf-call-{name}"), all.into());
         let own = u8::from(own).to_string();
         self.host(&["ip", "link", "set", "br0", "type", "bridge", &format!("nf_call_{name}"), &own], "")

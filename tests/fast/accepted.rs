@@ -5,7 +5,7 @@
 use kvmfw::problem::Place;
 use kvmfw::resource::iptables::rule::{RuleContext, check};
 use kvmfw::resource::iptables::text::{TextLine, split};
-use kvmfw::resource::iptables::{Family, is_builtin};
+use kvmfw::resource::iptables::{IpFamily, is_builtin};
 
 #[test]
 fn rules_that_iptables_accepts_are_accepted() {
@@ -13,7 +13,7 @@ fn rules_that_iptables_accepts_are_accepted() {
     for line in include_str!("../cases/rules/accepted.txt").lines() {
         let mut fields = line.splitn(4, '\t');
         let mut next = || fields.next().unwrap();
-        let family = if next() == "6" { Family::V6 } else { Family::V4 };
+        let family = if next() == "6" { IpFamily::V6 } else { IpFamily::V4 };
         let (table, chain, text) = (next(), next(), next());
         let place = Place { file: "rule".into(), line: 1, column: 1, length: 1 };
         let words = match split(&TextLine { text, place }) {

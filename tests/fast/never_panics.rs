@@ -5,7 +5,7 @@
 use kvmfw::desired::{compile, explain_host};
 use kvmfw::inventory::{ProjectFiles, SourceFile, assemble, select};
 use kvmfw::problem::Place;
-use kvmfw::resource::iptables::Family;
+use kvmfw::resource::iptables::IpFamily;
 use kvmfw::resource::iptables::rule::{RuleContext, check};
 use kvmfw::resource::iptables::text::{TextLine, quote, split, templates};
 use kvmfw::yaml;
@@ -180,7 +180,7 @@ proptest! {
     fn any_rule(text in ruleish()) {
         let mut problems = Vec::new();
         for template in templates(&text, &place(), &mut problems) {
-            let context = RuleContext { family: Family::V4, table: "filter", chain: "INPUT", builtin: true };
+            let context = RuleContext { family: IpFamily::V4, table: "filter", chain: "INPUT", builtin: true };
             let checked = check(&template.words, context, &mut problems);
             // What was taken is one line whose words are those that were checked.
             if let Some(checked) = checked.filter(|_| template.params().next().is_none()) {

@@ -7,7 +7,7 @@ use common::Lab;
 use common::project::Project;
 use common::terminal::Terminal;
 use common::transaction::{ended, newest};
-use kvmfw::engine::Status;
+use kvmfw::engine::HostStatus;
 use kvmfw::report::{ChangeEntry, Document, HostEntry, Human, Part, Renderer, Style};
 use serde_json::json;
 
@@ -91,7 +91,7 @@ fn fleet(run: bool, odd: impl Fn(usize) -> HostEntry) -> Document {
     Document::new(run.then(|| "20261126T110337Z-5aeb".to_owned()), hosts.collect())
 }
 
-fn entry(n: usize, status: Status, message: Option<String>) -> HostEntry {
+fn entry(n: usize, status: HostStatus, message: Option<String>) -> HostEntry {
     let name = format!("kvm{n:03}.dc1.example.net");
     HostEntry {
         name,
@@ -108,7 +108,7 @@ fn entry(n: usize, status: Status, message: Option<String>) -> HostEntry {
 #[test]
 fn four_hundred_hosts_and_three_odd_ones_fit_on_a_screen() {
     let style = Style { width: Some(80), height: Some(24), ..Style::default() };
-    let document = fleet(false, |n| entry(n, Status::Changed, None));
+    let document = fleet(false, |n| entry(n, HostStatus::Changed, None));
     let plan = Human { style, part: Part::Plan }.render(&document);
     assert!(
         plan.contains("  kvm[001-076,078-412].dc1.example.net\n    (411 hosts)   ! on SSH path"),
@@ -118,9 +118,9 @@ fn four_hundred_hosts_and_three_odd_ones_fit_on_a_screen() {
     let document = fleet(true, |n| match n {
         17 | 118 | 300 => {
             let why = format!("connect to host 10.99.0.{} port 22: No route to host", n % 256);
-            entry(n, Status::Unreachable, Some(why))
+            entry(n, HostStatus::Unreachable, Some(why))
         }
-        _ => entry(n, Status::Changed, None),
+        _ => entry(n, HostStatus::Changed, None),
     });
     let recap = Human { style, part: Part::Recap }.render(&document);
     assert_eq!(
@@ -139,7 +139,7 @@ Run 20261126T110337Z-5aeb
 #[test]
 fn long_lists_of_names_wrap_between_names() {
     let style = Style { width: Some(80), height: Some(24), ..Style::default() };
-    let mut document = fleet(true, |n| entry(n, Status::Changed, None));
+    let mut document = fleet(true, |n| entry(n, HostStatus::Changed, None));
     for host in &mut document.hosts[99..101] {
         host.name = host.name.replace(".dc1", ".a-long-name-of-a-rack-in-the-third-hall.dc1");
     }

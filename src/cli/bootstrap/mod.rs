@@ -4,10 +4,10 @@ mod bridges;
 mod first_look;
 mod local;
 
-use super::apply::{RolloutArgs, Work, carry_out};
+use super::apply::{ApplyRequest, RolloutArgs, carry_out};
 use super::{CliError, CliResult, Common, Format, console, exit, load, output, reach, runtime};
 use crate::desired::{self, Desired};
-use crate::engine::{Budget, Settings};
+use crate::engine::{Budget, EngineSettings};
 use crate::inventory::{self, BOOTSTRAP, HostStanza, Project, SshTarget};
 use crate::observe::Observed;
 use crate::plan::{GenerationManifest, PlanOptions};
@@ -87,7 +87,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> CliResult {
     compile(&project(common, &early.yaml(&reach, &bare.modules))?)?;
 
     let via = if args.local { Via::Local } else { Via::Ssh };
-    let settings = Settings { via, ..runtime::settings(common, BOOTSTRAP) };
+    let settings = EngineSettings { via, ..runtime::settings(common, BOOTSTRAP) };
     let base = compile(&bare)?;
     let (looked, _) =
         runtime::engine(common, settings, None, |engine| first_look::look(common, args, engine, base))?;
@@ -119,7 +119,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> CliResult {
     };
     let options = PlanOptions { accept: args.rollout.accept.set(), ..PlanOptions::default() };
     let hosts = vec![(desired, options)];
-    let todo = Work { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
+    let todo = ApplyRequest { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, "bootstrap", todo)?;
     if code == exit::DONE {
         console::notice("\nSave this as inventories/prod.yaml (the next plan will show no changes):\n");

@@ -9,8 +9,8 @@ use super::task::{
 use crate::desired::Desired;
 use crate::engine::client::HostClient;
 use crate::engine::context::EngineContext;
-use crate::engine::events::Event;
-use crate::engine::outcome::{HostOutcome, Status};
+use crate::engine::events::EngineEvent;
+use crate::engine::outcome::{HostOutcome, HostStatus};
 use crate::jump_hosts::{HostEndpoints, ObservedRoutes};
 use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +72,7 @@ impl ProbeSummary {
             host: host.to_owned(),
             error: outcome.and_then(|outcome| outcome.message.clone()),
             duration,
-            unreachable: outcome.is_some_and(|outcome| outcome.status == Status::Unreachable),
+            unreachable: outcome.is_some_and(|outcome| outcome.status == HostStatus::Unreachable),
             has_changes: result.as_ref().is_ok_and(|plan| plan.verdict == HostVerdict::Changes),
         }
     }
@@ -111,7 +111,7 @@ pub(in crate::engine) async fn plan_fleet(
     mode: PlanMode,
 ) -> (Vec<Planned>, FleetPlan) {
     let total = hosts.len();
-    context.events.emit(Event::Observing(total));
+    context.events.emit(EngineEvent::Observing(total));
     let addresses = match hosts.first() {
         Some((desired, _)) => JumpAddresses::resolve(&desired.jump_hosts),
         None => Arc::default(),
@@ -145,7 +145,7 @@ pub(in crate::engine) async fn plan_fleet(
         };
         if !reported.contains(&index) {
             let error = result.as_ref().err().and_then(|outcome| outcome.message.clone());
-            context.events.emit(Event::Observed(host.clone(), error));
+            context.events.emit(EngineEvent::Observed(host.clone(), error));
         }
         if let Some(client) = client {
             fleet.clients.insert(host.clone(), client);
@@ -190,7 +190,7 @@ async fn await_probes(
         if let Some(Ok((index, summary))) = joined {
             reported.insert(index);
             tally.count(&summary);
-            context.events.emit(Event::Observed(summary.host, summary.error));
+            context.events.emit(EngineEvent::Observed(summary.host, summary.error));
         }
     }
     (reported, may_start)

@@ -4,7 +4,7 @@ use super::jump_addresses::JumpAddresses;
 use crate::desired::Desired;
 use crate::engine::client::{HostClient, PROBE_TIMEOUT};
 use crate::engine::dialer::Dialer;
-use crate::engine::events::{Event, Events};
+use crate::engine::events::{EngineEvent, EventSender};
 use crate::engine::failures::{observed_or_failed, transport_failed};
 use crate::engine::outcome::HostOutcome;
 use crate::observe::Observed;
@@ -20,14 +20,14 @@ type Observation = Result<(Box<Observed>, Room), HostOutcome>;
 /// is made against the state that it leaves.
 pub(in crate::engine) async fn probe_host(
     dialer: &Dialer,
-    events: &Events,
+    events: &EventSender,
     desired: &Desired,
     options: &PlanOptions,
     jump_addresses: &JumpAddresses,
     recover: bool,
 ) -> (Observation, Option<HostClient>) {
     let host = &desired.host;
-    events.emit(Event::Step(host.clone(), "probing", None));
+    events.emit(EngineEvent::Step(host.clone(), "probing", None));
     let client = match dialer.connect(host, &desired.connection).await {
         Ok(session) => HostClient::new(session),
         Err(error) => return (Err(transport_failed(host, &error)), None),
@@ -35,7 +35,7 @@ pub(in crate::engine) async fn probe_host(
     let result = observe_over(&client, events, desired, options, jump_addresses).await;
     let is_open = result.as_ref().is_ok_and(|(observed, _)| observed.state.open.is_some());
     if recover && is_open && end_abandoned(&client, events, host).await {
-        events.emit(Event::Note(format!("{host}: ended an abandoned transaction first")));
+        events.emit(EngineEvent::Note(format!("{host}: ended an abandoned transaction first")));
         // The second answer needs the memory budget of the first one.
         drop(result);
         return (observe_over(&client, events, desired, options, jump_addresses).await, Some(client));
@@ -44,7 +44,7 @@ pub(in crate::engine) async fn probe_host(
 }
 
 /// Ends a transaction without a living guard. Returns whether there was one.
-async fn end_abandoned(client: &HostClient, events: &Events, host: &str) -> bool {
+async fn end_abandoned(client: &HostClient, events: &EventSender, host: &str) -> bool {
     let document = |nonce: &Nonce| remote::console(nonce, "recover", "");
     let Ok(response) = client.timed_request(host, events, document, PROBE_TIMEOUT).await else {
         return false;
@@ -54,7 +54,7 @@ async fn end_abandoned(client: &HostClient, events: &Events, host: &str) -> bool
 
 async fn observe_over(
     client: &HostClient,
-    events: &Events,
+    events: &EventSender,
     desired: &Desired,
     options: &PlanOptions,
     jump_addresses: &JumpAddresses,

@@ -3,7 +3,7 @@
 use super::task::{TAIL_PROBE_TIMEOUT, is_tail, probe_timeout_outcome};
 use crate::engine::client::{CALL_TIMEOUT, HostClient, ROLLBACK_GRACE};
 use crate::engine::context::EngineContext;
-use crate::engine::events::Event;
+use crate::engine::events::EngineEvent;
 use crate::engine::failures::{bad_answer, internal, transport_failed};
 use crate::engine::outcome::HostOutcome;
 use crate::inventory::HostConnection;
@@ -22,7 +22,7 @@ pub(in crate::engine) async fn request_fleet<T: Send + 'static>(
     document: impl Fn(&Nonce) -> String + Send + Sync + 'static,
     read: impl Fn(&ProbeSections<'_>) -> Option<T> + Send + Sync + 'static,
 ) -> Vec<(String, Result<T, HostOutcome>)> {
-    context.events.emit(Event::Observing(hosts.len()));
+    context.events.emit(EngineEvent::Observing(hosts.len()));
     let (document, read) = (Arc::new(document), Arc::new(read));
     let mut tasks = JoinSet::new();
     let mut names = BTreeMap::new();
@@ -59,7 +59,7 @@ pub(in crate::engine) async fn request_fleet<T: Send + 'static>(
             }
         };
         let error = answer.as_ref().err().and_then(|outcome| outcome.message.clone());
-        context.events.emit(Event::Observed(host.clone(), error));
+        context.events.emit(EngineEvent::Observed(host.clone(), error));
         answers.push((index, host, answer));
     }
     answers.sort_by_key(|(index, ..)| *index);

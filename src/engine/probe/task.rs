@@ -2,7 +2,7 @@
 
 use crate::engine::client::HostClient;
 use crate::engine::failures::internal;
-use crate::engine::outcome::{HostOutcome, Status};
+use crate::engine::outcome::{HostOutcome, HostStatus};
 use crate::jump_hosts::HostEndpoints;
 use crate::plan::HostPlan;
 use std::pin::Pin;
@@ -98,7 +98,7 @@ fn task_panicked(host: &str) -> ProbeResult {
 /// Outcome of a host that exceeded [`TAIL_PROBE_TIMEOUT`].
 pub(in crate::engine) fn probe_timeout_outcome(host: &str) -> HostOutcome {
     let seconds = TAIL_PROBE_TIMEOUT.as_secs();
-    HostOutcome::new(host, Status::Unreachable)
+    HostOutcome::new(host, HostStatus::Unreachable)
         .reason("lost")
         .message(format!("timed out: none of the remaining hosts answered for {seconds}s"))
         .hint(format!("retry with `--limit {host}`: a host alone has 60s to answer"))
@@ -106,12 +106,14 @@ pub(in crate::engine) fn probe_timeout_outcome(host: &str) -> HostOutcome {
 
 /// Placeholder for the plan of a straggler.
 pub(super) fn straggler_outcome(host: &str) -> HostOutcome {
-    HostOutcome::new(host, Status::Unreachable)
+    HostOutcome::new(host, HostStatus::Unreachable)
         .reason(STRAGGLER)
         .message("no answer yet: the rollout starts without this host and comes back to it")
 }
 
 /// Outcome of a straggler that had not answered when the run ended.
 pub(in crate::engine) fn unanswered_outcome(host: &str) -> HostOutcome {
-    HostOutcome::new(host, Status::Unreachable).reason(STRAGGLER).message("no answer before the run ended")
+    HostOutcome::new(host, HostStatus::Unreachable)
+        .reason(STRAGGLER)
+        .message("no answer before the run ended")
 }

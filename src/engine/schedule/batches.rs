@@ -2,7 +2,7 @@
 
 use crate::desired::SchedulingConstraints;
 use crate::engine::budget::Budget;
-use crate::engine::outcome::Status;
+use crate::engine::outcome::HostStatus;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Position of a host in the queue of a rollout.
@@ -128,7 +128,7 @@ impl<T> BatchQueue<T> {
     }
 
     /// Records the outcome of a straggler that needs no transaction.
-    pub(super) fn finish_straggler(&mut self, index: QueueIndex, status: Status) {
+    pub(super) fn finish_straggler(&mut self, index: QueueIndex, status: HostStatus) {
         self.stragglers.remove(&index);
         self.count(status);
     }
@@ -210,19 +210,19 @@ impl<T> BatchQueue<T> {
 
     /// Records the outcome of a host that was started. A host in state `Unknown` may still be changed or roll back, so it
     /// keeps the slots of its groups.
-    pub(super) fn finish(&mut self, index: QueueIndex, status: Status) {
+    pub(super) fn finish(&mut self, index: QueueIndex, status: HostStatus) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.count(status);
-        if status != Status::Unknown {
+        if status != HostStatus::Unknown {
             for group in &self.groups[index.0] {
                 self.slots[*group].1 += 1;
             }
         }
     }
 
-    fn count(&mut self, status: Status) {
+    fn count(&mut self, status: HostStatus) {
         self.failed += usize::from(status.is_failure());
-        self.unreachable += usize::from(status == Status::Unreachable);
+        self.unreachable += usize::from(status == HostStatus::Unreachable);
     }
 
     /// The group without a slot that keeps a host from starting.

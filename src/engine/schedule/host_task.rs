@@ -1,7 +1,7 @@
 //! Hosts that a rollout has to change.
 
 use crate::desired::{Desired, SchedulingConstraints};
-use crate::engine::outcome::{HostOutcome, Status};
+use crate::engine::outcome::{HostOutcome, HostStatus};
 use crate::engine::probe::ProbeTask;
 use crate::plan::{HostPlan, HostVerdict, PlanOptions};
 use std::sync::Arc;
@@ -49,14 +49,14 @@ pub(super) fn outcome_without_changes(plan: &HostPlan) -> Option<HostOutcome> {
     match &plan.verdict {
         HostVerdict::Changes => None,
         HostVerdict::Unchanged => Some(match &plan.open {
-            None => HostOutcome::new(&plan.host, Status::Unchanged),
-            Some(id) => HostOutcome::new(&plan.host, Status::Refused)
+            None => HostOutcome::new(&plan.host, HostStatus::Unchanged),
+            Some(id) => HostOutcome::new(&plan.host, HostStatus::Refused)
                 .reason("locked")
                 .message(format!("transaction {id} is undecided: the current state may be rolled back"))
                 .hint(format!("wait for its end, or run `kvmfw status {}`", plan.host)),
         }),
         HostVerdict::Refused(refusal) => {
-            let status = if refusal.is_failure() { Status::Failed } else { Status::Refused };
+            let status = if refusal.is_failure() { HostStatus::Failed } else { HostStatus::Refused };
             let outcome =
                 HostOutcome::new(&plan.host, status).reason(&refusal.reason).message(&refusal.message);
             Some(HostOutcome { hint: refusal.hint().map(str::to_owned), ..outcome })

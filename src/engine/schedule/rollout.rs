@@ -5,8 +5,8 @@ use super::host_task::{HostIndex, HostTask, Straggler, outcome_without_changes};
 use super::state::RolloutState;
 use super::stragglers::await_stragglers;
 use crate::engine::context::EngineContext;
-use crate::engine::events::Event;
-use crate::engine::outcome::{HostOutcome, Status};
+use crate::engine::events::EngineEvent;
+use crate::engine::outcome::{HostOutcome, HostStatus};
 use crate::engine::probe::{FleetPlan, Planned, ProbeResult, unanswered_outcome};
 use crate::engine::transaction::apply_host;
 use crate::plan::HostPlan;
@@ -21,11 +21,11 @@ pub(in crate::engine) async fn apply_fleet(
 ) -> Vec<HostOutcome> {
     let total = planned.len();
     let (outcomes, hosts) = partition_unchanged(planned, fleet);
-    let unreachable = outcomes.values().filter(|outcome| outcome.status == Status::Unreachable).count();
+    let unreachable = outcomes.values().filter(|outcome| outcome.status == HostStatus::Unreachable).count();
     let max_unreachable = context.settings.max_unreachable.of(total);
     let too_many_unreachable = unreachable > max_unreachable;
     if too_many_unreachable && !hosts.is_empty() {
-        context.events.emit(Event::Note(format!(
+        context.events.emit(EngineEvent::Note(format!(
             "{unreachable} of {total} hosts are unreachable, more than --max-unreachable allows: no host is changed"
         )));
     }
@@ -37,7 +37,7 @@ pub(in crate::engine) async fn apply_fleet(
     };
     let number = hosts.len();
     let (queue, stragglers) = enqueue(hosts, &limits);
-    context.events.emit(Event::Applying { hosts: number, max_fail: queue.failures().1 });
+    context.events.emit(EngineEvent::Applying { hosts: number, max_fail: queue.failures().1 });
     context.interrupt.start_changing();
     let mut state = RolloutState { queue, stragglers, outcomes };
     if !too_many_unreachable {
@@ -116,7 +116,7 @@ async fn run_queue(context: &EngineContext, fleet: &mut FleetPlan, state: &mut R
             let (number, of) = state.queue.batch();
             if number != batch {
                 batch = number;
-                context.events.emit(Event::Batch { number, of });
+                context.events.emit(EngineEvent::Batch { number, of });
             }
             let host = desired.host.clone();
             let client = fleet.clients.remove(&host);
@@ -142,7 +142,7 @@ async fn run_queue(context: &EngineContext, fleet: &mut FleetPlan, state: &mut R
 
 /// A panic is a bug of kvmfw. The guard on the host decides, and the outcome is unknown here.
 fn task_panicked(host: &str) -> HostOutcome {
-    HostOutcome::new(host, Status::Unknown)
+    HostOutcome::new(host, HostStatus::Unknown)
         .reason("internal")
         .message("kvmfw itself failed while it changed this host; the guard of the host decides")
         .hint(format!("run `kvmfw status {host}`"))
@@ -216,5 +216,5 @@ fn skipped_outcome(host: &str, reason: &SkipReason) -> HostOutcome {
             ("budget", format!("{failed} failed, and --max-fail is {max_fail}"))
         }
     };
-    HostOutcome::new(host, Status::Skipped).reason(reason).message(message)
+    HostOutcome::new(host, HostStatus::Skipped).reason(reason).message(message)
 }

@@ -2,7 +2,7 @@
 
 use super::batches::{BatchQueue, QueueIndex};
 use super::host_task::{HostIndex, HostTask, Straggler};
-use crate::engine::events::{Event, Events};
+use crate::engine::events::{EngineEvent, EventSender};
 use crate::engine::outcome::HostOutcome;
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ pub(super) struct RolloutState {
 
 impl RolloutState {
     /// Records and reports the outcome of a host.
-    pub(super) fn record(&mut self, index: HostIndex, events: &Events, outcome: HostOutcome) {
-        events.emit(Event::Done(outcome.clone()));
+    pub(super) fn record(&mut self, index: HostIndex, events: &EventSender, outcome: HostOutcome) {
+        events.emit(EngineEvent::Done(outcome.clone()));
         self.outcomes.insert(index, outcome);
     }
 
@@ -25,7 +25,7 @@ impl RolloutState {
         &mut self,
         queued: QueueIndex,
         index: HostIndex,
-        events: &Events,
+        events: &EventSender,
         outcome: HostOutcome,
     ) {
         self.queue.finish_straggler(queued, outcome.status);

@@ -4,7 +4,7 @@ use super::batches::QueueIndex;
 use super::host_task::{HostTask, Straggler, outcome_without_changes};
 use super::state::RolloutState;
 use crate::engine::context::EngineContext;
-use crate::engine::events::{Event, Events};
+use crate::engine::events::{EngineEvent, EventSender};
 use crate::engine::outcome::HostOutcome;
 use crate::engine::probe::{
     FleetPlan, ProbeResult, STRAGGLER_GRACE, TAIL_PROBE_TIMEOUT, probe_timeout_outcome,
@@ -29,7 +29,7 @@ pub(super) async fn await_stragglers(
     mark_jump_hosts(&fleet.routes, state, &mut planned);
     if !planned.is_empty() {
         let plans: Vec<HostPlan> = planned.iter().map(|(_, task)| (*task.plan).clone()).collect();
-        context.events.emit(Event::Planned(plans));
+        context.events.emit(EngineEvent::Planned(plans));
     }
     let mut queued_tasks = Vec::new();
     for (queued, task) in planned {
@@ -45,10 +45,10 @@ pub(super) async fn await_stragglers(
 }
 
 /// Shows the user for which hosts the rollout waits.
-fn announce(events: &Events, stragglers: &mut BTreeMap<QueueIndex, Straggler>) {
+fn announce(events: &EventSender, stragglers: &mut BTreeMap<QueueIndex, Straggler>) {
     for straggler in stragglers.values_mut() {
         if !std::mem::replace(&mut straggler.probe.announced, true) {
-            events.emit(Event::Step(straggler.desired.host.clone(), "probing", None));
+            events.emit(EngineEvent::Step(straggler.desired.host.clone(), "probing", None));
         }
     }
 }

@@ -6,9 +6,9 @@ use super::verdict::{outcome_of, unknown_outcome};
 use crate::desired::Desired;
 use crate::engine::client::{CALL_TIMEOUT, HostClient, PROBE_TIMEOUT, ROLLBACK_GRACE, Response};
 use crate::engine::context::EngineContext;
-use crate::engine::events::Event;
+use crate::engine::events::EngineEvent;
 use crate::engine::failures::{internal, observed_or_failed, transport_failed};
-use crate::engine::outcome::{HostOutcome, Status, TransactionState};
+use crate::engine::outcome::{HostOutcome, HostStatus, TransactionState};
 use crate::engine::proof::Confirmation;
 use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
 use crate::problem::LintCode;
@@ -61,11 +61,11 @@ pub(in crate::engine) async fn apply_host(
         latent_lockout: None,
     };
     let mut outcome = transaction.carry_out(&plan, client).await;
-    if outcome.status == Status::Changed && transaction.confirmation == Some(Confirmation::Unproven) {
+    if outcome.status == HostStatus::Changed && transaction.confirmation == Some(Confirmation::Unproven) {
         outcome.message = Some("committed without proof: no new login succeeded meanwhile".to_owned());
         outcome.hint = Some("log in again before you leave; `kvmfw undo` reverts the change".to_owned());
     }
-    if outcome.status == Status::RolledBack
+    if outcome.status == HostStatus::RolledBack
         && let Some(lockout) = plan.warnings.iter().find(|warning| warning.code == LintCode::Lockout)
     {
         let origin = lockout.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
@@ -134,7 +134,7 @@ impl Transaction<'_> {
     }
 
     fn step(&self, step: &'static str, guard: Option<Duration>) {
-        self.context.events.emit(Event::Step(self.desired.host.clone(), step, guard));
+        self.context.events.emit(EngineEvent::Step(self.desired.host.clone(), step, guard));
     }
 
     async fn connect(&self) -> Result<HostClient, TransportError> {
@@ -189,7 +189,7 @@ impl Transaction<'_> {
                 HostVerdict::Refused(refusal) => (refusal.reason, refusal.message),
                 _ => ("stale".into(), "the host has changed since the plan was made; plan again".into()),
             };
-            return Err(HostOutcome::new(host, Status::Refused).reason(reason).message(message));
+            return Err(HostOutcome::new(host, HostStatus::Refused).reason(reason).message(message));
         }
         self.latent_lockout = staged.latent_lockout;
         passed.extend(run_controller_checks(&self.desired.checks).await);
@@ -204,7 +204,7 @@ impl Transaction<'_> {
         let sections = response.sections();
         if sections.get(protocol::STAGED).is_none() {
             let message = response.last_error_line().unwrap_or("the host gave no reason").to_owned();
-            return Err(HostOutcome::new(host, Status::Failed).reason("stage").message(message));
+            return Err(HostOutcome::new(host, HostStatus::Failed).reason("stage").message(message));
         }
         Ok((plan::host(self.desired, &observed, self.options), read_checks(&sections)))
     }
@@ -324,7 +324,7 @@ impl Transaction<'_> {
         }
         if let Some(failed) = failed {
             let note = format!("{}: check failed: {failed}", self.desired.host);
-            self.context.events.emit(Event::Note(note));
+            self.context.events.emit(EngineEvent::Note(note));
             return Ok(self.guard.roll_back(client, &format!("a check failed: {failed}")).await?.into());
         }
         if !settings.soak.is_zero() {

@@ -3,7 +3,7 @@
 use super::checks::{CheckResults, read_checks};
 use crate::engine::client::{CALL_TIMEOUT, HostClient, ROLLBACK_GRACE};
 use crate::engine::outcome::TransactionState;
-use crate::engine::settings::Settings;
+use crate::engine::settings::EngineSettings;
 use crate::observe::ProbeSections;
 use crate::protocol;
 use crate::remote::{self, Nonce};
@@ -20,7 +20,7 @@ pub(super) struct GuardReport {
 
 /// Names one transaction to its host.
 pub(super) struct GuardHandle<'a> {
-    pub settings: &'a Settings,
+    pub settings: &'a EngineSettings,
     /// Proves to the host that a command comes from the process that staged the transaction.
     pub token: String,
 }

@@ -1,6 +1,6 @@
 //! Converts the last known state of a transaction into the outcome of its host. Pure.
 
-use crate::engine::outcome::{HostOutcome, Status, TransactionState};
+use crate::engine::outcome::{HostOutcome, HostStatus, TransactionState};
 
 /// The outcome of `host`. `trouble` is what last went wrong with its connections. `purge_committed`: a commit was sent
 /// that also removes every record of the transaction.
@@ -11,26 +11,26 @@ pub(super) fn outcome_of(
     purge_committed: bool,
 ) -> HostOutcome {
     match state {
-        TransactionState::Committed => HostOutcome::new(host, Status::Changed),
+        TransactionState::Committed => HostOutcome::new(host, HostStatus::Changed),
         // After a return to the baseline no record is left on the host. A rollback would have left one.
-        TransactionState::None if purge_committed => HostOutcome::new(host, Status::Changed),
+        TransactionState::None if purge_committed => HostOutcome::new(host, HostStatus::Changed),
         TransactionState::RolledBack(reason) => {
             let mut message = if reason.is_empty() { "rolled back".to_owned() } else { reason.clone() };
             if let Some(trouble) = trouble {
                 message.push_str("; ");
                 message.push_str(trouble);
             }
-            HostOutcome::new(host, Status::RolledBack)
+            HostOutcome::new(host, HostStatus::RolledBack)
                 .reason("rolled-back")
                 .message(message)
                 .hint("the host is unchanged; the next plan shows the change again")
         }
         TransactionState::Released(reason) => {
-            HostOutcome::new(host, Status::Failed).reason("released").message(reason.clone())
+            HostOutcome::new(host, HostStatus::Failed).reason("released").message(reason.clone())
         }
         TransactionState::RollbackFailed(error) => HostOutcome {
             rollback_failed: true,
-            ..HostOutcome::new(host, Status::Unknown)
+            ..HostOutcome::new(host, HostStatus::Unknown)
                 .reason("rollback-failed")
                 .message(format!("the rollback has not succeeded so far, the host keeps trying: {error}"))
                 .hint("run `/var/lib/kvmfw/kvmfw.sh status` at the console of the host")
@@ -42,7 +42,7 @@ pub(super) fn outcome_of(
 /// The outcome of a host that has not reported a decision.
 pub(super) fn unknown_outcome(host: &str, trouble: Option<&str>) -> HostOutcome {
     let trouble = trouble.map_or_else(String::new, |trouble| format!(" ({trouble})"));
-    HostOutcome::new(host, Status::Unknown)
+    HostOutcome::new(host, HostStatus::Unknown)
         .reason("no-answer")
         .message(format!("no decision was reported{trouble}; without a confirm the guard rolls back"))
         .hint(format!(
@@ -57,15 +57,15 @@ mod tests {
     #[test]
     fn only_a_reported_decision_counts() {
         let status = |state: TransactionState, purge| outcome_of("kvm1", &state, None, purge).status;
-        assert_eq!(status(TransactionState::Committed, false), Status::Changed);
-        assert_eq!(status(TransactionState::RolledBack(String::new()), false), Status::RolledBack);
-        assert_eq!(status(TransactionState::Released(String::new()), false), Status::Failed);
+        assert_eq!(status(TransactionState::Committed, false), HostStatus::Changed);
+        assert_eq!(status(TransactionState::RolledBack(String::new()), false), HostStatus::RolledBack);
+        assert_eq!(status(TransactionState::Released(String::new()), false), HostStatus::Failed);
         for undecided in [TransactionState::Applied, TransactionState::Deciding, TransactionState::Staged] {
-            assert_eq!(status(undecided, true), Status::Unknown);
+            assert_eq!(status(undecided, true), HostStatus::Unknown);
         }
-        assert_eq!(status(TransactionState::None, false), Status::Unknown);
-        assert_eq!(status(TransactionState::None, true), Status::Changed);
+        assert_eq!(status(TransactionState::None, false), HostStatus::Unknown);
+        assert_eq!(status(TransactionState::None, true), HostStatus::Changed);
         let failed = outcome_of("kvm1", &TransactionState::RollbackFailed("x".into()), None, false);
-        assert!(failed.status == Status::Unknown && failed.rollback_failed);
+        assert!(failed.status == HostStatus::Unknown && failed.rollback_failed);
     }
 }

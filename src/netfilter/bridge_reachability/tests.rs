@@ -8,7 +8,7 @@ fn br123() -> BridgeView {
 }
 
 fn blocked(rules: &Ruleset) -> Option<BridgeBlocked> {
-    blocked_between_ports(rules, &HostContext::default(), Family::V4, &br123())
+    blocked_between_ports(rules, &HostContext::default(), IpFamily::V4, &br123())
 }
 
 #[test]
@@ -35,7 +35,10 @@ fn each_cure_helps() {
         assert_eq!(blocked(&classic_v4(cure)), None, "{cure}");
     }
     let bypassed = BridgeView { nf_call: false, ..br123() };
-    assert_eq!(blocked_between_ports(&classic_v4(""), &HostContext::default(), Family::V4, &bypassed), None);
+    assert_eq!(
+        blocked_between_ports(&classic_v4(""), &HostContext::default(), IpFamily::V4, &bypassed),
+        None
+    );
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn a_policy_and_other_tables_count() {
 #[test]
 fn neighbour_discovery_is_no_connection() {
     let classic = classic("", "-p ipv6-icmp -m icmp6 --icmpv6-type 128");
-    let blocked = blocked_between_ports(&classic, &HostContext::default(), Family::V6, &br123()).unwrap();
+    let blocked = blocked_between_ports(&classic, &HostContext::default(), IpFamily::V6, &br123()).unwrap();
     assert_eq!(
         blocked.dropped,
         ["new TCP connection", "new UDP flow", "neighbour solicitation", "neighbour advertisement"]
@@ -111,10 +114,10 @@ fn neighbour_discovery_is_no_connection() {
 fn guests_to_come_count() {
     let empty = BridgeView { ports: vec!["eth1".into()], ..br123() };
     let blocked =
-        blocked_between_ports(&classic_v4(""), &HostContext::default(), Family::V4, &empty).unwrap();
+        blocked_between_ports(&classic_v4(""), &HostContext::default(), IpFamily::V4, &empty).unwrap();
     assert_eq!(blocked.sample, "new TCP connection from eth1 to a guest");
     let cured = classic_v4("-A KVMFW-FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n");
-    assert_eq!(blocked_between_ports(&cured, &HostContext::default(), Family::V4, &empty), None);
+    assert_eq!(blocked_between_ports(&cured, &HostContext::default(), IpFamily::V4, &empty), None);
 }
 
 #[test]
@@ -129,7 +132,7 @@ fn a_bridge_that_filters_vlans_is_asked_within_a_vlan() {
     let blocked = |vlans: &[(&str, u16)]| {
         let untagged = vlans.iter().map(|(port, vlan)| ((*port).to_owned(), *vlan)).collect();
         let bridge = BridgeView { untagged: Some(untagged), ..br123() };
-        let found = blocked_between_ports(&classic_v4(""), &HostContext::default(), Family::V4, &bridge);
+        let found = blocked_between_ports(&classic_v4(""), &HostContext::default(), IpFamily::V4, &bridge);
         found.map(|blocked| blocked.sample)
     };
     let sample = |text: &str| Some(text.to_owned());
@@ -146,7 +149,7 @@ fn a_bridge_that_filters_vlans_is_asked_within_a_vlan() {
 #[test]
 fn where_some_may_be_dropped_it_is_in_doubt() {
     let doubt = |rules: &str, context: &HostContext, bridge: &BridgeView, forwards| {
-        undecided_between_ports(&ruleset(rules), context, Family::V4, bridge, forwards)
+        undecided_between_ports(&ruleset(rules), context, IpFamily::V4, bridge, forwards)
     };
     let of_rules = |rules: &str| doubt(rules, &HostContext::default(), &br123(), false);
     let filter = |rule: &str| format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {rule}\nCOMMIT\n");
@@ -157,7 +160,7 @@ fn where_some_may_be_dropped_it_is_in_doubt() {
         ("-m set --match-set banned src -j DROP", "-m set --match-set banned src", 3),
     ] {
         assert_eq!(
-            blocked_between_ports(&ruleset(&filter(rule)), &HostContext::default(), Family::V4, &br123()),
+            blocked_between_ports(&ruleset(&filter(rule)), &HostContext::default(), IpFamily::V4, &br123()),
             None
         );
         let doubt = of_rules(&filter(rule)).unwrap_or_else(|| panic!("{rule}"));

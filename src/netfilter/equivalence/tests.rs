@@ -5,7 +5,7 @@ fn proven(before: &str, after: &str) -> Result<(), VerdictDifference> {
     let set = |rules: &str| {
         Ruleset::new(&SavedTables::parse(&format!("*filter\n:INPUT ACCEPT\n{rules}COMMIT\n")).unwrap())
     };
-    prove_equivalent(&set(before), &set(after), Family::V4)
+    prove_equivalent(&set(before), &set(after), IpFamily::V4)
 }
 
 #[track_caller]

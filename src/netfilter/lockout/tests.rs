@@ -3,7 +3,7 @@ use crate::netfilter::fixtures::{classic, classic_v4, filter, ruleset};
 
 fn path(dport: u16) -> SshPath {
     SshPath {
-        family: Family::V4,
+        family: IpFamily::V4,
         src: "198.51.100.9".parse().unwrap(),
         dst: "192.0.2.41".parse().unwrap(),
         sport: 51_234,
@@ -170,7 +170,7 @@ fn a_table_with_native_rules_says_nothing() {
 #[test]
 fn ipv6_needs_its_neighbours() {
     let v6 = SshPath {
-        family: Family::V6,
+        family: IpFamily::V6,
         src: "2001:db8::9".parse().unwrap(),
         dst: "2001:db8::41".parse().unwrap(),
         ..path(22)

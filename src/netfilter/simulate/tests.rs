@@ -3,7 +3,7 @@ use crate::netfilter::fixtures::{classic_v4, filter, ruleset};
 use crate::netfilter::{
     ConntrackStates, FragmentPart, IptablesBackend, MatchTest, ParsedRule, TcpFlags, Tristate, shadowed_rules,
 };
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use proptest::prelude::*;
 
 /// A host-bound packet of which most is known.
@@ -16,7 +16,7 @@ fn packet() -> Packet {
         physin: PacketDevice::named("vnet0"),
         physout: PacketDevice::Absent,
         state: ConntrackStates::NEW,
-        ..Packet::tcp(Family::V4, 40_000, 22, TcpFlags::SYN)
+        ..Packet::tcp(IpFamily::V4, 40_000, 22, TcpFlags::SYN)
     }
 }
 
@@ -213,7 +213,7 @@ fn what_is_not_known_is_not_answered() {
         "-m physdev ! --physdev-out eth1",
     ] {
         let rule = ParsedRule::parse(text);
-        assert_eq!(rule.matches(&Packet::new(Family::V4)), Tristate::Unknown, "{text}");
+        assert_eq!(rule.matches(&Packet::new(IpFamily::V4)), Tristate::Unknown, "{text}");
         assert!(!rule.matches.iter().any(|one| matches!(one.test, MatchTest::Unknown(_))), "{text}");
     }
 }
@@ -312,7 +312,7 @@ proptest! {
         for text in &rules {
             let rule = ParsedRule::parse(text);
             let _ = rule.matches(&packet());
-            let _ = rule.matches(&Packet::new(Family::V6));
+            let _ = rule.matches(&Packet::new(IpFamily::V6));
         }
     }
 
@@ -327,7 +327,7 @@ proptest! {
             Packet { dport: None, ..packet() },
             Packet { state: ConntrackStates::ALL, ..packet() },
             Packet { mark: None, ..packet() },
-            Packet::new(Family::V4),
+            Packet::new(IpFamily::V4),
         ] {
             let verdict = simulate(&set, &context(), PacketPath::Input, &less).verdict;
             prop_assert!(verdict == full || verdict == PacketVerdict::Unknown, "{verdict:?} but {full:?}");

@@ -3,11 +3,11 @@
 use super::AdoptedRule;
 use crate::observe::BootFiles;
 use crate::problem::{LintCode, Warning, WarningMessage};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names each file with its lines, and what to do about it.
-pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) -> Vec<Warning> {
+pub(super) fn warnings(family: IpFamily, list: &[AdoptedRule], files: &BootFiles) -> Vec<Warning> {
     let mut lines: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
     for one in list {
         let Some(rule) = &one.rule else { continue };
@@ -50,7 +50,7 @@ pub(super) fn warnings(family: Family, list: &[AdoptedRule], files: &BootFiles) 
 }
 
 /// Rules that come back, which a file loaded at boot when they were taken over, and that no file loads now.
-pub(super) fn missing(family: Family, again: &[AdoptedRule], files: &BootFiles) -> Vec<Warning> {
+pub(super) fn missing(family: IpFamily, again: &[AdoptedRule], files: &BootFiles) -> Vec<Warning> {
     let mut lost: BTreeMap<&str, usize> = BTreeMap::new();
     for one in again {
         let (Some(rule), Some(from)) = (&one.rule, &one.from) else { continue };

@@ -2,7 +2,7 @@
 
 use super::super::{Change, ChangeAction, GenerationManifest};
 use super::{changes, less};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +37,7 @@ impl GenerationManifest {
         let ways = [(ChangeAction::Remove, self, before), (ChangeAction::Add, before, self)];
         let of = |(action, more, less_of): (ChangeAction, &GenerationManifest, &GenerationManifest)| {
             let list = less(&more.adopted, &less_of.adopted);
-            Family::ALL.into_iter().flat_map(move |family| {
+            IpFamily::ALL.into_iter().flat_map(move |family| {
                 let here: Vec<_> = list.iter().filter(|one| one.family == family).cloned().collect();
                 changes(family, action, &here, &BTreeMap::new())
             })

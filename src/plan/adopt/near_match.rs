@@ -5,7 +5,7 @@ use super::rules::{enters_managed, managed_name};
 use crate::netfilter::covers;
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::save::SavedTables;
-use crate::resource::iptables::{Family, is_entered};
+use crate::resource::iptables::{IpFamily, is_entered};
 
 /// A rule of a built-in chain that is not taken, and the rule of ours that decides about its packets as it does.
 pub(super) struct NearMatch {
@@ -50,7 +50,7 @@ impl NearMatch {
         self.table == table && self.chain == chain
     }
 
-    pub fn warning(&self, family: Family) -> Warning {
+    pub fn warning(&self, family: IpFamily) -> Warning {
         Warning::new(
             LintCode::NotAdopted,
             WarningMessage::new(format!(

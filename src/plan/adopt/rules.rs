@@ -7,7 +7,7 @@ use crate::plan::origins_of;
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::iptables::chain_writers::reserved_for;
 use crate::resource::iptables::save::{SaveChain, SaveTable, SavedTables, jump, tokens};
-use crate::resource::iptables::{DeclaredRules, Family, PREFIX, is_entered};
+use crate::resource::iptables::{DeclaredRules, IpFamily, PREFIX, is_entered};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is taken of one family, with where ours was declared.
@@ -23,7 +23,7 @@ pub(super) struct FamilyAdoption {
 
 /// Finds them among the predicted rules: there, ours are as the kernel prints them.
 pub(super) fn adoptable_rules(
-    family: Family,
+    family: IpFamily,
     predicted: &SavedTables,
     wanted: &DeclaredRules,
 ) -> FamilyAdoption {
@@ -71,7 +71,7 @@ pub(super) fn managed_name(chain: &str) -> String {
     format!("{PREFIX}{chain}")
 }
 
-fn adopted(family: Family, table: &str, chain: &str, rule: Option<&String>) -> AdoptedRule {
+fn adopted(family: IpFamily, table: &str, chain: &str, rule: Option<&String>) -> AdoptedRule {
     AdoptedRule { family, table: table.to_owned(), chain: chain.to_owned(), rule: rule.cloned(), from: None }
 }
 
@@ -86,7 +86,7 @@ fn stays(rule: &str) -> Option<&'static str> {
     ["recent", "connlimit"].into_iter().find(|name| has(name))
 }
 
-fn not_taken(family: Family, table: &str, chain: &SaveChain, why: &str) -> Warning {
+fn not_taken(family: IpFamily, table: &str, chain: &SaveChain, why: &str) -> Warning {
     Warning::new(
         LintCode::NotAdopted,
         WarningMessage::new(format!("{family} {table}/{}: a rule is not adopted", chain.name))
@@ -161,7 +161,7 @@ fn unentered<'t>(
 }
 
 /// Chains that have the name of one of ours and differ from it: the first difference.
-fn differing(family: Family, name: &str, table: &SaveTable, like: &BTreeSet<&str>) -> Vec<Warning> {
+fn differing(family: IpFamily, name: &str, table: &SaveTable, like: &BTreeSet<&str>) -> Vec<Warning> {
     let others = table.chains().iter().filter(|c| !c.is_managed() && !is_entered(name, &c.name));
     others
         .filter(|chain| !like.contains(chain.name.as_str()))
@@ -211,7 +211,7 @@ pub(super) fn without_adopted(save: &SavedTables, list: &[AdoptedRule]) -> Saved
 /// Proves that the adoption alone changes no verdict. A rule of ours that says the same as one that stays, and more,
 /// counts as if it stood there already: what more it says is a change of its own, which the plan shows.
 pub(super) fn prove_unchanged(
-    family: Family,
+    family: IpFamily,
     live: &SavedTables,
     predicted: &SavedTables,
     taken: &FamilyAdoption,

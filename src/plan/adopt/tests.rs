@@ -1,7 +1,7 @@
 use super::rules::{adoptable_rules, prove_unchanged};
 use crate::netfilter::VerdictDifference;
 use crate::resource::iptables::save::SavedTables;
-use crate::resource::iptables::{DeclaredRules, Family};
+use crate::resource::iptables::{DeclaredRules, IpFamily};
 
 const EST: &str = "-m state --state RELATED,ESTABLISHED -j ACCEPT";
 const SSH: &str = "-p tcp -m tcp --dport 22 -m comment --comment ssh -j ACCEPT";
@@ -21,8 +21,8 @@ fn adopt(theirs: &[&str], ours: &[&str]) -> (Vec<String>, Result<(), VerdictDiff
     let predicted = save(":KVMFW-INPUT - [0:0]\n", &format!("{}{hook}", lines("KVMFW-INPUT", ours)));
     let mut wanted = DeclaredRules::default();
     wanted.tables.entry("filter".to_owned()).or_default();
-    let taken = adoptable_rules(Family::V4, &predicted, &wanted);
-    let proof = prove_unchanged(Family::V4, &live, &predicted, &taken);
+    let taken = adoptable_rules(IpFamily::V4, &predicted, &wanted);
+    let proof = prove_unchanged(IpFamily::V4, &live, &predicted, &taken);
     (taken.warnings.into_iter().map(|warning| warning.message.to_string()).collect(), proof)
 }
 

@@ -8,7 +8,7 @@ use crate::netfilter::{
 use crate::plan::HostAfter;
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::bridge::LinkAddress;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -40,7 +40,7 @@ impl FamilyView<'_> {
 
     /// The networks of a family that the host has an address in on a bridge, or will have.
     fn networks_of(&self, bridge: &str) -> Vec<IpNet> {
-        let v4 = self.family == Family::V4;
+        let v4 = self.family == IpFamily::V4;
         let live = self.context.addresses.iter().filter(|(link, _)| link == bridge).map(|(_, net)| *net);
         let declared = self
             .desired

@@ -8,7 +8,7 @@ use crate::plan::forecast::{declared_global, global_knob, own_knob};
 use crate::plan::{ChangeRisk, HostPlan};
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::save::SavedTables;
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ pub(super) fn wrong(
 ) {
     let Some(origin) = declared(desired) else { return };
     let mut evidence = programs(observed);
-    for (family, save) in Family::ALL.into_iter().zip(predicted) {
+    for (family, save) in IpFamily::ALL.into_iter().zip(predicted) {
         evidence.extend(dead_filters(family, save, observed));
     }
     if evidence.is_empty() {
@@ -106,8 +106,8 @@ impl FamilyView<'_> {
         let knob = own_knob(self.family);
         for link in observed.links.bridges().filter(|l| l.number(knob).is_some_and(|v| v != 0)) {
             let declared = self.desired.bridges.get(&link.name).and_then(|bridge| match self.family {
-                Family::V4 => bridge.nf_call_iptables,
-                Family::V6 => bridge.nf_call_ip6tables,
+                IpFamily::V4 => bridge.nf_call_iptables,
+                IpFamily::V6 => bridge.nf_call_ip6tables,
             });
             if declared.is_some() {
                 continue;
@@ -123,7 +123,7 @@ impl FamilyView<'_> {
 
 /// Where the bypass is declared.
 fn declared(desired: &Desired) -> Option<Origin> {
-    let keys = Family::ALL.map(global_knob);
+    let keys = IpFamily::ALL.map(global_knob);
     let mut entries = desired.sysctl.values().flat_map(|file| &file.entries);
     let entry = entries.find(|e| keys.contains(&e.key.path()) && e.value.trim() == "0")?;
     Some(entry.origin.clone())
@@ -178,7 +178,7 @@ fn shortened(name: &str) -> String {
 }
 
 /// Rules that drop bridged frames and would see none any more.
-fn dead_filters(family: Family, save: &SavedTables, observed: &Observed) -> BTreeSet<String> {
+fn dead_filters(family: IpFamily, save: &SavedTables, observed: &Observed) -> BTreeSet<String> {
     let set = Ruleset::new(save);
     let mut dead = Vec::new();
     for (table, chains) in &save.tables {

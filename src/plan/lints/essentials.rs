@@ -6,7 +6,7 @@ use crate::netfilter::{
     simulate,
 };
 use crate::problem::{LintCode, Warning, WarningMessage};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A port that rulesets do not open by its number.
@@ -18,12 +18,12 @@ const DISCOVERY: [(u8, &str); 2] = [(135, "solicitations"), (136, "advertisement
 impl FamilyView<'_> {
     /// Neighbour discovery that rules of ours drop. It is told for the host, whatever SSH comes by.
     pub(super) fn neighbour_discovery(&self, warnings: &mut Vec<Warning>) {
-        if self.family == Family::V4 || !self.uses_ipv6() || self.closes_ipv6() {
+        if self.family == IpFamily::V4 || !self.uses_ipv6() || self.closes_ipv6() {
             return;
         }
         let mut dropped: Vec<(String, TraceStep)> = Vec::new();
         for (kind, name) in DISCOVERY {
-            let message = Packet { state: ConntrackStates::UNTRACKED, ..Packet::icmp(Family::V6, kind, 0) };
+            let message = Packet { state: ConntrackStates::UNTRACKED, ..Packet::icmp(IpFamily::V6, kind, 0) };
             for (base, what) in [(PacketPath::Input, "to"), (PacketPath::Output, "of")] {
                 let packet = self.outside(base, message.clone());
                 dropped.extend(
@@ -46,9 +46,9 @@ impl FamilyView<'_> {
     /// Packets of the host to itself that rules of ours drop.
     pub(super) fn loopback(&self, warnings: &mut Vec<Warning>) {
         let own: IpAddr = match self.family {
-            Family::V4 => Ipv4Addr::LOCALHOST.into(),
-            Family::V6 if self.closes_ipv6() => return,
-            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+            IpFamily::V4 => Ipv4Addr::LOCALHOST.into(),
+            IpFamily::V6 if self.closes_ipv6() => return,
+            IpFamily::V6 => Ipv6Addr::LOCALHOST.into(),
         };
         let packet = Packet {
             src: Some(own),
@@ -76,8 +76,8 @@ impl FamilyView<'_> {
     /// Rules of ours that ask for the ICMP of the other family, which no packet here carries.
     pub(super) fn wrong_family(&self, warnings: &mut Vec<Warning>) {
         let (number, written, right) = match self.family {
-            Family::V4 => (58, "-p ipv6-icmp", "-p icmp"),
-            Family::V6 => (1, "-p icmp", "-p ipv6-icmp"),
+            IpFamily::V4 => (58, "-p ipv6-icmp", "-p icmp"),
+            IpFamily::V6 => (1, "-p icmp", "-p ipv6-icmp"),
         };
         for (table, chain) in self.predicted.managed_chains() {
             for (index, rule) in self.after.rules(table, &chain.name).unwrap_or_default().iter().enumerate() {
@@ -124,12 +124,12 @@ impl FamilyView<'_> {
     fn closes_ipv6(&self) -> bool {
         let answer = Packet {
             state: ConntrackStates::ESTABLISHED,
-            ..Packet::tcp(Family::V6, 443, SAMPLE_PORT, TcpFlags::REPLY)
+            ..Packet::tcp(IpFamily::V6, 443, SAMPLE_PORT, TcpFlags::REPLY)
         };
         let port = self.desired.connection.port.unwrap_or(22);
         let login = Packet {
             state: ConntrackStates::NEW,
-            ..Packet::tcp(Family::V6, SAMPLE_PORT, port, TcpFlags::SYN)
+            ..Packet::tcp(IpFamily::V6, SAMPLE_PORT, port, TcpFlags::SYN)
         };
         let drops = |packet| {
             simulate(&self.after, &self.context, PacketPath::Input, &self.outside(PacketPath::Input, packet))

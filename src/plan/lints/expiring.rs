@@ -7,7 +7,7 @@ use crate::netfilter::{
 use crate::observe::{HostLink, Observed, StaticRoute};
 use crate::plan::{ChangeRisk, HostPlan};
 use crate::problem::{LintCode, Warning, WarningMessage};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// All nodes of a link.
@@ -33,7 +33,7 @@ impl FamilyView<'_> {
             return;
         }
         for link in observed.links.by_name.values() {
-            if self.family == Family::V6 {
+            if self.family == IpFamily::V6 {
                 self.advertisements(observed, link, plan);
             }
             self.leases(observed, link, plan);
@@ -53,7 +53,7 @@ impl FamilyView<'_> {
             dst: Some(ALL_NODES),
             dst_local: None,
             state: ConntrackStates::UNTRACKED,
-            ..Packet::icmp(Family::V6, 134, 0)
+            ..Packet::icmp(IpFamily::V6, 134, 0)
         };
         let Some(step) = self.drops(PacketPath::Input, self.on_link(link, PacketPath::Input, packet)) else {
             return;
@@ -93,8 +93,8 @@ impl FamilyView<'_> {
         let leased =
             link.addresses.iter().filter(|a| a.dynamic && a.scope == "global").filter(|a| {
                 match self.family {
-                    Family::V4 => a.family == "inet" && reads(68),
-                    Family::V6 => a.family == "inet6" && a.prefix == 128 && reads(546),
+                    IpFamily::V4 => a.family == "inet" && reads(68),
+                    IpFamily::V6 => a.family == "inet6" && a.prefix == 128 && reads(546),
                 }
             });
         for address in leased {
@@ -106,7 +106,7 @@ impl FamilyView<'_> {
                 link.name,
                 say(&step)
             );
-            if ssh && self.family == Family::V6 {
+            if ssh && self.family == IpFamily::V6 {
                 self.latent(&format!("{why}, and the address of SSH ends with its lifetime"), &step, plan);
                 continue;
             }
@@ -119,10 +119,10 @@ impl FamilyView<'_> {
     /// multicast request, so that its answer counts as new.
     fn renewal_dropped(&self, link: &HostLink, address: Option<IpAddr>) -> Option<TraceStep> {
         let (client, server, state, servers) = match self.family {
-            Family::V4 => (68, 67, ConntrackStates::ESTABLISHED, None),
-            Family::V6 => (546, 547, ConntrackStates::NEW, Some(ALL_SERVERS)),
+            IpFamily::V4 => (68, 67, ConntrackStates::ESTABLISHED, None),
+            IpFamily::V6 => (546, 547, ConntrackStates::NEW, Some(ALL_SERVERS)),
         };
-        let v4 = self.family == Family::V4;
+        let v4 = self.family == IpFamily::V4;
         let request = Packet {
             src: address.filter(|_| v4),
             src_local: Some(true),

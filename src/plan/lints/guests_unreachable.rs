@@ -6,7 +6,7 @@ use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan};
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::ResourceKind;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 
 impl FamilyView<'_> {
     /// Bridges whose guests no longer reach each other.
@@ -90,8 +90,8 @@ impl FamilyView<'_> {
     ) -> WarningMessage {
         let dropped = blocked.dropped.join(", ");
         let which = match self.family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
+            IpFamily::V4 => "IPv4",
+            IpFamily::V6 => "IPv6",
         };
         WarningMessage::new(format!("guests on {bridge} {will} unreachable over {which} ({dropped})"))
             .cause(format!(

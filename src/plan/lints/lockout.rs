@@ -7,7 +7,7 @@ use crate::netfilter::{
 use crate::observe::{HostLink, Observed, SshEnds};
 use crate::plan::{ChangeRisk, HostPlan, ResourceKind};
 use crate::problem::{LintCode, Warning, WarningMessage};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::net::IpAddr;
 
 /// Whether what comes in by a link may have come from the port of a bridge: it is one, or may stand on one.
@@ -58,7 +58,7 @@ impl FamilyView<'_> {
     fn ssh_path(&self) -> Option<(SshEnds, SshPath)> {
         let observed = self.observed?;
         let ends = observed.facts.ssh.as_ref()?;
-        if ends.server.is_ipv4() != (self.family == Family::V4) {
+        if ends.server.is_ipv4() != (self.family == IpFamily::V4) {
             return None;
         }
         let moved = |link: &HostLink| self.bridge_of(&link.name);

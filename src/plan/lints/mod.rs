@@ -32,7 +32,7 @@ use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
 use crate::resource::ResourceKind;
 use crate::resource::iptables::save::SavedTables;
-use crate::resource::iptables::{Family, PREFIX};
+use crate::resource::iptables::{IpFamily, PREFIX};
 
 /// Warns and marks risks.
 pub(super) fn judge(
@@ -43,7 +43,7 @@ pub(super) fn judge(
     plan: &mut HostPlan,
 ) {
     let (is, will_be) = (HostAfter::live(observed), HostAfter::planned(desired, observed, record));
-    for (family, planned) in Family::ALL.into_iter().zip(rules) {
+    for (family, planned) in IpFamily::ALL.into_iter().zip(rules) {
         let Some(there) = observed.rules.get(&family) else { continue };
         let view = FamilyView::new(
             family,
@@ -91,7 +91,7 @@ pub(super) fn judge_drift(
     plan: &mut HostPlan,
 ) {
     let (was, is) = (HostAfter::planned(applied, observed, record), HostAfter::live(observed));
-    for (family, planned) in Family::ALL.into_iter().zip(rules) {
+    for (family, planned) in IpFamily::ALL.into_iter().zip(rules) {
         let Some(there) = observed.rules.get(&family) else { continue };
         let saves = [&planned.predicted, &there.live];
         let view = FamilyView {
@@ -126,7 +126,7 @@ pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
 
 /// One family of one host, as it is and as it will be.
 struct FamilyView<'a> {
-    family: Family,
+    family: IpFamily,
     desired: &'a Desired,
     /// `None` where only the inventory is looked at.
     observed: Option<&'a Observed>,
@@ -146,7 +146,7 @@ struct FamilyView<'a> {
 
 impl<'a> FamilyView<'a> {
     fn new(
-        family: Family,
+        family: IpFamily,
         desired: &'a Desired,
         observed: Option<&'a Observed>,
         [live, predicted]: [&'a SavedTables; 2],
@@ -234,10 +234,10 @@ impl<'a> FamilyView<'a> {
     }
 }
 
-fn kind(family: Family) -> ResourceKind {
+fn kind(family: IpFamily) -> ResourceKind {
     match family {
-        Family::V4 => ResourceKind::Iptables,
-        Family::V6 => ResourceKind::Ip6tables,
+        IpFamily::V4 => ResourceKind::Iptables,
+        IpFamily::V6 => ResourceKind::Ip6tables,
     }
 }
 

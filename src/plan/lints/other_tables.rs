@@ -4,13 +4,13 @@ use crate::desired::Desired;
 use crate::observe::Observed;
 use crate::plan::other_tables::default_drop_chains;
 use crate::problem::{LintCode, Warning, WarningMessage};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Native nft tables with the policy drop, where rules of ours filter the same family.
 pub(super) fn dropped_elsewhere(desired: &Desired, observed: &Observed, warnings: &mut Vec<Warning>) {
     let mut found: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-    for family in Family::ALL {
+    for family in IpFamily::ALL {
         if !desired.rules.get(&family).is_some_and(|rules| rules.tables.contains_key("filter")) {
             continue;
         }

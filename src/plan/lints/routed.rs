@@ -5,7 +5,7 @@ use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan, ValueSource};
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use crate::resource::sysctl::SysctlKey;
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ impl FamilyView<'_> {
     /// Networks of guests to and from which the host no longer forwards.
     pub(super) fn routed_guests(&self, plan: &mut HostPlan) {
         let Some(observed) = self.observed else { return };
-        let v6 = self.family == Family::V6;
+        let v6 = self.family == IpFamily::V6;
         let networks: Vec<RoutedNetwork<'_>> =
             observed.links.by_name.values().filter_map(|link| self.network(link)).collect();
         let default =
@@ -79,7 +79,7 @@ impl FamilyView<'_> {
             }
             _ => format!("{key} goes from 1 to 0"),
         };
-        let which = if self.family == Family::V4 { "IPv4" } else { "IPv6" };
+        let which = if self.family == IpFamily::V4 { "IPv4" } else { "IPv6" };
         let will = if self.drift { "are" } else { "will be" };
         let others =
             if network.alone { "" } else { ". Guests on this bridge with another gateway are not affected" };
@@ -141,8 +141,8 @@ impl FamilyView<'_> {
 }
 
 /// The host's own addresses on a link that other machines can use.
-fn own_addresses(link: &HostLink, family: Family) -> Vec<String> {
-    let wanted = if family == Family::V4 { "inet" } else { "inet6" };
+fn own_addresses(link: &HostLink, family: IpFamily) -> Vec<String> {
+    let wanted = if family == IpFamily::V4 { "inet" } else { "inet6" };
     let near = |scope: &str| scope == "link" || scope == "host";
     let own = link.addresses.iter().filter(|a| a.family == wanted && !near(&a.scope));
     own.map(|a| format!("{}/{}", a.local, a.prefix)).collect()

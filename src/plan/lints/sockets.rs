@@ -8,7 +8,7 @@ use crate::netfilter::{
 use crate::observe::{HostSocket, Observed};
 use crate::plan::HostPlan;
 use crate::problem::{LintCode, Warning, WarningMessage};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -107,7 +107,7 @@ impl FamilyView<'_> {
         listening: &BTreeSet<(u16, bool)>,
     ) -> Option<ServiceFlow> {
         let (peer, peer_port) = socket.peer?;
-        let v4 = self.family == Family::V4;
+        let v4 = self.family == IpFamily::V4;
         // Between addresses of its own the host talks by the loopback.
         if peer.is_ipv4() != v4 || peer == socket.local || self.context.is_local(peer) == Some(true) {
             return None;
@@ -126,7 +126,7 @@ impl FamilyView<'_> {
         let ssh = observed.facts.ssh.as_ref().map(|ssh| ssh.server_port);
         let mine = |socket: &&HostSocket| {
             let any_v6 = socket.local.is_ipv6() && socket.local.is_unspecified();
-            let family = socket.local.is_ipv4() == (self.family == Family::V4) || any_v6;
+            let family = socket.local.is_ipv4() == (self.family == IpFamily::V4) || any_v6;
             // A DHCP client reads its answers before netfilter does.
             let client = !socket.tcp && (socket.port >= CLIENT_PORTS || socket.port == 68);
             family && !client && socket.peer.is_none() && !socket.local.is_loopback()
@@ -155,7 +155,7 @@ impl ServiceFlow {
 
 /// What drops packets of an open connection, either way. Conntrack knows it: an apply sees to that
 /// before the first rule that asks.
-fn cut_open(set: &Ruleset, around: &HostContext, family: Family, flow: &ServiceFlow) -> Option<TraceStep> {
+fn cut_open(set: &Ruleset, around: &HostContext, family: IpFamily, flow: &ServiceFlow) -> Option<TraceStep> {
     let (ours, theirs) = if flow.serves { (Some(flow.service), None) } else { (None, Some(flow.service)) };
     let packet = |src, dst, sport, dport| {
         let segment = if flow.tcp {
@@ -189,7 +189,7 @@ fn cut_open(set: &Ruleset, around: &HostContext, family: Family, flow: &ServiceF
 fn cut_new(
     set: &Ruleset,
     around: &HostContext,
-    family: Family,
+    family: IpFamily,
     from: Option<IpAddr>,
     port: u16,
     tcp: bool,

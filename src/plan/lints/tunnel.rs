@@ -8,7 +8,7 @@ use crate::netfilter::{
 use crate::observe::{HostLink, HostSocket, Observed};
 use crate::plan::HostPlan;
 use crate::problem::{LintCode, Warning, WarningMessage};
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// How many links may stand one on the other.
@@ -78,7 +78,7 @@ impl FamilyView<'_> {
 
     /// What becomes of what a userspace program sends and receives by its sockets, where the probe found them.
     fn userspace(&self, sockets: &[HostSocket]) -> (PacketVerdict, Option<TraceStep>) {
-        let v4 = self.family == Family::V4;
+        let v4 = self.family == IpFamily::V4;
         if sockets.is_empty() {
             let ends = TunnelEndpoints { local: None, remote: None, device: None };
             let found = self.verdict(&self.inward(&ends, Packet::new(self.family)));
@@ -218,7 +218,7 @@ fn is_tunnel(kind: &str) -> bool {
 }
 
 /// What a tunnel's outer packets may be.
-fn outer_packets(family: Family, link: &HostLink, sockets: &[HostSocket]) -> Vec<Packet> {
+fn outer_packets(family: IpFamily, link: &HostLink, sockets: &[HostSocket]) -> Vec<Packet> {
     let port = |usual: u16| link.number("port").and_then(|port| u16::try_from(port).ok()).unwrap_or(usual);
     let udp = |port| Packet::udp(family, 0, port);
     let protocol = |number| Packet { protocol: Some(number), ..Packet::new(family) };
@@ -273,16 +273,16 @@ fn ends_of(link: &HostLink) -> TunnelEndpoints {
 }
 
 /// The family of the outer packets, where the link tells.
-fn family_of(link: &HostLink) -> Option<Family> {
+fn family_of(link: &HostLink) -> Option<IpFamily> {
     let ends = ends_of(link);
     let group =
         ["group", "group6"].iter().find_map(|name| link.linkinfo.data.get(*name)?.as_str()?.parse().ok());
     if let Some(address) = ends.remote.or(ends.local).or(group) {
-        return Some(if address.is_ipv4() { Family::V4 } else { Family::V6 });
+        return Some(if address.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 });
     }
     match link.linkinfo.kind.as_deref().unwrap_or_default() {
-        "gre" | "gretap" | "erspan" | "ipip" | "sit" | "vti" => Some(Family::V4),
-        "ip6gre" | "ip6gretap" | "ip6erspan" | "ip6tnl" | "vti6" => Some(Family::V6),
+        "gre" | "gretap" | "erspan" | "ipip" | "sit" | "vti" => Some(IpFamily::V4),
+        "ip6gre" | "ip6gretap" | "ip6erspan" | "ip6tnl" | "vti6" => Some(IpFamily::V6),
         _ => None,
     }
 }

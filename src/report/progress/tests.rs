@@ -125,9 +125,9 @@ fn host(n: usize) -> String {
 
 fn began(terminal: &'static Emulated) -> Progress {
     let mut progress = Progress::on(terminal, ProgressMode::Bar, Style::default());
-    progress.show(Event::Applying { hosts: 200, max_fail: 9 });
+    progress.show(EngineEvent::Applying { hosts: 200, max_fail: 9 });
     for n in 0..32 {
-        progress.show(Event::Step(host(n), "confirming", Some(Duration::from_secs(60))));
+        progress.show(EngineEvent::Step(host(n), "confirming", Some(Duration::from_secs(60))));
     }
     progress
 }
@@ -138,13 +138,13 @@ fn fails(n: usize) -> bool {
 
 /// A host ends, and the next one begins.
 fn next(progress: &mut Progress, n: usize) {
-    progress.show(Event::Step(host(n + 32), "staging", None));
-    let mut outcome = HostOutcome::new(host(n), Status::Changed);
+    progress.show(EngineEvent::Step(host(n + 32), "staging", None));
+    let mut outcome = HostOutcome::new(host(n), HostStatus::Changed);
     if fails(n) {
-        outcome.status = Status::RolledBack;
+        outcome.status = HostStatus::RolledBack;
         outcome.message = Some("nobody confirmed over a new connection within 20s, and so on ".repeat(3));
     }
-    progress.show(Event::Done(outcome));
+    progress.show(EngineEvent::Done(outcome));
 }
 
 fn finished(n: usize) -> String {

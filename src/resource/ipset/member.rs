@@ -2,7 +2,7 @@
 
 use super::{MAX_MEMBERS, MemberPart, SetShape, SetType, family_word};
 use crate::resource::bridge::check_link_name;
-use crate::resource::iptables::Family;
+use crate::resource::iptables::IpFamily;
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -42,12 +42,12 @@ pub(super) fn members(shape: &SetShape, text: &str) -> Result<Vec<String>, Membe
 }
 
 /// How a part of a member looks.
-fn example(part: MemberPart, family: Family) -> &'static str {
+fn example(part: MemberPart, family: IpFamily) -> &'static str {
     match (part, family) {
-        (MemberPart::Ip, Family::V4) => "192.0.2.1",
-        (MemberPart::Ip, Family::V6) => "2001:db8::1",
-        (MemberPart::Net, Family::V4) => "192.0.2.0/24",
-        (MemberPart::Net, Family::V6) => "2001:db8::/32",
+        (MemberPart::Ip, IpFamily::V4) => "192.0.2.1",
+        (MemberPart::Ip, IpFamily::V6) => "2001:db8::1",
+        (MemberPart::Net, IpFamily::V4) => "192.0.2.0/24",
+        (MemberPart::Net, IpFamily::V6) => "2001:db8::/32",
         (MemberPart::Port, _) => "tcp:22",
         (MemberPart::BarePort, _) => "22",
         (MemberPart::Iface, _) => "eth0",
@@ -177,7 +177,7 @@ fn ports_of(text: &str) -> Result<std::ops::RangeInclusive<u16>, MemberProblem> 
 fn wrong_address(shape: &SetShape, text: &str, what: &str) -> MemberProblem {
     let bare = text.split(['/', '-']).next().unwrap_or(text);
     match bare.parse::<IpAddr>() {
-        Ok(found) if found.is_ipv4() != (shape.family == Family::V4) => (
+        Ok(found) if found.is_ipv4() != (shape.family == IpFamily::V4) => (
             format!("`{text}` is not of family {}, which the set has", family_word(shape.family)),
             Some("a set has addresses of one family; state a second set for the other one".to_owned()),
         ),
@@ -209,7 +209,7 @@ fn v4_range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
 
 /// Single addresses: a network or a range stands for all of its addresses.
 fn addresses(shape: &SetShape, text: &str) -> Result<Vec<String>, MemberProblem> {
-    if shape.family == Family::V6 {
+    if shape.family == IpFamily::V6 {
         let plain = text.strip_suffix("/128").unwrap_or(text);
         return match plain.parse::<Ipv6Addr>() {
             Ok(address) => Ok(vec![shown(masked(address, shape.netmask))]),
@@ -260,8 +260,8 @@ fn shown(address: Ipv6Addr) -> String {
 
 /// Networks; those of one address are printed without a prefix length.
 fn networks(shape: &SetShape, text: &str) -> Result<Vec<String>, MemberProblem> {
-    let whole = if shape.family == Family::V4 { 32 } else { 128 };
-    if shape.family == Family::V4 && text.contains('-') {
+    let whole = if shape.family == IpFamily::V4 { 32 } else { 128 };
+    if shape.family == IpFamily::V4 && text.contains('-') {
         let Some((from, to)) = v4_range(text) else { return Err(wrong_address(shape, text, "range")) };
         let parts: Vec<Ipv4Net> = Ipv4Subnets::new(from, to, 0).collect();
         return parts.iter().map(|part| network(shape, (*part).into(), whole, text)).collect();
@@ -270,7 +270,7 @@ fn networks(shape: &SetShape, text: &str) -> Result<Vec<String>, MemberProblem> 
         true => text.parse::<IpNet>().ok(),
         false => text.parse::<IpAddr>().ok().map(IpNet::from),
     };
-    match parsed.filter(|found| found.addr().is_ipv4() == (shape.family == Family::V4)) {
+    match parsed.filter(|found| found.addr().is_ipv4() == (shape.family == IpFamily::V4)) {
         Some(found) => Ok(vec![network(shape, found, whole, text)?]),
         None => Err(wrong_address(shape, text, "network")),
     }
@@ -333,7 +333,7 @@ pub(super) fn order(member: &str) -> (u8, u128, u8, String) {
 mod tests {
     use super::*;
 
-    fn shape(kind: &str, family: Family) -> SetShape {
+    fn shape(kind: &str, family: IpFamily) -> SetShape {
         SetShape { comment: true, ..SetShape::new(SetType::parse(kind).unwrap(), family) }
     }
 
@@ -341,18 +341,18 @@ mod tests {
     #[test]
     fn members_as_the_kernel_prints_them() {
         for (kind, family, text, members) in [
-            ("hash:net", Family::V4, "10.1.2.3/8", "10.0.0.0/8"),
-            ("hash:net", Family::V4, "192.0.2.1/32", "192.0.2.1"),
-            ("hash:net", Family::V4, "10.0.0.0-10.0.2.255", "10.0.0.0/23 10.0.2.0/24"),
-            ("hash:net", Family::V4, "10.1.0.0/16 nomatch", "10.1.0.0/16 nomatch"),
-            ("hash:net", Family::V6, "2001:DB8:0:0:1::/80", "2001:db8:0:0:1::/80"),
-            ("hash:net", Family::V6, "::1.2.3.4", "::1.2.3.4"),
-            ("hash:ip", Family::V4, "192.0.2.0/30", "192.0.2.0 192.0.2.1 192.0.2.2 192.0.2.3"),
-            ("hash:ip", Family::V6, "2001:db8::1/128", "2001:db8::1"),
-            ("hash:ip,port", Family::V4, "192.0.2.1,80", "192.0.2.1,tcp:80"),
-            ("hash:ip,port", Family::V4, "192.0.2.1,udp:80-81", "192.0.2.1,udp:80 192.0.2.1,udp:81"),
-            ("hash:net,iface", Family::V4, "0.0.0.0/0,physdev:eth0", "0.0.0.0/0,physdev:eth0"),
-            ("bitmap:port", Family::V4, "80-81", "80 81"),
+            ("hash:net", IpFamily::V4, "10.1.2.3/8", "10.0.0.0/8"),
+            ("hash:net", IpFamily::V4, "192.0.2.1/32", "192.0.2.1"),
+            ("hash:net", IpFamily::V4, "10.0.0.0-10.0.2.255", "10.0.0.0/23 10.0.2.0/24"),
+            ("hash:net", IpFamily::V4, "10.1.0.0/16 nomatch", "10.1.0.0/16 nomatch"),
+            ("hash:net", IpFamily::V6, "2001:DB8:0:0:1::/80", "2001:db8:0:0:1::/80"),
+            ("hash:net", IpFamily::V6, "::1.2.3.4", "::1.2.3.4"),
+            ("hash:ip", IpFamily::V4, "192.0.2.0/30", "192.0.2.0 192.0.2.1 192.0.2.2 192.0.2.3"),
+            ("hash:ip", IpFamily::V6, "2001:db8::1/128", "2001:db8::1"),
+            ("hash:ip,port", IpFamily::V4, "192.0.2.1,80", "192.0.2.1,tcp:80"),
+            ("hash:ip,port", IpFamily::V4, "192.0.2.1,udp:80-81", "192.0.2.1,udp:80 192.0.2.1,udp:81"),
+            ("hash:net,iface", IpFamily::V4, "0.0.0.0/0,physdev:eth0", "0.0.0.0/0,physdev:eth0"),
+            ("bitmap:port", IpFamily::V4, "80-81", "80 81"),
         ] {
             let found = shape(kind, family).members(text).unwrap();
             let all: Vec<String> = match text.ends_with("nomatch") {
@@ -361,29 +361,29 @@ mod tests {
             };
             assert_eq!(found, all, "{kind} {text}");
         }
-        let halved = SetShape { netmask: Some(24), ..shape("hash:ip", Family::V4) };
+        let halved = SetShape { netmask: Some(24), ..shape("hash:ip", IpFamily::V4) };
         assert_eq!(halved.members("10.0.0.9-10.0.1.255").unwrap(), ["10.0.0.0", "10.0.1.0"]);
     }
 
     #[test]
     fn what_is_not_a_member() {
         for (kind, family, text) in [
-            ("hash:net", Family::V4, "0.0.0.0/0"),
-            ("hash:net", Family::V4, "2001:db8::/32"),
-            ("hash:net", Family::V4, "www.example.net"),
-            ("hash:net", Family::V4, "10.0.0.0/33"),
-            ("hash:net", Family::V4, "10.0.0.0/8 timeout 60"),
-            ("hash:net", Family::V4, "10.0.0.0/8 -exist"),
-            ("hash:net", Family::V4, "10.0.0.0/8,80"),
-            ("hash:ip", Family::V4, "10.0.0.0/8"),
-            ("hash:ip", Family::V4, "192.0.2.1 nomatch"),
-            ("hash:ip", Family::V6, "2001:db8::/64"),
-            ("hash:ip,port", Family::V4, "192.0.2.1,ssh"),
-            ("hash:ip,port", Family::V4, "192.0.2.1,icmp:8"),
-            ("hash:ip,port", Family::V4, "192.0.2.1,65536"),
-            ("hash:net,iface", Family::V4, "10.0.0.0/8,a/b"),
-            ("hash:net", Family::V4, "10.0.0.0/8 comment \"a\"b\""),
-            ("hash:net", Family::V4, ""),
+            ("hash:net", IpFamily::V4, "0.0.0.0/0"),
+            ("hash:net", IpFamily::V4, "2001:db8::/32"),
+            ("hash:net", IpFamily::V4, "www.example.net"),
+            ("hash:net", IpFamily::V4, "10.0.0.0/33"),
+            ("hash:net", IpFamily::V4, "10.0.0.0/8 timeout 60"),
+            ("hash:net", IpFamily::V4, "10.0.0.0/8 -exist"),
+            ("hash:net", IpFamily::V4, "10.0.0.0/8,80"),
+            ("hash:ip", IpFamily::V4, "10.0.0.0/8"),
+            ("hash:ip", IpFamily::V4, "192.0.2.1 nomatch"),
+            ("hash:ip", IpFamily::V6, "2001:db8::/64"),
+            ("hash:ip,port", IpFamily::V4, "192.0.2.1,ssh"),
+            ("hash:ip,port", IpFamily::V4, "192.0.2.1,icmp:8"),
+            ("hash:ip,port", IpFamily::V4, "192.0.2.1,65536"),
+            ("hash:net,iface", IpFamily::V4, "10.0.0.0/8,a/b"),
+            ("hash:net", IpFamily::V4, "10.0.0.0/8 comment \"a\"b\""),
+            ("hash:net", IpFamily::V4, ""),
         ] {
             assert!(shape(kind, family).members(text).is_err(), "{kind} {text}");
         }

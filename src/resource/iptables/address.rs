@@ -1,13 +1,13 @@
 //! Addresses, ports, protocols and interface names as they stand in rules.
 
-use super::Family;
+use super::IpFamily;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What is wrong with a value, and the next step.
 pub type AddressProblem = Option<(String, Option<String>)>;
 
 /// Checks the value of `-s` or `-d`.
-pub fn check(text: &str, family: Family, negated: bool) -> AddressProblem {
+pub fn check(text: &str, family: IpFamily, negated: bool) -> AddressProblem {
     if negated && text.contains(',') {
         return Some((
             format!("`{text}` is a negated list"),
@@ -17,15 +17,15 @@ pub fn check(text: &str, family: Family, negated: bool) -> AddressProblem {
     text.split(',').find_map(|one| check_one(one, family))
 }
 
-fn check_one(text: &str, family: Family) -> AddressProblem {
+fn check_one(text: &str, family: IpFamily) -> AddressProblem {
     let (address, mask) = match text.split_once('/') {
         Some((address, mask)) => (address, Some(mask)),
         None => (text, None),
     };
     let found = if address.parse::<Ipv6Addr>().is_ok() {
-        Family::V6
+        IpFamily::V6
     } else if is_v4(address, mask.is_some()) {
-        Family::V4
+        IpFamily::V4
     } else {
         return Some(no_address(text, address));
     };
@@ -38,10 +38,10 @@ fn check_one(text: &str, family: Family) -> AddressProblem {
     }
     let mask = mask?;
     let right = match (mask.parse::<u8>(), found) {
-        (Ok(bits), Family::V4) => bits <= 32,
-        (Ok(bits), Family::V6) => bits <= 128,
-        (Err(_), Family::V4) => mask.parse::<Ipv4Addr>().is_ok(),
-        (Err(_), Family::V6) => mask.parse::<Ipv6Addr>().is_ok(),
+        (Ok(bits), IpFamily::V4) => bits <= 32,
+        (Ok(bits), IpFamily::V6) => bits <= 128,
+        (Err(_), IpFamily::V4) => mask.parse::<Ipv4Addr>().is_ok(),
+        (Err(_), IpFamily::V6) => mask.parse::<Ipv6Addr>().is_ok(),
     };
     (!right).then(|| (format!("`/{mask}` in `{text}` is not a valid prefix length for {family}"), None))
 }

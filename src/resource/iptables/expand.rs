@@ -1,6 +1,6 @@
 //! Params put into rules.
 
-use super::Family;
+use super::IpFamily;
 use super::text::{RuleTemplate, RuleWord, WordPiece, quote};
 use crate::problem::{Problem, did_you_mean};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ pub struct ParamElement {
     /// As text.
     pub text: String,
     /// Its address family, where it has one.
-    pub family: Option<Family>,
+    pub family: Option<IpFamily>,
 }
 
 /// What a `$name` stands for in a rule.
@@ -38,7 +38,11 @@ pub struct RuleExpansion {
 /// Puts params into a rule.
 ///
 /// Errors: an unknown name, two different lists, a negated list.
-pub fn expand(template: &RuleTemplate, scope: &ParamScope, family: Family) -> Result<RuleExpansion, Problem> {
+pub fn expand(
+    template: &RuleTemplate,
+    scope: &ParamScope,
+    family: IpFamily,
+) -> Result<RuleExpansion, Problem> {
     let mut list: Option<(&str, &[ParamElement])> = None;
     let mut skip = false;
     for (at, word) in template.words.iter().enumerate() {

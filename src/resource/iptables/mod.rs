@@ -24,7 +24,7 @@ pub const JUMP_COMMENT: &str = "kvmfw:hook";
 
 /// iptables or ip6tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Family {
+pub enum IpFamily {
     /// iptables.
     #[serde(rename = "ipv4")]
     V4,
@@ -33,20 +33,20 @@ pub enum Family {
     V6,
 }
 
-impl Family {
+impl IpFamily {
     /// Both, in the order in which they are shown.
-    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+    pub const ALL: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 
     /// The YAML key: `iptables` or `ip6tables`.
     pub fn key(self) -> &'static str {
         match self {
-            Family::V4 => "iptables",
-            Family::V6 => "ip6tables",
+            IpFamily::V4 => "iptables",
+            IpFamily::V6 => "ip6tables",
         }
     }
 }
 
-impl fmt::Display for Family {
+impl fmt::Display for IpFamily {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.key())
     }

@@ -3,14 +3,14 @@
 use super::options::{OptionParser, ParseState};
 use super::targets::TARGETS;
 use super::text::RuleWord;
-use super::{DeclaredRule, Family};
+use super::{DeclaredRule, IpFamily};
 use crate::problem::{Place, Problem};
 
 /// Where a rule stands.
 #[derive(Clone, Copy, Debug)]
 pub struct RuleContext<'a> {
     /// iptables or ip6tables.
-    pub family: Family,
+    pub family: IpFamily,
     /// The table.
     pub table: &'a str,
     /// The chain as the user names it.

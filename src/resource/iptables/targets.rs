@@ -1,6 +1,6 @@
 //! Names that mean something to iptables 1.8: targets, and the matches and protocols that options need.
 
-use super::Family;
+use super::IpFamily;
 
 /// Extension targets, those of xtables-addons too: whether a host has one its dry run shows.
 pub const TARGETS: [&str; 59] = [
@@ -66,10 +66,10 @@ pub const TARGETS: [&str; 59] = [
 ];
 
 /// The family of a target that only one of the two commands has.
-pub fn target_family(target: &str) -> Option<Family> {
+pub fn target_family(target: &str) -> Option<IpFamily> {
     match target {
-        "CLUSTERIP" | "ECN" | "MIRROR" | "SAME" | "TTL" | "ULOG" | "IPV4OPTSSTRIP" => Some(Family::V4),
-        "HL" | "DNPT" | "SNPT" => Some(Family::V6),
+        "CLUSTERIP" | "ECN" | "MIRROR" | "SAME" | "TTL" | "ULOG" | "IPV4OPTSSTRIP" => Some(IpFamily::V4),
+        "HL" | "DNPT" | "SNPT" => Some(IpFamily::V6),
         _ => None,
     }
 }

@@ -33,7 +33,7 @@ fn start_all(queue: &mut Queue) -> Vec<usize> {
     std::iter::from_fn(|| start(queue)).collect()
 }
 
-fn finish(queue: &mut Queue, host: usize, status: Status) {
+fn finish(queue: &mut Queue, host: usize, status: HostStatus) {
     queue.finish(QueueIndex(host), status);
 }
 
@@ -56,7 +56,7 @@ fn sizes(hosts: &[SchedulingConstraints], batches: &str) -> Vec<usize> {
             return sizes;
         }
         sizes.push(started.len());
-        started.into_iter().for_each(|host| finish(&mut queue, host, Status::Changed));
+        started.into_iter().for_each(|host| finish(&mut queue, host, HostStatus::Changed));
     }
 }
 
@@ -78,10 +78,10 @@ fn jump_hosts_change_alone_and_last() {
     let mut queue = queue(&hosts, &[], &[Budget::Percent(100)], Budget::Hosts(1), 0, 8);
     let first: BTreeSet<usize> = start_all(&mut queue).into_iter().collect();
     assert_eq!(first, BTreeSet::from([1, 2, 4]));
-    first.into_iter().for_each(|host| finish(&mut queue, host, Status::Changed));
+    first.into_iter().for_each(|host| finish(&mut queue, host, HostStatus::Changed));
     assert_eq!(start(&mut queue), Some(3), "host 3 is reached through host 0, which comes after it");
     assert_eq!(start(&mut queue), None);
-    finish(&mut queue, 3, Status::Changed);
+    finish(&mut queue, 3, HostStatus::Changed);
     assert_eq!(start(&mut queue), Some(0));
 }
 
@@ -94,9 +94,9 @@ fn two_nodes_of_one_cluster_never_change_together() {
     let hosts = [of_group("ceph"), of_group("ceph"), of_group("gluster"), SchedulingConstraints::default()];
     let mut queue = queue(&hosts, &[], &[Budget::Percent(100)], Budget::Hosts(2), 0, 8);
     assert_eq!(start_all(&mut queue), [0, 2, 3], "only the second node of ceph waits");
-    finish(&mut queue, 2, Status::Changed);
+    finish(&mut queue, 2, HostStatus::Changed);
     assert_eq!(start(&mut queue), None);
-    finish(&mut queue, 0, Status::RolledBack);
+    finish(&mut queue, 0, HostStatus::RolledBack);
     assert_eq!(start(&mut queue), Some(1));
 }
 
@@ -112,9 +112,9 @@ fn an_unknown_node_blocks_only_its_group() {
     ];
     let mut queue = queue(&hosts, &[], &parse_batches("2").unwrap(), Budget::Hosts(9), 0, 8);
     assert_eq!((start(&mut queue), start(&mut queue)), (Some(0), None));
-    finish(&mut queue, 0, Status::Unknown);
+    finish(&mut queue, 0, HostStatus::Unknown);
     assert_eq!((start(&mut queue), start(&mut queue)), (Some(2), None), "the next batch starts");
-    finish(&mut queue, 2, Status::Changed);
+    finish(&mut queue, 2, HostStatus::Changed);
     assert_eq!(start(&mut queue), None);
     assert_eq!(
         [1, 2, 3, 4].map(|host| blocking_group(&queue, host)),
@@ -129,9 +129,9 @@ fn an_unknown_node_blocks_only_its_group() {
 fn hosts_that_become_unreachable_stop_it_too() {
     let mut queue = queue(&plain(9), &[], &parse_batches("9").unwrap(), Budget::Hosts(1), 1, 2);
     assert_eq!((start(&mut queue), start(&mut queue)), (Some(0), Some(1)));
-    finish(&mut queue, 0, Status::Unreachable);
+    finish(&mut queue, 0, HostStatus::Unreachable);
     assert_eq!(start(&mut queue), Some(2), "one may be unreachable");
-    finish(&mut queue, 1, Status::Unreachable);
+    finish(&mut queue, 1, HostStatus::Unreachable);
     assert_eq!(start(&mut queue), None);
     assert!(queue.too_many_unreachable());
 }
@@ -145,7 +145,7 @@ fn stragglers_delay_jump_hosts_only() {
     let run_batch = |queue: &mut Queue| {
         let started = start_all(queue);
         assert!(started.is_empty() || !queue.awaits_stragglers());
-        started.iter().for_each(|host| finish(queue, *host, Status::Changed));
+        started.iter().for_each(|host| finish(queue, *host, HostStatus::Changed));
         started
     };
     assert!(!queue.awaits_stragglers());
@@ -157,7 +157,7 @@ fn stragglers_delay_jump_hosts_only() {
     queue.set_jump_depth(QueueIndex(5), 1);
     answer(&mut queue, [5]);
     assert_eq!((run_batch(&mut queue), queue.awaits_stragglers()), (vec![], true));
-    queue.finish_straggler(QueueIndex(8), Status::Failed);
+    queue.finish_straggler(QueueIndex(8), HostStatus::Failed);
     assert!(queue.awaits_stragglers());
     answer(&mut queue, [0]);
     assert_eq!([(); 4].map(|()| run_batch(&mut queue)), [vec![0], vec![5], vec![3], vec![]]);
@@ -183,7 +183,7 @@ fn stragglers_change_in_batches_too() {
                 0 => answer(&mut queue, stragglers.iter().copied()),
                 size => sizes.push(size),
             }
-            started.into_iter().for_each(|host| finish(&mut queue, host, Status::Changed));
+            started.into_iter().for_each(|host| finish(&mut queue, host, HostStatus::Changed));
         }
     };
     assert_eq!(sizes(20, 2, "1,10%,100%"), [1, 3, 16, 2]);
@@ -193,15 +193,15 @@ fn stragglers_change_in_batches_too() {
 }
 
 /// For each host: jump depth, limiting groups, whether it is a straggler, and its outcome.
-type Fleet = Vec<(usize, BTreeSet<u8>, bool, Status)>;
+type Fleet = Vec<(usize, BTreeSet<u8>, bool, HostStatus)>;
 
 fn fleet() -> impl Strategy<Value = Fleet> {
     let jump_depth = prop_oneof![9 => Just(0usize), 1 => 1usize..4];
     let status = prop_oneof![
-        16 => Just(Status::Changed),
-        2 => Just(Status::RolledBack),
-        1 => Just(Status::Unknown),
-        1 => Just(Status::Unreachable),
+        16 => Just(HostStatus::Changed),
+        2 => Just(HostStatus::RolledBack),
+        1 => Just(HostStatus::Unknown),
+        1 => Just(HostStatus::Unreachable),
     ];
     let host = (jump_depth, prop::collection::btree_set(0u8..4, 0..3), prop::bool::weighted(0.1), status);
     prop::collection::vec(host, 0..60)
@@ -276,16 +276,16 @@ proptest! {
             let host = straggler.unwrap_or_else(|| in_flight.swap_remove(any(in_flight.len())));
             let status = fleet[host].3;
             failed += usize::from(status.is_failure());
-            unreachable += usize::from(status == Status::Unreachable);
+            unreachable += usize::from(status == HostStatus::Unreachable);
             match straggler {
                 Some(host) => {
                     // A host that was only probed is never unknown.
-                    let status = if status == Status::Unknown { Status::Failed } else { status };
+                    let status = if status == HostStatus::Unknown { HostStatus::Failed } else { status };
                     seen.insert(host);
                     queue.finish_straggler(QueueIndex(host), status);
                 }
                 None => {
-                    if status == Status::Unknown {
+                    if status == HostStatus::Unknown {
                         unknown.push(host);
                     }
                     finish(&mut queue, host, status);
