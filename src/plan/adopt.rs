@@ -194,10 +194,7 @@ fn changes(
     for one in list {
         by_chain.entry((&one.table, &one.chain)).or_default().push(one);
     }
-    let kind = match family {
-        IpFamily::V4 => ResourceKind::Iptables,
-        IpFamily::V6 => ResourceKind::Ip6tables,
-    };
+    let kind = ResourceKind::from(family);
     let sign = if action == ChangeAction::Remove { '-' } else { '+' };
     by_chain
         .into_iter()

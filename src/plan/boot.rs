@@ -89,10 +89,7 @@ pub(super) fn unrecorded(desired: &Desired, observed: &Observed, plan: &mut Host
         if !live.is_some_and(|live| live.managed_chains().next().is_some() || !live.jump_rules().is_empty()) {
             continue;
         }
-        let kind = match family {
-            IpFamily::V4 => ResourceKind::Iptables,
-            IpFamily::V6 => ResourceKind::Ip6tables,
-        };
+        let kind = ResourceKind::from(family);
         plan.warnings.push(Warning::new(
             LintCode::Unrecorded,
             WarningMessage::new(format!(

@@ -55,10 +55,7 @@ impl GenerationManifest {
 
 /// The own text of a family, taken apart by chain; policies and hooks stand with their chain.
 fn chains(family: IpFamily, rules: &DeclaredRules, texts: &mut ResourceTexts) {
-    let kind = match family {
-        IpFamily::V4 => ResourceKind::Iptables,
-        IpFamily::V6 => ResourceKind::Ip6tables,
-    };
+    let kind = ResourceKind::from(family);
     let mut table = String::new();
     for line in managed_text::render(rules).lines() {
         if let Some(name) = line.strip_prefix('*') {

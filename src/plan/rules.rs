@@ -93,10 +93,7 @@ fn change(
     } else {
         Vec::new()
     };
-    let kind = match family {
-        IpFamily::V4 => ResourceKind::Iptables,
-        IpFamily::V6 => ResourceKind::Ip6tables,
-    };
+    let kind = ResourceKind::from(family);
     Change { kind, resource: format!("{table}/{chain}"), action, diff, origin, risks }
 }
 

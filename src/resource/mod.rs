@@ -5,6 +5,7 @@ pub mod ipset;
 pub mod iptables;
 pub mod sysctl;
 
+use self::iptables::IpFamily;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,15 @@ impl ResourceKind {
             ResourceKind::Ip6tables => "ip6tables",
             ResourceKind::Ipset => "ipset",
             ResourceKind::Bridge => "bridge",
+        }
+    }
+}
+
+impl From<IpFamily> for ResourceKind {
+    fn from(family: IpFamily) -> Self {
+        match family {
+            IpFamily::V4 => Self::Iptables,
+            IpFamily::V6 => Self::Ip6tables,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What the host's addresses and routes rest on and what expires: router advertisements and leases.
 
-use super::{FamilyView, kind, mark, say};
+use super::{FamilyView, mark, say};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TraceStep, simulate,
 };
 use crate::observe::{HostLink, Observed, StaticRoute};
 use crate::plan::{ChangeRisk, HostPlan};
 use crate::problem::{LintCode, Warning, WarningMessage};
+use crate::resource::ResourceKind;
 use crate::resource::iptables::IpFamily;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -145,7 +146,7 @@ impl FamilyView<'_> {
         plan.warnings.push(Warning::new(LintCode::Lockout, format!("LOCKOUT: {why}"), self.origin_of(step)));
         plan.latent_lockout.get_or_insert_with(|| why.to_owned());
         mark(plan, ChangeRisk::Lockout, |c| {
-            c.kind == kind(self.family) && c.risks.contains(&ChangeRisk::ManagementPath)
+            c.kind == ResourceKind::from(self.family) && c.risks.contains(&ChangeRisk::ManagementPath)
         });
     }
 

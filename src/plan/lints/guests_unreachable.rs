@@ -1,6 +1,6 @@
 //! Guests that the rules cut off from each other.
 
-use super::{FamilyView, kind, mark, plain, say};
+use super::{FamilyView, mark, plain, say};
 use crate::netfilter::{BridgeBlocked, blocked_between_ports};
 use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan};
@@ -51,7 +51,8 @@ impl FamilyView<'_> {
                     ResourceKind::Sysctl => true,
                     ResourceKind::Bridge => c.resource == name,
                     other => {
-                        other == kind(self.family) && (c.resource == chain || c.resource == "filter/FORWARD")
+                        other == ResourceKind::from(self.family)
+                            && (c.resource == chain || c.resource == "filter/FORWARD")
                     }
                 });
             }

@@ -1,6 +1,6 @@
 //! The connection that reads the plan, and the next one.
 
-use super::{FamilyView, first_conntrack, kind, mark, say};
+use super::{FamilyView, first_conntrack, mark, say};
 use crate::netfilter::{
     PacketVerdict, SshArrival, SshCase, SshPath, SshSummary, SshVerdict, TraceStep, ssh_arrival, ssh_lockout,
 };
@@ -47,7 +47,7 @@ impl FamilyView<'_> {
         let message = message(code, which, step.as_ref(), &ends);
         plan.warnings.push(Warning::new(code, message, step.as_ref().and_then(|s| self.origin_of(s))));
         if code == LintCode::Lockout {
-            let kinds = [kind(self.family), ResourceKind::Ipset];
+            let kinds = [ResourceKind::from(self.family), ResourceKind::Ipset];
             mark(plan, ChangeRisk::Lockout, |c| {
                 kinds.contains(&c.kind) && c.risks.contains(&ChangeRisk::ManagementPath)
             });

@@ -30,7 +30,6 @@ use crate::netfilter::{
 };
 use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
-use crate::resource::ResourceKind;
 use crate::resource::iptables::save::SavedTables;
 use crate::resource::iptables::{IpFamily, PREFIX};
 
@@ -231,13 +230,6 @@ impl<'a> FamilyView<'a> {
 
     fn chain_origin(&self, table: &str, chain: &str) -> Option<Origin> {
         Some(self.desired.rules.get(&self.family)?.tables.get(table)?.chains.get(chain)?.origin.clone())
-    }
-}
-
-fn kind(family: IpFamily) -> ResourceKind {
-    match family {
-        IpFamily::V4 => ResourceKind::Iptables,
-        IpFamily::V6 => ResourceKind::Ip6tables,
     }
 }
 
