@@ -18,6 +18,7 @@ pub mod desired;
 pub mod engine;
 pub mod explain;
 mod files;
+pub mod impact;
 pub mod import;
 mod interner;
 pub mod inventory;

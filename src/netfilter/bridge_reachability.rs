@@ -8,7 +8,7 @@ use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, HashSet};
 
 /// A bridge as far as the rules can tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BridgeView {
     /// Its name.
     pub name: String,
@@ -38,7 +38,7 @@ impl BridgeView {
     }
 
     /// Two ports each between which rules see frames, for all that the rules tell apart.
-    fn pairs(&self, rules: &Ruleset) -> Vec<(PacketDevice, PacketDevice)> {
+    pub fn pairs(&self, rules: &Ruleset) -> Vec<(PacketDevice, PacketDevice)> {
         let mut pairs = Vec::new();
         for ports in self.groups() {
             let ports = representatives(rules, &ports);
@@ -51,7 +51,7 @@ impl BridgeView {
     }
 
     /// A packet on its way from port to port.
-    fn frame(&self, packet: Packet, from: &PacketDevice, to: &PacketDevice) -> Packet {
+    pub fn frame(&self, packet: Packet, from: &PacketDevice, to: &PacketDevice) -> Packet {
         Packet {
             in_iface: PacketDevice::named(&self.name),
             out_iface: PacketDevice::named(&self.name),

@@ -23,7 +23,7 @@ pub struct HostContext {
 }
 
 /// Which iptables loaded the rules of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IptablesBackend {
     /// iptables-nft, which asks the security table of INPUT behind nat.
     Nft,
@@ -32,7 +32,7 @@ pub enum IptablesBackend {
 }
 
 /// A table or chain that packets pass and that is not simulated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OtherTable {
     /// What it is called, for people: `nft table inet filter`, `iptables-legacy`, `ebtables`.
     pub name: String,
@@ -43,7 +43,7 @@ pub struct OtherTable {
 }
 
 /// What another table can do to a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TableEffect {
     /// Drop it: what passes our tables may end there.
     MayDrop,

@@ -96,6 +96,11 @@ impl fmt::Debug for SetContents {
 }
 
 impl KnownSets {
+    /// Whether no set is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Those of these sets that hold what is declared and nothing else: not where other programs, rules or time
     /// change the members.
     pub fn of<'a>(sets: impl Iterator<Item = (&'a String, &'a SetShape, Option<&'a [String]>)>) -> Self {

@@ -27,6 +27,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> H
         open: observed.state.open.clone(),
         latent_lockout: None,
         guest_outages: vec![],
+        impact: vec![],
         jump_depth: 0,
     };
     let record = match refusal::read_manifest(observed) {

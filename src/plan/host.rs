@@ -7,6 +7,7 @@ use super::{
     lints, rules, sets, sysctl,
 };
 use crate::desired::Desired;
+use crate::impact::ImpactLine;
 use crate::jump_hosts::{JumpHost, JumpRole};
 use crate::observe::Observed;
 use crate::problem::{LintCode, Warning, WarningMessage};
@@ -85,6 +86,8 @@ pub struct HostPlan {
     pub latent_lockout: Option<String>,
     /// Why guests that reach each other now will not, by family and bridge; without those that are cut off already.
     pub guest_outages: Vec<String>,
+    /// What packets gain and lose.
+    pub impact: Vec<ImpactLine>,
     /// Jump depth as in [`SchedulingConstraints`](crate::desired::SchedulingConstraints), by what probes observed.
     /// A host with a guest through which hosts are reached is changed last of all.
     pub jump_depth: usize,
@@ -160,6 +163,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
         open: observed.state.open.clone(),
         latent_lockout: None,
         guest_outages: vec![],
+        impact: vec![],
         jump_depth: if is_reached_through_guest(desired, observed) { usize::MAX } else { 0 },
     };
     let record = match read_manifest(observed) {

@@ -174,6 +174,10 @@ pub fn origins(declared: &DeclaredChain, canonical: usize) -> Vec<Option<Origin>
 }
 
 fn expansion(rule: &str) -> usize {
+    // Most rules have no list, and a fleet has many rules.
+    if !rule.contains(',') {
+        return 1;
+    }
     let words = tokens(rule).unwrap_or_default();
     words
         .windows(2)

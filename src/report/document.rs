@@ -1,6 +1,7 @@
 //! The one model of everything that is shown: JSON prints it, text renders it, a run keeps it.
 
 use crate::engine::{HostOutcome, HostStatus, Planned};
+use crate::impact::{FlowVerdict, ImpactLine};
 use crate::plan::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, HostPlan, HostVerdict, ResourceKind};
 use crate::problem::{Origin, WarningMessage};
 use schemars::JsonSchema;
@@ -56,6 +57,10 @@ pub struct HostEntry {
     pub plan: Option<String>,
     /// Changes of the host.
     pub changes: Vec<ChangeEntry>,
+    /// What packets gain and lose; flows whose verdict stays the same are absent.
+    #[serde(default)]
+    #[schemars(required)]
+    pub impact: Vec<ImpactEntry>,
     /// Warnings about the host.
     pub warnings: Vec<WarningEntry>,
 }
@@ -79,6 +84,23 @@ pub struct ChangeEntry {
     /// Lines with their origins; only within this process.
     #[serde(skip)]
     pub lines: Arc<Vec<DiffLine>>,
+}
+
+/// What becomes of some packets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct ImpactEntry {
+    /// The packets: `guests on br123, new TCP, IPv4`.
+    pub flow: String,
+    /// What becomes of them before the change; of drift, as applied.
+    pub before: FlowVerdict,
+    /// What becomes of them after it; of drift, now.
+    pub after: FlowVerdict,
+    /// The rule, policy or sysctl key that decides afterwards; for `unknown`, what cannot be simulated.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<String>,
+    /// `file:line` where that was declared.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub origin: Option<String>,
 }
 
 /// One warning.
@@ -257,8 +279,8 @@ impl HostEntry {
 
     fn of_outcome<'a>(outcome: &'a HostOutcome, texts: &mut Texts<'a>) -> Self {
         let details = outcome.plan.as_deref().map(|plan| Self::details(plan, texts));
-        let (plan, changes, warnings) =
-            details.map_or_else(Default::default, |d| (d.plan, d.changes, d.warnings));
+        let (plan, changes, impact, warnings) =
+            details.map_or_else(Default::default, |d| (d.plan, d.changes, d.impact, d.warnings));
         Self {
             name: outcome.host.clone(),
             status: outcome.status,
@@ -267,6 +289,7 @@ impl HostEntry {
             hint: outcome.hint.clone(),
             plan,
             changes,
+            impact,
             warnings,
         }
     }
@@ -280,6 +303,7 @@ impl HostEntry {
             hint: None,
             plan: (!plan.changes.is_empty()).then(|| plan.transaction_files.hash()),
             changes: plan.changes.iter().map(|change| texts.entry(change)).collect(),
+            impact: plan.impact.iter().map(ImpactEntry::from).collect(),
             warnings: plan
                 .warnings
                 .iter()
@@ -289,6 +313,18 @@ impl HostEntry {
                     origin: w.origin.as_ref().map(ToString::to_string),
                 })
                 .collect(),
+        }
+    }
+}
+
+impl From<&ImpactLine> for ImpactEntry {
+    fn from(line: &ImpactLine) -> Self {
+        Self {
+            flow: line.flow.clone(),
+            before: line.before,
+            after: line.after,
+            by: line.by.clone(),
+            origin: line.origin.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::document::{ChangeEntry, Document, HostEntry};
 use super::group::Said;
-use super::{Renderer, Style, findings, fold_names, group, printable};
+use super::{Renderer, Style, findings, fold_names, group, impact, printable};
 use crate::engine::{HostStatus, STRAGGLER};
 use crate::plan::{ChangeAction, ChangeRisk};
 use std::fmt::Write as _;
@@ -45,13 +45,17 @@ pub(super) fn changes_text(document: &Document, style: Style) -> String {
     let mut out = String::new();
     blocks(document, style, &mut out);
     warnings(document, style, &mut out);
+    out.push_str(&impact::text(document, style));
     out
 }
 
 /// A plan: blocks, warnings, hosts that are left alone, one summary line.
 fn plan_text(document: &Document, style: Style) -> String {
-    let mut out = changes_text(document, style);
+    let mut out = String::new();
+    blocks(document, style, &mut out);
+    warnings(document, style, &mut out);
     hosts_by_message(document, style, &mut out);
+    out.push_str(&impact::text(document, style));
     for line in summary(document, style).lines() {
         out.push_str(&style.prose(line));
         out.push('\n');

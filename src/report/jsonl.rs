@@ -1,7 +1,7 @@
 //! One JSON object for each line: what happens while it happens. `--format jsonl` prints the lines, a
 //! run keeps the same ones as `events.jsonl`.
 
-use super::document::{ChangeEntry, WarningEntry};
+use super::document::{ChangeEntry, ImpactEntry, WarningEntry};
 use super::{Document, HostEntry, Renderer};
 use crate::engine::{EngineEvent, HostStatus, STRAGGLER};
 use schemars::JsonSchema;
@@ -58,6 +58,10 @@ pub enum EventEntry {
         plan: Option<String>,
         /// Changes of the host.
         changes: Vec<ChangeEntry>,
+        /// What packets gain and lose.
+        #[serde(default)]
+        #[schemars(required)]
+        impact: Vec<ImpactEntry>,
         /// Warnings about the host.
         warnings: Vec<WarningEntry>,
     },
@@ -155,6 +159,7 @@ impl HostStatusFields {
             hint,
             plan: None,
             changes: Vec::new(),
+            impact: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -224,6 +229,7 @@ impl EventEntry {
             outcome: HostStatusFields::of(host),
             plan: host.plan.clone(),
             changes: host.changes.clone(),
+            impact: host.impact.clone(),
             warnings: host.warnings.clone(),
         }
     }
@@ -264,9 +270,9 @@ fn entries(events: &str) -> impl Iterator<Item = EventEntry> {
 pub fn with_stragglers(plan: &Document, events: &str) -> Document {
     let mut later = BTreeMap::new();
     for event in entries(events) {
-        if let EventEntry::Planned { outcome, plan, changes, warnings } = event {
+        if let EventEntry::Planned { outcome, plan, changes, impact, warnings } = event {
             let name = outcome.host.clone();
-            later.insert(name, HostEntry { plan, changes, warnings, ..outcome.entry() });
+            later.insert(name, HostEntry { plan, changes, impact, warnings, ..outcome.entry() });
         }
     }
     let entry = |host: &HostEntry| match later.remove(&host.name) {
@@ -314,8 +320,8 @@ pub fn fold_events(plan: &Document, events: &str) -> Document {
             },
             None => HostStatusFields::of(host),
         };
-        let HostEntry { plan, changes, warnings, .. } = host.clone();
-        HostEntry { plan, changes, warnings, ..outcome.entry() }
+        let HostEntry { plan, changes, impact, warnings, .. } = host.clone();
+        HostEntry { plan, changes, impact, warnings, ..outcome.entry() }
     };
     Document::new(plan.run.clone(), plan.hosts.iter().map(end).collect())
 }
@@ -339,10 +345,10 @@ pub fn document_of(events: &str) -> Result<Document, String> {
     for event in &lines {
         match event.clone() {
             // The second entry of a straggler is found below.
-            EventEntry::Planned { outcome, plan, changes, warnings }
+            EventEntry::Planned { outcome, plan, changes, impact, warnings }
                 if known.insert(outcome.host.clone()) =>
             {
-                hosts.push(HostEntry { plan, changes, warnings, ..outcome.entry() });
+                hosts.push(HostEntry { plan, changes, impact, warnings, ..outcome.entry() });
             }
             // Hosts that were not planned: they could not be asked which they are.
             EventEntry::Done { outcome } => ended.push(outcome),

@@ -7,6 +7,7 @@
 use super::document::{ChangeEntry, Document, WarningEntry};
 use super::group::Said;
 use super::human::{hosts, risk_words, summary};
+use super::impact::{self, ImpactGroup};
 use super::{Renderer, Style, fold_names, group, printable, problems_text};
 use crate::engine::HostStatus;
 use crate::plan::ChangeAction;
@@ -33,6 +34,7 @@ impl Renderer for Markdown {
         blocks.extend(counts(document));
         blocks.extend(group::messages(document).iter().map(message));
         blocks.extend(group::changes(document).iter().map(|(change, names)| block(change, names)));
+        blocks.extend(impact::groups(document).iter().map(impact_block));
         blocks.extend(group::warnings(document).iter().map(|(warning, names)| note(warning, names)));
         self.fill(&format!("**{}**\n", literal(&headline(document))), &blocks)
     }
@@ -164,6 +166,19 @@ fn message(said: &Said<'_>) -> String {
     text
 }
 
+/// What packets gain and lose on hosts that have the same lines.
+fn impact_block(group: &ImpactGroup<'_>) -> String {
+    let mut text = format!("Impact on {}:\n\n", named(&group.names));
+    for line in &group.lines {
+        let _ = write!(text, "- <b>{}</b>: {}", literal(&line.verdicts()), code(&line.flow));
+        if !line.by.is_empty() {
+            let _ = write!(text, " by {}", code(&line.by));
+        }
+        text.push('\n');
+    }
+    text
+}
+
 fn note(warning: &WarningEntry, names: &[&str]) -> String {
     let mut text =
         format!("- {} {}: {}", code(&warning.code), named(names), code(&warning.message.to_string()));
@@ -234,6 +249,7 @@ mod tests {
             hint: None,
             plan: None,
             changes: changes.clone(),
+            impact: Vec::new(),
             warnings: Vec::new(),
         };
         Document::new(None, changes.iter().map(host).collect())

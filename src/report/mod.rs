@@ -8,6 +8,7 @@ mod findings;
 mod fold;
 mod group;
 mod human;
+mod impact;
 mod json;
 mod jsonl;
 mod junit;
@@ -20,7 +21,7 @@ mod severity;
 mod style;
 
 pub use board::Board;
-pub use document::{ChangeEntry, Document, HostEntry, WarningEntry};
+pub use document::{ChangeEntry, Document, HostEntry, ImpactEntry, WarningEntry};
 pub use explain::explanation_text;
 pub use facts::{Fact, facts_text};
 pub use findings::warnings_text;

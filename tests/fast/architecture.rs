@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room and the rooms it may name. `cli` may name all of them.
-const DOORS: [(&str, &[&str]); 20] = [
+const DOORS: [(&str, &[&str]); 21] = [
     ("characters", &[]),
     ("files", &[]),
     ("interner", &[]),
@@ -21,9 +21,11 @@ const DOORS: [(&str, &[&str]); 20] = [
     ("observe", &["protocol", "resource", "problem", "characters"]),
     ("jump_hosts", &["observe", "problem"]),
     ("netfilter", &["resource", "problem", "characters"]),
+    ("impact", &["netfilter", "resource", "problem"]),
     (
         "plan",
         &[
+            "impact",
             "desired",
             "inventory",
             "jump_hosts",
@@ -59,7 +61,7 @@ const DOORS: [(&str, &[&str]); 20] = [
         ],
     ),
     // Sees what happened and what is planned, not how.
-    ("report", &["engine", "plan", "explain", "resource", "problem", "characters"]),
+    ("report", &["engine", "plan", "impact", "explain", "resource", "problem", "characters"]),
     ("main", &["cli"]),
 ];
 
@@ -73,6 +75,7 @@ fn is_pure(path: &str) -> bool {
         "observe",
         "plan",
         "netfilter",
+        "impact",
         "explain",
         "import",
         "report",

@@ -23,6 +23,7 @@ mod first_light;
 mod formats;
 mod history;
 mod hostile;
+mod impact;
 mod import;
 mod lab_harness;
 mod late;

@@ -101,6 +101,7 @@ fn entry(n: usize, status: HostStatus, message: Option<String>) -> HostEntry {
         hint: None,
         plan: None,
         changes: vec![],
+        impact: vec![],
         warnings: vec![],
     }
 }

@@ -31,10 +31,22 @@ fn near<'a>(observed: &'a Observed, ends: &SshEnds) -> Option<&'a HostLink> {
 
 impl FamilyView<'_> {
     /// The connection that reads this plan, and the next one.
-    pub(super) fn lockout(&self, plan: &mut HostPlan) {
-        let Some((ends, path)) = self.ssh_path() else { return };
+    pub(super) fn lockout(&self, plan: &mut HostPlan) -> Option<(SshPath, SshVerdict)> {
+        let (ends, path) = self.ssh_path()?;
         let found = ssh_lockout(&self.after, &self.context, &path);
-        latent_neighbour(&found, plan);
+        self.report_lockout(&ends, &found, plan);
+        Some((path, found))
+    }
+
+    /// What the rules of this family do to the connection that reads this plan, where the plan changes them.
+    pub(super) fn ssh_verdict(&self) -> Option<(SshPath, SshVerdict)> {
+        let (_, path) = self.ssh_path()?;
+        let found = ssh_lockout(&self.after, &self.context, &path);
+        Some((path, found))
+    }
+
+    fn report_lockout(&self, ends: &SshEnds, found: &SshVerdict, plan: &mut HostPlan) {
+        latent_neighbour(found, plan);
         let (code, which, step) = match found.summary() {
             SshSummary::Safe => return,
             // New connections are made all the same, and one of those confirms.
@@ -44,7 +56,7 @@ impl FamilyView<'_> {
             SshSummary::LockedOut { which, step } => (LintCode::Lockout, which, step),
             SshSummary::Unknown { which, step } => (LintCode::LockoutUnknown, which, step),
         };
-        let message = message(code, which, step.as_ref(), &ends);
+        let message = message(code, which, step.as_ref(), ends);
         plan.warnings.push(Warning::new(code, message, step.as_ref().and_then(|s| self.origin_of(s))));
         if code == LintCode::Lockout {
             let kinds = [ResourceKind::from(self.family), ResourceKind::Ipset];

@@ -7,6 +7,7 @@ mod essentials;
 mod expiring;
 mod first_conntrack;
 mod guests_unreachable;
+mod impact;
 mod lockout;
 mod missing_accepts;
 mod other_tables;
@@ -14,7 +15,6 @@ mod ports;
 mod routed;
 mod routes;
 mod rule_order;
-mod services;
 mod sockets;
 mod tunnel;
 mod unmanaged_filters;
@@ -54,7 +54,7 @@ pub(super) fn judge(
         view.guests(plan);
         view.routed_guests(plan);
         view.bridged_nat(&mut plan.warnings);
-        view.lockout(plan);
+        let ssh = view.lockout(plan);
         view.tunnel(plan);
         view.expiring(plan);
         view.sockets(plan);
@@ -72,6 +72,7 @@ pub(super) fn judge(
         view.wrong_family(&mut plan.warnings);
         view.ports(&mut plan.warnings);
         view.bypass_overridden(&mut plan.warnings);
+        plan.impact.extend(view.impact(ssh.as_ref(), false));
     }
     let predicted = [&rules[0].predicted, &rules[1].predicted];
     bypass::wrong(desired, observed, predicted, plan);
@@ -99,6 +100,8 @@ pub(super) fn judge_drift(
         };
         view.guests(plan);
         view.routed_guests(plan);
+        let ssh = view.ssh_verdict();
+        plan.impact.extend(view.impact(ssh.as_ref(), false));
     }
 }
 
@@ -135,6 +138,8 @@ struct FamilyView<'a> {
     after: Ruleset,
     /// Some set that rules may ask has other members afterwards.
     sets_change: bool,
+    /// The members of some set are known, before or afterwards.
+    knows_sets: bool,
     /// The host beside its rules, before and after.
     was: &'a HostAfter<'a>,
     will_be: &'a HostAfter<'a>,
@@ -155,6 +160,7 @@ impl<'a> FamilyView<'a> {
         let (before, after) = (Ruleset::with_sets(live, &known), Ruleset::with_sets(predicted, &wanted));
         let context = observed.map(forecast::host_context).unwrap_or_default();
         let sets_change = known != wanted;
+        let knows_sets = !known.is_empty() || !wanted.is_empty();
         let drift = false;
         Self {
             family,
@@ -165,6 +171,7 @@ impl<'a> FamilyView<'a> {
             before,
             after,
             sets_change,
+            knows_sets,
             was,
             will_be,
             context,

@@ -104,7 +104,7 @@ impl FamilyView<'_> {
         }
     }
 
-    fn key_origin(&self, path: &str) -> Option<Origin> {
+    pub(super) fn key_origin(&self, path: &str) -> Option<Origin> {
         let mut entries = self.desired.sysctl.values().flat_map(|file| &file.entries);
         entries.find(|entry| entry.key.path() == path).map(|entry| entry.origin.clone())
     }

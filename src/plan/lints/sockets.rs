@@ -1,6 +1,7 @@
 //! The host's own connections: which of them the new rules would cut.
 
-use super::{FamilyView, say, services};
+use super::{FamilyView, say};
+use crate::impact::{OpenConnection, services};
 use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TcpFlags,
     TraceStep, simulate,
@@ -21,18 +22,6 @@ const NAMED: usize = 8;
 /// Ports that clients take; a UDP socket there waits for an answer and serves nobody.
 const CLIENT_PORTS: u16 = 32_768;
 
-/// Connections to one service of one peer, or from one peer to one service of ours.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct ServiceFlow {
-    local: IpAddr,
-    peer: IpAddr,
-    /// The port that names the service.
-    service: u16,
-    tcp: bool,
-    /// The service is the host's.
-    serves: bool,
-}
-
 /// What is cut, by the step that cuts it.
 type CutFlows = BTreeMap<String, (TraceStep, BTreeSet<String>)>;
 
@@ -48,8 +37,8 @@ impl FamilyView<'_> {
             observed.sockets.iter().filter(|s| s.peer.is_none()).map(|s| (s.port, s.tcp)).collect();
         let mut open = CutFlows::new();
         let mut closed = CutFlows::new();
-        let mut flows: Vec<ServiceFlow> =
-            observed.sockets.iter().filter_map(|s| self.flow(s, observed, &listening)).collect();
+        let mut flows: Vec<OpenConnection> =
+            observed.sockets.iter().filter_map(|s| self.open_connection(s, observed, &listening)).collect();
         // What is known by name first, should there be too many.
         flows.sort_by_key(|flow| (services::name(flow.service).is_none(), *flow));
         flows.dedup();
@@ -59,7 +48,7 @@ impl FamilyView<'_> {
             }
             budget -= 1;
             if let Some(step) = self.newly_dropped(|set| cut_open(set, &self.context, self.family, flow)) {
-                add(&mut open, step, flow.shown());
+                add(&mut open, step, shown(flow));
             } else if flow.serves
                 && let Some(step) = self.newly_dropped(|set| {
                     cut_new(set, &self.context, self.family, Some(flow.peer), flow.service, flow.tcp)
@@ -100,12 +89,12 @@ impl FamilyView<'_> {
     }
 
     /// A connection of this family with somebody else, other than the one that asks.
-    fn flow(
+    pub(super) fn open_connection(
         &self,
         socket: &HostSocket,
         observed: &Observed,
         listening: &BTreeSet<(u16, bool)>,
-    ) -> Option<ServiceFlow> {
+    ) -> Option<OpenConnection> {
         let (peer, peer_port) = socket.peer?;
         let v4 = self.family == IpFamily::V4;
         // Between addresses of its own the host talks by the loopback.
@@ -118,11 +107,11 @@ impl FamilyView<'_> {
         }
         let serves = listening.contains(&(socket.port, socket.tcp));
         let service = if serves { socket.port } else { peer_port };
-        Some(ServiceFlow { local: socket.local, peer, service, tcp: socket.tcp, serves })
+        Some(OpenConnection { local: socket.local, peer, service, tcp: socket.tcp, serves })
     }
 
     /// Ports that something listens on for others, SSH's left out: that is said elsewhere.
-    fn served(&self, observed: &Observed) -> BTreeSet<(u16, bool)> {
+    pub(super) fn served(&self, observed: &Observed) -> BTreeSet<(u16, bool)> {
         let ssh = observed.facts.ssh.as_ref().map(|ssh| ssh.server_port);
         let mine = |socket: &&HostSocket| {
             let any_v6 = socket.local.is_ipv6() && socket.local.is_unspecified();
@@ -142,20 +131,19 @@ impl FamilyView<'_> {
     }
 }
 
-impl ServiceFlow {
-    fn shown(&self) -> String {
-        let service = services::shown(self.service, self.tcp);
-        if self.serves {
-            format!("{service} for {}", self.peer)
-        } else {
-            format!("to {} {service}", self.peer)
-        }
-    }
+fn shown(flow: &OpenConnection) -> String {
+    let service = services::shown(flow.service, flow.tcp);
+    if flow.serves { format!("{service} for {}", flow.peer) } else { format!("to {} {service}", flow.peer) }
 }
 
 /// What drops packets of an open connection, either way. Conntrack knows it: an apply sees to that
 /// before the first rule that asks.
-fn cut_open(set: &Ruleset, around: &HostContext, family: IpFamily, flow: &ServiceFlow) -> Option<TraceStep> {
+fn cut_open(
+    set: &Ruleset,
+    around: &HostContext,
+    family: IpFamily,
+    flow: &OpenConnection,
+) -> Option<TraceStep> {
     let (ours, theirs) = if flow.serves { (Some(flow.service), None) } else { (None, Some(flow.service)) };
     let packet = |src, dst, sport, dport| {
         let segment = if flow.tcp {

@@ -30,7 +30,7 @@ pub struct SaveTable {
 }
 
 /// One chain as it is on a host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SaveChain {
     /// Its name.
     pub name: String,

@@ -27,12 +27,12 @@ const KNOWN: [(u16, u16, &str); 22] = [
 ];
 
 /// The name of the service at a port, where it is one of those.
-pub(super) fn name(port: u16) -> Option<&'static str> {
+pub fn name(port: u16) -> Option<&'static str> {
     KNOWN.iter().find(|(first, last, _)| (*first..=*last).contains(&port)).map(|(.., name)| *name)
 }
 
 /// `3260/tcp (iSCSI)`.
-pub(super) fn shown(port: u16, tcp: bool) -> String {
+pub fn shown(port: u16, tcp: bool) -> String {
     let protocol = if tcp { "tcp" } else { "udp" };
     match name(port) {
         Some(name) => format!("{port}/{protocol} ({name})"),
