@@ -1,6 +1,6 @@
 //! Why, for people.
 
-use super::{Style, printable};
+use super::{Style, counted, printable};
 use crate::explain::{
     BridgeReport, FamilyReport, FinalVerdict, GuestRemedy, HookReport, HostExplanation, LogGroup, LogReport,
     LogSide, PacketReport, RulePlace,
@@ -185,7 +185,8 @@ fn verdict_text(verdict: &FinalVerdict, style: Style) -> String {
 }
 
 fn log_text(log: &LogReport, style: Style, out: &mut String) {
-    let _ = writeln!(out, "  {} logged packets, {} other lines", log.packets, log.others);
+    let _ =
+        writeln!(out, "  {}, {}", counted(log.packets, "logged packet"), counted(log.others, "other line"));
     log.groups.iter().for_each(|group| group_text(group, style, out));
 }
 

@@ -29,19 +29,23 @@ impl<'a> Finding<'a> {
 
     /// Takes in the same finding of the other family; false if it is another one.
     fn merge(&mut self, other: &Self) -> bool {
-        if self.code != other.code || self.names != other.names || !is_twin(&self.text, &other.text) {
+        if self.code != other.code || self.names != other.names {
             return false;
         }
-        self.text = self.text.replace("iptables", "iptables and ip6tables").replace("IPv4", "IPv4 and IPv6");
-        let pairs = [
-            (&mut self.causes, &other.causes),
-            (&mut self.fixes, &other.fixes),
-            (&mut self.origins, &other.origins),
-        ];
-        for (mine, others) in pairs {
-            let new: Vec<_> = others.iter().filter(|one| !mine.contains(one)).cloned().collect();
-            mine.extend(new);
-        }
+        // Warnings are sorted by their text, so that of either family may be first.
+        let (v4, v6) = match () {
+            () if is_twin(&self.text, &other.text) => (&*self, other),
+            () if is_twin(&other.text, &self.text) => (other, &*self),
+            () => return false,
+        };
+        let both = |of: fn(&Self) -> &Vec<String>| {
+            let new = of(v6).iter().filter(|one| !of(v4).contains(one));
+            of(v4).iter().chain(new).cloned().collect()
+        };
+        let text = v4.text.replace("iptables", "iptables and ip6tables").replace("IPv4", "IPv4 and IPv6");
+        let (causes, fixes, origins) = (both(|f| &f.causes), both(|f| &f.fixes), both(|f| &f.origins));
+        let names = std::mem::take(&mut self.names);
+        *self = Self { code: self.code, names, text, causes, fixes, origins };
         true
     }
 
@@ -125,8 +129,8 @@ mod tests {
         };
         let warnings = [
             warning(LintCode::EmptyList, found("nothing"), 1),
-            warning(LintCode::DeadRule, found("iptables filter/INPUT rule 2 is never reached"), 2),
             warning(LintCode::DeadRule, found("ip6tables filter/INPUT rule 2 is never reached"), 3),
+            warning(LintCode::DeadRule, found("iptables filter/INPUT rule 2 is never reached"), 2),
             warning(LintCode::GuestsUnreachable, unreachable("IPv4", 5), 4),
             warning(LintCode::GuestsUnreachable, unreachable("IPv6", 6), 5),
         ];
