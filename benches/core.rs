@@ -6,11 +6,11 @@
 mod paper;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use kvmfw::desired::{Desired, compile};
 use kvmfw::engine::Planned;
 use kvmfw::inventory::Project;
 use kvmfw::plan::{self, PlanOptions};
 use kvmfw::report::{Document, Human, Json, Part, Renderer, Style};
+use kvmfw::resolve::{Desired, compile};
 use kvmfw::resource::iptables::managed_text;
 use kvmfw::resource::iptables::save::SavedTables;
 use std::hint::black_box;

@@ -1,7 +1,7 @@
 //! kvmfw plans and applies three things on fleets of KVM hosts: files in sysctl.d, iptables rules
 //! and bridges. The source reads in the order of the story:
 //!
-//! `inventory` WHO → `desired` WHAT → `observe` IS → `plan` CHANGES → `engine` DO and UNDO.
+//! `inventory` WHO → `resolve` WHAT → `host_state` IS → `plan` CHANGES → `engine` DO and UNDO.
 //!
 //! # What the library promises
 //!
@@ -14,22 +14,22 @@
 
 pub mod characters;
 pub mod cli;
-pub mod desired;
 pub mod engine;
 pub mod explain;
 mod files;
+pub mod host;
+pub mod host_state;
 pub mod impact;
 pub mod import;
 mod interner;
 pub mod inventory;
 pub mod jump_hosts;
 pub mod netfilter;
-pub mod observe;
 pub mod plan;
 pub mod problem;
 pub mod protocol;
-pub mod remote;
 pub mod report;
+pub mod resolve;
 pub mod resource;
-pub mod transport;
+pub mod ssh;
 pub mod yaml;

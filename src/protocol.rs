@@ -1,4 +1,4 @@
-//! The names of the sections that hosts answer with. `remote/PROTOCOL.md` says what each of them holds, and `tests/fast/protocol.rs`
+//! The names of the sections that hosts answer with. `host/PROTOCOL.md` says what each of them holds, and `tests/fast/protocol.rs`
 //! holds names, scripts and page together.
 
 use std::fmt;

@@ -7,11 +7,11 @@ mod common;
 #[path = "../benches/scale/paper.rs"]
 mod paper;
 
-use kvmfw::desired::{Desired, compile};
 use kvmfw::engine::Planned;
 use kvmfw::inventory::{ProjectFiles, SourceFile, assemble};
 use kvmfw::plan::{self, DiffInterner, PlanOptions};
 use kvmfw::report::{Document, Human, Json, Part, Renderer, Style};
+use kvmfw::resolve::{Desired, compile};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;

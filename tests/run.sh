@@ -55,14 +55,14 @@ remote_scripts() {
     local all parts
     all=$(mktemp --suffix .sh) || return 1
     # In the order in which the crate puts them together.
-    mapfile -t parts < <(sed -n '/^pub const KVMFW_SH/,/^);/s|.*include_str!("\(remote/[a-z_]*\.sh\)").*|src/\1|p' src/remote.rs)
-    [ ${#parts[@]} -gt 5 ] || { echo 'src/remote.rs names no scripts for hosts' >&2; return 1; }
+    mapfile -t parts < <(sed -n '/^pub const KVMFW_SH/,/^);/s|.*include_str!("\(host/[a-z_]*\.sh\)").*|src/\1|p' src/host.rs)
+    [ ${#parts[@]} -gt 5 ] || { echo 'src/host.rs names no scripts for hosts' >&2; return 1; }
     { echo '#!/bin/sh'; cat "${parts[@]}"; } >"$all"
     # Programs for awk and for an inner sh stand in single quotes, and `a && b || refuse` is meant.
     shellcheck -s dash -e SC2015,SC2016 "$all"
     local rc=$?
     rm -f "$all"
-    [ "$rc" -eq 0 ] && cat src/remote/over.sh src/remote/lib.sh src/remote/upload.sh src/remote/undo_target.sh src/remote/history.sh src/remote/generation.sh src/remote/explain.sh | shellcheck -s dash -e SC2015,SC2034 -
+    [ "$rc" -eq 0 ] && cat src/host/over.sh src/host/lib.sh src/host/upload.sh src/host/undo_target.sh src/host/history.sh src/host/generation.sh src/host/explain.sh | shellcheck -s dash -e SC2015,SC2034 -
 }
 
 scripts() {

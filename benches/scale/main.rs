@@ -9,10 +9,10 @@
 
 mod paper;
 
-use kvmfw::desired::{Desired, compile};
 use kvmfw::engine::Planned;
 use kvmfw::plan::{self, DiffInterner, PlanOptions};
 use kvmfw::report::{Document, Human, Part, Renderer, Style};
+use kvmfw::resolve::{Desired, compile};
 use rayon::prelude::*;
 use std::process::Command;
 use std::sync::Arc;

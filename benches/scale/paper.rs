@@ -1,8 +1,8 @@
 //! A fleet on paper: an inventory of so many hosts and rules, and what such a host answers, from an answer that
 //! a host of the lab once gave.
 
+use kvmfw::host_state::{Observed, ProbeSections, observe};
 use kvmfw::inventory::{Project, ProjectFiles, SourceFile, assemble};
-use kvmfw::observe::{Observed, ProbeSections, observe};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use kvmfw::inventory::{self, ProjectLocation};
-use kvmfw::observe::{ProbeSections, observe};
+use kvmfw::host_state::{ProbeSections, observe};
 use kvmfw::plan::{self, PlanOptions};
 use libfuzzer_sys::fuzz_target;
 
@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
     let yaml = "hosts: { a: { bridges: { br0: { ports: [eth0], addresses: ['10.0.0.1/24'], take_addresses: true } } } }\n\
                 groups: { all: { modules: [host-firewall, bridge-bypass, bridge-accept-each] } }\n";
     let Ok(project) = inventory::load_text(&locate, "fuzz", yaml) else { return };
-    let Ok(desired) = kvmfw::desired::compile(&project, &["a".to_owned()]) else { return };
+    let Ok(desired) = kvmfw::resolve::compile(&project, &["a".to_owned()]) else { return };
     for desired in &desired {
         let _ = plan::host(desired, &observed, &PlanOptions::default());
     }

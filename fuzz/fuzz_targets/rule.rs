@@ -15,6 +15,6 @@ fuzz_target!(|text: &str| {
     }
     let locate = ProjectLocation { dir: Some("/nonexistent".into()), ..ProjectLocation::default() };
     if let Ok(project) = inventory::load_text(&locate, "fuzz", &yaml) {
-        let _ = kvmfw::desired::compile(&project, &["a".to_owned()]);
+        let _ = kvmfw::resolve::compile(&project, &["a".to_owned()]);
     }
 });

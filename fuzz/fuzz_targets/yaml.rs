@@ -9,7 +9,7 @@ fuzz_target!(|text: &str| {
     if let Ok(project) = inventory::load_text(&locate, "fuzz", text) {
         if let Ok(names) = inventory::select(&project, "*") {
             let few: Vec<String> = names.into_iter().take(4).collect();
-            let _ = kvmfw::desired::compile(&project, &few);
+            let _ = kvmfw::resolve::compile(&project, &few);
         }
     }
 });

@@ -3,13 +3,13 @@
 use super::output::{Output, Stream};
 use super::saved::SavedPlan;
 use super::{CliError, CliResult, Common, Format, console, exit, load, prompt, retry, runs, runtime};
-use crate::desired::Desired;
 use crate::engine::{
     Budget, Engine, EngineSettings, HostOutcome, HostStatus, LoginProof, PlanMode, parse_batches,
 };
 use crate::plan::{AcceptableRisk, PlanOptions};
 use crate::report::{Document, Human, Part, Renderer};
-use crate::transport::Via;
+use crate::resolve::Desired;
+use crate::ssh::Via;
 use clap::Args;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;

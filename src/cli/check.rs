@@ -3,7 +3,7 @@
 use super::{CliError, CliResult, Common, Format, console, exit, load};
 use crate::inventory::{self, Project};
 use crate::plan::module_test;
-use crate::{desired, plan, report};
+use crate::{plan, report, resolve};
 use rayon::prelude::*;
 use std::io::IsTerminal;
 
@@ -17,7 +17,7 @@ pub(super) fn run(common: &Common) -> CliResult {
     }
     let project = load::project(common)?;
     let names = load::selected(common, &project)?;
-    let desired = desired::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+    let desired = resolve::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
     let tests = module_tests(&project)?;
     let mut warnings: Vec<_> = desired.iter().flat_map(plan::check).collect();
     warnings.sort();

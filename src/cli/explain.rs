@@ -1,16 +1,16 @@
 //! `kvmfw explain`: why guests are unreachable, what the rules do to a packet, what a log line means.
 
 use super::{CliError, CliResult, Common, Format, console, exit, load, reach, runtime};
-use crate::desired::{self, Desired};
 use crate::explain::{
     ExplainContext, ExplainProbe, HostExplanation, PacketEndpoint, PacketQuery, bridges, destination,
     mermaid, packet_reports, read_log, remedies, rp_filter, svg,
 };
+use crate::host;
+use crate::host_state::{ObserveError, Observed, ProbeSections, observe};
 use crate::inventory::{self, BOOTSTRAP, HostStanza, ProjectLocation};
-use crate::observe::{ObserveError, Observed, ProbeSections, observe};
 use crate::plan;
-use crate::remote;
 use crate::report::explanation_text;
+use crate::resolve::{self, Desired};
 use clap::Args;
 use std::io::{IsTerminal, Read};
 
@@ -203,7 +203,7 @@ pub(super) fn hosts(
         let project = inventory::load_text(&locate, BOOTSTRAP, &yaml).map_err(CliError::from)?;
         let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
         let desired =
-            desired::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+            resolve::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
         return Ok((desired, false));
     }
     if let Some(flag) = files.flag().or(name.map(|_| "--name")) {
@@ -213,7 +213,7 @@ pub(super) fn hosts(
     let project = load::project(common)?;
     let names =
         inventory::select(&project, host).map_err(|p| CliError::problems(vec![p], &project.sources))?;
-    let desired = desired::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+    let desired = resolve::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
     Ok((desired, true))
 }
 
@@ -245,10 +245,10 @@ pub(super) fn ask_about(
     journal: bool,
 ) -> Result<Result<Box<(Observed, ExplainProbe)>, CliError>, CliError> {
     let hosts = vec![(desired.connection.clone(), desired.host.clone())];
-    let document = move |nonce: &remote::Nonce| {
-        remote::explain(
+    let document = move |nonce: &host::Nonce| {
+        host::explain(
             nonce,
-            &remote::Question {
+            &host::Question {
                 want: [&want[0], &want[1]],
                 keys: &keys,
                 sets: &sets,

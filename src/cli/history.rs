@@ -1,10 +1,10 @@
 //! `kvmfw history`: what came of every transaction of a host, and what each generation changed.
 
 use super::{CliResult, Common, Format, console, exit, load, runtime};
-use crate::observe::ProbeSections;
+use crate::host;
+use crate::host_state::ProbeSections;
 use crate::plan::{AdoptionDelta, GenerationManifest};
 use crate::protocol;
-use crate::remote;
 use crate::report::{ChangeEntry, counted, printable};
 use clap::Args;
 use serde::Serialize;
@@ -60,7 +60,7 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> CliResult {
     let hosts = load::named(common, &args.host)?;
     let (answers, _) =
         runtime::engine(common, runtime::settings(common, "history"), None, |engine| async move {
-            engine.request(hosts, remote::history, |s| s.get(protocol::END).map(|_| read(s))).await
+            engine.request(hosts, host::history, |s| s.get(protocol::END).map(|_| read(s))).await
         })?;
     let mut code = exit::DONE;
     let hosts: Vec<HostHistory> = answers

@@ -2,10 +2,10 @@
 
 use super::explain::{ask_about, hosts};
 use super::{CliError, CliResult, Common, console, exit, load, reach};
-use crate::desired::{self, Desired};
+use crate::host_state::Observed;
 use crate::import;
 use crate::inventory;
-use crate::observe::Observed;
+use crate::resolve::{self, Desired};
 use clap::Args;
 
 /// Arguments of `import`.
@@ -50,7 +50,7 @@ fn loads(common: &Common, yaml: &str) -> Result<(), CliError> {
     let locate = load::locate(common.dir.clone(), None);
     let project = inventory::load_text(&locate, "import", yaml).map_err(CliError::from).and_then(|project| {
         let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
-        desired::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))
+        resolve::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))
     });
     project.map(|_| ()).map_err(|error| {
         error.defect(format!(

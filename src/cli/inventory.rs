@@ -1,8 +1,8 @@
 //! `kvmfw inventory`
 
 use super::{CliError, CliResult, Common, Format, console, exit, load};
-use crate::desired;
 use crate::report::{Fact, facts_text};
+use crate::resolve;
 use clap::{Args, Subcommand};
 use std::io::IsTerminal;
 
@@ -47,9 +47,9 @@ pub(super) fn run(common: &Common, args: &InventoryArgs) -> CliResult {
         What::Show { host } => {
             let name = crate::inventory::select(&project, host)
                 .map_err(|p| CliError::problems(vec![p], &project.sources))?;
-            desired::compile(&project, &name).map_err(|p| CliError::problems(p, &project.sources))?;
+            resolve::compile(&project, &name).map_err(|p| CliError::problems(p, &project.sources))?;
             for name in name {
-                let facts = desired::explain_host(&project, &name);
+                let facts = resolve::explain_host(&project, &name);
                 if common.format == Format::Json {
                     let list: Vec<_> = facts
                         .iter()

@@ -1,8 +1,8 @@
 //! The project, its inventory, and the hosts that the flags select.
 
 use super::{CliError, Common, console, program, shard};
-use crate::desired::{self, Desired};
 use crate::inventory::{self, HostConnection, Project, ProjectLocation};
+use crate::resolve::{self, Desired};
 use std::path::PathBuf;
 
 /// Where a project and its inventory are looked for.
@@ -64,7 +64,7 @@ pub fn desired(common: &Common) -> Result<(Project, Vec<Desired>), CliError> {
     let names = selected(common, &project)?;
     let all: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
     let mut desired =
-        desired::compile(&project, &all).map_err(|p| CliError::problems(p, &project.sources))?;
+        resolve::compile(&project, &all).map_err(|p| CliError::problems(p, &project.sources))?;
     let names: std::collections::BTreeSet<&String> = names.iter().collect();
     desired.retain(|d| names.contains(&d.host));
     Ok((project, desired))
@@ -75,6 +75,6 @@ pub fn named(common: &Common, hosts: &str) -> Result<Vec<(HostConnection, String
     let project = project(common)?;
     let names =
         inventory::select(&project, hosts).map_err(|p| CliError::problems(vec![p], &project.sources))?;
-    let desired = desired::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+    let desired = resolve::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
     Ok(desired.into_iter().map(|d| (d.connection, d.host)).collect())
 }

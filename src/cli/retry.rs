@@ -2,12 +2,12 @@
 //! files where they are; on a runner that has forgotten them, from what the hosts know of the run.
 
 use super::{CliError, Common, console, runs, runtime, shard};
-use crate::desired::Desired;
 use crate::engine::HostOutcome;
-use crate::observe::ProbeSections;
+use crate::host;
+use crate::host_state::ProbeSections;
 use crate::protocol;
-use crate::remote;
 use crate::report::fold_names;
+use crate::resolve::Desired;
 use std::collections::BTreeSet;
 
 /// Those hosts, and those that could not be asked.
@@ -66,7 +66,7 @@ fn ask(common: &Common, run: &str, selected: Vec<Desired>) -> Result<Left, CliEr
     let name = run.to_owned();
     let (answers, _) =
         runtime::engine(common, runtime::settings(common, "retry"), None, |engine| async move {
-            let document = move |nonce: &remote::Nonce| remote::target(nonce, &name, "");
+            let document = move |nonce: &host::Nonce| host::target(nonce, &name, "");
             engine.request(hosts, document, read).await
         })?;
     if !answers.iter().any(|(_, answer)| matches!(answer, Ok(Knows::Committed | Knows::Tried))) {

@@ -3,9 +3,9 @@
 use super::output::Stream;
 use super::{CliError, Common, Format, console, exit};
 use crate::engine::{Budget, Engine, EngineEvent, EngineSettings, EventSender, Interrupt};
-use crate::remote;
+use crate::host;
 use crate::report::{Progress, print_final};
-use crate::transport::{self, Via};
+use crate::ssh::{self, Via};
 use nix::sys::signal::Signal;
 use std::future::Future;
 use std::io::IsTerminal;
@@ -87,7 +87,7 @@ where
     });
     // Connections that died hold tasks that would only wait for their timeouts.
     runtime.shutdown_timeout(Duration::from_millis(200));
-    transport::clean();
+    ssh::clean();
     Ok((result, interrupt.is_requested()))
 }
 
@@ -132,7 +132,7 @@ async fn hear_signals(interrupt: Arc<Interrupt>) {
         });
         let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
         // Nothing is unwound here, so nothing that is dropped takes its connections and files along.
-        transport::leave().await;
+        ssh::leave().await;
         std::process::exit(i32::from(exit::INTERRUPTED));
     }
 }
@@ -153,6 +153,6 @@ pub fn now() -> String {
 /// A name for a run: when, and something that no other run of this second has.
 pub fn run_name() -> Result<String, CliError> {
     let suffix =
-        remote::random_hex(2).map_err(|error| CliError::internal(format!("no random numbers: {error}")))?;
+        host::random_hex(2).map_err(|error| CliError::internal(format!("no random numbers: {error}")))?;
     Ok(format!("{}-{suffix}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
 }

@@ -1,11 +1,11 @@
 //! Saved plans: what was planned, from which files, and how each host was. Applied exactly, or not at all.
 
 use super::{CliError, Common, load, runs, runtime};
-use crate::desired::{self, Desired};
 use crate::engine::{HostOutcome, HostStatus, Planned};
 use crate::inventory::Project;
 use crate::plan::{AcceptableRisk, HostPlan, HostVerdict, PlanOptions, digest};
 use crate::report::{Document, Line, document_of};
+use crate::resolve::{self, Desired};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -160,7 +160,7 @@ impl SavedPlan {
         let all: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
         // All of them: that a host is the way to others shows only in those.
         let mut desired =
-            desired::compile(&project, &all).map_err(|p| CliError::problems(p, &project.sources))?;
+            resolve::compile(&project, &all).map_err(|p| CliError::problems(p, &project.sources))?;
         let names: BTreeSet<&String> = self.plan.hosts.iter().map(|h| &h.name).collect();
         desired.retain(|d| names.contains(&d.host));
         Ok(desired)

@@ -1,9 +1,9 @@
 //! `kvmfw status`
 
 use super::{CliResult, Common, Format, console, exit, load, runtime};
-use crate::observe::ProbeSections;
+use crate::host;
+use crate::host_state::ProbeSections;
 use crate::protocol;
-use crate::remote;
 use crate::report::{counted, printable};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ pub(super) fn run(common: &Common) -> CliResult {
             engine
                 .request(
                     hosts,
-                    |nonce| remote::console(nonce, "status", ""),
+                    |nonce| host::console(nonce, "status", ""),
                     |s| s.get(protocol::END).map(|_| read(s)),
                 )
                 .await

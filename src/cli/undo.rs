@@ -3,9 +3,9 @@
 use super::apply::{ApplyRequest, RolloutArgs, carry_out};
 use super::{CliResult, Common, load, runs, runtime};
 use crate::engine::{Budget, HostOutcome, HostStatus};
+use crate::host;
 use crate::plan::{AcceptableRisk, GenerationManifest, PlanOptions, RestoreTarget};
 use crate::protocol;
-use crate::remote;
 use clap::Args;
 
 /// Arguments of `undo`.
@@ -45,7 +45,7 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> CliResult {
     let settings = runtime::settings(common, "undo");
     let run = name.clone();
     let (asked, _) = runtime::engine(common, settings, None, |engine| async move {
-        let document = move |nonce: &remote::Nonce| remote::target(nonce, &run, &to);
+        let document = move |nonce: &host::Nonce| host::target(nonce, &run, &to);
         engine.request(hosts, document, read).await
     })?;
     // Whoever goes back knows that what came later goes away.
@@ -125,7 +125,7 @@ fn known((_, answer): &(String, Result<Target, HostOutcome>)) -> Vec<String> {
     }
 }
 
-fn read(s: &crate::observe::ProbeSections<'_>) -> Option<Target> {
+fn read(s: &crate::host_state::ProbeSections<'_>) -> Option<Target> {
     s.get(protocol::END)?;
     if s.value(protocol::TARGET, "unknown") == Some("run") {
         if s.value(protocol::TARGET, "open").is_some() {

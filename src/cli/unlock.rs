@@ -2,8 +2,8 @@
 
 use super::{CliResult, Common, console, exit, load, prompt, runtime};
 use crate::engine::TransactionState;
+use crate::host;
 use crate::protocol;
-use crate::remote;
 use crate::report::printable;
 use clap::Args;
 
@@ -20,8 +20,7 @@ pub(super) fn run(common: &Common, args: &UnlockArgs) -> CliResult {
     prompt::ask(common, "unlock", &format!("Roll back the open transaction on {}?", names.join(", ")))?;
     let (answers, _) =
         runtime::engine(common, runtime::settings(common, "unlock"), None, |engine| async move {
-            let document =
-                |nonce: &remote::Nonce| remote::console(nonce, "unlock", "unlocked by the operator");
+            let document = |nonce: &host::Nonce| host::console(nonce, "unlock", "unlocked by the operator");
             engine
                 .request(hosts, document, |s| {
                     s.get(protocol::END).map(|_| TransactionState::read(s).unwrap_or(TransactionState::None))

@@ -2,9 +2,9 @@
 
 use super::events::{EngineEvent, EventSender};
 use super::unparsed::unparsed_output;
-use crate::observe::{ObserveError, Observed, ProbeSections, observe};
-use crate::remote::Nonce;
-use crate::transport::{Answer, AnswerLength, Room, Session, TransportError};
+use crate::host::Nonce;
+use crate::host_state::{ObserveError, Observed, ProbeSections, observe};
+use crate::ssh::{Answer, AnswerLength, Room, Session, TransportError};
 use std::time::{Duration, Instant};
 
 /// Limit of a short request of a transaction.

@@ -1,9 +1,9 @@
 //! Opens connections to hosts, with retries where sshd drops one before authentication.
 
 use super::events::{EngineEvent, EventSender};
+use crate::host;
 use crate::inventory::HostConnection;
-use crate::remote;
-use crate::transport::{self, Session, TransportError, Via};
+use crate::ssh::{self, Session, TransportError, Via};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ impl Dialer {
                 return result;
             }
             // Random, so that connections which were dropped together are not retried together.
-            let chance = remote::random_hex(1).ok().and_then(|hex| u32::from_str_radix(&hex, 16).ok());
+            let chance = host::random_hex(1).ok().and_then(|hex| u32::from_str_radix(&hex, 16).ok());
             tokio::time::sleep(pause * (64 + chance.unwrap_or(128)) / 320).await;
             pause *= 2;
         }
@@ -70,12 +70,12 @@ impl Dialer {
 
     async fn connect_once(&self, host: &str, connection: &HostConnection) -> Result<Session, TransportError> {
         let start = Instant::now();
-        let result = transport::connect(self.via, connection).await;
+        let result = ssh::connect(self.via, connection).await;
         let outcome = match &result {
             Ok(_) => "connected".to_owned(),
             Err(error) => format!("no connection: {error}"),
         };
-        let (command, seconds) = (transport::command(self.via, connection), start.elapsed().as_secs_f64());
+        let (command, seconds) = (ssh::command(self.via, connection), start.elapsed().as_secs_f64());
         self.events.emit(EngineEvent::Detail(format!("{host}: {command}: {outcome} after {seconds:.2}s")));
         result
     }

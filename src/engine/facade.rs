@@ -7,11 +7,11 @@ use super::outcome::HostOutcome;
 use super::probe::{FleetPlan, JumpAddresses, PlanMode, Planned, plan_fleet, probe_host, request_fleet};
 use super::schedule::apply_fleet;
 use super::settings::EngineSettings;
-use crate::desired::Desired;
+use crate::host::Nonce;
+use crate::host_state::{Observed, ProbeSections};
 use crate::inventory::HostConnection;
-use crate::observe::{Observed, ProbeSections};
 use crate::plan::PlanOptions;
-use crate::remote::Nonce;
+use crate::resolve::Desired;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 

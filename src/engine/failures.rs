@@ -1,8 +1,8 @@
 //! Outcomes of hosts for which something failed before their change was decided.
 
 use super::outcome::{HostOutcome, HostStatus};
-use crate::observe::{ObserveError, Observed};
-use crate::transport::TransportError;
+use crate::host_state::{ObserveError, Observed};
+use crate::ssh::TransportError;
 
 /// Outcome of a host that refused the request itself.
 pub(super) fn refused(host: &str, reason: &str, message: &str) -> HostOutcome {

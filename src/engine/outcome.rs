@@ -1,7 +1,7 @@
 //! Outcomes of hosts. They are read from what the host reports, never guessed.
 
 use crate::characters::shortened;
-use crate::observe::ProbeSections;
+use crate::host_state::ProbeSections;
 use crate::plan::HostPlan;
 use crate::protocol;
 use schemars::JsonSchema;

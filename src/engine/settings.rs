@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::proof::LoginProof;
-use crate::transport::Via;
+use crate::ssh::Via;
 use std::time::Duration;
 
 /// How a run is carried out.

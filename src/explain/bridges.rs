@@ -3,8 +3,8 @@
 use super::context::{ExplainContext, RulePlace};
 use super::other_filters::between_ports;
 use super::settings::forwards;
+use crate::host_state::HostLink;
 use crate::netfilter::{NetfilterHook, blocked_between_ports, undecided_between_ports};
-use crate::observe::HostLink;
 use crate::plan::ValueSource;
 use crate::plan::forecast::{global_knob, own_knob};
 use crate::resource::iptables::{ChainPolicy, IpFamily};

@@ -1,10 +1,10 @@
 //! A host as it is explained: live, or as it will be.
 
-use crate::desired::Desired;
+use crate::host_state::{BootFiles, HostLink, Observed, ProbeSections};
 use crate::netfilter::{BridgeSwitches, BridgeView, HostContext, Ruleset, TraceStep};
-use crate::observe::{BootFiles, HostLink, Observed, ProbeSections};
 use crate::plan::{GenerationManifest, HostAfter, forecast, origins_of, other_tables};
 use crate::protocol;
+use crate::resolve::Desired;
 use crate::resource::iptables::chain_writers::chain_writer;
 use crate::resource::iptables::save::SavedTables;
 use crate::resource::iptables::{DeclaredRules, IpFamily, PREFIX};

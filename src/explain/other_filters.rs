@@ -4,8 +4,8 @@
 use super::context::ExplainContext;
 use super::path::PacketRoute;
 use super::routing::{RouteDecision, RouteLookup, lookup, vrf_of};
+use crate::host_state::HostLink;
 use crate::netfilter::{MatchedRule, Packet, PacketDevice, PacketPath, PacketTrace, RuleTarget, Tristate};
-use crate::observe::HostLink;
 use crate::resource::iptables::IpFamily;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -158,7 +158,7 @@ fn vlans(scene: &ExplainContext<'_>, bridge: &str, from: &HostLink, to: &HostLin
         return None;
     }
     let known = scene.observed.links.vlans.as_ref()?;
-    let Some(vlan) = known.get(&from.name).and_then(crate::observe::PortVlans::pvid) else {
+    let Some(vlan) = known.get(&from.name).and_then(crate::host_state::PortVlans::pvid) else {
         return Some(format!("port {} takes no untagged frames (no PVID)", from.name));
     };
     let member = known.get(&to.name).is_some_and(|vlans| vlans.0.contains_key(&vlan));

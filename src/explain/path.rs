@@ -5,11 +5,11 @@ use super::other_filters::{OtherFilter, other_filter};
 use super::query::{PacketEndpoint, PacketQuery, PacketTransport};
 use super::routing::{RouteDecision, RouteLookup, lookup};
 use super::settings::forwards;
+use crate::host_state::HostLink;
 use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketTrace, PacketVerdict, RuleTarget,
     Ruleset, SkipReason, TcpFlags, TraceStep, Tristate, simulate,
 };
-use crate::observe::HostLink;
 use crate::resource::iptables::IpFamily;
 use serde::Serialize;
 use std::net::IpAddr;

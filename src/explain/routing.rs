@@ -1,6 +1,6 @@
 //! Where the kernel sends a packet: policy rules, tables of routes, and what they say.
 
-use crate::observe::{HostLinks, PolicyRule, RouteKind, TableRoute};
+use crate::host_state::{HostLinks, PolicyRule, RouteKind, TableRoute};
 use std::net::IpAddr;
 
 /// What is asked of the routes.

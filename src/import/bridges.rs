@@ -1,8 +1,8 @@
 //! Bridges of a host, less those of programs that make them.
 
 use super::{comment, settings};
+use crate::host_state::{HostLink, Observed, StaticRoute};
 use crate::inventory::quoted;
-use crate::observe::{HostLink, Observed, StaticRoute};
 use crate::plan::{GenerationManifest, bridge_maker};
 use crate::resource::bridge::check_link_name;
 use std::fmt::Write as _;

@@ -13,8 +13,8 @@ mod sysctl;
 pub use sysctl::keys;
 
 use crate::characters::is_harmless;
+use crate::host_state::Observed;
 use crate::inventory::{BecomeMethod, HostConnection, quoted};
-use crate::observe::Observed;
 use std::fmt::Write as _;
 
 /// The inventory of one host as it was observed; `name` is its name there.

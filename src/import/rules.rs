@@ -2,8 +2,8 @@
 
 use super::comment;
 use crate::characters::is_harmless;
+use crate::host_state::Observed;
 use crate::inventory::{check_chain, quoted};
-use crate::observe::Observed;
 use crate::plan::bridge_maker;
 use crate::problem::Place;
 use crate::resource::iptables::chain_writers::chain_writer;

@@ -1,8 +1,8 @@
 //! Sets of ipset of a host.
 
 use super::comment;
+use crate::host_state::Observed;
 use crate::inventory::quoted;
-use crate::observe::Observed;
 use crate::resource::ipset::{LiveSet, MAX_NAME, MemberPart, SetShape, TEMPORARY, TYPES, family_word};
 use crate::resource::iptables::IpFamily;
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! Settings of bridges and ports that are not those of a new one: stated, or named as what is left out.
 
+use crate::host_state::HostLink;
 use crate::inventory::quoted;
-use crate::observe::HostLink;
 use crate::plan::OTHER_PORT_SWITCHES;
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, BridgeAttribute, PORT_ATTRIBUTES};
 

@@ -1,8 +1,8 @@
 //! Files in sysctl.d that are not of kvmfw.
 
 use super::comment;
+use crate::host_state::{LiveValue, Observed, SysctlTool};
 use crate::inventory::quoted;
-use crate::observe::{LiveValue, Observed, SysctlTool};
 use crate::resource::sysctl::{SysctlKey, normal};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
 //! Jump hosts by what the hosts observed: a jump that only ssh_config has, or kvmfw run on one of the hosts.
 
 use super::depth::{JumpRole, deepen, summary};
-use crate::observe::Observed;
+use crate::host_state::Observed;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -1,9 +1,9 @@
 //! What has to be on a host so that its generation boots: unit files, links, rules files.
 
 use super::{Change, ChangeAction, Diff, DiffLine, HostPlan, ResourceKind};
-use crate::desired::Desired;
-use crate::observe::{Observed, SkippedRule, plain_rule};
+use crate::host_state::{Observed, SkippedRule, plain_rule};
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
+use crate::resolve::Desired;
 use crate::resource::iptables::{IpFamily, PREFIX};
 use std::collections::BTreeMap;
 

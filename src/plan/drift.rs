@@ -9,9 +9,9 @@ use super::{
     Refusal, ResourceKind,
 };
 use super::{bridge, host, lints, refusal, rules, sets, sysctl};
-use crate::desired::Desired;
-use crate::observe::Observed;
+use crate::host_state::Observed;
 use crate::problem::{LintCode, Warning};
+use crate::resolve::Desired;
 use crate::resource::iptables::IpFamily;
 use std::collections::BTreeMap;
 

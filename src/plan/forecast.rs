@@ -1,9 +1,9 @@
 //! How a host is and will be as far as packets are concerned, for the lints and for `explain`.
 
 use super::{GenerationManifest, rules};
-use crate::desired::Desired;
+use crate::host_state::{Observed, PredictedRules};
 use crate::netfilter::{HostContext, IptablesBackend};
-use crate::observe::{Observed, PredictedRules};
+use crate::resolve::Desired;
 use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::save::SavedTables;
 use ipnet::IpNet;

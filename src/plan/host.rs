@@ -6,11 +6,11 @@ use super::{
     Change, ChangeRisk, GenerationManifest, RestoreTarget, TransactionFiles, adopt, bridge, key_effects,
     lints, rules, sets, sysctl,
 };
-use crate::desired::Desired;
+use crate::host_state::Observed;
 use crate::impact::ImpactLine;
 use crate::jump_hosts::{JumpHost, JumpRole};
-use crate::observe::Observed;
 use crate::problem::{LintCode, Warning, WarningMessage};
+use crate::resolve::Desired;
 use crate::resource::iptables::{IpFamily, managed_text};
 use std::collections::BTreeSet;
 
@@ -88,7 +88,7 @@ pub struct HostPlan {
     pub guest_outages: Vec<String>,
     /// What packets gain and lose.
     pub impact: Vec<ImpactLine>,
-    /// Jump depth as in [`SchedulingConstraints`](crate::desired::SchedulingConstraints), by what probes observed.
+    /// Jump depth as in [`SchedulingConstraints`](crate::resolve::SchedulingConstraints), by what probes observed.
     /// A host with a guest through which hosts are reached is changed last of all.
     pub jump_depth: usize,
 }

@@ -5,9 +5,9 @@
 
 use super::forecast::{TAGGED, global_knob, loads_br_netfilter, own_knob};
 use super::{BridgeOwnership, GenerationManifest, sets, sysctl};
-use crate::desired::Desired;
+use crate::host_state::{LiveValue, Observed};
 use crate::netfilter::{BridgeFrame, BridgeSwitches, BridgeView, FramePayload, KnownSets};
-use crate::observe::{LiveValue, Observed};
+use crate::resolve::Desired;
 use crate::resource::bridge::DeclaredBridge;
 use crate::resource::iptables::IpFamily;
 use crate::resource::sysctl::SysctlKey;

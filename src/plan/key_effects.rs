@@ -3,9 +3,9 @@
 use super::lints::answers_by_advertisement;
 use super::sysctl::SysctlPlan;
 use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, Refusal};
-use crate::desired::Desired;
-use crate::observe::{HostLink, Observed};
+use crate::host_state::{HostLink, Observed};
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
+use crate::resolve::Desired;
 use crate::resource::ResourceKind;
 use crate::resource::sysctl::SysctlKey;
 

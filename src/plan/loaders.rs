@@ -3,9 +3,9 @@
 
 use super::PlanOptions;
 use super::rules::{RulesPlan, origins};
-use crate::desired::Desired;
-use crate::observe::Observed;
+use crate::host_state::Observed;
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
+use crate::resolve::Desired;
 use crate::resource::iptables::save::{SaveChain, jump, tokens};
 use crate::resource::iptables::targets::is_set_option;
 use crate::resource::iptables::{IpFamily, PREFIX};
@@ -81,7 +81,7 @@ fn loaders(observed: &Observed) -> Vec<Warning> {
 
 /// Files of others that have rules of ours in them.
 fn saved(observed: &Observed, options: &PlanOptions) -> Vec<Warning> {
-    let warn = |place: &crate::observe::BootLine| {
+    let warn = |place: &crate::host_state::BootLine| {
         let (path, line) = (&place.path, place.line);
         let clean = match path.as_str() {
             "/etc/iptables/rules.v4" | "/etc/iptables/rules.v6" => {

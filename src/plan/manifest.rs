@@ -2,8 +2,8 @@
 //! go back to it.
 
 use super::adopt::AdoptionPlan;
-use crate::desired::Desired;
 use crate::inventory::HostStanza;
+use crate::resolve::Desired;
 use crate::resource::iptables::{DeclaredRules, IpFamily, module_of};
 use crate::resource::{bridge::DeclaredBridge, ipset, sysctl};
 use serde::{Deserialize, Serialize};

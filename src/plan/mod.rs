@@ -44,9 +44,9 @@ pub use refusal::Refusal;
 pub use rules::origins as origins_of;
 pub use transaction_files::TransactionFiles;
 
-use crate::desired::Desired;
-use crate::observe::Observed;
+use crate::host_state::Observed;
 use crate::problem::Origin;
+use crate::resolve::Desired;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,6 @@
 
 use super::Diff;
 use super::canonicalize::canonicalize;
-use crate::desired::{Desired, compile};
 use crate::inventory::{
     ChainStatement, EntryOwner, Host, ModuleTest, PacketPayload, PacketStatement, Project, RuleStatement,
     Spanned, SysctlStatement,
@@ -13,6 +12,7 @@ use crate::netfilter::{
     Ruleset, TcpFlags, simulate,
 };
 use crate::problem::{Place, Problem};
+use crate::resolve::{Desired, compile};
 use crate::resource::iptables::save::{SaveChain, SavedTables};
 use crate::resource::iptables::{ChainPolicy, DeclaredRules, IpFamily, JUMP_COMMENT, JumpPosition, PREFIX};
 use std::sync::Arc;

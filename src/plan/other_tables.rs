@@ -1,7 +1,7 @@
 //! What else packets of a host pass beside the tables that iptables shows.
 
+use crate::host_state::OtherFilters;
 use crate::netfilter::{NetfilterHook, OtherTable, TableEffect};
-use crate::observe::OtherFilters;
 use crate::resource::iptables::IpFamily;
 
 /// Everything else there that packets of a family pass and that can stop or rewrite them.

@@ -1,10 +1,10 @@
 //! Why a host is left alone.
 
 use super::{AcceptableRisk, Change, ChangeRisk, GenerationManifest, HostPlan, PlanOptions, sysctl};
-use crate::desired::Desired;
+use crate::host_state::{Observed, PredictedRules};
 use crate::inventory::BOOTSTRAP;
-use crate::observe::{Observed, PredictedRules};
 use crate::problem::{LintCode, Origin};
+use crate::resolve::Desired;
 use crate::resource::iptables::{ADMINISTRATORS, IpFamily, PREFIX, managed_text};
 use serde::Serialize;
 use std::collections::BTreeSet;

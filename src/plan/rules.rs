@@ -2,9 +2,9 @@
 
 use super::diff::DesiredLine;
 use super::{Change, ChangeAction, ChangeRisk, Diff, GenerationManifest};
-use crate::desired::Desired;
-use crate::observe::{Observed, PredictedRules};
+use crate::host_state::{Observed, PredictedRules};
 use crate::problem::{LintCode, Origin, Warning};
+use crate::resolve::Desired;
 use crate::resource::ResourceKind;
 use crate::resource::iptables::save::{SaveChain, SavedTables, jump, tokens};
 use crate::resource::iptables::{

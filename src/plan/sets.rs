@@ -1,9 +1,9 @@
 //! Sets of ipset: those that are declared, live against wanted.
 
 use super::{Change, ChangeAction, ChangeRisk, Diff, DiffLine, GenerationManifest, PlanOptions, Refusal};
-use crate::desired::Desired;
-use crate::observe::Observed;
+use crate::host_state::Observed;
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
+use crate::resolve::Desired;
 use crate::resource::ResourceKind;
 use crate::resource::ipset::{DeclaredSet, LiveSet, plain_member};
 use crate::resource::iptables::PREFIX;
@@ -446,7 +446,7 @@ fn named_by_others(set: &str, observed: &Observed) -> Option<String> {
 /// Sets that a rule asks which a packet to the host may pass: not those of FORWARD and of other tables alone.
 fn named_by_input(observed: &Observed) -> BTreeSet<String> {
     let predicted = observed.rules.values().filter_map(|rules| match &rules.predicted {
-        crate::observe::PredictedRules::Rules(save) => Some(save),
+        crate::host_state::PredictedRules::Rules(save) => Some(save),
         _ => None,
     });
     let all = live_rules(observed).chain(predicted.flat_map(rules_of));

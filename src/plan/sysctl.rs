@@ -2,9 +2,9 @@
 
 use super::diff::DesiredLine;
 use super::{Change, ChangeAction, Diff, GenerationManifest, key_effects};
-use crate::desired::Desired;
-use crate::observe::{LiveValue, Observed, SysctlTool, UnmanagedFile};
+use crate::host_state::{LiveValue, Observed, SysctlTool, UnmanagedFile};
 use crate::problem::{LintCode, Warning, WarningMessage, closest};
+use crate::resolve::Desired;
 use crate::resource::ResourceKind;
 use crate::resource::iptables::{DeclaredRules, IpFamily};
 use crate::resource::sysctl::{SysctlFile, SysctlKey, normal};

@@ -22,7 +22,7 @@ space() { export CHAOS_FAULT=$1 CHAOS_STEP=$2 CHAOS_SICK=$3; } # FAULTS STEPS IL
 # The restore begins while the apply may run on.
 no_fence() {
     space 'apply hangs' 'claimed,rules v4,rules v6,closing keys' well
-    plant src/remote/guard.sh 1 $'\tguard_fence' $'\tstuck='
+    plant src/host/guard.sh 1 $'\tguard_fence' $'\tstuck='
 }
 # The connection that applied confirms, and neither side minds.
 old_connection() {
@@ -33,40 +33,40 @@ old_connection() {
                 Ok(verified) => self.outcome_of(&verified.state, None),
                 Err(_) => self.confirm(&before, started, true).await,
             },'
-    plant src/remote/transaction.sh 1 'txn_is_old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$REPLY" ]; }' \
+    plant src/host/transaction.sh 1 'txn_is_old_connection() { first_line "$T/ssh"; [ -n "${SSH_CONNECTION-}" ] && [ "$SSH_CONNECTION" = "$REPLY" ]; }' \
         'txn_is_old_connection() { return 1; }'
 }
 # A later decision takes the place of the one that was made.
 move_for_link() {
     space 'decided otherwise at the console' 'applied,decided' 'well,check fails'
-    plant src/remote/guard.sh 1 $'\tln "$R/$1" "$R/decision" 2>/dev/null' $'\tmv "$R/$1" "$R/decision" 2>/dev/null'
-    plant src/remote/guard.sh 1 $'\t[ -e "$R/decision" ] && return' $'\t:'
+    plant src/host/guard.sh 1 $'\tln "$R/$1" "$R/decision" 2>/dev/null' $'\tmv "$R/$1" "$R/decision" 2>/dev/null'
+    plant src/host/guard.sh 1 $'\t[ -e "$R/decision" ] && return' $'\t:'
 }
 # Nothing is written to disk on purpose. The disks of the lab lose such things in a power cut.
 no_sync() {
     space 'power cut' 'result,applied,decided,over' well
-    plant src/remote/lib.sh 1 $'\tsync "$@"' $'\t:'
+    plant src/host/lib.sh 1 $'\tsync "$@"' $'\t:'
 }
 # What nobody has confirmed boots.
 early_persist() {
     space 'controller killed,power cut' 'closing keys,result,applied' 'well,check fails'
-    plant src/remote/change.sh 1 $'\ttxn_step "sysctl, closing"' $'\ttxn_step "sysctl, closing"; persist_generation'
+    plant src/host/change.sh 1 $'\ttxn_step "sysctl, closing"' $'\ttxn_step "sysctl, closing"; persist_generation'
 }
 # What was recorded to go back to is what was there after the rules were loaded.
 late_snapshot() {
     space 'controller killed,foreign writer' 'closing keys,result,applied' 'well,check fails'
-    plant src/remote/change.sh 1 $'\ttxn_step "sysctl, closing"' $'\ttxn_step "sysctl, closing"; txn_snapshot'
+    plant src/host/change.sh 1 $'\ttxn_step "sysctl, closing"' $'\ttxn_step "sysctl, closing"; txn_snapshot'
 }
 # The guard is a child of the session, and not a service.
 guard_in_session() {
     space 'sshd session killed' 'armed,claimed,rules v4,rules v6,result,applied' well
-    plant src/remote/transaction.sh 1 $'\tif [ -d /run/systemd/system ]; then' $'\tif false; then'
+    plant src/host/transaction.sh 1 $'\tif [ -d /run/systemd/system ]; then' $'\tif false; then'
 }
 # A port of a bridge that goes is nobody's afterwards.
 ports_forgotten() {
     space 'guest started' 'recorded,staged' 'check fails,well'
-    plant src/remote/bridges.sh 1 $'\t\tlines="${lines}link set dev $port master $bridge$NL"' $'\t\t:'
-    plant src/remote/change.sh 1 $'\t\tnet_new_ports "$lines" || txn_fail "cannot read what is to be done"' $'\t\tREPLY='
+    plant src/host/bridges.sh 1 $'\t\tlines="${lines}link set dev $port master $bridge$NL"' $'\t\t:'
+    plant src/host/change.sh 1 $'\t\tnet_new_ports "$lines" || txn_fail "cannot read what is to be done"' $'\t\tREPLY='
 }
 
 all='no_fence old_connection move_for_link no_sync early_persist late_snapshot guard_in_session ports_forgotten'

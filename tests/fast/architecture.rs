@@ -17,19 +17,19 @@ const DOORS: [(&str, &[&str]); 21] = [
     ("yaml", &["problem", "characters"]),
     ("resource", &["problem", "characters"]),
     ("inventory", &["resource", "yaml", "problem", "characters"]),
-    ("desired", &["inventory", "jump_hosts", "resource", "yaml", "interner", "problem", "characters"]),
-    ("observe", &["protocol", "resource", "problem", "characters"]),
-    ("jump_hosts", &["observe", "problem"]),
+    ("resolve", &["inventory", "jump_hosts", "resource", "yaml", "interner", "problem", "characters"]),
+    ("host_state", &["protocol", "resource", "problem", "characters"]),
+    ("jump_hosts", &["host_state", "problem"]),
     ("netfilter", &["resource", "problem", "characters"]),
     ("impact", &["netfilter", "resource", "problem"]),
     (
         "plan",
         &[
             "impact",
-            "desired",
+            "resolve",
             "inventory",
             "jump_hosts",
-            "observe",
+            "host_state",
             "netfilter",
             "resource",
             "interner",
@@ -39,23 +39,23 @@ const DOORS: [(&str, &[&str]); 21] = [
     ),
     (
         "explain",
-        &["plan", "desired", "observe", "netfilter", "protocol", "resource", "problem", "characters"],
+        &["plan", "resolve", "host_state", "netfilter", "protocol", "resource", "problem", "characters"],
     ),
-    ("import", &["plan", "inventory", "observe", "resource", "problem", "characters"]),
-    ("remote", &["protocol"]),
-    ("transport", &["files", "inventory", "remote"]),
+    ("import", &["plan", "inventory", "host_state", "resource", "problem", "characters"]),
+    ("host", &["protocol"]),
+    ("ssh", &["files", "inventory", "host"]),
     (
         "engine",
         &[
             "plan",
-            "desired",
+            "resolve",
             "inventory",
             "jump_hosts",
-            "observe",
+            "host_state",
             "protocol",
             "resource",
-            "remote",
-            "transport",
+            "host",
+            "ssh",
             "problem",
             "characters",
         ],
@@ -71,8 +71,8 @@ fn is_pure(path: &str) -> bool {
         "resource",
         "inventory",
         "jump_hosts",
-        "desired",
-        "observe",
+        "resolve",
+        "host_state",
         "plan",
         "netfilter",
         "impact",
@@ -87,7 +87,7 @@ fn is_pure(path: &str) -> bool {
         "engine/schedule/batches.rs",
         "engine/transaction/verdict.rs",
         "yaml.rs",
-        "remote.rs",
+        "host.rs",
         "problem.rs",
         "interner.rs",
     ];
@@ -379,7 +379,7 @@ fn text_leaves_through_one_outlet() {
 /// Who may read a file is decided in one place, and not by the umask.
 #[test]
 fn files_are_made_in_one_place() {
-    let places = ["files.rs", "transport/private.rs"];
+    let places = ["files.rs", "ssh/private.rs"];
     let makes = [
         "File::create",
         "fs::write(",
@@ -405,7 +405,7 @@ fn crates_have_one_place() {
         ("saphyr_parser", "yaml/shape.rs"),
         ("miette", "report/problems.rs"),
         ("indicatif", "report/progress.rs"),
-        ("openssh", "transport/ssh.rs"),
+        ("openssh", "ssh/session.rs"),
         ("similar", "plan/diff.rs"),
     ];
     let mut bad = Vec::new();
@@ -494,7 +494,7 @@ const LOOKS_AT_OTHERS: [&str; 4] = ["unmanaged.sh", "explain.sh", "notes.sh", "p
 fn every_answer_of_a_program_on_a_host_is_checked() {
     let mut bad = Vec::new();
     let mut used = BTreeSet::new();
-    for path in files(Path::new("src/remote"), "sh") {
+    for path in files(Path::new("src/host"), "sh") {
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         for (at, line) in lines.iter().enumerate() {
@@ -600,7 +600,7 @@ const UNLIMITED: [(&str, &str); 2] = [
 
 /// The scripts of hosts by their names, without lines that are comments.
 fn host_scripts() -> Vec<(String, String)> {
-    let files = fs::read_dir("src/remote").unwrap().flatten().map(|e| e.path());
+    let files = fs::read_dir("src/host").unwrap().flatten().map(|e| e.path());
     files
         .filter(|path| path.extension().is_some_and(|e| e == "sh"))
         .map(|path| {

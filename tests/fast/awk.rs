@@ -1,4 +1,4 @@
-//! The awk programs of the scripts (`src/remote/awk`), in every awk that hosts have. Each folder of `tests/cases/awk` is a case:
+//! The awk programs of the scripts (`src/host/awk`), in every awk that hosts have. Each folder of `tests/cases/awk` is a case:
 //! the name of a program, and of the case behind a dot; `input`, and arguments in `args`, a line each, in which `$D` is the
 //! folder and `$T` a folder to write to. UPDATE_EXPECT=1 writes `expected.txt` anew.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const PROGRAMS: &str = "src/remote/awk";
+const PROGRAMS: &str = "src/host/awk";
 const CASES: &str = "tests/cases/awk";
 const AWKS: [&[&str]; 4] = [&["mawk"], &["gawk"], &["original-awk"], &["busybox", "awk"]];
 
@@ -123,8 +123,8 @@ fn opens_program(line: &str) -> bool {
 /// Longer programs have files of their own, where this test runs them.
 #[test]
 fn no_script_has_a_long_awk_program_in_it() {
-    for file in names("src/remote").into_iter().filter(|name| name.ends_with(".sh")) {
-        let text = fs::read_to_string(format!("src/remote/{file}")).unwrap();
+    for file in names("src/host").into_iter().filter(|name| name.ends_with(".sh")) {
+        let text = fs::read_to_string(format!("src/host/{file}")).unwrap();
         let mut length = None;
         for (number, line) in text.lines().enumerate() {
             match length {

@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::desired::compile;
 use kvmfw::inventory::{ProjectLocation, load, select};
+use kvmfw::resolve::compile;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 

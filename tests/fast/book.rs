@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::desired::compile;
 use kvmfw::inventory::{ProjectLocation, load_text, module_tests};
 use kvmfw::plan::module_test;
 use kvmfw::problem::LintCode;
+use kvmfw::resolve::compile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn contributors() -> BTreeMap<String, String> {
     let mut paths: Vec<_> = ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md", "STYLE.md"]
         .map(PathBuf::from)
         .to_vec();
-    for folder in ["docs", "docs/adr", "src/remote"] {
+    for folder in ["docs", "docs/adr", "src/host"] {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         paths.extend(entries.filter(|path| path.extension().is_some_and(|e| e == "md")));
     }
@@ -299,7 +299,7 @@ fn every_reason_is_explained() {
         &engine,
         &[".reason(", "refused(host,", "_ => (", "away(", "STRAGGLER: &str ="],
     ));
-    for entry in fs::read_dir("src/remote").unwrap() {
+    for entry in fs::read_dir("src/host").unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "sh") {
             let text = fs::read_to_string(path).unwrap();

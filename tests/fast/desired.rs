@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::desired::{Desired, SchedulingConstraints, compile, explain_host};
 use kvmfw::inventory::{Project, ProjectLocation, load, select};
+use kvmfw::resolve::{Desired, SchedulingConstraints, compile, explain_host};
 use kvmfw::resource::iptables::JumpPosition;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

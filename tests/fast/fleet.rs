@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::desired::compile;
 use kvmfw::inventory::{ProjectFiles, SourceFile, assemble};
+use kvmfw::resolve::compile;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;

@@ -7,11 +7,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::desired::{Desired, compile};
+use kvmfw::host_state::{ProbeSections, observe};
 use kvmfw::inventory::{ProjectLocation, load_text};
-use kvmfw::observe::{ProbeSections, observe};
 use kvmfw::plan::{self, HostVerdict, PlanOptions};
 use kvmfw::problem::{LintCode, Warning};
+use kvmfw::resolve::{Desired, compile};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -226,7 +226,7 @@ fn every_lint_has_a_case() {
         Vec::<&String>::new(),
         "lints without a case"
     );
-    let made = named_in(&["src/plan", "src/desired", "src/jump_hosts"]);
+    let made = named_in(&["src/plan", "src/resolve", "src/jump_hosts"]);
     assert_eq!(
         registry.difference(&made).collect::<Vec<_>>(),
         Vec::<&String>::new(),

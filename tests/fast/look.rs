@@ -1,4 +1,4 @@
-//! How the probe reads files and links, and when it takes rules for proven (`src/remote/notes.sh`, `probe.sh`), in
+//! How the probe reads files and links, and when it takes rules for proven (`src/host/notes.sh`, `probe.sh`), in
 //! every shell that hosts have. No root and no iptables.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -14,11 +14,11 @@ fn look(folder: &TempDir, script: &str) -> String {
     in_all_shells(
         &format!(
             "NONCE=n\n{}{}{}{}{}ETC=$D/etc\n{script}\n",
-            include_str!("../../src/remote/lib.sh"),
-            kvmfw::remote::AWK_PROGRAMS.to_owned() + include_str!("../../src/remote/iptables.sh"),
-            include_str!("../../src/remote/notes.sh"),
-            include_str!("../../src/remote/unmanaged.sh"),
-            include_str!("../../src/remote/probe.sh"),
+            include_str!("../../src/host/lib.sh"),
+            kvmfw::host::AWK_PROGRAMS.to_owned() + include_str!("../../src/host/iptables.sh"),
+            include_str!("../../src/host/notes.sh"),
+            include_str!("../../src/host/unmanaged.sh"),
+            include_str!("../../src/host/probe.sh"),
         )
         .replace("$D", folder.path().to_str().unwrap()),
     )

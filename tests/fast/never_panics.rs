@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::desired::{compile, explain_host};
 use kvmfw::inventory::{ProjectFiles, SourceFile, assemble, select};
 use kvmfw::problem::Place;
+use kvmfw::resolve::{compile, explain_host};
 use kvmfw::resource::iptables::IpFamily;
 use kvmfw::resource::iptables::rule::{RuleContext, check};
 use kvmfw::resource::iptables::text::{TextLine, quote, split, templates};

@@ -1,4 +1,4 @@
-//! The way from live rules to own text (`src/remote/iptables.sh`), in every shell that hosts have.
+//! The way from live rules to own text (`src/host/iptables.sh`), in every shell that hosts have.
 //! No root and no iptables: what is to be loaded is text.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -12,8 +12,8 @@ const HOOK: &str = "-m comment --comment \"kvmfw:hook\" -j";
 fn change(live: &str, want: &str) -> String {
     let script = format!(
         "NONCE=x\n{}\n{}\nlive=$(cat <<'LIVE'\n{live}\nLIVE\n)\nwant=$(cat <<'WANT'\n{want}\nWANT\n)\nipt_change \"$live\" \"$want\" && [ -z \"$REPLY\" ] || printf '%s\\n' \"$REPLY\"\n",
-        include_str!("../../src/remote/lib.sh"),
-        kvmfw::remote::AWK_PROGRAMS.to_owned() + include_str!("../../src/remote/iptables.sh"),
+        include_str!("../../src/host/lib.sh"),
+        kvmfw::host::AWK_PROGRAMS.to_owned() + include_str!("../../src/host/iptables.sh"),
     );
     in_all_shells(&script)
 }

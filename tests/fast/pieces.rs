@@ -1,10 +1,10 @@
-//! Pieces of the sh of a transaction (`src/remote`: `sysctl.sh`, `persist.sh`, `lib.sh`, `upload.sh`), in every shell that hosts have.
+//! Pieces of the sh of a transaction (`src/host`: `sysctl.sh`, `persist.sh`, `lib.sh`, `upload.sh`), in every shell that hosts have.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use crate::common;
 
 use common::all_shells::in_all_shells;
-use kvmfw::remote::{AWK_PROGRAMS, KVMFW_SH, Nonce, stage};
+use kvmfw::host::{AWK_PROGRAMS, KVMFW_SH, Nonce, stage};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -15,8 +15,8 @@ fn differing(lines: &str) -> String {
     std::fs::write(file.path(), format!("{lines}#end {}\n", lines.len())).unwrap();
     in_all_shells(&format!(
         "NONCE=x\n{}\n{}\nsysctl_differing '{}'\nprintf '%s' \"$REPLY\"\ncase $- in *f*) echo 'no patterns any more' ;; esac\n",
-        include_str!("../../src/remote/lib.sh"),
-        include_str!("../../src/remote/sysctl.sh"),
+        include_str!("../../src/host/lib.sh"),
+        include_str!("../../src/host/sysctl.sh"),
         file.path().display()
     ))
 }
@@ -66,8 +66,8 @@ fn neighbours_that_cannot_be_read_are_a_failure() {
         std::fs::write(folder.path().join("ssh"), "192.0.2.1 50000 192.0.2.2 22\n").unwrap();
         in_all_shells(&format!(
             "NONCE=x\n{}\n{}\nT={}\nip() {{\n{ip}\n}}\nif net_forget_neighbours; then echo forgotten; else echo failed; fi\n",
-            include_str!("../../src/remote/lib.sh"),
-            include_str!("../../src/remote/neighbours.sh"),
+            include_str!("../../src/host/lib.sh"),
+            include_str!("../../src/host/neighbours.sh"),
             folder.path().display()
         ))
     };
@@ -92,7 +92,7 @@ fn a_grep_that_cannot_run_is_not_an_answer() {
     let told = in_all_shells(&format!(
         "NONCE=x\n{LIB}\n{}\ngrep() {{ return 127; }}\nsysctl_differing '{file}' || echo unknown\n\
          sysctl_write_file '{file}' /dev/null || echo unwritten\nsysctl_print_live {PANIC} || echo unread\n",
-        include_str!("../../src/remote/sysctl.sh"),
+        include_str!("../../src/host/sysctl.sh"),
     ));
     assert_eq!(told, "unknown\nunwritten\nunread\n");
 }
@@ -120,7 +120,7 @@ fn a_lost_write_is_not_tried_again() {
 fn all_keys_are_recorded() {
     let script = format!(
         "NONCE=x\n{LIB}\n{}\nsysctl_print_live \"$(seq 25000 | sed 's,^,net/not/{},')${{NL}}{PANIC}$NL\"\n",
-        include_str!("../../src/remote/sysctl.sh"),
+        include_str!("../../src/host/sysctl.sh"),
         "there".repeat(20),
     );
     assert_eq!(in_all_shells(&script), format!("{PANIC}={}\n", now(PANIC)));
@@ -134,7 +134,7 @@ fn a_baseline_is_written_once() {
         in_all_shells(&format!(
             "NONCE=x\n{LIB}\n{}\nVAR={}\nrm -rf $VAR/original; mkdir -p $VAR/original/new\nmany=$(seq 30)$NL\n{script}\n\
              for f in $VAR/original/new/*; do [ ! -e $f ] || {{ echo ${{f##*/}}; cat $f; }}; done\n",
-            include_str!("../../src/remote/persist.sh"),
+            include_str!("../../src/host/persist.sh"),
             folder.path().display()
         ))
     };
@@ -171,8 +171,8 @@ fn a_baseline_that_a_power_cut_emptied_is_written_again() {
          for f in own4 own6 tables4 tables6; do text_write $T/pre/$f ''; done\n\
          for f in sysctl policies; do : >$VAR/original/$f; done\n\
          persist_baseline && cat $VAR/original/sysctl $VAR/original/policies\n",
-        include_str!("../../src/remote/adopt.sh"),
-        include_str!("../../src/remote/persist.sh"),
+        include_str!("../../src/host/adopt.sh"),
+        include_str!("../../src/host/persist.sh"),
         folder.path().display()
     ));
     assert_eq!(told, "kernel/a=1\n#end 11\n#end 0\n");
@@ -213,7 +213,7 @@ fn without_room(script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-const LIB: &str = include_str!("../../src/remote/lib.sh");
+const LIB: &str = include_str!("../../src/host/lib.sh");
 
 /// bash keeps a long text for a program in a file. Where there is no room for one, the program gets it all the same,
 /// and runs once.
@@ -240,7 +240,7 @@ fn a_change_is_found_without_a_disk() {
     let script = format!(
         "NONCE=x\n{LIB}\n{AWK_PROGRAMS}{}\nrules=$(seq 5000 | sed 's/^/-A KVMFW-X -p tcp -m tcp --dport /')\n\
          ipt_change \"*filter$NL:KVMFW-X - [0:0]$NL$rules${{NL}}COMMIT\" '' && printf '%s\\n' \"$REPLY\"\n",
-        include_str!("../../src/remote/iptables.sh")
+        include_str!("../../src/host/iptables.sh")
     );
     let way = "*filter\n:KVMFW-X - [0:0]\n-X KVMFW-X\nCOMMIT\n";
     assert_eq!(in_all_shells(&script), way);
@@ -265,7 +265,7 @@ fn a_transaction_is_uploaded_to_a_host_once() {
     let folder = tempfile::TempDir::new().unwrap();
     let var = folder.path().join("var");
     let anew = format!("rm -rf {}\n{}", var.display(), brought(&var));
-    let unit = Command::new("sh").args(["-c", "cksum <src/remote/kvmfw.service"]).output().unwrap();
+    let unit = Command::new("sh").args(["-c", "cksum <src/host/kvmfw.service"]).output().unwrap();
     let told = format!(
         "stage r1 MARK yes ends \n.\n./new\n./new/base\n./new/net\n./new/run\n./new/sysctl.d\n./pre\n./units\n\
          {} $(id)\n'\\x\t`\n",
@@ -319,12 +319,12 @@ fn a_snapshot_that_is_cut_off_is_refused() {
          adopt_goal() {{ REPLY=\"*filter$NL!:OLD$NL$(printf '%s\\n' \"$rules\" | sed 's/^/!/')${{NL}}COMMIT\"; }}\n\
          ipt_managed() {{ REPLY=$1; }}\nrules=$(seq 20 | sed 's/^/-A OLD -p tcp -m tcp --dport /')\n\
          txn_snapshot 2>/dev/null && echo \"whole $(grep -c '^+-A OLD ' $T/pre/foreign4)\"\n",
-        include_str!("../../src/remote/adopt.sh"),
-        include_str!("../../src/remote/sysctl.sh"),
-        include_str!("../../src/remote/sysctl_effects.sh"),
-        include_str!("../../src/remote/network.sh"),
-        include_str!("../../src/remote/ipset_change.sh"),
-        include_str!("../../src/remote/change.sh"),
+        include_str!("../../src/host/adopt.sh"),
+        include_str!("../../src/host/sysctl.sh"),
+        include_str!("../../src/host/sysctl_effects.sh"),
+        include_str!("../../src/host/network.sh"),
+        include_str!("../../src/host/ipset_change.sh"),
+        include_str!("../../src/host/change.sh"),
     );
     assert_eq!(without_room(&format!("ROOM=yes\n{script}")), "whole 20\n".repeat(3));
     assert_eq!(without_room(&format!("ROOM=\n{script}")), "");
@@ -378,9 +378,9 @@ fn ticks_of_an_earlier_timer_end_no_work() {
          guard_work killed 20; echo \"killed $? $REPLY_hung\"\n\
          for n in 1 2 3; do echo tick >&8; done\n\
          guard_work slow 2 2>/dev/null; echo \"slow $? ${{REPLY_hung:+yes}}\"\n",
-        include_str!("../../src/remote/lib.sh"),
-        include_str!("../../src/remote/memory.sh"),
-        include_str!("../../src/remote/guard.sh"),
+        include_str!("../../src/host/lib.sh"),
+        include_str!("../../src/host/memory.sh"),
+        include_str!("../../src/host/guard.sh"),
         folder.path().display()
     ));
     assert_eq!(told, "good 0 \nkilled 1 \nslow 1 yes\n");
@@ -396,8 +396,8 @@ fn an_undo_of_a_run_that_is_on_record_twice() {
          VAR={dir}/$$/var ETC={dir}/$$/etc\nmkdir -p $VAR $ETC/generations/3 $ETC/generations/4 $ETC/generations/5\n\
          for n in 3 4 5; do echo {{}} >$ETC/generations/$n/desired.json; echo $((n - 1)) >$ETC/generations/$n/before; done\n\
          line=\"now\t4\tr1\tcommitted\troot\tplan\"\nprintf '%s\\n' \"$line\" \"$line\" >$VAR/history\nundo_target r1 '' | grep =\n",
-        include_str!("../../src/remote/lib.sh"),
-        include_str!("../../src/remote/undo_target.sh"),
+        include_str!("../../src/host/lib.sh"),
+        include_str!("../../src/host/undo_target.sh"),
         dir = folder.path().display()
     ));
     assert_eq!(told, "to=3\n");

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-const SCRIPTS: &str = "src/remote";
+const SCRIPTS: &str = "src/host";
 
 /// Functions and awk programs that print keys for the sections that their callers start.
 const PRINT_FOR: [(&str, &[&str]); 10] = [
@@ -62,7 +62,7 @@ fn parts() -> Vec<Part> {
         }
     }
     // The answer that a document gives by itself, where a host does not have the transaction.
-    let documents = fs::read_to_string("src/remote.rs").unwrap();
+    let documents = fs::read_to_string("src/host.rs").unwrap();
     let printed = documents.split("printf '").skip(1).map(|rest| rest.split('\'').next().unwrap());
     let code = printed.map(|text| format!("printf '{}'\n", text.replace("\\\\n", "\\n"))).collect();
     parts.push(Part { name: "document".to_owned(), code });
@@ -503,7 +503,7 @@ fn files_of_controller() -> BTreeSet<String> {
             add(&text, "put(\"", "new/");
             add(&text, "put(&format!(\"", "new/");
         }
-        if path.ends_with("src/remote.rs") {
+        if path.ends_with("src/host.rs") {
             let list = text.split("const WHOLE").nth(1).unwrap().split("];").next().unwrap();
             add(list, "    \"", "");
         }

@@ -2,8 +2,8 @@
 
 use super::BootstrapArgs;
 use crate::cli::{CliError, Common, console, prompt};
+use crate::host_state::{HostLink, Observed};
 use crate::inventory::{HostStanza, Project};
-use crate::observe::{HostLink, Observed};
 use crate::plan::bridge_maker;
 use crate::report::printable;
 use std::collections::BTreeSet;

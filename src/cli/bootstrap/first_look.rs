@@ -2,11 +2,11 @@
 
 use super::BootstrapArgs;
 use crate::cli::{CliError, Common, console, prompt};
-use crate::desired::Desired;
 use crate::engine::{Engine, HostOutcome};
-use crate::observe::Observed;
-use crate::transport::TransportError;
-use crate::transport::host_key::{self, HostKey, Known};
+use crate::host_state::Observed;
+use crate::resolve::Desired;
+use crate::ssh::TransportError;
+use crate::ssh::host_key::{self, HostKey, Known};
 
 /// Looks at the host; where ssh does not know its key, that comes first. Who asks for a key does not log in, and an sshd
 /// may ban an address for that (PerSourcePenalties): it is asked once, and only where nobody here knows the key.

@@ -3,11 +3,11 @@
 
 use crate::cli::{CliError, Common, prompt, runtime};
 use crate::engine::{Confirmation, LoginProof};
+use crate::host_state::SshEnds;
 use crate::inventory::{BOOTSTRAP, HostConnection, SshTarget};
-use crate::observe::SshEnds;
 use crate::report::outlet;
-use crate::transport::host_key::{self, HostKey};
-use crate::transport::local::{address_towards, connected};
+use crate::ssh::host_key::{self, HostKey};
+use crate::ssh::local::{address_towards, connected};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -6,14 +6,14 @@ mod local;
 
 use super::apply::{ApplyRequest, RolloutArgs, carry_out};
 use super::{CliError, CliResult, Common, Format, console, exit, load, output, reach, runtime};
-use crate::desired::{self, Desired};
 use crate::engine::{Budget, EngineSettings};
+use crate::host_state::Observed;
 use crate::inventory::{self, BOOTSTRAP, HostStanza, Project, SshTarget};
-use crate::observe::Observed;
 use crate::plan::{GenerationManifest, PlanOptions};
 use crate::problem::did_you_mean;
 use crate::report::Document;
-use crate::transport::Via;
+use crate::resolve::{self, Desired};
+use crate::ssh::Via;
 use clap::Args;
 
 /// Arguments of `bootstrap`.
@@ -175,7 +175,7 @@ fn project(common: &Common, yaml: &str) -> Result<Project, CliError> {
 
 fn compile(project: &Project) -> Result<Desired, CliError> {
     let names: Vec<String> = project.hosts.iter().map(|h| h.name.clone()).collect();
-    let all = desired::compile(project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+    let all = resolve::compile(project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
     all.into_iter().next().ok_or_else(|| CliError::internal("internal error: the inventory has no host"))
 }
 

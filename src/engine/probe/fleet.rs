@@ -6,13 +6,13 @@ use super::task::{
     ProbeResult, ProbeTask, STRAGGLER_GRACE, TAIL_PROBE_TIMEOUT, is_tail, probe_timeout_outcome,
     straggler_outcome,
 };
-use crate::desired::Desired;
 use crate::engine::client::HostClient;
 use crate::engine::context::EngineContext;
 use crate::engine::events::EngineEvent;
 use crate::engine::outcome::{HostOutcome, HostStatus};
 use crate::jump_hosts::{HostEndpoints, ObservedRoutes};
 use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
+use crate::resolve::Desired;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

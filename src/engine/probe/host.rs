@@ -1,17 +1,17 @@
 //! Probes one host.
 
 use super::jump_addresses::JumpAddresses;
-use crate::desired::Desired;
 use crate::engine::client::{HostClient, PROBE_TIMEOUT};
 use crate::engine::dialer::Dialer;
 use crate::engine::events::{EngineEvent, EventSender};
 use crate::engine::failures::{observed_or_failed, transport_failed};
 use crate::engine::outcome::HostOutcome;
-use crate::observe::Observed;
+use crate::host::{self, Nonce, Question};
+use crate::host_state::Observed;
 use crate::plan::{self, PlanOptions};
 use crate::protocol;
-use crate::remote::{self, Nonce, Question};
-use crate::transport::Room;
+use crate::resolve::Desired;
+use crate::ssh::Room;
 
 /// What was observed, with the memory budget that it uses until it is planned.
 type Observation = Result<(Box<Observed>, Room), HostOutcome>;
@@ -45,7 +45,7 @@ pub(in crate::engine) async fn probe_host(
 
 /// Ends a transaction without a living guard. Returns whether there was one.
 async fn end_abandoned(client: &HostClient, events: &EventSender, host: &str) -> bool {
-    let document = |nonce: &Nonce| remote::console(nonce, "recover", "");
+    let document = |nonce: &Nonce| host::console(nonce, "recover", "");
     let Ok(response) = client.timed_request(host, events, document, PROBE_TIMEOUT).await else {
         return false;
     };
@@ -72,7 +72,7 @@ async fn observe_over(
 
 fn probe_document(nonce: &Nonce, desired: &Desired, options: &PlanOptions, jump_addresses: &str) -> String {
     if options.drift {
-        return remote::probe_applied(nonce);
+        return host::probe_applied(nonce);
     }
     let (want, keys) = plan::probe_request(desired);
     let sets = plan::set_headers(desired);
@@ -85,5 +85,5 @@ fn probe_document(nonce: &Nonce, desired: &Desired, options: &PlanOptions, jump_
         // Boot files may load adopted rules again, or may lack rules that a rollback gives back.
         boot_files: options.adopt || options.restore.is_some(),
     };
-    remote::probe(nonce, &question)
+    host::probe(nonce, &question)
 }

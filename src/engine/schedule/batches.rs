@@ -1,8 +1,8 @@
 //! Order and concurrency of a rollout, and when it stops. Pure.
 
-use crate::desired::SchedulingConstraints;
 use crate::engine::budget::Budget;
 use crate::engine::outcome::HostStatus;
+use crate::resolve::SchedulingConstraints;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Position of a host in the queue of a rollout.

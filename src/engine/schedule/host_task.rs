@@ -1,9 +1,9 @@
 //! Hosts that a rollout has to change.
 
-use crate::desired::{Desired, SchedulingConstraints};
 use crate::engine::outcome::{HostOutcome, HostStatus};
 use crate::engine::probe::ProbeTask;
 use crate::plan::{HostPlan, HostVerdict, PlanOptions};
+use crate::resolve::{Desired, SchedulingConstraints};
 use std::sync::Arc;
 
 /// Position of a host among the planned hosts, and of its outcome in the result.

@@ -3,19 +3,19 @@
 use super::checks::{CheckResults, failed_check, read_checks, run_controller_checks, total_timeout};
 use super::guard::{GuardHandle, GuardReport};
 use super::verdict::{outcome_of, unknown_outcome};
-use crate::desired::Desired;
 use crate::engine::client::{CALL_TIMEOUT, HostClient, PROBE_TIMEOUT, ROLLBACK_GRACE, Response};
 use crate::engine::context::EngineContext;
 use crate::engine::events::EngineEvent;
 use crate::engine::failures::{internal, observed_or_failed, transport_failed};
 use crate::engine::outcome::{HostOutcome, HostStatus, TransactionState};
 use crate::engine::proof::Confirmation;
+use crate::host::{self, Nonce};
 use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
 use crate::problem::LintCode;
 use crate::protocol;
-use crate::remote::{self, Nonce};
+use crate::resolve::Desired;
 use crate::resource::ResourceKind;
-use crate::transport::{AnswerLength, TransportError};
+use crate::ssh::{AnswerLength, TransportError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ pub(in crate::engine) async fn apply_host(
     plan: Box<HostPlan>,
     client: Option<HostClient>,
 ) -> HostOutcome {
-    let token = match remote::random_hex(16) {
+    let token = match host::random_hex(16) {
         Ok(token) => token,
         Err(error) => return internal(&desired.host, &error.to_string()),
     };
@@ -164,7 +164,7 @@ impl Transaction<'_> {
         files.push(("token".into(), format!("{}\n", self.guard.token).into()));
         files.push(("limits".into(), self.limits().into()));
         let vlans = plan::needs_vlans(self.desired);
-        let document = |nonce: &Nonce| remote::stage(nonce, &self.context.settings.run, &files, vlans);
+        let document = |nonce: &Nonce| host::stage(nonce, &self.context.settings.run, &files, vlans);
         let response =
             match client.request(document, PROBE_TIMEOUT + self.checks_timeout(), AnswerLength::Long).await {
                 Ok(response) => response,

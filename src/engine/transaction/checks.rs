@@ -1,7 +1,7 @@
 //! Checks that decide whether a change is confirmed.
 
+use crate::host_state::ProbeSections;
 use crate::inventory::{CheckFrom, CheckProbe, ConfirmCheck};
-use crate::observe::ProbeSections;
 use crate::protocol;
 use std::collections::BTreeMap;
 use std::time::Duration;

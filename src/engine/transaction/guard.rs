@@ -4,10 +4,10 @@ use super::checks::{CheckResults, read_checks};
 use crate::engine::client::{CALL_TIMEOUT, HostClient, ROLLBACK_GRACE};
 use crate::engine::outcome::TransactionState;
 use crate::engine::settings::EngineSettings;
-use crate::observe::ProbeSections;
+use crate::host::{self, Nonce};
+use crate::host_state::ProbeSections;
 use crate::protocol;
-use crate::remote::{self, Nonce};
-use crate::transport::{AnswerLength, TransportError};
+use crate::ssh::{AnswerLength, TransportError};
 use std::time::Duration;
 
 /// Report of a guard.
@@ -33,7 +33,7 @@ impl GuardHandle<'_> {
         command: &str,
         timeout: Duration,
     ) -> Result<GuardReport, TransportError> {
-        let document = |nonce: &Nonce| remote::call(nonce, command, &self.settings.run, &self.token);
+        let document = |nonce: &Nonce| host::call(nonce, command, &self.settings.run, &self.token);
         let response = client.request(document, timeout, AnswerLength::Short).await?;
         self.read_report(&response.sections())
             .ok_or_else(|| TransportError::Lost(response.incomplete().to_string()))
@@ -62,7 +62,7 @@ impl GuardHandle<'_> {
         reason: &str,
     ) -> Result<TransactionState, TransportError> {
         let command = format!("rollback {}", self.settings.run);
-        let document = |nonce: &Nonce| remote::console(nonce, &command, reason);
+        let document = |nonce: &Nonce| host::console(nonce, &command, reason);
         let response = client.request(document, CALL_TIMEOUT + ROLLBACK_GRACE, AnswerLength::Short).await?;
         Ok(TransactionState::read(&response.sections()).unwrap_or(TransactionState::Deciding))
     }

@@ -1,7 +1,7 @@
 //! Boot files that would bring back what is taken over, and those that are missing when it is given back.
 
 use super::AdoptedRule;
-use crate::observe::BootFiles;
+use crate::host_state::BootFiles;
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, BTreeSet};

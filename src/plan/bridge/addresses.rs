@@ -3,7 +3,7 @@
 
 use super::MovedAddress;
 use super::planner::BridgePlanner;
-use crate::observe::{HostLink, ObservedAddress};
+use crate::host_state::{HostLink, ObservedAddress};
 use crate::resource::bridge::LinkAddress;
 use std::collections::BTreeSet;
 

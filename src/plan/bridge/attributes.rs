@@ -3,7 +3,7 @@
 
 use super::RefusalCause;
 use super::planner::BridgePlanner;
-use crate::observe::HostLink;
+use crate::host_state::HostLink;
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, DEFAULT_PVID};
 
 /// Whether the ageing time that is shown is one of the moment: while its spanning tree changes, a bridge forgets after

@@ -19,9 +19,9 @@ pub use unmanaged::maker;
 
 use self::port_moves::PortMoves;
 use super::{Change, GenerationManifest};
-use crate::desired::Desired;
-use crate::observe::{Observed, PortVlans};
+use crate::host_state::{Observed, PortVlans};
 use crate::problem::Warning;
+use crate::resolve::Desired;
 use crate::resource::bridge::LinkAddress;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 use super::boot::{self, AddressAtBoot, BootContext};
 use super::port_moves::PortMoves;
 use super::{BridgeOwnership, BridgePlan, RefusalCause, unmanaged};
-use crate::observe::{HostLink, HostLinks, Observed};
+use crate::host_state::{HostLink, HostLinks, Observed};
 use crate::plan::diff::DesiredLine;
 use crate::plan::fingerprint::digest;
 use crate::plan::{Change, ChangeAction, ChangeRisk, Diff, DiffLine};

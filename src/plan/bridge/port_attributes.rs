@@ -2,7 +2,7 @@
 //! port has those of a new port.
 
 use super::planner::BridgePlanner;
-use crate::observe::HostLink;
+use crate::host_state::HostLink;
 use crate::problem::LintCode;
 use crate::resource::bridge::{BridgeAttribute, PORT_ATTRIBUTES};
 use std::collections::BTreeMap;

@@ -2,9 +2,9 @@
 
 use super::BridgeOwnership;
 use super::vlans::{fresh, lines};
-use crate::desired::Desired;
-use crate::observe::{HostLinks, Observed};
+use crate::host_state::{HostLinks, Observed};
 use crate::plan::GenerationManifest;
+use crate::resolve::Desired;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The declared ports and created bridges of a host, which decide where a port moves.

@@ -4,7 +4,7 @@ use super::addresses::addresses;
 use super::planner::BridgePlanner;
 use super::vlans::{fresh, lines, live_or_fresh};
 use super::{RefusalCause, port_attributes, unmanaged};
-use crate::observe::{HostLink, PolicyRule};
+use crate::host_state::{HostLink, PolicyRule};
 use crate::problem::{LintCode, Warning, WarningMessage};
 
 impl BridgePlanner<'_> {

@@ -7,7 +7,7 @@ use super::port_moves::PortMoves;
 use super::routes::displaced_by;
 use super::vlans::{fresh, is_port, lines, live_or_fresh};
 use super::{BridgeOwnership, BridgePlan, port_attributes};
-use crate::observe::{HostLink, HostLinks, Observed, StaticRoute};
+use crate::host_state::{HostLink, HostLinks, Observed, StaticRoute};
 use crate::plan::{Change, ChangeAction, Diff};
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::ResourceKind;

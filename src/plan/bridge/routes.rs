@@ -3,7 +3,7 @@
 use super::addresses::addresses;
 use super::boot::GatewayAtBoot;
 use super::planner::BridgePlanner;
-use crate::observe::{HostLink, LinkManager};
+use crate::host_state::{HostLink, LinkManager};
 use crate::resource::bridge::LinkAddress;
 use std::net::IpAddr;
 

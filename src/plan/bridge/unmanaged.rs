@@ -2,7 +2,7 @@
 //! would not last, and they break when somebody else does. A name that fits counts only where its program is on the host.
 
 use super::RefusalCause;
-use crate::observe::Observed;
+use crate::host_state::Observed;
 use crate::resource::iptables::chain_writers::reserved_for;
 use crate::resource::iptables::save::tokens;
 

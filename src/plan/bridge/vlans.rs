@@ -3,7 +3,7 @@
 
 use super::RefusalCause;
 use super::planner::BridgePlanner;
-use crate::observe::{HostLink, HostLinks, PortVlans, VlanFlags, vlan_range};
+use crate::host_state::{HostLink, HostLinks, PortVlans, VlanFlags, vlan_range};
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge};
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! sysctl keys by which the host no longer answers ARP for the address of SSH.
 
-use crate::desired::Desired;
+use crate::host_state::{LiveValue, Observed};
 use crate::netfilter::PacketDevice;
-use crate::observe::{LiveValue, Observed};
 use crate::plan::{ChangeRisk, HostPlan, forecast};
 use crate::problem::{LintCode, Origin, Warning};
+use crate::resolve::Desired;
 use crate::resource::ResourceKind;
 use std::net::IpAddr;
 
@@ -63,7 +63,7 @@ fn refusal(
 ) -> Option<&'static str> {
     let own = server.to_string();
     let on_link = observed.links.by_name.get(link)?.addresses.iter().filter(|a| a.local == own);
-    let net = |a: &crate::observe::ObservedAddress| {
+    let net = |a: &crate::host_state::ObservedAddress| {
         format!("{}/{}", a.local, a.prefix).parse::<ipnet::IpNet>().ok()
     };
     let mut here = on_link.clone();

@@ -1,12 +1,12 @@
 //! Taking bridges out of netfilter: where that is wrong, and where it will not last.
 
 use super::{FamilyView, mark};
-use crate::desired::Desired;
+use crate::host_state::Observed;
 use crate::netfilter::{DevicePattern, MatchTest, ParsedRule, RuleTarget, Ruleset};
-use crate::observe::Observed;
 use crate::plan::forecast::{declared_global, global_knob, own_knob};
 use crate::plan::{ChangeRisk, HostPlan};
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
+use crate::resolve::Desired;
 use crate::resource::ResourceKind;
 use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::save::SavedTables;

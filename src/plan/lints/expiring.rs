@@ -1,10 +1,10 @@
 //! What the host's addresses and routes rest on and what expires: router advertisements and leases.
 
 use super::{FamilyView, mark, say};
+use crate::host_state::{HostLink, Observed, StaticRoute};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TraceStep, simulate,
 };
-use crate::observe::{HostLink, Observed, StaticRoute};
 use crate::plan::{ChangeRisk, HostPlan};
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::ResourceKind;

@@ -1,8 +1,8 @@
 //! Guests that the rules cut off from each other.
 
 use super::{FamilyView, mark, plain, say};
+use crate::host_state::HostLink;
 use crate::netfilter::{BridgeBlocked, blocked_between_ports};
-use crate::observe::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan};
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::ResourceKind;

@@ -1,12 +1,12 @@
 //! What packets gain and lose by the plan: the host's two sides, as the room of the impact needs them.
 
 use super::{FamilyView, plain};
+use crate::host_state::{HostLink, HostSocket, Observed};
 use crate::impact::{
     self, FlowChange, FlowDecider, FlowDigest, HostSide, HostTopology, ImpactLine, OpenConnection,
     RoutedNetwork,
 };
 use crate::netfilter::{HostContext, Ruleset, SshPath, SshSummary, SshVerdict, ssh_lockout};
-use crate::observe::{HostLink, HostSocket, Observed};
 use crate::plan::forecast::{global_knob, own_knob};
 use crate::plan::{HostAfter, other_tables};
 use crate::problem::Origin;

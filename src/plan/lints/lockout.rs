@@ -1,10 +1,10 @@
 //! The connection that reads the plan, and the next one.
 
 use super::{FamilyView, first_conntrack, mark, say};
+use crate::host_state::{HostLink, Observed, SshEnds};
 use crate::netfilter::{
     PacketVerdict, SshArrival, SshCase, SshPath, SshSummary, SshVerdict, TraceStep, ssh_arrival, ssh_lockout,
 };
-use crate::observe::{HostLink, Observed, SshEnds};
 use crate::plan::{ChangeRisk, HostPlan, ResourceKind};
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::IpFamily;

@@ -24,12 +24,12 @@ pub(super) use expiring::answers_by_advertisement;
 
 use super::rules::{RulesPlan, as_written, origins};
 use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, forecast};
-use crate::desired::Desired;
+use crate::host_state::Observed;
 use crate::netfilter::{
     HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TraceStep, simulate,
 };
-use crate::observe::Observed;
 use crate::problem::{Origin, Warning};
+use crate::resolve::Desired;
 use crate::resource::iptables::save::SavedTables;
 use crate::resource::iptables::{IpFamily, PREFIX};
 

@@ -1,9 +1,9 @@
 //! Other firewalls on the host: what ours accept they may drop.
 
-use crate::desired::Desired;
-use crate::observe::Observed;
+use crate::host_state::Observed;
 use crate::plan::other_tables::default_drop_chains;
 use crate::problem::{LintCode, Warning, WarningMessage};
+use crate::resolve::Desired;
 use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, BTreeSet};
 

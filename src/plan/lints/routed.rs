@@ -1,7 +1,7 @@
 //! Guests of a network that the host routes, and forwarding that ends.
 
 use super::{FamilyView, mark};
-use crate::observe::HostLink;
+use crate::host_state::HostLink;
 use crate::plan::{ChangeRisk, HostAfter, HostPlan, ValueSource};
 use crate::problem::{LintCode, Origin, Warning, WarningMessage};
 use crate::resource::ResourceKind;

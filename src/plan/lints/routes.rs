@@ -1,9 +1,9 @@
 //! A default route that forwarding takes away.
 
-use crate::desired::Desired;
-use crate::observe::{Observed, StaticRoute};
+use crate::host_state::{Observed, StaticRoute};
 use crate::plan::{HostAfter, ValueSource};
 use crate::problem::{LintCode, Warning, WarningMessage};
+use crate::resolve::Desired;
 use crate::resource::sysctl::SysctlKey;
 
 /// With forwarding on, the kernel drops the default routes that router advertisements gave it, and takes

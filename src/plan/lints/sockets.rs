@@ -1,12 +1,12 @@
 //! The host's own connections: which of them the new rules would cut.
 
 use super::{FamilyView, say};
+use crate::host_state::{HostSocket, Observed};
 use crate::impact::{OpenConnection, services};
 use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TcpFlags,
     TraceStep, simulate,
 };
-use crate::observe::{HostSocket, Observed};
 use crate::plan::HostPlan;
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::IpFamily;

@@ -2,10 +2,10 @@
 //! in, until its entry expires: so those packets are judged as new ones.
 
 use super::{FamilyView, say};
+use crate::host_state::{HostLink, HostSocket, Observed};
 use crate::netfilter::{
     ConntrackStates, Packet, PacketDevice, PacketPath, PacketVerdict, TcpFlags, TraceStep, simulate,
 };
-use crate::observe::{HostLink, HostSocket, Observed};
 use crate::plan::HostPlan;
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::IpFamily;

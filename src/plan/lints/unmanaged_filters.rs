@@ -2,11 +2,11 @@
 
 use super::FamilyView;
 use super::bypass::is_bridged;
+use crate::host_state::Observed;
 use crate::netfilter::{
     MatchedRule, Packet, PacketPath, PacketVerdict, RuleTarget, Ruleset, TraceStep, packets_between_ports,
     simulate,
 };
-use crate::observe::Observed;
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::iptables::PREFIX;
 use crate::resource::iptables::chain_writers::chain_writer;

@@ -1,5 +1,5 @@
 //! "Own text": what is wanted of a host's rules, in the form that the host's script takes. What it
-//! means stands at the top of `src/remote/iptables.sh`.
+//! means stands at the top of `src/host/iptables.sh`.
 
 use super::{DeclaredRules, JumpPosition};
 use std::fmt::Write as _;

@@ -2,7 +2,7 @@
 //! file of the port or of the bridge, or the host is refused with the line. None of them is lost without a word.
 
 use super::BootContext;
-use crate::observe::{FileLine, HostLink, LinkOwner, LinkSetting};
+use crate::host_state::{FileLine, HostLink, LinkOwner, LinkSetting};
 use crate::plan::bridge::RefusalCause;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -3,7 +3,7 @@
 //! unit, after ifupdown, for as long as those lines are there.
 
 use super::{AddressAtBoot, BootConfig, BootContext, HEADER};
-use crate::observe::{HostLink, LinkOwner, Observed, PortVlans};
+use crate::host_state::{HostLink, LinkOwner, Observed, PortVlans};
 use crate::plan::bridge::{port_attributes, vlans};
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::bridge::{BRIDGE_ATTRIBUTES, PORT_ATTRIBUTES};

@@ -12,7 +12,7 @@ mod profile_settings;
 
 use super::MovedAddress;
 use super::RefusalCause;
-use crate::observe::{HostLink, LinkManager, LinkOwner, Observed, PortVlans};
+use crate::host_state::{HostLink, LinkManager, LinkOwner, Observed, PortVlans};
 use crate::problem::Warning;
 use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge, LinkAddress};
 use ipnet::IpNet;

@@ -4,7 +4,7 @@
 //! netplan has no words.
 
 use super::{AddressAtBoot, BootContext, HEADER, is_ethernet};
-use crate::observe::{HostLink, LinkOwner};
+use crate::host_state::{HostLink, LinkOwner};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

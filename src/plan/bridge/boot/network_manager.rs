@@ -3,7 +3,7 @@
 
 use super::carried::CarriedSettings;
 use super::{BootConfig, BootContext, HEADER, profile_settings};
-use crate::observe::{HostLink, LinkOwner};
+use crate::host_state::{HostLink, LinkOwner};
 use crate::plan::bridge::RefusalCause;
 use crate::plan::fingerprint::digest;
 use crate::resource::bridge::DEFAULT_PVID;

@@ -3,7 +3,7 @@
 
 use super::carried::CarriedSettings;
 use super::{AddressAtBoot, BootConfig, BootContext, HEADER, networkd_settings};
-use crate::observe::{HostLink, LinkOwner, Observed, vlan_range};
+use crate::host_state::{HostLink, LinkOwner, Observed, vlan_range};
 use crate::plan::bridge::RefusalCause;
 use crate::problem::{LintCode, Warning, WarningMessage};
 use crate::resource::bridge::{DEFAULT_PVID, DeclaredBridge};

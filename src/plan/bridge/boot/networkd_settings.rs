@@ -1,7 +1,7 @@
 //! Which settings of systemd.network(5) are about a link itself, and which about the addresses and routes on it.
 
 use super::carried::{CarriedPort, SettingDestination, is_any};
-use crate::observe::LinkSetting;
+use crate::host_state::LinkSetting;
 use ipnet::IpNet;
 use std::net::IpAddr;
 

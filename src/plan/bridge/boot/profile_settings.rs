@@ -1,7 +1,7 @@
 //! Which settings of a NetworkManager profile are about a link itself, and which about the addresses and routes on it.
 
 use super::carried::{CarriedPort, SettingDestination};
-use crate::observe::{LinkSetting, NEEDS_PROFILE};
+use crate::host_state::{LinkSetting, NEEDS_PROFILE};
 
 /// Keys of `[connection]` that our profiles have of their own, or that say when and for whom the port's was in effect.
 const OURS: [&str; 18] = [

@@ -1,7 +1,7 @@
 //! The files of each manager, for one and the same bridge.
 
 use super::*;
-use crate::observe::NetworkConfig;
+use crate::host_state::NetworkConfig;
 use crate::problem::Origin;
 use crate::resource::bridge::PortVlan;
 

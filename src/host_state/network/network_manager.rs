@@ -1,7 +1,7 @@
 //! NetworkManager: what it says of a device, and the profiles that it has on disk.
 
 use super::{ConfigFile, LinkManager, LinkOwner, LinkSetting, NetworkConfig};
-use crate::observe::HostLink;
+use crate::host_state::HostLink;
 
 impl NetworkConfig {
     pub(super) fn by_network_manager(&self, link: &HostLink) -> Option<LinkOwner> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// An awk program as the scripts have it: a variable, in single quotes, which is why no program has one of those.
 macro_rules! awk {
     ($variable:literal, $file:literal) => {
-        concat!($variable, "='", include_str!(concat!("remote/awk/", $file)), "'\n")
+        concat!($variable, "='", include_str!(concat!("host/awk/", $file)), "'\n")
     };
 }
 
@@ -57,64 +57,63 @@ macro_rules! awk_of_transaction {
 /// All awk programs, for tests that run single scripts.
 pub const AWK_PROGRAMS: &str = concat!(awk_of_probe!(), awk_of_transaction!());
 
-const LIB: &str = include_str!("remote/lib.sh");
+const LIB: &str = include_str!("host/lib.sh");
 /// The scripts of a probe.
 const PROBE: &str = concat!(
-    include_str!("remote/lib.sh"),
+    include_str!("host/lib.sh"),
     awk_of_probe!(),
-    include_str!("remote/iptables.sh"),
-    include_str!("remote/notes.sh"),
-    include_str!("remote/unmanaged.sh"),
-    include_str!("remote/ipset.sh"),
-    include_str!("remote/probe.sh"),
+    include_str!("host/iptables.sh"),
+    include_str!("host/notes.sh"),
+    include_str!("host/unmanaged.sh"),
+    include_str!("host/ipset.sh"),
+    include_str!("host/probe.sh"),
 );
-const OVER: &str = include_str!("remote/over.sh");
-const UPLOAD: &str =
-    concat!(awk!("UPLOAD_UNPACK_AWK", "upload_unpack.awk"), include_str!("remote/upload.sh"));
-const TARGET: &str = include_str!("remote/undo_target.sh");
-const HISTORY: &str = include_str!("remote/history.sh");
-const APPLIED: &str = include_str!("remote/generation.sh");
-const EXPLAIN: &str = include_str!("remote/explain.sh");
+const OVER: &str = include_str!("host/over.sh");
+const UPLOAD: &str = concat!(awk!("UPLOAD_UNPACK_AWK", "upload_unpack.awk"), include_str!("host/upload.sh"));
+const TARGET: &str = include_str!("host/undo_target.sh");
+const HISTORY: &str = include_str!("host/history.sh");
+const APPLIED: &str = include_str!("host/generation.sh");
+const EXPLAIN: &str = include_str!("host/explain.sh");
 
 /// The whole script that a transaction leaves on its host.
 pub const KVMFW_SH: &str = concat!(
     "#!/bin/sh\n",
-    include_str!("remote/start.sh"),
-    include_str!("remote/lib.sh"),
+    include_str!("host/start.sh"),
+    include_str!("host/lib.sh"),
     awk_of_probe!(),
     awk_of_transaction!(),
-    include_str!("remote/iptables.sh"),
-    include_str!("remote/notes.sh"),
-    include_str!("remote/unmanaged.sh"),
-    include_str!("remote/ipset.sh"),
-    include_str!("remote/probe.sh"),
-    include_str!("remote/memory.sh"),
-    include_str!("remote/guard.sh"),
-    include_str!("remote/files.sh"),
-    include_str!("remote/adopt.sh"),
-    include_str!("remote/sysctl.sh"),
-    include_str!("remote/sysctl_effects.sh"),
-    include_str!("remote/conntrack.sh"),
-    include_str!("remote/neighbours.sh"),
-    include_str!("remote/network.sh"),
-    include_str!("remote/bridges.sh"),
-    include_str!("remote/change.sh"),
-    include_str!("remote/ipset_change.sh"),
-    include_str!("remote/persist.sh"),
-    include_str!("remote/boot.sh"),
-    include_str!("remote/boot_settle.sh"),
-    include_str!("remote/transaction.sh"),
-    include_str!("remote/status.sh"),
-    include_str!("remote/undo.sh"),
-    include_str!("remote/main.sh"),
+    include_str!("host/iptables.sh"),
+    include_str!("host/notes.sh"),
+    include_str!("host/unmanaged.sh"),
+    include_str!("host/ipset.sh"),
+    include_str!("host/probe.sh"),
+    include_str!("host/memory.sh"),
+    include_str!("host/guard.sh"),
+    include_str!("host/files.sh"),
+    include_str!("host/adopt.sh"),
+    include_str!("host/sysctl.sh"),
+    include_str!("host/sysctl_effects.sh"),
+    include_str!("host/conntrack.sh"),
+    include_str!("host/neighbours.sh"),
+    include_str!("host/network.sh"),
+    include_str!("host/bridges.sh"),
+    include_str!("host/change.sh"),
+    include_str!("host/ipset_change.sh"),
+    include_str!("host/persist.sh"),
+    include_str!("host/boot.sh"),
+    include_str!("host/boot_settle.sh"),
+    include_str!("host/transaction.sh"),
+    include_str!("host/status.sh"),
+    include_str!("host/undo.sh"),
+    include_str!("host/main.sh"),
 );
 
 /// The boot units, the same in every generation.
 pub const UNITS: [(&str, &str); 4] = [
-    ("kvmfw-early.service", include_str!("remote/kvmfw-early.service")),
-    ("kvmfw.service", include_str!("remote/kvmfw.service")),
-    ("kvmfw-bridges.service", include_str!("remote/kvmfw-bridges.service")),
-    ("kvmfw-settle.service", include_str!("remote/kvmfw-settle.service")),
+    ("kvmfw-early.service", include_str!("host/kvmfw-early.service")),
+    ("kvmfw.service", include_str!("host/kvmfw.service")),
+    ("kvmfw-bridges.service", include_str!("host/kvmfw-bridges.service")),
+    ("kvmfw-settle.service", include_str!("host/kvmfw-settle.service")),
 ];
 
 /// Marks sections of an answer and ends here-documents; so random that no content can contain it.

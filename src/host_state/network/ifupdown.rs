@@ -1,7 +1,7 @@
 //! `/etc/network/interfaces` and the files that it reads.
 
 use super::{ConfigFile, FileLine, LinkManager, LinkOwner, NetworkConfig};
-use crate::observe::HostLink;
+use crate::host_state::HostLink;
 
 /// Words that begin a stanza, or stand for themselves.
 const STANZAS: [&str; 7] =

@@ -6,11 +6,11 @@ mod config;
 pub mod host_key;
 pub mod local;
 mod private;
-mod ssh;
+mod session;
 mod words;
 
+use crate::host;
 use crate::inventory::HostConnection;
-use crate::remote;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -72,7 +72,7 @@ pub enum Via {
 /// An open way to one host.
 pub enum Session {
     /// A connection of its own.
-    Ssh(ssh::SshSession),
+    Ssh(session::SshSession),
     /// This machine.
     Local(local::LocalSession),
 }
@@ -88,9 +88,9 @@ struct Script {
 
 impl Script {
     fn new(document: &str, limit: usize) -> Result<Self, TransportError> {
-        let hex = remote::random_hex(12).map_err(|e| TransportError::Here(e.to_string()))?;
+        let hex = host::random_hex(12).map_err(|e| TransportError::Here(e.to_string()))?;
         let mark = format!("kvmfw-over-{hex}");
-        Ok(Self { text: remote::ending_with(&mark, document), end: format!("\n{mark}\n"), limit })
+        Ok(Self { text: host::ending_with(&mark, document), end: format!("\n{mark}\n"), limit })
     }
 }
 
@@ -124,14 +124,14 @@ pub fn command(via: Via, connection: &HostConnection) -> String {
 /// Opens a new connection. Never a shared one: that a new one comes up is what a confirm proves.
 pub async fn connect(via: Via, connection: &HostConnection) -> Result<Session, TransportError> {
     match via {
-        Via::Ssh => ssh::SshSession::connect(connection).await.map(Session::Ssh),
+        Via::Ssh => session::SshSession::connect(connection).await.map(Session::Ssh),
         Via::Local => Ok(Session::Local(local::LocalSession::new())),
     }
 }
 
 /// For a process that ends at once: ends all its connections, and takes away what it keeps for them.
 pub async fn leave() {
-    ssh::leave().await;
+    session::leave().await;
     private::clean_for_good();
 }
 

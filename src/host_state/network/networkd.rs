@@ -1,7 +1,7 @@
 //! systemd-networkd: the first file by name that matches a link is the one that configures it.
 
 use super::{ConfigFile, LinkManager, LinkOwner, NetworkConfig};
-use crate::observe::HostLink;
+use crate::host_state::HostLink;
 use globset::Glob;
 
 impl NetworkConfig {

@@ -233,5 +233,5 @@ fn is_name(name: &str) -> bool {
 }
 
 fn random(bytes: usize) -> io::Result<String> {
-    crate::remote::random_hex(bytes).map_err(|error| io::Error::other(error.to_string()))
+    crate::host::random_hex(bytes).map_err(|error| io::Error::other(error.to_string()))
 }
