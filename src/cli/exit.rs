@@ -7,7 +7,7 @@ use crate::report::Document;
 pub const DONE: u8 = 0;
 /// An internal error; no host was touched.
 pub const INTERNAL: u8 = 1;
-/// Changes are pending (`--detailed-exitcode`), or hosts have drifted (`--drift`).
+/// Changes are pending (`--detailed-exitcode`), hosts have drifted (`--drift`), or a packet has another verdict (`explain --expect`).
 pub const CHANGES: u8 = 2;
 /// Invalid usage or input.
 pub const BAD_INPUT: u8 = 3;
@@ -26,7 +26,10 @@ pub const INTERRUPTED: u8 = 130;
 pub const MEANINGS: [(u8, &str); 9] = [
     (DONE, "Done."),
     (INTERNAL, "An internal error; no host was touched."),
-    (CHANGES, "Changes are pending (`--detailed-exitcode`), or hosts have drifted (`--drift`)."),
+    (
+        CHANGES,
+        "Changes are pending (`--detailed-exitcode`), hosts have drifted (`--drift`), or a packet has another verdict (`explain --expect`).",
+    ),
     (BAD_INPUT, "Invalid usage or input."),
     (FAILED, "Some hosts failed and are restored."),
     (UNREACHABLE, "Some hosts were unreachable and were not touched."),

@@ -9,9 +9,9 @@ use crate::host;
 use crate::host_state::{ObserveError, Observed, ProbeSections, observe};
 use crate::inventory::{self, BOOTSTRAP, HostStanza, ProjectLocation};
 use crate::plan;
-use crate::report::explanation_text;
+use crate::report::{explanation_text, printable};
 use crate::resolve::{self, Desired};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::io::{IsTerminal, Read};
 
 /// Arguments of `explain`.
@@ -35,6 +35,9 @@ pub(super) struct ExplainArgs {
     /// The packet belongs to an established connection
     #[arg(long, requires = "to")]
     established: bool,
+    /// Test the packet: exit with 2 if its verdict is another one
+    #[arg(long, value_enum, value_name = "VERDICT", requires = "to")]
+    expect: Option<ExpectedVerdict>,
     /// The live state of the host [default]
     #[arg(long, conflicts_with = "desired")]
     live: bool,
@@ -46,6 +49,33 @@ pub(super) struct ExplainArgs {
     log: Option<String>,
     #[command(flatten)]
     files: reach::Files,
+}
+
+/// What a packet is expected to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ExpectedVerdict {
+    Passes,
+    Blocked,
+}
+
+impl ExpectedVerdict {
+    /// Why the packets of a host do not meet it. A verdict that is unknown meets nothing.
+    fn unmet(self, found: &HostExplanation) -> Option<String> {
+        let (wanted, words) = match self {
+            Self::Passes => ("passes", "to pass"),
+            Self::Blocked => ("dropped", "to be blocked"),
+        };
+        let verdict = found.packets.iter().map(|packet| &packet.verdict).find(|v| v.verdict != wanted)?;
+        let by =
+            verdict.by.as_ref().map_or_else(String::new, |by| format!(" by {} `{}`", by.name(), by.text));
+        let because = verdict.because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
+        let is = match verdict.verdict {
+            "passes" => "it passes",
+            "dropped" => "it is blocked",
+            _ => "its verdict is unknown",
+        };
+        Some(format!("{}: the packet was expected {words}, but {is}{by}{because}", found.name))
+    }
 }
 
 /// What one host answered.
@@ -86,7 +116,10 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> CliResult {
                 let (observed, extra) = *answer;
                 let text = log.as_deref().unwrap_or(&extra.log);
                 let look = Look { args, question: question.as_ref(), text, wanted };
-                found.push(look.explain(&desired, &observed, &extra)?);
+                let explanation = look.explain(&desired, &observed, &extra)?;
+                let unmet = args.expect.and_then(|expected| expected.unmet(&explanation));
+                failed.extend(unmet.map(|text| CliError::outcome(exit::CHANGES, printable(&text))));
+                found.push(explanation);
             }
             Err(error) => failed.push(error),
         }

@@ -164,6 +164,30 @@ fn the_question(shell: Shell, backend: Backend) {
     let then = ask(&[&packet[..], &["--desired"]].concat());
     assert_eq!(then["fate"]["verdict"], "passes", "{then:#}");
     assert!(then["fate"]["by"]["origin"].as_str().unwrap().contains("bridge-accept-physdev"), "{then:#}");
+    // The same as a test: what is unknown meets no expectation.
+    for (question, expected, code, words) in [
+        (&packet[..], "blocked", 0, ""),
+        (
+            &packet,
+            "passes",
+            2,
+            "kvm1: the packet was expected to pass, but it is blocked by filter/RH-Firewall-1-INPUT rule 5",
+        ),
+        (&["--from", "10.99.0.1", "--to", "host:22"], "passes", 0, ""),
+        (
+            &["--from", "10.99.0.1", "--to", "host:22"],
+            "blocked",
+            2,
+            "kvm1: the packet was expected to be blocked, but it passes",
+        ),
+        (&["--from", "vnet0", "--to", "192.168.1.2"], "passes", 2, "but its verdict is unknown"),
+        (&["--from", "vnet0", "--to", "192.168.1.2"], "blocked", 2, "but its verdict is unknown"),
+    ] {
+        let args = [&["explain", "--host", HOST, "--expect", expected][..], question].concat();
+        let run = project.kvmfw(&lab, &args).expect(code);
+        assert!(run.stderr.contains(words) && run.stderr.is_empty() == words.is_empty(), "{}", run.stderr);
+    }
+    project.kvmfw(&lab, &["explain", "--host", HOST, "--expect", "passes"]).expect(3);
     for (more, verdict) in [
         (["--from", "10.99.0.1", "--to", "host:22"], "passes"),
         (["--from", "10.99.0.1", "--to", "10.99.0.11:80"], "dropped"),
