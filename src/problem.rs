@@ -4,9 +4,11 @@
 //! first: a run shows all of them at once.
 
 mod lint_code;
+mod lint_level;
 mod warning;
 
 pub use lint_code::{LintCode, LintSeverity};
+pub use lint_level::{LintLevel, LintPolicy};
 pub use warning::{Warning, WarningMessage};
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! `kvmfw apply`
 
+use super::lint_args::LintArgs;
 use super::output::{Output, Stream};
 use super::saved::SavedPlan;
 use super::{CliError, CliResult, Common, Format, console, exit, load, prompt, retry, runs, runtime};
@@ -22,6 +23,8 @@ use std::time::Duration;
 pub(super) struct ApplyArgs {
     /// Saved plan, which is applied exactly and without a prompt
     file: Option<PathBuf>,
+    #[command(flatten)]
+    lints: LintArgs,
     #[command(flatten)]
     rollout: RolloutArgs,
     /// Reassign hosts that another inventory manages to this one
@@ -130,10 +133,12 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> CliResult {
         }
         None => None,
     };
-    let (desired, allowed) = match &saved {
+    let (mut desired, allowed) = match &saved {
         Some(saved) => (saved.desired(common)?, saved.options()),
         None => (load::desired(common)?.1, PlanOptions::default()),
     };
+    let of_saved = saved.as_ref().map(|saved| saved.lints.clone()).unwrap_or_default();
+    of_saved.and(&args.lints).apply(&mut desired)?;
     let mut accept = args.rollout.accept.set();
     accept.extend(&allowed.accept);
     let reassign = args.reassign || allowed.reassign;

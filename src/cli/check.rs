@@ -1,13 +1,24 @@
 //! `kvmfw check`
 
+use super::lint_args::LintArgs;
 use super::{CliError, CliResult, Common, Format, console, exit, load};
 use crate::inventory::{self, Project};
 use crate::plan::module_test;
+use crate::problem::Problem;
+use crate::resolve::Desired;
 use crate::{plan, report, resolve};
+use clap::Args;
 use rayon::prelude::*;
 use std::io::IsTerminal;
 
-pub(super) fn run(common: &Common) -> CliResult {
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    lints: LintArgs,
+}
+
+pub(super) fn run(common: &Common, args: &CheckArgs) -> CliResult {
     if let Some(program) = &common.inventory_program {
         return Err(CliError::bad_input(format!(
             "--inventory-program {}: check runs no programs",
@@ -17,11 +28,17 @@ pub(super) fn run(common: &Common) -> CliResult {
     }
     let project = load::project(common)?;
     let names = load::selected(common, &project)?;
-    let desired = resolve::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+    let mut desired =
+        resolve::compile(&project, &names).map_err(|p| CliError::problems(p, &project.sources))?;
+    args.lints.apply(&mut desired)?;
     let tests = module_tests(&project)?;
     let mut warnings: Vec<_> = desired.iter().flat_map(plan::check).collect();
     warnings.sort();
     warnings.dedup();
+    let denied = denied(&desired);
+    if !denied.is_empty() {
+        return Err(CliError::problems(denied, &project.sources));
+    }
     match common.format {
         Format::Json => {
             let list: Vec<_> = warnings
@@ -45,6 +62,24 @@ pub(super) fn run(common: &Common) -> CliResult {
         }
     }
     Ok(exit::DONE)
+}
+
+/// What hosts deny, each once.
+fn denied(desired: &[Desired]) -> Vec<Problem> {
+    let of_host = |desired: &Desired| -> Vec<Problem> {
+        let warnings = plan::check(desired);
+        let denied = desired.lints.denied(&warnings).into_iter().map(|warning| {
+            let problem = Problem::new(warning.code.as_str(), warning.message.finding.clone());
+            let problem = match &warning.origin {
+                Some(origin) => problem.at(&origin.file, origin.line, 1, 1),
+                None => problem,
+            };
+            let fix = warning.message.fix.clone();
+            problem.help(fix.unwrap_or_else(|| format!("correct it, or do not deny `{}`", warning.code)))
+        });
+        denied.collect()
+    };
+    inventory::sorted(desired.iter().flat_map(of_host).collect())
 }
 
 /// Runs the tests of the project's modules; gives back how many passed.

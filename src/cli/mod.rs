@@ -12,6 +12,7 @@ mod generate;
 mod history;
 mod import;
 mod inventory;
+mod lint_args;
 mod load;
 mod output;
 mod plan;
@@ -48,7 +49,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check the inventory and the modules offline
-    Check,
+    Check(check::CheckArgs),
     /// Show the changes that apply would make
     Plan(plan::PlanArgs),
     /// Change hosts; a host that becomes unreachable rolls itself back
@@ -228,7 +229,7 @@ pub fn run() -> ExitCode {
         Command::Apply(_) | Command::Undo(_) | Command::Unlock(_) | Command::Bootstrap(_)
     );
     let result = output::supported(common, &cli.command).and_then(|()| match cli.command {
-        Command::Check => check::run(common),
+        Command::Check(args) => check::run(common, &args),
         Command::Plan(args) => plan::run(common, &args),
         Command::Apply(args) => apply::run(common, &args),
         Command::Show(args) => show::run(common, &args),

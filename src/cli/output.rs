@@ -23,7 +23,7 @@ fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
         Command::Undo(_) => ("undo", &[Human, Json, Jsonl, Markdown], true),
         Command::Bootstrap(_) => ("bootstrap", &[Human, Json, Jsonl, Markdown], true),
         Command::Show(_) => ("show", &[Human, Json, Jsonl, Markdown], true),
-        Command::Check => ("check", &[Human, Json], false),
+        Command::Check(_) => ("check", &[Human, Json], false),
         Command::Status => ("status", &[Human, Json], false),
         Command::History(_) => ("history", &[Human, Json], false),
         Command::Unlock(_) => ("unlock", &[Human], false),

@@ -1,6 +1,7 @@
 //! `kvmfw plan`
 
 use super::apply::AcceptArgs;
+use super::lint_args::LintArgs;
 use super::output::Output;
 use super::saved::SavedPlan;
 use super::{CliError, CliResult, Common, console, exit, load, runtime};
@@ -28,10 +29,13 @@ pub(super) struct PlanArgs {
     adopt: bool,
     #[command(flatten)]
     accept: AcceptArgs,
+    #[command(flatten)]
+    lints: LintArgs,
 }
 
 pub(super) fn run(common: &Common, args: &PlanArgs) -> CliResult {
-    let (project, desired) = load::desired(common)?;
+    let (project, mut desired) = load::desired(common)?;
+    args.lints.apply(&mut desired)?;
     let options = PlanOptions {
         reassign: args.reassign,
         accept: args.accept.set(),
@@ -47,7 +51,7 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> CliResult {
     })?;
     let document = if args.drift { Document::of_drift(&planned) } else { Document::of_plan(&planned) };
     if let Some(path) = &args.out {
-        let saved = SavedPlan::of(&project, common, &options, &planned, &document);
+        let saved = SavedPlan::of(&project, common, (&options, &args.lints), &planned, &document);
         files::write(path, Readers::Owner, &saved.text())
             .map_err(|error| CliError::internal(format!("cannot write {}: {error}", path.display())))?;
     }

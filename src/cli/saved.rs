@@ -1,5 +1,6 @@
 //! Saved plans: what was planned, from which files, and how each host was. Applied exactly, or not at all.
 
+use super::lint_args::LintArgs;
 use super::{CliError, Common, load, runs, runtime};
 use crate::engine::{HostOutcome, HostStatus, Planned};
 use crate::inventory::Project;
@@ -37,6 +38,9 @@ pub(super) struct SavedPlan {
     /// `--accept-risk` was given for these.
     #[serde(default)]
     accept_risk: Vec<String>,
+    /// `--deny` and `--allow` were given.
+    #[serde(default)]
+    pub(super) lints: LintArgs,
     /// How the hosts with changes were.
     hosts: BTreeMap<String, Seen>,
     /// What was shown.
@@ -59,7 +63,7 @@ impl SavedPlan {
     pub(super) fn of(
         project: &Project,
         common: &Common,
-        options: &PlanOptions,
+        (options, lints): (&PlanOptions, &LintArgs),
         planned: &[Planned],
         document: &Document,
     ) -> Self {
@@ -81,6 +85,7 @@ impl SavedPlan {
             sources: digests(project),
             reassign: options.reassign,
             adopt: options.adopt,
+            lints: lints.clone(),
             accept_risk: options.accept.iter().map(|risk| risk.as_str().to_owned()).collect(),
             hosts,
             plan: document.clone(),

@@ -1,6 +1,7 @@
 //! One host or group as it is written.
 
 use super::checks;
+use super::lints::{LintStatement, lints};
 use super::params::substitute;
 use super::reader::{InventoryReader, Spanned};
 use super::resources::{DeclaredResources, KEYS};
@@ -25,6 +26,8 @@ pub struct InventoryEntry {
     pub ssh: SshStatement,
     /// `params`.
     pub params: Vec<ParamStatement>,
+    /// `lints`.
+    pub lints: Vec<LintStatement>,
     /// The resources.
     pub resources: DeclaredResources,
 }
@@ -53,7 +56,7 @@ pub enum EntryOwner {
 
 /// The keys of an entry.
 pub(super) fn keys(owner: EntryOwner) -> Vec<&'static str> {
-    let mut keys = vec!["groups", "ssh", "modules", "params"];
+    let mut keys = vec!["groups", "ssh", "modules", "params", "lints"];
     keys.push(if owner == EntryOwner::Group { "max_in_flight" } else { "address" });
     keys.extend(KEYS);
     keys
@@ -74,6 +77,7 @@ pub fn entry(
         modules: vec![],
         ssh: SshStatement::default(),
         params: vec![],
+        lints: vec![],
         resources: DeclaredResources::default(),
     };
     let replaced;
@@ -113,6 +117,7 @@ pub fn entry(
             "modules" => entry.modules = reader.names(value, "module", "_.-"),
             "ssh" => entry.ssh = ssh(value, reader),
             "params" => entry.params = params(value, reader),
+            "lints" => entry.lints = lints(value, reader),
             _ => entry.resources.read(pair, &["bridges"], reader),
         }
     }

@@ -6,6 +6,7 @@ mod connection;
 mod entry;
 mod fence;
 mod groups;
+mod lints;
 mod load;
 mod module;
 mod module_test;
@@ -25,6 +26,7 @@ mod stanza;
 
 pub use connection::*;
 pub use entry::{EntryOwner, InventoryEntry, ParamStatement};
+pub use lints::LintStatement;
 pub use load::{ProjectLocation, inventories, load, load_text, module_tests, root};
 pub use module::{Module, ModuleValues, SHIPPED};
 pub use module_test::{ModuleTest, PacketPayload, PacketStatement};

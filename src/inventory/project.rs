@@ -2,6 +2,7 @@
 
 use super::entry::{EntryOwner, InventoryEntry, entry};
 use super::groups;
+use super::lints::{LintStatement, lints};
 use super::module::{Module, SHIPPED};
 use super::names;
 use super::reader::{InventoryReader, Spanned};
@@ -22,6 +23,8 @@ pub struct Project {
     pub hosts: Vec<Host>,
     /// The groups by name.
     pub groups: BTreeMap<String, Arc<HostGroup>>,
+    /// `lints:` of the inventory files.
+    pub lints: Vec<LintStatement>,
     /// The modules by name; the project's wins over a shipped one.
     pub modules: BTreeMap<String, Arc<Module>>,
     /// What a person should know and no problem is.
@@ -91,7 +94,7 @@ pub const RANK_RANGE: u32 = 200_000;
 pub const RANK_HOST: u32 = 200_001;
 
 /// The keys of an inventory file.
-pub(super) const KEYS: [&str; 2] = ["hosts", "groups"];
+pub(super) const KEYS: [&str; 3] = ["hosts", "groups", "lints"];
 
 /// Puts the files together.
 ///
@@ -139,6 +142,7 @@ pub fn assemble(files: ProjectFiles) -> Result<Project, Problems> {
         root: files.root,
         hosts,
         groups: build.groups,
+        lints: build.lints,
         modules: build.modules,
         notices: build.notices,
         sources: build.sources,
@@ -160,6 +164,7 @@ struct ProjectBuilder {
     notices: Vec<String>,
     modules: BTreeMap<String, Arc<Module>>,
     groups: BTreeMap<String, Arc<HostGroup>>,
+    lints: Vec<LintStatement>,
     /// Keys of `hosts:` in order.
     entries: Vec<(EntryOwner, Vec<String>, Arc<InventoryEntry>)>,
     /// Own entries by name.
@@ -201,6 +206,7 @@ impl ProjectBuilder {
                         self.group(group, &mut reader);
                     }
                 }
+                "lints" => self.lints.extend(lints(&pair.value, &mut reader)),
                 _ => {}
             }
         }

@@ -1,7 +1,7 @@
 //! Reading typed values out of a YAML tree, collecting every problem instead of stopping at the first.
 
 use crate::characters;
-use crate::problem::{Place, Problem, did_you_mean};
+use crate::problem::{LintCode, Origin, Place, Problem, did_you_mean};
 use crate::yaml::{Node, Pair, Style, Value};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct InventoryReader<'a> {
     pub home: Option<&'a Path>,
     /// Sets whose entries are the value of a param, which is put in before they are read.
     pub sets_of_params: Vec<String>,
+    /// Rules of the text just read that a comment allows to cause a warning.
+    pub allowed_rules: Vec<(Origin, LintCode)>,
 }
 
 /// A value and where it stands.
@@ -66,6 +68,7 @@ impl<'a> InventoryReader<'a> {
             folder,
             home,
             sets_of_params: Vec::new(),
+            allowed_rules: Vec::new(),
         }
     }
 

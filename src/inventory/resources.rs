@@ -5,7 +5,7 @@ use super::checks;
 use super::reader::{InventoryReader, Spanned};
 use super::rules::{self, ChainStatement};
 use super::sets::{self, SetStatement};
-use crate::problem::{Place, Warning};
+use crate::problem::{LintCode, Origin, Place, Warning};
 use crate::resource::bridge::{LinkAddress, PORT_ATTRIBUTES, PortVlan, check_link_name};
 use crate::resource::iptables::IpFamily;
 use crate::resource::iptables::address::is_mac;
@@ -37,6 +37,8 @@ pub struct DeclaredResources {
     pub unmanaged_chains: Vec<Spanned<String>>,
     /// Lints of these texts.
     pub warnings: Vec<Warning>,
+    /// Rules that a comment allows to cause a warning.
+    pub allowed_rules: Vec<(Origin, LintCode)>,
 }
 
 /// A file in sysctl.d.
@@ -109,6 +111,7 @@ impl DeclaredResources {
             }
             _ => {}
         }
+        self.allowed_rules.append(&mut reader.allowed_rules);
     }
 }
 

@@ -1,5 +1,6 @@
 //! `iptables:` and `ip6tables:` as people write them: tables and chains whose rules are text in blocks.
 
+use super::lints::allowed_rules;
 use super::reader::{InventoryReader, Spanned, describe};
 use super::save_text;
 use crate::problem::{Place, Problem, did_you_mean};
@@ -279,6 +280,8 @@ fn section_rules(
         Value::Null | Value::Open(_) => vec![],
         Value::Str(block) if node.style == Style::Literal => {
             let templates = text::templates(block, &node.place, &mut reader.problems);
+            let allowed = allowed_rules(block, &node.place, &templates, &mut reader.problems);
+            reader.allowed_rules.extend(allowed);
             templates
                 .into_iter()
                 .filter_map(|template| ready(template, chain.context(), params, reader))

@@ -9,6 +9,7 @@ mod resources;
 
 use super::entry::{self, EntryOwner};
 use super::{checks, module, params, project, ssh};
+use crate::problem::{LintCode, LintLevel};
 use serde_json::{Map, Value, json};
 
 /// A schema that people or editors ask for by name.
@@ -152,6 +153,7 @@ impl SchemaBuilder {
                 "groups" => {
                     doc(by_name(WORD, reference("group")), "Groups by name; `all` contains every host.")
                 }
+                "lints" => lint_levels(),
                 _ => return None,
             })
         })
@@ -188,6 +190,7 @@ impl SchemaBuilder {
                 "modules" => doc(reference("names"), "Modules, in the order of their rules."),
                 "ssh" => reference("ssh"),
                 "params" => params_by_module(),
+                "lints" => lint_levels(),
                 _ => return self.resource(key),
             })
         })
@@ -286,6 +289,17 @@ fn params_by_module() -> Value {
         shape.remove("propertyNames");
     }
     doc(shape, "Values by module and param: `host-firewall: { allow_tcp: [22] }`.")
+}
+
+fn lint_levels() -> Value {
+    let codes: Vec<&str> = LintCode::ALL.iter().map(|code| code.as_str()).collect();
+    let levels = LintLevel::ALL.map(LintLevel::as_str);
+    doc(
+        json!({
+            "type": ["object", "null"], "propertyNames": { "enum": codes }, "additionalProperties": { "enum": levels },
+        }),
+        "Levels of lints by code: `{ dead-rule: deny }`.",
+    )
 }
 
 /// A param as a module declares it.

@@ -29,6 +29,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> H
         guest_outages: vec![],
         impact: vec![],
         jump_depth: 0,
+        lints: Default::default(),
     };
     let record = match refusal::read_manifest(observed) {
         Ok(Some(record)) => record,

@@ -9,10 +9,11 @@ use super::{
 use crate::host_state::Observed;
 use crate::impact::ImpactLine;
 use crate::jump_hosts::{JumpHost, JumpRole};
-use crate::problem::{LintCode, Warning, WarningMessage};
+use crate::problem::{LintCode, LintPolicy, Warning, WarningMessage};
 use crate::resolve::Desired;
 use crate::resource::iptables::{IpFamily, managed_text};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What a user allowed beforehand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +92,8 @@ pub struct HostPlan {
     /// Jump depth as in [`SchedulingConstraints`](crate::resolve::SchedulingConstraints), by what probes observed.
     /// A host with a guest through which hosts are reached is changed last of all.
     pub jump_depth: usize,
+    /// Which lints are shown, and which refuse the host.
+    pub lints: Arc<LintPolicy>,
 }
 
 impl HostPlan {
@@ -100,8 +103,19 @@ impl HostPlan {
         if self.warnings.iter().all(|known| known.code != role.warning.code) {
             self.warnings.push(role.warning.clone());
             self.warnings.sort();
+            self.enforce_lints();
         }
         self.jump_depth = self.jump_depth.max(role.depth);
+    }
+
+    /// Takes away the warnings that are allowed, and refuses the host where one is denied.
+    fn enforce_lints(&mut self) {
+        let lints = self.lints.clone();
+        lints.drop_allowed(&mut self.warnings);
+        let denied = lints.denied(&self.warnings);
+        if !denied.is_empty() && !matches!(self.verdict, HostVerdict::Refused(_)) {
+            self.verdict = HostVerdict::Refused(Refusal::new("lint", denied_text(&denied)));
+        }
     }
 }
 
@@ -144,11 +158,22 @@ pub fn needs_vlans(desired: &Desired) -> bool {
     })
 }
 
-/// What can be said about a host's part of the inventory without a connection.
+/// What can be said about a host's part of the inventory without a connection, less what is allowed.
 pub fn check(desired: &Desired) -> Vec<Warning> {
     let mut warnings = desired.warnings.clone();
     warnings.extend(lints::offline(desired));
+    desired.lints.drop_allowed(&mut warnings);
     warnings
+}
+
+/// The findings of lints that are denied, with their places.
+fn denied_text(denied: &[&Warning]) -> String {
+    let text = |warning: &&Warning| {
+        let origin = warning.origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"));
+        format!("{}: {}{origin}", warning.code, warning.message.finding)
+    };
+    let texts: Vec<String> = denied.iter().map(text).collect();
+    format!("denied: {}", texts.join("; "))
 }
 
 /// Plans one host.
@@ -165,6 +190,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
         guest_outages: vec![],
         impact: vec![],
         jump_depth: if is_reached_through_guest(desired, observed) { usize::MAX } else { 0 },
+        lints: desired.lints.clone(),
     };
     let record = match read_manifest(observed) {
         Ok(record) => record.unwrap_or_default(),
@@ -219,6 +245,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
     };
     plan.warnings.sort();
     plan.warnings.dedup();
+    plan.enforce_lints();
     let parts =
         ResourcePlans { sysctl: &sysctl, rules: &rules, sets: &sets, bridges: &bridges, adoption: &adoption };
     plan.transaction_files = TransactionFiles::new(desired, observed, parts, options);

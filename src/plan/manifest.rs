@@ -98,6 +98,8 @@ impl GenerationManifest {
             stanza: self.stanza,
             scheduling: now.scheduling.clone(),
             jump_hosts: now.jump_hosts.clone(),
+            // What once was applied is not judged by the levels of today.
+            lints: Default::default(),
             warnings: Vec::new(),
         }
     }

@@ -52,7 +52,12 @@ use serde::{Deserialize, Serialize};
 
 /// What is to be done on a host, or what has drifted there.
 pub fn compute(desired: &Desired, observed: &Observed, options: &PlanOptions) -> HostPlan {
-    if options.drift { drift(desired, observed, options) } else { host(desired, observed, options) }
+    if !options.drift {
+        return host(desired, observed, options);
+    }
+    let mut plan = drift(desired, observed, options);
+    desired.lints.drop_allowed(&mut plan.warnings);
+    plan
 }
 
 /// One change of one resource on one host.

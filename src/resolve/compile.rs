@@ -1,7 +1,7 @@
 //! Puts together what is stated for a host.
 
 use super::merge::{CompileReport, EffectiveValue, MergeSlot};
-use super::{Desired, SchedulingConstraints, bridges, connection, rules, scheduling, sets, sysctl};
+use super::{Desired, SchedulingConstraints, bridges, connection, lints, rules, scheduling, sets, sysctl};
 use crate::interner::Interner;
 use crate::inventory::{
     DeclaredResources, EntryOwner, Host, InventoryEntry, Module, ModuleValues, Project, RANK_HOST,
@@ -188,6 +188,9 @@ impl<'a> HostCompiler<'a> {
             self.rules.intern(&mut chain.rules);
         }
         let checks = connection::checks(resources.iter().map(|(_, r)| *r), out);
+        let mut lints = lints::policy(&self.project.lints, &entries, out);
+        let allowed = resources.iter().flat_map(|(_, stated)| &stated.allowed_rules);
+        lints.allowed_rules = allowed.cloned().collect();
         let mut seen: HashSet<&Warning> = HashSet::new();
         let warnings = out.warnings.iter().filter(|w| seen.insert(w)).cloned().collect();
         Desired {
@@ -202,6 +205,7 @@ impl<'a> HostCompiler<'a> {
             stanza: None,
             scheduling: SchedulingConstraints::new(&host.lineage),
             jump_hosts: Arc::default(),
+            lints: Arc::new(lints),
             warnings,
         }
     }

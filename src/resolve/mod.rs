@@ -3,6 +3,7 @@
 mod bridges;
 mod compile;
 mod connection;
+mod lints;
 mod merge;
 mod model;
 mod rules;

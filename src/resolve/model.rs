@@ -3,7 +3,7 @@
 use super::SchedulingConstraints;
 use crate::inventory::{ConfirmCheck, HostConnection, HostStanza};
 use crate::jump_hosts::JumpHost;
-use crate::problem::Warning;
+use crate::problem::{LintPolicy, Warning};
 use crate::resource::iptables::{DeclaredRules, IpFamily};
 use crate::resource::{bridge::DeclaredBridge, ipset, sysctl};
 use std::collections::BTreeMap;
@@ -34,6 +34,8 @@ pub struct Desired {
     pub scheduling: SchedulingConstraints,
     /// All jump hosts of the inventory. One of them may be a guest of this host.
     pub jump_hosts: Arc<[JumpHost]>,
+    /// Which lints are shown, and which refuse the host.
+    pub lints: Arc<LintPolicy>,
     /// Lints about this host's input.
     pub warnings: Vec<Warning>,
 }

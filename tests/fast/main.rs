@@ -16,6 +16,7 @@ mod fleet;
 mod generate;
 mod help;
 mod hostile_project;
+mod lint_levels;
 mod lints;
 mod look;
 mod module_tests;

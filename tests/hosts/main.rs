@@ -27,6 +27,7 @@ mod impact;
 mod import;
 mod lab_harness;
 mod late;
+mod lint_levels;
 mod local;
 mod moving;
 mod network_state;

@@ -163,6 +163,7 @@ fn schemas_refuse_what_the_readers_refuse() {
 
 /// What is seldom written, but right: every key there is, and values at the edge of what is taken.
 const INVENTORY: &str = r#"
+lints: { dead-rule: deny }
 hosts:
   kvm[01-03,7].dc1: { modules: [all-keys] }
   kvm9:
@@ -183,6 +184,7 @@ groups:
   storage:
     groups: [dc1]
     max_in_flight: 1
+    lints: { dead-rule: warn, first-conntrack: allow }
     modules: [host-firewall]
     params: { host-firewall: { allow_tcp: [22, '8000:8010'] }, bridge-bypass: }
     sysctl:
