@@ -88,6 +88,7 @@ lints! {
     ShadowsUnmanaged = "shadows-unmanaged", Warning;
     SshNotAccepted = "ssh-not-accepted", Warning;
     SysctlOverridden = "sysctl-overridden", Warning;
+    UnknownBridge = "unknown-bridge", Warning;
     UnknownSet = "unknown-set", Warning;
     Unproven = "unproven", Note;
     Unrecorded = "unrecorded", Error;

@@ -17,6 +17,7 @@ mod routes;
 mod rule_order;
 mod sockets;
 mod tunnel;
+mod unknown_bridge;
 mod unmanaged_filters;
 
 pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
@@ -78,6 +79,7 @@ pub(super) fn judge(
     bypass::wrong(desired, observed, predicted, plan);
     bypass::undone(desired, observed, &mut plan.warnings);
     arp::unanswered(desired, observed, plan);
+    unknown_bridge::unknown(desired, observed, &mut plan.warnings);
     routes::lost(desired, observed, &will_be, &mut plan.warnings);
     other_tables::dropped_elsewhere(desired, observed, &mut plan.warnings);
 }
