@@ -144,7 +144,7 @@ fn a_host_that_prints_without_end_is_cut_off() {
         assert!(said.contains(HOST) && said.contains(&format!("more than 16 MiB on {stream}")), "{said}");
     }
     // Staged, and let go over a new connection.
-    flood(&lab, "^upload ", "cat /dev/zero");
+    flood(&lab, "^upload_run ", "cat /dev/zero");
     let said = run(&apply, 5);
     assert!(said.contains("more than 16 MiB on stdout"), "{said}");
     assert!(!lab.disk(HOST, "/etc/sysctl.d/60-t.conf").exists());
@@ -161,7 +161,7 @@ fn a_host_that_prints_without_end_is_cut_off() {
     assert!(run(&["status"], 0).contains("active, used at boot"));
     // The answer to `go` is not needed.
     project.all("sysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 2 } }\n");
-    flood(&lab, "kvmfw.sh go", "cat /dev/zero");
+    flood(&lab, "kvmfw.sh start", "cat /dev/zero");
     run(&apply, 0);
     flood(&lab, "", "cat /dev/zero");
     for args in [
