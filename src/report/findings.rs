@@ -4,6 +4,8 @@ use super::document::Document;
 use super::severity::{paint, severity, word};
 use super::{Style, fold_names, group, printable};
 use crate::problem::{Warning, WarningMessage};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 
 /// A warning of some hosts; that of IPv6 is one with its twin of IPv4.
@@ -82,10 +84,18 @@ fn is_twin(v4: &str, v6: &str) -> bool {
 
 fn write_all<'a>(all: impl Iterator<Item = Finding<'a>>, style: Style) -> String {
     let mut merged: Vec<Finding<'a>> = Vec::new();
+    // A comparison of each with each would cost the square of their number.
+    let mut by_text: HashMap<(&str, Vec<&str>, String), usize> = HashMap::new();
     for finding in all {
-        if !merged.iter_mut().any(|one| one.merge(&finding)) {
-            merged.push(finding);
+        let as_v4 = finding.text.replace("ip6tables", "iptables").replace("IPv6", "IPv4");
+        match by_text.entry((finding.code, finding.names.clone(), as_v4)) {
+            Entry::Occupied(first) if merged[*first.get()].merge(&finding) => continue,
+            Entry::Occupied(_) => {}
+            Entry::Vacant(entry) => {
+                entry.insert(merged.len());
+            }
         }
+        merged.push(finding);
     }
     merged.sort_by_key(|finding| severity(finding.code));
     let mut out = String::new();

@@ -108,8 +108,20 @@ impl FamilyView<'_> {
             .into_iter()
             .filter_map(|device| Some((device.clone(), host.forwards(self.family, device)?)))
             .collect();
-        let bridges = bridges.iter().map(|name| host.bridge_view(self.family, name)).collect();
+        // Flows across a bridge are those of its guests, and a view of a bridge costs a look at all ports.
+        let with_guests = self.bridges_with_guests(topology);
+        let bridges = bridges.iter().filter(|name| with_guests.contains(name.as_str()));
+        let bridges = bridges.map(|name| host.bridge_view(self.family, name)).collect();
         HostSide { rules, bridges, forwards }
+    }
+
+    /// Bridges that have ports of guests, or get them.
+    fn bridges_with_guests(&self, topology: &HostTopology) -> BTreeSet<&str> {
+        let links = self.observed.into_iter().flat_map(|observed| observed.links.by_name.values());
+        let live = links.filter(|link| link.is_of_guest()).filter_map(|link| link.master.as_deref());
+        let gets = |ports: &[String]| ports.iter().any(|port| topology.guests.contains(port));
+        let declared = self.desired.bridges.values().filter(|bridge| gets(&bridge.ports));
+        live.chain(declared.map(|bridge| bridge.name.as_str())).collect()
     }
 
     fn topology(&self, observed: &Observed) -> HostTopology {
