@@ -1,6 +1,6 @@
 //! The flows of a host, and the two sides on which they are simulated.
 
-use crate::netfilter::{BridgeView, ConnectionNat, ConntrackStates, Packet, Ruleset, TcpFlags};
+use crate::netfilter::{BridgeView, ConnectionNat, ConntrackStates, Packet, PacketDevice, Ruleset, TcpFlags};
 use crate::resource::iptables::IpFamily;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -156,6 +156,38 @@ pub struct OpenConnection {
     pub tcp: bool,
     /// The service runs on the host.
     pub serves: bool,
+}
+
+impl OpenConnection {
+    /// A packet of the peer to the host, and one of the host to the peer.
+    pub fn packets(&self, family: IpFamily) -> [Packet; 2] {
+        let (ours, theirs) =
+            if self.serves { (Some(self.service), None) } else { (None, Some(self.service)) };
+        let packet = |src, dst, sport, dport| {
+            let segment = match self.tcp {
+                true => Packet::tcp(family, 0, 0, TcpFlags::ACK),
+                false => Packet::udp(family, 0, 0),
+            };
+            let state = ConntrackStates::ESTABLISHED;
+            Packet { src: Some(src), dst: Some(dst), sport, dport, state, ..segment }
+        };
+        let arrives = Packet {
+            dst_local: Some(true),
+            in_iface: PacketDevice::Outside,
+            out_iface: PacketDevice::Absent,
+            physout: PacketDevice::Absent,
+            ..packet(self.peer, self.local, theirs, ours)
+        };
+        let leaves = Packet {
+            src_local: Some(true),
+            in_iface: PacketDevice::Absent,
+            out_iface: PacketDevice::Outside,
+            physin: PacketDevice::Absent,
+            physout: PacketDevice::Absent,
+            ..packet(self.local, self.peer, ours, theirs)
+        };
+        [arrives, leaves]
+    }
 }
 
 /// An address that no host has, for a machine in another network.

@@ -298,30 +298,8 @@ pub fn changed_connections(
 /// The worse of the two directions of an open connection. Conntrack knows it: an apply sees to that before the first
 /// rule that asks for a state.
 fn connection(rules: &Ruleset, context: &HostContext, family: IpFamily, open: &OpenConnection) -> Judged {
-    let (ours, theirs) = if open.serves { (Some(open.service), None) } else { (None, Some(open.service)) };
-    let packet = |src, dst, sport, dport| {
-        let segment = match open.tcp {
-            true => Packet::tcp(family, 0, 0, TcpFlags::ACK),
-            false => Packet::udp(family, 0, 0),
-        };
-        Packet {
-            src: Some(src),
-            dst: Some(dst),
-            sport,
-            dport,
-            state: ConntrackStates::ESTABLISHED,
-            ..segment
-        }
-    };
-    let arrives = inward(packet(open.peer, open.local, theirs, ours));
-    let leaves = Packet {
-        src_local: Some(true),
-        in_iface: PacketDevice::Absent,
-        out_iface: PacketDevice::Outside,
-        physin: PacketDevice::Absent,
-        physout: PacketDevice::Absent,
-        ..packet(open.local, open.peer, ours, theirs)
-    };
+    let [arrives, leaves] = open.packets(family);
+    let arrives = Packet { src_local: Some(false), ..arrives };
     let arrives = judged(&simulate(rules, context, PacketPath::Input, &arrives));
     let leaves = judged(&simulate(rules, context, PacketPath::Output, &leaves));
     if leaves.0 > arrives.0 { leaves } else { arrives }

@@ -144,31 +144,7 @@ fn cut_open(
     family: IpFamily,
     flow: &OpenConnection,
 ) -> Option<TraceStep> {
-    let (ours, theirs) = if flow.serves { (Some(flow.service), None) } else { (None, Some(flow.service)) };
-    let packet = |src, dst, sport, dport| {
-        let segment = if flow.tcp {
-            Packet { tcp_flags: TcpFlags::ACK, ..Packet::tcp(family, 0, 0, TcpFlags::ACK) }
-        } else {
-            Packet::udp(family, 0, 0)
-        };
-        Packet {
-            src: Some(src),
-            dst: Some(dst),
-            sport,
-            dport,
-            state: ConntrackStates::ESTABLISHED,
-            ..segment
-        }
-    };
-    let inward = to_host(packet(flow.peer, flow.local, theirs, ours));
-    let outward = Packet {
-        src_local: Some(true),
-        in_iface: PacketDevice::Absent,
-        out_iface: PacketDevice::Outside,
-        physin: PacketDevice::Absent,
-        physout: PacketDevice::Absent,
-        ..packet(flow.local, flow.peer, ours, theirs)
-    };
+    let [inward, outward] = flow.packets(family);
     dropped(set, around, PacketPath::Input, &inward)
         .or_else(|| dropped(set, around, PacketPath::Output, &outward))
 }
