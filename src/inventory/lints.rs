@@ -92,7 +92,10 @@ pub(super) fn allowed_rules(
         for code in codes.split(',').map(str::trim) {
             match (LintCode::parse(code), rule) {
                 (Some(code), Some(rule)) => allowed.push((rule.place.origin(), code)),
-                (Some(_), None) => {}
+                (Some(code), None) => {
+                    let message = format!("no rule follows that could cause `{code}`");
+                    problems.push(Problem::new("bad-annotation", message).at_place(&place));
+                }
                 (None, _) => problems.push(unknown(code, &place)),
             }
         }

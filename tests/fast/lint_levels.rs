@@ -85,6 +85,7 @@ fn unknown_lints_and_levels_are_bad_input() {
         ("dead-rule: [deny]", "", &[], "expected `allow`, `warn` or `deny`"),
         ("", "  # kvmfw: allow(dead-rul)", &[], "unknown lint `dead-rul`"),
         ("", "  # kvmfw: allow dead-rule", &[], "is not an annotation"),
+        ("", "\n            # kvmfw: allow(dead-rule)", &[], "no rule follows"),
         ("", "", &["--deny", "dead-rul"], "did you mean `dead-rule`?"),
         ("", "", &["--allow", "warnings"], "unknown lint"),
         ("", "", &["--deny", "dead-rule", "--allow", "dead-rule"], "contradict"),
