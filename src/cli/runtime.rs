@@ -91,9 +91,9 @@ where
     Ok((result, interrupt.is_requested()))
 }
 
-/// Ctrl-C, or the end of a CI job: before anything is changed it ends at once, later it lets the
-/// hosts in flight come to their decision; the second time it leaves them to their guards. A terminal that hangs up is
-/// a first time only: whoever was at it cannot have meant more, and it may be told twice.
+/// Handles Ctrl-C and the end of a CI job. Before anything is changed, the run ends at once. Later, the first signal
+/// lets the hosts in flight reach their decision, and the second leaves them to their guards. A terminal that hangs up
+/// counts as a first signal only, because the kernel can send that signal twice.
 async fn hear_signals(interrupt: Arc<Interrupt>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

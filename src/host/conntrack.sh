@@ -47,7 +47,7 @@ flows_warm_up() {
 MOST_FLOWS=1000
 
 # REPLY: the open TCP connections of family $1 as rules, one for each direction. REPLY_sockets: the number of connections.
-# Those of sshd are let in as new ones too. None of the rules lets a SYN pass: what is left of a closed connection opens
+# Connections of sshd are also accepted in state NEW. No rule accepts a SYN, so the rule of a closed connection opens
 # nothing.
 flows_list_open() {
 	local said ends

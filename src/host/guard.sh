@@ -379,7 +379,7 @@ guard_finish_rollback() {
 	tries=0
 	until guard_work record 30 guard_note_unrecorded; do
 		[ -n "${booting-}" ] || [ -e "$R/state" ] || guard_note_unrecorded 'take it'
-		# The operator at the console is told; the second guard, the next apply or the next boot records it.
+		# At the console the operator reads it. The second guard, the next apply or the next boot records it.
 		[ -z "${console-}${booting-}" ] || return 0
 		guard_outlive "$REPLY_hung"
 		# A disk that refuses at once is tried again only after a pause.

@@ -4,8 +4,8 @@
 
 txn_sets() { "$@" <"$T/new/sets"; }
 
-# Prints what ipset has of the sets that text $1 names, and of what a swap left behind; behind it `#end`, unless that is
-# not all of it. Sets of others can be big, and this is asked every few seconds: they are not read.
+# Prints what ipset has of the sets that text $1 names, and of what a swap left behind, and `#end` if that is complete.
+# Unmanaged sets are not read: they can be large, and this runs every few seconds.
 ipset_save_named() {
 	local names
 	! ipset_is_loaded && { echo '#end'; return; }

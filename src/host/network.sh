@@ -49,8 +49,8 @@ net_print_family() {
 	STATE
 }
 
-# Puts back what the change took of the network or left behind there, and fails where that is not to be had. What others
-# did meanwhile stays, and is told in the log.
+# Restores what the change removed from the network and removes what it left there; fails if that is not possible. What
+# other programs changed meanwhile stays, and is written to the log.
 net_restore() {
 	local before forward made='' line lines='' lost='' others='' tries=0 unknown='after the rollback nobody can tell whether the network is as it was'
 	text_read "$T/pre/network" && before=$REPLY && text_read "$T/new/bridges" || { say "$unknown"; return 1; }

@@ -8,7 +8,7 @@ $0 == "#end" || $0 == "" { next }
 /^addr / { address = $4 == "peer" ? $7 " " $3 " peer " $5 : $5 " " $3 }
 /^link add name / { made[$4] }
 /^link add name / && ($4 in there) { next }
-# At the name of a bridge that is not there ip would end; this fails, and is told.
+# ip ends at the name of a missing bridge. This line fails instead, and the failure is reported.
 /^link set dev .* master / && !($6 in there) && !($6 in made) { print "link set dev " $6 " up"; next }
 /^addr add / && (address in there) { next }
 /^route replace default via [^ ]* dev [^ ]*( onlink)?( proto static)?$/ && (($3 " " $4 " " $5 " " $6 " " $7) in there) { next }

@@ -1,6 +1,6 @@
-# What leads back from the state that is to the one that was: `do COMMAND` lines, `lost TEXT` for what the change took
-# away or left behind, `other TEXT` for what differs by the hand of others. Links, addresses and routes that the change
-# has nothing to do with, or that came meanwhile, are those of others: a guest that starts, an address that keepalived moves.
+# How to return from the present state to the recorded one: `do COMMAND` lines, `lost TEXT` for what the change removed
+# or left behind, `other TEXT` for what other programs changed. Links, addresses and routes that the change did not touch,
+# or that are newer than it, belong to other programs: a guest that starts, an address that keepalived moves.
 function number(ip,   o) { split(ip, o, "."); return ((o[1] * 256 + o[2]) * 256 + o[3]) * 256 + o[4] }
 # Whether two IPv4 addresses are of one network: the kernel may take the second with the first.
 function one_network(one, two,   a, b, size, bits) {
@@ -24,7 +24,7 @@ function all_there(list,   n, w, i) {
 	return 1
 }
 
-# Whether a port has lost its bridge by the hand of others: what it was there it cannot be elsewhere.
+# Whether another program took a port from its bridge. Its attributes there mean nothing elsewhere.
 function no_bridge(dev) { return was_master[dev] != "" && !(was_master[dev] in made) && is_master[dev] != was_master[dev] && (!(dev in moved) || !(was_master[dev] in there)) }
 
 function link_back(key, f,   w) {
