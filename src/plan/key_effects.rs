@@ -197,8 +197,8 @@ impl KeyWrite<'_> {
             // Stated no more: it goes back to what it was.
             WriteEffect::Inherited if self.origin.is_none() && !is_of_all_links(key.path()) => {
                 let text = WarningMessage::new(format!(
-                    "{key} returns to {value}, but links created while it was {back} keep \
-                     the inherited value"
+                    "{key} goes back to {value}, but links created while it was {back} \
+                     keep the inherited value"
                 ))
                 .fix("set the key for each of these links that should not have it");
                 self.warn(LintCode::InheritedKey, plan, text, Some(ChangeRisk::OneWay));
