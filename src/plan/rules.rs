@@ -216,10 +216,28 @@ fn policies_back(
     }
 }
 
+/// The live rules without the chains of ours that are no longer declared, and without the jump rules to them.
+fn without_undeclared(live: &SavedTables, wanted: &DeclaredRules) -> SavedTables {
+    let is_declared =
+        |table: &str, chain: &str| wanted.tables.get(table).is_some_and(|t| t.chains.contains_key(chain));
+    let mut save = live.clone();
+    for hook in live.jump_rules().iter().filter(|hook| !is_declared(hook.table, &hook.target)) {
+        if let Some(rules) = save.tables.get_mut(hook.table).and_then(|table| table.rules_mut(hook.chain)) {
+            rules.retain(|rule| rule != hook.rule);
+        }
+    }
+    for (table, chain) in live.managed_chains().filter(|(table, chain)| !is_declared(table, &chain.name)) {
+        if let Some(table) = save.tables.get_mut(table) {
+            table.remove(&chain.name);
+        }
+    }
+    save
+}
+
 /// The live rules with ours as they are written: what is shown of rules that the host refuses, and of
 /// hosts that nobody has asked.
 pub(super) fn as_written(live: &SavedTables, wanted: &DeclaredRules) -> SavedTables {
-    let mut save = live.clone();
+    let mut save = without_undeclared(live, wanted);
     for (name, rules) in &wanted.tables {
         let table = save.tables.entry(name.clone()).or_default();
         for (chain, declared) in &rules.chains {
