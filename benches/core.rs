@@ -73,7 +73,7 @@ fn show(criterion: &mut Criterion) {
         bencher.iter(|| Document::of_plan(black_box(&planned)));
     });
     let document = Document::of_plan(&planned);
-    let human = Human { style: Style::default(), part: Part::Plan };
+    let human = Human { style: Style::default(), part: Part::Plan, full: false };
     criterion.bench_function("1,000 hosts grouped and shown", |bencher| {
         bencher.iter(|| human.render(black_box(&document)));
     });

@@ -78,7 +78,8 @@ fn shown(inventory: String, answer: &str) -> usize {
     };
     let planned: Vec<Planned> = desired(inventory).into_iter().map(plan).collect();
     let document = Document::of_plan(&planned);
-    Json.render(&document).len() + Human { style: Style::default(), part: Part::Plan }.render(&document).len()
+    Json.render(&document).len()
+        + Human { style: Style::default(), part: Part::Plan, full: false }.render(&document).len()
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn measure(hosts: usize) {
     lap("observed and planned");
     let document = Document::of_plan(&planned);
     lap("document");
-    let shown = Human { style: Style::default(), part: Part::Plan }.render(&document);
+    let shown = Human { style: Style::default(), part: Part::Plan, full: false }.render(&document);
     lap("grouped and shown");
     assert!(shown.lines().count() < 400, "equal changes are one block:\n{shown}");
     println!("{hosts} hosts: {}", times.join(", "));

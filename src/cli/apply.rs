@@ -1,7 +1,7 @@
 //! `kvmfw apply`
 
 use super::lint_args::LintArgs;
-use super::output::{Output, Stream};
+use super::output::{DiffArgs, Output, Stream};
 use super::saved::SavedPlan;
 use super::{CliError, CliResult, Common, Format, console, exit, load, prompt, retry, runs, runtime};
 use crate::engine::{
@@ -84,6 +84,8 @@ pub(super) struct RolloutArgs {
     soak: Duration,
     #[command(flatten)]
     pub(super) accept: AcceptArgs,
+    #[command(flatten)]
+    pub(super) diffs: DiffArgs,
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -142,7 +144,13 @@ pub(super) fn run(common: &Common, args: &ApplyArgs) -> CliResult {
     let mut accept = args.rollout.accept.set();
     accept.extend(&allowed.accept);
     let reassign = args.reassign || allowed.reassign;
-    let options = PlanOptions { reassign, accept, adopt: args.adopt || allowed.adopt, ..allowed };
+    let options = PlanOptions {
+        reassign,
+        accept,
+        adopt: args.adopt || allowed.adopt,
+        all_flows: common.verbose > 0,
+        ..allowed
+    };
     let (desired, left) = match &args.retry {
         Some(run) => retry::hosts(common, run, desired)?,
         None => (desired, Vec::new()),
@@ -179,10 +187,10 @@ pub(super) fn carry_out(
     if alone {
         settings = EngineSettings { via: Via::Local, proof: local, ..settings };
     }
-    let output = Output::begin(common, command, Some(&run))?;
+    let output = Output::begin(common, (command, rollout.diffs), Some(&run))?;
     let stream = output.stream();
     let (outcomes, interrupted) = runtime::engine(common, settings, Some(output.stream()), |engine| {
-        work(common, (command, &run), engine, &stream, hosts, saved)
+        work(common, (command, rollout.diffs, &run), engine, &stream, hosts, saved)
     })?;
     let mut outcomes = match outcomes {
         Ok(outcomes) => outcomes,
@@ -213,7 +221,7 @@ pub(super) fn carry_out(
 
 async fn work(
     common: &Common,
-    (command, run): (&str, &str),
+    (command, diffs, run): (&str, DiffArgs, &str),
     mut engine: Engine,
     stream: &Stream,
     hosts: Vec<(Desired, PlanOptions)>,
@@ -230,7 +238,7 @@ async fn work(
         engine.drain_events().await;
         if common.format == Format::Human {
             let style = console::style(common, std::io::stderr().is_terminal());
-            console::notice(&Human { style, part: Part::Plan }.render(&document));
+            console::notice(&Human { style, part: Part::Plan, full: diffs.full }.render(&document));
         }
         if asks {
             let (some, all) = (document.count(HostStatus::Changed), planned.len());

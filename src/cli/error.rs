@@ -113,7 +113,9 @@ impl CliError {
             Format::Json => console::print(&problems_json(list)),
             Format::Jsonl => console::print(&problems_jsonl(list, &super::runtime::now(), self.exit_code())),
             Format::Markdown => {
-                console::print(&Markdown { limit: common.markdown_limit }.problems(list, sources));
+                console::print(
+                    &Markdown { limit: common.markdown_limit, full: false }.problems(list, sources),
+                );
                 outlet::err(&text(false));
             }
             Format::Human | Format::Svg | Format::Mermaid => {

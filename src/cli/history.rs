@@ -1,11 +1,12 @@
 //! `kvmfw history`: what came of every transaction of a host, and what each generation changed.
 
-use super::{CliResult, Common, Format, console, exit, load, runtime};
+use super::output::DiffArgs;
+use super::{CliResult, Common, Format, console, exit, load, runs, runtime};
 use crate::host;
 use crate::host_state::ProbeSections;
 use crate::plan::{AdoptionDelta, GenerationManifest};
 use crate::protocol;
-use crate::report::{ChangeEntry, counted, printable};
+use crate::report::{ChangeEntry, ImpactEntry, counted, excerpt, impact_lines, printable};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use std::fmt::Write as _;
 pub(super) struct HistoryArgs {
     /// Host; a selection as with --limit
     host: String,
+    #[command(flatten)]
+    diffs: DiffArgs,
 }
 
 /// What one host says.
@@ -48,6 +51,9 @@ struct Entry {
     /// What it changed; absent where a record is not kept any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeEntry>>,
+    /// What packets gained and lost by it; absent where the run is not recorded on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impact: Option<Vec<ImpactEntry>>,
     /// What it took over of others; `changes` has it by chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     adopted: Option<AdoptionDelta>,
@@ -63,7 +69,7 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> CliResult {
             engine.request(hosts, host::history, |s| s.get(protocol::END).map(|_| read(s))).await
         })?;
     let mut code = exit::DONE;
-    let hosts: Vec<HostHistory> = answers
+    let mut hosts: Vec<HostHistory> = answers
         .into_iter()
         .map(|(name, answer)| match answer {
             Ok(history) => HostHistory { name, ..history },
@@ -73,14 +79,34 @@ pub(super) fn run(common: &Common, args: &HistoryArgs) -> CliResult {
             }
         })
         .collect();
+    add_impact(common, &mut hosts);
     match common.format {
         Format::Json => {
             let document = serde_json::json!({ "version": crate::report::Document::VERSION, "hosts": hosts });
             console::print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
         }
-        _ => hosts.iter().for_each(|host| console::print(&text(host))),
+        _ => hosts.iter().for_each(|host| console::print(&text(host, args.diffs.full))),
     }
     Ok(code)
+}
+
+/// Adds what packets gained and lost by runs that are recorded on this machine. The hosts do not record it.
+fn add_impact(common: &Common, hosts: &mut [HostHistory]) {
+    let mut recorded: BTreeMap<String, BTreeMap<String, Vec<ImpactEntry>>> = BTreeMap::new();
+    for HostHistory { name, history, .. } in hosts {
+        for entry in history.iter_mut().filter(|entry| entry.outcome == "committed") {
+            // The name comes from a host and becomes a path.
+            if !runs::is_name(&entry.run) {
+                continue;
+            }
+            let of_run = recorded.entry(entry.run.clone()).or_insert_with(|| {
+                let document = runs::load(&runs::folder(common, &entry.run));
+                let hosts = document.map(|document| document.hosts).unwrap_or_default();
+                hosts.into_iter().map(|host| (host.name, host.impact)).collect()
+            });
+            entry.impact = of_run.get(name).cloned();
+        }
+    }
 }
 
 fn read(s: &ProbeSections<'_>) -> HostHistory {
@@ -126,12 +152,13 @@ fn entry(line: &str) -> Option<Entry> {
         owner: part().unwrap_or_default(),
         plan: part(),
         changes: None,
+        impact: None,
         adopted: None,
         given_back: None,
     })
 }
 
-fn text(host: &HostHistory) -> String {
+fn text(host: &HostHistory, full: bool) -> String {
     let mut text = match (&host.error, host.generation) {
         (Some(error), _) => format!("{}: NO ANSWER {}\n", host.name, printable(error)),
         (None, Some(generation)) => format!("{}: generation {generation} is used at boot\n", host.name),
@@ -164,9 +191,12 @@ fn text(host: &HostHistory) -> String {
         }
         for change in entry.changes.iter().flatten() {
             let _ = writeln!(text, "  {} {}", change.kind.as_str(), printable(&change.resource));
-            for line in change.diff.lines() {
-                let _ = writeln!(text, "    {}", printable(line));
+            for line in excerpt(change.lines(), full) {
+                let _ = writeln!(text, "    {} {}", line.sign, printable(&line.text));
             }
+        }
+        for (n, line) in impact_lines(entry.impact.as_deref().unwrap_or_default()).iter().enumerate() {
+            let _ = writeln!(text, "{}    {line}", if n == 0 { "  impact\n" } else { "" });
         }
         // A record that is kept and has no changes is that of an apply to a host that had drifted.
         if entry.changes.as_ref().is_some_and(Vec::is_empty) {
@@ -176,6 +206,12 @@ fn text(host: &HostHistory) -> String {
         if decided && entry.changes.is_none() {
             text.push_str("  (the record of its changes is gone)\n");
         }
+    }
+    let committed = host.history.iter().filter(|entry| entry.outcome == "committed");
+    let unknown = committed.filter(|entry| entry.impact.is_none()).count();
+    if unknown > 0 {
+        let runs = counted(unknown, "run");
+        let _ = writeln!(text, "\nThe impact of {runs} is not recorded on this machine.");
     }
     text
 }

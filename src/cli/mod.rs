@@ -110,7 +110,7 @@ struct Common {
     /// Progress display
     #[arg(long, value_enum, default_value_t, global = true)]
     progress: ProgressWhen,
-    /// Verbose: show each connection to a host and its duration
+    /// Verbose: show each connection to a host with its duration, and flows that do not change in the impact
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     /// Quiet: no progress

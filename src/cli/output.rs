@@ -7,12 +7,21 @@ use crate::files::{self, Readers};
 use crate::report::{
     Document, EventEntry, HostEntry, Human, Json, Jsonl, Junit, Line, Markdown, Part, Renderer,
 };
+use clap::Args;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+
+/// How diffs are printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct DiffArgs {
+    /// Print long diffs in full
+    #[arg(long)]
+    pub(super) full: bool,
+}
 
 /// What a subcommand can write: formats, and whether JUnit makes sense.
 fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
@@ -56,6 +65,7 @@ pub(super) fn supported(common: &Common, command: &Command) -> Result<(), CliErr
 pub(super) struct Output<'a> {
     common: &'a Common,
     command: &'static str,
+    diffs: DiffArgs,
     junit: Option<(PathBuf, File)>,
     lines: Sender<Message>,
     writer: JoinHandle<()>,
@@ -69,12 +79,20 @@ enum Message {
 
 /// A way into the stream that outlives no run.
 #[derive(Clone)]
-pub(super) struct Stream(Sender<Message>);
+pub(super) struct Stream {
+    lines: Sender<Message>,
+    diffs: DiffArgs,
+}
 
 impl Stream {
+    /// Whether long diffs are printed in full.
+    pub(super) fn has_full_diffs(&self) -> bool {
+        self.diffs.full
+    }
+
     fn tell(&self, event: EventEntry) {
         // The writer only ends when all ways into the stream are gone.
-        drop(self.0.send(Message::Line(Box::new(Line { time: runtime::now(), event }))));
+        drop(self.lines.send(Message::Line(Box::new(Line { time: runtime::now(), event }))));
     }
 
     /// Adds the lines of an event.
@@ -89,12 +107,12 @@ impl Stream {
 
     /// Adds the outcomes of hosts that have none in the stream: they needed no transaction, or were not started.
     pub(super) fn rest(&self, document: &Document) {
-        drop(self.0.send(Message::Rest(document.hosts.clone())));
+        drop(self.lines.send(Message::Rest(document.hosts.clone())));
     }
 
     /// From here on hosts are changed: the events so far and all that follow are recorded in a folder.
     pub(super) fn keep_in(&self, folder: &Path) {
-        drop(self.0.send(Message::KeepIn(folder.to_owned())));
+        drop(self.lines.send(Message::KeepIn(folder.to_owned())));
     }
 }
 
@@ -104,34 +122,34 @@ impl<'a> Output<'a> {
     /// Errors: the JUnit file cannot be written.
     pub(super) fn begin(
         common: &'a Common,
-        command: &'static str,
+        (command, diffs): (&'static str, DiffArgs),
         run: Option<&str>,
     ) -> Result<Self, CliError> {
         let junit = junit(common)?;
         let (lines, receiver) = channel();
         let shown = common.format == Format::Jsonl;
         let writer = std::thread::spawn(move || write(&receiver, shown));
-        let output = Self { common, command, junit, lines, writer };
+        let output = Self { common, command, diffs, junit, lines, writer };
         output.stream().tell(EventEntry::start(command, run));
         Ok(output)
     }
 
     /// A way into the stream.
     pub(super) fn stream(&self) -> Stream {
-        Stream(self.lines.clone())
+        Stream { lines: self.lines.clone(), diffs: self.diffs }
     }
 
     /// Tells the result, and gives the exit code on.
     pub(super) fn end(self, document: &Document, part: Part, code: u8) -> u8 {
-        let Self { common, command, junit, lines, writer } = self;
+        let Self { common, command, diffs, junit, lines, writer } = self;
         finish(lines, writer, document.summary.clone(), code);
         match common.format {
             Format::Jsonl => {}
             // The result of a bootstrap is the inventory to keep: `kvmfw bootstrap … >prod.yaml`.
             Format::Human if command == "bootstrap" && code == exit::DONE => {
-                console::notice(render(common, document, part, code).trim_end());
+                console::notice(render(common, document, (part, diffs), code).trim_end());
             }
-            _ => console::print(&render(common, document, part, code)),
+            _ => console::print(&render(common, document, (part, diffs), code)),
         }
         if let Some((path, file)) = junit {
             write_junit(command, document, &path, file);
@@ -153,7 +171,7 @@ fn finish(
     summary: serde_json::Map<String, serde_json::Value>,
     exit: u8,
 ) {
-    let stream = Stream(lines);
+    let stream = Stream { lines, diffs: DiffArgs { full: false } };
     stream.tell(EventEntry::Summary { summary, exit });
     drop(stream);
     let _ = writer.join();
@@ -171,7 +189,7 @@ fn junit(common: &Common) -> Result<Option<(PathBuf, File)>, CliError> {
 /// Shows a finished result, after the recorded plan where there is one.
 pub(super) fn show(
     common: &Common,
-    command: &'static str,
+    (command, diffs): (&'static str, DiffArgs),
     plan: Option<&Document>,
     document: &Document,
     code: u8,
@@ -179,12 +197,12 @@ pub(super) fn show(
     let junit = junit(common)?;
     let part = match plan {
         Some(plan) => {
-            console::print(&(render(common, plan, Part::Plan, code) + "\n"));
+            console::print(&(render(common, plan, (Part::Plan, diffs), code) + "\n"));
             Part::Recap
         }
         None => Part::All,
     };
-    console::print(&render(common, document, part, code));
+    console::print(&render(common, document, (part, diffs), code));
     if let Some((path, file)) = junit {
         write_junit(command, document, &path, file);
     }
@@ -192,13 +210,14 @@ pub(super) fn show(
 }
 
 /// The document in the format that was asked for.
-fn render(common: &Common, document: &Document, part: Part, code: u8) -> String {
+fn render(common: &Common, document: &Document, (part, diffs): (Part, DiffArgs), code: u8) -> String {
+    let full = diffs.full;
     let style = || console::style(common, std::io::stdout().is_terminal());
     let renderer: Box<dyn Renderer> = match common.format {
-        Format::Human | Format::Svg | Format::Mermaid => Box::new(Human { style: style(), part }),
+        Format::Human | Format::Svg | Format::Mermaid => Box::new(Human { style: style(), part, full }),
         Format::Json => Box::new(Json),
         Format::Jsonl => Box::new(Jsonl { time: runtime::now(), exit: code }),
-        Format::Markdown => Box::new(Markdown { limit: common.markdown_limit }),
+        Format::Markdown => Box::new(Markdown { limit: common.markdown_limit, full }),
     };
     renderer.render(document)
 }

@@ -2,7 +2,7 @@
 
 use super::apply::AcceptArgs;
 use super::lint_args::LintArgs;
-use super::output::Output;
+use super::output::{DiffArgs, Output};
 use super::saved::SavedPlan;
 use super::{CliError, CliResult, Common, console, exit, load, runtime};
 use crate::engine::PlanMode;
@@ -31,6 +31,8 @@ pub(super) struct PlanArgs {
     accept: AcceptArgs,
     #[command(flatten)]
     lints: LintArgs,
+    #[command(flatten)]
+    diffs: DiffArgs,
 }
 
 pub(super) fn run(common: &Common, args: &PlanArgs) -> CliResult {
@@ -41,10 +43,12 @@ pub(super) fn run(common: &Common, args: &PlanArgs) -> CliResult {
         accept: args.accept.set(),
         drift: args.drift,
         adopt: args.adopt,
+        all_flows: common.verbose > 0,
         ..PlanOptions::default()
     };
     let hosts = desired.into_iter().map(|d| (d, options.clone())).collect();
-    let output = Output::begin(common, if args.drift { "drift" } else { "plan" }, None)?;
+    let command = if args.drift { "drift" } else { "plan" };
+    let output = Output::begin(common, (command, args.diffs), None)?;
     let settings = runtime::settings(common, "plan");
     let (planned, _) = runtime::engine(common, settings, Some(output.stream()), |mut engine| async move {
         engine.plan(hosts, PlanMode::DryRun).await

@@ -61,8 +61,9 @@ where
     let terminal = std::io::stderr().is_terminal();
     // Nothing can be drawn on a dumb one.
     let drawable = terminal && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-    let progress =
-        Progress::new(common.progress.mode(common.quiet, drawable), console::style(common, terminal));
+    let full = stream.as_ref().is_some_and(Stream::has_full_diffs);
+    let mode = common.progress.mode(common.quiet, drawable);
+    let progress = Progress::new(mode, console::style(common, terminal)).with_full_diffs(full);
     let interrupt = Arc::new(Interrupt::default());
     let result = runtime.block_on(async {
         tokio::spawn(hear_signals(interrupt.clone()));

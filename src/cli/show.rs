@@ -12,6 +12,8 @@ pub(super) struct ShowArgs {
     /// Saved plans, saved output of --format json or jsonl, or names of runs; several are combined
     #[arg(required = true, value_name = "FILE|RUN")]
     what: Vec<String>,
+    #[command(flatten)]
+    diffs: output::DiffArgs,
 }
 
 pub(super) fn run(common: &Common, args: &ShowArgs) -> CliResult {
@@ -46,7 +48,7 @@ pub(super) fn run(common: &Common, args: &ShowArgs) -> CliResult {
         [what] if common.format == Format::Human => folder(common, what).and_then(|f| runs::plan(&f)),
         _ => None,
     };
-    output::show(common, "show", plan.as_ref(), &document, code)
+    output::show(common, ("show", args.diffs), plan.as_ref(), &document, code)
 }
 
 /// The folder of a run, where it is one that is meant.

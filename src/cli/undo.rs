@@ -51,7 +51,7 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> CliResult {
     // Whoever goes back knows that what came later goes away.
     let mut accept = args.rollout.accept.set();
     accept.insert(AcceptableRisk::RemovesAll);
-    let options = PlanOptions { accept, ..PlanOptions::default() };
+    let options = PlanOptions { accept, all_flows: common.verbose > 0, ..PlanOptions::default() };
     let near =
         nobody_knows(&asked).then(|| runs::near(common, &name, asked.iter().flat_map(known))).flatten();
     let somebody = !nobody_knows(&asked);

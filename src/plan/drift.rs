@@ -59,7 +59,7 @@ pub fn drift(desired: &Desired, observed: &Observed, options: &PlanOptions) -> H
     bridges(&applied, observed, &record, &mut plan);
     plan.changes.extend(super::boot::changes(observed));
     plan.changes.iter_mut().for_each(turn);
-    lints::judge_drift(&applied, observed, &record, &rules, &mut plan);
+    lints::judge_drift(&applied, observed, (&record, options), &rules, &mut plan);
     plan.warnings.sort();
     plan.warnings.dedup();
     if !plan.changes.is_empty() {

@@ -30,6 +30,8 @@ pub struct PlanOptions {
     pub restore: Option<RestoreTarget>,
     /// Only look what has changed since the last apply.
     pub drift: bool,
+    /// The impact also lists flows whose verdict stays the same.
+    pub all_flows: bool,
 }
 
 /// A predicted risk that refuses a host until the user accepts it.
@@ -87,7 +89,7 @@ pub struct HostPlan {
     pub latent_lockout: Option<String>,
     /// Why guests that reach each other now will not, by family and bridge; without those that are cut off already.
     pub guest_outages: Vec<String>,
-    /// What packets gain and lose.
+    /// What packets gain and lose; with [`PlanOptions::all_flows`], flows whose verdict stays the same too.
     pub impact: Vec<ImpactLine>,
     /// Jump depth as in [`SchedulingConstraints`](crate::resolve::SchedulingConstraints), by what probes observed.
     /// A host with a guest through which hosts are reached is changed last of all.
@@ -236,7 +238,7 @@ pub fn host(desired: &Desired, observed: &Observed, options: &PlanOptions) -> Ho
         .or_else(|| bridges.refusal.as_ref().map(|(reason, message)| Refusal::new(reason, message)))
         .or_else(|| adoption.refusal.clone())
         .or_else(|| key_effects::judge(desired, observed, &record, &sysctl, &mut plan));
-    lints::judge(desired, observed, &record, &rules, &mut plan);
+    lints::judge(desired, observed, (&record, options), &rules, &mut plan);
     let refusal = refusal.or_else(|| risky(&plan, options));
     plan.verdict = match refusal {
         Some(refusal) => HostVerdict::Refused(refusal),

@@ -61,6 +61,9 @@ pub struct HostEntry {
     #[serde(default)]
     #[schemars(required)]
     pub impact: Vec<ImpactEntry>,
+    /// Flows whose verdict stays the same, with `-v`; only within this process.
+    #[serde(skip)]
+    pub unchanged_flows: Vec<ImpactEntry>,
     /// Warnings about the host.
     pub warnings: Vec<WarningEntry>,
 }
@@ -279,8 +282,8 @@ impl HostEntry {
 
     fn of_outcome<'a>(outcome: &'a HostOutcome, texts: &mut Texts<'a>) -> Self {
         let details = outcome.plan.as_deref().map(|plan| Self::details(plan, texts));
-        let (plan, changes, impact, warnings) =
-            details.map_or_else(Default::default, |d| (d.plan, d.changes, d.impact, d.warnings));
+        let (plan, changes, impact, unchanged_flows, warnings) = details
+            .map_or_else(Default::default, |d| (d.plan, d.changes, d.impact, d.unchanged_flows, d.warnings));
         Self {
             name: outcome.host.clone(),
             status: outcome.status,
@@ -290,11 +293,14 @@ impl HostEntry {
             plan,
             changes,
             impact,
+            unchanged_flows,
             warnings,
         }
     }
 
     fn details<'a>(plan: &'a HostPlan, texts: &mut Texts<'a>) -> Self {
+        let (impact, unchanged_flows) =
+            plan.impact.iter().map(ImpactEntry::from).partition(ImpactEntry::is_change);
         Self {
             name: plan.host.clone(),
             status: HostStatus::Unchanged,
@@ -303,7 +309,8 @@ impl HostEntry {
             hint: None,
             plan: (!plan.changes.is_empty()).then(|| plan.transaction_files.hash()),
             changes: plan.changes.iter().map(|change| texts.entry(change)).collect(),
-            impact: plan.impact.iter().map(ImpactEntry::from).collect(),
+            impact,
+            unchanged_flows,
             warnings: plan
                 .warnings
                 .iter()
@@ -314,6 +321,12 @@ impl HostEntry {
                 })
                 .collect(),
         }
+    }
+}
+
+impl ImpactEntry {
+    fn is_change(&self) -> bool {
+        self.before != self.after
     }
 }
 

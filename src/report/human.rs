@@ -3,7 +3,7 @@
 
 use super::document::{ChangeEntry, Document, HostEntry};
 use super::group::Said;
-use super::{Renderer, Style, findings, fold_names, group, impact, printable};
+use super::{Renderer, Style, excerpt, findings, fold_names, group, impact, printable};
 use crate::engine::{HostStatus, STRAGGLER};
 use crate::plan::{ChangeAction, ChangeRisk};
 use std::fmt::Write as _;
@@ -14,6 +14,8 @@ pub struct Human {
     pub style: Style,
     /// What of it.
     pub part: Part,
+    /// Long diffs are printed in full.
+    pub full: bool,
 }
 
 /// What of a document is shown.
@@ -32,35 +34,45 @@ impl Renderer for Human {
     fn render(&self, document: &Document) -> String {
         let recap = || recap_text(document, self.style);
         match self.part {
-            Part::Plan => plan_text(document, self.style),
+            Part::Plan => self.plan_text(document),
             Part::Recap => recap(),
-            Part::All if document.is_run() => changes_text(document, self.style) + &recap(),
-            Part::All => plan_text(document, self.style),
+            Part::All if document.is_run() => self.changes_text(document) + &recap(),
+            Part::All => self.plan_text(document),
         }
     }
 }
 
-/// What a run is to change. How many hosts it was is for the recap to say: they may have ended otherwise.
-pub(super) fn changes_text(document: &Document, style: Style) -> String {
-    let mut out = String::new();
-    blocks(document, style, &mut out);
-    warnings(document, style, &mut out);
-    out.push_str(&impact::text(document, style));
-    out
-}
-
-/// A plan: blocks, warnings, hosts that are left alone, one summary line.
-fn plan_text(document: &Document, style: Style) -> String {
-    let mut out = String::new();
-    blocks(document, style, &mut out);
-    warnings(document, style, &mut out);
-    hosts_by_message(document, style, &mut out);
-    out.push_str(&impact::text(document, style));
-    for line in summary(document, style).lines() {
-        out.push_str(&style.prose(line));
-        out.push('\n');
+impl Human {
+    /// What a run is to change. How many hosts it was is for the recap to say: they may have ended otherwise.
+    pub(super) fn changes_text(&self, document: &Document) -> String {
+        let mut out = self.blocks(document);
+        warnings(document, self.style, &mut out);
+        out.push_str(&impact::text(document, self.style));
+        out
     }
-    out
+
+    /// A plan: blocks, warnings, hosts that are left alone, one summary line.
+    fn plan_text(&self, document: &Document) -> String {
+        let style = self.style;
+        let mut out = self.blocks(document);
+        warnings(document, style, &mut out);
+        hosts_by_message(document, style, &mut out);
+        out.push_str(&impact::text(document, style));
+        for line in summary(document, style).lines() {
+            out.push_str(&style.prose(line));
+            out.push('\n');
+        }
+        out
+    }
+
+    /// Equal changes under one heading, in the order of first mention.
+    fn blocks(&self, document: &Document) -> String {
+        let mut out = String::new();
+        for (change, names) in group::changes(document) {
+            block(change, &names, self, &mut out);
+        }
+        out
+    }
 }
 
 /// The last line of a plan: how much changes, and what is left alone.
@@ -181,14 +193,8 @@ pub fn counted(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// Equal changes under one heading, in the order of first mention.
-fn blocks(document: &Document, style: Style, out: &mut String) {
-    for (change, names) in group::changes(document) {
-        block(change, &names, style, out);
-    }
-}
-
-fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
+fn block(change: &ChangeEntry, names: &[&str], human: &Human, out: &mut String) {
+    let style = human.style;
     let sign = match change.action {
         ChangeAction::Add => style.added("+"),
         ChangeAction::Change => style.warn("~"),
@@ -218,7 +224,7 @@ fn block(change: &ChangeEntry, names: &[&str], style: Style, out: &mut String) {
         let _ = write!(out, "{gap}{}", if grave { style.alarm(text) } else { style.warn(text) });
     }
     out.push('\n');
-    for line in change.lines() {
+    for line in excerpt(change.lines(), human.full) {
         let text = format!("    {} {}", line.sign, printable(&line.text));
         let shown = match line.sign {
             '+' => style.added(&text),

@@ -1,7 +1,7 @@
 //! The impact as people read it: what packets gain and lose. Equal lines of many hosts are one, and so are those of
 //! IPv4 and IPv6.
 
-use super::document::{Document, HostEntry, ImpactEntry};
+use super::document::{Document, ImpactEntry};
 use super::human::hosts;
 use super::{Style, fold_names, printable};
 use crate::impact::FlowVerdict;
@@ -39,11 +39,14 @@ impl ShownLine {
 
 /// Lines with their hosts: each line once, those of the same hosts together, in the order of first mention.
 pub(super) fn groups(document: &Document) -> Vec<ImpactGroup<'_>> {
-    let mut shown: BTreeMap<&[ImpactEntry], Vec<ShownLine>> = BTreeMap::new();
+    let mut shown: BTreeMap<[&[ImpactEntry]; 2], Vec<ShownLine>> = BTreeMap::new();
     let mut order: Vec<ShownLine> = Vec::new();
     let mut names_of: BTreeMap<ShownLine, Vec<&str>> = BTreeMap::new();
     for host in &document.hosts {
-        for line in shown.entry(&host.impact).or_insert_with(|| lines(host)) {
+        let entries = [&host.impact[..], &host.unchanged_flows[..]];
+        for line in
+            shown.entry(entries).or_insert_with(|| lines(host.impact.iter().chain(&host.unchanged_flows)))
+        {
             let names = names_of.entry(line.clone()).or_insert_with(|| {
                 order.push(line.clone());
                 Vec::new()
@@ -65,9 +68,9 @@ pub(super) fn groups(document: &Document) -> Vec<ImpactGroup<'_>> {
 }
 
 /// The lines of a host, those of IPv6 put into their twins of IPv4.
-fn lines(host: &HostEntry) -> Vec<ShownLine> {
+fn lines<'a>(entries: impl IntoIterator<Item = &'a ImpactEntry>) -> Vec<ShownLine> {
     let mut merged: Vec<(&ImpactEntry, Option<&ImpactEntry>)> = Vec::new();
-    for entry in &host.impact {
+    for entry in entries {
         let twin = merged.iter_mut().find(|(v4, v6)| {
             v6.is_none()
                 && v4.flow != entry.flow
@@ -113,6 +116,17 @@ fn deciders(v4: &ImpactEntry, v6: Option<&ImpactEntry>) -> String {
     }
 }
 
+/// ` by filter/FORWARD rule 1 (a.yaml:4)`; nothing where no rule is met.
+fn by(line: &ShownLine) -> String {
+    if line.by.is_empty() { String::new() } else { format!(" by {}", printable(&line.by)) }
+}
+
+/// The lines of one host as plain text.
+pub fn impact_lines(entries: &[ImpactEntry]) -> Vec<String> {
+    let text = |line: ShownLine| format!("{}: {}{}", printable(&line.flow), line.verdicts(), by(&line));
+    lines(entries).into_iter().map(text).collect()
+}
+
 /// The last part of a plan before its summary.
 pub(super) fn text(document: &Document, style: Style) -> String {
     let mut out = String::new();
@@ -123,10 +137,11 @@ pub(super) fn text(document: &Document, style: Style) -> String {
         let heading = format!("Impact on {}{several}:", printable(&fold_names(&group.names)));
         let _ = writeln!(out, "{}", style.prose(&style.strong(&heading)));
         for line in &group.lines {
-            let by = if line.by.is_empty() { String::new() } else { format!(" by {}", printable(&line.by)) };
+            let by = by(line);
             let verdicts = line.verdicts();
             let shown = match line.after {
-                FlowVerdict::Blocked if line.before != line.after => style.alarm(&verdicts),
+                _ if line.before == line.after => verdicts,
+                FlowVerdict::Blocked => style.alarm(&verdicts),
                 FlowVerdict::Open | FlowVerdict::Rewritten if line.before == FlowVerdict::Blocked => {
                     style.added(&verdicts)
                 }

@@ -160,6 +160,7 @@ impl HostStatusFields {
             plan: None,
             changes: Vec::new(),
             impact: Vec::new(),
+            unchanged_flows: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use super::document::{ChangeEntry, Document, WarningEntry};
 use super::group::Said;
 use super::human::{hosts, risk_words, summary};
 use super::impact::{self, ImpactGroup};
-use super::{Renderer, Style, fold_names, group, printable, problems_text};
+use super::{Renderer, Style, excerpt, fold_names, group, printable, problems_text};
 use crate::engine::HostStatus;
 use crate::plan::ChangeAction;
 use crate::problem::Problem;
@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub struct Markdown {
     /// It is never longer than so many bytes: blocks that do not fit are left out as a whole.
     pub limit: usize,
+    /// Long diffs are printed in full.
+    pub full: bool,
 }
 
 /// GitHub takes 65,536 characters; a few are left for a line that a pipeline puts above.
@@ -33,7 +35,7 @@ impl Renderer for Markdown {
         let mut blocks: Vec<String> = Vec::new();
         blocks.extend(counts(document));
         blocks.extend(group::messages(document).iter().map(message));
-        blocks.extend(group::changes(document).iter().map(|(change, names)| block(change, names)));
+        blocks.extend(group::changes(document).iter().map(|(change, names)| block(change, names, self.full)));
         blocks.extend(impact::groups(document).iter().map(impact_block));
         blocks.extend(group::warnings(document).iter().map(|(warning, names)| note(warning, names)));
         self.fill(&format!("**{}**\n", literal(&headline(document))), &blocks)
@@ -132,7 +134,7 @@ fn named(names: &[&str]) -> String {
     if names.len() > 1 { format!("{folded} ({})", hosts(names.len())) } else { folded }
 }
 
-fn block(change: &ChangeEntry, names: &[&str]) -> String {
+fn block(change: &ChangeEntry, names: &[&str], full: bool) -> String {
     let sign = match change.action {
         ChangeAction::Add => "add",
         ChangeAction::Change => "change",
@@ -146,8 +148,8 @@ fn block(change: &ChangeEntry, names: &[&str]) -> String {
     for risk in &change.risks {
         let _ = write!(title, " — <b>{}</b>", literal(risk_words(*risk).trim_start_matches("! ")));
     }
-    let diff: String =
-        change.lines().iter().map(|line| format!("{} {}\n", line.sign, one_line(&line.text))).collect();
+    let lines = excerpt(change.lines(), full);
+    let diff: String = lines.iter().map(|line| format!("{} {}\n", line.sign, one_line(&line.text))).collect();
     let mut text = format!("<details><summary>{title}</summary>\n\n{}", fence("diff", &diff));
     if !change.origin.is_empty() {
         let _ = writeln!(text, "\nfrom {}", code(&shortened(&change.origin.join(", "))));
@@ -250,6 +252,7 @@ mod tests {
             plan: None,
             changes: changes.clone(),
             impact: Vec::new(),
+            unchanged_flows: Vec::new(),
             warnings: Vec::new(),
         };
         Document::new(None, changes.iter().map(host).collect())
@@ -258,7 +261,7 @@ mod tests {
     #[test]
     fn one_block_for_equal_changes() {
         let same = vec![change("filter/INPUT", "  jump rule in INPUT\n- -j DROP\n+ -p tcp -j ACCEPT\n")];
-        let text = Markdown { limit: GITHUB_LIMIT }.render(&document(&[
+        let text = Markdown { limit: GITHUB_LIMIT, full: false }.render(&document(&[
             ("kvm1", same.clone()),
             ("kvm2", same),
             ("kvm3", vec![]),
@@ -289,7 +292,7 @@ from <code>modules/m/module.yaml&#58;4</code>
     #[test]
     fn a_host_cannot_leave_its_place() {
         let evil = "  ```\n+ </details><script>alert(1)</script> ````` @everyone #1 **x** [a](http://b) | \u{1b}[2J\n";
-        let text = Markdown { limit: GITHUB_LIMIT }
+        let text = Markdown { limit: GITHUB_LIMIT, full: false }
             .render(&document(&[("kvm1", vec![change("</summary><img src=x> `a` |", evil)])]));
         let fences: Vec<&str> = text.lines().filter(|l| l.starts_with("```")).collect();
         assert_eq!(fences, ["``````diff", "``````"], "{text}");
@@ -311,7 +314,7 @@ from <code>modules/m/module.yaml&#58;4</code>
         let many: Vec<ChangeEntry> = (0..20).map(|n| change(&format!("filter/C{n}"), &long)).collect();
         let all = document(&[("kvm1", many)]);
         for limit in [LEAST_LIMIT, 2_000, 5_000, GITHUB_LIMIT] {
-            let text = Markdown { limit }.render(&all);
+            let text = Markdown { limit, full: false }.render(&all);
             assert!(text.len() <= limit, "{} > {limit}", text.len());
             assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
             assert_eq!(text.matches("```").count() % 2, 0);
@@ -326,7 +329,7 @@ from <code>modules/m/module.yaml&#58;4</code>
             prop_assert!(!made.contains(['<', '>', '`', '*', '_', '[', '|', '@', '#']) || !text.is_ascii() || made.contains("&#"));
             prop_assert!(!made.contains(['<', '>', '`', '*', '_', '[', '|', '@', '\n']));
             let all = document(&[("kvm1", vec![change(&text, &format!("+ {text}\n"))])]);
-            let text = Markdown { limit }.render(&all);
+            let text = Markdown { limit, full: false }.render(&all);
             prop_assert!(text.len() <= limit);
             prop_assert_eq!(text.lines().filter(|l| l.starts_with("```")).count() % 2, 0);
         }

@@ -2,6 +2,7 @@
 
 mod board;
 mod document;
+mod excerpt;
 mod explain;
 mod facts;
 mod findings;
@@ -22,11 +23,13 @@ mod style;
 
 pub use board::Board;
 pub use document::{ChangeEntry, Document, HostEntry, ImpactEntry, WarningEntry};
+pub use excerpt::excerpt;
 pub use explain::explanation_text;
 pub use facts::{Fact, facts_text};
 pub use findings::warnings_text;
 pub use fold::fold_names;
 pub use human::{Human, Part, counted, hosts};
+pub use impact::impact_lines;
 pub use json::Json;
 pub use jsonl::{EventEntry, Jsonl, Line, document_of, fold_events, with_stragglers};
 pub use junit::Junit;

@@ -1,7 +1,7 @@
 //! What one sees while it runs, on stderr: a bar and who is in flight on a terminal, plain lines
 //! elsewhere.
 
-use super::human::changes_text;
+use super::human::{Human, Part};
 use super::outlet;
 use super::screen::Screen;
 use super::{Board, Document, HostEntry, Style, fold_names, printable};
@@ -25,6 +25,7 @@ pub enum ProgressMode {
 
 /// Shows events until there are no more.
 pub struct Progress {
+    full: bool,
     mode: ProgressMode,
     style: Style,
     board: Board,
@@ -98,8 +99,13 @@ impl Progress {
         Self::on(&Stderr, mode, style)
     }
 
+    /// Prints the long diffs of stragglers in full.
+    pub fn with_full_diffs(self, full: bool) -> Self {
+        Self { full, ..self }
+    }
+
     fn on(terminal: &'static dyn Terminal, mode: ProgressMode, style: Style) -> Self {
-        Self { mode, style, board: Board::default(), terminal, bar: None }
+        Self { mode, style, full: false, board: Board::default(), terminal, bar: None }
     }
 
     /// Runs until the engine has said its last word. This belongs on a thread of its own: a terminal that was stopped, or
@@ -185,7 +191,7 @@ impl Progress {
             Some(_) => Style { width: Some(columns), ..self.style },
             None => self.style,
         };
-        let changes = changes_text(&document, style);
+        let changes = Human { style, part: Part::All, full: self.full }.changes_text(&document);
         if changes.is_empty() {
             return;
         }

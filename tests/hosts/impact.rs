@@ -102,6 +102,7 @@ fn guests_are_cut_where_the_bypass_goes() {
         "{gained:#?}"
     );
     let run = project.apply(&lab, &[]).expect(0).run();
+    history_has_it(&lab, &project, &run, &gained);
 
     // An undo, and drift from what was applied.
     assert!(project.kvmfw(&lab, &[&["plan", "--drift"], &JSON[..]].concat()).expect(0).json()["hosts"][0]["impact"].as_array().unwrap().is_empty());
@@ -111,6 +112,37 @@ fn guests_are_cut_where_the_bypass_goes() {
     project.apply(&lab, &[]).expect(0);
     let undone = project.kvmfw(&lab, &[&["undo", &run, "-y"], &accept[..], &JSON].concat()).expect(0);
     cut(&impact(&undone), "undo");
+}
+
+/// The history of a host says what each run did to packets, as far as this machine recorded it.
+fn history_has_it(lab: &Lab, project: &Project, run: &str, gained: &[String]) {
+    let json = project.kvmfw(lab, &[&["history", HOST], &JSON[..]].concat()).expect(0).json();
+    let entries = json["hosts"][0]["history"].as_array().unwrap();
+    let last = entries.last().unwrap();
+    assert_eq!(
+        (&last["run"], last["impact"].as_array().unwrap().len()),
+        (&run.into(), gained.len()),
+        "{last:#}"
+    );
+    assert_eq!(
+        (&last["impact"][0]["before"], &last["impact"][0]["after"]),
+        (&"blocked".into(), &"open".into()),
+        "{last:#}"
+    );
+    let human = project.kvmfw(lab, &["history", HOST]).expect(0).stdout;
+    assert!(
+        human.contains("  impact\n    guests on br123, all traffic, IPv4 and IPv6: blocked → open by "),
+        "{human}"
+    );
+    assert!(!human.contains("not recorded on this machine"), "{human}");
+    let elsewhere = project.path().join("other-runs");
+    let elsewhere =
+        project.kvmfw(lab, &["history", HOST, "--run-dir", elsewhere.to_str().unwrap()]).expect(0).stdout;
+    assert!(
+        elsewhere.ends_with("\nThe impact of 3 runs is not recorded on this machine.\n")
+            && !elsewhere.contains("guests on br123"),
+        "{elsewhere}"
+    );
 }
 
 /// A firewall closes what listens, and SSH, which it does not touch, is not a line.
@@ -142,6 +174,15 @@ fn a_firewall_closes_what_listens() {
     );
     assert!(!lines.iter().any(|line| line.contains("SSH") || line.contains("each other")), "{lines:#?}");
     assert!(lines.len() <= 6, "{lines:#?}");
+    // With -v people see the flows that stay as they are too; programs get what changes.
+    assert_eq!(impact(&project.kvmfw(&lab, &[&["plan", "-v"], &JSON[..]].concat()).expect(0)), lines);
+    let [short, all] =
+        [&["plan"][..], &["plan", "-v"]].map(|args| project.kvmfw(&lab, args).expect(0).stdout);
+    assert!(!short.contains(": stays "), "{short}");
+    for stays in ["    SSH from 10.99.0.1 to port 22, new TCP", "    guests on br123, all traffic"] {
+        assert!(all.lines().any(|line| line.starts_with(stays) && line.contains(": stays open")), "{all}");
+    }
+    assert!(all.contains("listening port 8080/tcp, IPv4: open → blocked"), "{all}");
     drop(server.stdin.take());
     server.wait().unwrap();
 }

@@ -8,7 +8,8 @@ use common::project::Project;
 use common::terminal::Terminal;
 use common::transaction::{ended, newest};
 use kvmfw::engine::HostStatus;
-use kvmfw::report::{ChangeEntry, Document, HostEntry, Human, Part, Renderer, Style};
+use kvmfw::plan::{ChangeAction, ResourceKind};
+use kvmfw::report::{ChangeEntry, Document, HostEntry, Human, Json, Markdown, Part, Renderer, Style};
 use serde_json::json;
 
 const OPEN: &str = "modules: [host-firewall, bridge-accept-each]\nbridges: { br123: { manage: false } }\n";
@@ -102,6 +103,7 @@ fn entry(n: usize, status: HostStatus, message: Option<String>) -> HostEntry {
         plan: None,
         changes: vec![],
         impact: vec![],
+        unchanged_flows: vec![],
         warnings: vec![],
     }
 }
@@ -110,7 +112,7 @@ fn entry(n: usize, status: HostStatus, message: Option<String>) -> HostEntry {
 fn four_hundred_hosts_and_three_odd_ones_fit_on_a_screen() {
     let style = Style { width: Some(80), height: Some(24), ..Style::default() };
     let document = fleet(false, |n| entry(n, HostStatus::Changed, None));
-    let plan = Human { style, part: Part::Plan }.render(&document);
+    let plan = Human { style, part: Part::Plan, full: false }.render(&document);
     assert!(
         plan.contains("  kvm[001-076,078-412].dc1.example.net\n    (411 hosts)   ! on SSH path"),
         "{plan}"
@@ -123,7 +125,7 @@ fn four_hundred_hosts_and_three_odd_ones_fit_on_a_screen() {
         }
         _ => entry(n, HostStatus::Changed, None),
     });
-    let recap = Human { style, part: Part::Recap }.render(&document);
+    let recap = Human { style, part: Part::Recap, full: false }.render(&document);
     assert_eq!(
         recap,
         "\
@@ -144,10 +146,38 @@ fn long_lists_of_names_wrap_between_names() {
     for host in &mut document.hosts[99..101] {
         host.name = host.name.replace(".dc1", ".a-long-name-of-a-rack-in-the-third-hall.dc1");
     }
-    let text = Human { style, part: Part::All }.render(&document);
+    let text = Human { style, part: Part::All, full: false }.render(&document);
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert!(
         text.contains("\n    kvm[100-101].a-long-name-of-a-rack-in-the-third-hall.dc1.example.net\n"),
         "{text}"
     );
+}
+
+/// A chain of thousands of rules does not hide the rest of a plan.
+#[test]
+fn a_long_chain_is_summed_up() {
+    let diff: String = (0..5000).map(|n| format!("+ -s 10.{}.{}.0/24 -j DROP\n", n / 250, n % 250)).collect();
+    let change = ChangeEntry {
+        kind: ResourceKind::Iptables,
+        resource: "filter/BLOCKED".to_owned(),
+        action: ChangeAction::Add,
+        diff: diff.as_str().into(),
+        origin: ["prod.yaml:7".to_owned()].into(),
+        risks: vec![],
+        lines: Default::default(),
+    };
+    let host = HostEntry { changes: vec![change], ..entry(1, HostStatus::Changed, None) };
+    let document = Document::new(None, vec![host]);
+    let human = |full| Human { style: Style::default(), part: Part::Plan, full }.render(&document);
+    let markdown = |full| Markdown { limit: usize::MAX, full }.render(&document);
+    let left_out = "… 4940 lines left out (-0, +4940); add --full to print them";
+    for short in [human(false), markdown(false)] {
+        assert!(short.lines().count() < 80 && short.contains(left_out), "{short}");
+        assert!(short.contains("-s 10.0.0.0/24") && short.contains("-s 10.19.249.0/24"), "{short}");
+        assert!(!short.contains("-s 10.7.7.0/24"), "{short}");
+    }
+    for all in [human(true), markdown(true), Json.render(&document)] {
+        assert!(all.contains("-s 10.7.7.0/24") && !all.contains("left out"));
+    }
 }

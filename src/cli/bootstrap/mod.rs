@@ -96,7 +96,7 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> CliResult {
         Err(outcome) => {
             let document = Document::of_outcomes(&[outcome]);
             let code = exit::of(&document, exit::DONE);
-            return output::show(common, "bootstrap", None, &document, code);
+            return output::show(common, ("bootstrap", args.rollout.diffs), None, &document, code);
         }
     };
     let observed = observed.as_ref();
@@ -117,7 +117,8 @@ pub(super) fn run(common: &Common, args: &BootstrapArgs) -> CliResult {
         (true, None) => Some(local::by_operator(observed.facts.ssh.as_ref())),
         (true, Some(third)) => Some(local::by_third(common, third, &desired.connection)?),
     };
-    let options = PlanOptions { accept: args.rollout.accept.set(), ..PlanOptions::default() };
+    let all_flows = common.verbose > 0;
+    let options = PlanOptions { accept: args.rollout.accept.set(), all_flows, ..PlanOptions::default() };
     let hosts = vec![(desired, options)];
     let todo = ApplyRequest { hosts, saved: None, left: Vec::new(), max_fail: Budget::Hosts(1), local };
     let code = carry_out(common, &args.rollout, "bootstrap", todo)?;

@@ -24,8 +24,8 @@ pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
 pub(super) use expiring::answers_by_advertisement;
 
 use super::rules::{RulesPlan, as_written, origins};
-use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, forecast};
-use crate::host_state::Observed;
+use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, PlanOptions, forecast};
+use crate::host_state::{Observed, PredictedRules};
 use crate::netfilter::{
     HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TraceStep, simulate,
 };
@@ -38,13 +38,17 @@ use crate::resource::iptables::{IpFamily, PREFIX};
 pub(super) fn judge(
     desired: &Desired,
     observed: &Observed,
-    record: &GenerationManifest,
+    (record, options): (&GenerationManifest, &PlanOptions),
     rules: &[RulesPlan; 2],
     plan: &mut HostPlan,
 ) {
     let (is, will_be) = (HostAfter::live(observed), HostAfter::planned(desired, observed, record));
     for (family, planned) in IpFamily::ALL.into_iter().zip(rules) {
         let Some(there) = observed.rules.get(&family) else { continue };
+        // No rules of the plan are known then: the live ones would be judged in their place.
+        if matches!(there.predicted, PredictedRules::CannotClone(_)) {
+            continue;
+        }
         let view = FamilyView::new(
             family,
             desired,
@@ -73,7 +77,7 @@ pub(super) fn judge(
         view.wrong_family(&mut plan.warnings);
         view.ports(&mut plan.warnings);
         view.bypass_overridden(&mut plan.warnings);
-        plan.impact.extend(view.impact(ssh.as_ref(), false));
+        plan.impact.extend(view.impact(ssh.as_ref(), options.all_flows));
     }
     let predicted = [&rules[0].predicted, &rules[1].predicted];
     bypass::wrong(desired, observed, predicted, plan);
@@ -88,7 +92,7 @@ pub(super) fn judge(
 pub(super) fn judge_drift(
     applied: &Desired,
     observed: &Observed,
-    record: &GenerationManifest,
+    (record, options): (&GenerationManifest, &PlanOptions),
     rules: &[RulesPlan; 2],
     plan: &mut HostPlan,
 ) {
@@ -103,7 +107,7 @@ pub(super) fn judge_drift(
         view.guests(plan);
         view.routed_guests(plan);
         let ssh = view.ssh_verdict();
-        plan.impact.extend(view.impact(ssh.as_ref(), false));
+        plan.impact.extend(view.impact(ssh.as_ref(), options.all_flows));
     }
 }
 
