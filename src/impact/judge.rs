@@ -101,7 +101,8 @@ pub fn changed_flows(
     found
 }
 
-/// Frames between the ports of a bridge: of each direction the pair of ports to which the worst happens.
+/// Frames between the ports of a bridge: of each direction the pair of ports to which the worst happens, of those that
+/// change and of those that do not.
 fn bridged(
     family: IpFamily,
     context: &HostContext,
@@ -122,19 +123,19 @@ fn bridged(
     ];
     for (ends, pairs) in ends {
         for kind in FlowKind::of_guests(family) {
-            let mut worst: Option<(Judged, Judged)> = None;
+            // A pair to which nothing happens must not stand for one that changes, nor the other way round.
+            let mut worst: [Option<(Judged, Judged)>; 2] = [None, None];
             for (from, to) in pairs.iter().take(budget) {
                 let judge = |n: usize| {
                     crossing(sides[n], context, views[n], views[n].frame(kind.sample(family), from, to))
                 };
                 let (was, is) = (judge(0), judge(1));
-                let rank = |(was, is): &(Judged, Judged)| (was.0 != is.0, is.0);
-                let found = (was, is);
-                if worst.as_ref().is_none_or(|worst| rank(&found) > rank(worst)) {
-                    worst = Some(found);
+                let worst = &mut worst[usize::from(was.0 == is.0)];
+                if worst.as_ref().is_none_or(|(_, known)| is.0 > known.0) {
+                    *worst = Some((was, is));
                 }
             }
-            if let Some((was, is)) = worst {
+            for (was, is) in worst.into_iter().flatten() {
                 note(ends.clone(), *kind, was, is);
             }
         }

@@ -89,6 +89,23 @@ fn kinds_and_directions_that_differ_are_lines_of_their_own() {
     );
 }
 
+/// Where a port stays cut off, the others that are no longer do not hide it, and it does not hide them.
+#[test]
+fn ports_that_change_and_ports_that_do_not_are_lines_of_their_own() {
+    let (wall, one) =
+        (rules("-A FORWARD -j DROP\n"), rules("-A FORWARD -m physdev --physdev-in vnet0.br0 -j DROP\n"));
+    let filtered = || vec![bridge("br0", true)];
+    let sides = [&side(&wall, filtered()), &side(&one, filtered())];
+    let of = |all| {
+        let context = HostContext::default();
+        shown(IpFamily::V4, &changed_flows((IpFamily::V4, &context), &topology(), sides, all))
+    };
+    let gained = "guests on br0, all traffic, IPv4: blocked → open by FORWARD policy ACCEPT\n";
+    assert!(of(false).contains(gained) && !of(false).contains("blocked → blocked"), "{}", of(false));
+    let stays = "guests on br0 to each other and to the uplink, all traffic, IPv4: blocked → blocked by FORWARD rule 1\n";
+    assert!(of(true).contains(gained) && of(true).contains(stays), "{}", of(true));
+}
+
 #[test]
 fn what_cannot_be_simulated_is_unknown_and_named() {
     let (wall, odd) =

@@ -90,6 +90,34 @@ impl<'a> HostAfter<'a> {
 
     /// The value of a sysctl key, and where it comes from. `None`: it does not exist or cannot be read.
     pub fn key(&self, path: &str) -> Option<(String, ValueSource)> {
+        if let Some(stated) = self.stated(path) {
+            return Some(stated);
+        }
+        if link_of(path).is_some_and(|link| self.is_deleted(link)) {
+            return None;
+        }
+        self.written_with_all(path).or_else(|| self.own_key(path))
+    }
+
+    /// The value of a key that another one writes: the keys that switch forwarding for all links are one, and writing
+    /// another value to it sets that of each link.
+    fn written_with_all(&self, path: &str) -> Option<(String, ValueSource)> {
+        let of_links = |family| path.starts_with(conf(family)) && path.ends_with("/forwarding");
+        let is_written = |family: &IpFamily| forwarding_keys(*family).contains(&path) || of_links(*family);
+        let all = forwarding_keys(IpFamily::ALL.into_iter().find(is_written)?);
+        let stated = all.iter().filter_map(|key| Some((self.stated(key)?, *key)));
+        let ((value, source), key) = stated.min_by_key(|((_, source), _)| *source as u8)?;
+        let is_new = self.boot || self.live_key(key).as_deref() != Some(&value);
+        (is_new || all.contains(&path)).then_some((value, source))
+    }
+
+    /// The value of a key, as far as no other key writes it.
+    fn own_key(&self, path: &str) -> Option<(String, ValueSource)> {
+        self.stated(path).or_else(|| self.live_key(path).map(|value| (value, ValueSource::Live)))
+    }
+
+    /// The value that the plan gives a key.
+    fn stated(&self, path: &str) -> Option<(String, ValueSource)> {
         let mut entries =
             self.desired.into_iter().flat_map(|d| d.sysctl.values()).flat_map(|file| &file.entries);
         if let Some(entry) = entries.find(|entry| entry.key.path() == path) {
@@ -101,7 +129,7 @@ impl<'a> HostAfter<'a> {
                 return Some((value, ValueSource::Returned));
             }
         }
-        self.live_key(path).map(|value| (value, ValueSource::Live))
+        None
     }
 
     /// The sets whose members are known: those whose entries the inventory states, and that no rule of the host changes.
@@ -206,7 +234,7 @@ impl<'a> HostAfter<'a> {
     }
 
     /// A bridge's own switch for the frames of a family.
-    fn own_switch(&self, name: &str, knob: &str) -> bool {
+    pub(super) fn own_switch(&self, name: &str, knob: &str) -> bool {
         let declared = self.desired.and_then(|d| d.bridges.get(name));
         let stated = declared.and_then(|bridge| match knob {
             "nf_call_iptables" => bridge.nf_call_iptables,
@@ -265,12 +293,12 @@ impl<'a> HostAfter<'a> {
         let all = forwarding_keys(family);
         let own = format!("net/ipv4/conf/{device}/forwarding");
         if family == IpFamily::V4
-            && let Some((value, source @ (ValueSource::Declared | ValueSource::Returned))) = self.key(&own)
+            && let Some((value, source)) = self.stated(&own)
             && !(self.boot && source == ValueSource::Returned)
         {
             return Some((value != "0", own));
         }
-        let known = all.iter().filter_map(|path| Some((self.key(path)?, *path)));
+        let known = all.iter().filter_map(|path| Some((self.own_key(path)?, *path)));
         let ((value, source), path) = known.min_by_key(|((_, source), _)| *source as u8)?;
         // A key for all links that is written sets that of each link.
         let written =
@@ -280,6 +308,21 @@ impl<'a> HostAfter<'a> {
             _ => Some((value != "0", path.to_owned())),
         }
     }
+}
+
+/// Where the keys of links are.
+fn conf(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "net/ipv4/conf/",
+        IpFamily::V6 => "net/ipv6/conf/",
+    }
+}
+
+/// The link that a key is of.
+fn link_of(path: &str) -> Option<&str> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let ["net", "ipv4" | "ipv6", "conf" | "neigh", link, _] = parts[..] else { return None };
+    (!matches!(link, "all" | "default")).then_some(link)
 }
 
 /// The keys that switch forwarding on for all links; they are one.

@@ -36,7 +36,7 @@ pub use host::{
     AcceptableRisk, HostPlan, HostVerdict, PlanOptions, check, host, needs_vlans, probe_request, set_headers,
 };
 pub use host_after::{HostAfter, ValueSource, forwarding_keys};
-pub use lints::{bypass_evidence, bypass_writers};
+pub use lints::{bypass_evidence, bypass_writers, flows};
 pub use manifest::GenerationManifest;
 pub use module_test::module_test;
 pub use other_tables::other_tables;

@@ -2,12 +2,12 @@
 
 use super::diff::DesiredLine;
 use super::{Change, ChangeAction, Diff, GenerationManifest, key_effects};
-use crate::host_state::{LiveValue, Observed, SysctlTool, UnmanagedFile};
+use crate::host_state::{LiveValue, Observed, SysctlDirs, SysctlTool, UnmanagedFile};
 use crate::problem::{LintCode, Warning, WarningMessage, closest};
 use crate::resolve::Desired;
 use crate::resource::ResourceKind;
 use crate::resource::iptables::{DeclaredRules, IpFamily};
-use crate::resource::sysctl::{SysctlFile, SysctlKey, normal};
+use crate::resource::sysctl::{SysctlEntry, SysctlFile, SysctlKey, normal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys that KVM hosts set, as suggestions for a misspelt one. Keys of one host are not known as a whole, because a probe
@@ -86,6 +86,7 @@ pub(super) fn plan(
     let mut plan = SysctlPlan::default();
     let wanted: BTreeSet<&str> =
         desired.sysctl.values().flat_map(|f| f.entries.iter().map(|e| e.key.path())).collect();
+    let dirs = files_after(desired, observed, record);
     for file in desired.sysctl.values() {
         if let Some(there) = observed.sysctl_dirs.files.get(&file.path()).filter(|f| !f.is_ours()) {
             let why_not = why_not_adopted(there, &wanted);
@@ -95,7 +96,7 @@ pub(super) fn plan(
             }
             plan.adopted.push(format!("{}.conf", file.name));
         }
-        declared(file, observed, record.sysctl.get(&file.name), &mut plan);
+        declared(file, (observed, &dirs), record.sysctl.get(&file.name), &mut plan);
     }
     for file in record.sysctl.values() {
         removed(file, desired.sysctl.get(&file.name), &wanted, observed, &mut plan);
@@ -145,7 +146,12 @@ fn why_not_adopted(there: &UnmanagedFile, wanted: &BTreeSet<&str>) -> Option<Str
     there.lines.iter().find_map(lost)
 }
 
-fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>, plan: &mut SysctlPlan) {
+fn declared(
+    file: &SysctlFile,
+    (observed, dirs): (&Observed, &SysctlDirs),
+    before: Option<&SysctlFile>,
+    plan: &mut SysctlPlan,
+) {
     let there = observed.sysctl_dirs.files.get(&file.path());
     let by_others = there.is_some_and(|f| !f.is_ours());
     let in_file: BTreeMap<SysctlKey, String> = there
@@ -238,7 +244,7 @@ fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>,
             let write = format!("{}={wanted}", key.path());
             if opens(key, &wanted) { plan.open.push(write) } else { plan.close.push(write) }
         }
-        overridden(file, key, &wanted, entry, observed, plan);
+        overridden(file, key, &wanted, entry, dirs, plan);
     }
     // Keys that the file has and that are wanted no more.
     for (key, value) in &in_file {
@@ -276,18 +282,30 @@ fn declared(file: &SysctlFile, observed: &Observed, before: Option<&SysctlFile>,
     });
 }
 
+/// The files of `sysctl.d` as the plan leaves them.
+fn files_after(desired: &Desired, observed: &Observed, record: &GenerationManifest) -> SysctlDirs {
+    let mut dirs = observed.sysctl_dirs.clone();
+    for path in record.sysctl.values().map(SysctlFile::path) {
+        if dirs.files.get(&path).is_some_and(UnmanagedFile::is_ours) {
+            dirs.files.remove(&path);
+        }
+    }
+    for file in desired.sysctl.values() {
+        let line = |entry: &SysctlEntry| format!("{} = {}", entry.key, normal(&entry.value));
+        dirs.files.entry(file.path()).or_default().lines = (1..).zip(file.entries.iter().map(line)).collect();
+    }
+    dirs
+}
+
 /// Whether another file would win over ours, in either tool's order.
 fn overridden(
     file: &SysctlFile,
     key: &SysctlKey,
     wanted: &str,
-    entry: &crate::resource::sysctl::SysctlEntry,
-    observed: &Observed,
+    entry: &SysctlEntry,
+    dirs: &SysctlDirs,
     plan: &mut SysctlPlan,
 ) {
-    let mut dirs = observed.sysctl_dirs.clone();
-    let ours = dirs.files.entry(file.path()).or_default();
-    ours.lines = vec![(1, format!("{key} = {wanted}"))];
     for tool in [SysctlTool::Systemd, SysctlTool::Procps] {
         if let Some(winner) = dirs.winner(key, tool, None)
             && winner.path != file.path()

@@ -15,6 +15,7 @@ mod desired;
 mod fleet;
 mod generate;
 mod help;
+mod host_after;
 mod hostile_project;
 mod lint_levels;
 mod lints;

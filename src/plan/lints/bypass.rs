@@ -99,23 +99,22 @@ pub fn writers(observed: &Observed) -> Vec<WarningMessage> {
 impl FamilyView<'_> {
     /// A bridge whose own switch is on stays in netfilter, whatever the one for all says.
     pub(super) fn bypass_overridden(&self, warnings: &mut Vec<Warning>) {
-        let Some(observed) = self.observed else { return };
         if declared_global(global_knob(self.family), self.desired) != Some(false) {
             return;
         }
         let knob = own_knob(self.family);
-        for link in observed.links.bridges().filter(|l| l.number(knob).is_some_and(|v| v != 0)) {
-            let declared = self.desired.bridges.get(&link.name).and_then(|bridge| match self.family {
+        for name in self.will_be.bridges().iter().filter(|name| self.will_be.own_switch(name, knob)) {
+            let declared = self.desired.bridges.get(name).and_then(|bridge| match self.family {
                 IpFamily::V4 => bridge.nf_call_iptables,
                 IpFamily::V6 => bridge.nf_call_ip6tables,
             });
             if declared.is_some() {
                 continue;
             }
-            let message = WarningMessage::new(format!("{} stays in netfilter", link.name))
+            let message = WarningMessage::new(format!("{name} stays in netfilter"))
                 .cause(format!("its own {knob} is 1, and either switch is enough"))
                 .fix(format!("declare `{knob}: false` for that bridge"));
-            let origin = self.desired.bridges.get(&link.name).map(|bridge| bridge.origin.clone());
+            let origin = self.desired.bridges.get(name).map(|bridge| bridge.origin.clone());
             warnings.push(Warning::new(LintCode::BypassOverridden, message, origin));
         }
     }

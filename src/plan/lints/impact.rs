@@ -20,6 +20,12 @@ impl FamilyView<'_> {
     /// The lines of the impact for this family. `ssh` is how the plan ends for the connection that reads it; with
     /// `all`, flows to which nothing happens are lines too.
     pub(super) fn impact(&self, ssh: Option<&(SshPath, SshVerdict)>, all: bool) -> Vec<ImpactLine> {
+        let changes = self.flows(ssh, all);
+        impact::lines(self.family, &changes, |decider| self.place(decider))
+    }
+
+    /// The flows of the impact for this family, each by itself.
+    pub(super) fn flows(&self, ssh: Option<&(SshPath, SshVerdict)>, all: bool) -> Vec<FlowChange> {
         let Some(observed) = self.observed else { return Vec::new() };
         let topology = self.topology(observed);
         let [was, is] = [(self.was, &self.before), (self.will_be, &self.after)]
@@ -43,7 +49,7 @@ impl FamilyView<'_> {
             changes.extend(open);
         }
         changes.extend(self.flows_at_boot(&context, &topology, [&was, &is]));
-        impact::lines(self.family, &changes, |decider| self.place(decider))
+        changes
     }
 
     /// The flows of guests and to listening ports. Hosts that are alike share them.

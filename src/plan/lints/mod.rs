@@ -26,6 +26,7 @@ pub(super) use expiring::answers_by_advertisement;
 use super::rules::{RulesPlan, as_written, origins};
 use super::{ChangeRisk, GenerationManifest, HostAfter, HostPlan, PlanOptions, forecast};
 use crate::host_state::{Observed, PredictedRules};
+use crate::impact::FlowChange;
 use crate::netfilter::{
     HostContext, Packet, PacketDevice, PacketPath, PacketVerdict, Ruleset, TraceStep, simulate,
 };
@@ -86,6 +87,23 @@ pub(super) fn judge(
     unknown_bridge::unknown(desired, observed, &mut plan.warnings);
     routes::lost(desired, observed, &will_be, &mut plan.warnings);
     other_tables::dropped_elsewhere(desired, observed, &mut plan.warnings);
+}
+
+/// Every flow of a host before and after its plan, also those to which nothing happens. The impact is made of them;
+/// tests compare them with the host once the plan is applied.
+pub fn flows(desired: &Desired, observed: &Observed) -> Vec<(IpFamily, FlowChange)> {
+    let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
+    let record = record.unwrap_or_default();
+    let (is, will_be) = (HostAfter::live(observed), HostAfter::planned(desired, observed, &record));
+    let mut flows = Vec::new();
+    for (family, there) in &observed.rules {
+        let predicted = forecast::rules_after(*family, desired, observed);
+        let saves = [&there.live, &predicted];
+        let view = FamilyView::new(*family, desired, Some(observed), saves, [&is, &will_be]);
+        let ssh = view.ssh_verdict();
+        flows.extend(view.flows(ssh.as_ref(), true).into_iter().map(|flow| (*family, flow)));
+    }
+    flows
 }
 
 /// Warns of what has changed since the last apply: from the host as it was applied to the host as it is.
