@@ -34,6 +34,7 @@ mod network_state;
 mod nothing_silent;
 mod pipelines;
 mod plan_quality;
+mod prediction;
 mod processes;
 mod promise;
 mod rollout;
