@@ -46,6 +46,7 @@ pub fn yaml(name: &str, connection: &HostConnection, observed: &Observed) -> Str
     reach(name, connection, &mut text);
     let rules = rules::RuleImport::new(observed);
     rules.unmanaged_chains(&mut text);
+    rules.extensions(&mut text);
     sysctl::write(observed, &mut text);
     bridges::write(observed, &mut text);
     sets::write(observed, &mut text);

@@ -5,9 +5,9 @@ use crate::characters::is_harmless;
 use crate::host_state::Observed;
 use crate::inventory::{check_chain, quoted};
 use crate::plan::bridge_maker;
-use crate::problem::Place;
+use crate::problem::{Place, Problem};
 use crate::resource::iptables::chain_writers::chain_writer;
-use crate::resource::iptables::rule::{self, RuleContext};
+use crate::resource::iptables::rule::{self, CheckedRule, RuleContext};
 use crate::resource::iptables::save::{SaveChain, SaveTable, jump, tokens};
 use crate::resource::iptables::targets::is_set_option;
 use crate::resource::iptables::text::{TextLine, split};
@@ -130,6 +130,31 @@ impl<'a> RuleImport<'a> {
                  left out until then.\n",
             );
             let _ = writeln!(text, "    unmanaged_chains: [{}]", list.join(", "));
+        }
+    }
+
+    /// Matches, targets and options of stated rules that kvmfw does not know.
+    pub(super) fn extensions(&self, text: &mut String) {
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for (family, name, table, chain) in self.chains() {
+            for rule in self.stated(family, name, chain) {
+                let Some(checked) = check(rule, family, name, chain, &mut Vec::new()) else { continue };
+                let undeclared = checked.undeclared.into_iter();
+                names.extend(undeclared.filter_map(|one| one.extensions.last().cloned()));
+                if let Some((target, _)) = checked.target
+                    && !checked.extension
+                    && table.chain(&target).is_none()
+                {
+                    names.insert(target);
+                }
+            }
+        }
+        if !names.is_empty() {
+            let list: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+            text.push_str(
+                "    # kvmfw does not know these matches and targets of the host, or an option of them.\n",
+            );
+            let _ = writeln!(text, "    extensions: [{}]", list.join(", "));
         }
     }
 
@@ -287,15 +312,29 @@ fn refused(rule: &str, family: IpFamily, table: &str, chain: &SaveChain) -> Opti
     if !rule.chars().all(is_harmless) {
         return Some("has invisible characters".to_owned());
     }
+    let mut problems = Vec::new();
+    check(rule, family, table, chain, &mut problems);
+    problems.into_iter().next().map(|problem| problem.message)
+}
+
+/// A rule of the host, checked as one of an inventory.
+fn check(
+    rule: &str,
+    family: IpFamily,
+    table: &str,
+    chain: &SaveChain,
+    problems: &mut Vec<Problem>,
+) -> Option<CheckedRule> {
     let builtin = is_builtin(table, &chain.name);
     let text = rule.replace('$', "$$");
     let line = TextLine { text: &text, place: Place { file: "host".into(), line: 1, column: 1, length: 1 } };
-    let mut problems = Vec::new();
     match split(&line) {
-        Err(problem) => problems.push(problem),
         Ok(words) => {
-            rule::check(&words, RuleContext { family, table, chain: &chain.name, builtin }, &mut problems);
+            rule::check(&words, RuleContext { family, table, chain: &chain.name, builtin }, problems)
+        }
+        Err(problem) => {
+            problems.push(problem);
+            None
         }
     }
-    problems.into_iter().next().map(|problem| problem.message)
 }

@@ -25,6 +25,8 @@ pub struct Project {
     pub groups: BTreeMap<String, Arc<HostGroup>>,
     /// `lints:` of the inventory files.
     pub lints: Vec<LintStatement>,
+    /// `extensions:` of the inventory files.
+    pub extensions: Vec<Spanned<String>>,
     /// The modules by name; the project's wins over a shipped one.
     pub modules: BTreeMap<String, Arc<Module>>,
     /// What a person should know and no problem is.
@@ -94,7 +96,7 @@ pub const RANK_RANGE: u32 = 200_000;
 pub const RANK_HOST: u32 = 200_001;
 
 /// The keys of an inventory file.
-pub(super) const KEYS: [&str; 3] = ["hosts", "groups", "lints"];
+pub(super) const KEYS: [&str; 4] = ["hosts", "groups", "lints", "extensions"];
 
 /// Puts the files together.
 ///
@@ -143,6 +145,7 @@ pub fn assemble(files: ProjectFiles) -> Result<Project, Problems> {
         hosts,
         groups: build.groups,
         lints: build.lints,
+        extensions: build.extensions,
         modules: build.modules,
         notices: build.notices,
         sources: build.sources,
@@ -165,6 +168,7 @@ struct ProjectBuilder {
     modules: BTreeMap<String, Arc<Module>>,
     groups: BTreeMap<String, Arc<HostGroup>>,
     lints: Vec<LintStatement>,
+    extensions: Vec<Spanned<String>>,
     /// Keys of `hosts:` in order.
     entries: Vec<(EntryOwner, Vec<String>, Arc<InventoryEntry>)>,
     /// Own entries by name.
@@ -207,6 +211,7 @@ impl ProjectBuilder {
                     }
                 }
                 "lints" => self.lints.extend(lints(&pair.value, &mut reader)),
+                "extensions" => self.extensions.extend(reader.names(&pair.value, "extension", "_-")),
                 _ => {}
             }
         }

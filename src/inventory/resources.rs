@@ -17,8 +17,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// The keys of [`DeclaredResources`].
-pub const KEYS: [&str; 7] =
-    ["sysctl", "iptables", "ip6tables", "ipset", "bridges", "checks", "unmanaged_chains"];
+pub const KEYS: [&str; 8] =
+    ["sysctl", "iptables", "ip6tables", "ipset", "bridges", "checks", "unmanaged_chains", "extensions"];
 
 /// What one group, host or module states.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,8 @@ pub struct DeclaredResources {
     pub checks: Vec<ConfirmCheck>,
     /// Chains of others to which rules may jump.
     pub unmanaged_chains: Vec<Spanned<String>>,
+    /// Matches and targets of the hosts that kvmfw does not know.
+    pub extensions: Vec<Spanned<String>>,
     /// Lints of these texts.
     pub warnings: Vec<Warning>,
     /// Rules that a comment allows to cause a warning.
@@ -109,6 +111,7 @@ impl DeclaredResources {
             "unmanaged_chains" => {
                 self.unmanaged_chains = reader.names(value, "chain", "._-");
             }
+            "extensions" => self.extensions = reader.names(value, "extension", "_-"),
             _ => {}
         }
         self.allowed_rules.append(&mut reader.allowed_rules);

@@ -6,8 +6,8 @@ use super::save_text;
 use crate::problem::{Place, Problem, did_you_mean};
 use crate::resource::iptables::chain_writers::reserved_for;
 use crate::resource::iptables::expand;
+use crate::resource::iptables::extensions::find_target;
 use crate::resource::iptables::rule::{self, CheckedRule, RuleContext};
-use crate::resource::iptables::targets::TARGETS;
 use crate::resource::iptables::text::{self, RuleTemplate, WordPiece};
 use crate::resource::iptables::{
     ChainPolicy, IpFamily, JumpPosition, PREFIX, TABLES, builtin_chains, is_administrators, is_builtin,
@@ -163,7 +163,7 @@ pub fn check_chain(table: &str, name: &str) -> Result<(), Problem> {
             )),
         );
     }
-    if TARGETS.contains(&name) {
+    if find_target(name).is_some() {
         return bad(format!("chain `{name}` has the name of a target"), None);
     }
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());

@@ -154,6 +154,7 @@ impl SchemaBuilder {
                     doc(by_name(WORD, reference("group")), "Groups by name; `all` contains every host.")
                 }
                 "lints" => lint_levels(),
+                "extensions" => self.extensions(),
                 _ => return None,
             })
         })

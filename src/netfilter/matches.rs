@@ -1,8 +1,8 @@
 //! The conditions of a rule.
 
-use super::names;
 use super::packet::{ConntrackStates, FlowDirection, TcpFlags};
 use super::sets::SetMembership;
+use crate::resource::iptables::protocols;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
@@ -231,7 +231,8 @@ pub(super) fn head(option: &str, value: &str) -> Option<MatchTest> {
         "-d" => MatchTest::Destination(MaskedNetwork::parse(value)?),
         "-i" => MatchTest::In(DevicePattern(value.to_owned())),
         "-o" => MatchTest::Out(DevicePattern(value.to_owned())),
-        "-p" => MatchTest::Protocol(names::protocol(value)?),
+        // 0 stands for every protocol.
+        "-p" => MatchTest::Protocol(protocols::number(value).filter(|number| *number != 0)?),
         _ => return None,
     })
 }

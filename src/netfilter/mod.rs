@@ -27,7 +27,6 @@ mod frame;
 mod host_context;
 mod lockout;
 mod matches;
-mod names;
 mod nat_hypothesis;
 mod outcome;
 mod overlap;

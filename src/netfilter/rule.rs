@@ -2,6 +2,7 @@
 
 use super::matches::{self, MatchTest, RuleMatch};
 use super::rewrite::NatRewrite;
+use crate::resource::iptables::extensions;
 use crate::resource::iptables::save::{takes_value, tokens};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -48,32 +49,6 @@ pub enum RuleTarget {
     /// A target that is not modelled, and that may decide.
     Unknown(Arc<str>),
 }
-
-/// Targets that change nothing the simulation tracks.
-const HARMLESS: [&str; 22] = [
-    "LOG",
-    "NFLOG",
-    "ULOG",
-    "AUDIT",
-    "TRACE",
-    "TCPMSS",
-    "TCPOPTSTRIP",
-    "CLASSIFY",
-    "CHECKSUM",
-    "DSCP",
-    "TOS",
-    "TTL",
-    "HL",
-    "ECN",
-    "SET",
-    "TEE",
-    "SECMARK",
-    "CONNSECMARK",
-    "IDLETIMER",
-    "LED",
-    "RATEEST",
-    "CT",
-];
 
 impl ParsedRule {
     /// Reads a rule, canonical or as people write it. What cannot be read or is not modelled becomes *unknown*.
@@ -152,7 +127,7 @@ impl<'a> RuleReader<'a> {
                 option => {
                     let value = if takes_value(option) { self.next().unwrap_or_default() } else { "" };
                     if option == "-p" {
-                        loaded.extend(module(value));
+                        loaded.extend(extensions::match_of_protocol(value).map(|one| one.name));
                     }
                     matches.push(match matches::head(option, value) {
                         Some(test) => RuleMatch { negated, test },
@@ -203,17 +178,6 @@ fn is_core(word: &str) -> bool {
     matches!(short(word), "-s" | "-d" | "-p" | "-i" | "-o" | "-m" | "-j" | "-g" | "-f")
 }
 
-/// The match extension that `-p` brings with it.
-fn module(protocol: &str) -> Option<&'static str> {
-    Some(match protocol {
-        "tcp" | "6" => "tcp",
-        "udp" | "17" => "udp",
-        "icmp" | "1" => "icmp",
-        "icmpv6" | "ipv6-icmp" | "icmp6" | "58" => "icmp6",
-        _ => return None,
-    })
-}
-
 /// Options without their `-m`: `-p tcp --dport 22`, and what stands behind `-m tcp -p tcp`.
 fn implied(loaded: &[&str], negated: bool, words: &[Cow<'_, str>], matches: &mut Vec<RuleMatch>) {
     for (at, (not, option, values)) in options(words).into_iter().enumerate() {
@@ -232,24 +196,11 @@ fn extension(name: &str, words: &[Cow<'_, str>], matches: &mut Vec<RuleMatch>) {
     if name == "comment" {
         return;
     }
-    let known = matches!(
-        name,
-        "tcp"
-            | "udp"
-            | "multiport"
-            | "icmp"
-            | "icmp6"
-            | "state"
-            | "conntrack"
-            | "physdev"
-            | "mark"
-            | "iprange"
-            | "addrtype"
-    );
-    if !known {
+    let known = extensions::find_match(name).filter(|one| one.simulated);
+    let Some(name) = known.map(|one| one.name) else {
         matches.push(unknown(format!("-m {name} {}", words.join(" ")).trim_end().to_owned()));
         return;
-    }
+    };
     let options = options(words);
     if matches!(name, "state" | "conntrack") {
         let asked = options.iter().map(|(negated, option, values)| (*negated, *option, *values));
@@ -317,7 +268,7 @@ fn target(name: &str, arguments: &[Cow<'_, str>]) -> RuleTarget {
             RuleTarget::Rewrite(NatRewrite::parse(name, arguments))
         }
         "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "" => RuleTarget::Unknown(name.into()),
-        name if HARMLESS.contains(&name) => RuleTarget::Continue,
+        name if extensions::find_target(name).is_some_and(|one| one.simulated) => RuleTarget::Continue,
         // The simulation treats a target that is not a chain of the table as unknown.
         name => RuleTarget::Jump(name.into()),
     }

@@ -2,10 +2,9 @@
 
 use super::answer::Tristate;
 use super::matches::{MatchTest, RuleMatch};
-use super::names;
 use super::packet::{FragmentPart, Packet, PacketDevice, protocol};
 use crate::resource::ipset::{DeclaredSet, MemberPart, SetShape};
-use crate::resource::iptables::IpFamily;
+use crate::resource::iptables::{IpFamily, protocols};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -171,7 +170,7 @@ fn member(parts: &[MemberPart], text: &str, bits: Option<u8>) -> SetMember {
         MemberPart::Net => net(text, None),
         MemberPart::Port => {
             let (name, port) = text.split_once(':')?;
-            Some(MemberValue::Port(Some(names::protocol(name)?), port.parse().ok()?))
+            Some(MemberValue::Port(Some(protocols::number(name)?), port.parse().ok()?))
         }
         MemberPart::BarePort => Some(MemberValue::Port(None, text.parse().ok()?)),
         MemberPart::Iface if !text.starts_with("physdev:") => Some(MemberValue::Device(text.to_owned())),

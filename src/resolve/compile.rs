@@ -181,7 +181,7 @@ impl<'a> HostCompiler<'a> {
         let sysctl = sysctl::files(&resources, out);
         let bridges = bridges::bridges(&resources, out);
         let sets = sets::sets(&resources, &self.members, out);
-        let mut rules = rules::rules(&resources, &scope, out);
+        let mut rules = rules::rules(&resources, &self.project.extensions, &scope, out);
         sets::link(&rules, &sets, out);
         let tables = rules.values_mut().flat_map(|family| family.tables.values_mut());
         for chain in tables.flat_map(|table| table.chains.values_mut()) {

@@ -1,11 +1,11 @@
 //! Chains of a host, composed: all `first`, then all `rules`, then all `last`.
 
 use super::merge::{CompileReport, MergeSlot};
-use crate::inventory::{ChainStatement, DeclaredResources, RuleStatement};
+use crate::inventory::{ChainStatement, DeclaredResources, RuleStatement, Spanned};
 use crate::problem::{LintCode, Place, Problem, Warning, did_you_mean};
 use crate::resource::iptables::expand::{self, ParamScope};
+use crate::resource::iptables::extensions::target_names;
 use crate::resource::iptables::rule::{self, CheckedRule};
-use crate::resource::iptables::targets::TARGETS;
 use crate::resource::iptables::text::RuleTemplate;
 use crate::resource::iptables::{
     ChainPolicy, DeclaredChain, DeclaredRules, IpFamily, JumpPosition, PREFIX, TableRules,
@@ -24,17 +24,34 @@ struct ChainMerge<'a> {
 /// The chains of one table by the names that people give them.
 type ChainTable<'a> = BTreeMap<&'a str, ChainMerge<'a>>;
 
-/// Composes the rules of both families; `scope` is what rules of hosts and groups may use.
+/// What the rules of a host may name although the rules themselves do not define it.
+#[derive(Default)]
+struct DeclaredNames<'a> {
+    /// `unmanaged_chains`.
+    chains: BTreeMap<&'a str, &'a Place>,
+    /// `extensions`.
+    extensions: BTreeMap<&'a str, &'a Place>,
+}
+
+/// Composes the rules of both families; `scope` is what rules of hosts and groups may use, `extensions` are those of
+/// the inventory.
 pub fn rules(
     sources: &[(u32, &DeclaredResources)],
+    extensions: &[Spanned<String>],
     scope: &ParamScope,
     out: &mut CompileReport,
 ) -> BTreeMap<IpFamily, DeclaredRules> {
     let mut merged: BTreeMap<(IpFamily, &str), ChainTable<'_>> = BTreeMap::new();
-    let mut unmanaged: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut names = DeclaredNames::default();
+    for name in extensions {
+        names.extensions.entry(&name.value).or_insert(&name.place);
+    }
     for (rank, resources) in sources {
         for name in &resources.unmanaged_chains {
-            unmanaged.entry(&name.value).or_insert(&name.place);
+            names.chains.entry(&name.value).or_insert(&name.place);
+        }
+        for name in &resources.extensions {
+            names.extensions.entry(&name.value).or_insert(&name.place);
         }
         for text in &resources.chains {
             let table = merged.entry((text.family, &text.table)).or_default();
@@ -59,13 +76,15 @@ pub fn rules(
     }
     let mut families: BTreeMap<IpFamily, DeclaredRules> = BTreeMap::new();
     for ((family, name), table) in merged {
-        let done = finish(family, name, table, &unmanaged, scope, out);
+        let done = finish(family, name, table, &names, scope, out);
         if !done.chains.is_empty() || !done.policies.is_empty() {
             families.entry(family).or_default().tables.insert(name.to_owned(), done);
         }
     }
-    for name in unmanaged.keys() {
-        out.fact(|| "unmanaged_chains".to_owned(), || (*name).to_owned(), unmanaged[name]);
+    for (key, stated) in [("unmanaged_chains", &names.chains), ("extensions", &names.extensions)] {
+        for (name, place) in stated {
+            out.fact(|| key.to_owned(), || (*name).to_owned(), place);
+        }
     }
     one_family(&families, out);
     families
@@ -75,7 +94,7 @@ fn finish(
     family: IpFamily,
     table: &str,
     merged: ChainTable<'_>,
-    unmanaged: &BTreeMap<&str, &Place>,
+    names: &DeclaredNames<'_>,
     scope: &ParamScope,
     out: &mut CompileReport,
 ) -> TableRules {
@@ -83,7 +102,7 @@ fn finish(
     let own: BTreeSet<&str> =
         merged.values().filter(|m| !m.text.entered()).map(|m| m.text.name.value.as_str()).collect();
     for name in &own {
-        if let Some(place) = unmanaged.get(name) {
+        if let Some(place) = names.chains.get(name) {
             let message = format!("chain `{name}` is declared here and named in `unmanaged_chains`");
             let problem = Problem::new("own-foreign-chain", message).at_place(place);
             out.problems.push(problem.help(format!("it is declared at {}", merged[name].text.name.place)));
@@ -108,10 +127,10 @@ fn finish(
                     let enters_itself = !checked.extension && checked.target() == name;
                     let resolved = match enters_itself && merge.text.entered() {
                         true => Err(itself(checked, name)),
-                        false => target(checked, table, &own, unmanaged)
+                        false => target(checked, table, &own, names)
                             .map_err(|problem| entered_help(problem, checked, &merged_names)),
                     };
-                    let target = match resolved {
+                    let target = match resolved.and_then(|target| declared(checked, names).map(|()| target)) {
                         Ok(target) => target,
                         Err(problem) => {
                             out.problems.push(problem);
@@ -193,6 +212,13 @@ pub fn expand(
     expansion.rules.iter().filter_map(|words| rule::check(words, chain.context(), problems)).collect()
 }
 
+/// Whether what is not known of the rule's extensions is declared.
+fn declared(rule: &CheckedRule, names: &DeclaredNames<'_>) -> Result<(), Problem> {
+    let is_declared = |name: &String| names.extensions.contains_key(name.as_str());
+    let wrong = rule.undeclared.iter().find(|one| !one.extensions.iter().any(is_declared));
+    wrong.map_or(Ok(()), |one| Err(one.problem.clone()))
+}
+
 /// A chain that is entered by a jump rule of ours, and that our rules for it enter again.
 fn itself(rule: &CheckedRule, chain: &str) -> Problem {
     let problem = Problem::new("chain-loop", format!("a rule of chain `{chain}` jumps to the chain itself"));
@@ -207,19 +233,27 @@ fn target<'a>(
     rule: &'a CheckedRule,
     table: &str,
     own: &BTreeSet<&str>,
-    unmanaged: &BTreeMap<&str, &Place>,
+    names: &DeclaredNames<'_>,
 ) -> Result<Cow<'a, str>, Problem> {
     let Some((name, place)) = &rule.target else { return Ok(Cow::Borrowed("")) };
-    if rule.extension || unmanaged.contains_key(name.as_str()) && !own.contains(name.as_str()) {
-        return Ok(Cow::Borrowed(name));
-    }
-    if own.contains(name.as_str()) {
+    let name = name.as_str();
+    if !rule.extension && own.contains(name) {
         return Ok(Cow::Owned(format!("{PREFIX}{name}")));
     }
-    let known = own.iter().copied().chain(unmanaged.keys().copied()).chain(TARGETS);
+    if rule.extension || names.chains.contains_key(name) || names.extensions.contains_key(name) {
+        return Ok(Cow::Borrowed(name));
+    }
+    let named = names.chains.keys().chain(names.extensions.keys()).copied();
+    let targets = target_names().map(|name| -> &str { name });
+    let known = own.iter().copied().chain(named).chain(targets);
     let near = did_you_mean(name, known);
-    let help = near.unwrap_or_else(|| {
-        format!("declare it, or add `unmanaged_chains: [{name}]` if another program creates it")
+    let is_like_target = name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    let help = near.unwrap_or_else(|| match is_like_target {
+        false => format!("declare it, or add `unmanaged_chains: [{name}]` if another program creates it"),
+        true => format!(
+            "declare it, or add `unmanaged_chains: [{name}]` if another program creates it, or \
+             `extensions: [{name}]` if it is a target of the hosts"
+        ),
     });
     let message = format!("unknown target or chain `{name}` in table {table}");
     Err(Problem::new("unknown-chain", message).at_place(place).help(help))

@@ -40,8 +40,17 @@ impl SchemaBuilder {
                 self.set(self.text(WORD)),
                 "Unmanaged chains to which rules may jump, such as DOCKER-USER.",
             ),
+            "extensions" => self.extensions(),
             _ => return None,
         })
+    }
+
+    /// `extensions`.
+    pub(super) fn extensions(self) -> Value {
+        doc(
+            self.set(self.text(WORD)),
+            "Matches and targets of the hosts that kvmfw does not know; their options are not checked.",
+        )
     }
 
     pub(super) fn sysctl_file(self) -> Value {

@@ -1,6 +1,7 @@
 //! Addresses, ports, protocols and interface names as they stand in rules.
 
-use super::IpFamily;
+use super::{IpFamily, protocols};
+use crate::problem::closest;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What is wrong with a value, and the next step.
@@ -81,15 +82,20 @@ fn is_v4(address: &str, masked: bool) -> bool {
 
 /// Checks the value of `-p`.
 pub fn check_protocol(text: &str) -> AddressProblem {
-    let number = text.chars().all(|c| c.is_ascii_digit());
-    let right = match text.parse::<u16>() {
-        Ok(number) => number <= 255,
-        Err(_) => !number && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.+_".contains(c)),
-    };
-    (text.is_empty() || !right || text.starts_with('-')).then(|| {
+    if protocols::number(text).is_some() {
+        return None;
+    }
+    let name = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.+_/".contains(c));
+    if !name {
         let help = text.contains(',').then(|| "write one rule per protocol".to_owned());
-        (format!("`{text}` is not a known protocol"), help)
-    })
+        return Some((format!("`{text}` is not a known protocol"), help));
+    }
+    let help = match closest(text, protocols::names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "write its number, from 0 to 255".to_owned(),
+    };
+    Some((format!("unknown protocol `{text}`"), Some(help)))
 }
 
 /// Checks an interface name, which may end with `+` for any ending.

@@ -3,8 +3,11 @@
 pub mod address;
 pub mod chain_writers;
 pub mod expand;
+pub mod extensions;
+pub mod loaded;
 pub mod managed_text;
 mod options;
+pub mod protocols;
 pub mod rule;
 pub mod save;
 pub mod targets;

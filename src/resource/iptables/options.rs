@@ -1,20 +1,12 @@
 //! Walks through the words of a rule as getopt does, and says what iptables would say for sure.
 
+use super::extensions::{ExtensionOption, find_match, find_target};
+use super::loaded::{self, ExtensionProblem, FoundOption, LoadedExtensions};
 use super::rule::RuleContext;
-use super::targets::{self, COMMANDS, FREE_TEXT, NOT_SHORTENED, TARGETS};
+use super::targets::{self, COMMANDS, CORE};
 use super::text::{RuleWord, quote};
-use super::{PREFIX, address, builtin_chains};
-use crate::problem::{Problem, closest};
-
-/// What was seen so far.
-#[derive(Default)]
-pub(super) struct ParseState {
-    pub(super) matches: Vec<String>,
-    protocol: Option<String>,
-    open: bool,
-    /// What of `-m tcp` and `-m udp` was asked for.
-    asked: Vec<&'static str>,
-}
+use super::{IpFamily, PREFIX, address, builtin_chains};
+use crate::problem::Problem;
 
 pub(super) struct OptionParser<'a> {
     pub(super) words: &'a [RuleWord],
@@ -26,7 +18,11 @@ pub(super) struct OptionParser<'a> {
     pub(super) out: Vec<RuleWord>,
     /// The place of the target's name in `out`.
     pub(super) target: Option<usize>,
-    pub(super) seen: ParseState,
+    pub(super) loaded: LoadedExtensions,
+    /// Problems that a declared extension takes away.
+    pub(super) undeclared: Vec<ExtensionProblem>,
+    /// What of `-m tcp` and `-m udp` was asked for.
+    pub(super) asked: Vec<&'static str>,
 }
 
 impl OptionParser<'_> {
@@ -41,7 +37,7 @@ impl OptionParser<'_> {
             }
             if !word.pieces.is_empty() && !word.value.starts_with('-') {
                 // What stands for an option is not known yet.
-                self.seen.open = true;
+                self.loaded.open = true;
                 self.out.push(word);
                 continue;
             }
@@ -129,7 +125,7 @@ impl OptionParser<'_> {
 
     /// `-p tcp`, `-ptcp`, `-fj ACCEPT`.
     fn short(&mut self, word: RuleWord, negated: bool) {
-        if let Some(long) = targets::long_of(&word.value) {
+        if let Some(long) = loaded::long_of(&word.value, self.context.family) {
             return self.wrong(
                 &word,
                 &format!("unknown option `{}`", word.value),
@@ -149,7 +145,7 @@ impl OptionParser<'_> {
                     }
                     return;
                 }
-                'f' => self.out.push(made(&word, "-f")),
+                'f' => self.fragments(&word),
                 'A' | 'I' | 'D' | 'R' | 'C' | 'N' | 'X' | 'F' | 'Z' | 'P' | 'E' | 'L' | 'S' | 't' => {
                     let skip = usize::from(word.value.len() == 2);
                     let mut help = format!(
@@ -206,51 +202,44 @@ impl OptionParser<'_> {
             "--jump" => "-j",
             "--goto" => "-g",
             "--match" => "-m",
-            _ => "",
+            "--fragments" | "--fragment" => return self.fragments(&word),
+            _ => {
+                let inline = inline.map(|value| inline_word(&word, &value));
+                return self.extension(&word, &option, inline, negated);
+            }
         };
-        if core.is_empty() {
-            // iptables takes any unambiguous beginning of an option, of a command too.
-            let command = COMMANDS.iter().find(|command| {
-                **command == option
-                    || option.len() > 4
-                        && command.starts_with(&option)
-                        && !NOT_SHORTENED.contains(&option.as_str())
-            });
-            if command.is_some() {
-                let help = "write only the part after `-A CHAIN`".to_owned();
-                return self.wrong(&word, &format!("`{option}` is not part of a rule"), Some(help));
-            }
-            let spelled = [
-                "--jump",
-                "--goto",
-                "--protocol",
-                "--source",
-                "--destination",
-                "--in-interface",
-                "--out-interface",
-                "--match",
-            ];
-            if let Some(full) = spelled.iter().find(|full| {
-                option.len() > 3 && full.starts_with(&option) && !matches!(option.as_str(), "--mat" | "--mac")
-            }) {
-                return self.wrong(
-                    &word,
-                    &format!("`{option}` is a shortened option"),
-                    Some(format!("write `{full}`")),
-                );
-            }
-        }
         self.out.push(made(&word, &option));
         let value = match inline {
-            Some(value) => Some(RuleWord { value: value.clone(), raw: quote(&value), ..word.clone() }),
-            None if !core.is_empty() => self.value(&word, &option),
-            None => None,
+            Some(value) => Some(inline_word(&word, &value)),
+            None => self.value(&word, &option),
         };
-        if core.is_empty() {
-            self.extension(&word, &option, value, negated);
-        } else if let Some(value) = value {
+        if let Some(value) = value {
             self.core(core, value, negated);
         }
+    }
+
+    /// `-f`, which IPv6 has not.
+    fn fragments(&mut self, word: &RuleWord) {
+        if self.context.family == IpFamily::V6 {
+            let help = "write `-m frag` with its options".to_owned();
+            return self.wrong(word, &format!("`{}` is not an option of ip6tables", word.value), Some(help));
+        }
+        self.out.push(made(word, "-f"));
+    }
+
+    /// Refuses commands of iptables, and shortened options that every rule may have.
+    fn is_command(&mut self, word: &RuleWord, option: &str) -> bool {
+        let begins = |full: &&str| option.len() > 3 && full.starts_with(option);
+        if let Some(full) = CORE.into_iter().find(begins) {
+            self.wrong(word, &format!("`{option}` is a shortened option"), Some(format!("write `{full}`")));
+            return true;
+        }
+        if COMMANDS.into_iter().any(|command| command == option || option.len() > 4 && begins(&command)) {
+            let help = "write only the part after `-A CHAIN`".to_owned();
+            self.wrong(word, &format!("`{option}` is not part of a rule"), Some(help));
+            return true;
+        }
+        false
     }
 
     /// The value of an option that has to have one.
@@ -277,8 +266,6 @@ impl OptionParser<'_> {
         let index = self.out.len();
         self.out.push(value.clone());
         match option {
-            "-m" => self.seen.matches.push(value.value.clone()),
-            "-p" => self.seen.protocol = Some(value.value.clone()),
             "-j" | "-g" => {
                 if self.target.replace(index).is_some() {
                     self.wrong(
@@ -294,27 +281,45 @@ impl OptionParser<'_> {
             _ => {}
         }
         if !known {
-            if option == "-m" || option == "-p" {
-                self.seen.open = true;
-            }
+            self.loaded.open |= matches!(option, "-m" | "-p" | "-j");
             return;
         }
         let text = value.value.as_str();
         let trouble = match option {
             "-s" | "-d" => address::check(text, self.context.family, negated),
-            "-p" => address::check_protocol(text),
+            "-p" => self.protocol_trouble(text),
             "-i" | "-o" => address::check_interface(text).or_else(|| self.wrong_side(option)),
             "-m" if text.is_empty()
                 || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) =>
             {
                 Some((format!("`{text}` is not a known match"), None))
             }
+            "-m" => self.match_trouble(&value),
             "-j" | "-g" => self.target_trouble(option, text),
             _ => None,
         };
         if let Some((message, help)) = trouble {
             self.wrong(&value, &message, help);
         }
+    }
+
+    fn protocol_trouble(&mut self, text: &str) -> address::AddressProblem {
+        let trouble = address::check_protocol(text);
+        // Its options are then not known either.
+        self.loaded.open |= trouble.is_some();
+        self.loaded.add_protocol(text);
+        trouble
+    }
+
+    fn match_trouble(&mut self, value: &RuleWord) -> address::AddressProblem {
+        let (name, family) = (value.value.as_str(), self.context.family);
+        let trouble = self.loaded.add_match(name);
+        if find_match(name).is_none() {
+            let (message, help) = loaded::unknown_match(name, family);
+            let problem = Problem::new("unknown-match", message).at_place(&value.place).help(help);
+            self.undeclared.push(ExtensionProblem { extensions: vec![name.to_owned()], problem });
+        }
+        trouble
     }
 
     fn wrong_side(&self, option: &str) -> Option<(String, Option<String>)> {
@@ -331,8 +336,9 @@ impl OptionParser<'_> {
         })
     }
 
-    fn target_trouble(&self, option: &str, text: &str) -> Option<(String, Option<String>)> {
+    fn target_trouble(&mut self, option: &str, text: &str) -> Option<(String, Option<String>)> {
         let RuleContext { chain, table, builtin, family } = self.context;
+        self.loaded.add_target(text);
         if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
             || !text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:+@=".contains(c))
         {
@@ -360,7 +366,7 @@ impl OptionParser<'_> {
             );
             return Some((format!("RETURN directly in the built-in chain {chain}"), Some(help)));
         }
-        if option == "-g" && TARGETS.contains(&text) {
+        if option == "-g" && find_target(text).is_some() {
             return Some((
                 format!("`{text}` is a target, not a chain to go to"),
                 Some(format!("use `-j {text}`")),
@@ -376,58 +382,85 @@ impl OptionParser<'_> {
                 Some(format!("write `{plain}`")),
             ));
         }
-        if targets::target_family(text).is_some_and(|only| only != family) {
-            return Some((format!("{family} has no target `{text}`"), None));
-        }
-        None
+        loaded::target_of_other_family(text, family)
     }
 
     /// An option of a match or target.
-    fn extension(&mut self, word: &RuleWord, option: &str, inline: Option<RuleWord>, _negated: bool) {
-        if let Some(needed) = targets::match_of(option)
-            && !self.seen.open
-            && !self.seen.matches.iter().any(|m| m == needed)
-        {
-            let near = closest(needed, self.seen.matches.iter().map(String::as_str));
-            let help = match near {
-                Some(near) => format!("did you mean `-m {needed}` for `-m {near}`?"),
-                None => self.corrected(self.at - 1, 1, &format!("-m {needed} {option}")),
-            };
-            self.wrong(word, &format!("`{option}` needs `-m {needed}` before it"), Some(help));
-        }
-        let ports = targets::is_port_option(option);
-        if ports
-            && !self.seen.open
-            && !self.seen.protocol.as_deref().is_some_and(targets::has_ports)
-            && !self.seen.matches.iter().any(|m| targets::has_ports(m))
-        {
-            let given = self.seen.protocol.as_deref();
-            let near = given.and_then(|given| closest(given, ["tcp", "udp", "sctp", "dccp"]));
-            let (message, help) = match (given, near) {
-                (Some(given), Some(near)) => {
-                    (format!("unknown protocol `{given}`"), format!("did you mean `{near}`?"))
-                }
-                (Some(given), None) => {
-                    (format!("protocol `{given}` has no ports"), "write `-p tcp` or `-p udp`".to_owned())
-                }
-                (None, _) => (
-                    format!("`{option}` needs a protocol with ports before it"),
-                    self.corrected(self.at - 1, 1, &format!("-p tcp {option}")),
-                ),
-            };
-            self.wrong(word, &message, Some(help));
-        }
-        if let Some(asked) = targets::shown_once(option) {
-            if self.seen.asked.contains(&asked) {
-                let help = "the kernel would require both, and iptables-nft-save shows only the last one; \
-                    write several ports as `-m multiport --dports 22,80`, and everything else as two rules"
-                    .to_owned();
-                self.wrong(word, &format!("`{option}` repeats `{asked}` in this rule"), Some(help));
+    fn extension(&mut self, word: &RuleWord, option: &str, inline: Option<RuleWord>, negated: bool) {
+        let known = match self.loaded.find(option) {
+            FoundOption::One(found) => Some(found),
+            FoundOption::Several(names) => {
+                let help = format!("write one of `{}`", names.join("`, `"));
+                return self.wrong(
+                    word,
+                    &format!("`{option}` is the beginning of several options"),
+                    Some(help),
+                );
             }
-            self.seen.asked.push(asked);
+            FoundOption::Missing if self.is_command(word, option) => return,
+            FoundOption::Missing => {
+                self.unknown_option(word, option);
+                None
+            }
+        };
+        let option = known.map_or(option, |known| known.name);
+        self.out.push(made(word, option));
+        if known.is_some_and(|known| negated && !known.negatable) {
+            self.wrong(word, &format!("`{option}` cannot be negated"), Some("remove the `!`".to_owned()));
         }
-        let limit = if targets::takes_two(option, &self.seen.matches) { 2 } else { 1 };
-        let free = FREE_TEXT.contains(&option);
+        self.shown_once(word, option);
+        let shape = known.or_else(|| self.loaded.guess(option));
+        let Some(values) = self.values(word, option, inline, shape) else { return };
+        if let Some(known) = known {
+            self.count_values(word, known, values.len());
+        }
+        let names_set = shape.is_some_and(|shape| shape.values == 2 && shape.name.ends_with("set"));
+        for (at, value) in values.into_iter().enumerate() {
+            if value.pieces.is_empty()
+                && let Some((message, help)) = value_trouble(option, &value.value, names_set && at == 1)
+            {
+                self.wrong(&value, &message, help);
+            }
+            self.out.push(value);
+        }
+    }
+
+    /// Reports an option that no extension of the rule has, where all of its extensions are known.
+    fn unknown_option(&mut self, word: &RuleWord, option: &str) {
+        if self.loaded.open {
+            return;
+        }
+        let at = self.at - 1;
+        let refusal = self.loaded.refuse(option, |with| self.corrected(at, 1, with));
+        if !refusal.may_be_declared {
+            return self.wrong(word, &refusal.message, refusal.help);
+        }
+        let mut problem = Problem::new("unknown-option", refusal.message).at_place(&word.place);
+        problem.help = refusal.help;
+        self.undeclared.push(ExtensionProblem { extensions: self.loaded.names.clone(), problem });
+    }
+
+    fn shown_once(&mut self, word: &RuleWord, option: &str) {
+        let Some(asked) = targets::shown_once(option) else { return };
+        if self.asked.contains(&asked) {
+            let help = "the kernel would require both, and iptables-nft-save shows only the last one; \
+                write several ports as `-m multiport --dports 22,80`, and everything else as two rules"
+                .to_owned();
+            self.wrong(word, &format!("`{option}` repeats `{asked}` in this rule"), Some(help));
+        }
+        self.asked.push(asked);
+    }
+
+    /// The words after an option that belong to it; at most one if nothing is known of the option.
+    fn values(
+        &mut self,
+        word: &RuleWord,
+        option: &str,
+        inline: Option<RuleWord>,
+        shape: Option<ExtensionOption>,
+    ) -> Option<Vec<RuleWord>> {
+        let limit = shape.map_or(1, |shape| shape.values);
+        let free = shape.is_some_and(|shape| shape.free_text);
         let mut values = Vec::new();
         values.extend(inline);
         while values.len() < limit {
@@ -435,56 +468,74 @@ impl OptionParser<'_> {
             if next.value == "!" && !next.quoted && values.is_empty() {
                 let follows = self.words.get(self.at + 1).is_some_and(|w| !w.value.starts_with('-'));
                 if follows {
-                    let _ = self.value(word, option);
-                    return;
+                    self.value(word, option);
+                    return None;
                 }
             }
-            let dash = next.value.starts_with('-') && !free;
+            let dash = next.value.starts_with('-') && !(free && values.is_empty());
             if dash || next.value == "!" && !next.quoted || next.value.starts_with('\'') {
                 break;
             }
             values.push(next.clone());
             self.at += 1;
         }
-        let names_set = targets::names_set(option, &self.seen.matches);
-        if names_set
-            && values.len() < 2
-            && values.iter().all(|value| value.pieces.is_empty())
-            && !self.seen.open
-        {
+        Some(values)
+    }
+
+    /// Refuses too few and too many values.
+    fn count_values(&mut self, word: &RuleWord, known: ExtensionOption, given: usize) {
+        let option = known.name;
+        if given > known.values {
+            return self.wrong(
+                word,
+                &format!("`{option}` takes no value"),
+                Some(format!("write `{option}`")),
+            );
+        }
+        if given == known.values || self.problems.len() > self.before {
+            return;
+        }
+        if known.values == 2 && option.ends_with("set") {
             let help = format!(
                 "write `{option} NAME src`, with `src` or `dst` for each part of a member of the set"
             );
-            self.wrong(word, &format!("`{option}` needs a set and directions"), Some(help));
+            return self.wrong(word, &format!("`{option}` needs a set and directions"), Some(help));
         }
-        for (at, value) in values.into_iter().enumerate() {
-            if value.pieces.is_empty() {
-                let text = value.value.as_str();
-                let trouble = match option {
-                    _ if names_set && at == 1 => targets::check_directions(text),
-                    _ if ports => address::check_ports(text, false),
-                    "--dports" | "--sports" | "--ports" | "--destination-ports" | "--source-ports" => {
-                        address::check_ports(text, true)
-                    }
-                    "--physdev-in" | "--physdev-out" => address::check_interface(text),
-                    "--log-prefix" if text.len() > 29 => {
-                        Some((format!("the prefix `{text}` is longer than 29 characters"), None))
-                    }
-                    "--comment" if text.len() > 255 => {
-                        Some(("the comment is longer than 255 characters".into(), None))
-                    }
-                    "--mac-source" if !address::is_mac(text) => {
-                        Some((format!("`{text}` is not a valid MAC address"), None))
-                    }
-                    _ => None,
-                };
-                if let Some((message, help)) = trouble {
-                    self.wrong(&value, &message, help);
-                }
-            }
-            self.out.push(value);
+        // What stands in single quotes has a message of its own.
+        if self.words.get(self.at).is_some_and(|next| next.value.starts_with('\'')) {
+            return;
         }
+        let message = match known.values {
+            1 => format!("`{option}` needs a value"),
+            count => format!("`{option}` needs {count} values"),
+        };
+        self.wrong(word, &message, None);
     }
+}
+
+/// What is wrong with one value of an option.
+fn value_trouble(option: &str, text: &str, directions: bool) -> address::AddressProblem {
+    match option {
+        _ if directions => targets::check_directions(text),
+        "--dport" | "--sport" | "--destination-port" | "--source-port" => address::check_ports(text, false),
+        "--dports" | "--sports" | "--ports" | "--destination-ports" | "--source-ports" => {
+            address::check_ports(text, true)
+        }
+        "--physdev-in" | "--physdev-out" => address::check_interface(text),
+        "--log-prefix" if text.len() > 29 => {
+            Some((format!("the prefix `{text}` is longer than 29 characters"), None))
+        }
+        "--comment" if text.len() > 255 => Some(("the comment is longer than 255 characters".into(), None)),
+        "--mac-source" if !address::is_mac(text) => {
+            Some((format!("`{text}` is not a valid MAC address"), None))
+        }
+        _ => None,
+    }
+}
+
+/// The value of `--option=value`.
+fn inline_word(word: &RuleWord, value: &str) -> RuleWord {
+    RuleWord { value: value.to_owned(), raw: quote(value), ..word.clone() }
 }
 
 /// A word made out of a part of another one.

@@ -1,7 +1,8 @@
 //! What can be known for sure to be wrong with a rule before any host is asked.
 
-use super::options::{OptionParser, ParseState};
-use super::targets::TARGETS;
+use super::extensions::find_target;
+use super::loaded::{ExtensionProblem, LoadedExtensions};
+use super::options::OptionParser;
 use super::text::RuleWord;
 use super::{DeclaredRule, IpFamily};
 use crate::problem::{Place, Problem};
@@ -34,6 +35,8 @@ pub struct CheckedRule {
     pub place: Place,
     /// The module that loading it pulls in.
     pub module: Option<&'static str>,
+    /// What is wrong with the rule unless an extension is declared.
+    pub undeclared: Vec<ExtensionProblem>,
 }
 
 impl CheckedRule {
@@ -56,7 +59,7 @@ impl CheckedRule {
 
 /// Checks a rule. A word with params left in it is taken as right.
 ///
-/// Returns `None` if there was a problem.
+/// Returns `None` if there was a problem. Problems that a declared extension takes away are in the result.
 pub fn check(
     words: &[RuleWord],
     context: RuleContext<'_>,
@@ -72,15 +75,17 @@ pub fn check(
         problems,
         out: Vec::new(),
         target: None,
-        seen: ParseState::default(),
+        loaded: LoadedExtensions::new(context.family),
+        undeclared: Vec::new(),
+        asked: Vec::new(),
     };
     parser.run();
-    let (out, target, seen) = (parser.out, parser.target, parser.seen);
+    let OptionParser { out, target, loaded, undeclared, .. } = parser;
     if problems.len() > before {
         return None;
     }
     let join = |words: &[RuleWord]| words.iter().map(|w| w.raw.as_str()).collect::<Vec<_>>().join(" ");
-    let module = seen.matches.iter().any(|m| m == "physdev").then_some("br_netfilter");
+    let module = loaded.names.iter().any(|m| m == "physdev").then_some("br_netfilter");
     let length: usize = out.iter().map(|w| w.raw.len() + 1).sum();
     if length > 8000 {
         problems.push(Problem::new("bad-rule", "is too long for one rule").at_place(&first.place));
@@ -94,6 +99,7 @@ pub fn check(
             after: String::new(),
             place: first.place.clone(),
             module,
+            undeclared,
         },
         Some(at) => {
             let mut before = join(&out[..at]);
@@ -103,8 +109,9 @@ pub fn check(
                 after.insert(0, ' ');
             }
             let target = Some((out[at].value.clone(), out[at].place.clone()));
-            let extension = TARGETS.contains(&out[at].value.as_str());
-            CheckedRule { before, target, extension, after, place: first.place.clone(), module }
+            let extension = find_target(&out[at].value).is_some();
+            let place = first.place.clone();
+            CheckedRule { before, target, extension, after, place, module, undeclared }
         }
     })
 }

@@ -164,6 +164,7 @@ fn schemas_refuse_what_the_readers_refuse() {
 /// What is seldom written, but right: every key there is, and values at the edge of what is taken.
 const INVENTORY: &str = r#"
 lints: { dead-rule: deny }
+extensions: [othermatch]
 hosts:
   kvm[01-03,7].dc1: { modules: [all-keys] }
   kvm9:
@@ -194,6 +195,7 @@ groups:
         kernel.core_pattern: '|/bin/true %p'
       empty:
     unmanaged_chains: [DOCKER-USER]
+    extensions: [mymatch]
     iptables:
       filter:
         INPUT: { policy: DROP, jump: first }
@@ -266,6 +268,7 @@ ipset:
   list: { type: 'list:set', size: 8, entries: [nets] }
 checks: [{ ping: $where, timeout: 5s }]
 unmanaged_chains: []
+extensions: [MYTARGET]
 "#;
 
 const TEST: &str = r#"

@@ -4,6 +4,7 @@
 //! before `"`, `\` and `'` inside them. A POSIX shell would keep the backslash before `'`, so no
 //! shell word splitter reads this rightly.
 
+use crate::resource::iptables::extensions::takes_free_text;
 use std::borrow::Cow;
 
 /// A rule whose words cannot be told apart.
@@ -16,37 +17,6 @@ pub enum TokenError {
     #[error("the text ends after a backslash")]
     OpenEscape,
 }
-
-/// Options whose value is free text or a name, and may thus look like an option itself:
-/// `--comment -j` is printed without quotes.
-const VALUED: [&str; 26] = [
-    "-s",
-    "-d",
-    "-i",
-    "-o",
-    "-p",
-    "-m",
-    "--comment",
-    "--log-prefix",
-    "--nflog-prefix",
-    "--ulog-prefix",
-    "--string",
-    "--hex-string",
-    "--name",
-    "--hashlimit-name",
-    "--helper",
-    "--path",
-    "--cgroup",
-    "--match-set",
-    "--physdev-in",
-    "--physdev-out",
-    "--bytecode",
-    "--object-pinned",
-    "--label",
-    "--genre",
-    "--u32",
-    "--led-trigger-id",
-];
 
 /// The words of canonical rule text, one after the other, without quotes and escapes. Most words have neither, and
 /// are parts of the text itself.
@@ -121,9 +91,9 @@ pub fn quote(word: &str) -> Cow<'_, str> {
     Cow::Owned(quoted)
 }
 
-/// Whether the word after this option is its value, whatever it looks like.
+/// Whether the word after this option is its value, whatever it looks like: `--comment -j` is printed without quotes.
 pub fn takes_value(option: &str) -> bool {
-    VALUED.contains(&option)
+    matches!(option, "-s" | "-d" | "-i" | "-o" | "-p" | "-m") || takes_free_text(option)
 }
 
 /// Where a rule sends the packets that it matches.
