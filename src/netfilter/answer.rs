@@ -3,8 +3,9 @@
 use super::matches::{
     AddressKind, ConntrackTest, DevicePattern, MaskedNetwork, MatchTest, PortRange, RuleMatch,
 };
-use super::packet::{ConntrackStates, FlowDirection, FragmentPart, Packet, PacketDevice, protocol};
+use super::packet::{ConntrackStates, FlowDirection, FragmentPart, Packet, PacketDevice, TcpFlags, protocol};
 use super::rule::ParsedRule;
+use crate::resource::iptables::IpFamily;
 use std::net::IpAddr;
 
 /// What a packet answers to a condition.
@@ -99,6 +100,7 @@ impl RuleMatch {
             MatchTest::Mark { value, mask } => {
                 Tristate::from_known(packet.mark, |mark| mark & mask == *value)
             }
+            MatchTest::Length(least, most) => length(packet, *least, *most),
             MatchTest::SourceKind(kinds) => kind(kinds, packet.src, packet.src_local, Some(false)),
             MatchTest::DestinationKind(kinds) => {
                 kind(kinds, packet.dst, packet.dst_local, packet.dst_broadcast)
@@ -163,6 +165,34 @@ impl RuleMatch {
             (Tristate::Yes, answer) => answer,
             (Tristate::Unknown, _) => Tristate::Unknown,
         }
+    }
+}
+
+/// `-m length`: no packet is shorter than its headers, and how much it carries is not known.
+fn length(packet: &Packet, least: u16, most: u16) -> Tristate {
+    let shortest = shortest(packet);
+    if most < shortest {
+        return Tristate::No;
+    }
+    if least <= shortest && most == u16::MAX { Tristate::Yes } else { Tristate::Unknown }
+}
+
+/// The bytes of the headers that a packet has at least, as the kernel counts them for `-m length`.
+fn shortest(packet: &Packet) -> u16 {
+    let ip = match packet.family {
+        IpFamily::V4 => 20,
+        IpFamily::V6 => 40,
+    };
+    if packet.fragment != FragmentPart::Whole {
+        return ip;
+    }
+    // What GRO joined to more than 64 kB has a payload length of 0 in its IPv6 header, but a SYN is never joined.
+    let is_syn = packet.tcp_flags.known & packet.tcp_flags.set & TcpFlags::SYN.set != 0;
+    ip + match packet.protocol {
+        Some(protocol::TCP) if packet.family == IpFamily::V4 || is_syn => 20,
+        Some(protocol::UDP | protocol::ICMP) => 8,
+        Some(protocol::ICMPV6) => 4,
+        _ => 0,
     }
 }
 

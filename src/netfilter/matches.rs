@@ -77,6 +77,8 @@ pub enum MatchTest {
     SourceKind(Vec<AddressKind>),
     /// `-m addrtype --dst-type`.
     DestinationKind(Vec<AddressKind>),
+    /// `--length`: the bytes of the packet with its IP header, both bounds included.
+    Length(u16, u16),
     /// `--match-set` of a set whose members are known.
     InSet(SetMembership),
     /// Anything that is not modelled, as it was written.
@@ -276,6 +278,11 @@ pub(super) fn option(extension: &str, option: &str, values: &[Cow<'_, str>]) -> 
         }
         ("iprange", "--src-range") => range(one()?, MatchTest::SourceRange)?,
         ("iprange", "--dst-range") => range(one()?, MatchTest::DestinationRange)?,
+        ("length", "--length") => {
+            let (least, most) = one()?.split_once(':').unwrap_or((one()?, one()?));
+            let bound = |text: &str, open: u16| if text.is_empty() { Some(open) } else { text.parse().ok() };
+            MatchTest::Length(bound(least, 0)?, bound(most, u16::MAX)?)
+        }
         ("addrtype", "--src-type") => MatchTest::SourceKind(kinds(one()?)),
         ("addrtype", "--dst-type") => MatchTest::DestinationKind(kinds(one()?)),
         _ => return None,

@@ -50,6 +50,7 @@ fn apart(a: &MatchTest, b: &MatchTest) -> bool {
         | (MatchTest::DestinationPorts(a), MatchTest::DestinationPorts(b)) => !ports_meet(a, b),
         (MatchTest::Icmp { kind: Some(a), .. }, MatchTest::Icmp { kind: Some(b), .. }) => a.0 != b.0,
         (MatchTest::Mark { value: a, mask: x }, MatchTest::Mark { value: b, mask: y }) => x == y && a != b,
+        (MatchTest::Length(a, x), MatchTest::Length(b, y)) => x < b || y < a,
         (MatchTest::Conntrack(a), MatchTest::Conntrack(b)) => match (plain_states(a), plain_states(b)) {
             (Some(a), Some(b)) => !a.meets(b),
             _ => false,
@@ -79,6 +80,7 @@ fn within(a: &MatchTest, b: &MatchTest) -> bool {
         (MatchTest::TcpFlags { mask: a, set: x }, MatchTest::TcpFlags { mask: b, set: y }) => {
             a & b == *b && x & b == *y
         }
+        (MatchTest::Length(a, x), MatchTest::Length(b, y)) => b <= a && x <= y,
         (MatchTest::Icmp { protocol: a, kind: x }, MatchTest::Icmp { protocol: b, kind: y }) => {
             a == b
                 && match (x, y) {

@@ -90,6 +90,7 @@ fn fact(test: &MatchTest) -> String {
         MatchTest::PhysOut(_) | MatchTest::PhysIsOut => "bridge port it leaves by",
         MatchTest::PhysIsBridged => "whether it is bridged",
         MatchTest::Mark { .. } => "mark",
+        MatchTest::Length(..) => "length of the packet",
         MatchTest::SourceKind(_) => "kind of the source address",
         MatchTest::DestinationKind(_) => "kind of the destination address",
         MatchTest::InSet(set) => return set.to_string(),

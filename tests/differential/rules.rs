@@ -224,6 +224,9 @@ impl Rules<'_> {
                         "-m limit --limit 1/min --limit-burst 1 ",
                         "-m statistic --mode random --probability 0.5 ",
                         "-m length --length 0:48 ",
+                        "-m length --length 0:27 ",
+                        "-m length ! --length 0:19 ",
+                        "-m length --length 20:65535 ",
                         "-m comment --comment \"-j DROP it's\" ",
                         hops,
                     ])

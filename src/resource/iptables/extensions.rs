@@ -257,7 +257,7 @@ static MATCHES: [Extension; 81] = [
     matching("ipv6header", V6, "!--header: --soft"),
     matching("ipvs", BOTH, "!--ipvs !--vproto: !--vaddr: !--vport: --vdir: !--vmethod: !--vportctl:"),
     addon("layer7", BOTH),
-    matching("length", BOTH, "!--length:"),
+    simulated("length", BOTH, "!--length:"),
     addon("length2", BOTH),
     matching("limit", BOTH, "--limit: --limit-burst:"),
     addon("lscan", BOTH),
