@@ -91,7 +91,7 @@ fn matches_that_are_not_modelled() {
     assert_eq!(unknown, NOT_MODELLED);
 }
 
-const NOT_MODELLED: [&str; 20] = [
+const NOT_MODELLED: [&str; 19] = [
     "--tcp-option 2",
     "-j NFQUEUE",
     "-j USR",
@@ -101,7 +101,6 @@ const NOT_MODELLED: [&str; 20] = [
     "-m hashlimit",
     "-m helper",
     "-m hl",
-    "-m length",
     "-m limit",
     "-m mac",
     "-m owner",

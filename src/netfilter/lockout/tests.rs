@@ -133,7 +133,7 @@ fn marks_and_untracked_packets_are_followed() {
     assert_eq!(say(&marked("-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff"), &path(22)), "safe");
     assert_eq!(say(&marked("-A PREROUTING -p udp -j MARK --set-xmark 0x1/0xffffffff"), &path(22)), cut);
     assert!(
-        say(&marked("-A PREROUTING -m length --length 9 -j MARK --set-xmark 0x1/0x1"), &path(22))
+        say(&marked("-A PREROUTING -m length --length 90 -j MARK --set-xmark 0x1/0x1"), &path(22))
             .starts_with("maybe Established by filter/INPUT rule 1")
     );
     let untracked = ruleset(
