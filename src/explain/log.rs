@@ -3,6 +3,7 @@
 use super::context::{ExplainContext, RulePlace};
 use super::log_line::LogLine;
 use super::path::{FinalVerdict, final_verdict};
+use crate::host_state::SshEnds;
 use crate::netfilter::{RuleTarget, TraceStep};
 use crate::resource::iptables::save::tokens;
 use serde::Serialize;
@@ -15,7 +16,7 @@ pub struct LogReport {
     pub packets: usize,
     /// Lines about something else.
     pub others: usize,
-    /// The groups, the most frequent first.
+    /// The groups, the most frequent first; the operator's own SSH is last.
     pub groups: Vec<LogGroup>,
 }
 
@@ -52,6 +53,9 @@ pub struct LogGroup {
     /// What would, with the desired ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired: Option<FinalVerdict>,
+    /// The SSH connections by which the operator came, who wants to see the rest first.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub own_ssh: bool,
 }
 
 /// Where packets come in or leave.
@@ -97,7 +101,8 @@ pub fn read_log(
         for (count, line) in lines.into_values() {
             let group = group(count, &line, live, desired);
             let same = |other: &&mut LogGroup| {
-                (&other.rule, &other.live, &other.desired) == (&group.rule, &group.live, &group.desired)
+                (&other.rule, &other.live, &other.desired, other.own_ssh)
+                    == (&group.rule, &group.live, &group.desired, group.own_ssh)
             };
             match of_key.iter_mut().find(same) {
                 Some(other) => other.count += group.count,
@@ -106,9 +111,10 @@ pub fn read_log(
         }
         groups.extend(of_key);
     }
-    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    let order = |group: &LogGroup| (group.own_ssh, std::cmp::Reverse(group.count));
+    groups.sort_by_key(order);
     let mut groups = folded(groups);
-    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    groups.sort_by_key(order);
     LogReport { packets, others, groups }
 }
 
@@ -118,8 +124,8 @@ const PORTS: usize = 5;
 /// Puts those together that differ in their port alone, but for the most frequent, which come first.
 fn folded(groups: Vec<LogGroup>) -> Vec<LogGroup> {
     let alike = |a: &LogGroup, b: &LogGroup| {
-        (&a.rule, &a.prefix, &a.from, &a.to, &a.protocol, &a.live, &a.desired)
-            == (&b.rule, &b.prefix, &b.from, &b.to, &b.protocol, &b.live, &b.desired)
+        (&a.rule, &a.prefix, &a.from, &a.to, &a.protocol, &a.live, &a.desired, a.own_ssh)
+            == (&b.rule, &b.prefix, &b.from, &b.to, &b.protocol, &b.live, &b.desired, b.own_ssh)
             && a.port.is_some() == b.port.is_some()
     };
     // Of each sort: how many there were, and where the rest stands.
@@ -173,7 +179,18 @@ fn group(
         example: format!("{} → {}", line.src, line.dst),
         live: live.map(end),
         desired: desired.map(end),
+        own_ssh: live
+            .and_then(|scene| scene.observed.facts.ssh.as_ref())
+            .is_some_and(|ends| is_between(line, ends)),
     }
+}
+
+/// Whether a packet is one of SSH between the two ends by which the host was reached, either way.
+fn is_between(line: &LogLine, ends: &SshEnds) -> bool {
+    let port = Some(ends.server_port);
+    line.protocol == "tcp"
+        && ((line.src, line.dst, line.dport) == (ends.client, ends.server, port)
+            || (line.src, line.dst, line.sport) == (ends.server, ends.client, port))
 }
 
 /// What stands before `IN=`, less time and host, as far as one can tell.

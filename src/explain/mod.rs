@@ -21,7 +21,7 @@ pub use draw::svg;
 pub use log::{LogGroup, LogReport, LogSide, read_log};
 pub use log_line::LogLine;
 pub use mermaid::mermaid;
-pub use path::{FinalVerdict, HookReport, PacketReport, PacketRoute, RuleHit, packet_reports};
+pub use path::{CommonVerdict, FinalVerdict, HookReport, PacketReport, PacketRoute, RuleHit, packet_reports};
 pub use query::{PacketEndpoint, PacketQuery, PacketTransport, destination};
 pub use remedies::{GuestRemedy, remedies};
 pub use settings::rp_filter;

@@ -97,7 +97,29 @@ pub struct PacketReport {
     /// The end.
     #[serde(rename = "fate")]
     pub verdict: FinalVerdict,
+    /// Where the port or the protocol decides and was not given: what becomes of common packets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub common: Vec<CommonVerdict>,
 }
+
+/// The verdict about a packet of a common service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CommonVerdict {
+    /// What to write after `--to`.
+    pub to: String,
+    /// `passes`, `dropped`, or `unknown`.
+    pub verdict: &'static str,
+}
+
+/// Services for which an answer is given if the port is not.
+const COMMON: [(Option<u16>, PacketTransport); 6] = [
+    (Some(22), PacketTransport::Tcp),
+    (Some(80), PacketTransport::Tcp),
+    (Some(443), PacketTransport::Tcp),
+    (Some(53), PacketTransport::Tcp),
+    (Some(53), PacketTransport::Udp),
+    (None, PacketTransport::Icmp),
+];
 
 /// Follows a packet, for each family that the question is about.
 ///
@@ -125,13 +147,46 @@ fn family_of(address: IpAddr) -> IpFamily {
 }
 
 fn one(scene: &ExplainContext<'_>, question: &PacketQuery, family: IpFamily) -> Result<PacketReport, String> {
+    let mut report = of_packet(scene, question, family)?;
+    let lacks_port = question.port.is_none() && question.transport != PacketTransport::Icmp;
+    if report.verdict.verdict == "unknown" && lacks_port && asks_for_port(&report) {
+        report.common = common(scene, question, family)?;
+    }
+    Ok(report)
+}
+
+/// Whether a rule that cannot be answered asks for the destination port.
+fn asks_for_port(report: &PacketReport) -> bool {
+    let asks = |fact: &String| fact == "destination port" || fact == "ports";
+    report.hooks.iter().flat_map(|hook| &hook.rules).any(|hit| hit.missing.iter().any(asks))
+}
+
+/// The verdicts about packets of common services between the same ends.
+fn common(
+    scene: &ExplainContext<'_>,
+    question: &PacketQuery,
+    family: IpFamily,
+) -> Result<Vec<CommonVerdict>, String> {
+    let answer = |(port, transport): (Option<u16>, PacketTransport)| {
+        let asked = PacketQuery { port, transport, ..question.clone() };
+        let verdict = of_packet(scene, &asked, family)?.verdict.verdict;
+        Ok(CommonVerdict { to: asked.destination(), verdict })
+    };
+    COMMON.into_iter().map(answer).collect()
+}
+
+fn of_packet(
+    scene: &ExplainContext<'_>,
+    question: &PacketQuery,
+    family: IpFamily,
+) -> Result<PacketReport, String> {
     let route = route(scene, question, family)?;
     let verdict = final_verdict(scene, family, route.base, &route.packet, route.bridge.as_deref());
     let set = scene.sets.get(&family).filter(|_| seen(scene, family, route.bridge.as_deref()));
     let trace = set.map(|set| simulate(set, scene.host_context(family), route.base, &route.packet));
     let verdict = with_kernel(verdict, other_filter(scene, family, &route, trace.as_ref()));
     let hops = trace.map_or_else(Vec::new, |trace| hops(scene, family, &trace));
-    Ok(PacketReport { packet: words(question), family, route, hooks: hops, verdict })
+    Ok(PacketReport { packet: words(question), family, route, hooks: hops, verdict, common: vec![] })
 }
 
 /// What the rules say, and what decides beside them.

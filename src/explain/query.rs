@@ -43,6 +43,24 @@ pub struct PacketQuery {
     pub established: bool,
 }
 
+impl PacketQuery {
+    /// The destination as `--to` takes it.
+    pub fn destination(&self) -> String {
+        let end = match (&self.to, self.port) {
+            (PacketEndpoint::Host, _) => "host".to_owned(),
+            (PacketEndpoint::Address(IpAddr::V6(address)), Some(_)) => format!("[{address}]"),
+            (PacketEndpoint::Address(address), _) => address.to_string(),
+            (PacketEndpoint::Name(name), _) => name.clone(),
+        };
+        let port = self.port.map_or_else(String::new, |port| format!(":{port}"));
+        let transport = match self.transport {
+            PacketTransport::Tcp => String::new(),
+            other => format!("/{}", other.as_str()),
+        };
+        format!("{end}{port}{transport}")
+    }
+}
+
 impl PacketTransport {
     /// `tcp`, `udp`, `icmp`.
     pub fn as_str(self) -> &'static str {

@@ -146,6 +146,14 @@ fn packet_text(story: &PacketReport, style: Style, out: &mut String) {
     }
     story.hooks.iter().for_each(|hop| hop_text(hop, style, out));
     let _ = writeln!(out, "{}", style.prose(&format!("  {}", verdict_text(&story.verdict, style))));
+    if let Some(first) = story.common.first() {
+        let line = format!("    give the port or the protocol with --to, for example --to {}:", first.to);
+        let _ = writeln!(out, "{}", style.prose(&printable(&line)));
+        for one in &story.common {
+            let _ =
+                writeln!(out, "      --to {:<24} {}", printable(&one.to), verdict_word(one.verdict, style));
+        }
+    }
 }
 
 fn hop_text(hop: &HookReport, style: Style, out: &mut String) {
@@ -173,12 +181,16 @@ fn hop_text(hop: &HookReport, style: Style, out: &mut String) {
     }
 }
 
-fn verdict_text(verdict: &FinalVerdict, style: Style) -> String {
-    let word = match verdict.verdict {
+fn verdict_word(verdict: &str, style: Style) -> String {
+    match verdict {
         "dropped" => style.alarm("DROPPED"),
         "passes" => style.added("PASSES"),
         _ => style.warn("UNKNOWN"),
-    };
+    }
+}
+
+fn verdict_text(verdict: &FinalVerdict, style: Style) -> String {
+    let word = verdict_word(verdict.verdict, style);
     let by = verdict.by.as_ref().map_or_else(String::new, |by| format!(" by {}", place(by)));
     let because = verdict.because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
     format!("{word}{}{}", by, printable(&because))
