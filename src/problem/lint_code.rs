@@ -90,6 +90,7 @@ lints! {
     SysctlOverridden = "sysctl-overridden", Warning;
     UnknownBridge = "unknown-bridge", Warning;
     UnknownSet = "unknown-set", Warning;
+    UnlimitedLog = "unlimited-log", Warning;
     Unproven = "unproven", Note;
     Unrecorded = "unrecorded", Error;
     UnusedChain = "unused-chain", Note;

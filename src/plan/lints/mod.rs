@@ -18,6 +18,7 @@ mod rule_order;
 mod sockets;
 mod tunnel;
 mod unknown_bridge;
+mod unlimited_log;
 mod unmanaged_filters;
 
 pub use bypass::{evidence as bypass_evidence, writers as bypass_writers};
@@ -76,6 +77,7 @@ pub(super) fn judge(
         view.neighbour_discovery(&mut plan.warnings);
         view.loopback(&mut plan.warnings);
         view.wrong_family(&mut plan.warnings);
+        view.unlimited_log(&mut plan.warnings);
         view.ports(&mut plan.warnings);
         view.bypass_overridden(&mut plan.warnings);
         plan.impact.extend(view.impact(ssh.as_ref(), options.all_flows));
@@ -145,6 +147,7 @@ pub(super) fn offline(desired: &Desired) -> Vec<Warning> {
         view.neighbour_discovery(&mut warnings);
         view.loopback(&mut warnings);
         view.wrong_family(&mut warnings);
+        view.unlimited_log(&mut warnings);
         view.ports(&mut warnings);
     }
     warnings
