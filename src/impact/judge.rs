@@ -37,6 +37,8 @@ pub struct FlowChange {
     pub after: FlowVerdict,
     /// What decides afterwards.
     pub by: FlowDecider,
+    /// It holds for some ports of the bridge: afterwards, packets of others get another verdict.
+    pub some: bool,
 }
 
 /// What decides about a packet.
@@ -63,11 +65,11 @@ pub fn changed_flows(
     all: bool,
 ) -> Vec<FlowChange> {
     let mut found = Vec::new();
-    let mut note = |ends: FlowEnds, kind: FlowKind, was: Judged, is: Judged| {
+    let mut note = |ends: FlowEnds, kind: FlowKind, some: bool, [was, is]: [Judged; 2]| {
         let flow = PacketFlow { ends, kind, at_boot: false };
         let changes = was.0 != is.0;
         if changes || all {
-            found.push(FlowChange { flow, before: was.0, after: is.0, by: is.1 });
+            found.push(FlowChange { flow, before: was.0, after: is.0, by: is.1, some });
         }
         changes
     };
@@ -80,23 +82,22 @@ pub fn changed_flows(
         for kind in FlowKind::of_guests(family) {
             let judged = [(before, was), (after, view)]
                 .map(|(side, view)| to_host(side.rules, context, view, topology, kind.sample(family)));
-            let [was, is] = judged;
-            note(FlowEnds::ToHost(view.name.clone()), *kind, was, is);
+            note(FlowEnds::ToHost(view.name.clone()), *kind, false, judged);
         }
     }
     for network in &topology.routed {
         for kind in FlowKind::routed() {
-            let [was, is] = [before, after].map(|side| to_networks(side, context, network, family, *kind));
-            note(FlowEnds::ToNetworks(network.device.clone()), *kind, was, is);
-            let [was, is] = [before, after].map(|side| from_networks(side, context, network, family, *kind));
-            note(FlowEnds::FromNetworks(network.device.clone()), *kind, was, is);
+            let judged = [before, after].map(|side| to_networks(side, context, network, family, *kind));
+            note(FlowEnds::ToNetworks(network.device.clone()), *kind, false, judged);
+            let judged = [before, after].map(|side| from_networks(side, context, network, family, *kind));
+            note(FlowEnds::FromNetworks(network.device.clone()), *kind, false, judged);
         }
     }
     let budget = 16 * MAX_RULES / (before.rules.len() + after.rules.len() + 1);
     for (port, tcp) in topology.listening.iter().copied().take(budget.clamp(16, 512)) {
-        let [was, is] = [before, after].map(|side| to_port(side.rules, context, family, port, tcp));
+        let judged = [before, after].map(|side| to_port(side.rules, context, family, port, tcp));
         let kind = if tcp { FlowKind::NewTcp } else { FlowKind::NewUdp };
-        note(FlowEnds::Listening(port, tcp), kind, was, is);
+        note(FlowEnds::Listening(port, tcp), kind, false, judged);
     }
     found
 }
@@ -108,7 +109,7 @@ fn bridged(
     context: &HostContext,
     topology: &HostTopology,
     (sides, views): ([&HostSide<'_>; 2], [&BridgeView; 2]),
-    note: &mut impl FnMut(FlowEnds, FlowKind, Judged, Judged) -> bool,
+    note: &mut impl FnMut(FlowEnds, FlowKind, bool, [Judged; 2]) -> bool,
 ) {
     let [_, view] = views;
     let budget = (MAX_RULES / (sides[1].rules.len() + 1)).clamp(1, 6);
@@ -124,19 +125,20 @@ fn bridged(
     for (ends, pairs) in ends {
         for kind in FlowKind::of_guests(family) {
             // A pair to which nothing happens must not stand for one that changes, nor the other way round.
-            let mut worst: [Option<(Judged, Judged)>; 2] = [None, None];
+            let mut worst: [Option<[Judged; 2]>; 2] = [None, None];
             for (from, to) in pairs.iter().take(budget) {
                 let judge = |n: usize| {
                     crossing(sides[n], context, views[n], views[n].frame(kind.sample(family), from, to))
                 };
                 let (was, is) = (judge(0), judge(1));
                 let worst = &mut worst[usize::from(was.0 == is.0)];
-                if worst.as_ref().is_none_or(|(_, known)| is.0 > known.0) {
-                    *worst = Some((was, is));
+                if worst.as_ref().is_none_or(|[_, known]| is.0 > known.0) {
+                    *worst = Some([was, is]);
                 }
             }
-            for (was, is) in worst.into_iter().flatten() {
-                note(ends.clone(), *kind, was, is);
+            let some = matches!(&worst, [Some([_, one]), Some([_, other])] if one.0 != other.0);
+            for judged in worst.into_iter().flatten() {
+                note(ends.clone(), *kind, some, judged);
             }
         }
     }
@@ -287,7 +289,7 @@ pub fn changed_connections(
         if was.0 != is.0 || all {
             let ends = FlowEnds::Connection(open.service, open.tcp);
             let flow = PacketFlow { ends, kind: FlowKind::Established, at_boot: false };
-            let change = FlowChange { flow, before: was.0, after: is.0, by: is.1 };
+            let change = FlowChange { flow, before: was.0, after: is.0, by: is.1, some: false };
             if !found.contains(&change) {
                 found.push(change);
             }
@@ -327,7 +329,7 @@ pub fn changed_ssh(
         let (was, is) = (judged(was), judged(trace));
         if was.0 != is.0 || all {
             let flow = PacketFlow { ends: FlowEnds::Ssh(client, port), kind, at_boot: false };
-            found.push(FlowChange { flow, before: was.0, after: is.0, by: is.1 });
+            found.push(FlowChange { flow, before: was.0, after: is.0, by: is.1, some: false });
         }
     }
     found

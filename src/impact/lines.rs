@@ -20,6 +20,7 @@ struct FlowSet {
     /// The bridges, devices, ports or services.
     names: Vec<String>,
     kinds: BTreeSet<FlowKind>,
+    some: bool,
     at_boot: bool,
     before: FlowVerdict,
     after: FlowVerdict,
@@ -99,6 +100,7 @@ impl FlowSet {
             subject,
             names: vec![name],
             kinds: [change.flow.kind].into(),
+            some: change.some,
             at_boot: change.flow.at_boot,
             before: change.before,
             after: change.after,
@@ -107,10 +109,10 @@ impl FlowSet {
         }
     }
 
-    /// Whether the same happens to both, by the same rule, at the same time.
+    /// Whether the same happens to both, by the same rule, at the same time, for all ports or for some.
     fn ends_alike(&self, other: &Self) -> bool {
-        (self.at_boot, self.before, self.after, &self.by, &self.origin)
-            == (other.at_boot, other.before, other.after, &other.by, &other.origin)
+        (self.some, self.at_boot, self.before, self.after, &self.by, &self.origin)
+            == (other.some, other.at_boot, other.before, other.after, &other.by, &other.origin)
     }
 
     fn merge_kinds(&mut self, other: &Self) -> bool {
@@ -159,7 +161,7 @@ impl FlowSet {
         let (subject, kinds) = match &self.subject {
             Subject::Ssh(text) => (text.clone(), Some(kinds())),
             Subject::Guests(directions) => (
-                guests(&names, directions),
+                format!("{}{}", if self.some { "some " } else { "" }, guests(&names, directions)),
                 Some(traffic(&self.kinds, family, directions).unwrap_or_else(kinds)),
             ),
             Subject::Listening => (format!("listening port{} {names}", if several { "s" } else { "" }), None),

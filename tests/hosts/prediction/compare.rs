@@ -53,41 +53,9 @@ impl<'a> Prediction<'a> {
     /// The differences from the host as it is now.
     pub fn compare(&self, lab: &Lab, after: &Observed, options: &PlanOptions) -> Vec<String> {
         let mut wrong = Vec::new();
+        self.compare_state(&self.host, lab, after, &mut wrong);
         let live = HostAfter::live(after);
-        for family in IpFamily::ALL {
-            let there = &after.rules[&family].live;
-            differ_entries(
-                &format!("{family} rules"),
-                chains(&self.rules[&family]),
-                chains(there),
-                &mut wrong,
-            );
-            for name in live.bridges() {
-                let view = |host: &HostAfter<'_>| {
-                    let mut view: BridgeView = host.bridge_view(family, &name);
-                    view.ports.sort();
-                    view
-                };
-                differ(&format!("{family} {name}"), view(&self.host), view(&live), &mut wrong);
-            }
-            for device in
-                after.links.by_name.keys().filter(|device| self.before.links.by_name.contains_key(*device))
-            {
-                let forwards = |host: &HostAfter<'_>| host.forwards(family, device).map(|(on, _)| on);
-                differ(
-                    &format!("{family} forwarding of {device}"),
-                    forwards(&self.host),
-                    forwards(&live),
-                    &mut wrong,
-                );
-            }
-        }
-        differ("bridges", self.host.bridges(), live.bridges(), &mut wrong);
         differ("sets", self.host.sets(), live.sets(), &mut wrong);
-        for path in self.before.sysctl.keys() {
-            let predicted = self.host.key(path).map(|(value, _)| value);
-            differ(path, predicted, read(lab, path), &mut wrong);
-        }
         if !self.plan.changes.iter().any(|change| change.kind == ResourceKind::Bridge) {
             let [was, is] = [self.before, after].map(|observed| {
                 let context = forecast::host_context(observed);
@@ -98,6 +66,41 @@ impl<'a> Prediction<'a> {
         self.compare_flows(lab, after, &mut wrong);
         self.compare_plans(after, options, &mut wrong);
         wrong
+    }
+
+    /// The differences from the host after a reboot.
+    pub fn compare_booted(&self, lab: &Lab, booted: &Observed, wrong: &mut Vec<String>) {
+        let mut differences = Vec::new();
+        self.compare_state(&self.host.at_boot(), lab, booted, &mut differences);
+        wrong.extend(differences.iter().map(|text| format!("booted: {text}")));
+    }
+
+    /// Rules, bridges and keys.
+    fn compare_state(&self, host: &HostAfter<'_>, lab: &Lab, after: &Observed, wrong: &mut Vec<String>) {
+        let live = HostAfter::live(after);
+        for family in IpFamily::ALL {
+            let there = &after.rules[&family].live;
+            differ_entries(&format!("{family} rules"), chains(&self.rules[&family]), chains(there), wrong);
+            for name in live.bridges() {
+                let view = |side: &HostAfter<'_>| {
+                    let mut view: BridgeView = side.bridge_view(family, &name);
+                    view.ports.sort();
+                    view
+                };
+                differ(&format!("{family} {name}"), view(host), view(&live), wrong);
+            }
+            for device in
+                after.links.by_name.keys().filter(|device| self.before.links.by_name.contains_key(*device))
+            {
+                let forwards = |side: &HostAfter<'_>| side.forwards(family, device).map(|(on, _)| on);
+                differ(&format!("{family} forwarding of {device}"), forwards(host), forwards(&live), wrong);
+            }
+        }
+        differ("bridges", host.bridges(), live.bridges(), wrong);
+        for path in self.before.sysctl.keys() {
+            let predicted = host.key(path).map(|(value, _)| value);
+            differ(path, predicted, read(lab, path), wrong);
+        }
     }
 
     fn compare_flows(&self, lab: &Lab, after: &Observed, wrong: &mut Vec<String>) {

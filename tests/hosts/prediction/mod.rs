@@ -106,6 +106,7 @@ fn sequence(seed: u64, run: u64, tally: &Tally) -> Result<(), String> {
         let lab = Lab::builder().backend(backend).up();
         let project = Project::new(&lab, &[HOST], "{}");
         let mut inventory = Inventory::random(random);
+        let mut last = inventory.clone();
         for _ in 0..3 + random.below(4) {
             let step = match generations(&lab) {
                 Some(last) if random.one_in(4) => {
@@ -121,7 +122,15 @@ fn sequence(seed: u64, run: u64, tally: &Tally) -> Result<(), String> {
                 Step::Apply(inventory) => format!("--- apply\n{}", inventory.yaml()),
                 Step::UndoTo(to) => format!("--- undo --to {to}\n"),
             };
-            let wrong = carry_out(&lab, &project, &step, tally);
+            let wrong = match carry_out(&lab, &project, (&step, random.one_in(5)), tally) {
+                Some(wrong) => wrong,
+                None => {
+                    // Edits of it would be refused as well.
+                    inventory = last.clone();
+                    continue;
+                }
+            };
+            last = inventory.clone();
             all_right &= wrong.is_empty();
             steps.extend(wrong.iter().map(|text| format!("WRONG {text}\n")));
         }
@@ -144,8 +153,13 @@ fn generations(lab: &Lab) -> Option<u64> {
     folder.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).max()
 }
 
-/// Predicts one step, does it, and returns the differences.
-fn carry_out(lab: &Lab, project: &Project, step: &Step, tally: &Tally) -> Vec<String> {
+/// Predicts one step, does it, and returns the differences; with `boots`, also those after a reboot. `None`: it was refused.
+fn carry_out(
+    lab: &Lab,
+    project: &Project,
+    (step, boots): (&Step, bool),
+    tally: &Tally,
+) -> Option<Vec<String>> {
     let accept = [AcceptableRisk::GuestsUnreachable, AcceptableRisk::BypassWrong, AcceptableRisk::RemovesAll];
     let options = PlanOptions { accept: accept.into(), ..PlanOptions::default() };
     let (desired, options, args) = match step {
@@ -158,7 +172,7 @@ fn carry_out(lab: &Lab, project: &Project, step: &Step, tally: &Tally) -> Vec<St
             let record = match (to, fs::read_to_string(file)) {
                 (0, _) => GenerationManifest::default(),
                 (_, Ok(text)) => GenerationManifest::parse(text.trim()).unwrap(),
-                (_, Err(_)) => return Vec::new(),
+                (_, Err(_)) => return None,
             };
             let (adopted, files) = (record.adopted.clone(), record.adopted_files.clone());
             let restore = Some(RestoreTarget { generation: *to, adopted, files });
@@ -174,7 +188,7 @@ fn carry_out(lab: &Lab, project: &Project, step: &Step, tally: &Tally) -> Vec<St
     let plan = plan::compute(&desired, &before, &options);
     if let HostVerdict::Refused(_) = &plan.verdict {
         tally.refused.fetch_add(1, Ordering::Relaxed);
-        return Vec::new();
+        return None;
     }
     let prediction = Prediction::new(&desired, &before, &plan);
     if plan.verdict == HostVerdict::Changes {
@@ -184,17 +198,22 @@ fn carry_out(lab: &Lab, project: &Project, step: &Step, tally: &Tally) -> Vec<St
         let may_be_cut = [LintCode::LockoutUnknown, LintCode::SessionDies];
         if run.code == 4 && plan.warnings.iter().any(|warning| may_be_cut.contains(&warning.code)) {
             tally.refused.fetch_add(1, Ordering::Relaxed);
-            return Vec::new();
+            return None;
         }
         if run.code != 0 {
-            return vec![format!("the apply ended with {}:\n{}{}", run.code, run.stdout, run.stderr)];
+            return Some(vec![format!("the apply ended with {}:\n{}{}", run.code, run.stdout, run.stderr)]);
         }
         tally.applied.fetch_add(1, Ordering::Relaxed);
     } else {
         tally.unchanged.fetch_add(1, Ordering::Relaxed);
     }
     let after = probe(lab, &desired, &options);
-    prediction.compare(lab, &after, &options)
+    let mut wrong = prediction.compare(lab, &after, &options);
+    if boots {
+        lab.reboot(HOST);
+        prediction.compare_booted(lab, &probe(lab, &desired, &options), &mut wrong);
+    }
+    Some(wrong)
 }
 
 fn desired(project: &Project) -> Desired {
