@@ -16,11 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 /// Lints about a change, which say nothing once it is done.
-const OF_CHANGES: [LintCode; 2] = [
+const OF_CHANGES: [LintCode; 3] = [
     // Connections that the kernel did not track before: it tracks them now.
     LintCode::FirstConntrack,
-    // The connection that reads the plan: the next one is another.
+    // The connection that reads the plan, which is judged only where the plan changes rules or its link.
     LintCode::SessionDies,
+    LintCode::LockoutUnknown,
 ];
 
 /// Verdict and decider by flow.

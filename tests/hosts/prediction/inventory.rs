@@ -7,7 +7,7 @@ const MODULES: [&str; 5] =
     ["host-firewall", "firewall-log", "bridge-accept-each", "bridge-accept-physdev", "bridge-bypass"];
 
 /// `ICMP` is the name of the protocol in each family.
-const FORWARD: [&str; 13] = [
+const FORWARD: [&str; 16] = [
     "-m physdev --physdev-is-bridged -j ACCEPT",
     "-m physdev --physdev-in vnet0 -j DROP",
     "-i br123 -o br123 -j ACCEPT",
@@ -19,11 +19,14 @@ const FORWARD: [&str; 13] = [
     "-j LOG --log-prefix \"F \"",
     "-m mark --mark 0x1 -j ACCEPT",
     "-j OWN",
+    "-m physdev ! --physdev-is-bridged -j ACCEPT",
+    "-m physdev --physdev-in eth1 --physdev-out vnet1 -p tcp -j REJECT --reject-with tcp-reset",
+    "-s LAN ! -i br123 -j DROP",
     "-j REJECT",
     "-j DROP",
 ];
 
-const INPUT: [&str; 9] = [
+const INPUT: [&str; 10] = [
     "-p tcp --dport 22 -j ACCEPT",
     "-i lo -j ACCEPT",
     "-m state --state ESTABLISHED,RELATED -j ACCEPT",
@@ -32,6 +35,7 @@ const INPUT: [&str; 9] = [
     "-p ICMP -m limit --limit 5/sec -j ACCEPT",
     "-j LOG --log-prefix \"I \" --log-level info",
     "-i br123 -p udp --dport 67 -j DROP",
+    "-m set --match-set peers src -j ACCEPT",
     "-p tcp --dport 22 -m state --state NEW -j DROP",
 ];
 
