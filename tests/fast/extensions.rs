@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
+use kvmfw::host_state::{ProbeSections, observe};
+use kvmfw::import;
+use kvmfw::inventory::{ProjectLocation, load_text};
+use kvmfw::resolve::compile;
 use kvmfw::resource::iptables::IpFamily;
 use kvmfw::resource::iptables::extensions::{find_match, find_target};
 use std::collections::BTreeSet;
@@ -71,4 +75,22 @@ fn each_extension_of_this_machine_is_in_the_table() {
     if compared == 0 {
         eprintln!("SKIPPED: this machine has no iptables");
     }
+}
+
+/// An inventory that was made of a host with an extension of its own passes the check.
+#[test]
+fn import_declares_what_only_the_host_knows() {
+    let answer = "@n host\nhostname=kvm1\nroot=yes\n\n@n rules4\nbackend=nft\n\n@n live4\n*filter\n:INPUT ACCEPT [0:0]\n\
+        :own - [0:0]\n-A INPUT -m hostmatch --any -j own\n-A INPUT -j HOSTTARGET --some thing\n\
+        -A INPUT -m limit --limit 5/sec --limit-newer 3 -j ACCEPT\n-A own -j DROP\nCOMMIT\n\n\
+        @n rules6\nbackend=nft\n\n@n links\n[]\n\n@n end\n";
+    let observed = observe(&ProbeSections::split(answer, "n"), "").unwrap();
+    let host = ["kvm1".to_owned()];
+    let locate = ProjectLocation { home: Some("/home/ops".into()), ..ProjectLocation::default() };
+    let project = load_text(&locate, "case", "hosts: { kvm1: {  } }\n").unwrap();
+    let desired = compile(&project, &host).unwrap().remove(0);
+    let text = import::yaml("kvm1", &desired.connection, &observed);
+    assert!(text.contains("\n    extensions: [HOSTTARGET, hostmatch, limit]\n"), "{text}");
+    let project = load_text(&locate, "case", &text).unwrap_or_else(|e| panic!("{:#?}", e.list));
+    compile(&project, &host).unwrap_or_else(|problems| panic!("{problems:#?}"));
 }
