@@ -4,7 +4,7 @@ use crate::common::Cut;
 use crate::host::{HOST, Host};
 use std::fmt;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 macro_rules! names {
@@ -29,6 +29,7 @@ names!(Fault {
     Session = "sshd session killed",
     Guard = "one guard killed",
     Guards = "both guards killed",
+    Stopped = "one guard stopped",
     Apply = "apply child killed",
     Hangs = "apply hangs",
     CutBoth = "link cut both ways",
@@ -38,6 +39,7 @@ names!(Fault {
     Delay = "link delayed both ways",
     DelayFrom = "answers delayed",
     Power = "power cut",
+    DiskHangs = "disk hangs",
     DiskFull = "disk full",
     ReadOnly = "/etc read-only",
     Xtables = "xtables lock held",
@@ -142,6 +144,7 @@ impl Fault {
             }
             Fault::Guard => kill_guard(host, &id),
             Fault::Guards => host.signal("-KILL", &host.processes(&format!("/kvmfw.sh guard {id}"))),
+            Fault::Stopped => return acting_guard(host, &id).into_iter().collect(),
             Fault::Apply => host.signal("-KILL", &host.processes(&format!("/kvmfw.sh apply {id}"))),
             Fault::Hangs => return host.processes(&format!("/kvmfw.sh apply {id}")),
             Fault::CutBoth => host.lab.cut(HOST, Cut::Both),
@@ -157,6 +160,7 @@ impl Fault {
                 }
             }
             Fault::Power => host.lab.power_cut(HOST),
+            Fault::DiskHangs => freeze(host, "-f"),
             Fault::DiskFull => {
                 host.sh("cat /dev/zero >/var/lib/kvmfw/filler 2>/dev/null; true").ok();
             }
@@ -192,17 +196,21 @@ impl Fault {
 
     /// Whether it goes on until [`Fault::mend`].
     pub fn lasts(self) -> bool {
-        use Fault::{CutBoth, CutFrom, CutNew, CutTo, Delay, DelayFrom, DiskFull, Hangs, ReadOnly, Xtables};
-        matches!(
-            self,
-            CutBoth | CutTo | CutFrom | CutNew | Delay | DelayFrom | DiskFull | Hangs | ReadOnly | Xtables
-        )
+        use Fault::{CutBoth, CutFrom, CutNew, CutTo, Delay, DelayFrom};
+        use Fault::{DiskFull, DiskHangs, Hangs, ReadOnly, Stopped, Xtables};
+        match self {
+            CutBoth | CutTo | CutFrom | CutNew | Delay | DelayFrom => true,
+            DiskFull | DiskHangs | Hangs | ReadOnly | Stopped | Xtables => true,
+            _ => false,
+        }
     }
 
     /// Ends it.
     pub fn mend(self, host: &Host) {
         match self {
             Fault::Hangs => host.signal("-CONT", &host.processes("/kvmfw.sh apply ")),
+            Fault::Stopped => host.signal("-CONT", &host.processes("/kvmfw.sh guard ")),
+            Fault::DiskHangs => freeze(host, "-u"),
             Fault::CutBoth | Fault::CutTo | Fault::CutFrom | Fault::CutNew => host.lab.mend(HOST),
             Fault::Delay | Fault::DelayFrom => {
                 host.sh("tc qdisc del dev eth0 root").ok();
@@ -250,12 +258,21 @@ impl Fault {
 /// Slower than anything needs.
 const SLOW: &str = "tbf rate 64kbit burst 4kb limit 200kb";
 
-/// Kills the guard that holds the lock.
-fn kill_guard(host: &Host, id: &str) {
+/// The guard that holds the lock.
+fn acting_guard(host: &Host, id: &str) -> Option<u32> {
     let holds =
-        |pid: &&u32| std::fs::read_link(format!("/proc/{pid}/fd/9")).is_ok_and(|p| p.ends_with("kvmfw/lock"));
-    let all = host.processes(&format!("/kvmfw.sh guard {id}"));
-    host.signal("-KILL", &all.iter().find(holds).copied().into_iter().collect::<Vec<_>>());
+        |pid: &u32| std::fs::read_link(format!("/proc/{pid}/fd/9")).is_ok_and(|p| p.ends_with("kvmfw/lock"));
+    host.processes(&format!("/kvmfw.sh guard {id}")).into_iter().find(holds)
+}
+
+fn kill_guard(host: &Host, id: &str) {
+    host.signal("-KILL", &acting_guard(host, id).into_iter().collect::<Vec<_>>());
+}
+
+/// The disk of the host: whoever writes to it waits in the kernel, where no signal reaches it.
+fn freeze(host: &Host, how: &str) {
+    let disk = host.lab.disk(HOST, "/");
+    assert!(Command::new("fsfreeze").arg(how).arg(&disk).status().unwrap().success(), "fsfreeze {how}");
 }
 
 fn fs_word(t: &Path, file: &str) -> String {

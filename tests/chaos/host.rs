@@ -243,7 +243,7 @@ fn file_of(pid: u32, name: &str) -> String {
 
 /// Whether a host can have a disk that loses what was not synced. Without loop devices all is kept, and
 /// a sync that is missing stays unseen.
-fn has_loop() -> bool {
+pub fn has_loop() -> bool {
     static HAS: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
         let free = std::process::Command::new("losetup").arg("-f").output();
         let has = free.is_ok_and(|o| o.status.success());

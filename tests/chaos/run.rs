@@ -5,7 +5,7 @@ use crate::common::project::Run;
 use crate::desired::{Desired, Sick};
 use crate::fault::{Fault, Step, wait, wait_for_end};
 use crate::gate::Gate;
-use crate::host::Host;
+use crate::host::{Host, has_loop};
 use crate::invariants;
 use crate::random::Random;
 use std::collections::HashMap;
@@ -53,7 +53,8 @@ fn chosen<T: Copy>(variable: &str, all: &[T], text: impl Fn(T) -> &'static str) 
 
 /// Every fault at every step where it can be done, in an order of its own for each round.
 fn cell(seed: u64, number: u64) -> (Fault, Step) {
-    let faults = chosen("CHAOS_FAULT", Fault::ALL, Fault::name);
+    let mut faults = chosen("CHAOS_FAULT", Fault::ALL, Fault::name);
+    faults.retain(|f| *f != Fault::DiskHangs || has_loop());
     let steps = chosen("CHAOS_STEP", Step::ALL, Step::name);
     let cells = faults.iter().flat_map(|f| f.steps().iter().map(|s| (*f, *s)));
     let mut cells: Vec<_> = cells.filter(|(_, step)| steps.contains(step)).collect();
@@ -85,7 +86,7 @@ pub fn plan(seed: u64, number: u64) -> Plan {
     let lasts = Duration::from_millis(random.of_these(match () {
         () if step < Step::Armed => &[100, 500],
         // Beyond all deadlines: what is half done has to be undone.
-        () if fault == Fault::Hangs => &[1000, 12_000, 12_000],
+        () if matches!(fault, Fault::Hangs | Fault::Stopped | Fault::DiskHangs) => &[1000, 12_000, 12_000],
         () => &[300, 1000, 8000],
     }));
     Plan { to, fault, step, sick, lasts, boot: random.one_in(6) }
