@@ -195,36 +195,56 @@ pub struct Question<'a> {
     pub jump_hosts: &'a str,
     /// Whether to tell all rules that files of others load at boot, and not only which files those are.
     pub boot_files: bool,
+    /// What else decides about packets: qdiscs, IPsec, and settings of each link.
+    pub packet_settings: bool,
+    /// Which guest is behind which port of a bridge.
+    pub guests: bool,
 }
 
 /// The document that observes a host and changes nothing.
 pub fn probe(nonce: &Nonce, question: &Question<'_>) -> String {
-    let mut doc = format!("NONCE='{}'\n{PROBE}", nonce.as_str());
+    let explain = if question.packet_settings || question.guests { EXPLAIN } else { "" };
+    let mut doc = format!("NONCE='{}'\n{PROBE}{explain}", nonce.as_str());
     ask(&mut doc, nonce, question);
     if question.boot_files {
         doc.push_str("boot_files_asked=yes\n");
     }
+    ask_packets(&mut doc, question.packet_settings, question.guests);
     doc.push_str("probe_all </dev/null\n");
     doc
 }
 
-/// The document that observes a host as to what its own generation wants, and changes nothing.
-pub fn probe_applied(nonce: &Nonce) -> String {
-    format!("NONCE='{}'\n{PROBE}{APPLIED}probe_all </dev/null\n", nonce.as_str())
+/// What else decides about packets, and which guest is behind which port.
+fn ask_packets(doc: &mut String, settings: bool, guests: bool) {
+    if settings {
+        doc.push_str("LINK_KEYS='rp_filter accept_local route_localnet'\n");
+    }
+    for (_, function) in
+        [(guests, "explain_guests"), (settings, "explain_beside")].into_iter().filter(|(asked, _)| *asked)
+    {
+        let _ = writeln!(doc, "if [ \"$ROOT\" = yes ]; then {function} </dev/null; fi");
+    }
 }
 
-/// The document that observes a host for `explain`: guests and boot files too, and with `log` what the
-/// kernel logged.
-pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
-    let mut doc = format!("NONCE='{}'\n{PROBE}{EXPLAIN}", nonce.as_str());
-    doc.push_str("LINK_KEYS='rp_filter accept_local route_localnet'\n");
-    ask(&mut doc, nonce, question);
-    doc.push_str("if [ \"$ROOT\" = yes ]; then\nboot_files_asked=yes\nexplain_guests </dev/null\nexplain_beside </dev/null\n");
-    if log {
-        doc.push_str("explain_log </dev/null\n");
-    }
-    doc.push_str("fi\nprobe_all </dev/null\n");
+/// The document that observes a host as to what its own generation wants, and changes nothing. `packet_settings` and
+/// `guests` as in [`Question`].
+pub fn probe_applied(nonce: &Nonce, packet_settings: bool, guests: bool) -> String {
+    let explain = if packet_settings || guests { EXPLAIN } else { "" };
+    let mut doc = format!("NONCE='{}'\n{PROBE}{APPLIED}{explain}", nonce.as_str());
+    ask_packets(&mut doc, packet_settings, guests);
+    doc.push_str("probe_all </dev/null\n");
     doc
+}
+
+/// The document that observes a host for `explain`; with `log`, what the kernel logged too.
+pub fn explain(nonce: &Nonce, question: &Question<'_>, log: bool) -> String {
+    let doc = probe(nonce, question);
+    match (log, doc.strip_suffix("probe_all </dev/null\n")) {
+        (true, Some(head)) => {
+            format!("{head}if [ \"$ROOT\" = yes ]; then explain_log </dev/null; fi\nprobe_all </dev/null\n")
+        }
+        _ => doc,
+    }
 }
 
 /// What the script asks the document for.

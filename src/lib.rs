@@ -15,6 +15,7 @@
 pub mod characters;
 pub mod cli;
 pub mod engine;
+pub mod expectation;
 pub mod explain;
 mod files;
 pub mod host;

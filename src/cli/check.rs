@@ -6,7 +6,7 @@ use crate::inventory::{self, Project};
 use crate::plan::module_test;
 use crate::problem::Problem;
 use crate::resolve::Desired;
-use crate::{plan, report, resolve};
+use crate::{explain, plan, report, resolve};
 use clap::Args;
 use rayon::prelude::*;
 use std::io::IsTerminal;
@@ -64,9 +64,16 @@ pub(super) fn run(common: &Common, args: &CheckArgs) -> CliResult {
     Ok(exit::DONE)
 }
 
-/// What hosts deny, each once.
+/// What hosts deny, and expectations that declared rules break; each once.
 fn denied(desired: &[Desired]) -> Vec<Problem> {
     let of_host = |desired: &Desired| -> Vec<Problem> {
+        let broken = explain::broken_offline(desired).into_iter().map(|(expectation, detail)| {
+            let message = format!("the expectation `{expectation}` does not hold: {detail}");
+            let place = &expectation.origin;
+            Problem::new("expectation", message)
+                .at(&place.file, place.line, 1, 1)
+                .help("correct the rules, or the expectation")
+        });
         let warnings = plan::check(desired);
         let denied = desired.lints.denied(&warnings).into_iter().map(|warning| {
             let problem = Problem::new(warning.code.as_str(), warning.message.finding.clone());
@@ -77,7 +84,7 @@ fn denied(desired: &[Desired]) -> Vec<Problem> {
             let fix = warning.message.fix.clone();
             problem.help(fix.unwrap_or_else(|| format!("correct it, or do not deny `{}`", warning.code)))
         });
-        denied.collect()
+        broken.chain(denied).collect()
     };
     inventory::sorted(desired.iter().flat_map(of_host).collect())
 }

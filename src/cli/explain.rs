@@ -1,9 +1,9 @@
 //! `kvmfw explain`: why guests are unreachable, what the rules do to a packet, what a log line means.
 
 use super::{CliError, CliResult, Common, Format, console, exit, load, reach, runtime};
+use crate::expectation::{PacketDestination, PacketEndpoint, PacketQuery, PacketTransport};
 use crate::explain::{
-    ExplainContext, ExplainProbe, HostExplanation, PacketEndpoint, PacketQuery, bridges, destination,
-    mermaid, packet_reports, read_log, remedies, rp_filter, svg,
+    ExplainContext, HostExplanation, bridges, mermaid, packet_reports, read_log, remedies, rp_filter, svg,
 };
 use crate::host;
 use crate::host_state::{ObserveError, Observed, ProbeSections, observe};
@@ -78,8 +78,8 @@ impl ExpectedVerdict {
     }
 }
 
-/// What one host answered.
-type Answer = Result<Box<(Observed, ExplainProbe)>, ObserveError>;
+/// What one host answered, with the lines of its kernel's log.
+type Answer = Result<Box<(Observed, String)>, ObserveError>;
 
 pub(super) fn run(common: &Common, args: &ExplainArgs) -> CliResult {
     if matches!(common.format, Format::Svg | Format::Mermaid) && (args.to.is_some() || args.log.is_some()) {
@@ -113,10 +113,10 @@ pub(super) fn run(common: &Common, args: &ExplainArgs) -> CliResult {
     for desired in hosts {
         match ask(common, &desired, wanted, journal, question.as_ref())? {
             Ok(answer) => {
-                let (observed, extra) = *answer;
-                let text = log.as_deref().unwrap_or(&extra.log);
+                let (observed, journal) = *answer;
+                let text = log.as_deref().unwrap_or(&journal);
                 let look = Look { args, question: question.as_ref(), text, wanted };
-                let explanation = look.explain(&desired, &observed, &extra)?;
+                let explanation = look.explain(&desired, &observed)?;
                 let unmet = args.expect.and_then(|expected| expected.unmet(&explanation));
                 failed.extend(unmet.map(|text| CliError::outcome(exit::CHANGES, printable(&text))));
                 found.push(explanation);
@@ -139,14 +139,9 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn explain(
-        &self,
-        desired: &Desired,
-        observed: &Observed,
-        extra: &ExplainProbe,
-    ) -> Result<HostExplanation, CliError> {
-        let live = ExplainContext::new(&desired.host, observed, None, extra);
-        let will_be = ExplainContext::new(&desired.host, observed, Some(desired), extra);
+    fn explain(&self, desired: &Desired, observed: &Observed) -> Result<HostExplanation, CliError> {
+        let live = ExplainContext::new(&desired.host, observed, None);
+        let will_be = ExplainContext::new(&desired.host, observed, Some(desired));
         let scene = if self.args.desired { &will_be } else { &live };
         let mut found = HostExplanation {
             name: scene.host.clone(),
@@ -192,7 +187,9 @@ impl ExplainArgs {
     fn question(&self) -> Result<Option<PacketQuery>, CliError> {
         let bad = |error: String| CliError::bad_input(error);
         let Some(to) = &self.to else { return Ok(None) };
-        let (to, port, transport) = destination(to).map_err(bad)?;
+        let PacketDestination { endpoint: to, port, transport } =
+            PacketDestination::parse(to).map_err(bad)?;
+        let transport = transport.unwrap_or(PacketTransport::Tcp);
         let from = self.from.as_deref().map(PacketEndpoint::parse).transpose().map_err(bad)?;
         if from.is_none() && self.device.is_none() && self.bridge.is_none() {
             return Err(bad("no source given: add --from, --in or --bridge".to_owned()));
@@ -203,7 +200,16 @@ impl ExplainArgs {
             return Err(bad("--in takes the name of a device".to_owned()));
         }
         let (device, bridge) = (self.device.clone(), self.bridge.clone());
-        Ok(Some(PacketQuery { from, to, port, transport, device, bridge, established: self.established }))
+        Ok(Some(PacketQuery {
+            from,
+            to,
+            source: None,
+            port,
+            transport,
+            device,
+            bridge,
+            established: self.established,
+        }))
     }
 
     /// The lines of a file or of stdin; those of the host's journal come with its answer.
@@ -257,7 +263,7 @@ fn ask(
     wanted: bool,
     journal: bool,
     question: Option<&PacketQuery>,
-) -> Result<Result<Box<(Observed, ExplainProbe)>, CliError>, CliError> {
+) -> Result<Result<Box<(Observed, String)>, CliError>, CliError> {
     let (want, mut keys) = if wanted { plan::probe_request(desired) } else { Default::default() };
     for device in
         question.and_then(|question| question.device.as_deref()).into_iter().flat_map(|d| ["all", d])
@@ -276,7 +282,7 @@ pub(super) fn ask_about(
     desired: &Desired,
     (want, keys, sets): ([String; 2], String, String),
     journal: bool,
-) -> Result<Result<Box<(Observed, ExplainProbe)>, CliError>, CliError> {
+) -> Result<Result<Box<(Observed, String)>, CliError>, CliError> {
     let hosts = vec![(desired.connection.clone(), desired.host.clone())];
     let document = move |nonce: &host::Nonce| {
         host::explain(
@@ -288,6 +294,8 @@ pub(super) fn ask_about(
                 vlans: false,
                 jump_hosts: "",
                 boot_files: true,
+                packet_settings: true,
+                guests: true,
             },
             journal,
         )
@@ -298,7 +306,8 @@ pub(super) fn ask_about(
             // Who has all that was printed says what that was.
             return None;
         }
-        Some(observed.map(|observed| Box::new((observed, ExplainProbe::read(sections)))))
+        let log = sections.get(crate::protocol::LOG).unwrap_or("").to_owned();
+        Some(observed.map(|observed| Box::new((observed, log))))
     };
     let settings = runtime::settings(common, run);
     let (mut answers, _) = runtime::engine(common, settings, None, |engine| async move {

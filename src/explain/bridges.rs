@@ -107,7 +107,7 @@ fn bridge_report(scene: &ExplainContext<'_>, name: &str) -> BridgeReport {
 }
 
 fn port_report(scene: &ExplainContext<'_>, name: &str, bridge: &str) -> PortReport {
-    let guest = scene.guests.get(name).cloned();
+    let guest = scene.observed.guests.get(name).cloned();
     let link = scene.link(name);
     let on_it = link.is_some_and(|link| link.master.as_deref() == Some(bridge));
     let kind = match () {

@@ -1,70 +1,17 @@
 //! A host as it is explained: live, or as it will be.
 
-use crate::host_state::{BootFiles, HostLink, Observed, ProbeSections};
+use crate::host_state::{
+    BootFiles, HostLink, LinkInfo, Observed, ObservedAddress, ObservedRules, PredictedRules,
+};
 use crate::netfilter::{BridgeSwitches, BridgeView, HostContext, Ruleset, TraceStep};
 use crate::plan::{GenerationManifest, HostAfter, forecast, origins_of, other_tables};
-use crate::protocol;
+use crate::problem::Origin;
 use crate::resolve::Desired;
 use crate::resource::iptables::chain_writers::chain_writer;
 use crate::resource::iptables::save::SavedTables;
 use crate::resource::iptables::{DeclaredRules, IpFamily, PREFIX};
-use ipnet::IpNet;
-use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Guests by the name of their bridge port.
-pub type GuestsByPort = BTreeMap<String, String>;
-
-/// Sections of the probe that only `explain` requests.
-#[derive(Clone, Debug, Default)]
-pub struct ExplainProbe {
-    /// Which guest is behind which port.
-    pub guests: GuestsByPort,
-    /// What the kernel logged.
-    pub log: String,
-    /// What else sees packets.
-    pub other_programs: OtherPrograms,
-}
-
-/// What sees packets beside netfilter.
-#[derive(Clone, Debug, Default)]
-pub struct OtherPrograms {
-    /// Devices with a qdisc that filters what comes in or leaves.
-    pub tc: BTreeSet<String>,
-    /// Source and destination of IPsec policies.
-    pub xfrm: Vec<(IpNet, IpNet)>,
-}
-
-impl OtherPrograms {
-    fn read(text: &str) -> Self {
-        let mut programs = Self::default();
-        for line in text.lines() {
-            match line.split(' ').collect::<Vec<_>>()[..] {
-                ["tc", device] => {
-                    programs.tc.insert(device.to_owned());
-                }
-                ["xfrm", src, dst] => {
-                    programs.xfrm.extend(src.parse().ok().zip(dst.parse().ok()));
-                }
-                _ => {}
-            }
-        }
-        programs
-    }
-}
-
-impl ExplainProbe {
-    /// Reads the sections.
-    pub fn read(sections: &ProbeSections<'_>) -> Self {
-        let pairs =
-            sections.get(protocol::GUESTS).unwrap_or("").lines().filter_map(|line| line.split_once(' '));
-        Self {
-            guests: pairs.map(|(port, name)| (port.to_owned(), name.to_owned())).collect(),
-            log: sections.get(protocol::LOG).unwrap_or("").to_owned(),
-            other_programs: OtherPrograms::read(sections.get(protocol::BESIDE).unwrap_or("")),
-        }
-    }
-}
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 
 /// One host, its rules, and what else decides about its packets.
 pub struct ExplainContext<'a> {
@@ -74,16 +21,13 @@ pub struct ExplainContext<'a> {
     pub observed: &'a Observed,
     /// What is desired, where that is looked at instead of what is live.
     pub desired: Option<&'a Desired>,
-    /// Which guest is behind which port.
-    pub guests: GuestsByPort,
-    /// What else sees packets.
-    pub(super) beside: OtherPrograms,
     pub(super) saves: BTreeMap<IpFamily, SavedTables>,
     pub(super) sets: BTreeMap<IpFamily, Ruleset>,
     host_after: HostAfter<'a>,
     around: [HostContext; 2],
     declared: BTreeMap<IpFamily, DeclaredRules>,
     files: &'a BootFiles,
+    offline: bool,
 }
 
 /// A rule, with whose it is and where it was written.
@@ -101,18 +45,21 @@ pub struct RulePlace {
     /// `kvmfw`, `Docker`, `libvirt`, …, or `others`.
     pub owner: &'static str,
     /// `file:line` where it was written, of the inventory or of the host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    pub origin: Option<Origin>,
+}
+
+/// Writes a place as people read it.
+fn as_text<S: Serializer>(origin: &Option<Origin>, serializer: S) -> Result<S::Ok, S::Error> {
+    match origin {
+        Some(origin) => serializer.collect_str(origin),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl<'a> ExplainContext<'a> {
     /// The host as it is; with `desired`, as it will be.
-    pub fn new(
-        host: &str,
-        observed: &'a Observed,
-        desired: Option<&'a Desired>,
-        extra: &ExplainProbe,
-    ) -> Self {
+    pub fn new(host: &str, observed: &'a Observed, desired: Option<&'a Desired>) -> Self {
         let record = observed.state.record.as_deref().and_then(|text| GenerationManifest::parse(text).ok());
         let record = record.unwrap_or_default();
         let host_after = match desired {
@@ -136,7 +83,6 @@ impl<'a> ExplainContext<'a> {
             .collect();
         let known = host_after.sets();
         let sets = saves.iter().map(|(family, save)| (*family, Ruleset::with_sets(save, &known))).collect();
-        let (guests, files) = (extra.guests.clone(), &observed.boot_files);
         let around = IpFamily::ALL.map(|family| HostContext {
             other_tables: other_tables(&observed.other_filters, family),
             ..forecast::host_context(observed)
@@ -145,15 +91,72 @@ impl<'a> ExplainContext<'a> {
             host: host.to_owned(),
             observed,
             desired,
-            guests,
-            beside: extra.other_programs.clone(),
             saves,
             sets,
             host_after,
             around,
             declared,
-            files,
+            files: &observed.boot_files,
+            offline: false,
         }
+    }
+
+    /// A host of which nothing is known but what its inventory declares. `host` is that of
+    /// [`offline_host`](Self::offline_host).
+    pub fn offline(desired: &'a Desired, host: &'a Observed) -> Self {
+        let scene = Self::new(&desired.host, host, Some(desired));
+        Self { host_after: HostAfter::offline(desired), offline: true, ..scene }
+    }
+
+    /// What an inventory declares of a host, as if it were observed: bridges with ports and addresses, and rules.
+    pub fn offline_host(desired: &Desired) -> Observed {
+        let mut host = Observed::default();
+        for family in IpFamily::ALL {
+            host.rules.insert(
+                family,
+                ObservedRules {
+                    backend: String::new(),
+                    version: String::new(),
+                    live: SavedTables::default(),
+                    predicted: PredictedRules::Same,
+                },
+            );
+        }
+        forecast::as_if_dry_run(desired, &mut host);
+        let by_name = &mut host.links.by_name;
+        for bridge in desired.bridges.values() {
+            for port in &bridge.ports {
+                let master = Some(bridge.name.clone());
+                by_name.insert(port.clone(), HostLink { name: port.clone(), master, ..HostLink::default() });
+            }
+            let addresses = bridge.addresses.iter().map(|address| ObservedAddress {
+                family: if address.is_ipv6() { "inet6" } else { "inet" }.to_owned(),
+                local: address.local().to_string(),
+                prefix: address.prefix(),
+                scope: "global".to_owned(),
+                ..ObservedAddress::default()
+            });
+            let linkinfo = LinkInfo { kind: Some("bridge".to_owned()), ..LinkInfo::default() };
+            let (name, addresses) = (bridge.name.clone(), addresses.collect());
+            by_name.insert(name.clone(), HostLink { name, addresses, linkinfo, ..HostLink::default() });
+        }
+        host
+    }
+
+    /// Whether nothing is known of the host but what its inventory declares.
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// Whether the inventory states that frames of a bridge meet the rules of a family.
+    pub(super) fn declares_filtering(&self, family: IpFamily, bridge: &str) -> bool {
+        let declared = self.desired.and_then(|desired| desired.bridges.get(bridge));
+        let own = declared.and_then(|bridge| match family {
+            IpFamily::V4 => bridge.nf_call_iptables,
+            IpFamily::V6 => bridge.nf_call_ip6tables,
+        });
+        let of_all = self.host_after.key(forecast::global_knob(family));
+        own == Some(true) || of_all.is_some_and(|(value, _)| value != "0")
     }
 
     /// `live` or `desired`.
@@ -213,16 +216,17 @@ impl<'a> ExplainContext<'a> {
         }
     }
 
-    fn origin(&self, family: IpFamily, step: &TraceStep) -> Option<String> {
+    fn origin(&self, family: IpFamily, step: &TraceStep) -> Option<Origin> {
         let declared = self.declared.get(&family).and_then(|rules| rules.tables.get(&*step.table));
         let Some(index) = step.index else {
-            return declared?.policies.get(&*step.chain).map(|(_, origin)| origin.to_string());
+            return declared?.policies.get(&*step.chain).map(|(_, origin)| origin.clone());
         };
         if let Some(chain) = declared.and_then(|table| table.chains.get(&*step.chain)) {
             let count = self.saves.get(&family)?.chain(&step.table, &step.chain)?.rules.len();
-            return origins_of(chain, count).into_iter().nth(index.checked_sub(1)?)?.map(|o| o.to_string());
+            return origins_of(chain, count).into_iter().nth(index.checked_sub(1)?)?;
         }
-        self.files.find(family, &step.table, &step.chain, &step.text)
+        let line = self.files.places(family, &step.table, &step.chain, &step.text).next()?;
+        Some(Origin::new(line.path.as_str(), line.line))
     }
 }
 

@@ -161,7 +161,7 @@ fn group(
     let side = |device: &str, port: &Option<String>| LogSide {
         device: (!device.is_empty()).then(|| device.to_owned()),
         port: port.clone(),
-        guest: port.as_ref().and_then(|port| live?.guests.get(port).cloned()),
+        guest: port.as_ref().and_then(|port| live?.observed.guests.get(port).cloned()),
     };
     let end = |scene: &ExplainContext<'_>| {
         final_verdict(scene, line.family(), line.base(), &line.packet(), line.bridge())

@@ -5,24 +5,27 @@ mod bridges;
 mod context;
 mod draw;
 mod drawing;
+mod expectations;
 mod log;
 mod log_line;
 mod mermaid;
 mod other_filters;
 mod path;
-mod query;
 mod remedies;
 mod routing;
+mod samples;
 mod settings;
 
 pub use bridges::{BlockedReport, BridgeReport, FamilyReport, PortReport, UndecidedReport, bridges};
-pub use context::{ExplainContext, ExplainProbe, GuestsByPort, OtherPrograms, RulePlace};
+pub use context::{ExplainContext, RulePlace};
 pub use draw::svg;
+pub use expectations::{
+    ExpectationReport, ExpectationState, broken_live, broken_offline, judge_expectation, judge_plan,
+};
 pub use log::{LogGroup, LogReport, LogSide, read_log};
 pub use log_line::LogLine;
 pub use mermaid::mermaid;
 pub use path::{CommonVerdict, FinalVerdict, HookReport, PacketReport, PacketRoute, RuleHit, packet_reports};
-pub use query::{PacketEndpoint, PacketQuery, PacketTransport, destination};
 pub use remedies::{GuestRemedy, remedies};
 pub use settings::rp_filter;
 

@@ -82,7 +82,7 @@ fn programs(scene: &ExplainContext<'_>, route: &PacketRoute, packet: &Packet) ->
         if input && scene.link(device).is_some_and(|link| link.xdp.is_some()) {
             found.push(OtherFilter::May(format!("the XDP program of {device}")));
         }
-        if scene.beside.tc.iter().any(|one| one == device) {
+        if scene.observed.other_programs.tc.iter().any(|one| one == device) {
             found.push(OtherFilter::May(format!("the tc filters of {device}")));
         }
     }
@@ -90,7 +90,7 @@ fn programs(scene: &ExplainContext<'_>, route: &PacketRoute, packet: &Packet) ->
         let among =
             |net: &ipnet::IpNet, address: Option<IpAddr>| address.is_none_or(|one| net.contains(&one));
         let v6 = packet.family == IpFamily::V6;
-        let policy = scene.beside.xfrm.iter().find(|(src, dst)| {
+        let policy = scene.observed.other_programs.xfrm.iter().find(|(src, dst)| {
             src.addr().is_ipv6() == v6 && among(src, packet.src) && among(dst, packet.dst)
         });
         found.extend(

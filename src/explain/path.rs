@@ -2,9 +2,10 @@
 
 use super::context::{ExplainContext, RulePlace};
 use super::other_filters::{OtherFilter, other_filter};
-use super::query::{PacketEndpoint, PacketQuery, PacketTransport};
 use super::routing::{RouteDecision, RouteLookup, lookup};
+use super::samples::{MAX_RANGES, endpoints};
 use super::settings::forwards;
+use crate::expectation::{PacketEndpoint, PacketQuery, PacketTransport};
 use crate::host_state::HostLink;
 use crate::netfilter::{
     ConntrackStates, HostContext, Packet, PacketDevice, PacketPath, PacketTrace, PacketVerdict, RuleTarget,
@@ -25,6 +26,15 @@ pub struct FinalVerdict {
     /// Why, where no rule says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
+    /// The facts that would have to be known.
+    #[serde(skip)]
+    pub(super) missing: Vec<String>,
+}
+
+impl FinalVerdict {
+    fn new(verdict: &'static str, by: Option<RulePlace>, because: Option<String>) -> Self {
+        Self { verdict, by, because, missing: Vec::new() }
+    }
 }
 
 /// How a packet goes through the host.
@@ -100,6 +110,24 @@ pub struct PacketReport {
     /// Where the port or the protocol decides and was not given: what becomes of common packets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub common: Vec<CommonVerdict>,
+    /// The packet as it leaves the tables, where that is known.
+    #[serde(skip)]
+    final_packet: Option<Packet>,
+    /// NAT rewrites it.
+    #[serde(skip)]
+    rewritten: bool,
+}
+
+impl PacketReport {
+    /// Whether NAT rewrites the packet.
+    pub(super) fn is_rewritten(&self) -> bool {
+        self.rewritten
+    }
+
+    /// Address and port to which it goes in the end, as far as they are known.
+    pub(super) fn destination(&self) -> (Option<IpAddr>, Option<u16>) {
+        self.final_packet.as_ref().map_or((None, None), |packet| (packet.dst, packet.dport))
+    }
 }
 
 /// The verdict about a packet of a common service.
@@ -128,26 +156,76 @@ pub fn packet_reports(
     scene: &ExplainContext<'_>,
     question: &PacketQuery,
 ) -> Result<Vec<PacketReport>, String> {
-    let of = |end: &PacketEndpoint| match end {
-        PacketEndpoint::Address(address) => Some(family_of(*address)),
-        _ => None,
-    };
-    let asked = of(&question.to).or_else(|| question.from.as_ref().and_then(of));
-    if let (Some(PacketEndpoint::Address(from)), PacketEndpoint::Address(to)) = (&question.from, &question.to)
-        && from.is_ipv4() != to.is_ipv4()
-    {
-        return Err(format!("{from} and {to} are of different families"));
+    let from = question.from.as_ref().and_then(PacketEndpoint::is_ipv4);
+    let to = question.to.is_ipv4();
+    if let (Some(source), true, Some(_)) = (&question.from, from != to && from.is_some(), to) {
+        return Err(format!("{source} and {} are of different families", question.to));
     }
-    let families = IpFamily::ALL.into_iter().filter(|family| asked.is_none_or(|asked| asked == *family));
-    families.map(|family| one(scene, question, family)).collect()
+    let asked = to.or(from);
+    let families =
+        IpFamily::ALL.into_iter().filter(|family| asked.is_none_or(|v4| v4 == (*family == IpFamily::V4)));
+    let mut reports = Vec::new();
+    for family in families {
+        for one in representatives(scene, family, question)? {
+            reports.push(with_common(scene, &one, family)?);
+        }
+    }
+    Ok(reports)
+}
+
+/// The packets that a question means, one for each verdict: of several that end alike the first one stands for all.
+fn representatives(
+    scene: &ExplainContext<'_>,
+    family: IpFamily,
+    question: &PacketQuery,
+) -> Result<Vec<PacketQuery>, String> {
+    let ends = |end: &PacketEndpoint| match end {
+        PacketEndpoint::Network(_) | PacketEndpoint::Guest(_) | PacketEndpoint::Uplink(_) => {
+            endpoints(scene, family, end)
+        }
+        _ => Ok(vec![end.clone()]),
+    };
+    let from = match &question.from {
+        Some(from) => ends(from)?.into_iter().map(Some).collect(),
+        None => vec![None],
+    };
+    let to = ends(&question.to)?;
+    let mut queries = Vec::new();
+    let mut known = Vec::new();
+    for from in &from {
+        let same = |to: &&PacketEndpoint| from.as_ref() != Some(*to) || from_and_to_are_one(question);
+        for to in to.iter().filter(same) {
+            let query = PacketQuery { from: from.clone(), to: to.clone(), ..question.clone() };
+            if queries.len() + known.len() > MAX_RANGES {
+                return Err("it means more packets than can be shown; write one address or port".to_owned());
+            }
+            let report = packet_report(scene, &query, family)?;
+            let end = (report.verdict.verdict, report.verdict.by, report.route.kind);
+            if !known.contains(&end) {
+                known.push(end);
+                queries.push(query);
+            }
+        }
+    }
+    Ok(queries)
+}
+
+fn from_and_to_are_one(question: &PacketQuery) -> bool {
+    // Written twice by somebody who means it: `--from vnet0 --to vnet0`.
+    question.from.as_ref() == Some(&question.to) && matches!(question.to, PacketEndpoint::Name(_))
 }
 
 fn family_of(address: IpAddr) -> IpFamily {
     if address.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 }
 }
 
-fn one(scene: &ExplainContext<'_>, question: &PacketQuery, family: IpFamily) -> Result<PacketReport, String> {
-    let mut report = of_packet(scene, question, family)?;
+/// Follows one packet, and where its port decides and is not given, packets of common services too.
+fn with_common(
+    scene: &ExplainContext<'_>,
+    question: &PacketQuery,
+    family: IpFamily,
+) -> Result<PacketReport, String> {
+    let mut report = packet_report(scene, question, family)?;
     let lacks_port = question.port.is_none() && question.transport != PacketTransport::Icmp;
     if report.verdict.verdict == "unknown" && lacks_port && asks_for_port(&report) {
         report.common = common(scene, question, family)?;
@@ -169,13 +247,16 @@ fn common(
 ) -> Result<Vec<CommonVerdict>, String> {
     let answer = |(port, transport): (Option<u16>, PacketTransport)| {
         let asked = PacketQuery { port, transport, ..question.clone() };
-        let verdict = of_packet(scene, &asked, family)?.verdict.verdict;
+        let verdict = packet_report(scene, &asked, family)?.verdict.verdict;
         Ok(CommonVerdict { to: asked.destination(), verdict })
     };
     COMMON.into_iter().map(answer).collect()
 }
 
-fn of_packet(
+/// Follows one packet of a family.
+///
+/// Errors: the question names something that the host does not have.
+pub(super) fn packet_report(
     scene: &ExplainContext<'_>,
     question: &PacketQuery,
     family: IpFamily,
@@ -185,16 +266,56 @@ fn of_packet(
     let set = scene.sets.get(&family).filter(|_| seen(scene, family, route.bridge.as_deref()));
     let trace = set.map(|set| simulate(set, scene.host_context(family), route.base, &route.packet));
     let verdict = with_kernel(verdict, other_filter(scene, family, &route, trace.as_ref()));
+    let verdict = if scene.is_offline() { declared_alone(scene, &route, family, verdict) } else { verdict };
+    let rewritten = trace.as_ref().is_some_and(|trace| trace.first_rewrite().is_some());
+    let final_packet = match &trace {
+        Some(trace) => trace.final_packet.as_ref().map(|(_, packet)| packet.clone()),
+        None => Some(route.packet.clone()),
+    };
     let hops = trace.map_or_else(Vec::new, |trace| hops(scene, family, &trace));
-    Ok(PacketReport { packet: words(question), family, route, hooks: hops, verdict, common: vec![] })
+    Ok(PacketReport {
+        packet: words(question),
+        family,
+        route,
+        hooks: hops,
+        verdict,
+        common: vec![],
+        final_packet,
+        rewritten,
+    })
+}
+
+/// A verdict where nothing is known but what the inventory declares: it counts where a declared rule or key decides,
+/// whatever else there is on the host.
+fn declared_alone(
+    scene: &ExplainContext<'_>,
+    route: &PacketRoute,
+    family: IpFamily,
+    verdict: FinalVerdict,
+) -> FinalVerdict {
+    let bridged = route.bridge.as_deref();
+    let by_rule = verdict.by.as_ref().is_some_and(|by| by.owner == "kvmfw" && by.rule.is_some());
+    let decided = match (verdict.verdict, bridged) {
+        ("unknown", _) => true,
+        // Whether the host routes it, and by which devices, follows from addresses that are not declared.
+        (_, None) if route.base == PacketPath::Forward => false,
+        ("passes", Some(bridge)) => by_rule || !scene.bridge(family, bridge).nf_call,
+        // Whether bridged frames meet rules has to be declared too.
+        (_, Some(bridge)) => by_rule && scene.declares_filtering(family, bridge),
+        (_, None) => by_rule,
+    };
+    match decided && route.notes.is_empty() {
+        true => verdict,
+        false => FinalVerdict::new("unknown", None, Some("depends on the host".to_owned())),
+    }
 }
 
 /// What the rules say, and what decides beside them.
 fn with_kernel(verdict: FinalVerdict, beside: Option<OtherFilter>) -> FinalVerdict {
     match beside {
-        Some(OtherFilter::Drops(why)) => FinalVerdict { verdict: "dropped", by: None, because: Some(why) },
+        Some(OtherFilter::Drops(why)) => FinalVerdict::new("dropped", None, Some(why)),
         Some(OtherFilter::May(what)) if verdict.verdict == "passes" => {
-            FinalVerdict { verdict: "unknown", by: None, because: Some(format!("depends on {what}")) }
+            FinalVerdict::new("unknown", None, Some(format!("depends on {what}")))
         }
         _ => verdict,
     }
@@ -208,9 +329,9 @@ fn words(question: &PacketQuery) -> String {
         (PacketTransport::Tcp, false) => "a new tcp connection".to_owned(),
         (other, true) => format!("a packet of an open {} connection", other.as_str()),
     };
-    let from = question.from.as_ref().map_or_else(String::new, |end| format!(" from {}", end.shown()));
+    let from = question.from.as_ref().map_or_else(String::new, |end| format!(" from {end}"));
     let port = question.port.map_or_else(String::new, |port| format!(" port {port}"));
-    format!("{what}{from} to {}{port}", question.to.shown())
+    format!("{what}{from} to {}{port}", question.to)
 }
 
 /// What becomes of a packet; one that crosses a bridge may be seen by no rule.
@@ -229,21 +350,17 @@ pub(super) fn final_verdict(
     if !seen(scene, family, bridge) {
         if let Some(other) = scene.host_context(family).on_bridges() {
             let by = Some(scene.place(family, &other.step()));
-            return FinalVerdict { verdict: "unknown", by, because: None };
+            return FinalVerdict::new("unknown", by, None);
         }
         let because = format!("bridged frames meet no rule of {family}");
-        return FinalVerdict { verdict: "passes", by: None, because: Some(because) };
+        return FinalVerdict::new("passes", None, Some(because));
     }
     if base == PacketPath::Forward && bridge.is_none() && !forwards(scene, family, device_of(packet)) {
         let because = "the host does not forward (ip_forward is 0)".to_owned();
-        return FinalVerdict { verdict: "dropped", by: None, because: Some(because) };
+        return FinalVerdict::new("dropped", None, Some(because));
     }
     let Some(set) = scene.sets.get(&family) else {
-        return FinalVerdict {
-            verdict: "unknown",
-            by: None,
-            because: Some(format!("the host has no {family}")),
-        };
+        return FinalVerdict::new("unknown", None, Some(format!("the host has no {family}")));
     };
     let found = simulate(set, scene.host_context(family), base, packet);
     if let (PacketVerdict::Accept, Some(rewriter), false) = (
@@ -254,18 +371,16 @@ pub(super) fn final_verdict(
         // What NAT moves off the bridge, or makes come from the host, has to be forwarded there or back.
         let because = "it rewrites what crosses the bridge, and the host does not forward (ip_forward is 0)";
         let by = Some(scene.place(family, &rewriter.step));
-        return FinalVerdict { verdict: "unknown", by, because: Some(because.to_owned()) };
+        return FinalVerdict::new("unknown", by, Some(because.to_owned()));
     }
     let by = found.decided_by.as_ref().map(|step| scene.place(family, step));
-    let missing: Vec<String> = found.unanswered_rules().flat_map(|met| met.missing.clone()).collect();
+    let missing = unique(found.unanswered_rules().flat_map(|met| met.missing.clone()).collect());
     let because = match found.verdict {
-        PacketVerdict::Unknown if !missing.is_empty() => {
-            Some(format!("depends on {}", unique(missing).join(", ")))
-        }
+        PacketVerdict::Unknown if !missing.is_empty() => Some(format!("depends on {}", missing.join(", "))),
         PacketVerdict::Accept if by.is_none() => Some("there are no rules".to_owned()),
         _ => None,
     };
-    FinalVerdict { verdict: word(found.verdict), by, because }
+    FinalVerdict { verdict: word(found.verdict), by, because, missing }
 }
 
 /// The device that a packet comes in by; `all` where that is not known.
@@ -374,6 +489,8 @@ fn route(
         }
         PacketEndpoint::Address(address) => Some(to_address(scene, question, *address, &from, &mut notes)),
         PacketEndpoint::Name(name) => Some(named(scene, name)?),
+        PacketEndpoint::Guest(bridge) | PacketEndpoint::Uplink(bridge) => Some(a_port_of(scene, bridge)?),
+        PacketEndpoint::Network(_) => Some(PathSide::default()),
     };
     let Some(to) = to else {
         if host {
@@ -424,7 +541,7 @@ fn leads_to(
 ) -> Option<RouteDecision> {
     let src = match question.from {
         Some(PacketEndpoint::Address(src)) if src.is_ipv4() == dst.is_ipv4() => Some(src),
-        _ => None,
+        _ => question.source,
     };
     let host = question.from == Some(PacketEndpoint::Host);
     let input = (!host).then(|| from.device.as_deref().unwrap_or(""));
@@ -447,8 +564,9 @@ fn is_bridge(scene: &ExplainContext<'_>, name: &str) -> bool {
 /// Where it comes in.
 fn from_side(scene: &ExplainContext<'_>, question: &PacketQuery) -> Result<PathSide, String> {
     let mut side = match &question.from {
-        None | Some(PacketEndpoint::Host) => PathSide::default(),
+        None | Some(PacketEndpoint::Host | PacketEndpoint::Network(_)) => PathSide::default(),
         Some(PacketEndpoint::Name(name)) => named(scene, name)?,
+        Some(PacketEndpoint::Guest(bridge) | PacketEndpoint::Uplink(bridge)) => a_port_of(scene, bridge)?,
         Some(PacketEndpoint::Address(address)) => {
             let ask = RouteLookup { src: None, dst: *address, input: None, mark: Some(0), protocol: None };
             let device = match scene.host_context(family_of(*address)).device_to(*address) {
@@ -465,6 +583,14 @@ fn from_side(scene: &ExplainContext<'_>, question: &PacketQuery) -> Result<PathS
     Ok(side)
 }
 
+/// Some port of a bridge, whose name is not known.
+fn a_port_of(scene: &ExplainContext<'_>, bridge: &str) -> Result<PathSide, String> {
+    match is_bridge(scene, bridge) {
+        true => Ok(PathSide { device: Some(bridge.to_owned()), port: None }),
+        false => Err(format!("{} has no bridge `{bridge}`", scene.host)),
+    }
+}
+
 /// A device by its name, the bridge of a port, or the port of a guest.
 fn named(scene: &ExplainContext<'_>, name: &str) -> Result<PathSide, String> {
     if let Some(link) = scene.link(name) {
@@ -474,7 +600,8 @@ fn named(scene: &ExplainContext<'_>, name: &str) -> Result<PathSide, String> {
             None => PathSide { device: Some(name.to_owned()), port: None },
         });
     }
-    let of_guest = scene.guests.iter().find(|(_, guest)| *guest == name).map(|(port, _)| port.clone());
+    let of_guest =
+        scene.observed.guests.iter().find(|(_, guest)| *guest == name).map(|(port, _)| port.clone());
     match of_guest {
         Some(port) if port != name => named(scene, &port),
         _ => {
@@ -565,7 +692,7 @@ fn finish(
     };
     let state = if question.established { ConntrackStates::ESTABLISHED } else { ConntrackStates::NEW };
     let packet = Packet {
-        src: address(question.from.as_ref()),
+        src: address(question.from.as_ref()).or(question.source),
         dst: address(Some(&question.to)),
         src_local: (base == PacketPath::Output).then_some(true),
         dst_local: Some(base == PacketPath::Input),

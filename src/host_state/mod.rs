@@ -7,6 +7,7 @@ mod neighbours;
 mod network;
 mod parse;
 mod policy;
+mod programs;
 mod routes;
 mod routing_table;
 mod sections;
@@ -16,11 +17,12 @@ mod sysctl_dirs;
 mod vlans;
 
 pub use boot_files::{BootFiles, BootLine, RulesLoader, plain as plain_rule};
-pub use links::{HostLink, HostLinks, ObservedAddress};
+pub use links::{HostLink, HostLinks, LinkInfo, ObservedAddress};
 pub use neighbours::{FixedNeighbour, NextHop};
 pub use network::{FileLine, LinkManager, LinkOwner, LinkSetting, NEEDS_PROFILE, NetworkConfig};
 pub use parse::{ObserveError, observe};
 pub use policy::PolicyRule;
+pub use programs::{GuestsByPort, OtherPrograms};
 pub use routes::{RouteHop, StaticRoute};
 pub use routing_table::{DropKind as RouteRefusal, RouteKind, TableRoute};
 pub use sections::ProbeSections;
@@ -35,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Everything that was observed on one host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// Facts about the host.
     pub facts: HostFacts,
@@ -63,6 +65,10 @@ pub struct Observed {
     pub network: NetworkConfig,
     /// What loads rules of others at boot; empty where it was not asked for.
     pub boot_files: BootFiles,
+    /// Which guest is behind which port of a bridge; empty where it was not asked for.
+    pub guests: GuestsByPort,
+    /// What sees packets beside netfilter; empty where it was not asked for.
+    pub other_programs: OtherPrograms,
 }
 
 /// What kind of host this is.

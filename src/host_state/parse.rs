@@ -2,8 +2,8 @@
 
 use super::{
     BootFiles, HostFacts, HostLinks, HostSocket, LiveValue, ManagedState, NetworkConfig, Observed,
-    ObservedRules, ObservedSets, OtherFilters, PredictedRules, ProbeSections, SkippedRule, SshEnds,
-    SysctlDirs,
+    ObservedRules, ObservedSets, OtherFilters, OtherPrograms, PredictedRules, ProbeSections, SkippedRule,
+    SshEnds, SysctlDirs, programs,
 };
 use crate::protocol::{self, RuleSections, SectionName};
 use crate::resource::iptables::IpFamily;
@@ -81,6 +81,8 @@ pub fn observe(sections: &ProbeSections<'_>, words: &str) -> Result<Observed, Ob
         tunnel: HostSocket::parse(sections.get(protocol::TUNNEL).unwrap_or("")),
         network: NetworkConfig::parse(sections.get(protocol::NETWORK).unwrap_or("")),
         boot_files: BootFiles::parse(sections.get(protocol::BOOT_FILES).unwrap_or("")),
+        guests: programs::guests(sections.get(protocol::GUESTS).unwrap_or("")),
+        other_programs: OtherPrograms::parse(sections.get(protocol::BESIDE).unwrap_or("")),
     })
 }
 

@@ -4,6 +4,7 @@ mod ansible;
 mod checks;
 mod connection;
 mod entry;
+mod expectations;
 mod fence;
 mod groups;
 mod lints;

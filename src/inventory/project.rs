@@ -1,11 +1,13 @@
 //! An inventory and its modules as a whole: names resolved, nothing put together yet.
 
 use super::entry::{EntryOwner, InventoryEntry, entry};
+use super::expectations::expectations;
 use super::groups;
 use super::lints::{LintStatement, lints};
 use super::module::{Module, SHIPPED};
 use super::names;
 use super::reader::{InventoryReader, Spanned};
+use crate::expectation::Expectation;
 use crate::problem::{Place, Problem, Problems, Sources, did_you_mean};
 use crate::yaml;
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +29,8 @@ pub struct Project {
     pub lints: Vec<LintStatement>,
     /// `extensions:` of the inventory files.
     pub extensions: Vec<Spanned<String>>,
+    /// `expect:` of the inventory files.
+    pub expectations: Vec<Expectation>,
     /// The modules by name; the project's wins over a shipped one.
     pub modules: BTreeMap<String, Arc<Module>>,
     /// What a person should know and no problem is.
@@ -96,7 +100,7 @@ pub const RANK_RANGE: u32 = 200_000;
 pub const RANK_HOST: u32 = 200_001;
 
 /// The keys of an inventory file.
-pub(super) const KEYS: [&str; 4] = ["hosts", "groups", "lints", "extensions"];
+pub(super) const KEYS: [&str; 5] = ["hosts", "groups", "lints", "extensions", "expect"];
 
 /// Puts the files together.
 ///
@@ -146,6 +150,7 @@ pub fn assemble(files: ProjectFiles) -> Result<Project, Problems> {
         groups: build.groups,
         lints: build.lints,
         extensions: build.extensions,
+        expectations: build.expectations,
         modules: build.modules,
         notices: build.notices,
         sources: build.sources,
@@ -169,6 +174,7 @@ struct ProjectBuilder {
     groups: BTreeMap<String, Arc<HostGroup>>,
     lints: Vec<LintStatement>,
     extensions: Vec<Spanned<String>>,
+    expectations: Vec<Expectation>,
     /// Keys of `hosts:` in order.
     entries: Vec<(EntryOwner, Vec<String>, Arc<InventoryEntry>)>,
     /// Own entries by name.
@@ -212,6 +218,7 @@ impl ProjectBuilder {
                 }
                 "lints" => self.lints.extend(lints(&pair.value, &mut reader)),
                 "extensions" => self.extensions.extend(reader.names(&pair.value, "extension", "_-")),
+                "expect" => self.expectations.extend(expectations(&pair.value, &mut reader)),
                 _ => {}
             }
         }

@@ -1,10 +1,11 @@
 //! What a group, a host and a module can state alike: sysctl, rules, sets, bridges, checks, foreign chains.
 
 use super::ConfirmCheck;
-use super::checks;
 use super::reader::{InventoryReader, Spanned};
 use super::rules::{self, ChainStatement};
 use super::sets::{self, SetStatement};
+use super::{checks, expectations};
+use crate::expectation::Expectation;
 use crate::problem::{LintCode, Origin, Place, Warning};
 use crate::resource::bridge::{LinkAddress, PORT_ATTRIBUTES, PortVlan, check_link_name};
 use crate::resource::iptables::IpFamily;
@@ -17,8 +18,17 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// The keys of [`DeclaredResources`].
-pub const KEYS: [&str; 8] =
-    ["sysctl", "iptables", "ip6tables", "ipset", "bridges", "checks", "unmanaged_chains", "extensions"];
+pub const KEYS: [&str; 9] = [
+    "sysctl",
+    "iptables",
+    "ip6tables",
+    "ipset",
+    "bridges",
+    "checks",
+    "expect",
+    "unmanaged_chains",
+    "extensions",
+];
 
 /// What one group, host or module states.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +43,8 @@ pub struct DeclaredResources {
     pub bridges: Vec<BridgeStatement>,
     /// Checks.
     pub checks: Vec<ConfirmCheck>,
+    /// What packets are expected to do.
+    pub expectations: Vec<Expectation>,
     /// Chains of others to which rules may jump.
     pub unmanaged_chains: Vec<Spanned<String>>,
     /// Matches and targets of the hosts that kvmfw does not know.
@@ -108,6 +120,7 @@ impl DeclaredResources {
             }
             "bridges" => self.bridges = bridges(value, reader),
             "checks" => self.checks = checks::checks(value, reader),
+            "expect" => self.expectations = expectations::expectations(value, reader),
             "unmanaged_chains" => {
                 self.unmanaged_chains = reader.names(value, "chain", "._-");
             }

@@ -8,7 +8,8 @@ mod module_test;
 mod resources;
 
 use super::entry::{self, EntryOwner};
-use super::{checks, module, params, project, ssh};
+use super::{checks, expectations, module, params, project, ssh};
+use crate::expectation::ExpectedVerdict;
 use crate::problem::{LintCode, LintLevel};
 use serde_json::{Map, Value, json};
 
@@ -155,6 +156,7 @@ impl SchemaBuilder {
                 }
                 "lints" => lint_levels(),
                 "extensions" => self.extensions(),
+                "expect" => self.expectations(),
                 _ => return None,
             })
         })
@@ -217,6 +219,7 @@ impl SchemaBuilder {
         add("set", self.set_shape());
         add("bridge", self.bridge());
         add("check", self.check());
+        add("expectation", self.expectation());
         all
     }
 
@@ -254,6 +257,45 @@ impl SchemaBuilder {
             "propertyNames": { "pattern": format!("^({})$", names.join("|")) },
             "additionalProperties": reference("ssh-option"),
         })
+    }
+
+    /// The packets of an expectation; see [`expectations`].
+    fn expectation(self) -> Value {
+        let mut packets = object(&expectations::KEYS, "", |key| {
+            Some(match key {
+                "from" => doc(
+                    self.value(self.line()),
+                    "`host`, `guest@BRIDGE`, `uplink@BRIDGE`, an address, a network, a device, or a guest by name or MAC.",
+                ),
+                "to" => doc(
+                    self.value(self.line()),
+                    "The same with port and protocol: `'192.0.2.53:53/udp'`; without both, every protocol.",
+                ),
+                "in" => doc(self.text(LINK), "Device on which routed packets arrive."),
+                "bridge" => doc(self.text(LINK), "Bridge that the packets cross."),
+                "established" => doc(self.boolean(), "The packets belong to open connections."),
+                "rewritten-to" => doc(
+                    self.value(self.line()),
+                    "Destination that NAT has to give the packets: `ADDRESS` or `'ADDRESS:PORT'`.",
+                ),
+                _ => return None,
+            })
+        });
+        packets["type"] = "object".into();
+        packets["required"] = json!(["from", "to"]);
+        let verdicts = ExpectedVerdict::ALL.map(ExpectedVerdict::as_str);
+        let mut shape = object(&verdicts, "", |_| Some(packets.clone()));
+        shape["type"] = "object".into();
+        shape["minProperties"] = 1.into();
+        shape["maxProperties"] = 1.into();
+        shape
+    }
+
+    pub(super) fn expectations(self) -> Value {
+        doc(
+            self.list(reference("expectation")),
+            "What packets are expected to do; a change that breaks it is refused.",
+        )
     }
 
     fn check(self) -> Value {

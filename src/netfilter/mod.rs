@@ -31,6 +31,7 @@ mod nat_hypothesis;
 mod outcome;
 mod overlap;
 mod packet;
+mod partition;
 mod rewrite;
 mod rule;
 mod ruleset;

@@ -196,6 +196,20 @@ impl SetMembership {
         }
         self.contents.answer(&self.from_source, packet)
     }
+
+    /// The addresses that members have, each with how many of its bits count.
+    pub(super) fn networks(&self) -> Vec<(IpAddr, u8)> {
+        let mut found = Vec::new();
+        self.contents.each_network(&mut |address, length| found.push((address, length)));
+        found
+    }
+
+    /// The ports that members have.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let mut found = Vec::new();
+        self.contents.each_port(&mut |port| found.push(port));
+        found
+    }
 }
 
 /// The contents of a list that hosts share; made once.
@@ -269,6 +283,34 @@ impl SetContents {
             }
         }
         best.is_some_and(|(_, exception)| !exception).into()
+    }
+}
+
+impl SetContents {
+    fn each_network(&self, visit: &mut impl FnMut(IpAddr, u8)) {
+        let v6 = self.family == Some(IpFamily::V6);
+        for (length, of_length) in self.networks.iter().flatten() {
+            for bits in of_length.keys() {
+                let v4 = || u32::try_from(bits >> 96).ok().map(|bits| IpAddr::V4(bits.into()));
+                let address = if v6 { Some(IpAddr::V6((*bits).into())) } else { v4() };
+                address.into_iter().for_each(|address| visit(address, *length));
+            }
+        }
+        for part in self.members.iter().flat_map(|member| &member.parts) {
+            if let MemberValue::Net(address, length) = part {
+                visit(*address, *length);
+            }
+        }
+        self.lists.iter().flatten().for_each(|list| list.each_network(visit));
+    }
+
+    fn each_port(&self, visit: &mut impl FnMut(u16)) {
+        for part in self.members.iter().flat_map(|member| &member.parts) {
+            if let MemberValue::Port(_, port) = part {
+                visit(*port);
+            }
+        }
+        self.lists.iter().flatten().for_each(|list| list.each_port(visit));
     }
 }
 

@@ -110,6 +110,29 @@ impl HostPlan {
         self.jump_depth = self.jump_depth.max(role.depth);
     }
 
+    /// Why the host is left alone, where it is.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.verdict {
+            HostVerdict::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Takes over what expectations came to; `broken` says which do not hold. With `refuses`, one that does not hold
+    /// refuses the host; else it counts as a change, so that it is not overlooked.
+    pub fn finish_expectations(&mut self, broken: Option<String>, refuses: bool) {
+        self.warnings.sort();
+        if let Some(message) = broken {
+            match (&self.verdict, refuses) {
+                (HostVerdict::Refused(_), _) => {}
+                (_, true) => self.verdict = HostVerdict::Refused(Refusal::new("expectation", message)),
+                (HostVerdict::Unchanged, false) => self.verdict = HostVerdict::Changes,
+                (HostVerdict::Changes, false) => {}
+            }
+        }
+        self.enforce_lints();
+    }
+
     /// Takes away the warnings that are allowed, and refuses the host where one is denied.
     fn enforce_lints(&mut self) {
         let lints = self.lints.clone();

@@ -94,6 +94,7 @@ impl GenerationManifest {
             rules: self.rules,
             sets: self.sets,
             bridges: self.bridges,
+            expectations: now.expectations.clone(),
             checks: now.checks.clone(),
             stanza: self.stanza,
             scheduling: now.scheduling.clone(),

@@ -45,6 +45,9 @@ impl Refusal {
                 "nothing was changed; write the rules exactly as on the host, or set `jump: last` if \
                  unmanaged rules come first",
             ),
+            "expectation" => {
+                Some("nothing was changed; correct the rules, or the expectation that no longer holds")
+            }
             "lint" => Some(
                 "nothing was changed; correct what is found, or set another level: `lints: { CODE: warn }`, or for one rule the \
                  comment `# kvmfw: allow(CODE) why`",

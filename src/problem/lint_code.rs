@@ -53,6 +53,8 @@ lints! {
     DroppedElsewhere = "dropped-elsewhere", Warning;
     EmptyList = "empty-list", Note;
     EstablishedMissing = "established-missing", Warning;
+    ExpectationBroken = "expectation-broken", Error;
+    ExpectationUnknown = "expectation-unknown", Warning;
     FirstConntrack = "first-conntrack", Note;
     GuestsUnreachable = "guests-unreachable", Error;
     InheritedKey = "inherited-key", Note;

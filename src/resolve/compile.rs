@@ -188,6 +188,9 @@ impl<'a> HostCompiler<'a> {
             self.rules.intern(&mut chain.rules);
         }
         let checks = connection::checks(resources.iter().map(|(_, r)| *r), out);
+        let stated = self.project.expectations.iter();
+        let stated = stated.chain(resources.iter().flat_map(|(_, stated)| &stated.expectations));
+        let expectations = connection::expectations(stated, out);
         let mut lints = lints::policy(&self.project.lints, &entries, out);
         let allowed = resources.iter().flat_map(|(_, stated)| &stated.allowed_rules);
         lints.allowed_rules = allowed.cloned().collect();
@@ -202,6 +205,7 @@ impl<'a> HostCompiler<'a> {
             sets,
             bridges,
             checks,
+            expectations,
             stanza: None,
             scheduling: SchedulingConstraints::new(&host.lineage),
             jump_hosts: Arc::default(),

@@ -1,6 +1,7 @@
 //! Connection and checks of a host, merged.
 
 use super::merge::{CompileReport, MergeSlot};
+use crate::expectation::Expectation;
 use crate::inventory::{ConfirmCheck, DeclaredResources, HostConnection, InventoryEntry};
 use crate::problem::{Place, Problem};
 use std::collections::BTreeMap;
@@ -120,4 +121,29 @@ pub fn checks<'a>(
         checks.push(check.clone());
     }
     checks
+}
+
+/// All expectations of a host; the same one twice is one.
+pub fn expectations<'a>(
+    stated: impl Iterator<Item = &'a Expectation>,
+    out: &mut CompileReport,
+) -> Vec<Expectation> {
+    let mut all: Vec<Expectation> = Vec::new();
+    for expectation in stated {
+        if all
+            .iter()
+            .any(|known| Expectation { origin: expectation.origin.clone(), ..known.clone() } == *expectation)
+        {
+            continue;
+        }
+        if let Some(facts) = &mut out.facts {
+            facts.push((
+                format!("expect[{}]", all.len() + 1),
+                expectation.to_string(),
+                expectation.origin.clone(),
+            ));
+        }
+        all.push(expectation.clone());
+    }
+    all
 }

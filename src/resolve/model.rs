@@ -1,6 +1,7 @@
 //! The desired state of one host, complete: nothing downstream looks at YAML again.
 
 use super::SchedulingConstraints;
+use crate::expectation::Expectation;
 use crate::inventory::{ConfirmCheck, HostConnection, HostStanza};
 use crate::jump_hosts::JumpHost;
 use crate::problem::{LintPolicy, Warning};
@@ -28,6 +29,8 @@ pub struct Desired {
     pub bridges: BTreeMap<String, DeclaredBridge>,
     /// What must pass before an apply is confirmed.
     pub checks: Vec<ConfirmCheck>,
+    /// What packets are expected to do.
+    pub expectations: Vec<Expectation>,
     /// What the bootstraps of this host asked for, where this is one.
     pub stanza: Option<HostStanza>,
     /// Which hosts may change at the same time, and in which order.

@@ -198,11 +198,8 @@ impl Fault {
     pub fn lasts(self) -> bool {
         use Fault::{CutBoth, CutFrom, CutNew, CutTo, Delay, DelayFrom};
         use Fault::{DiskFull, DiskHangs, Hangs, ReadOnly, Stopped, Xtables};
-        match self {
-            CutBoth | CutTo | CutFrom | CutNew | Delay | DelayFrom => true,
-            DiskFull | DiskHangs | Hangs | ReadOnly | Stopped | Xtables => true,
-            _ => false,
-        }
+        let of_link = matches!(self, CutBoth | CutTo | CutFrom | CutNew | Delay | DelayFrom);
+        of_link || matches!(self, DiskFull | DiskHangs | Hangs | ReadOnly | Stopped | Xtables)
     }
 
     /// Ends it.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Room and the rooms it may name. `cli` may name all of them.
-const DOORS: [(&str, &[&str]); 21] = [
+const DOORS: [(&str, &[&str]); 22] = [
     ("characters", &[]),
     ("files", &[]),
     ("interner", &[]),
@@ -16,8 +16,12 @@ const DOORS: [(&str, &[&str]); 21] = [
     ("protocol", &[]),
     ("yaml", &["problem", "characters"]),
     ("resource", &["problem", "characters"]),
-    ("inventory", &["resource", "yaml", "problem", "characters"]),
-    ("resolve", &["inventory", "jump_hosts", "resource", "yaml", "interner", "problem", "characters"]),
+    ("expectation", &["resource", "problem"]),
+    ("inventory", &["expectation", "resource", "yaml", "problem", "characters"]),
+    (
+        "resolve",
+        &["inventory", "expectation", "jump_hosts", "resource", "yaml", "interner", "problem", "characters"],
+    ),
     ("host_state", &["protocol", "resource", "problem", "characters"]),
     ("jump_hosts", &["host_state", "problem"]),
     ("netfilter", &["resource", "problem", "characters"]),
@@ -39,7 +43,17 @@ const DOORS: [(&str, &[&str]); 21] = [
     ),
     (
         "explain",
-        &["plan", "resolve", "host_state", "netfilter", "protocol", "resource", "problem", "characters"],
+        &[
+            "plan",
+            "impact",
+            "resolve",
+            "expectation",
+            "host_state",
+            "netfilter",
+            "resource",
+            "problem",
+            "characters",
+        ],
     ),
     ("import", &["plan", "inventory", "host_state", "resource", "problem", "characters"]),
     ("host", &["protocol"]),
@@ -48,8 +62,10 @@ const DOORS: [(&str, &[&str]); 21] = [
         "engine",
         &[
             "plan",
+            "explain",
             "resolve",
             "inventory",
+            "expectation",
             "jump_hosts",
             "host_state",
             "protocol",
@@ -69,6 +85,7 @@ const DOORS: [(&str, &[&str]); 21] = [
 fn is_pure(path: &str) -> bool {
     let rooms = [
         "resource",
+        "expectation",
         "inventory",
         "jump_hosts",
         "resolve",

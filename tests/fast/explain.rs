@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
-use kvmfw::explain::{
-    ExplainContext, ExplainProbe, PacketEndpoint, PacketQuery, PacketTransport, packet_reports, read_log,
-};
+use kvmfw::expectation::{PacketEndpoint, PacketQuery, PacketTransport};
+use kvmfw::explain::{ExplainContext, packet_reports, read_log};
 use kvmfw::host_state::{Observed, ProbeSections, observe};
 use kvmfw::report::{Style, explanation_text};
 
@@ -43,7 +42,7 @@ fn observed() -> Observed {
 #[test]
 fn the_operators_own_ssh_is_last_in_the_log() {
     let observed = observed();
-    let live = ExplainContext::new("kvm1", &observed, None, &ExplainProbe::default());
+    let live = ExplainContext::new("kvm1", &observed, None);
     let line = |src: &str, port: u16| {
         format!(
             "IN: IN=eth0 OUT= MAC=02 SRC={src} DST=10.99.0.11 LEN=56 PROTO=TCP SPT=50000 DPT={port} WINDOW=1 ACK URGP=0\n"
@@ -61,10 +60,11 @@ fn the_operators_own_ssh_is_last_in_the_log() {
 #[test]
 fn a_missing_port_is_named_and_common_ports_are_answered() {
     let observed = observed();
-    let live = ExplainContext::new("kvm1", &observed, None, &ExplainProbe::default());
+    let live = ExplainContext::new("kvm1", &observed, None);
     let mut asked = PacketQuery {
         from: Some(PacketEndpoint::Address("10.99.0.7".parse().unwrap())),
         to: PacketEndpoint::Address("10.99.0.11".parse().unwrap()),
+        source: None,
         port: None,
         transport: PacketTransport::Tcp,
         device: Some("eth0".to_owned()),

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
 
+use kvmfw::explain;
 use kvmfw::host_state::{ProbeSections, observe};
 use kvmfw::inventory::{ProjectLocation, load_text};
 use kvmfw::plan::{self, HostVerdict, PlanOptions};
@@ -45,7 +46,8 @@ fn half(case: &Path, name: &str) -> (Vec<Warning>, String) {
     let answer = format!("{HOST}\n{text}");
     let mut observed = observe(&ProbeSections::split(&answer, "n"), "").unwrap();
     plan::forecast::as_if_dry_run(&desired, &mut observed);
-    let plan = plan::host(&desired, &observed, &PlanOptions::default());
+    let mut plan = plan::host(&desired, &observed, &PlanOptions::default());
+    explain::judge_plan(&mut plan, &desired, &observed, &PlanOptions::default());
     let end = match plan.verdict {
         HostVerdict::Refused(refusal) => format!("refused: {}\n", refusal.reason),
         _ => String::new(),
@@ -226,7 +228,7 @@ fn every_lint_has_a_case() {
         Vec::<&String>::new(),
         "lints without a case"
     );
-    let made = named_in(&["src/plan", "src/resolve", "src/jump_hosts"]);
+    let made = named_in(&["src/plan", "src/resolve", "src/jump_hosts", "src/explain"]);
     assert_eq!(
         registry.difference(&made).collect::<Vec<_>>(),
         Vec::<&String>::new(),

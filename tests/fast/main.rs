@@ -12,6 +12,7 @@ mod book;
 mod canon_rows;
 mod completions;
 mod desired;
+mod expectations;
 mod explain;
 mod extensions;
 mod fleet;

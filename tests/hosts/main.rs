@@ -16,6 +16,7 @@ mod console;
 mod drift;
 mod elsewhere;
 mod exit_codes;
+mod expectations;
 mod explain;
 mod explain_beside;
 mod explain_doubt;

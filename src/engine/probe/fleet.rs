@@ -10,6 +10,7 @@ use crate::engine::client::HostClient;
 use crate::engine::context::EngineContext;
 use crate::engine::events::EngineEvent;
 use crate::engine::outcome::{HostOutcome, HostStatus};
+use crate::explain;
 use crate::jump_hosts::{HostEndpoints, ObservedRoutes};
 use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
 use crate::resolve::Desired;
@@ -214,6 +215,7 @@ async fn probe_and_plan(
     // Planned inside the task: what was observed is large, and only the plan is needed afterwards.
     let plan = observed.and_then(|(observed, _room)| {
         let mut plan = plan::compute(&desired, &observed, &options);
+        explain::judge_plan(&mut plan, &desired, &observed, &options);
         match context.plan_check.as_ref().and_then(|check| check(&plan)) {
             Some(outcome) => Err(outcome),
             None => {

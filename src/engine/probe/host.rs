@@ -6,6 +6,8 @@ use crate::engine::dialer::Dialer;
 use crate::engine::events::{EngineEvent, EventSender};
 use crate::engine::failures::{observed_or_failed, transport_failed};
 use crate::engine::outcome::HostOutcome;
+use crate::expectation::PacketEndpoint;
+use crate::explain;
 use crate::host::{self, Nonce, Question};
 use crate::host_state::Observed;
 use crate::plan::{self, PlanOptions};
@@ -71,19 +73,53 @@ async fn observe_over(
 }
 
 fn probe_document(nonce: &Nonce, desired: &Desired, options: &PlanOptions, jump_addresses: &str) -> String {
+    let expects = !desired.expectations.is_empty();
     if options.drift {
-        return host::probe_applied(nonce);
+        return host::probe_applied(nonce, expects, names_guests(desired));
     }
     let (want, keys) = plan::probe_request(desired);
     let sets = plan::set_headers(desired);
     let question = Question {
         want: [&want[0], &want[1]],
-        keys: &keys,
+        keys: &with_packet_keys(keys, desired),
         sets: &sets,
         vlans: plan::needs_vlans(desired),
         jump_hosts: jump_addresses,
         // Boot files may load adopted rules again, or may lack rules that a rollback gives back.
         boot_files: options.adopt || options.restore.is_some(),
+        packet_settings: expects,
+        guests: names_guests(desired),
     };
     host::probe(nonce, &question)
+}
+
+/// The document that observes a host once a change is applied, for its expectations.
+pub(in crate::engine) fn packets_document(nonce: &Nonce, desired: &Desired) -> String {
+    let (_, keys) = plan::probe_request(desired);
+    let question = Question {
+        want: ["", ""],
+        keys: &with_packet_keys(keys, desired),
+        sets: "",
+        vlans: false,
+        jump_hosts: "",
+        boot_files: false,
+        packet_settings: true,
+        guests: names_guests(desired),
+    };
+    host::probe(nonce, &question)
+}
+
+/// Adds the key that counts for every link beside its own.
+fn with_packet_keys(mut keys: String, desired: &Desired) -> String {
+    if !desired.expectations.is_empty() {
+        keys.push_str(&explain::rp_filter("all"));
+        keys.push('\n');
+    }
+    keys
+}
+
+/// Whether an expectation may name a guest: programs have to be asked for those.
+fn names_guests(desired: &Desired) -> bool {
+    let is_name = |end: &PacketEndpoint| matches!(end, PacketEndpoint::Name(_));
+    desired.expectations.iter().any(|one| is_name(&one.from) || is_name(&one.to.endpoint))
 }

@@ -8,7 +8,7 @@ mod task;
 
 pub(super) use fleet::{FleetPlan, plan_fleet};
 pub use fleet::{PlanMode, Planned};
-pub(super) use host::probe_host;
+pub(super) use host::{packets_document, probe_host};
 pub(super) use jump_addresses::JumpAddresses;
 pub(super) use request::request_fleet;
 pub use task::STRAGGLER;

@@ -8,7 +8,9 @@ use crate::engine::context::EngineContext;
 use crate::engine::events::EngineEvent;
 use crate::engine::failures::{internal, observed_or_failed, transport_failed};
 use crate::engine::outcome::{HostOutcome, HostStatus, TransactionState};
+use crate::engine::probe::packets_document;
 use crate::engine::proof::Confirmation;
+use crate::explain;
 use crate::host::{self, Nonce};
 use crate::plan::{self, HostPlan, HostVerdict, PlanOptions};
 use crate::problem::LintCode;
@@ -313,6 +315,10 @@ impl Transaction<'_> {
             let reason = format!("a new connection proves nothing here: {lockout}");
             return Ok(self.guard.roll_back(client, &reason).await?.into());
         }
+        if let Some(broken) = self.broken_expectation(client).await? {
+            self.context.events.emit(EngineEvent::Note(format!("{}: {broken}", self.desired.host)));
+            return Ok(self.guard.roll_back(client, &broken).await?.into());
+        }
         let settings = &self.context.settings;
         if self.desired.checks.is_empty() && settings.soak.is_zero() && settings.proof.is_none() {
             // This connection is the whole proof.
@@ -345,6 +351,26 @@ impl Transaction<'_> {
             }
         }
         Ok(self.commit(client).await?.into())
+    }
+
+    /// Observes the host with the change applied, and returns the first expectation that does not hold. What cannot be
+    /// told was in the plan.
+    async fn broken_expectation(&self, client: &HostClient) -> Result<Option<String>, TransportError> {
+        // An undo is the way out of a bad state, whatever is expected.
+        if self.desired.expectations.is_empty() || self.options.restore.is_some() || self.options.purge {
+            return Ok(None);
+        }
+        let document = |nonce: &Nonce| packets_document(nonce, self.desired);
+        let host = &self.desired.host;
+        let response = client.timed_request(host, &self.context.events, document, PROBE_TIMEOUT).await?;
+        match response.observed() {
+            Ok(observed) => Ok(explain::broken_live(self.desired, &observed)),
+            Err(error) => {
+                let note = format!("{host}: expectations were not tested after the change: {error}");
+                self.context.events.emit(EngineEvent::Note(note));
+                Ok(None)
+            }
+        }
     }
 
     /// Runs all checks, repeatedly while their failure does not count yet. Returns the last report and the failed check.

@@ -36,6 +36,7 @@ impl SchemaBuilder {
             "checks" => {
                 doc(self.list(reference("check")), "Checks that must pass before a change is confirmed.")
             }
+            "expect" => self.expectations(),
             "unmanaged_chains" => doc(
                 self.set(self.text(WORD)),
                 "Unmanaged chains to which rules may jump, such as DOCKER-USER.",

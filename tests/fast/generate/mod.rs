@@ -242,6 +242,10 @@ groups:
       - { ping: 192.0.2.1, from: controller, timeout: 5s, required: true }
       - { tcp: '[2001:db8::1]:22' }
       - { command: 'test -e /dev/kvm && true', from: host }
+    expect:
+      - passes: { from: guest@br0, to: '192.0.2.53:53/udp', bridge: br0, established: true }
+      - blocked: { from: 10.0.0.0/8, to: 'host:22', in: br0 }
+      - passes: { from: 192.0.2.9, to: 'host:80/tcp', rewritten-to: '192.0.2.10:8080' }
 "#;
 const MODULE: &str = r#"
 description: Every key.

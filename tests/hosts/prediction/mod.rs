@@ -236,6 +236,8 @@ fn probe(lab: &Lab, desired: &Desired, options: &PlanOptions) -> Observed {
         vlans: plan::needs_vlans(desired),
         jump_hosts: "",
         boot_files: options.adopt || options.restore.is_some(),
+        packet_settings: false,
+        guests: false,
     };
     let nonce = Nonce::fresh().unwrap();
     let document = host::probe(&nonce, &question);
