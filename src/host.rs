@@ -322,7 +322,8 @@ pub fn ending_with(mark: &str, document: &str) -> String {
     format!("OVER='{mark}'\n{OVER}{document}")
 }
 
-/// The document that asks which generation an undo goes to: the one before a run's, or by number.
+/// The document that asks which generation an undo goes to: the one before a run's, by number, or with `last` the one
+/// before the current.
 pub fn target(nonce: &Nonce, run: &str, to: &str) -> String {
     format!("NONCE='{}'\n{LIB}{TARGET}undo_target '{run}' '{to}' </dev/null\n", nonce.as_str())
 }

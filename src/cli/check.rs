@@ -1,7 +1,7 @@
 //! `kvmfw check`
 
 use super::lint_args::LintArgs;
-use super::{CliError, CliResult, Common, Format, console, exit, load};
+use super::{CliError, CliResult, Common, Format, HostsArgs, console, exit, load};
 use crate::inventory::{self, Project};
 use crate::plan::module_test;
 use crate::problem::Problem;
@@ -14,6 +14,8 @@ use std::io::IsTerminal;
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) hosts: HostsArgs,
     #[command(flatten)]
     lints: LintArgs,
 }

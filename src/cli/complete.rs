@@ -22,7 +22,7 @@ pub(super) fn answer(command: impl Fn() -> Command) {
 fn named(command: Command) -> Command {
     let of = |argument: Arg| {
         let completer = match argument.get_id().as_str() {
-            "limit" | "host" => ArgValueCompleter::new(limit),
+            "limit" | "host" | "hosts" => ArgValueCompleter::new(limit),
             "inventory" => ArgValueCompleter::new(inventory),
             "module" => ArgValueCompleter::new(module),
             "param" => ArgValueCompleter::new(param),

@@ -14,12 +14,15 @@ mod import;
 mod inventory;
 mod lint_args;
 mod load;
+mod module;
 mod output;
 mod plan;
 mod program;
 mod prompt;
 mod reach;
+mod repair;
 mod retry;
+mod run_list;
 mod runs;
 mod runtime;
 mod saved;
@@ -57,11 +60,13 @@ enum Command {
     /// Show a saved plan or a past run
     Show(show::ShowArgs),
     /// Show the active and the next-boot generation, and recent transactions
-    Status,
+    Status(status::StatusArgs),
     /// Show the change history of a host
     History(history::HistoryArgs),
     /// Return to the state before a run, or to a generation (0 is the baseline)
     Undo(undo::UndoArgs),
+    /// Return hosts to what their last apply left, where they differ from it
+    Repair(repair::RepairArgs),
     /// Roll back a transaction that was left open on a host
     Unlock(unlock::UnlockArgs),
     /// Explain why guests are unreachable, or trace one packet
@@ -70,6 +75,10 @@ enum Command {
     Import(import::ImportArgs),
     /// Configure one host without an inventory, and print the inventory for it
     Bootstrap(bootstrap::BootstrapArgs),
+    /// List the runs that are recorded on this machine
+    Runs(run_list::RunsArgs),
+    /// List, show and write modules
+    Module(module::ModuleArgs),
     /// Inspect the resolved inventory
     Inventory(inventory::InventoryArgs),
     /// Generate JSON Schemas, shell completions and manual pages
@@ -128,6 +137,27 @@ struct Common {
     /// Folder for the records of runs [default: $XDG_STATE_HOME/kvmfw/runs]
     #[arg(long, value_name = "DIR", env = "KVMFW_RUN_DIR", value_hint = ValueHint::DirPath, global = true)]
     run_dir: Option<PathBuf>,
+}
+
+/// Hosts as arguments.
+#[derive(Debug, Default, Args)]
+struct HostsArgs {
+    /// Hosts, as with --limit
+    #[arg(value_name = "HOSTS", conflicts_with = "limit")]
+    hosts: Vec<String>,
+}
+
+impl Command {
+    /// The hosts that stand as arguments.
+    fn hosts(&self) -> &[String] {
+        match self {
+            Command::Check(args) => &args.hosts.hosts,
+            Command::Plan(args) => &args.hosts.hosts,
+            Command::Status(args) => &args.hosts.hosts,
+            Command::Repair(args) => &args.hosts.hosts,
+            _ => &[],
+        }
+    }
 }
 
 /// Output format.
@@ -209,7 +239,7 @@ impl ProgressWhen {
 /// Runs the command line; the whole of `main`.
 pub fn run() -> ExitCode {
     complete::answer(Cli::command);
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(mut error) => {
             usage::with_tip(&mut error);
@@ -219,6 +249,9 @@ pub fn run() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if !cli.command.hosts().is_empty() {
+        cli.common.limit = Some(cli.command.hosts().join(","));
+    }
     let common = &cli.common;
     if matches!(common.format, Format::Json | Format::Jsonl) {
         outlet::stdout_is_json();
@@ -226,20 +259,27 @@ pub fn run() -> ExitCode {
     // How the hosts are matters more than what could be said of it.
     let touches = matches!(
         cli.command,
-        Command::Apply(_) | Command::Undo(_) | Command::Unlock(_) | Command::Bootstrap(_)
+        Command::Apply(_)
+            | Command::Undo(_)
+            | Command::Repair(_)
+            | Command::Unlock(_)
+            | Command::Bootstrap(_)
     );
     let result = output::supported(common, &cli.command).and_then(|()| match cli.command {
         Command::Check(args) => check::run(common, &args),
         Command::Plan(args) => plan::run(common, &args),
         Command::Apply(args) => apply::run(common, &args),
         Command::Show(args) => show::run(common, &args),
-        Command::Status => status::run(common),
+        Command::Status(_) => status::run(common),
         Command::History(args) => history::run(common, &args),
         Command::Undo(args) => undo::run(common, &args),
+        Command::Repair(args) => repair::run(common, &args),
         Command::Unlock(args) => unlock::run(common, &args),
         Command::Explain(args) => explain::run(common, &args),
         Command::Import(args) => import::run(common, &args),
         Command::Bootstrap(args) => bootstrap::run(common, &args),
+        Command::Runs(args) => run_list::run(common, &args),
+        Command::Module(args) => module::run(common, &args),
         Command::Inventory(args) => inventory::run(common, &args),
         Command::Generate(args) => generate::run(&args, Cli::command()),
     });

@@ -30,12 +30,15 @@ fn abilities(command: &Command) -> (&'static str, &'static [Format], bool) {
         Command::Plan(_) => ("plan", &[Human, Json, Jsonl, Markdown], true),
         Command::Apply(_) => ("apply", &[Human, Json, Jsonl, Markdown], true),
         Command::Undo(_) => ("undo", &[Human, Json, Jsonl, Markdown], true),
+        Command::Repair(_) => ("repair", &[Human, Json, Jsonl, Markdown], true),
         Command::Bootstrap(_) => ("bootstrap", &[Human, Json, Jsonl, Markdown], true),
         Command::Show(_) => ("show", &[Human, Json, Jsonl, Markdown], true),
         Command::Check(_) => ("check", &[Human, Json], false),
-        Command::Status => ("status", &[Human, Json], false),
+        Command::Status(_) => ("status", &[Human, Json], false),
         Command::History(_) => ("history", &[Human, Json], false),
         Command::Unlock(_) => ("unlock", &[Human], false),
+        Command::Runs(_) => ("runs", &[Human, Json], false),
+        Command::Module(_) => ("module", &[Human, Json], false),
         Command::Inventory(_) => ("inventory", &[Human, Json], false),
         Command::Explain(_) => ("explain", &[Human, Json, Svg, Mermaid], false),
         Command::Import(_) => ("import", &[Human], false),
@@ -56,7 +59,7 @@ pub(super) fn supported(common: &Common, command: &Command) -> Result<(), CliErr
     }
     if common.junit.is_some() && !junit {
         return Err(CliError::bad_input(format!("--junit: {name} has no per-host results"))
-            .hint("use it with plan, apply, undo, bootstrap or show"));
+            .hint("use it with plan, apply, undo, repair, bootstrap or show"));
     }
     Ok(())
 }

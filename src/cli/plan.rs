@@ -4,7 +4,7 @@ use super::apply::AcceptArgs;
 use super::lint_args::LintArgs;
 use super::output::{DiffArgs, Output};
 use super::saved::SavedPlan;
-use super::{CliError, CliResult, Common, console, exit, load, runtime};
+use super::{CliError, CliResult, Common, HostsArgs, console, exit, load, runtime};
 use crate::engine::PlanMode;
 use crate::files::{self, Readers};
 use crate::plan::PlanOptions;
@@ -15,6 +15,8 @@ use std::path::PathBuf;
 /// Flags of `plan`.
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
+    #[command(flatten)]
+    pub(super) hosts: HostsArgs,
     /// Save the plan for `kvmfw apply FILE`
     #[arg(short, long = "out", value_name = "FILE")]
     out: Option<PathBuf>,

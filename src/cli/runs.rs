@@ -99,6 +99,20 @@ pub(super) fn load(folder: &Path) -> Result<Document, String> {
     Ok(document)
 }
 
+/// Whether a run has come to its end.
+pub(super) fn has_ended(folder: &Path) -> bool {
+    folder.join(RESULT).exists()
+}
+
+/// The command of a run.
+pub(super) fn command(folder: &Path) -> Option<String> {
+    let events = events(folder)?;
+    match serde_json::from_str::<Line>(events.lines().next()?).ok()?.event {
+        EventEntry::Start { command, .. } => Some(command),
+        _ => None,
+    }
+}
+
 /// What was planned in a run, as it was shown, also while it went on.
 pub(super) fn plan(folder: &Path) -> Option<Document> {
     let plan = saved::document(&folder.join(PLAN)).ok()?;
@@ -140,7 +154,7 @@ pub(super) fn name(word: &str) -> Result<String, CliError> {
         return Ok(word.to_owned());
     }
     Err(CliError::bad_input(format!("`{}` is not the name of a run", word.escape_debug()))
-        .hint("list runs with `kvmfw status` or `kvmfw history HOST`"))
+        .hint("list runs with `kvmfw runs` or `kvmfw history HOST`"))
 }
 
 /// Whether a word looks like the name of a host and not like that of a file.

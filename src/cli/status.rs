@@ -1,12 +1,20 @@
 //! `kvmfw status`
 
-use super::{CliResult, Common, Format, console, exit, load, runtime};
+use super::{CliResult, Common, Format, HostsArgs, console, exit, load, runtime};
 use crate::host;
 use crate::host_state::ProbeSections;
 use crate::protocol;
 use crate::report::{counted, printable};
+use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) hosts: HostsArgs,
+}
 
 /// What one host says.
 #[derive(Debug, Serialize)]

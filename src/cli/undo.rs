@@ -7,16 +7,20 @@ use crate::host;
 use crate::plan::{AcceptableRisk, GenerationManifest, PlanOptions, RestoreTarget};
 use crate::protocol;
 use clap::Args;
+use std::collections::BTreeSet;
 
 /// Arguments of `undo`.
 #[derive(Debug, Args)]
 pub(super) struct UndoArgs {
     /// The run to undo
-    #[arg(required_unless_present = "to", conflicts_with = "to")]
+    #[arg(required_unless_present_any = ["to", "last"], conflicts_with_all = ["to", "last"])]
     run: Option<String>,
     /// The generation to return to; 0 is the baseline and removes all traces of kvmfw
     #[arg(long, value_name = "N")]
     to: Option<u32>,
+    /// Return each host to the generation before its current one
+    #[arg(long, conflicts_with = "to")]
+    last: bool,
     #[command(flatten)]
     rollout: RolloutArgs,
 }
@@ -39,18 +43,50 @@ enum Target {
 
 pub(super) fn run(common: &Common, args: &UndoArgs) -> CliResult {
     let name = args.run.as_deref().map_or(Ok(String::new()), runs::name)?;
-    let to = args.to.map_or_else(String::new, |n| n.to_string());
+    let to = match args.to {
+        _ if args.last => "last".to_owned(),
+        to => to.map_or_else(String::new, |n| n.to_string()),
+    };
+    // Whoever goes back knows that what came later goes away.
+    let mut accept = args.rollout.accept.set();
+    accept.insert(AcceptableRisk::RemovesAll);
+    // What fails on one host must not keep the others in a state that is to be left.
+    go_back(
+        common,
+        &args.rollout,
+        accept,
+        Return { command: "undo", name, to, max_fail: Budget::Percent(100) },
+    )
+}
+
+/// Where hosts go back to, and how.
+pub(super) struct Return {
+    /// `undo` or `repair`.
+    pub command: &'static str,
+    /// The run whose predecessor is meant; empty without one.
+    pub name: String,
+    /// The generation by number, `last` or `current`; empty with a run.
+    pub to: String,
+    /// Where the user did not say it.
+    pub max_fail: Budget,
+}
+
+/// Returns hosts to an older generation, or to their current one.
+pub(super) fn go_back(
+    common: &Common,
+    rollout: &RolloutArgs,
+    accept: BTreeSet<AcceptableRisk>,
+    back: Return,
+) -> CliResult {
+    let Return { command, name, to, max_fail } = back;
     let (_, desired) = load::desired(common)?;
     let hosts = desired.iter().map(|d| (d.connection.clone(), d.host.clone())).collect();
-    let settings = runtime::settings(common, "undo");
+    let settings = runtime::settings(common, command);
     let run = name.clone();
     let (asked, _) = runtime::engine(common, settings, None, |engine| async move {
         let document = move |nonce: &host::Nonce| host::target(nonce, &run, &to);
         engine.request(hosts, document, read).await
     })?;
-    // Whoever goes back knows that what came later goes away.
-    let mut accept = args.rollout.accept.set();
-    accept.insert(AcceptableRisk::RemovesAll);
     let options = PlanOptions { accept, all_flows: common.verbose > 0, ..PlanOptions::default() };
     let near =
         nobody_knows(&asked).then(|| runs::near(common, &name, asked.iter().flat_map(known))).flatten();
@@ -93,13 +129,16 @@ pub(super) fn run(common: &Common, args: &UndoArgs) -> CliResult {
                     None => outcome,
                 });
             }
+            Ok(Target::Unknown(what)) if command == "repair" && what == "generation" => {
+                let message = "nothing was ever applied to this host; nothing to repair";
+                left.push(HostOutcome::new(host, HostStatus::Unchanged).message(message));
+            }
             Ok(Target::Unknown(what)) => left.push(refused(host, &what)),
             Err(outcome) => left.push(outcome),
         }
     }
-    // What fails on one host must not keep the others in a state that is to be left.
-    let todo = ApplyRequest { hosts, saved: None, left, max_fail: Budget::Percent(100), local: None };
-    carry_out(common, &args.rollout, "undo", todo)
+    let todo = ApplyRequest { hosts, saved: None, left, max_fail, local: None };
+    carry_out(common, rollout, command, todo)
 }
 
 fn refused(host: String, what: &str) -> HostOutcome {

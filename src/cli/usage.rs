@@ -20,7 +20,7 @@ pub(super) fn with_tip(error: &mut clap::Error) {
             if words(ContextKind::InvalidArg).iter().any(|word| word == "<RUN>") =>
         {
             Some(
-                "name the run, or the generation with --to N; `kvmfw history HOST` lists both for a host"
+                "name the run, or the generation with --to N, or use --last; `kvmfw history HOST` lists runs and generations"
                     .to_owned(),
             )
         }

@@ -80,7 +80,7 @@ undo_keys() {
 # a guard, because the operator sits in front of the host. Bridges stay as they are.
 # $1 a generation, 0 for the state before kvmfw; empty for the one before the current.
 undo_run() {
-	local current to=${1-} family goal rc=0
+	local current to=${1-} family goal bridges rc=0
 	exec 9>>$VAR/lock
 	flock -n 9 || { say "locked by $(cat $VAR/lock)"; return 1; }
 	[ ! -L $VAR/open ] || { say "a transaction is open: rollback or confirm it first"; return 1; }
@@ -135,6 +135,13 @@ undo_run() {
 		say "not all of the files in /etc are those of generation $to; the next boot puts them right"
 		rc=1
 	}
-	echo "back at generation $to$([ $rc = 0 ] || echo ', less what is said above')"
+	bridges=
+	text_read "$ETC/generations/$current/boot.bridges" && bridges=$REPLY
+	if ! text_read "$ETC/generations/$to/boot.bridges" || [ "$bridges" != "$REPLY" ]; then
+		bridges='; bridges stay as they are until the next boot'
+	else
+		bridges=
+	fi
+	echo "back at generation $to$([ $rc = 0 ] || echo ', less what is said above')$bridges"
 	return $rc
 }

@@ -1,12 +1,18 @@
 # shellcheck shell=dash disable=SC3043,SC2154
 # The generation that an undo goes to, and its record.
 
-# $1 a run (empty: none), $2 a generation (empty: the one before the run's)
+# $1 a run (empty: none), $2 a generation (empty: the one before the run's; current, or last: the one before the current)
 undo_target() {
 	local to=$2 from='' folder number
 	section target
+	if [ "$to" = last ] || [ "$to" = current ]; then
+		[ ! -L $ETC/current ] || from=$(readlink $ETC/current) || refuse unreadable "$ETC/current cannot be read"
+		from=${from##*/}
+		[ -n "$from" ] || { echo unknown=generation; section end; return; }
+		if [ "$to" = last ]; then to=; else to=$from; fi
+	fi
 	if [ -z "$to" ]; then
-		[ ! -e $VAR/history ] || from=$(awk -F '\t' -v run="$1" '$3 == run && $4 == "committed" { number = $2 } END { print number }' $VAR/history) ||
+		[ -n "$from" ] || [ ! -e $VAR/history ] || from=$(awk -F '\t' -v run="$1" '$3 == run && $4 == "committed" { number = $2 } END { print number }' $VAR/history) ||
 			refuse unreadable "$VAR/history cannot be read"
 		if [ -z "$from" ]; then
 			echo unknown=run

@@ -72,6 +72,8 @@ impl<'a> HostAfter<'a> {
     pub fn planned(desired: &'a Desired, observed: &'a Observed, record: &GenerationManifest) -> Self {
         let returned = sysctl::returned(desired, observed, record).into_iter().map(|(key, value)| {
             let boot = sysctl::stated_by_others(&key, observed, record).or_else(|| kernel_default(&key));
+            // What the host had before kvmfw says more about its next boot than a value that the plan takes away.
+            let boot = boot.or_else(|| value.clone());
             (key.path().to_owned(), ReturnedValue { now: value, boot })
         });
         Self {

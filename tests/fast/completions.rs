@@ -22,8 +22,8 @@ fn project() -> tempfile::TempDir {
     file("inventories/stage.yaml", "hosts: { stage1: }\n");
     file("inventories/broken.yaml", "hosts: [\n");
     file("modules/mine/module.yaml", "description: Ours.\nparams: { level: { type: int, default: 1 } }\n");
-    file("runs/20261124T100000Z-aaaa/result.json", "{}");
-    file("runs/20261124T110000Z-bbbb/result.json", "{}");
+    file("records/20261124T100000Z-aaaa/result.json", "{}");
+    file("records/20261124T110000Z-bbbb/result.json", "{}");
     folder
 }
 
@@ -40,7 +40,7 @@ const LINES: [(&str, &str, &str); 14] = [
     ("bootstrap root@x -m m", "mine", "host-firewall"),
     ("bootstrap root@x -m bridge-b", "bridge-bypass", "mine"),
     ("bootstrap --param host", "host-firewall.allow_tcp=", "mine.level="),
-    ("--run-dir runs undo 2026", "20261124T110000Z-bbbb 20261124T100000Z-aaaa", "x"),
+    ("--run-dir records undo 2026", "20261124T110000Z-bbbb 20261124T100000Z-aaaa", "x"),
     ("plan --form", "--format", "--color"),
     // A broken inventory has no names, and makes no noise.
     ("plan -i broken -l kvm", "", "kvm01"),

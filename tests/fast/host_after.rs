@@ -80,3 +80,20 @@ fn a_removed_file_overrides_nothing() {
         assert_eq!(overridden, of_others, "{header}: {warnings:#?}");
     }
 }
+
+/// A key that is given back, that no file sets and that the kernel's default is not known of, boots as it was before kvmfw.
+#[test]
+fn a_returned_key_boots_as_it_was_before() {
+    let desired = desired("sysctl: { 60-x: { net.ipv4.ip_forward: 1 } }");
+    let record = "{\"version\":1,\"inventory\":\"case\",\"sysctl\":{\"60-y\":{\"name\":\"60-y\",\"entries\":\
+        [{\"key\":\"net/netfilter/nf_conntrack_tcp_loose\",\"value\":\"0\",\"origin\":{\"file\":\"old.yaml\",\"line\":1}}],\
+        \"origin\":{\"file\":\"old.yaml\",\"line\":1}}},\"rules\":{},\"bridges\":{}}";
+    let observed = observed(
+        "@n sysctl\nnet/netfilter/nf_conntrack_tcp_loose:0\n\n@n original\nnet/netfilter/nf_conntrack_tcp_loose=1\n",
+    );
+    let after = HostAfter::planned(&desired, &observed, &GenerationManifest::parse(record).unwrap());
+    let value =
+        |host: &HostAfter<'_>| host.key("net/netfilter/nf_conntrack_tcp_loose").map(|(value, _)| value);
+    assert_eq!(value(&after).as_deref(), Some("1"));
+    assert_eq!(value(&after.at_boot()).as_deref(), Some("1"));
+}

@@ -395,10 +395,13 @@ fn an_undo_of_a_run_that_is_on_record_twice() {
         "NONCE=x\n{}\n{}\n\
          VAR={dir}/$$/var ETC={dir}/$$/etc\nmkdir -p $VAR $ETC/generations/3 $ETC/generations/4 $ETC/generations/5\n\
          for n in 3 4 5; do echo {{}} >$ETC/generations/$n/desired.json; echo $((n - 1)) >$ETC/generations/$n/before; done\n\
-         line=\"now\t4\tr1\tcommitted\troot\tplan\"\nprintf '%s\\n' \"$line\" \"$line\" >$VAR/history\nundo_target r1 '' | grep =\n",
+         line=\"now\t4\tr1\tcommitted\troot\tplan\"\nprintf '%s\\n' \"$line\" \"$line\" >$VAR/history\nundo_target r1 '' | grep =\n\
+         undo_target '' last | grep =\nln -s generations/5 $ETC/current\nundo_target '' last | grep =\n\
+         undo_target '' current | grep =\n",
         include_str!("../../src/host/lib.sh"),
         include_str!("../../src/host/undo_target.sh"),
         dir = folder.path().display()
     ));
-    assert_eq!(told, "to=3\n");
+    // The last one: of a host without a generation, and of one whose current generation is 5.
+    assert_eq!(told, "to=3\nunknown=generation\nto=4\nto=5\n");
 }

@@ -36,6 +36,66 @@ fn undo_without_a_number_loads_the_generation_before() {
     common::same(&original, &lab.dump("kvm1"), "undo 0 at the console");
 }
 
+/// The console leaves bridges to the next boot, and says so where the generations differ there; the controller's
+/// `--last` goes back and forth.
+#[test]
+fn the_last_generation_comes_back() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(1).guests(false).up();
+    let all = |ageing: u32, ignore: u32| {
+        format!(
+            "bridges: {{ br123: {{ ageing: {ageing} }} }}\nsysctl: {{ 60-t: {{ net.ipv4.conf.all.arp_ignore: {ignore} }} }}\n"
+        )
+    };
+    let project = Project::new(&lab, &["kvm1"], &all(100, 1));
+    project.apply(&lab, &[]).expect(0);
+    project.all(&all(100, 0));
+    project.apply(&lab, &[]).expect(0);
+    project.all(&all(200, 0));
+    project.apply(&lab, &[]).expect(0);
+
+    let said = lab.host("kvm1", &["sh", SCRIPT, "undo", "2"]).ok();
+    assert_eq!(said, "back at generation 2; bridges stay as they are until the next boot\n");
+    let said = lab.host("kvm1", &["sh", SCRIPT, "undo", "1"]).ok();
+    assert_eq!(said, "back at generation 1\n");
+
+    project.all(&all(300, 1));
+    project.apply(&lab, &[]).expect(0);
+    let ageing = || lab.host("kvm1", &["cat", "/sys/class/net/br123/bridge/ageing_time"]).ok();
+    assert_eq!(ageing(), "30000\n");
+    project.kvmfw(&lab, &["undo", "--last", "-y"]).expect(0);
+    assert_eq!(ageing(), "10000\n");
+    project.kvmfw(&lab, &["undo", "--last", "-y"]).expect(0);
+    assert_eq!(ageing(), "30000\n");
+    project.kvmfw(&lab, &["undo", "--last", "--to", "1", "-y"]).expect(3);
+
+    // The controller lists what it did, the newest first.
+    let runs = project.kvmfw(&lab, &["runs", "--format", "json"]).expect(0).json();
+    let runs: Vec<(&str, bool, u64)> = runs["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| {
+            (
+                run["command"].as_str().unwrap(),
+                run["ended"].as_bool().unwrap(),
+                run["summary"]["changed"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let expected = ["undo", "undo", "apply", "apply", "apply", "apply"].map(|command| (command, true, 1));
+    assert_eq!(runs, expected);
+    let text = project.kvmfw(&lab, &["runs", "-n", "1"]).expect(0);
+    assert!(
+        text.stdout.lines().count() == 1 && text.stdout.ends_with("  undo       1 changed\n"),
+        "{}",
+        text.stdout
+    );
+    assert!(text.stderr.contains("5 older runs; to show them, use -n 6"), "{}", text.stderr);
+}
+
 /// A key that both generations set alike stays as it is; one that they set otherwise goes to what the older one wants,
 /// also where keys that are not there stand between its two values.
 #[test]

@@ -149,3 +149,34 @@ fn a_changed_boot_file_is_drift() {
     let run = project.kvmfw(&lab, &["plan", "--drift", "-i", "other", "--format", "json"]).expect(7);
     assert_eq!(run.json()["hosts"][0]["reason"], "managed-by", "{}", run.stdout);
 }
+
+/// What was taken away by hand comes back, guarded and on record; nothing else of the inventory does.
+#[test]
+fn a_repair_returns_to_what_was_applied() {
+    if !common::require_root() {
+        return;
+    }
+    let lab = Lab::builder().hosts(2).guests(false).up();
+    let wanted = "modules: [host-firewall]\nsysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 1 } }\n";
+    let project = Project::new(&lab, &["kvm1", "kvm2"], wanted);
+    // A host that was never managed has nothing to repair.
+    let json = project.kvmfw(&lab, &["repair", "-y", "--format", "json"]).expect(0).json();
+    assert!(json["hosts"].to_string().contains("nothing was ever applied to this host"), "{json:#}");
+    project.apply(&lab, &[]).expect(0);
+    let applied = lab.dump_without("kvm1", &["/etc/kvmfw", "/var/lib/kvmfw"]);
+
+    // The inventory has gone on meanwhile, and a repair does not follow it.
+    project.all("modules: []\nsysctl: { 60-t: { net.ipv4.conf.all.arp_ignore: 2 } }\n");
+    let by_hand = "iptables -D INPUT 1; iptables -F KVMFW-RH-Firewall-1-INPUT; echo 0 >/proc/sys/net/ipv4/conf/all/arp_ignore; \
+                   rm /etc/sysctl.d/60-t.conf; iptables -A INPUT -s 192.0.2.9 -j DROP";
+    lab.host("kvm1", &["sh", "-c", by_hand]).ok();
+    project.kvmfw(&lab, &["repair"]).expect(7);
+    let json = project.kvmfw(&lab, &["repair", "-y", "--format", "json"]).expect(0).json();
+    let status = |host: usize| json["hosts"][host]["status"].as_str().unwrap();
+    assert_eq!((status(0), status(1)), ("changed", "unchanged"), "{json:#}");
+    lab.host("kvm1", &["iptables", "-D", "INPUT", "-s", "192.0.2.9", "-j", "DROP"]).ok();
+    common::same(&applied, &lab.dump_without("kvm1", &["/etc/kvmfw", "/var/lib/kvmfw"]), "a repair");
+    project.kvmfw(&lab, &["plan", "--drift", "kvm1"]).expect(0);
+    let again = project.kvmfw(&lab, &["repair", "kvm1", "-y", "--format", "json"]).expect(0).json();
+    assert_eq!(again["hosts"][0]["status"], "unchanged", "{again:#}");
+}
