@@ -4,7 +4,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who may read what is made; only the owner ever writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,38 @@ pub fn create(path: &Path, readers: Readers) -> io::Result<File> {
 /// Writes a whole file.
 pub fn write(path: &Path, readers: Readers, text: &str) -> io::Result<()> {
     create(path, readers)?.write_all(text.as_bytes())
+}
+
+/// A file that takes the place of another one as a whole, so that nobody reads half of it.
+#[derive(Debug)]
+pub struct Replacement {
+    path: PathBuf,
+    new: PathBuf,
+    file: File,
+}
+
+impl Replacement {
+    /// Opens the new file, beside the one that it is to replace.
+    pub fn begin(path: &Path, readers: Readers) -> io::Result<Self> {
+        let name = path.file_name().ok_or_else(|| io::Error::from(ErrorKind::InvalidInput))?;
+        let mut new = std::ffi::OsString::from(".");
+        new.push(name);
+        new.push(".new");
+        let new = path.with_file_name(new);
+        let file = create(&new, readers)?;
+        Ok(Self { path: path.to_owned(), new, file })
+    }
+
+    /// Writes the new file and puts it in the place of the old one.
+    pub fn end(mut self, text: &str) -> io::Result<()> {
+        self.file.write_all(text.as_bytes())?;
+        std::fs::rename(&self.new, &self.path)
+    }
+
+    /// Leaves the old one.
+    pub fn abandon(self) {
+        drop(std::fs::remove_file(&self.new));
+    }
 }
 
 /// Opens a file to be written at its end. One that was there keeps its mode.

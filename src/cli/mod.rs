@@ -110,6 +110,9 @@ struct Common {
     /// Also write per-host results as JUnit XML
     #[arg(long, value_name = "FILE", global = true)]
     junit: Option<PathBuf>,
+    /// Also write metrics for the textfile collector of Prometheus' node_exporter
+    #[arg(long, value_name = "FILE", global = true)]
+    metrics: Option<PathBuf>,
     /// Maximum size of Markdown in bytes; larger output is truncated with a note
     #[arg(long, value_name = "BYTES", default_value_t = GITHUB_LIMIT, value_parser = markdown_limit, global = true)]
     markdown_limit: usize,

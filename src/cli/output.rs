@@ -3,9 +3,10 @@
 
 use super::{CliError, CliResult, Command, Common, Format, console, exit, runs, runtime};
 use crate::engine::EngineEvent;
-use crate::files::{self, Readers};
+use crate::files::{self, Readers, Replacement};
 use crate::report::{
-    Document, EventEntry, HostEntry, Human, Json, Jsonl, Junit, Line, Markdown, Part, Renderer,
+    Document, EventEntry, HostEntry, Human, Json, Jsonl, Junit, Line, Markdown, Metrics, Part, Renderer,
+    last_success,
 };
 use clap::Args;
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// How diffs are printed.
 #[derive(Clone, Copy, Debug, Args)]
@@ -61,7 +63,42 @@ pub(super) fn supported(common: &Common, command: &Command) -> Result<(), CliErr
         return Err(CliError::bad_input(format!("--junit: {name} has no per-host results"))
             .hint("use it with plan, apply, undo, repair, bootstrap or show"));
     }
+    if common.metrics.is_some() && (!junit || name == "show") {
+        return Err(CliError::bad_input(format!("--metrics: {name} has no metrics"))
+            .hint("use it with plan, apply, undo, repair or bootstrap"));
+    }
     Ok(())
+}
+
+/// The file of `--metrics`, which is replaced once the result is there.
+struct MetricsFile {
+    path: PathBuf,
+    new: Replacement,
+    start: Instant,
+}
+
+impl MetricsFile {
+    /// Opens it before anything else: that it cannot be written must be no surprise afterwards.
+    fn begin(common: &Common) -> Result<Option<Self>, CliError> {
+        let Some(path) = &common.metrics else { return Ok(None) };
+        let new = Replacement::begin(path, Readers::Everybody).map_err(|error| {
+            CliError::bad_input(format!("--metrics {}: cannot be written: {error}", path.display()))
+        })?;
+        Ok(Some(Self { path: path.clone(), new, start: Instant::now() }))
+    }
+
+    fn end(self, command: &'static str, document: &Document) {
+        let before = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let metrics = Metrics {
+            command,
+            time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            duration: self.start.elapsed().as_secs_f64(),
+            last_success: last_success(&before),
+        };
+        if let Err(error) = self.new.end(&metrics.render(document)) {
+            console::notice(&format!("--metrics {}: {error}", self.path.display()));
+        }
+    }
 }
 
 /// Output of a plan or a run.
@@ -70,6 +107,7 @@ pub(super) struct Output<'a> {
     command: &'static str,
     diffs: DiffArgs,
     junit: Option<(PathBuf, File)>,
+    metrics: Option<MetricsFile>,
     lines: Sender<Message>,
     writer: JoinHandle<()>,
 }
@@ -122,17 +160,18 @@ impl Stream {
 impl<'a> Output<'a> {
     /// Begins to tell of a command.
     ///
-    /// Errors: the JUnit file cannot be written.
+    /// Errors: the file of JUnit or of the metrics cannot be written.
     pub(super) fn begin(
         common: &'a Common,
         (command, diffs): (&'static str, DiffArgs),
         run: Option<&str>,
     ) -> Result<Self, CliError> {
         let junit = junit(common)?;
+        let metrics = MetricsFile::begin(common)?;
         let (lines, receiver) = channel();
         let shown = common.format == Format::Jsonl;
         let writer = std::thread::spawn(move || write(&receiver, shown));
-        let output = Self { common, command, diffs, junit, lines, writer };
+        let output = Self { common, command, diffs, junit, metrics, lines, writer };
         output.stream().tell(EventEntry::start(command, run));
         Ok(output)
     }
@@ -144,7 +183,7 @@ impl<'a> Output<'a> {
 
     /// Tells the result, and gives the exit code on.
     pub(super) fn end(self, document: &Document, part: Part, code: u8) -> u8 {
-        let Self { common, command, diffs, junit, lines, writer } = self;
+        let Self { common, command, diffs, junit, metrics, lines, writer } = self;
         finish(lines, writer, document.summary.clone(), code);
         match common.format {
             Format::Jsonl => {}
@@ -157,12 +196,18 @@ impl<'a> Output<'a> {
         if let Some((path, file)) = junit {
             write_junit(command, document, &path, file);
         }
+        if let Some(metrics) = metrics {
+            metrics.end(command, document);
+        }
         code
     }
 
     /// Ends without a result: it was declined, for example.
     pub(super) fn leave(self, error: CliError) -> CliError {
         finish(self.lines, self.writer, serde_json::Map::new(), error.exit_code());
+        if let Some(metrics) = self.metrics {
+            metrics.new.abandon();
+        }
         error
     }
 }

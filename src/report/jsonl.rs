@@ -28,7 +28,7 @@ pub enum EventEntry {
         version: u32,
         /// Version of kvmfw.
         kvmfw: String,
-        /// `plan`, `drift`, `apply`, `undo`, `bootstrap` or `show`.
+        /// `plan`, `drift`, `apply`, `undo`, `repair`, `bootstrap` or `show`.
         command: String,
         /// Name of the run, if hosts may be changed.
         #[serde(skip_serializing_if = "Option::is_none", default)]

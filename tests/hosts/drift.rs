@@ -171,7 +171,33 @@ fn a_repair_returns_to_what_was_applied() {
                    rm /etc/sysctl.d/60-t.conf; iptables -A INPUT -s 192.0.2.9 -j DROP";
     lab.host("kvm1", &["sh", "-c", by_hand]).ok();
     project.kvmfw(&lab, &["repair"]).expect(7);
-    let json = project.kvmfw(&lab, &["repair", "-y", "--format", "json"]).expect(0).json();
+    // Metrics say what differs, then that it no longer does, and when each host was last as it should be.
+    let file = project.path().join("kvmfw.prom");
+    let metric = |name: &str| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    };
+    let name = file.to_str().unwrap();
+    project.kvmfw(&lab, &["plan", "--drift", "--metrics", name]).expect(2);
+    assert!(metric("kvmfw_host_drift{host=\"kvm1\"}") > 1.0);
+    assert_eq!(metric("kvmfw_host_drift{host=\"kvm2\"}"), 0.0);
+    assert_eq!(metric("kvmfw_hosts{command=\"drift\",status=\"changed\"}"), 1.0);
+    let last = metric("kvmfw_host_last_success_timestamp_seconds{host=\"kvm2\"}");
+    let json = project.kvmfw(&lab, &["repair", "-y", "--format", "json", "--metrics", name]).expect(0).json();
+    assert_eq!(metric("kvmfw_host_pending_changes{host=\"kvm1\"}"), 0.0);
+    assert_eq!(
+        metric("kvmfw_host_status{host=\"kvm1\",command=\"repair\",status=\"changed\",reason=\"\"}"),
+        1.0
+    );
+    // A host that is not asked keeps the time of its last success.
+    project.kvmfw(&lab, &["plan", "kvm1", "--accept-risk", "removes-all", "--metrics", name]).expect(0);
+    assert!(metric("kvmfw_host_last_success_timestamp_seconds{host=\"kvm2\"}") >= last && last > 1.7e9);
+    assert!(metric("kvmfw_run_duration_seconds{command=\"plan\"}") > 0.0);
+    project.kvmfw(&lab, &["status", "--metrics", name]).expect(3);
+    project.kvmfw(&lab, &["plan", "--metrics", "/nonexistent/x.prom"]).expect(3);
+    assert!(!project.path().join(".kvmfw.prom.new").exists());
     let status = |host: usize| json["hosts"][host]["status"].as_str().unwrap();
     assert_eq!((status(0), status(1)), ("changed", "unchanged"), "{json:#}");
     lab.host("kvm1", &["iptables", "-D", "INPUT", "-s", "192.0.2.9", "-j", "DROP"]).ok();
