@@ -37,6 +37,9 @@ impl Operation {
     }
 }
 
+/// How often a thread says how far it is.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(120);
+
 /// How often a target may not come up before it counts as missed.
 const TRIES: u32 = 3;
 
@@ -387,8 +390,16 @@ fn strike_all(operation: Operation, (number, of): (usize, usize), seen: &Mutex<V
         common::tell(&targets.iter().map(line).collect::<Vec<_>>().join("\n"));
     }
     let mut struck = 0;
+    let mut told = Instant::now();
     for (n, target) in targets.iter().enumerate().filter(|(n, _)| n % of == number - 1) {
         let begun = Instant::now();
+        if told.elapsed() > PROGRESS_PAUSE {
+            told = begun;
+            common::tell(&format!(
+                "{operation}: {n} of {} targets, {struck} struck by this thread",
+                targets.len()
+            ));
+        }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             for _ in 0..TRIES {
                 let (run, traced) = stage.strike(Some(target));
