@@ -10,7 +10,8 @@ names!(
     No = "well",
     /// A check of it fails.
     Check = "check fails",
-    /// It lets the open connections live and no new one in, by a rule that no forecast can judge.
+    /// It lets the open connections live and no new one in, by a rule that no forecast can judge: the first segment has 40
+    /// bytes or more, and no real one has as few.
     LockOut = "lockout",
 });
 
@@ -70,7 +71,7 @@ impl Desired {
             Sick::No => {}
             Sick::Check => yaml += "checks: [{ command: 'false', required: true }]\n",
             Sick::LockOut => {
-                yaml += "iptables:\n  filter:\n    INPUT:\n      first: |\n        -m state --state ESTABLISHED,RELATED -j ACCEPT\n        -p tcp --dport 22 -m length --length 0:65535 -j DROP\n";
+                yaml += "iptables:\n  filter:\n    INPUT:\n      first: |\n        -m state --state ESTABLISHED,RELATED -j ACCEPT\n        -p tcp --dport 22 -m length --length 41:65535 -j DROP\n";
             }
         }
         yaml

@@ -177,5 +177,8 @@ pub fn carry_out(host: &Host, plan: &Plan, known: &mut HashMap<Desired, String>)
     fault.clear(host, struck.is_some());
     let look = invariants::Look { host, plan, before, booted_before, folder, struck, run, second };
     let new = look.check(known);
+    if struck.is_none() {
+        crate::common::tell(&format!("not struck: {plan}"));
+    }
     struck.map_or(Seen::Missed, |step| Seen::Struck(step, new))
 }
