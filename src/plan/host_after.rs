@@ -11,13 +11,16 @@ use crate::resolve::Desired;
 use crate::resource::bridge::DeclaredBridge;
 use crate::resource::iptables::IpFamily;
 use crate::resource::sysctl::SysctlKey;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// A host at one moment: live, after a plan, or after the next boot.
 #[derive(Clone)]
 pub struct HostAfter<'a> {
     observed: Option<&'a Observed>,
     desired: Option<&'a Desired>,
+    /// Values of the keys that the inventory states, by path: each of many links asks for some.
+    declared: Arc<HashMap<&'a str, &'a str>>,
     /// Keys that the plan gives back, by path.
     returned: BTreeMap<String, ReturnedValue>,
     /// What kvmfw has set of bridges so far.
@@ -45,12 +48,22 @@ pub enum ValueSource {
     Live,
 }
 
+/// The keys that the inventory states; of two with one path the first counts.
+fn declared_keys(desired: &Desired) -> Arc<HashMap<&str, &str>> {
+    let mut keys = HashMap::new();
+    for entry in desired.sysctl.values().flat_map(|file| &file.entries) {
+        keys.entry(entry.key.path()).or_insert(entry.value.trim());
+    }
+    Arc::new(keys)
+}
+
 impl<'a> HostAfter<'a> {
     /// The host as it is.
     pub fn live(observed: &'a Observed) -> Self {
         Self {
             observed: Some(observed),
             desired: None,
+            declared: Arc::default(),
             returned: BTreeMap::new(),
             owned: BTreeMap::new(),
             boot: false,
@@ -62,6 +75,7 @@ impl<'a> HostAfter<'a> {
         Self {
             observed: None,
             desired: Some(desired),
+            declared: declared_keys(desired),
             returned: BTreeMap::new(),
             owned: BTreeMap::new(),
             boot: false,
@@ -79,6 +93,7 @@ impl<'a> HostAfter<'a> {
         Self {
             observed: Some(observed),
             desired: Some(desired),
+            declared: declared_keys(desired),
             returned: returned.collect(),
             owned: record.owned.clone(),
             boot: false,
@@ -120,10 +135,8 @@ impl<'a> HostAfter<'a> {
 
     /// The value that the plan gives a key.
     fn stated(&self, path: &str) -> Option<(String, ValueSource)> {
-        let mut entries =
-            self.desired.into_iter().flat_map(|d| d.sysctl.values()).flat_map(|file| &file.entries);
-        if let Some(entry) = entries.find(|entry| entry.key.path() == path) {
-            return Some((entry.value.trim().to_owned(), ValueSource::Declared));
+        if let Some(value) = self.declared.get(path) {
+            return Some(((*value).to_owned(), ValueSource::Declared));
         }
         if let Some(returned) = self.returned.get(path) {
             let value = if self.boot { &returned.boot } else { &returned.now };

@@ -86,7 +86,7 @@ pub(super) fn plan(
     let mut plan = SysctlPlan::default();
     let wanted: BTreeSet<&str> =
         desired.sysctl.values().flat_map(|f| f.entries.iter().map(|e| e.key.path())).collect();
-    let dirs = files_after(desired, observed, record);
+    let mut dirs = files_of_others(desired, observed, record);
     for file in desired.sysctl.values() {
         if let Some(there) = observed.sysctl_dirs.files.get(&file.path()).filter(|f| !f.is_ours()) {
             let why_not = why_not_adopted(there, &wanted);
@@ -96,7 +96,7 @@ pub(super) fn plan(
             }
             plan.adopted.push(format!("{}.conf", file.name));
         }
-        declared(file, (observed, &dirs), record.sysctl.get(&file.name), &mut plan);
+        declared(file, (observed, &mut dirs), record.sysctl.get(&file.name), &mut plan);
     }
     for file in record.sysctl.values() {
         removed(file, desired.sysctl.get(&file.name), &wanted, observed, &mut plan);
@@ -148,7 +148,7 @@ fn why_not_adopted(there: &UnmanagedFile, wanted: &BTreeSet<&str>) -> Option<Str
 
 fn declared(
     file: &SysctlFile,
-    (observed, dirs): (&Observed, &SysctlDirs),
+    (observed, dirs): (&Observed, &mut SysctlDirs),
     before: Option<&SysctlFile>,
     plan: &mut SysctlPlan,
 ) {
@@ -246,6 +246,7 @@ fn declared(
         }
         overridden(file, key, &wanted, entry, dirs, plan);
     }
+    dirs.files.entry(file.path()).or_default().lines.clear();
     // Keys that the file has and that are wanted no more.
     for (key, value) in &in_file {
         if !file.entries.iter().any(|e| e.key == *key) {
@@ -282,8 +283,8 @@ fn declared(
     });
 }
 
-/// The files of `sysctl.d` as the plan leaves them.
-fn files_after(desired: &Desired, observed: &Observed, record: &GenerationManifest) -> SysctlDirs {
+/// The files of `sysctl.d` that the plan leaves, those of ours without lines: no two of them have the same key.
+fn files_of_others(desired: &Desired, observed: &Observed, record: &GenerationManifest) -> SysctlDirs {
     let mut dirs = observed.sysctl_dirs.clone();
     for path in record.sysctl.values().map(SysctlFile::path) {
         if dirs.files.get(&path).is_some_and(UnmanagedFile::is_ours) {
@@ -291,8 +292,8 @@ fn files_after(desired: &Desired, observed: &Observed, record: &GenerationManife
         }
     }
     for file in desired.sysctl.values() {
-        let line = |entry: &SysctlEntry| format!("{} = {}", entry.key, normal(&entry.value));
-        dirs.files.entry(file.path()).or_default().lines = (1..).zip(file.entries.iter().map(line)).collect();
+        // It is there, because it hides files of its name in other folders.
+        dirs.files.entry(file.path()).or_default().lines.clear();
     }
     dirs
 }
@@ -303,9 +304,11 @@ fn overridden(
     key: &SysctlKey,
     wanted: &str,
     entry: &SysctlEntry,
-    dirs: &SysctlDirs,
+    dirs: &mut SysctlDirs,
     plan: &mut SysctlPlan,
 ) {
+    // Of the file itself only this line: its other keys decide nothing here.
+    dirs.files.entry(file.path()).or_default().lines = vec![(1, format!("{key} = {wanted}"))];
     for tool in [SysctlTool::Systemd, SysctlTool::Procps] {
         if let Some(winner) = dirs.winner(key, tool, None)
             && winner.path != file.path()
